@@ -1,0 +1,173 @@
+"""What a benchmark is: named classes, images kept as uint8, a class order and the sizes of its tasks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from benchmarks.augmentation import Augmentation, NoAugmentation, Normalize, TestCrop
+from benchmarks.errors import BenchmarkError
+
+Split = Literal["train", "test"]
+SPLITS: tuple[Split, Split] = ("train", "test")
+Progress = Callable[[str], None]
+
+
+def silent(message: str) -> None:
+    """Swallow a progress message; the default of every ``prepare``."""
+    del message
+
+
+class BenchmarkConfig(BaseModel):
+    """Typed settings of a benchmark; every field is part of a run's identity (see ``Benchmark.pinned``)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    tasks: int = Field(5, ge=1, description="number of tasks the classes are split into, in order of arrival")
+    split: tuple[int, ...] | None = Field(
+        None, description="classes of each task where the tasks are uneven, for example 4,3,3; none = equal tasks"
+    )
+    image_size: int = Field(32, ge=8, le=1024, description="side in pixels of the images that the network sees")
+    augment: Augmentation = Field(default_factory=NoAugmentation, description="what is done to training images")
+    test_crop: TestCrop = Field(
+        "resize", description="how a stored image that is larger than image_size is tested: whole, or its centre"
+    )
+    normalize: Normalize = Field("none", description="channel statistics subtracted and divided by; none = [0, 1]")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tasks_follow_split(cls, data: Any) -> Any:
+        """Where only ``split`` is given, it also says how many tasks there are."""
+        if not isinstance(data, Mapping) or data.get("split") is None:
+            return data
+        split = data["split"]
+        sizes = [part.strip() for part in split.split(",")] if isinstance(split, str) else split
+        count = {"tasks": len(sizes)} if isinstance(sizes, (list, tuple)) else {}
+        return {**count, **data, "split": sizes}
+
+    @field_validator("split")
+    @classmethod
+    def _sizes_are_positive(cls, split: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if split is not None and (not split or min(split) < 1):
+            raise ValueError("every task needs at least one class")
+        return split
+
+    @model_validator(mode="after")
+    def _split_fits_tasks(self) -> BenchmarkConfig:
+        if self.split is not None and len(self.split) != self.tasks:
+            sizes = ",".join(map(str, self.split))
+            raise ValueError(f"split={sizes} names {len(self.split)} tasks but tasks={self.tasks}")
+        return self
+
+
+@dataclass(frozen=True)
+class BenchmarkCard:
+    """What a reader must know of a benchmark before trusting a number on it."""
+
+    title: str
+    source: str
+    licence: str
+    summary: str
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """All images of one split.
+
+    ``images``: uint8 (N, H, W, 3), possibly memory-mapped; ``labels``: int64 (N,), class ids before any reordering.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+
+ConfigT = TypeVar("ConfigT", bound=BenchmarkConfig)
+
+
+class Benchmark(ABC, Generic[ConfigT]):
+    """A data set with a protocol. Subclasses supply the images; the stream is the same for all."""
+
+    name: ClassVar[str]
+    Config: ClassVar[type[BenchmarkConfig]] = BenchmarkConfig
+    card: ClassVar[BenchmarkCard]
+    takes_user_data: ClassVar[bool] = False
+    """Whether the images are the user's own: ``prepare`` then runs when the run is planned, while their place is known."""
+
+    def __init__(self, config: ConfigT, root: Path) -> None:
+        """``root`` is the data folder; nothing is read before ``prepare``."""
+        self.config = config
+        self.root = root
+
+    @abstractmethod
+    def prepare(self, progress: Progress = silent) -> None:
+        """Download, verify and convert once, atomically; a second call only verifies. Raises BenchmarkError."""
+
+    @abstractmethod
+    def image_set(self, split: Split) -> ImageSet:
+        """Images and original class ids of a split; ``prepare`` must have run."""
+
+    @property
+    @abstractmethod
+    def class_names(self) -> tuple[str, ...]:
+        """One name a class, indexed by original class id."""
+
+    def pinned(self) -> ConfigT:
+        """The configuration as it enters a run's identity.
+
+        Where images come from a place on the user's disk, the place is replaced by a hash of what lies there, and a
+        benchmark made of the pinned configuration finds the images that ``prepare`` kept under ``root``.
+        """
+        return self.config
+
+    def content_hash(self) -> str:
+        """Sha256 (hex) over names, labels and pixels of both splits, before any order is drawn."""
+        digest = hashlib.sha256(json.dumps(list(self.class_names)).encode())
+        for split in SPLITS:
+            images = self.image_set(split)
+            digest.update(f"{split} {images.images.shape}".encode())
+            digest.update(images.labels.astype("<i8").tobytes())
+            for start in range(0, len(images.images), 1024):
+                digest.update(np.ascontiguousarray(images.images[start : start + 1024]).data)
+        return digest.hexdigest()
+
+    def class_order(self, seed: int) -> tuple[int, ...]:
+        """Original class ids in order of arrival, drawn as the official code does (SMoPE card, section 6)."""
+        if seed < 0:
+            # Python seeds with the absolute value: -1 and 1 would be two names of one order.
+            raise BenchmarkError(f"order seed {seed} is negative; use 0 or more")
+        order = list(range(len(self.class_names)))
+        random.Random(seed).shuffle(order)
+        return tuple(order)
+
+    def task_sizes(self) -> tuple[int, ...]:
+        """Number of classes of each task. Raises BenchmarkError where the classes do not come out even."""
+        return task_sizes(len(self.class_names), self.config.tasks, self.config.split)
+
+
+def task_sizes(classes: int, tasks: int, split: tuple[int, ...] | None = None) -> tuple[int, ...]:
+    """Split ``classes`` into ``tasks`` equal tasks, or as ``split`` spells it out; no class is ever dropped."""
+    if split is not None:
+        if sum(split) != classes:
+            sizes = ",".join(map(str, split))
+            raise BenchmarkError(f"split={sizes} names {sum(split)} classes but there are {classes}")
+        return split
+    if classes % tasks == 0:
+        return (classes // tasks,) * tasks
+    even = ", ".join(str(n) for n in range(1, classes + 1) if classes % n == 0)
+    if tasks > classes:
+        raise BenchmarkError(f"{classes} classes cannot be split into {tasks} tasks; use tasks={even}")
+    small, larger = divmod(classes, tasks)
+    spelled = ",".join(str(small + (index < larger)) for index in range(tasks))
+    raise BenchmarkError(
+        f"{classes} classes cannot be split evenly into {tasks} tasks; use tasks={even} or give split={spelled}"
+    )

@@ -1,0 +1,152 @@
+"""``imagefolder``: a user's own images, one sub-folder a class."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from benchmarks.base import BenchmarkCard, BenchmarkConfig, Progress, Split
+from benchmarks.cached import CachedBenchmark
+from benchmarks.errors import BenchmarkError
+from benchmarks.folder import Folder, ImageFile, scan_folder, shown
+from benchmarks.image_cache import CacheWriter
+from benchmarks.pictures import decode
+from benchmarks.stream import stratum
+
+RULES = 1  # raise it when the pixels or the split of the same folder change
+BATCH = 256
+NAMED_AT_MOST = 5
+
+
+class ImageFolderConfig(BenchmarkConfig):
+    """Settings of ``imagefolder``. A run is identified by ``content``, which stands for what ``path`` held."""
+
+    path: str | None = Field(None, min_length=1, description="folder with one sub-folder of images per class")
+    content: str | None = Field(
+        None, pattern="^[0-9a-f]{64}$", description="hash of the folder's content; filled in from path"
+    )
+    cache_size: int | None = Field(
+        None, ge=8, le=1024, description="side in pixels of the images that are kept; none = image_size"
+    )
+    test_fraction: float = Field(
+        0.2, gt=0, lt=1, description="fraction of each class that is tested on, where the folder has no train and test"
+    )
+    split_seed: int = Field(0, ge=0, description="seed of the stratified split, where the folder has no train and test")
+
+
+class ImageFolder(CachedBenchmark[ImageFolderConfig]):
+    """Images of any folder, upright, in RGB, cut to their central square and resized once."""
+
+    name: ClassVar[str] = "imagefolder"
+    takes_user_data: ClassVar[bool] = True
+    Config: ClassVar[type[BenchmarkConfig]] = ImageFolderConfig
+    card: ClassVar[BenchmarkCard] = BenchmarkCard(
+        title="Image folder",
+        source="the folder named by path",
+        licence="that of the images",
+        summary="any folder with one sub-folder per class, or with train and test folders of such",
+    )
+
+    @cached_property
+    def folder(self) -> Folder:
+        """What ``path`` holds, read once. Raises BenchmarkError where it is not what ``content`` says."""
+        if self.config.path is None:
+            raise self.missing()
+        path = Path(self.config.path).expanduser()
+        found = scan_folder(path)
+        if self.config.content not in (None, found.content):
+            raise BenchmarkError(
+                f"{shown(path)} holds content {found.content[:12]} but the run was planned with "
+                f"{str(self.config.content)[:12]}; restore the folder or plan anew"
+            )
+        return found
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the sub-folders, in rising order."""
+        return self.opened().class_names if self.config.path is None else self.folder.class_names
+
+    def pinned(self) -> ImageFolderConfig:
+        """The configuration with ``content`` in place of ``path``."""
+        return self.config.model_copy(update={"path": None, "content": self._content})
+
+    def recipe(self) -> dict[str, Any]:
+        """What the stored images depend on."""
+        return {
+            "benchmark": self.name,
+            "rules": RULES,
+            "content": self._content,
+            "side": self._side,
+            "test_fraction": self.config.test_fraction,
+            "split_seed": self.config.split_seed,
+        }
+
+    def missing(self) -> BenchmarkError:
+        """Say how the images can be had."""
+        if self.config.path is not None:
+            return super().missing()
+        if self.config.content is None:
+            return BenchmarkError("imagefolder: give path=FOLDER, a folder with one sub-folder of images per class")
+        return BenchmarkError(
+            f"imagefolder: no intact images with content {self.config.content[:12]} under {self.root}; "
+            "give path=FOLDER to read them again"
+        )
+
+    def fill(self, writer: CacheWriter, progress: Progress) -> None:
+        """Decode every file. All that cannot be decoded are looked for before any is complained about."""
+        total, done, bad = len(self.folder.files), 0, []
+        for split, files in self._batches():
+            images, labels = [], []
+            for file in files:
+                try:
+                    images.append(decode(file.read(), self._side))
+                    labels.append(file.label)
+                except BenchmarkError as error:
+                    bad.append(f"{shown(file.path)}: {error}")
+            if images and not bad:
+                writer.add(split, np.stack(images), np.array(labels, dtype=np.int64))
+            done += len(files)
+            progress(f"imagefolder: decoded {done:,} of {total:,} images")
+        if bad:
+            more = f" and {len(bad) - NAMED_AT_MOST} more" if len(bad) > NAMED_AT_MOST else ""
+            raise BenchmarkError(
+                f"{len(bad)} of {total} files cannot be used: {'; '.join(bad[:NAMED_AT_MOST])}{more}; "
+                "repair them or move them away"
+            )
+
+    @property
+    def _content(self) -> str:
+        if self.config.path is None and self.config.content is not None:
+            return self.config.content
+        return self.folder.content
+
+    @property
+    def _side(self) -> int:
+        return self.config.cache_size or self.config.image_size
+
+    def _batches(self) -> Iterator[tuple[Split, list[ImageFile]]]:
+        """Files of each split in small groups, so that memory stays small whatever the folder's size."""
+        for split, files in self._split().items():
+            for start in range(0, len(files), BATCH):
+                yield split, files[start : start + BATCH]
+
+    def _split(self) -> dict[Split, list[ImageFile]]:
+        """The folder's own split, or a stratified one drawn by ``split_seed``."""
+        parts: dict[Split, list[ImageFile]] = {"train": [], "test": []}
+        open_classes: dict[int, list[ImageFile]] = defaultdict(list)
+        for file in self.folder.files:
+            (open_classes[file.label] if file.split is None else parts[file.split]).append(file)
+        for label, files in open_classes.items():
+            if len(files) < 2:
+                name = self.folder.class_names[label]
+                raise BenchmarkError(f"class {name!r} has one image; at least two are needed, one to test on")
+            seed = f"imagefolder {self.config.split_seed} class {label}"
+            for split, rows in zip(parts, stratum(len(files), self.config.test_fraction, seed), strict=True):
+                parts[split].extend(files[row] for row in rows)
+        return parts

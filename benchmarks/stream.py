@@ -1,0 +1,208 @@
+"""The task stream: classes in order of arrival, labels renumbered, and views that only point at stored images."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.base import Benchmark, BenchmarkConfig, ImageSet
+from benchmarks.errors import BenchmarkError
+
+if TYPE_CHECKING:
+    from benchmarks.transforms import Transforms
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """Some images of one split, by row.
+
+    ``images``: uint8 (N, H, W, 3), the whole split; ``rows``: int64 (n,), indices into it; ``labels``: int64 (n,), new
+    labels 0..C-1 in order of arrival.
+    """
+
+    images: NDArray[np.uint8]
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        self.rows.setflags(write=False)
+        self.labels.setflags(write=False)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, positions: Sequence[int] | NDArray[np.int64] | slice) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """Copy a batch: images uint8 (b, H, W, 3) and labels int64 (b,), for positions within this view."""
+        index = positions if isinstance(positions, slice) else np.asarray(positions, dtype=np.int64)
+        return np.asarray(self.images[self.rows[index]]), self.labels[index].copy()
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One step of the stream. ``classes`` are the new labels that arrive with it, ``names`` theirs."""
+
+    index: int
+    classes: range
+    names: tuple[str, ...]
+    train: View
+    validation: View
+    test: View
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """A benchmark in one class order.
+
+    ``tasks`` are trained on in turn; ``tests`` are what the columns of the accuracy matrix are measured on. They differ
+    only in a merged stream. ``class_order`` and ``class_names`` are indexed by new label.
+    """
+
+    tasks: tuple[Task, ...]
+    tests: tuple[View, ...]
+    class_order: tuple[int, ...]
+    class_names: tuple[str, ...]
+    split_hash: str
+    config: BenchmarkConfig
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the whole stream."""
+        return len(self.class_order)
+
+    @property
+    def num_tasks(self) -> int:
+        """Tasks of the protocol: columns of the accuracy matrix, merged or not."""
+        return len(self.tests)
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of what the network sees."""
+        return self.config.image_size
+
+    @property
+    def transforms(self) -> Transforms:
+        """What turns stored images into the network's input; the only part that needs torch."""
+        from benchmarks.transforms import Transforms
+
+        return Transforms.from_config(self.config)
+
+    def tests_after(self, task: Task) -> tuple[View, ...]:
+        """Test views of all classes that have arrived once ``task`` is learnt; entry i is column i of the matrix."""
+        return tuple(view for view in self.tests if not len(view) or int(view.labels.max()) < task.classes.stop)
+
+    def merged(self) -> Stream:
+        """All classes in one training task while the test views stay apart: what joint training sees."""
+        task = Task(
+            index=0,
+            classes=range(self.num_classes),
+            names=self.class_names,
+            train=_joined([task.train for task in self.tasks]),
+            validation=_joined([task.validation for task in self.tasks]),
+            test=_joined([task.test for task in self.tasks]),
+        )
+        return replace(self, tasks=(task,))
+
+
+def build_stream(benchmark: Benchmark[Any], order_seed: int, holdout: float = 0.0, holdout_seed: int = 0) -> Stream:
+    """Cut a prepared benchmark into tasks, in the class order that ``order_seed`` draws.
+
+    ``holdout`` > 0 moves that fraction of each class's training images to the validation view, drawn by
+    ``holdout_seed`` alone: it is the same in every class order. Test images are never touched.
+    """
+    if not 0 <= holdout < 1:
+        raise BenchmarkError(f"holdout={holdout} must be at least 0 and below 1")
+    order, sizes, names = benchmark.class_order(order_seed), benchmark.task_sizes(), benchmark.class_names
+    train, test = benchmark.image_set("train"), benchmark.image_set("test")
+    kept, held = _hold_out(_rows_by_class(train, names, "training"), names, holdout, holdout_seed)
+    tested = _rows_by_class(test, names, "test")
+    tasks, start = [], 0
+    for index, size in enumerate(sizes):
+        classes = range(start, start + size)
+        ids = {label: order[label] for label in classes}
+        tasks.append(
+            Task(
+                index=index,
+                classes=classes,
+                names=tuple(names[ids[label]] for label in classes),
+                train=_view(train.images, kept, ids),
+                validation=_view(train.images, held, ids),
+                test=_view(test.images, tested, ids),
+            )
+        )
+        start += size
+    return Stream(
+        tasks=tuple(tasks),
+        tests=tuple(task.test for task in tasks),
+        class_order=order,
+        class_names=tuple(names[original] for original in order),
+        split_hash=_split_hash(benchmark.content_hash(), order, tasks),
+        config=benchmark.config,
+    )
+
+
+def _rows_by_class(images: ImageSet, names: tuple[str, ...], which: str) -> list[NDArray[np.int64]]:
+    """Rows of each original class, rising; a class without images is an error and never a silent gap."""
+    if len(images.images) != len(images.labels):
+        raise BenchmarkError(f"{len(images.images)} {which} images have {len(images.labels)} labels")
+    if len(images.labels) and not 0 <= int(images.labels.min()) <= int(images.labels.max()) < len(names):
+        raise BenchmarkError(f"a {which} label lies outside the {len(names)} classes")
+    rows = [np.flatnonzero(images.labels == original).astype(np.int64) for original in range(len(names))]
+    for original, found in enumerate(rows):
+        if not len(found):
+            raise BenchmarkError(f"class {names[original]!r} has no {which} images")
+    return rows
+
+
+def _hold_out(
+    rows: list[NDArray[np.int64]], names: tuple[str, ...], fraction: float, seed: int
+) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
+    """Split each class's rows into (kept, held out), both rising and neither empty where ``fraction`` > 0."""
+    if fraction == 0:
+        return rows, [found[:0] for found in rows]
+    kept, held = [], []
+    for original, found in enumerate(rows):
+        if len(found) < 2:
+            raise BenchmarkError(f"class {names[original]!r} has one training image: nothing can be held out of it")
+        first, second = stratum(len(found), fraction, f"holdout {seed} class {original}")
+        kept.append(found[first])
+        held.append(found[second])
+    return kept, held
+
+
+def stratum(count: int, fraction: float, seed: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Draw (the rest, ``fraction``) of ``count`` >= 2 positions, both rising, each of at least one.
+
+    Python's generator is used because its sequence for a seed is kept from version to version.
+    """
+    positions = list(range(count))
+    random.Random(seed).shuffle(positions)
+    cut = min(max(1, round(count * fraction)), count - 1)
+    return np.array(sorted(positions[cut:]), dtype=np.int64), np.array(sorted(positions[:cut]), dtype=np.int64)
+
+
+def _view(images: NDArray[np.uint8], rows: list[NDArray[np.int64]], ids: dict[int, int]) -> View:
+    """Rows of the given classes (new label -> original id), class after class."""
+    labels = [np.full(len(rows[original]), label, dtype=np.int64) for label, original in ids.items()]
+    return View(images, np.concatenate([rows[original] for original in ids.values()]), np.concatenate(labels))
+
+
+def _joined(views: list[View]) -> View:
+    rows, labels = (np.concatenate([getattr(view, name) for view in views]) for name in ("rows", "labels"))
+    return View(views[0].images, rows, labels)
+
+
+def _split_hash(content: str, order: tuple[int, ...], tasks: list[Task]) -> str:
+    """Sha256 (hex) over the images' hash, the class order and every row and label of every view."""
+    digest = hashlib.sha256(json.dumps({"content": content, "order": order}).encode())
+    for task in tasks:
+        for name, view in (("train", task.train), ("validation", task.validation), ("test", task.test)):
+            digest.update(f"{task.index} {name} {len(view)}".encode())
+            digest.update(view.rows.astype("<i8").tobytes() + view.labels.astype("<i8").tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Runs methods on benchmarks: specs, the engine, records, executors."""

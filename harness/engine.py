@@ -1,0 +1,344 @@
+"""The only train/evaluate loop of the project: one method through one benchmark's task stream, published as one record."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.stream import Stream, Task, build_stream
+from harness import provenance
+from harness.checkpoint import Progress, load_checkpoint, save_checkpoint
+from harness.data import TaskData, features_of, test_batches
+from harness.errors import RunDivergedError, UserError
+from harness.memory import PeakMemory
+from harness.metrics import final_average_accuracy
+from harness.registry import Registries
+from harness.spec import SCHEMA_VERSION, RunSpec, derive_seed
+from harness.store import Store, write_bytes
+from methods.common.api import Method, ParameterGroup, Setup, TaskInfo, learnable_count
+from methods.common.schedules import Schedule, adamw, learning_rate
+from methods.common.vit import PromptedViT
+
+OnEvent = Callable[[dict[str, Any]], None]
+
+EVAL_BATCH = 256
+EVENT_INTERVAL_S = 0.2
+
+
+def run(
+    spec: RunSpec,
+    *,
+    results_root: Path,
+    data_root: Path,
+    device: str,
+    registries: Registries,
+    flags: Mapping[str, bool] | None = None,
+    on_event: OnEvent = lambda event: None,
+) -> None:
+    """Train and evaluate ``spec`` and publish its record; continue where an earlier attempt of this code stopped.
+
+    The data must be prepared. Raises RunDivergedError when a loss stops being finite, and the rooms' own errors.
+    """
+    started = provenance.now()
+    with (
+        torch.random.fork_rng(devices=[]),
+        Session(spec, results_root, data_root, device, registries, on_event) as session,
+    ):
+        session.run_tasks()
+        session.publish(started, dict(flags or {}))
+
+
+class Session:
+    """One run in progress."""
+
+    def __init__(
+        self, spec: RunSpec, results: Path, data: Path, device: str, registries: Registries, on_event: OnEvent
+    ) -> None:
+        self.spec = spec
+        self.store = Store(results)
+        self.folder = self.store.path(spec.run_id)
+        self.device = torch.device(device)
+        self.schedule = Schedule(**spec.schedule)
+        self.method_class: type[Method] = registries.methods.load(spec.method.name)
+        self.flags = _backbone_flags(registries, spec)
+        self.backbone = load_backbone(registries, spec).to(self.device)
+        self.stream = open_stream(registries, spec, data)
+        if self.method_class.trains_jointly:
+            self.stream = self.stream.merged()
+        self.method = self._make_method()
+        self.progress = self._resumed()
+        self.memory = PeakMemory(self.device)
+        self._listener = on_event
+        self._clock = time.monotonic()
+        self._spoken = 0.0
+        self._test_features: dict[int, torch.Tensor] = {}
+
+    def __enter__(self) -> Session:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        kept = _events_before(self.folder / "events.jsonl", self.progress.tasks_done)
+        self._events = (self.folder / "events.jsonl").open("w", encoding="utf-8")
+        self._events.writelines(kept)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._events.close()
+
+    # -- preparation ---------------------------------------------------------------------------------------------------
+
+    def _make_method(self) -> Method:
+        seed_everything(derive_seed(self.spec.train_seed, "init"))
+        setup = Setup(self.stream.num_classes, len(self.stream.tasks), self.schedule)
+        config = self.method_class.Config(**self.spec.method.config)
+        return self.method_class(config, self.backbone, setup).to(self.device)
+
+    def _resumed(self) -> Progress:
+        found = load_checkpoint(self.folder / "checkpoint", provenance.code_fingerprint())
+        if found is None:
+            return Progress()
+        tensors, progress = found
+        self.method.load_state_dict(tensors)
+        return progress
+
+    # -- the loop ------------------------------------------------------------------------------------------------------
+
+    def run_tasks(self) -> None:
+        """Train and evaluate every task that is not done yet, with a checkpoint after each."""
+        done = self.progress.tasks_done
+        self.say("run_started", total_tasks=len(self.stream.tasks), tasks_done=done)
+        for task in self.stream.tasks[done:]:
+            seed_everything(derive_seed(self.spec.train_seed, "task", task.index))
+            data = self._task_data(task)
+            clock = [time.monotonic()]
+            with self._precision():
+                self._train(task, data)
+                clock.append(time.monotonic())
+                self.method.end_task(data)
+            clock.append(time.monotonic())
+            self._evaluate(task)
+            clock.append(time.monotonic())
+            self._finish_task(task, data, clock)
+
+    def _task_data(self, task: Task) -> TaskData:
+        return TaskData(
+            task.train,
+            self.stream.transforms,
+            batch_size=self.schedule.batch_size,
+            device=self.device,
+            seed=derive_seed(self.spec.train_seed, "data", task.index),
+            frozen_features=self.backbone.features if self.method.needs_query else None,
+        )
+
+    def _train(self, task: Task, data: TaskData) -> None:
+        counts = np.bincount(task.train.labels, minlength=task.classes.stop)[task.classes.start :]
+        info = TaskInfo(task.index, task.classes, tuple(int(count) for count in counts))
+        self.method.enter_task(info)
+        self.method.begin_task(info)
+        self.say("task_started", task=task.index, images=len(data))
+        if self.method.is_closed_form:
+            self.method.fit_task(data)
+            return
+        self.method.train()
+        phases = self.method.phases()
+        epochs = sum(phase.epochs for phase in phases)
+        total = epochs * data.steps(drop_last=self.schedule.drop_last)
+        done = 0
+        for phase in phases:
+            self.method.begin_phase(phase)
+            done = self._train_phase(task, data, phase.name, phase.epochs, done, total)
+        self.method.eval()
+
+    def _train_phase(self, task: Task, data: TaskData, phase: str, epochs: int, done: int, total: int) -> int:
+        schedule = self.schedule
+        groups = self.method.parameter_groups()
+        declare_trainable(self.method, groups)
+        self.progress.learnable_parameters = max(self.progress.learnable_parameters, learnable_count(groups))
+        optimizer = adamw([(group.parameters, schedule.lr * group.lr_multiplier) for group in groups], schedule)
+        per_epoch, step = data.steps(drop_last=schedule.drop_last), 0
+        for epoch in range(epochs):
+            losses = 0.0
+            for batch in data.batches(shuffle=True, drop_last=schedule.drop_last):
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate(
+                        schedule, group["base_lr"], step=step, loader_steps=per_epoch, epochs=epochs
+                    )
+                loss = self.method.training_step(batch)
+                value = self._finite(loss.item(), task, phase, step)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                losses += value
+                step += 1
+                self._say_step(task, phase, done + step, total)
+            self.say("epoch", task=task.index, phase=phase, epoch=epoch, loss=losses / per_epoch)
+        return done + step
+
+    def _finite(self, loss: float, task: Task, phase: str, step: int) -> float:
+        if not math.isfinite(loss):
+            good = f"last good task: {task.index - 1}" if task.index else "no task was finished"
+            raise RunDivergedError(
+                f"the loss became {loss} at step {step} of phase {phase!r} of task {task.index} ({good}); lower the rate,"
+                f" for example --set schedule.lr={self.schedule.lr / 5:g}"
+            )
+        return loss
+
+    @torch.no_grad()
+    def _evaluate(self, task: Task) -> None:
+        """Fill the matrix row of this stage: every test view whose classes have all arrived."""
+        views = self.stream.tests_after(task)
+        row: list[float | None] = [None] * self.stream.num_tasks
+        stage: list[int] = []
+        with self._precision():
+            for column, view in enumerate(views):
+                predicted = self._predictions(column)
+                row[column] = 100.0 * float((predicted == view.labels).mean())
+                stage.extend(predicted.tolist())
+        missing = self.stream.num_tasks - len(self.stream.tasks)
+        if not self.progress.matrix:  # joint training measures only the last stage
+            self.progress.matrix.extend([None] * self.stream.num_tasks for _ in range(missing))
+            self.progress.predictions.extend([] for _ in range(missing))
+        self.progress.matrix.append(row)
+        self.progress.predictions.append(stage)
+        self.progress.test_images += len(stage)
+
+    def _predictions(self, column: int) -> np.ndarray:
+        view, transforms = self.stream.tests[column], self.stream.transforms
+        if self.method.needs_query and column not in self._test_features:
+            self._test_features[column] = features_of(view, transforms, self.backbone.features, self.device)
+        batches = test_batches(
+            view,
+            transforms,
+            batch_size=EVAL_BATCH,
+            device=self.device,
+            features=self._test_features.get(column),
+        )
+        return torch.cat([self.method.predict(batch).argmax(dim=1) for batch in batches]).cpu().numpy()
+
+    def _finish_task(self, task: Task, data: TaskData, clock: list[float]) -> None:
+        train, end, evaluate = (later - sooner for sooner, later in zip(clock[:-1], clock[1:], strict=True))
+        self.progress.timings.append({"task": task.index, "train_s": train, "end_s": end, "evaluate_s": evaluate})
+        self.progress.train_images += data.images_read
+        self.progress.peak_memory_mb = max(self.progress.peak_memory_mb, self.memory.read_mb())
+        self.say("task_evaluated", task=task.index, accuracies=self.progress.matrix[-1])
+        save_checkpoint(self.folder / "checkpoint", self.method, self.progress, provenance.code_fingerprint())
+
+    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+        if self.spec.precision == "bf16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return contextlib.nullcontext()
+
+    # -- what leaves the run -------------------------------------------------------------------------------------------
+
+    def say(self, event: str, **facts: Any) -> None:
+        """Tell the listener and the run's own log."""
+        entry = {"event": event, **facts}
+        self._events.write(json.dumps({"t": round(time.monotonic() - self._clock, 3), **entry}) + "\n")
+        self._events.flush()
+        self._listener(entry)
+
+    def _say_step(self, task: Task, phase: str, step: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._spoken >= EVENT_INTERVAL_S or step == total:
+            self._spoken = now
+            self._listener({"event": "step", "task": task.index, "phase": phase, "step": step, "total_steps": total})
+
+    def publish(self, started: str, flags: dict[str, bool]) -> None:
+        """Write predictions, then the record."""
+        progress, stream = self.progress, self.stream
+        stages = {f"stage_{stage}": np.array(row, dtype=np.int32) for stage, row in enumerate(progress.predictions)}
+        labels = np.concatenate([view.labels for view in stream.tests]).astype(np.int32)
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, labels=labels, **stages)  # type: ignore[arg-type]
+        write_bytes(self.folder / "predictions.npz", buffer.getvalue())
+        flags |= self.flags | {"leaking": self.method_class.leaks(self.method.config)}
+        self.store.write_result(self.spec.run_id, self._record(started, flags))
+        self.say("run_finished", faa=final_average_accuracy(progress.matrix))
+
+    def _record(self, started: str, flags: dict[str, bool]) -> dict[str, Any]:
+        progress, stream = self.progress, self.stream
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "run_id": self.spec.run_id,
+            "spec": self.spec.model_dump(mode="json"),
+            "accuracy_matrix": progress.matrix,
+            "test_counts": [len(view) for view in stream.tests],
+            "class_order": list(stream.class_order),
+            "class_names": list(stream.class_names),
+            "split_hash": stream.split_hash,
+            "timings": {"total_s": self._total_seconds(), "tasks": progress.timings},
+            "costs": {
+                "learnable_parameters": progress.learnable_parameters,
+                "backbone_parameters": sum(p.numel() for p in self.backbone.parameters()),
+                "peak_memory_mb": round(progress.peak_memory_mb, 1),
+                "train_images": progress.train_images,
+                "test_images": progress.test_images,
+            },
+            "provenance": provenance.collect(
+                str(self.device),
+                started=started,
+                finished=provenance.now(),
+                weights_sha256=self.spec.backbone.sha256,
+                split_hash=stream.split_hash,
+            ),
+            "flags": flags,
+        }
+
+    def _total_seconds(self) -> float:
+        parts = ("train_s", "end_s", "evaluate_s")
+        return sum(timing[part] for timing in self.progress.timings for part in parts)
+
+
+def open_stream(registries: Registries, spec: RunSpec, data_root: Path) -> Stream:
+    """The prepared benchmark of ``spec`` in its class order."""
+    benchmark = registries.benchmarks.load(spec.benchmark.name)
+    return build_stream(benchmark(benchmark.Config(**spec.benchmark.config), data_root), spec.order_seed)
+
+
+def load_backbone(registries: Registries, spec: RunSpec) -> PromptedViT:
+    """The backbone of ``spec``; UserError where the weights are no longer those that the spec was planned with."""
+    backbone = registries.backbones.load(spec.backbone.name)
+    if backbone.sha256 != spec.backbone.sha256:
+        raise UserError(
+            f"backbone {spec.backbone.name!r} now has weights {backbone.sha256[:16]}, but the run was planned with"
+            f" {spec.backbone.sha256[:16]}; plan it again"
+        )
+    return backbone.load()
+
+
+def declare_trainable(method: Method, groups: list[ParameterGroup]) -> None:
+    """Only what a phase declares may receive gradient."""
+    declared = {id(parameter) for group in groups for parameter in group.parameters}
+    for parameter in method.parameters():
+        parameter.requires_grad_(id(parameter) in declared)
+        parameter.grad = None
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the generators that a method may draw from."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+
+
+def _backbone_flags(registries: Registries, spec: RunSpec) -> dict[str, bool]:
+    backbone = registries.backbones.load(spec.backbone.name)
+    return {"tiny": backbone.is_tiny, "random_backbone": backbone.is_random}
+
+
+def _events_before(file: Path, task: int) -> Iterator[str]:
+    """Lines of an earlier attempt about tasks that need not be repeated."""
+    kept = []
+    with contextlib.suppress(OSError, ValueError):
+        for line in file.read_text(encoding="utf-8").splitlines(keepends=True):
+            if json.loads(line).get("task", task) < task:
+                kept.append(line)
+    return iter(kept)

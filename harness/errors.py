@@ -1,0 +1,22 @@
+"""What a user did wrong, in one sentence: never shown with a traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake of the user's: the message names the value, the place and the remedy; the exit status is 2."""
+
+
+class RunDivergedError(RuntimeError):
+    """The loss of a run stopped being a finite number; the message names the step and the last good task."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a hint such as ``; did you mean 'digits'? Known: digits, glyphs``."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"; did you mean {close[0]!r}?" if close else "."
+    return f"{hint} Known: {', '.join(names) if names else 'none'}."

@@ -1,0 +1,146 @@
+"""Where a number came from: versions, revision, hardware, and a hash of the code that can change it.
+
+No user name, host name or path is collected. Importing this module imports no torch: reports need the fingerprint too.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+ROOMS = ("benchmarks", "harness", "methods")
+SOURCE_SUFFIXES = frozenset({".py", ".safetensors", ".json"})
+# Files that choose, schedule, show or check runs but take no part in one: editing them leaves every record valid.
+# What suites and recipes decide is in each run's spec already.
+NOT_PART_OF_A_RUN = frozenset(
+    {
+        "benchmarks/suites.py",
+        "harness/catalogue.py",
+        "harness/conformance.py",
+        "harness/execute.py",
+        "harness/metrics.py",
+        "harness/plan.py",
+        "harness/pretrain_tiny.py",
+        "harness/progress.py",
+        "harness/provenance.py",
+        "harness/registry.py",
+        "harness/settings.py",
+        "harness/workers.py",
+        "methods/recipes.py",
+    }
+)
+
+
+def source_files(root: Path = PROJECT_ROOT) -> list[Path]:
+    """The project's own files that can change a run's numbers, in a fixed order."""
+    files = (
+        file
+        for room in ROOMS
+        for file in (root / room).rglob("*")
+        if file.suffix in SOURCE_SUFFIXES and "__pycache__" not in file.parts
+    )
+    return sorted(file for file in files if file.relative_to(root).as_posix() not in NOT_PART_OF_A_RUN)
+
+
+def fingerprint_of(files: Iterable[Path], root: Path) -> str:
+    """sha256 in hex over names (relative to ``root``, with forward slashes) and contents."""
+    digest = hashlib.sha256()
+    for file in files:
+        content = file.read_bytes()
+        digest.update(f"{file.relative_to(root).as_posix()}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+@functools.cache
+def code_fingerprint() -> str:
+    """Hash of the code that this process runs; records with another one are shown as stale."""
+    return fingerprint_of(source_files(), PROJECT_ROOT)
+
+
+@functools.cache
+def git_state() -> tuple[str | None, bool | None]:
+    """(revision, whether tracked files differ from it); (None, None) outside a checkout of this project."""
+    if not (PROJECT_ROOT / ".git").exists():  # an installed copy inside somebody else's repository must not claim it
+        return None, None
+    try:
+        revision = _git("rev-parse", "HEAD")
+        return revision, bool(_git("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return None, None
+
+
+def cpu_model() -> str:
+    """The processor's name as the system tells it, or its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()
+
+
+def device_name(device: str) -> str:
+    """What ``cpu`` or ``cuda[:n]`` is called; asks torch only where it is loaded already."""
+    torch = sys.modules.get("torch")
+    if device.startswith("cuda") and torch is not None:
+        return str(torch.cuda.get_device_name(device))
+    return cpu_model()
+
+
+def version_of(distribution: str) -> str | None:
+    """The installed version of a package, or None."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def project_version() -> str:
+    """This project's version; from pyproject.toml where it runs from a checkout that is not installed."""
+    installed = version_of("smope-bench")
+    if installed is not None:
+        return installed
+    import tomllib
+
+    try:
+        return str(tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"])
+    except (OSError, KeyError):
+        return "unknown"
+
+
+def now() -> str:
+    """The time in UTC to the second, as records write it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def collect(device: str = "cpu", **extra: Any) -> dict[str, Any]:
+    """The ``provenance`` block of a record; ``extra`` adds what only the run knows (times, weight and split hashes)."""
+    revision, dirty = git_state()
+    return {
+        "project": project_version(),
+        "git_revision": revision,
+        "git_dirty": dirty,
+        "code_fingerprint": code_fingerprint(),
+        "python": platform.python_version(),
+        **{name: version_of(name) for name in ("torch", "timm", "numpy")},
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpu": cpu_model(),
+        "device": device,
+        "device_name": device_name(device),
+        **extra,
+    }
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(PROJECT_ROOT), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()

@@ -1,0 +1,190 @@
+"""The results folder: records are published atomically, and are whole or absent.
+
+``result.json`` is written last and is the commit marker of a run; ``failure.json`` stands in its place when a run stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.errors import UserError
+from harness.spec import SCHEMA_VERSION
+
+State = Literal["new", "done", "stale", "failed"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished run, as stored."""
+
+    run_id: str
+    result: Mapping[str, Any]
+
+    @property
+    def spec(self) -> Mapping[str, Any]:
+        """The run's specification."""
+        return self.result["spec"]
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the code that made the record."""
+        return str(self.result["provenance"]["code_fingerprint"])
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A record that cannot be used, and why in one sentence."""
+
+    run_id: str
+    reason: str
+
+
+class Store:
+    """Reads and writes one results folder; holds no state of its own."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, run_id: str) -> Path:
+        """Folder of a run; it need not exist."""
+        return self.root / run_id
+
+    def require_writable(self) -> None:
+        """Create the folder and write into it once, so that a sweep does not find out after training. Raises UserError."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=self.root, prefix=".probe-"):
+                pass
+        except OSError as error:
+            raise UserError(
+                f"the results folder {str(self.root)!r} cannot be written ({error.strerror}); name another with --results DIR"
+            ) from error
+
+    def state(self, run_id: str, fingerprint: str | None) -> State:
+        """``done`` if a whole record of this code exists, ``stale`` if other code made it."""
+        found = self.load(run_id)
+        if isinstance(found, Record):
+            return "done" if fingerprint in (None, found.fingerprint) else "stale"
+        if self.failure(run_id) is not None:
+            return "failed"
+        return "new"
+
+    def load(self, run_id: str) -> Record | Broken | None:
+        """The record of a run; ``None`` where none was published, ``Broken`` where it cannot be trusted."""
+        file = self.path(run_id) / "result.json"
+        try:
+            result = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            return Broken(run_id, f"{file.name} of {run_id} cannot be read: {error}")
+        return _checked(run_id, result)
+
+    def failure(self, run_id: str) -> Mapping[str, Any] | None:
+        """What stopped a run, or ``None``."""
+        try:
+            found = json.loads((self.path(run_id) / "failure.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
+
+    def scan(self) -> Iterator[Record | Broken]:
+        """Every published record, in the order of run ids."""
+        if not self.root.is_dir():
+            return
+        for folder in sorted(self.root.iterdir()):
+            if (folder / "result.json").is_file():
+                found = self.load(folder.name)
+                if found is not None:
+                    yield found
+
+    def write_result(self, run_id: str, result: Mapping[str, Any]) -> None:
+        """Publish a record; an earlier failure of the run is forgotten."""
+        folder = self.path(run_id)
+        write_json(folder / "spec.json", result["spec"])
+        (folder / "failure.json").unlink(missing_ok=True)
+        write_json(folder / "result.json", result)
+
+    def write_failure(self, run_id: str, failure: Mapping[str, Any]) -> None:
+        """Say what stopped a run; a record that other code published before does not outlive it."""
+        folder = self.path(run_id)
+        (folder / "result.json").unlink(missing_ok=True)
+        write_json(folder / "failure.json", failure)
+
+    def read_manifest(self, suite: str) -> dict[str, Any] | None:
+        """What ``run`` noted of a suite: its rows, columns and the run id of each cell."""
+        file = self.root / "suites" / f"{suite}.json"
+        try:
+            return json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise UserError(f"{str(file)!r} cannot be read ({error}); run the suite again to write it anew") from error
+
+    def write_manifest(self, suite: str, manifest: Mapping[str, Any]) -> None:
+        """Note a suite's plan. Cells merge by (row, column, seeds): a partial re-run does not forget the others."""
+        old = self.read_manifest(suite) or {}
+        merged = dict(manifest)
+        cells = {_cell_key(cell): cell for cell in old.get("cells", [])}
+        cells |= {_cell_key(cell): cell for cell in manifest["cells"]}
+        for part in ("rows", "columns"):
+            known = {entry["label"] for entry in manifest[part]}
+            merged[part] = [*manifest[part], *(entry for entry in old.get(part, []) if entry["label"] not in known)]
+        order = {entry["label"]: i for i, entry in enumerate(merged["rows"])}
+        merged["cells"] = sorted(cells.values(), key=lambda cell: (order[cell["row"]], *map(str, _cell_key(cell))))
+        write_json(self.root / "suites" / f"{suite}.json", merged)
+
+
+def write_json(file: Path, value: object) -> None:
+    """Write durably and atomically: temporary file in the same folder, fsync, rename, fsync of the folder."""
+    text = json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False)
+    write_bytes(file, (text + "\n").encode())
+
+
+def write_bytes(file: Path, data: bytes) -> None:
+    """As ``write_json``, for bytes."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(name).replace(file)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    with contextlib.suppress(OSError):
+        folder = os.open(file.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _checked(run_id: str, result: object) -> Record | Broken:
+    if not isinstance(result, dict):
+        return Broken(run_id, f"the record of {run_id} is not a JSON object")
+    if result.get("schema_version") != SCHEMA_VERSION:
+        return Broken(
+            run_id, f"the record of {run_id} has schema {result.get('schema_version')!r}, not {SCHEMA_VERSION}"
+        )
+    if result.get("run_id") != run_id:
+        return Broken(run_id, f"the record in folder {run_id} says it is run {result.get('run_id')!r}")
+    missing = {"spec", "accuracy_matrix", "test_counts", "provenance", "costs", "timings"} - result.keys()
+    if missing:
+        return Broken(run_id, f"the record of {run_id} lacks {', '.join(sorted(missing))}")
+    if not isinstance(result["provenance"], dict) or "code_fingerprint" not in result["provenance"]:
+        return Broken(run_id, f"the record of {run_id} does not say which code made it")
+    return Record(run_id, result)
+
+
+def _cell_key(cell: Mapping[str, Any]) -> tuple[str, str, int, int]:
+    return (cell["row"], cell["column"], cell["order_seed"], cell["train_seed"])

@@ -1,0 +1,151 @@
+"""Backbones by name: where their weights are, the hash they must have, and how to load them.
+
+Importing this module imports no torch. A missing, altered or misshapen weights file is refused; nothing is silently random.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from methods.common.errors import MethodError
+
+if TYPE_CHECKING:
+    from methods.common.vit import PromptedViT
+
+WEIGHTS = Path(__file__).parent / "weights"
+
+BUILTIN: dict[str, str] = {
+    "tiny": "methods.common.backbones:TINY",
+    "random": "methods.common.backbones:RANDOM_VIT_B16",
+}
+
+VIT_B16: dict[str, Any] = {
+    "img_size": 224,
+    "patch_size": 16,
+    "embed_dim": 768,
+    "depth": 12,
+    "num_heads": 12,
+    "num_classes": 0,
+}
+
+
+@dataclass(frozen=True)
+class StoredBackbone:
+    """A ViT whose safetensors weights and JSON description ship with the project."""
+
+    name: str
+    summary: str
+    description: Path
+    is_random: bool = False
+    is_tiny: bool = True
+
+    @property
+    def sha256(self) -> str:
+        """The hash that the weights file must have; part of a run's identity."""
+        return str(self._described()["sha256"])
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the images it was trained on."""
+        return int(self._described()["architecture"]["img_size"])
+
+    def verify(self) -> Path:
+        """Path of the weights once their hash is right. Raises MethodError."""
+        file, expected = self.description.with_suffix(".safetensors"), self.sha256
+        try:
+            found = hashlib.sha256(file.read_bytes()).hexdigest()
+        except OSError as error:
+            raise MethodError(
+                f"weights of backbone {self.name!r}: {file.name} cannot be read ({error.strerror})"
+            ) from error
+        if found != expected:
+            raise MethodError(
+                f"weights of backbone {self.name!r}: {file.name} has SHA-256 {found[:16]}..., expected {expected[:16]}...;"
+                " restore the file from the repository"
+            )
+        return file
+
+    def load(self) -> PromptedViT:
+        """The frozen backbone in float32 on the CPU. Raises MethodError for weights that do not fit the description."""
+        from safetensors.torch import load_file
+
+        file = self.verify()
+        vit = _build(self._described()["architecture"])
+        tensors = {name: tensor.float() for name, tensor in load_file(file).items()}
+        try:
+            vit.load_state_dict(tensors, strict=True)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise MethodError(f"weights of backbone {self.name!r} do not fit its architecture: {reason}") from error
+        return _prompted(vit)
+
+    def _described(self) -> dict[str, Any]:
+        try:
+            return json.loads(self.description.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise MethodError(f"description of backbone {self.name!r}: {self.description.name}: {error}") from error
+
+
+@dataclass(frozen=True)
+class RandomBackbone:
+    """A ViT with random weights, for cost and speed work; shown as random wherever it appears."""
+
+    name: str
+    summary: str
+    architecture: Mapping[str, Any]
+    seed: int = 0
+    is_random: bool = True
+    is_tiny: bool = False
+
+    @property
+    def sha256(self) -> str:
+        """Stands for the weights in a run's identity: which architecture and which seed."""
+        text = json.dumps([dict(self.architecture), self.seed], sort_keys=True)
+        return f"random-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of its input."""
+        return int(self.architecture["img_size"])
+
+    def verify(self) -> None:
+        """There is no file to verify."""
+
+    def load(self) -> PromptedViT:
+        """The same random weights for the same seed, whatever was drawn before."""
+        import torch
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            return _prompted(_build(self.architecture))
+
+
+def _build(architecture: Mapping[str, Any]) -> Any:
+    from timm.models.vision_transformer import VisionTransformer
+
+    return VisionTransformer(**architecture)
+
+
+def _prompted(vit: Any) -> PromptedViT:
+    from methods.common.vit import PromptedViT
+
+    return PromptedViT(vit)
+
+
+Backbone = StoredBackbone | RandomBackbone
+
+TINY = StoredBackbone(
+    name="tiny",
+    summary="small ViT pre-trained by this project on rendered characters that no tiny benchmark uses",
+    description=WEIGHTS / "tiny_vit.json",
+)
+RANDOM_VIT_B16 = RandomBackbone(
+    name="random",
+    summary="ViT-B/16 at 224 px with RANDOM weights: for cost and speed work only",
+    architecture=VIT_B16,
+)

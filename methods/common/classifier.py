@@ -1,0 +1,25 @@
+"""The linear classifier that grows with the classes, and the losses on its logits."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def make_head(feature_dim: int, num_classes: int) -> nn.Linear:
+    """One linear layer for all classes, indexed in order of arrival, in PyTorch's default initialisation."""
+    return nn.Linear(feature_dim, num_classes)
+
+
+def seen_logits(head: nn.Linear, features: Tensor, seen_classes: int) -> Tensor:
+    """Logits (B, seen_classes) in float32; rows of classes still to come are not even read."""
+    with torch.autocast(features.device.type, enabled=False):
+        return F.linear(features.float(), head.weight[:seen_classes], head.bias[:seen_classes])
+
+
+def current_task_loss(logits: Tensor, labels: Tensor, old_classes: int, *, mask_old: bool = True) -> Tensor:
+    """Mean cross-entropy of (B, seen) logits; ``mask_old`` leaves only the current task's classes in the softmax."""
+    if mask_old:
+        return F.cross_entropy(logits[:, old_classes:], labels - old_classes)
+    return F.cross_entropy(logits, labels)

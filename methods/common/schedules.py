@@ -1,0 +1,84 @@
+"""Training schedules: batch size, epochs, optimiser and learning rates, with the official code's off-by-ones.
+
+Source: SMoPE card, section 5 (``coswm`` and ``cosine``) and section 9, rows 18 and 19.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+
+FLOOR = 1e-6
+
+
+class Schedule(BaseModel):
+    """How a method is trained; part of a run's identity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    batch_size: int = Field(128, ge=1, le=4096)
+    epochs: int = Field(20, ge=1, le=10_000)
+    lr: float = Field(0.005, gt=0, le=10, description="base rate; a parameter group may multiply it")
+    shape: Literal["coswm", "cosine", "plain_cosine", "constant"] = "coswm"
+    freeze_steps: int = Field(0, ge=0, description="coswm: steps at the floor rate after the first")
+    steps_per_epoch: int | None = Field(
+        None, ge=1, description="coswm: nominal iterations an epoch (iter_step); the loader's length where absent"
+    )
+    lr_first_step_full: bool = Field(True, description="the first step of a phase runs at the base rate (code)")
+    weight_decay: float = Field(0.0, ge=0, le=1)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.999, ge=0, lt=1)
+    eps: float = Field(1e-8, gt=0)
+    drop_last: bool = Field(True, description="drop an incomplete last batch, unless it is the only one")
+
+
+def restart_cosine(step: int, *, base: float, total: int, freeze: int = 0, first: float | None = None) -> float:
+    """``coswm``: the rate of a phase's 0-based ``step``.
+
+    The table s starts with ``freeze`` entries at the floor, then falls from ``base`` to the floor until ``total``. With
+    ``first`` given, step 0 runs at that rate and step n at s[n-1], as the official scheduler's construction has it.
+    """
+    if first is not None:
+        if step == 0:
+            return first
+        step -= 1
+    if step < freeze or step >= total:
+        return FLOOR
+    return FLOOR + 0.5 * (base - FLOOR) * (1 + math.cos(math.pi * (step - freeze) / (total - freeze)))
+
+
+def quarter_cosine(epoch: int, *, base: float, epochs: int) -> float:
+    """``cosine``: the rate of a 0-based ``epoch``; the first two epochs share the base rate."""
+    if epochs == 1:
+        return base
+    return base * math.cos(99 * math.pi * max(epoch - 1, 0) / (200 * (epochs - 1)))
+
+
+def learning_rate(schedule: Schedule, base: float, *, step: int, loader_steps: int, epochs: int) -> float:
+    """Rate of the 0-based ``step`` of a phase of ``epochs`` epochs whose loader gives ``loader_steps`` batches."""
+    if schedule.shape == "constant":
+        return base
+    if schedule.shape == "cosine":
+        return quarter_cosine(step // loader_steps, base=base, epochs=epochs)
+    if schedule.shape == "plain_cosine":
+        return restart_cosine(step, base=base, total=loader_steps * epochs)
+    total = (schedule.steps_per_epoch or loader_steps) * epochs
+    freeze = min(schedule.freeze_steps, total)
+    first = base if schedule.lr_first_step_full else None
+    return restart_cosine(step, base=base, total=total, freeze=freeze, first=first)
+
+
+def adamw(groups: Iterable[tuple[list[nn.Parameter], float]], schedule: Schedule) -> torch.optim.AdamW:
+    """AdamW over (parameters, base rate) pairs with the schedule's constants."""
+    return torch.optim.AdamW(
+        [{"params": parameters, "lr": rate, "base_lr": rate} for parameters, rate in groups],
+        betas=(schedule.beta1, schedule.beta2),
+        eps=schedule.eps,
+        weight_decay=schedule.weight_decay,
+        foreach=True,
+    )

@@ -1,0 +1,152 @@
+"""The frozen vision transformer with a place for prompts: an attention rule per prompted block.
+
+The blocks are timm's own, weights by name. Only the attention product of a prompted block is handed to the method's rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeAlias, cast
+
+import torch
+import torch.nn.functional as F
+from timm.models.vision_transformer import Attention, Block, VisionTransformer
+from torch import Tensor, nn
+
+from methods.common.errors import MethodError
+
+MIN_BLOCKS = 6
+
+AttentionRule: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Maps the q, k, v of one block, each (B, heads, N, head_dim), to head outputs of the same shape.
+
+The logits' scale is 1/sqrt(head_dim). A rule is made anew for each forward pass, so it may carry tensors of that pass.
+"""
+
+
+class PromptedViT(nn.Module):
+    """timm's ViT, frozen; ``forward`` returns the class token after the final norm."""
+
+    def __init__(self, vit: VisionTransformer) -> None:
+        """Freeze ``vit``. Raises MethodError for a transformer whose class token cannot be read as the methods need it."""
+        super().__init__()
+        _require_supported(vit)
+        self.vit = vit.eval().requires_grad_(False)
+        self.blocks = cast("list[Block]", list(vit.blocks))
+        self.num_heads: int = self.blocks[0].attn.num_heads
+        self.head_dim: int = self.blocks[0].attn.head_dim
+        self.feature_dim: int = int(vit.num_features)
+        self.image_size: int = int(vit.patch_embed.img_size[0])  # type: ignore[index]
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks."""
+        return len(self.blocks)
+
+    def train(self, mode: bool = True) -> PromptedViT:
+        """Stay in evaluation mode: nothing in a frozen backbone may be stochastic."""
+        del mode
+        return super().train(False)
+
+    def forward(self, images: Tensor, rules: Mapping[int, AttentionRule] | None = None) -> Tensor:
+        """Images (B, 3, H, W) in the backbone's input range -> class-token features (B, feature_dim).
+
+        ``rules`` maps block numbers, 0-based, to attention rules; other blocks are timm's.
+        """
+        rules = rules or {}
+        tokens = self._embed(images)
+        last = self.depth - 1
+        for number, block in enumerate(self.blocks):
+            if number == last and last not in rules:
+                tokens = _class_token_block(block, tokens)
+            elif number in rules:
+                tokens = _prompted_block(block, tokens, rules[number])
+            else:
+                tokens = block(tokens)
+        return self.vit.norm(tokens[:, 0])
+
+    def run_prompted(self, images: Tensor, rules: Mapping[int, AttentionRule]) -> None:
+        """Run no further than the last prompted block, for what the rules record on their way."""
+        tokens = self._embed(images)
+        for number in range(max(rules) + 1):
+            block = self.blocks[number]
+            tokens = _prompted_block(block, tokens, rules[number]) if number in rules else block(tokens)
+
+    def require_blocks(self, count: int, method: str) -> None:
+        """Raise MethodError unless the first ``count`` blocks can be prompted."""
+        if count > self.depth:
+            raise MethodError(
+                f"{method} prompts the first {count} blocks, but the backbone has {self.depth}; lower prompt_blocks"
+            )
+
+    def _embed(self, images: Tensor) -> Tensor:
+        vit = self.vit
+        return vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images))))
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
+        """Class-token features (B, feature_dim) without prompts and without a graph: the frozen query."""
+        return self(images)
+
+    def key_value_weights(self, blocks: range) -> tuple[Tensor, Tensor]:
+        """Frozen W_K and W_V of ``blocks``, each (len(blocks), heads, head_dim, feature_dim)."""
+        stacked = torch.stack([self.blocks[number].attn.qkv.weight for number in blocks])
+        by_head = stacked.view(len(blocks), 3, self.num_heads, self.head_dim, self.feature_dim)
+        return by_head[:, 1], by_head[:, 2]
+
+
+def plain_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention without a prompt, as an attention rule."""
+    return F.scaled_dot_product_attention(q, k, v)
+
+
+def _heads(attention: Attention, tokens: Tensor) -> Tensor:
+    """Project tokens (B, N, d) to (3, B, heads, N, head_dim), normalised where the model does so."""
+    batch, count, _ = tokens.shape
+    qkv = attention.qkv(tokens).view(batch, count, 3, attention.num_heads, attention.head_dim)
+    return qkv.permute(2, 0, 3, 1, 4)
+
+
+def _leave_heads(attention: Attention, heads: Tensor) -> Tensor:
+    """Join head outputs (B, heads, N, head_dim) and project them: (B, N, d)."""
+    joined = heads.transpose(1, 2).flatten(2)
+    return attention.proj_drop(attention.proj(attention.norm(joined)))
+
+
+def _residuals(block: Block, tokens: Tensor, attended: Tensor) -> Tensor:
+    tokens = tokens + block.drop_path1(block.ls1(attended))
+    return tokens + block.drop_path2(block.ls2(block.mlp(block.norm2(tokens))))
+
+
+def _prompted_block(block: Block, tokens: Tensor, rule: AttentionRule) -> Tensor:
+    attention = cast("Attention", block.attn)
+    q, k, v = _heads(attention, block.norm1(tokens)).unbind(0)
+    heads = rule(attention.q_norm(q), attention.k_norm(k), v)
+    return _residuals(block, tokens, _leave_heads(attention, heads))
+
+
+def _class_token_block(block: Block, tokens: Tensor) -> Tensor:
+    """The last block for the class token alone: nothing else of its output is read, so nothing else is computed."""
+    attention = cast("Attention", block.attn)
+    normed = block.norm1(tokens)
+    batch, count, _ = tokens.shape
+    width = attention.num_heads * attention.head_dim
+    weight, bias = attention.qkv.weight, attention.qkv.bias
+    query = F.linear(normed[:, :1], weight[:width], None if bias is None else bias[:width])
+    pairs = F.linear(normed, weight[width:], None if bias is None else bias[width:])
+    q = query.view(batch, 1, attention.num_heads, attention.head_dim).transpose(1, 2)
+    k, v = pairs.view(batch, count, 2, attention.num_heads, attention.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
+    heads = F.scaled_dot_product_attention(attention.q_norm(q), attention.k_norm(k), v)
+    return _residuals(block, tokens[:, :1], _leave_heads(attention, heads))
+
+
+def _require_supported(vit: VisionTransformer) -> None:
+    blocks = list(vit.blocks)
+    if len(blocks) < MIN_BLOCKS:
+        raise MethodError(f"the backbone has {len(blocks)} blocks; prompts need a ViT of at least {MIN_BLOCKS}")
+    if vit.global_pool != "token" or vit.cls_token is None:
+        raise MethodError(f"the backbone pools by {vit.global_pool!r}; use one whose feature is the class token")
+    for block in blocks:
+        if type(block) is not Block or type(block.attn) is not Attention or block.attn.gate is not None:
+            name = f"{type(block).__name__}/{type(getattr(block, 'attn', None)).__name__}"
+            raise MethodError(f"blocks of type {name} are not supported; use a plain timm VisionTransformer")

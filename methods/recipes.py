@@ -1,0 +1,84 @@
+"""Recipes: method x benchmark x backbone -> hyper-parameters. Data, in one readable place; never guessed.
+
+Tiny recipes were chosen on held-out training data, every method with the same small budget; ``docs/tiny-recipes.md`` has the
+search and its log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from methods.common.errors import MethodError
+
+ANY = "*"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of a method on a benchmark with a backbone; what is not said is the default of the method's ``Config``."""
+
+    method: str
+    benchmark: str
+    backbone: str
+    source: str
+    schedule: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
+TINY_SOURCE = "docs/tiny-recipes.md"
+
+
+def _tiny(method: str, benchmark: str, schedule: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> Recipe:
+    return Recipe(method, benchmark, "tiny", TINY_SOURCE, schedule, config or {})
+
+
+DIGITS: dict[str, Any] = {"batch_size": 32, "epochs": 10, "shape": "coswm"}
+GLYPHS: dict[str, Any] = {"batch_size": 32, "epochs": 10, "shape": "coswm"}
+SMALL_TAP: dict[str, Any] = {"samples": 32, "epochs": 20}
+
+RECIPES: tuple[Recipe, ...] = (
+    _tiny("smope", "digits", DIGITS | {"lr": 0.005}, {"tap": SMALL_TAP}),
+    _tiny("one_prompt", "digits", DIGITS | {"lr": 0.005}, {"tap": SMALL_TAP | {"enabled": False}}),
+    _tiny("linear_probe", "digits", DIGITS | {"lr": 0.005}, {"tap": SMALL_TAP | {"enabled": False}}),
+    _tiny("joint", "digits", DIGITS | {"lr": 0.005}),
+    _tiny("smope", "glyphs", GLYPHS | {"lr": 0.005}, {"tap": SMALL_TAP}),
+    _tiny("one_prompt", "glyphs", GLYPHS | {"lr": 0.005}, {"tap": SMALL_TAP | {"enabled": False}}),
+    _tiny("linear_probe", "glyphs", GLYPHS | {"lr": 0.005}, {"tap": SMALL_TAP | {"enabled": False}}),
+    _tiny("joint", "glyphs", GLYPHS | {"lr": 0.005}),
+    _tiny("ncm", ANY, {"batch_size": 128}),
+    _tiny("ridge", ANY, {"batch_size": 128}),
+)
+
+GENERIC = Recipe(
+    ANY, ANY, ANY, "generic: not tuned for this combination", {"batch_size": 32, "epochs": 10, "lr": 0.005}
+)
+"""For methods from plugins and for users' own images, which nobody can have tuned; shown as such in the plan."""
+
+
+def find_recipe(method: str, benchmark: str, backbone: str, *, own: bool) -> Recipe:
+    """The recipe of a combination. Where ``own`` says that method or data are the user's, the generic one may serve.
+
+    Raises MethodError for an unknown combination of built-in parts, naming the nearest known one.
+    """
+    fits = [
+        recipe
+        for recipe in RECIPES
+        if recipe.method == method and recipe.benchmark in (benchmark, ANY) and recipe.backbone in (backbone, ANY)
+    ]
+    if fits:
+        return min(fits, key=lambda recipe: (recipe.benchmark == ANY, recipe.backbone == ANY))
+    if own:
+        return GENERIC
+    raise MethodError(
+        f"there is no recipe for {method} on {benchmark} with backbone {backbone}; {_nearest(method, benchmark, backbone)}"
+    )
+
+
+def _nearest(method: str, benchmark: str, backbone: str) -> str:
+    def shared(recipe: Recipe) -> int:
+        return 4 * (recipe.method == method) + 2 * (recipe.benchmark == benchmark) + (recipe.backbone == backbone)
+
+    best = max(RECIPES, key=shared)
+    return f"the nearest known is {best.method} on {best.benchmark} with backbone {best.backbone}"

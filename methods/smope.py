@@ -1,0 +1,294 @@
+"""SMoPE: a sparse mixture of prompt experts (ICLR 2026). Source: SMoPE card; the default is the official code's behaviour.
+
+One prompt for all tasks. In the first blocks every head keeps a few key/value pairs, the experts, and each image uses the
+best of them. Experts that earlier tasks used much are handicapped in training, so that a new task takes the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from methods.common.api import (
+    Batch,
+    Method,
+    MethodCard,
+    MethodConfig,
+    ParameterGroup,
+    Phase,
+    Setup,
+    TaskInfo,
+    TrainingData,
+)
+from methods.common.class_stats import ClassStatistics
+from methods.common.classifier import current_task_loss, make_head, seen_logits
+from methods.common.experts import Choice, Form, Handicap, SparseExperts, prototype_loss, router_loss, select
+from methods.common.prefix import project_prefix
+from methods.common.tap import TapConfig, align
+from methods.common.vit import AttentionRule, PromptedViT
+
+UNUSED_HANDICAP = 2.0
+
+PAPER_LOSSES: dict[str, Any] = {
+    "router_form": "prob",
+    "router_scale": "sqrt_d",
+    "router_margin": "none",
+    "aux_reduce": "mean_heads",
+    "proto_form": "prob",
+    "proto_target": "current",
+    "proto_reduce": "sum",
+    "freq_mean": "all",
+    "freq_latch": False,
+}
+
+
+class SMoPEConfig(MethodConfig):
+    """Hyper-parameters (card, section 7) and the paper-versus-code switches (card, section 9), code first."""
+
+    variant: Literal["code", "paper_losses"] = Field("code", description="paper_losses flips rows 2-10 and 14 together")
+    prompt_blocks: int = Field(6, ge=1, le=64, description="the first so many blocks are prompted")
+    experts: int = Field(25, ge=1, le=4096, description="experts a head, Np")
+    top_k: int = Field(5, le=4096, description="experts an image uses in a head, K; 0 or less: all (dense)")
+    epsilon: float = Field(0.4, ge=0, le=10, description="handicap of much-used experts in units of the score range")
+    alpha_router: float = Field(1e-5, ge=0)
+    alpha_proto: float = Field(1e-5, ge=0)
+    dense_start: bool = Field(True, description="the first task begins with half the epochs on all experts")
+    prompt_lr_mult: float = Field(5.0, gt=0)
+    prompt_init: float = Field(1.0, gt=0, description="prefixes start uniform in [0, prompt_init)")
+    mask_old_logits: bool = True
+    score_agg: Literal["mean", "per_token"] = "mean"
+    noise: Literal["adaptive", "fixed", "uniform"] = "adaptive"
+    prefix_space: Literal["head", "model"] = "head"
+    router_form: Form = "logprob"
+    router_scale: Literal["none", "sqrt_d"] = "none"
+    router_margin: Literal["eps", "none"] = "eps"
+    aux_reduce: Literal["sum", "mean_heads"] = "sum"
+    proto_form: Form = "logprob"
+    proto_target: Literal["old", "current"] = "old"
+    proto_reduce: Literal["mean", "sum"] = "mean"
+    freq_mean: Literal["active", "all"] = "active"
+    freq_latch: bool = True
+    count_source: Literal["raw", "noised"] = "raw"
+    count_before_stats: bool = True
+    mask_unused: Literal["stats_only", "always", "never"] = "stats_only"
+    tap: TapConfig = TapConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _paper_variant(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("variant") == "paper_losses":
+            tap = values.get("tap", {})
+            full = {"cov": "full"} | tap if isinstance(tap, dict) else tap
+            values = PAPER_LOSSES | values | {"tap": full}
+        return values
+
+    @model_validator(mode="after")
+    def _dense_has_no_prototypes(self) -> SMoPEConfig:
+        if self.top_k <= 0 and self.alpha_proto > 0:
+            raise ValueError(
+                f"alpha_proto={self.alpha_proto:g} needs sparse selection; set alpha_proto=0 with top_k <= 0"
+            )
+        if self.top_k > self.experts:
+            raise ValueError(
+                f"top_k={self.top_k} is more than the {self.experts} experts; lower top_k or raise experts"
+            )
+        return self
+
+
+class SMoPE(Method):
+    """Packed experts (layers, heads, Np, head_dim), their use counts, and one classifier."""
+
+    name = "smope"
+    card = MethodCard(
+        title="SMoPE",
+        summary="sparse mixture of prompt experts in one shared prefix, adaptive noise, router and prototype losses, TAP",
+        paper="One-Prompt Strikes Back: Sparse Mixture of Experts for Prompt-based Continual Learning, ICLR 2026",
+        paper_url="https://arxiv.org/abs/2509.24483",
+        code_url="https://github.com/Minhchuyentoancbn/SMoPE",
+    )
+    Config = SMoPEConfig
+    config: SMoPEConfig
+    counts: Tensor
+    important: Tensor
+    old_keys: Tensor
+
+    def __init__(self, config: SMoPEConfig, backbone: PromptedViT, setup: Setup) -> None:
+        super().__init__(config, backbone, setup)
+        self.layers = range(config.prompt_blocks)
+        backbone.require_blocks(config.prompt_blocks, self.name)
+        shape = self._expert_shape(config, backbone)
+        self.prefix_keys = nn.Parameter(torch.rand(shape) * config.prompt_init)
+        self.prefix_values = nn.Parameter(torch.rand(shape) * config.prompt_init)
+        self.head = make_head(backbone.feature_dim, setup.num_classes)
+        self.statistics = ClassStatistics(setup.num_classes, backbone.feature_dim, config.tap.cov)
+        table = (config.prompt_blocks, backbone.num_heads, config.experts)
+        self.register_buffer("counts", torch.zeros(table, dtype=torch.long))
+        self.register_buffer("important", torch.zeros(table, dtype=torch.bool))
+        self.register_buffer("old_keys", torch.zeros(*table, backbone.head_dim))
+        self.dense = config.top_k <= 0
+
+    @staticmethod
+    def _expert_shape(config: SMoPEConfig, backbone: PromptedViT) -> tuple[int, ...]:
+        if config.prefix_space == "model":
+            return (config.prompt_blocks, config.experts, backbone.feature_dim)
+        return (config.prompt_blocks, backbone.num_heads, config.experts, backbone.head_dim)
+
+    # -- training ------------------------------------------------------------------------------------------------------
+
+    def begin_task(self, task: TaskInfo) -> None:
+        """From the second task on: remember today's keys and mark the experts that were used much."""
+        if task.index > 0:
+            with torch.no_grad():
+                self.old_keys.copy_(self._experts()[0])
+            frequent = self.frequently_used()
+            self.important.copy_(self.important | frequent if self.config.freq_latch else frequent)
+
+    def phases(self) -> list[Phase]:
+        """Half the epochs dense in the first task, then all epochs sparse."""
+        epochs = self.setup.schedule.epochs
+        sparse = [Phase("sparse" if self.config.top_k > 0 else "dense", epochs)]
+        has_dense = self.config.dense_start and self.task_index == 0 and self.config.top_k > 0 and epochs >= 2
+        return [Phase("dense", epochs // 2), *sparse] if has_dense else sparse
+
+    def begin_phase(self, phase: Phase) -> None:
+        """Dense phases use all experts and cross-entropy alone."""
+        self.dense = phase.name == "dense"
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Prompts at a multiple of the classifier's rate."""
+        return [
+            ParameterGroup("prompts", [self.prefix_keys, self.prefix_values], self.config.prompt_lr_mult),
+            ParameterGroup("head", list(self.head.parameters())),
+        ]
+
+    def training_step(self, batch: Batch) -> Tensor:
+        """Cross-entropy over the current task's classes, plus router and prototype losses in sparse phases."""
+        config, keys_values = self.config, self._experts()
+        trace: list[Choice] = []
+        features = self.backbone(batch.images, self._rules(*keys_values, self._training_handicaps(batch), trace))
+        logits = seen_logits(self.head, features, self.seen_classes)
+        loss = current_task_loss(logits, batch.targets, self.old_classes, mask_old=config.mask_old_logits)
+        if self.dense:
+            return loss
+        if config.alpha_router > 0:
+            loss = loss + config.alpha_router * self._router_loss(trace)
+        if config.alpha_proto > 0 and self.task_index > 0:
+            loss = loss + config.alpha_proto * self._prototype_loss(keys_values[0])
+        return loss
+
+    def _router_loss(self, trace: list[Choice]) -> Tensor:
+        scores = torch.stack([choice.scores for choice in trace])
+        if self.config.router_scale == "sqrt_d":
+            scores = scores * self.backbone.head_dim**-0.5
+        margin = self.config.epsilon if self.config.router_margin == "eps" else 0.0
+        selected = torch.stack([choice.selected for choice in trace])
+        return router_loss(scores, selected, margin, self.config.router_form) / self._heads_averaged()
+
+    def _prototype_loss(self, keys: Tensor) -> Tensor:
+        config = self.config
+        loss = prototype_loss(
+            keys,
+            self.old_keys,
+            self.important,
+            config.top_k,
+            form=config.proto_form,
+            target=config.proto_target,
+            reduce=config.proto_reduce,
+        )
+        return loss / self._heads_averaged()
+
+    def _heads_averaged(self) -> int:
+        return len(self.layers) * self.backbone.num_heads if self.config.aux_reduce == "mean_heads" else 1
+
+    # -- after a task --------------------------------------------------------------------------------------------------
+
+    def end_task(self, data: TrainingData) -> None:
+        """Count which experts the task uses, then its class statistics, then align the classifier."""
+        self.dense = self.config.top_k <= 0
+        if self.config.count_before_stats:
+            self._count_use(data)
+        self.statistics.collect(range(self.old_classes, self.seen_classes), self._training_features(data))
+        align(
+            self.head,
+            self.statistics,
+            old_classes=self.old_classes,
+            seen_classes=self.seen_classes,
+            config=self.config.tap,
+        )
+        if not self.config.count_before_stats:
+            self._count_use(data)
+
+    @torch.no_grad()
+    def _count_use(self, data: TrainingData) -> None:
+        """Add each image's best experts by raw score. The handicap of the unused ones follows the counts as they grow."""
+        if self.dense:
+            return
+        masked = self.config.mask_unused != "never"
+        for batch in data.batches(shuffle=True, drop_last=True):
+            trace: list[Choice] = []
+            rules = self._rules(*self._experts(), self._inference_handicaps(masked), trace)
+            self.backbone.run_prompted(batch.images, rules)
+            for layer, choice in enumerate(trace):
+                raw = self.config.count_source == "raw"
+                chosen = select(choice.scores, self.config.top_k) if raw else choice.selected
+                self.counts[layer] += chosen.sum(dim=0)
+
+    @torch.no_grad()
+    def _training_features(self, data: TrainingData) -> Iterator[tuple[Tensor, Tensor]]:
+        masked = self.config.mask_unused != "never"
+        for batch in data.batches():
+            rules = self._rules(*self._experts(), self._inference_handicaps(masked))
+            yield self.backbone(batch.images, rules), batch.targets
+
+    def frequently_used(self) -> Tensor:
+        """Experts used at least as often as the mean of their head: boolean (L, heads, Np)."""
+        total = self.counts.sum(dim=-1, keepdim=True).double()
+        if self.config.freq_mean == "all":
+            threshold = total / self.counts.shape[-1]
+        else:
+            threshold = total / (self.counts > 0).sum(dim=-1, keepdim=True).clamp(min=1)
+        return self.counts >= threshold
+
+    # -- inference and what it shares with training --------------------------------------------------------------------
+
+    def predict(self, batch: Batch) -> Tensor:
+        """Logits of all seen classes, by default without the handicap of unused experts, as published (card, section 8)."""
+        masked = self.config.mask_unused == "always"
+        rules = self._rules(*self._experts(), self._inference_handicaps(masked))
+        return seen_logits(self.head, self.backbone(batch.images, rules), self.seen_classes)
+
+    def _experts(self) -> tuple[Tensor, Tensor]:
+        if self.config.prefix_space == "head":
+            return self.prefix_keys, self.prefix_values
+        key_weights, value_weights = self.backbone.key_value_weights(self.layers)
+        return project_prefix(self.prefix_keys, key_weights), project_prefix(self.prefix_values, value_weights)
+
+    def _rules(
+        self, keys: Tensor, values: Tensor, handicaps: list[Handicap], trace: list[Choice] | None = None
+    ) -> dict[int, AttentionRule]:
+        top_k = 0 if self.dense else self.config.top_k
+        per_token = self.config.score_agg == "per_token"
+        return {
+            layer: SparseExperts(keys[layer], values[layer], top_k, handicaps[layer], per_token=per_token, trace=trace)
+            for layer in self.layers
+        }
+
+    def _training_handicaps(self, batch: Batch) -> list[Handicap]:
+        config = self.config
+        if config.noise == "uniform":
+            shape = (len(self.layers), len(batch.images), *self.counts.shape[1:])
+            drawn = (torch.rand(shape, device=self.counts.device) * 2 - 1) * config.epsilon
+            return [Handicap(absolute=row) for row in drawn]
+        amounts = self.important * config.epsilon
+        if config.noise == "fixed":
+            return [Handicap(absolute=row) for row in amounts]
+        return [Handicap(of_range=row) for row in amounts]
+
+    def _inference_handicaps(self, masked: bool) -> list[Handicap]:
+        if not masked:
+            return [Handicap()] * len(self.layers)
+        return [Handicap(of_range=row) for row in (self.counts == 0) * UNUSED_HANDICAP]

@@ -1,0 +1,242 @@
+"""Figures of a suite as SVG and PNG: one style, colour-blind safe, legible in print, the same bytes for the same records."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from reports.model import KINDS, Cell, Column, SuiteResults
+from reports.present import mean_std, number
+from reports.stats import summarise
+
+# Okabe and Ito's colours, without the yellow that white paper swallows; line and marker carry the difference in grey.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6A51A3", "#7F7F7F")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "h")
+INK, GREY = "#1f2933", "#8a94a0"
+_STYLE = {
+    "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 9.5, "axes.labelsize": 9, "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5, "legend.fontsize": 8.5, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.edgecolor": GREY, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK,
+    "axes.grid": True, "axes.axisbelow": True, "grid.color": "#e4e7eb", "grid.linewidth": 0.7, "lines.linewidth": 1.6,
+    "svg.fonttype": "path", "figure.facecolor": "white", "savefig.facecolor": "white",
+    # Labels are data: a dollar sign in one must not start a formula.
+    "text.parse_math": False, "text.usetex": False,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FigureFile:
+    """A drawn figure: ``name`` for its files, ``caption`` and ``alt`` for the page."""
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    svg: str
+    png: bytes
+
+
+def suite_figures(results: SuiteResults, prefix: str) -> list[tuple[Column, list[FigureFile]]]:
+    """Every figure of a suite, by benchmark; a benchmark without any usable run has none."""
+    found = []
+    for i, column in enumerate(results.columns):
+        cells = [cell for cell in _ordered(results, column) if cell.outcomes]
+        if cells:
+            name = f"{prefix}-{i + 1}"
+            found.append((column, [_final(column, cells, name), _stages(column, cells, name), _matrices(column, cells, name)]))
+    return found
+
+
+def _ordered(results: SuiteResults, column: Column) -> list[Cell]:
+    return [results.cell(row, column) for kind in KINDS for row in results.rows_of(kind)]
+
+
+def _label(cell: Cell) -> str:
+    # The space keeps matplotlib from hiding a label that begins with an underscore.
+    name = cell.row.label if len(cell.row.label) <= 32 else cell.row.label[:31] + "…"
+    return " " + name + (f" ({', '.join(cell.marks)})" if cell.marks else "")
+
+
+def _look(cells: Sequence[Cell]) -> dict[str, dict[str, object]]:
+    """Row label -> colour, marker and line style; floors are dashed, ceilings grey and dotted."""
+    looks: dict[str, dict[str, object]] = {}
+    coloured = 0
+    for cell in cells:
+        look: dict[str, object] = {"color": GREY, "marker": "*", "linestyle": ":"}
+        if cell.row.kind != "ceiling":
+            dash = "-" if cell.row.kind == "method" else (0, (4, 1.6))
+            marker = MARKERS[coloured % len(MARKERS)]
+            look = {"color": COLOURS[coloured % len(COLOURS)], "marker": marker, "linestyle": dash}
+            coloured += 1
+        looks[cell.row.label] = look
+    return looks
+
+
+def _final(column: Column, cells: Sequence[Cell], name: str) -> FigureFile:
+    """Each run's FAA as a dot, the mean and its t-interval as a bar."""
+    looks = _look(cells)
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for y, cell in enumerate(cells):
+            summary, colour = cell.summary("faa"), looks[cell.row.label]["color"]
+            if summary is None:
+                continue
+            values = [value for outcome in cell.outcomes if (value := outcome.metrics["faa"]) is not None]
+            axes.plot(values, [y] * len(values), "o", color=colour, alpha=0.45, markersize=4, markeredgewidth=0)
+            if summary.low is not None and summary.high is not None:
+                axes.plot([summary.low, summary.high], [y, y], color=colour, linewidth=2, solid_capstyle="butt")
+            axes.plot(summary.mean, y, marker="D", markersize=6, color=colour, markeredgecolor="white")
+            axes.annotate(number(summary.mean, 1), (1.01, y), xycoords=("axes fraction", "data"), va="center")
+        axes.set_yticks(range(len(cells)), [_label(cell) for cell in cells])
+        axes.set_ylim(len(cells) - 0.4, -0.6)
+        axes.grid(visible=False, axis="y")
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlabel("FAA (%)")
+        _limit(axes.set_xlim, [value for cell in cells for value in _extent(cell)])
+
+    alt = "; ".join(f"{cell.row.label} {mean_std(cell.summary('faa'))}" for cell in cells)
+    caption = "Final average accuracy: each run (dot), mean (diamond) and 95 % t-interval (bar). The bars are wide where runs are few."
+    svg, png = _render(draw, (7.2, 0.9 + 0.34 * len(cells)), f"{name}-final")
+    return FigureFile(f"{name}-final", f"FAA on {column.label}", caption, f"FAA on {column.label}: {alt}.", svg, png)
+
+
+def _extent(cell: Cell) -> list[float]:
+    summary = cell.summary("faa")
+    if summary is None:
+        return []
+    values = [value for outcome in cell.outcomes if (value := outcome.metrics["faa"]) is not None]
+    return [*values, summary.mean, *(bound for bound in (summary.low, summary.high) if bound is not None)]
+
+
+def _limit(setter: Callable[..., object], values: Sequence[float]) -> None:
+    """Frame percentages with a margin; nobody is right of 100, though an interval may reach there."""
+    low, high = min(values), max(values)
+    margin = max(0.5, 0.06 * (high - low))
+    setter(max(-1.0, low - margin), min(101.0, high + margin))
+
+
+def _stages(column: Column, cells: Sequence[Cell], name: str) -> FigureFile:
+    """A_t after every task: the mean over runs with a band of one standard deviation."""
+    looks = _look(cells)
+    said: list[str] = []
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for cell in cells:
+            said.append(_draw_stages(axes, cell, looks[cell.row.label]))
+        axes.set_xticks(range(1, column.tasks + 1))
+        axes.set_xlim(0.8, column.tasks + 0.2)
+        axes.set_xlabel("tasks learned")
+        axes.set_ylabel("average accuracy on the tasks seen (%)")
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(-1.0, low), min(101.0, high))
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, handlelength=3.2, labelspacing=0.7)
+
+    svg, png = _render(draw, (7.2, 3.5), f"{name}-stages")
+    caption = (
+        "Average accuracy on the tasks seen so far after each task: mean over runs, shaded by one standard deviation. "
+        "Floors are dashed; a dotted line is a ceiling, which is trained once on everything."
+    )
+    alt = f"Average accuracy after each task on {column.label}: {'; '.join(said)}."
+    return FigureFile(f"{name}-stages", f"Accuracy after each task on {column.label}", caption, alt, svg, png)
+
+
+def _draw_stages(axes: Axes, cell: Cell, look: dict[str, object]) -> str:
+    tasks = cell.outcomes[0].tasks
+    curves = [outcome.stages for outcome in cell.outcomes]
+    points = [(t + 1, summarise(known)) for t in range(tasks) if (known := [c[t] for c in curves if c[t] is not None])]
+    xs = [x for x, _ in points]
+    means = np.array([summary.mean for _, summary in points if summary is not None])
+    stds = np.array([(summary.std or 0.0) for _, summary in points if summary is not None])
+    if len(xs) == 1 and tasks > 1:
+        axes.axhline(means[0], linewidth=1.2, color=str(look["color"]), linestyle=":")
+        axes.plot(xs, means, label=_label(cell), markersize=8, **look)  # pyright: ignore[reportArgumentType]
+        return f"{cell.row.label} {means[0]:.1f} at the end"
+    axes.plot(xs, means, label=_label(cell), markersize=4.5, **look)  # pyright: ignore[reportArgumentType]
+    axes.fill_between(xs, means - stds, means + stds, color=str(look["color"]), alpha=0.13, linewidth=0)
+    return f"{cell.row.label} from {means[0]:.1f} to {means[-1]:.1f}"
+
+
+def mean_matrix(cell: Cell) -> NDArray[np.float64]:
+    """Mean accuracy matrix (tasks, tasks) in percent over the cell's runs; NaN where nothing was measured."""
+    stack = np.array([outcome.accuracy_matrix for outcome in cell.outcomes], dtype=np.float64)
+    return stack.mean(axis=0)
+
+
+def _matrices(column: Column, cells: Sequence[Cell], name: str) -> FigureFile:
+    """One heat map a row on a shared scale: after which task (down), on which task (across)."""
+    matrices = [mean_matrix(cell) for cell in cells]
+    low = 10 * np.floor(min(float(np.nanmin(matrix)) for matrix in matrices) / 10)
+    low = min(low, 90.0)
+    across = min(3, len(cells))
+    down = -(-len(cells) // across)
+
+    def draw(figure: Figure) -> None:
+        grid = figure.subplots(down, across, squeeze=False)
+        image = None
+        for axes, cell, matrix in zip(grid.flat, cells, matrices, strict=False):
+            image = axes.imshow(matrix, cmap="Blues", vmin=low, vmax=100)
+            _annotate(axes, matrix, low)
+            axes.set_title(_label(cell).strip(), loc="left")
+        for axes in grid.flat[len(cells) :]:
+            axes.set_visible(False)
+        for axes in grid[:, 0]:
+            axes.set_ylabel("after task")
+        for axes in grid.flat[max(0, len(cells) - across) : len(cells)]:
+            axes.set_xlabel("accuracy on task")
+        if image is not None:
+            bar = figure.colorbar(image, ax=grid, shrink=min(1.0, 1.6 / down), aspect=24, pad=0.02)
+            bar.set_label("accuracy (%)")
+            bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
+
+    svg, png = _render(draw, (8.4, 2.5 * down + 0.3), f"{name}-matrices")
+    caption = (
+        "Accuracy matrices, mean over runs: down, the task just learned; across, the task tested. A column that pales "
+        "downwards is a task being forgotten."
+    )
+    lasts = "; ".join(
+        f"{cell.row.label}: {', '.join(number(float(value), 1) for value in matrix[-1])}"
+        for cell, matrix in zip(cells, matrices, strict=True)
+    )
+    alt = f"Accuracy matrices on {column.label}; their last rows are {lasts}."
+    return FigureFile(f"{name}-matrices", f"Accuracy matrices on {column.label}", caption, alt, svg, png)
+
+
+def _annotate(axes: Axes, matrix: NDArray[np.float64], low: float) -> None:
+    tasks = len(matrix)
+    axes.grid(visible=False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    every = max(1, -(-tasks // 10))
+    ticks = list(range(0, tasks, every))
+    axes.set_xticks(ticks, [str(tick + 1) for tick in ticks])
+    axes.set_yticks(ticks, [str(tick + 1) for tick in ticks])
+    axes.tick_params(length=0)
+    if tasks > 10:
+        return  # Numbers that nobody can read are left to the tables of the runs.
+    for t, i in zip(*np.nonzero(~np.isnan(matrix)), strict=True):
+        light = matrix[t, i] > low + 0.6 * (100 - low)
+        size = 7.5 if tasks <= 5 else 5
+        axes.text(i, t, f"{matrix[t, i]:.0f}", ha="center", va="center", fontsize=size, color="white" if light else INK)
+
+
+def _render(draw: Callable[[Figure], None], size: tuple[float, float], name: str) -> tuple[str, bytes]:
+    """Draw once and write both forms. The salt makes the ids in the SVG a function of the figure's name."""
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
+        # A label may hold characters that the font lacks; they become boxes, which is no reason to warn a reader.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure)
+        vector, raster = io.StringIO(), io.BytesIO()
+        figure.savefig(vector, format="svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(raster, format="png", dpi=160, metadata={"Software": None})
+    return vector.getvalue(), raster.getvalue()

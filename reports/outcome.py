@@ -1,0 +1,142 @@
+"""One stored result, checked and typed, with the metrics that follow from its accuracy matrix."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from harness.metrics import (
+    average_accuracies,
+    cumulative_average_accuracy,
+    final_average_accuracy,
+    forgetting,
+    micro_accuracy,
+)
+from harness.spec import canonical_json
+
+Percent = Annotated[float, Field(ge=0, le=100)]
+Seconds = Annotated[float, Field(ge=0)]
+
+
+class _Part(BaseModel):
+    # Later schemas may add fields; what is read here must still be right.
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class TaskTiming(_Part):
+    """Wall time of one task, in seconds."""
+
+    task: int
+    train_s: Seconds | None = None
+    end_s: Seconds | None = None
+    evaluate_s: Seconds | None = None
+
+
+class Timings(_Part):
+    """Wall time of a run, in seconds."""
+
+    total_s: Seconds | None = None
+    tasks: list[TaskTiming] = Field(default_factory=list)
+
+    @property
+    def train_s(self) -> float | None:
+        """Seconds spent on training and on the ends of tasks; ``None`` where they were not measured."""
+        parts = [value for task in self.tasks for value in (task.train_s, task.end_s) if value is not None]
+        return sum(parts) if parts else None
+
+
+class Costs(_Part):
+    """What a run took: learnable and frozen parameters, peak memory in MB, images seen."""
+
+    learnable_parameters: int | None = None
+    backbone_parameters: int | None = None
+    peak_memory_mb: float | None = None
+    train_images: int | None = None
+    test_images: int | None = None
+
+
+class Flags(_Part):
+    """What a reader must know before comparing a run with others."""
+
+    leaking: bool = False
+    tiny: bool = False
+    random_backbone: bool = False
+
+
+class Outcome(_Part):
+    """A result of one run; ``accuracy_matrix`` is (tasks, tasks) in percent, ``None`` where not measured."""
+
+    run_id: str
+    spec: dict[str, Any]
+    accuracy_matrix: list[list[Percent | None]] = Field(min_length=1)
+    test_counts: list[Annotated[int, Field(gt=0)]]
+    class_names: list[str] = Field(default_factory=list)
+    split_hash: str | None = None
+    timings: Timings
+    costs: Costs
+    provenance: dict[str, Any]
+    flags: Flags = Field(default_factory=Flags)
+
+    @model_validator(mode="after")
+    def _check_matrix(self) -> Outcome:
+        tasks = len(self.accuracy_matrix)
+        if any(len(row) != tasks for row in self.accuracy_matrix) or len(self.test_counts) != tasks:
+            raise ValueError(f"accuracy_matrix and test_counts do not agree on {tasks} tasks")
+        if None in self.accuracy_matrix[-1]:
+            raise ValueError("the last row of accuracy_matrix has gaps")
+        return self
+
+    @property
+    def tasks(self) -> int:
+        """Number of tasks."""
+        return len(self.accuracy_matrix)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the code that made the result."""
+        return str(self.provenance["code_fingerprint"])
+
+    @property
+    def setting(self) -> str:
+        """Everything of the specification but the seeds: runs with one setting may be averaged."""
+        return canonical_json({key: value for key, value in self.spec.items() if not key.endswith("_seed")})
+
+    @property
+    def protocol(self) -> str:
+        """What has to be equal before two methods may be compared: benchmark, backbone and precision."""
+        return canonical_json({key: self.spec.get(key) for key in ("benchmark", "backbone", "precision")})
+
+    @cached_property
+    def stages(self) -> list[float | None]:
+        """A_t, the average accuracy over the tasks seen, after each task, in percent."""
+        return average_accuracies(self.accuracy_matrix)
+
+    @cached_property
+    def metrics(self) -> Mapping[str, float | None]:
+        """``faa``, ``caa``, ``fm`` and ``micro``; ``None`` where a metric is not defined for the run."""
+        matrix = self.accuracy_matrix
+        return {
+            "faa": final_average_accuracy(matrix),
+            "caa": cumulative_average_accuracy(matrix),
+            "fm": forgetting(matrix),
+            "micro": micro_accuracy(matrix, self.test_counts),
+        }
+
+
+def read_outcome(run_id: str, result: Mapping[str, Any]) -> Outcome | str:
+    """Check one stored result; returns the reason in one sentence where it cannot be trusted."""
+    try:
+        outcome = Outcome.model_validate(dict(result))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "record"
+        return f"the record of {run_id} is not usable at {place}: {first['msg']}"
+    if "code_fingerprint" not in outcome.provenance:
+        return f"the record of {run_id} does not say which code made it"
+    if hashlib.sha256(canonical_json(outcome.spec).encode()).hexdigest()[:16] != run_id:
+        return f"the specification in the record of {run_id} is not the one its id was made from; it was edited"
+    return outcome

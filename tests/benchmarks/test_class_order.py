@@ -1,0 +1,70 @@
+"""Class orders are those of the official code; no class is ever dropped from a split."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.base import task_sizes
+from benchmarks.errors import BenchmarkError
+
+# First classes, and first 12 hex digits of the sha1 of the comma-joined order (SMoPE card, section 11 g).
+OFFICIAL = {
+    (100, 0): ([23, 8, 11, 7, 48, 13, 1, 91, 94, 54, 16, 63], "29da53b96891"),
+    (100, 1): ([53, 37, 65, 51, 4, 20, 38, 9, 10, 81, 44, 36], "b028ec48aad2"),
+    (100, 2): ([0, 76, 61, 63, 1, 71, 2, 6, 16, 19, 13, 24], "d9dc2afe515c"),
+    (100, 3): ([35, 41, 45, 4, 76, 12, 0, 64, 42, 11, 81, 39], "8559beb5d60e"),
+    (100, 4): ([73, 86, 82, 23, 1, 42, 57, 40, 76, 69, 25, 94], "d129d40231f3"),
+    (200, 0): ([131, 181, 22, 172, 144, 92, 97, 187, 58, 93, 6, 70], "51a3d0e46e28"),
+    (200, 1): ([33, 146, 79, 19, 23, 131, 12, 187, 174, 32, 86, 123], "88e4427edc82"),
+    (200, 2): ([51, 94, 55, 35, 170, 177, 20, 85, 50, 36, 30, 76], "56bb7521f505"),
+    (200, 3): ([158, 62, 14, 69, 47, 137, 110, 6, 116, 88, 130, 100], "950cac50db66"),
+    (200, 4): ([136, 126, 189, 51, 145, 98, 0, 68, 40, 4, 83, 82], "2eba31c15beb"),
+}
+
+
+@pytest.mark.parametrize(("classes", "seed"), OFFICIAL)
+def test_orders_are_the_official_ones(classes: int, seed: int, make_toy: Callable) -> None:
+    first, digest = OFFICIAL[classes, seed]
+    order = make_toy(classes=classes).class_order(seed)
+    assert list(order[:12]) == first
+    assert hashlib.sha1(",".join(map(str, order)).encode()).hexdigest()[:12] == digest
+
+
+def test_a_negative_seed_is_refused_because_python_would_drop_its_sign(make_toy: Callable) -> None:
+    with pytest.raises(BenchmarkError, match="-1 is negative"):
+        make_toy().class_order(-1)
+
+
+@given(classes=st.integers(1, 60), tasks=st.integers(1, 70))
+def test_tasks_hold_every_class_or_are_refused(classes: int, tasks: int) -> None:
+    try:
+        sizes = task_sizes(classes, tasks)
+    except BenchmarkError:
+        assert classes % tasks
+    else:
+        assert sum(sizes) == classes and len(sizes) == tasks and len(set(sizes)) == 1
+
+
+def test_a_refused_split_says_what_would_do() -> None:
+    with pytest.raises(BenchmarkError) as refused:
+        task_sizes(10, 3)
+    assert str(refused.value) == (
+        "10 classes cannot be split evenly into 3 tasks; use tasks=1, 2, 5, 10 or give split=4,3,3"
+    )
+    assert task_sizes(10, 3, (4, 3, 3)) == (4, 3, 3)
+
+
+def test_more_tasks_than_classes() -> None:
+    with pytest.raises(BenchmarkError, match="4 classes cannot be split into 5 tasks; use tasks=1, 2, 4$"):
+        task_sizes(4, 5)
+
+
+@pytest.mark.parametrize("split", [(4, 3, 2), (4, 3, 4)])
+def test_a_spelled_split_must_name_every_class(split: tuple[int, ...]) -> None:
+    with pytest.raises(BenchmarkError, match=rf"names {sum(split)} classes but there are 10"):
+        task_sizes(10, 3, split)

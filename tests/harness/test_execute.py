@@ -1,0 +1,270 @@
+"""The executor seam, driven by a stand-in for the engine: no torch is imported, so that real processes stay quick."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import execute as execute_module
+from harness.errors import UserError
+from harness.execute import ExecuteOptions, RunStatus, execute, prepare_benchmarks, resolve_device, split_done
+from harness.plan import PlannedRun
+from harness.provenance import PROJECT_ROOT, code_fingerprint
+from harness.registry import Registries, Registry
+from harness.spec import BackboneRef, Component, RunSpec
+from harness.store import Store
+from harness.workers import Job, WorkerOptions, WorkerPool, describe_error
+
+RUNNER = """
+    import os, signal, time
+    from harness.store import Store
+
+    def run(job, options, emit):
+        todo = job.spec.method.config
+        emit({"event": "run_started", "total_steps": 2})
+        for task in range(2):
+            if todo.get("fail_at") == task:
+                raise FloatingPointError(f"loss is nan\\nin task {task}")
+            if todo.get("die_at") == task:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if todo.get("exit_at") == task:
+                os._exit(7)
+            if todo.get("quit_at") == task:
+                raise SystemExit("bye")
+            emit({"event": "task_evaluated", "task": task})
+        if todo.get("sleep"):
+            (options.results / f"pid-{os.getpid()}").touch()
+            time.sleep(todo["sleep"])
+        Store(options.results).write_result(job.run_id, {
+            "schema_version": 1, "run_id": job.run_id, "spec": job.spec.model_dump(mode="json"),
+            "accuracy_matrix": [[50.0]], "test_counts": [1], "costs": {}, "timings": {"pid": os.getpid()},
+            "provenance": {"code_fingerprint": FINGERPRINT}})
+"""
+
+
+@pytest.fixture
+def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ExecuteOptions:
+    text = textwrap.dedent(RUNNER).replace("FINGERPRINT", repr(code_fingerprint()))
+    name = f"stand_in_{abs(hash(str(tmp_path)))}"
+    (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(PROJECT_ROOT)]))
+    return ExecuteOptions(tmp_path / "results", tmp_path / "data", runner=f"{name}:run")
+
+
+def planned(seed: int = 0, **config: Any) -> PlannedRun:
+    spec = RunSpec(
+        method=Component(name="m", config=config),
+        benchmark=Component(name="b"),
+        backbone=BackboneRef(name="x", sha256="0"),
+        schedule={},
+        order_seed=seed,
+        train_seed=seed,
+    )
+    return PlannedRun(suite="s", row="M", method="m", benchmark="b", spec=spec)
+
+
+def run_all(runs: list[PlannedRun], options: ExecuteOptions) -> dict[str, RunStatus]:
+    return {status.planned.run_id: status for status in execute(runs, options, lambda run, event: None)}
+
+
+@pytest.fixture(params=[1, 2], ids=["serial", "two workers"])
+def workers(request: pytest.FixtureRequest, options: ExecuteOptions) -> ExecuteOptions:
+    return replace(options, workers=request.param)
+
+
+def test_every_run_ends_in_a_record(workers: ExecuteOptions) -> None:
+    runs = [planned(seed) for seed in range(4)]
+    assert {status.state for status in run_all(runs, workers).values()} == {"done"}
+    assert [Store(workers.results).state(run.run_id, code_fingerprint()) for run in runs] == ["done"] * 4
+
+
+def test_events_arrive_with_their_run(workers: ExecuteOptions) -> None:
+    runs = [planned(seed) for seed in range(3)]
+    events: dict[str, list[str]] = {}
+    list(execute(runs, workers, lambda run, event: events.setdefault(run.run_id, []).append(event["event"])))
+    assert events == {run.run_id: ["run_started", "task_evaluated", "task_evaluated"] for run in runs}
+
+
+def test_a_failed_run_is_recorded_and_the_others_go_on(workers: ExecuteOptions) -> None:
+    bad, good = planned(0, fail_at=1), [planned(seed) for seed in (1, 2, 3)]
+    statuses = run_all([bad, *good], workers)
+    assert statuses[bad.run_id].state == "failed"
+    assert [statuses[run.run_id].state for run in good] == ["done"] * 3
+    failure = Store(workers.results).failure(bad.run_id)
+    assert failure is not None
+    assert failure["kind"] == "FloatingPointError" and failure["error"] == "loss is nan in task 1"
+    assert failure["last_good_task"] == 0
+    assert "FloatingPointError" in failure["traceback"]
+    assert failure["spec"] == bad.spec.model_dump(mode="json") and failure["run_id"] == bad.run_id
+
+
+def test_a_run_that_quits_has_failed_like_any_other(workers: ExecuteOptions) -> None:
+    bad, good = planned(0, quit_at=0), planned(1)
+    statuses = run_all([bad, good], workers)
+    assert statuses[bad.run_id].error == "bye" and statuses[good.run_id].state == "done"
+    assert Store(workers.results).failure(bad.run_id)["last_good_task"] is None  # type: ignore[index]
+
+
+def test_what_is_done_is_skipped_and_what_failed_is_tried_again(workers: ExecuteOptions) -> None:
+    good, bad = planned(0), planned(1, fail_at=0)
+    run_all([good, bad], workers)
+    before = (workers.results / good.run_id / "result.json").stat().st_mtime_ns
+    again = run_all([good, bad], workers)
+    assert again[good.run_id].state == "skipped" and again[bad.run_id].state == "failed"
+    assert (workers.results / good.run_id / "result.json").stat().st_mtime_ns == before
+
+
+def test_a_record_of_other_code_is_made_anew(options: ExecuteOptions) -> None:
+    run = planned(0)
+    run_all([run], options)
+    store = Store(options.results)
+    record = json.loads((store.path(run.run_id) / "result.json").read_text())
+    record["provenance"]["code_fingerprint"] = "older"
+    store.write_result(run.run_id, record)
+    assert run_all([run], options)[run.run_id].state == "done"
+    assert store.state(run.run_id, code_fingerprint()) == "done"
+
+
+def test_a_run_of_two_suites_is_done_once(options: ExecuteOptions) -> None:
+    first = planned(0)
+    to_do, done = split_done([first, replace(first, suite="other")], Store(options.results))
+    assert len(to_do) == 1 and done == []
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [("die_at", "ended by SIGKILL; the system may have run out of memory"), ("exit_at", "ended with status 7")],
+)
+def test_a_worker_that_dies_costs_its_own_run_only(options: ExecuteOptions, how: str, words: str) -> None:
+    bad, good = planned(0, **{how: 1}), [planned(seed) for seed in range(1, 5)]
+    statuses = run_all([bad, *good], replace(options, workers=2))
+    assert words in str(statuses[bad.run_id].error)
+    assert [statuses[run.run_id].state for run in good] == ["done"] * 4
+    failure = Store(options.results).failure(bad.run_id)
+    assert failure is not None and failure["kind"] == "WorkerDied" and failure["last_good_task"] == 0
+
+
+def test_workers_outlive_their_runs(options: ExecuteOptions) -> None:
+    runs = [planned(seed) for seed in range(6)]
+    run_all(runs, replace(options, workers=2))
+    pids = set()
+    for run in runs:
+        pids.add(json.loads((options.results / run.run_id / "result.json").read_text())["timings"]["pid"])
+    assert len(pids) <= 2 and os.getpid() not in pids
+
+
+def worker_pids(results: Path) -> list[int]:
+    return [int(file.name.removeprefix("pid-")) for file in results.glob("pid-*")]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_for(condition: Any, seconds: float = 10.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def test_an_interrupt_in_the_parent_leaves_no_worker_behind(options: ExecuteOptions) -> None:
+    options.results.mkdir()
+    runs = [planned(0, sleep=60), planned(1, sleep=60)]
+    pool = WorkerPool(2, options.for_workers())
+    with pytest.raises(KeyboardInterrupt), pool:
+        for slot, run in zip(pool._slots, runs, strict=False):
+            slot.give(Job(run.run_id, run.spec))
+        wait_for(lambda: len(worker_pids(options.results)) == 2)
+        raise KeyboardInterrupt
+    wait_for(lambda: not any(alive(pid) for pid in worker_pids(options.results)))
+    assert list(options.results.glob("*/result.json")) == []
+
+
+def test_workers_end_when_their_parent_is_killed(options: ExecuteOptions) -> None:
+    options.results.mkdir()
+    code = f"""
+        from pathlib import Path
+        from harness.spec import RunSpec
+        from harness.workers import Job, WorkerOptions, WorkerPool
+        spec = RunSpec.model_validate_json({planned(0, sleep=1.0).spec.model_dump_json()!r})
+        if __name__ == "__main__":
+            options = WorkerOptions(Path({str(options.results)!r}), Path("."), runner={options.runner!r})
+            list(WorkerPool(1, options).run([Job(spec.run_id, spec)], lambda run_id, event: None))
+    """
+    file = options.results / "parent.py"
+    file.write_text(textwrap.dedent(code), encoding="utf-8")
+    parent = subprocess.Popen([sys.executable, str(file)])
+    try:
+        wait_for(lambda: len(worker_pids(options.results)) == 1)
+    finally:
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+    wait_for(lambda: not any(alive(pid) for pid in worker_pids(options.results)))
+
+
+def test_an_error_is_one_sentence_and_does_not_tell_whose_home_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "home", lambda: Path("/home/somebody"))
+    try:
+        raise OSError("cannot read\n  /home/somebody/data/x.png")
+    except OSError as error:
+        told = describe_error(error)
+    assert told["error"] == "cannot read ~/data/x.png" and told["kind"] == "OSError"
+    assert "somebody" not in told["traceback"]
+
+
+def test_data_is_prepared_once_a_benchmark(tmp_path: Path) -> None:
+    prepared: list[tuple[object, Path]] = []
+
+    class Config:
+        def __init__(self, **values: Any) -> None:
+            self.values = values
+
+    class Fake:
+        def __init__(self, config: Config, root: Path) -> None:
+            self.config, self.root = config, root
+
+        def prepare(self, progress: Any) -> None:
+            prepared.append((self.config.values, self.root))
+
+    Fake.Config = Config  # type: ignore[attr-defined]
+    registries = Registries(Registry("method", {}), Registry("benchmark", {}), Registry("backbone", {}))
+    registries.benchmarks.add("b", "test", Fake)
+    prepare_benchmarks([planned(0), planned(1), planned(2)], registries, tmp_path, lambda message: None)
+    assert prepared == [({}, tmp_path)]
+
+
+def test_an_absent_accelerator_is_said_and_not_worked_around() -> None:
+    import torch
+
+    assert resolve_device("cpu") == "cpu"
+    if torch.cuda.is_available():
+        assert resolve_device("auto") == resolve_device("cuda") == "cuda"
+    else:
+        assert resolve_device("auto") == "cpu"
+        with pytest.raises(UserError, match="--device cuda: torch sees no CUDA device"):
+            resolve_device("cuda")
+
+
+def test_worker_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(execute_module, "usable_cores", lambda: 4)
+    assert execute_module.default_workers("cpu", 10) == 4
+    assert execute_module.default_workers("cpu", 3) == 3
+    assert execute_module.default_workers("cuda", 10) == 1
+    assert execute_module.default_workers("cpu", 0) == 1
+
+
+def test_options_travel_whole(options: ExecuteOptions) -> None:
+    travelling = replace(options, device="cuda", threads=3, plugins=(Path("p.py"),)).for_workers()
+    assert travelling == WorkerOptions(options.results, options.data, "cuda", 3, (Path("p.py"),), options.runner)

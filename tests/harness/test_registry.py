@@ -1,0 +1,147 @@
+import pickle
+import textwrap
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+from harness import registry as registry_module
+from harness.errors import UserError
+from harness.registry import Registries, Registry, add_plugin
+
+PLUGIN = """
+    from __future__ import annotations
+    from methods.common.api import Method, MethodConfig
+
+    class ShoutConfig(MethodConfig):
+        volume: float = 1.0
+
+    class Base(Method):
+        pass
+
+    class Shout(Base):
+        name = "shout"
+        Config = ShoutConfig
+
+    class Quiet(Shout):  # inherits its name only: a helper, not a method of its own
+        pass
+"""
+
+
+def write_plugin(folder: Path, text: str, name: str = "mine.py") -> Path:
+    file = folder / name
+    file.write_text(textwrap.dedent(text), encoding="utf-8")
+    return file
+
+
+def empty_registries() -> Registries:
+    return Registries(Registry("method", {}), Registry("benchmark", {}), Registry("backbone", {}))
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch):
+    """Pretend that packages with these entry points are installed."""
+
+    def install(*points: EntryPoint) -> None:
+        monkeypatch.setattr(registry_module, "entry_points", lambda group: [p for p in points if p.group == group])
+
+    return install
+
+
+def test_names_are_sorted_and_nothing_is_imported_for_them() -> None:
+    table = Registry("method", {"zeta": "no_such_module:X", "alpha": "neither.this:Y"})
+    assert table.names() == ["alpha", "zeta"]
+
+
+def test_load_follows_the_table() -> None:
+    assert Registry("method", {"order": "collections:OrderedDict"}).load("order").__name__ == "OrderedDict"
+
+
+def test_an_unknown_name_is_answered_with_a_near_one() -> None:
+    with pytest.raises(UserError, match=r"unknown benchmark 'digit'; did you mean 'digits'\? Known: digits, glyphs\."):
+        Registry("benchmark", {"digits": "a:b", "glyphs": "a:b"}).load("digit")
+
+
+def test_a_built_in_that_cannot_be_imported_is_not_blamed_on_the_user() -> None:
+    with pytest.raises(ModuleNotFoundError):
+        Registry("method", {"broken": "no_such_module:X"}).load("broken")
+
+
+def test_an_installed_package_adds_a_name(installed) -> None:
+    installed(EntryPoint("extra", "collections:Counter", "g"), EntryPoint("other", "x:y", "another group"))
+    table = Registry("method", {"order": "collections:OrderedDict"}, "g")
+    assert table.names() == ["extra", "order"]
+    assert table.load("extra").__name__ == "Counter"
+
+
+def test_a_broken_package_is_listed_with_its_error_and_hurts_nothing_else(installed) -> None:
+    installed(EntryPoint("bad", "no_such_module:X", "g"))
+    table = Registry("method", {"order": "collections:OrderedDict"}, "g")
+    rows = {row.name: row for row in table.listing()}
+    assert rows["bad"].value is None
+    assert "ModuleNotFoundError: No module named 'no_such_module'" in str(rows["bad"].error)
+    assert rows["order"].value is not None and rows["order"].error is None
+    with pytest.raises(UserError, match="'bad' of entry point 'no_such_module:X' cannot be imported"):
+        table.load("bad")
+
+
+def test_a_name_claimed_twice_names_both_owners_and_leaves_other_names_alone(installed) -> None:
+    installed(EntryPoint("order", "collections:Counter", "g"))
+    table = Registry("method", {"order": "collections:OrderedDict", "chain": "collections:ChainMap"}, "g")
+    with pytest.raises(UserError, match="'order' is defined twice, by built-in and by entry point 'collections:Counter'"):
+        table.load("order")
+    assert table.load("chain").__name__ == "ChainMap"
+
+
+def test_a_plugin_file_adds_exactly_the_classes_it_names(tmp_path: Path) -> None:
+    registries = empty_registries()
+    assert add_plugin(registries, write_plugin(tmp_path, PLUGIN)) == ["shout"]
+    method = registries.methods.load("shout")
+    assert method.Config().volume == 1.0
+    assert registries.methods.owner("shout") == "plugin 'mine.py'"
+    assert registries.benchmarks.names() == []
+
+
+def test_a_plugin_cannot_take_a_taken_name(tmp_path: Path) -> None:
+    registries = empty_registries()
+    registries.methods.add("shout", "built-in", object)
+    with pytest.raises(UserError, match=r"'shout' of plugin 'mine.py' already exists, from built-in: choose another name"):
+        add_plugin(registries, write_plugin(tmp_path, PLUGIN))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("import no_such_module", "mine.py' cannot be imported: ModuleNotFoundError: No module named 'no_such_module'"),
+        ("def broken(:\n    pass", r"mine.py' cannot be imported: SyntaxError: .*line 1"),
+        ("raise SystemExit(3)", "mine.py' cannot be imported: SystemExit: 3"),
+        ("x = 1", "mine.py' defines no method and no benchmark: write a subclass"),
+        ("from methods.common.api import Method", "defines no method"),
+    ],
+)
+def test_a_bad_plugin_is_one_sentence(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        add_plugin(empty_registries(), write_plugin(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_or_misnamed_plugin_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"absent.py' cannot be read: No such file or directory"):
+        add_plugin(empty_registries(), tmp_path / "absent.py")
+    with pytest.raises(UserError, match=r"notes.txt' is not a Python file"):
+        add_plugin(empty_registries(), write_plugin(tmp_path, "x = 1", "notes.txt"))
+
+
+def test_an_edited_plugin_is_run_anew(tmp_path: Path) -> None:
+    for volume in ("1.0", "2.0"):
+        registries = empty_registries()
+        add_plugin(registries, write_plugin(tmp_path, PLUGIN.replace("= 1.0", f"= {volume}")))
+        assert registries.methods.load("shout").Config().volume == float(volume)
+
+
+def test_registries_travel_to_workers_as_their_plugin_files(tmp_path: Path) -> None:
+    file = write_plugin(tmp_path, PLUGIN)
+    registries = registry_module.open_registries([file])
+    again = pickle.loads(pickle.dumps(registries))
+    assert again.plugins == (file.resolve(),)
+    assert again.methods.names() == registries.methods.names()
+    assert "shout" in again.methods.names()
