@@ -6,125 +6,254 @@ import contextlib
 import json
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from enum import Enum
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
 from benchmarks.errors import BenchmarkError
+from harness import command_options as opt
 from harness.errors import UserError
 from methods.common.errors import MethodError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from harness.execute import RunStatus
-    from harness.plan import PlannedRun, Selection
-    from harness.registry import Registries
+    from harness.plan import Selection
+    from harness.store import Store
+    from harness.sweep import Asked
 
 DEFAULT_SUITE = "smoke"
 RUNS_FAILED, USER_MISTAKE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 
 app = typer.Typer(
     name="run_all.py",
-    help="Compare methods of prompt-based continual learning. Without a command: run and report the suite 'smoke'.",
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
-class Kind(str, Enum):
-    """What can be listed."""
-
-    methods = "methods"
-    benchmarks = "benchmarks"
-    backbones = "backbones"
-    suites = "suites"
-
-
-class Device(str, Enum):
-    """Where runs compute."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
-class PrecisionName(str, Enum):
-    """Number format of training."""
-
-    fp32 = "fp32"
-    bf16 = "bf16"
-
-
-def _list_option(flag: str, text: str) -> Any:
-    return typer.Option(flag, help=f"{text} Comma-separated or repeated.", show_default=False, metavar="NAME,...")
-
-
-Suites = Annotated[list[str], typer.Argument(metavar="SUITE...", help="Suites; `list suites` shows them.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Tiny = Annotated[bool, typer.Option("--tiny", help="Data and weights that come with the installation; offline.")]
-Methods = Annotated[list[str], _list_option("--methods", "Only these methods, or others than the suite's.")]
-Benchmarks = Annotated[list[str], _list_option("--benchmarks", "Only these benchmarks, or others than the suite's.")]
-SeedTexts = Annotated[
-    list[str],
-    typer.Option(
-        "--seeds",
-        metavar="0,1|0-4|ORDER:TRAIN",
-        help="Seeds of class order and training; one number is both.",
-        show_default=False,
-    ),
-]
-Settings = Annotated[
-    list[str],
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Change a setting: FIELD, METHOD.FIELD, schedule.FIELD or benchmark.FIELD. Repeatable.",
-        show_default=False,
-    ),
-]
-Workers = Annotated[
-    int | None, typer.Option("--workers", min=1, help="Runs at a time. [default: the cores; 1 on cuda]", show_default=False)
-]
-Threads = Annotated[
-    int | None,
-    typer.Option("--threads", min=1, help="Threads of each run. [default: 1 if tiny, else cores/workers]", show_default=False),
-]
-DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute.")]
-Precision = Annotated[PrecisionName, typer.Option("--precision", help="Number format of training.")]
-Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="Where records are kept.")]
-Data = Annotated[Path, typer.Option("--data", metavar="DIR", help="Where prepared images are kept.")]
-Plugins = Annotated[
-    list[Path],
-    typer.Option("--plugin", metavar="FILE.py", help="A file with methods or benchmarks of your own. Repeatable.", show_default=False),
-]
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the page is written.")]
-
-RESULTS, DATA, REPORT = Path("results"), Path("data"), Path("report")
-
-
 @app.callback(invoke_without_command=True)
 def default(context: typer.Context) -> None:
-    """Compare methods of prompt-based continual learning. Without a command: run and report the suite 'smoke'."""
-    if context.invoked_subcommand is not None:
-        return
-    failed = _run([DEFAULT_SUITE], Path(RESULTS), Path(DATA))
-    _report([DEFAULT_SUITE], RESULTS, REPORT)
-    raise typer.Exit(RUNS_FAILED if failed else 0)
+    """Compare methods of prompt-based continual learning.
+
+    Without a command: run the suite 'smoke', report it, and say where the page is.
+    """
+    if context.invoked_subcommand is None:
+        from harness.sweep import Asked
+
+        failed = _sweep(Asked([DEFAULT_SUITE], opt.RESULTS, opt.DATA))
+        _write_report([DEFAULT_SUITE], opt.RESULTS, opt.REPORT, with_table=False)
+        raise typer.Exit(RUNS_FAILED if failed else 0)
 
 
 @app.command("list")
-def list_command(kind: Annotated[Kind, typer.Argument(help="What to list.")], as_json: AsJson = False, plugin: Plugins = []) -> None:  # noqa: B006
-    """Show what there is: methods, benchmarks, backbones or suites."""
+def list_(kind: opt.KindToList, as_json: opt.AsJson = False, plugin: opt.Plugins = None) -> None:
+    """Show what there is: methods, benchmarks, backbones, suites."""
     from harness import catalogue
     from harness.registry import open_registries
 
-    rows = catalogue.list_suites() if kind is Kind.suites else getattr(catalogue, f"list_{kind.value}")(open_registries(plugin))
+    if kind is opt.Kind.suites:
+        rows = catalogue.list_suites()
+    else:
+        rows = getattr(catalogue, f"list_{kind.value}")(open_registries(plugin or ()))
+    if as_json:
+        _print_json(rows)
+    else:
+        catalogue.print_rows(rows, catalogue.LIST_COLUMNS[kind.value])
+
+
+@app.command()
+def plan(
+    suites: opt.Suites,
+    as_json: opt.AsJson = False,
+    tiny: opt.Tiny = False,
+    methods: opt.Methods = None,
+    benchmarks: opt.Benchmarks = None,
+    seeds: opt.Seeds = None,
+    settings: opt.Settings = None,
+    precision: opt.Precision = opt.PrecisionName.fp32,
+    results: opt.Results = opt.RESULTS,
+    data: opt.Data = opt.DATA,
+    plugin: opt.Plugins = None,
+) -> None:
+    """Show each run with its id, its state and what it would cost. Trains nothing."""
+    from harness import catalogue
+    from harness.store import Store
+    from harness.sweep import Asked, plan_asked
+
+    selection = _selection(tiny, methods, benchmarks, seeds, settings, precision)
+    runs, registries = plan_asked(Asked(suites, results, data, selection, tuple(plugin or ())))
+    rows = catalogue.list_plan(runs, Store(results), registries, data)
     if as_json:
         _print_json(rows)
         return
-    _print_table([("name", None), ("summary", lambda row: row.get("error") or row["summary"]), *_EXTRA[kind]], rows)
+    catalogue.print_rows(rows, catalogue.PLAN_COLUMNS)
+    print(catalogue.plan_summary(rows))
+
+
+@app.command()
+def run(
+    suites: opt.Suites,
+    tiny: opt.Tiny = False,
+    methods: opt.Methods = None,
+    benchmarks: opt.Benchmarks = None,
+    seeds: opt.Seeds = None,
+    settings: opt.Settings = None,
+    precision: opt.Precision = opt.PrecisionName.fp32,
+    plugin: opt.Plugins = None,
+    workers: opt.Workers = None,
+    threads: opt.Threads = None,
+    device: opt.Device = opt.DeviceName.auto,
+    results: opt.Results = opt.RESULTS,
+    data: opt.Data = opt.DATA,
+) -> None:
+    """Do the runs of some suites that are not done yet, and print their tables."""
+    from harness.sweep import Asked
+
+    selection = _selection(tiny, methods, benchmarks, seeds, settings, precision)
+    failed = _sweep(Asked(suites, results, data, selection, tuple(plugin or ()), workers, threads, device.value))
+    given = f" --results {results}" if results != opt.RESULTS else ""
+    print(f"for the page: run_all.py report {' '.join(suites)}{given}")
+    raise typer.Exit(RUNS_FAILED if failed else 0)
+
+
+@app.command()
+def report(suites: opt.Suites, results: opt.Results = opt.RESULTS, out: opt.Out = opt.REPORT) -> None:
+    """Write the page and tables of some suites from stored records. Never trains."""
+    _write_report(suites, results, out, with_table=True)
+
+
+@app.command()
+def check(target: opt.CheckTarget) -> None:
+    """Put a method through the conformance kit: leaks, gradients, checkpoints, determinism."""
+    from harness.conformance import check_target, failed
+    from harness.progress import make_console
+
+    checked, console = check_target(target), make_console()
+    if not checked:
+        raise UserError(f"plugin {target!r} defines no method to check: write a subclass of methods.common.api.Method.")
+    for name, verdicts in checked.items():
+        console.print(name, style="bold", markup=False)
+        for verdict in verdicts:
+            mark, style = ("✓", "green") if verdict.passed else ("✗", "red")
+            console.print(f"  {mark} {verdict.name}: {verdict.detail}", style=style, markup=False)
+    raise typer.Exit(RUNS_FAILED if any(failed(verdicts) for verdicts in checked.values()) else 0)
+
+
+def _selection(
+    tiny: bool,
+    methods: Sequence[str] | None,
+    benchmarks: Sequence[str] | None,
+    seeds: Sequence[str] | None,
+    settings: Sequence[str] | None,
+    precision: opt.PrecisionName,
+) -> Selection:
+    from harness.plan import Selection
+    from harness.settings import parse_seeds, parse_setting
+
+    pairs = tuple(parse_seeds(seeds)) if seeds else ()
+    if seeds and not pairs:
+        raise UserError(f"--seeds {','.join(seeds)} names no seed: give numbers such as 0,1,2 or a range such as 0-4.")
+    return Selection(
+        tiny=tiny,
+        methods=opt.split_values(methods),
+        benchmarks=opt.split_values(benchmarks),
+        seeds=pairs,
+        settings=tuple(parse_setting(text) for text in settings or ()),
+        precision=precision.value,
+    )
+
+
+def _sweep(asked: Asked) -> int:
+    """Do what is asked, print the tables and what failed; returns the number of failed runs."""
+    from harness.progress import make_console
+    from harness.store import Store
+    from harness.sweep import print_outcome, sweep
+
+    console = make_console()
+    outcome = sweep(asked, console)
+    _print_tables(console, asked.suites, Store(asked.results))
+    print_outcome(console, outcome)
+    return len(outcome.failures)
+
+
+def _print_tables(console: Console, suites: Sequence[str], store: Store) -> None:
+    from harness.provenance import code_fingerprint
+    from reports.build import load_suite
+    from reports.tables import terminal_table
+
+    for suite in dict.fromkeys(suites):
+        console.print()
+        console.print(terminal_table(load_suite(store, suite, code_fingerprint())))
+
+
+def _write_report(suites: Sequence[str], results: Path, out: Path, *, with_table: bool) -> None:
+    from harness.plan import find_suite
+    from harness.progress import make_console
+    from harness.provenance import code_fingerprint
+    from harness.store import Store
+    from reports.build import load_suite, write_report
+
+    console, store = make_console(), Store(results)
+    names = [find_suite(name).name for name in dict.fromkeys(suites)]
+    loaded = [load_suite(store, name, code_fingerprint()) for name in names]
+    if with_table:
+        _print_tables(console, names, store)
+    files = write_report(loaded, out)
+    print(f"page: {files.page}")
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+class _Stopped(BaseException):
+    """Ctrl-C or SIGTERM. Neither an error, which a failing run would be, nor an interrupt, which the parser swallows."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[None]:
+    """End a sweep at Ctrl-C and at SIGTERM in the same way: workers stopped, finished runs kept."""
+
+    def stop(number: int, _: object) -> NoReturn:
+        raise _Stopped(INTERRUPTED if number == signal.SIGINT else TERMINATED)
+
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield
+        return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of the command line; returns the exit status."""
+    try:
+        with _stop_signals():
+            return app(args=arguments, standalone_mode=False) or 0
+    except _Stopped as stop:
+        print("stopped: finished runs are kept, and the same command goes on from there.", file=sys.stderr)
+        return stop.status
+    except (UserError, BenchmarkError, MethodError) as error:
+        message = str(error)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # only the option parser's usage errors have it
+            raise
+        message = error.format_message().replace("Value error, ", "")  # pyright: ignore[reportAttributeAccessIssue]
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return USER_MISTAKE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -24,18 +24,26 @@ class Affine(_Settings):
     """A random shift, zoom and rotation about the centre; what enters at the border repeats the border."""
 
     kind: Literal["affine"] = "affine"
-    shift: float = Field(0.05, ge=0, le=0.5, description="largest shift along each axis, as a fraction of the side")
-    scale: float = Field(0.1, ge=0, le=1, description="largest zoom: factors lie in [1 / (1 + scale), 1 + scale]")
-    rotate: float = Field(0.0, ge=0, le=180, description="largest rotation in degrees, either way")
+    shift: float = Field(
+        default=0.05, ge=0, le=0.5, description="largest shift along each axis, as a fraction of the side"
+    )
+    scale: float = Field(
+        default=0.1, ge=0, le=1, description="largest zoom: factors lie in [1 / (1 + scale), 1 + scale]"
+    )
+    rotate: float = Field(default=0.0, ge=0, le=180, description="largest rotation in degrees, either way")
 
 
 class RandomResizedCrop(_Settings):
     """A random box, resized with antialiasing, then mirrored half of the time: torchvision's transform of that name."""
 
     kind: Literal["random_resized_crop"] = "random_resized_crop"
-    scale: tuple[float, float] = Field((0.08, 1.0), description="range of the box's area, as a fraction of the image's")
-    ratio: tuple[float, float] = Field((3 / 4, 4 / 3), description="range of the box's width divided by its height")
-    flip: bool = Field(True, description="mirror left and right with probability 0.5")
+    scale: tuple[float, float] = Field(
+        default=(0.08, 1.0), description="range of the box's area, as a fraction of the image's"
+    )
+    ratio: tuple[float, float] = Field(
+        default=(3 / 4, 4 / 3), description="range of the box's width divided by its height"
+    )
+    flip: bool = Field(default=True, description="mirror left and right with probability 0.5")
 
     @model_validator(mode="after")
     def _ranges_rise(self) -> Self:

@@ -33,16 +33,20 @@ class BenchmarkConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    tasks: int = Field(5, ge=1, description="number of tasks the classes are split into, in order of arrival")
+    tasks: int = Field(default=5, ge=1, description="number of tasks the classes are split into, in order of arrival")
     split: tuple[int, ...] | None = Field(
-        None, description="classes of each task where the tasks are uneven, for example 4,3,3; none = equal tasks"
+        default=None,
+        description="classes of each task where the tasks are uneven, for example 4,3,3; none = equal tasks",
     )
-    image_size: int = Field(32, ge=8, le=1024, description="side in pixels of the images that the network sees")
+    image_size: int = Field(default=32, ge=8, le=1024, description="side in pixels of the images that the network sees")
     augment: Augmentation = Field(default_factory=NoAugmentation, description="what is done to training images")
     test_crop: TestCrop = Field(
-        "resize", description="how a stored image that is larger than image_size is tested: whole, or its centre"
+        default="resize",
+        description="how a stored image that is larger than image_size is tested: whole, or its centre",
     )
-    normalize: Normalize = Field("none", description="channel statistics subtracted and divided by; none = [0, 1]")
+    normalize: Normalize = Field(
+        default="none", description="channel statistics subtracted and divided by; none = [0, 1]"
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -20,8 +20,8 @@ INK_MAX = 16
 class DigitsConfig(BenchmarkConfig):
     """Settings of ``digits``; its training and test images are split by ``split_seed``, not by a run's seeds."""
 
-    test_fraction: float = Field(0.2, gt=0, lt=1, description="fraction of each class that is tested on")
-    split_seed: int = Field(0, ge=0, description="seed of the stratified split into training and test images")
+    test_fraction: float = Field(default=0.2, gt=0, lt=1, description="fraction of each class that is tested on")
+    split_seed: int = Field(default=0, ge=0, description="seed of the stratified split into training and test images")
 
 
 class Digits(CachedBenchmark[DigitsConfig]):

@@ -97,7 +97,7 @@ def mask_stack(pairs: Iterable[tuple[str, str]]) -> NDArray[np.uint8]:
 def descriptors(face: str, characters: Sequence[str]) -> NDArray[np.float32]:
     """Slightly blurred, zero-mean, unit-norm masks (N, CANVAS**2 / 4): their inner product is `similarity`."""
     masks = mask_stack((face, character) for character in characters).astype(np.float32)
-    blurred = gaussian_filter(masks, sigma=(0, 2, 2))[:, ::2, ::2].reshape(len(characters), -1)
+    blurred = gaussian_filter(masks, sigma=(0, 1, 1))[:, ::2, ::2].reshape(len(characters), -1)
     centred = blurred - blurred.mean(axis=1, keepdims=True)
     return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-6)
 

@@ -27,17 +27,22 @@ NAMED_AT_MOST = 5
 class ImageFolderConfig(BenchmarkConfig):
     """Settings of ``imagefolder``. A run is identified by ``content``, which stands for what ``path`` held."""
 
-    path: str | None = Field(None, min_length=1, description="folder with one sub-folder of images per class")
+    path: str | None = Field(default=None, min_length=1, description="folder with one sub-folder of images per class")
     content: str | None = Field(
-        None, pattern="^[0-9a-f]{64}$", description="hash of the folder's content; filled in from path"
+        default=None, pattern="^[0-9a-f]{64}$", description="hash of the folder's content; filled in from path"
     )
     cache_size: int | None = Field(
-        None, ge=8, le=1024, description="side in pixels of the images that are kept; none = image_size"
+        default=None, ge=8, le=1024, description="side in pixels of the images that are kept; none = image_size"
     )
     test_fraction: float = Field(
-        0.2, gt=0, lt=1, description="fraction of each class that is tested on, where the folder has no train and test"
+        default=0.2,
+        gt=0,
+        lt=1,
+        description="fraction of each class that is tested on, where the folder has no train and test",
     )
-    split_seed: int = Field(0, ge=0, description="seed of the stratified split, where the folder has no train and test")
+    split_seed: int = Field(
+        default=0, ge=0, description="seed of the stratified split, where the folder has no train and test"
+    )
 
 
 class ImageFolder(CachedBenchmark[ImageFolderConfig]):

@@ -3,19 +3,103 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.suites import SUITES
 from harness.plan import PlannedRun, estimate
+from harness.progress import duration, make_console
 from harness.provenance import code_fingerprint
 from harness.registry import Registries, Registry
 from harness.spec import Component
 from harness.store import Record, Store
 
 Rows = list[dict[str, Any]]
+Columns = tuple[tuple[str, Callable[[dict[str, Any]], str]], ...]
+"""Headings with the text that a row shows under them."""
+
+_STATE_STYLES = {"done": "green", "failed": "red", "stale": "yellow", "new": "cyan"}
+
+
+def _text(key: str) -> Callable[[dict[str, Any]], str]:
+    return lambda row: str(row.get(key) or "")
+
+
+def _summary(row: dict[str, Any]) -> str:
+    return f"[red]{escape(row['error'])}[/]" if row.get("error") else escape(row["summary"])
+
+
+def _name(row: dict[str, Any]) -> str:
+    owner = "" if row.get("owner", "built-in") == "built-in" else f"\n[dim]{escape(row['owner'])}[/]"
+    return f"[bold]{escape(row['name'])}[/]{owner}"
+
+
+def _state(row: dict[str, Any]) -> str:
+    return f"[{_STATE_STYLES[row['state']]}]{row['state']}[/]"
+
+
+def _seeds(row: dict[str, Any]) -> str:
+    order, train = row["order_seed"], row["train_seed"]
+    return str(order) if order == train else f"{order}:{train}"
+
+
+def _passes(row: dict[str, Any]) -> str:
+    passes = row["train_image_passes"]
+    return "?" if passes is None else f"{passes:,}"
+
+
+def _seconds(row: dict[str, Any]) -> str:
+    return "?" if row["seconds"] is None else duration(row["seconds"])
+
+
+LIST_COLUMNS: dict[str, Columns] = {
+    "methods": (("method", _name), ("kind", _text("kind")), ("what it is", _summary), ("paper", _text("paper"))),
+    "benchmarks": (("benchmark", _name), ("what it is", _summary), ("images from", _text("source"))),
+    "backbones": (("backbone", _name), ("what it is", _summary), ("px", _text("image_size"))),
+    "suites": (("suite", _name), ("what it compares", _summary), ("methods", lambda row: str(len(row["methods"])))),
+}
+PLAN_COLUMNS: Columns = (
+    ("run", lambda row: row["run_id"]),
+    ("state", _state),
+    ("row", lambda row: escape(row["row"])),
+    ("benchmark", lambda row: escape(row["benchmark"])),
+    ("seeds", _seeds),
+    ("image passes", _passes),
+    ("time", _seconds),
+)
+_RIGHT = frozenset({"seeds", "image passes", "time", "px", "methods"})
+
+
+def print_rows(rows: Rows, columns: Columns) -> None:
+    """Print rows as a table, as wide as it needs where the output is not a terminal."""
+    console = make_console()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading, _ in columns:
+        table.add_column(heading, justify="right" if heading in _RIGHT else "left")
+    for row in rows:
+        table.add_row(*(render(row) for _, render in columns))
+    console.print(table)
+
+
+def plan_summary(rows: Rows) -> str:
+    """``24 runs: 18 done, 6 new; about 2:10 min of computing are left`` for the rows of ``list_plan``."""
+    states = Counter(row["state"] for row in rows)
+    counts = ", ".join(f"{states[state]} {state}" for state in _STATE_STYLES if states[state])
+    left = {row["run_id"]: row["seconds"] for row in rows if row["state"] != "done"}
+    if not left:
+        return f"{len(rows)} runs: {counts}; nothing is left to do."
+    known = [seconds for seconds in left.values() if seconds is not None]
+    if not known:
+        return f"{len(rows)} runs: {counts}; times are known once runs of the same kind have finished."
+    guess = sum(known) * len(left) / len(known)
+    return f"{len(rows)} runs: {counts}; about {duration(guess)} of computing, divided by the workers, is left."
 
 
 def list_methods(registries: Registries) -> Rows:
@@ -96,15 +180,18 @@ def list_plan(runs: Sequence[PlannedRun], store: Store, registries: Registries, 
     ]
 
 
-def _listed(registry: Registry, describe: Any) -> Rows:
-    return [
-        {
-            "name": entry.name,
-            "owner": entry.owner,
-            **({"error": entry.error} if entry.value is None else describe(entry.value)),
-        }
-        for entry in registry.listing()
-    ]
+def _listed(registry: Registry, describe: Callable[[Any], dict[str, Any]]) -> Rows:
+    """One row a name; what cannot be loaded or described is listed with its error and hides nothing else."""
+    rows = []
+    for entry in registry.listing():
+        facts: dict[str, Any] = {"error": entry.error}
+        if entry.value is not None:
+            try:
+                facts = describe(entry.value)
+            except (AttributeError, ValueError) as error:
+                facts = {"error": f"{registry.kind} {entry.name!r} cannot be described: {error}"}
+        rows.append({"name": entry.name, "owner": entry.owner, **facts})
+    return rows
 
 
 def _median_seconds(store: Store) -> dict[tuple[str, str], float]:

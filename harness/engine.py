@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import math
 import random
@@ -43,7 +44,7 @@ def run(
     device: str,
     registries: Registries,
     flags: Mapping[str, bool] | None = None,
-    on_event: OnEvent = lambda event: None,
+    on_event: OnEvent = lambda _: None,
 ) -> None:
     """Train and evaluate ``spec`` and publish its record; continue where an earlier attempt of this code stopped.
 
@@ -62,8 +63,16 @@ class Session:
     """One run in progress."""
 
     def __init__(
-        self, spec: RunSpec, results: Path, data: Path, device: str, registries: Registries, on_event: OnEvent
+        self,
+        spec: RunSpec,
+        results: Path,
+        data: Path,
+        device: str,
+        registries: Registries,
+        on_event: OnEvent,
+        stream: Stream | None = None,
     ) -> None:
+        """``stream`` replaces the benchmark's own: a hyper-parameter search tests on held-out training images with it."""
         self.spec = spec
         self.store = Store(results)
         self.folder = self.store.path(spec.run_id)
@@ -72,7 +81,7 @@ class Session:
         self.method_class: type[Method] = registries.methods.load(spec.method.name)
         self.flags = _backbone_flags(registries, spec)
         self.backbone = load_backbone(registries, spec).to(self.device)
-        self.stream = open_stream(registries, spec, data)
+        self.stream = stream or open_stream(registries, spec, data)
         if self.method_class.trains_jointly:
             self.stream = self.stream.merged()
         self.method = self._make_method()
@@ -221,10 +230,18 @@ class Session:
             device=self.device,
             features=self._test_features.get(column),
         )
-        return torch.cat([self.method.predict(batch).argmax(dim=1) for batch in batches]).cpu().numpy()
+        return torch.cat([self._checked(self.method.predict(batch)) for batch in batches]).cpu().numpy()
+
+    def _checked(self, logits: torch.Tensor) -> torch.Tensor:
+        """Predicted classes (B,); a method that answers for classes still to come is stopped here."""
+        seen = self.method.seen_classes
+        if logits.ndim != 2 or logits.shape[1] != seen:
+            shape = tuple(logits.shape)
+            raise RuntimeError(f"predict of {self.spec.method.name!r} returned logits {shape} for {seen} seen classes")
+        return logits.argmax(dim=1)
 
     def _finish_task(self, task: Task, data: TaskData, clock: list[float]) -> None:
-        train, end, evaluate = (later - sooner for sooner, later in zip(clock[:-1], clock[1:], strict=True))
+        train, end, evaluate = (later - sooner for sooner, later in itertools.pairwise(clock))
         self.progress.timings.append({"task": task.index, "train_s": train, "end_s": end, "evaluate_s": evaluate})
         self.progress.train_images += data.images_read
         self.progress.peak_memory_mb = max(self.progress.peak_memory_mb, self.memory.read_mb())
@@ -336,9 +353,8 @@ def _backbone_flags(registries: Registries, spec: RunSpec) -> dict[str, bool]:
 
 def _events_before(file: Path, task: int) -> Iterator[str]:
     """Lines of an earlier attempt about tasks that need not be repeated."""
-    kept = []
+    kept: list[str] = []
     with contextlib.suppress(OSError, ValueError):
-        for line in file.read_text(encoding="utf-8").splitlines(keepends=True):
-            if json.loads(line).get("task", task) < task:
-                kept.append(line)
+        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept.extend(line for line in lines if json.loads(line).get("task", task) < task)
     return iter(kept)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LONG_LIST = 24
+
 
 class UserError(Exception):
     """A mistake of the user's: the message names the value, the place and the remedy; the exit status is 2."""
@@ -15,8 +17,10 @@ class RunDivergedError(RuntimeError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return a hint such as ``; did you mean 'digits'? Known: digits, glyphs``."""
+    """Return a hint such as ``; did you mean 'digits'? Known: digits, glyphs``; long lists only where nothing is close."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    if close and len(names) > LONG_LIST:
+        return f"; did you mean {close[0]!r}?"
     hint = f"; did you mean {close[0]!r}?" if close else "."
     return f"{hint} Known: {', '.join(names) if names else 'none'}."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from benchmarks.suites import SUITES, Column, Row, Suite
 from harness.errors import UserError, did_you_mean
 from harness.registry import Registries
 from harness.settings import SCOPES, Seeds, Setting, has_field, merged, nested, validated
-from harness.spec import BackboneRef, Component, Precision, RunSpec
+from harness.spec import BackboneRef, Component, Precision, RunSpec, canonical_json
 
 
 @dataclass(frozen=True)
@@ -46,18 +46,9 @@ class PlannedRun:
 
 def plan(names: Sequence[str], selection: Selection, registries: Registries, data_root: Path) -> list[PlannedRun]:
     """All runs of some suites, in the order of their tables. Raises UserError and the rooms' errors; trains nothing."""
-    suites = [find_suite(name) for name in names]
-    runs: list[PlannedRun] = []
-    used: set[str] = set()
-    for suite in suites:
-        rows = select_rows(suite, selection.methods, registries)
-        for column in select_columns(suite, selection):
-            for row in rows:
-                seeds = selection.seeds or tuple(Seeds(seed, seed) for seed in suite.seeds)
-                runs += _cell(suite, row, column, seeds, selection, registries, data_root, used)
-    unused = [setting for setting in selection.settings if setting.text not in used]
-    if unused:
-        raise UserError(_unused_setting(unused[0], runs, registries))
+    planner = Planner(selection, registries, data_root)
+    runs = [run for name in names for run in planner.runs(find_suite(name))]
+    planner.require_all_settings_used(runs)
     return runs
 
 
@@ -68,99 +59,113 @@ def find_suite(name: str) -> Suite:
     return SUITES[name]
 
 
-def select_columns(suite: Suite, selection: Selection) -> tuple[Column, ...]:
-    """The columns of the asked size, narrowed to, or replaced by, the asked benchmarks."""
-    tiny = selection.tiny or suite.is_tiny_only
-    columns = suite.tiny if tiny else suite.full
-    if not columns:
-        raise UserError(f"suite {suite.name!r} has no paper-scale benchmarks in this version; run it with --tiny")
-    if not selection.benchmarks:
-        return columns
-    own = {column.benchmark: column for column in columns}
-    return tuple(own.get(name) or Column(name, name, {}, columns[0].backbone) for name in selection.benchmarks)
+class Planner:
+    """Turns table cells into run specs for one selection; opens each benchmark once."""
 
+    def __init__(self, selection: Selection, registries: Registries, data_root: Path) -> None:
+        self.selection = selection
+        self.registries = registries
+        self.data_root = data_root
+        self._used: set[str] = set()
+        self._benchmarks: dict[str, Any] = {}
 
-def select_rows(suite: Suite, methods: Iterable[str], registries: Registries) -> tuple[Row, ...]:
-    """The suite's rows of the asked methods; a registered method that the suite lacks becomes a row of its own."""
-    asked = tuple(methods)
-    if not asked:
-        return suite.rows
-    rows: list[Row] = []
-    for name in asked:
-        method = registries.methods.load(name)
-        rows += [row for row in suite.rows if row.method == name] or [Row(method.card.title, name)]
-    return tuple(rows)
+    def runs(self, suite: Suite) -> list[PlannedRun]:
+        """All runs of a suite: column by column, row by row, seed by seed."""
+        seeds = self.selection.seeds or tuple(Seeds(seed, seed) for seed in suite.seeds)
+        return [
+            run
+            for column in self._columns(suite)
+            for row in self._rows(suite)
+            for run in self._cell(suite, row, column, seeds)
+        ]
 
+    def _columns(self, suite: Suite) -> tuple[Column, ...]:
+        """The columns of the asked size, narrowed to, or replaced by, the asked benchmarks."""
+        columns = suite.tiny if self.selection.tiny or suite.is_tiny_only else suite.full
+        if not columns:
+            raise UserError(f"suite {suite.name!r} has no paper-scale benchmarks in this version; run it with --tiny")
+        if not self.selection.benchmarks:
+            return columns
+        own = {column.benchmark: column for column in columns}
+        return tuple(own.get(name) or Column(name, name, {}, columns[0].backbone) for name in self.selection.benchmarks)
 
-def _cell(
-    suite: Suite,
-    row: Row,
-    column: Column,
-    seeds: Sequence[Seeds],
-    selection: Selection,
-    registries: Registries,
-    data_root: Path,
-    used: set[str],
-) -> list[PlannedRun]:
-    spec, leaking, recipe = build_spec(row, column, selection, registries, data_root, used)
-    return [
-        PlannedRun(
-            suite=suite.name,
-            row=row.label,
-            method=row.method,
-            benchmark=column.label,
-            spec=spec.model_copy(update={"order_seed": seed.order, "train_seed": seed.train}),
-            leaking=leaking,
-            recipe=recipe,
+    def _rows(self, suite: Suite) -> tuple[Row, ...]:
+        """The suite's rows of the asked methods; a registered method that it lacks becomes a row of its own."""
+        if not self.selection.methods:
+            return suite.rows
+        rows: list[Row] = []
+        for name in self.selection.methods:
+            method = self.registries.methods.load(name)
+            rows += [row for row in suite.rows if row.method == name] or [Row(method.card.title, name)]
+        return tuple(rows)
+
+    def _cell(self, suite: Suite, row: Row, column: Column, seeds: Sequence[Seeds]) -> list[PlannedRun]:
+        spec, recipe = self.spec(row, column)
+        method = self.registries.methods.load(row.method)
+        leaking = method.leaks(method.Config(**spec.method.config))
+        return [
+            PlannedRun(
+                suite=suite.name,
+                row=row.label,
+                method=row.method,
+                benchmark=column.label,
+                spec=spec.model_copy(update={"order_seed": seed.order, "train_seed": seed.train}),
+                leaking=leaking,
+                recipe=recipe,
+            )
+            for seed in seeds
+        ]
+
+    def spec(self, row: Row, column: Column) -> tuple[RunSpec, str]:
+        """The spec of a table cell with both seeds 0, and the source of its recipe."""
+        from methods.common.schedules import Schedule
+        from methods.recipes import find_recipe
+
+        registries = self.registries
+        method, benchmark = registries.methods.load(row.method), registries.benchmarks.load(column.benchmark)
+        backbone = registries.backbones.load(column.backbone)
+        backbone.verify()
+        own = registries.methods.owner(row.method) != "built-in" or benchmark.takes_user_data
+        recipe = find_recipe(row.method, column.benchmark, column.backbone, own=own)
+        values = {
+            row.method: merged(recipe.config, row.settings),
+            "schedule": dict(recipe.schedule),
+            "benchmark": dict(column.config),
+        }
+        for setting in self.selection.settings:
+            scope, path = _scope(setting, row.method, method.Config, Schedule)
+            if scope is not None:
+                self._used.add(setting.text)
+                values[scope] = merged(values[scope], nested(path, setting.value))
+        config = validated(method.Config, values[row.method], row.method)
+        schedule = validated(Schedule, values["schedule"], "schedule")
+        data = self._opened(column, values["benchmark"], backbone)
+        spec = RunSpec(
+            method=Component(name=row.method, config=config.model_dump(mode="json")),
+            benchmark=Component(name=column.benchmark, config=data.pinned().model_dump(mode="json")),
+            backbone=BackboneRef(name=column.backbone, sha256=backbone.sha256),
+            schedule=schedule.model_dump(mode="json"),
+            precision=self.selection.precision,
         )
-        for seed in seeds
-    ]
+        return spec, recipe.source
 
+    def _opened(self, column: Column, values: Mapping[str, Any], backbone: Any) -> Any:
+        """The benchmark of a column, checked against the backbone; a user's own images are read here, and once."""
+        key = canonical_json([column.benchmark, column.backbone, dict(values)])
+        if key not in self._benchmarks:
+            benchmark = self.registries.benchmarks.load(column.benchmark)
+            data = benchmark(validated(benchmark.Config, values, "benchmark"), self.data_root)
+            _check_fit(data, backbone, column)
+            if benchmark.takes_user_data:
+                data.prepare()
+            self._benchmarks[key] = data
+        return self._benchmarks[key]
 
-def build_spec(
-    row: Row, column: Column, selection: Selection, registries: Registries, data_root: Path, used: set[str]
-) -> tuple[RunSpec, bool, str]:
-    """The spec of a table cell with seeds 0, whether it leaks, and the source of its recipe.
-
-    The texts of the ``--set`` values that applied are added to ``used``.
-    """
-    from methods.common.schedules import Schedule
-    from methods.recipes import find_recipe
-
-    method = registries.methods.load(row.method)
-    benchmark = registries.benchmarks.load(column.benchmark)
-    backbone = registries.backbones.load(column.backbone)
-    backbone.verify()
-    own = registries.methods.owner(row.method) != "built-in" or benchmark.takes_user_data
-    recipe = find_recipe(row.method, column.benchmark, column.backbone, own=own)
-    method_values = merged(recipe.config, row.settings) if recipe.method == row.method else dict(row.settings)
-    schedule_values, benchmark_values = dict(recipe.schedule), dict(column.config)
-    for setting in selection.settings:
-        scope, path = _scope(setting, row.method, method.Config, Schedule)
-        if scope is None:
-            continue
-        used.add(setting.text)
-        change = nested(path, setting.value)
-        if scope == "schedule":
-            schedule_values = merged(schedule_values, change)
-        elif scope == "benchmark":
-            benchmark_values = merged(benchmark_values, change)
-        else:
-            method_values = merged(method_values, change)
-    config = validated(method.Config, method_values, row.method)
-    schedule = validated(Schedule, schedule_values, "schedule")
-    data = benchmark(validated(benchmark.Config, benchmark_values, "benchmark"), data_root)
-    _check_fit(data, backbone, column)
-    if benchmark.takes_user_data:
-        data.prepare()
-    spec = RunSpec(
-        method=Component(name=row.method, config=config.model_dump(mode="json")),
-        benchmark=Component(name=column.benchmark, config=data.pinned().model_dump(mode="json")),
-        backbone=BackboneRef(name=column.backbone, sha256=backbone.sha256),
-        schedule=schedule.model_dump(mode="json"),
-        precision=selection.precision,
-    )
-    return spec, method.leaks(config), recipe.source
+    def require_all_settings_used(self, runs: Sequence[PlannedRun]) -> None:
+        """A ``--set`` that no run took is a typing error, answered with the nearest name."""
+        for setting in self.selection.settings:
+            if setting.text not in self._used:
+                raise UserError(_unused_setting(setting, runs, self.registries))
 
 
 def _scope(setting: Setting, method: str, config: type[Any], schedule: type[Any]) -> tuple[str | None, tuple[str, ...]]:

@@ -17,6 +17,7 @@ from harness.execute import RunStatus
 from harness.plan import PlannedRun
 
 HEARTBEAT_S = 30.0
+PLAIN_WIDTH = 120
 Clock = Callable[[], float]
 
 
@@ -36,9 +37,17 @@ class Display(Protocol):
         ...
 
 
-def make_display(console: Console, total: int, workers: int) -> Display:
+def make_console() -> Console:
+    """The console that commands print to: as wide as the terminal, or fixed where the output is a file or a pipe."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH
+    return console
+
+
+def make_display(console: Console, total: int) -> Display:
     """The display that fits the output; ``total`` counts the runs to do."""
-    return LiveDisplay(console, total, workers) if console.is_terminal else LineDisplay(console, total)
+    return LiveDisplay(console, total) if console.is_terminal else LineDisplay(console, total)
 
 
 def run_label(run: PlannedRun) -> str:
@@ -104,12 +113,14 @@ class _Book:
 
     def __init__(self, total: int, clock: Clock) -> None:
         self.total, self.clock = total, clock
-        self.started = clock()
+        self.started: float | None = None  # of the first run's first event: starting workers says nothing of the pace
         self.running: dict[str, _Running] = {}
         self.finished = self.failed = 0
         self.brought_along = 0.0
 
     def take(self, run: PlannedRun, event: dict[str, Any]) -> _Running:
+        if self.started is None:
+            self.started = self.clock()
         running = self.running.setdefault(run.run_id, _Running(self.clock()))
         running.take(event)
         if event.get("event") == "run_started" and running.tasks:
@@ -128,6 +139,8 @@ class _Book:
 
     def seconds_left(self) -> float | None:
         """Extrapolated from the pace so far; None while there is too little to go by."""
+        if self.started is None:
+            return None
         done_here, spent = self.work_done - self.brought_along, self.clock() - self.started
         return spent * (self.total - self.work_done) / done_here if done_here > 0.05 and spent > 2.0 else None
 
@@ -177,19 +190,18 @@ class LineDisplay:
 class LiveDisplay:
     """An overall bar, a bar for each run in flight, and a line that stays for each run that ended."""
 
-    def __init__(self, console: Console, total: int, workers: int, clock: Clock = time.monotonic) -> None:
+    def __init__(self, console: Console, total: int, clock: Clock = time.monotonic) -> None:
         self._console, self._book, self._clock = console, _Book(total, clock), clock
-        self._workers = workers
         self._bars: dict[str, TaskID] = {}
         self._progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=28),
+            BarColumn(bar_width=28, complete_style="cyan", finished_style="green"),
             TextColumn("{task.fields[note]}", style="dim"),
             _TimeLeft(),
             console=console,
             transient=True,
         )
-        self._overall = self._progress.add_task("[bold]all runs[/]", total=total, note="", left=None)
+        self._overall = self._progress.add_task("[bold]all runs[/]", total=total, note=f"0/{total}", left=None)
 
     def __enter__(self) -> LiveDisplay:
         self._progress.start()
@@ -240,4 +252,4 @@ class _TimeLeft(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         left = task.fields.get("left")
-        return Text(f"{duration(left)} left" if left is not None else "", style="cyan")
+        return Text(f"{duration(left)} left" if left is not None else "")

@@ -5,6 +5,7 @@ No user name, host name or path is collected. Importing this module imports no t
 
 from __future__ import annotations
 
+import fnmatch
 import functools
 import hashlib
 import platform
@@ -25,15 +26,17 @@ NOT_PART_OF_A_RUN = frozenset(
     {
         "benchmarks/suites.py",
         "harness/catalogue.py",
+        "harness/command_options.py",
         "harness/conformance.py",
         "harness/execute.py",
         "harness/metrics.py",
         "harness/plan.py",
-        "harness/pretrain_tiny.py",
+        "harness/pretrain_*.py",
         "harness/progress.py",
         "harness/provenance.py",
         "harness/registry.py",
         "harness/settings.py",
+        "harness/sweep.py",
         "harness/workers.py",
         "methods/recipes.py",
     }
@@ -48,7 +51,11 @@ def source_files(root: Path = PROJECT_ROOT) -> list[Path]:
         for file in (root / room).rglob("*")
         if file.suffix in SOURCE_SUFFIXES and "__pycache__" not in file.parts
     )
-    return sorted(file for file in files if file.relative_to(root).as_posix() not in NOT_PART_OF_A_RUN)
+    return sorted(file for file in files if not _is_outside_runs(file.relative_to(root).as_posix()))
+
+
+def _is_outside_runs(name: str) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in NOT_PART_OF_A_RUN)
 
 
 def fingerprint_of(files: Iterable[Path], root: Path) -> str:

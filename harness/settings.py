@@ -61,7 +61,10 @@ def _seed_range(text: str) -> list[Seeds]:
         if colon:
             return [Seeds(_natural(order), _natural(train))]
         if dash:
-            return [Seeds(n, n) for n in range(_natural(first), _natural(last) + 1)]
+            low, high = _natural(first), _natural(last)
+            if high < low:
+                raise ValueError(text)
+            return [Seeds(n, n) for n in range(low, high + 1)]
         return [Seeds(_natural(text), _natural(text))]
     except ValueError as error:
         raise UserError(

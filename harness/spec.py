@@ -34,7 +34,7 @@ class BackboneRef(_Frozen):
 class RunSpec(_Frozen):
     """Everything that decides a run's result, and nothing else: no device, worker count, path or executor.
 
-    The configs are dumps of typed pydantic models (``build_spec`` in ``harness.plan`` makes them), so that 1 and 1.0
+    The configs are dumps of typed pydantic models (``harness.plan.Planner`` makes them), so that 1 and 1.0
     cannot give two identities to one run.
     """
 

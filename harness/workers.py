@@ -102,8 +102,8 @@ class WorkerPool:
             for i, slot in enumerate(self._slots):
                 if slot.job is None and waiting:
                     if not slot.process.is_alive():
-                        slot = self._slots[i] = _Slot(self._options)
-                    slot.give(waiting.pop())
+                        self._slots[i] = _Slot(self._options)
+                    self._slots[i].give(waiting.pop())
             busy = {slot.pipe: slot for slot in self._slots if slot.job is not None}
             if not busy:
                 return
@@ -164,8 +164,6 @@ class _Slot:
 def _work(pipe: Connection, options: WorkerOptions) -> None:
     """Body of a worker: jobs in, events and ends out, until told to stop or the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what it means
-    with contextlib.suppress(Exception):  # while the parent still prepares data; an error comes back with the first job
-        load_runner(options.runner)
 
     def tell(message: End | tuple[str, dict[str, Any]]) -> None:
         try:

@@ -8,7 +8,7 @@ from torch import Tensor
 from methods.common.api import Batch, Method, MethodCard, MethodConfig, ParameterGroup, Setup, TrainingData
 from methods.common.class_stats import ClassStatistics
 from methods.common.classifier import current_task_loss, make_head, seen_logits
-from methods.common.tap import TapConfig, align
+from methods.common.tap import TapConfig, align_after_task
 from methods.common.vit import PromptedViT
 
 
@@ -48,16 +48,14 @@ class LinearProbe(Method):
 
     def end_task(self, data: TrainingData) -> None:
         """Class statistics and alignment, where configured."""
-        if self.config.tap.enabled:
-            pairs = ((batch.features, batch.targets) for batch in data.batches())
-            self.statistics.collect(range(self.old_classes, self.seen_classes), pairs)
-            align(
-                self.head,
-                self.statistics,
-                old_classes=self.old_classes,
-                seen_classes=self.seen_classes,
-                config=self.config.tap,
-            )
+        align_after_task(
+            self.head,
+            self.statistics,
+            ((batch.features, batch.targets) for batch in data.batches()),
+            old_classes=self.old_classes,
+            seen_classes=self.seen_classes,
+            config=self.config.tap,
+        )
 
     def predict(self, batch: Batch) -> Tensor:
         """Logits of all seen classes."""

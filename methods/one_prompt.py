@@ -12,7 +12,7 @@ from methods.common.api import Batch, Method, MethodCard, MethodConfig, Paramete
 from methods.common.class_stats import ClassStatistics
 from methods.common.classifier import current_task_loss, make_head, seen_logits
 from methods.common.prefix import PlainPrefix
-from methods.common.tap import TapConfig, align
+from methods.common.tap import TapConfig, align_after_task
 from methods.common.vit import AttentionRule, PromptedViT
 
 
@@ -62,15 +62,14 @@ class OnePrompt(Method):
 
     def end_task(self, data: TrainingData) -> None:
         """Class statistics and alignment, where configured."""
-        if self.config.tap.enabled:
-            self.statistics.collect(range(self.old_classes, self.seen_classes), self._training_features(data))
-            align(
-                self.head,
-                self.statistics,
-                old_classes=self.old_classes,
-                seen_classes=self.seen_classes,
-                config=self.config.tap,
-            )
+        align_after_task(
+            self.head,
+            self.statistics,
+            self._training_features(data),
+            old_classes=self.old_classes,
+            seen_classes=self.seen_classes,
+            config=self.config.tap,
+        )
 
     def predict(self, batch: Batch) -> Tensor:
         """Logits of all seen classes."""

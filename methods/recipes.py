@@ -35,8 +35,8 @@ def _tiny(method: str, benchmark: str, schedule: Mapping[str, Any], config: Mapp
 
 
 DIGITS: dict[str, Any] = {"batch_size": 32, "epochs": 10, "shape": "coswm"}
-GLYPHS: dict[str, Any] = {"batch_size": 32, "epochs": 10, "shape": "coswm"}
-SMALL_TAP: dict[str, Any] = {"samples": 32, "epochs": 20}
+GLYPHS: dict[str, Any] = {"batch_size": 32, "epochs": 4, "shape": "coswm"}
+SMALL_TAP: dict[str, Any] = {"samples": 32, "epochs": 20, "lr": 0.01}
 
 RECIPES: tuple[Recipe, ...] = (
     _tiny("smope", "digits", DIGITS | {"lr": 0.005}, {"tap": SMALL_TAP}),

@@ -28,7 +28,7 @@ from methods.common.class_stats import ClassStatistics
 from methods.common.classifier import current_task_loss, make_head, seen_logits
 from methods.common.experts import Choice, Form, Handicap, SparseExperts, prototype_loss, router_loss, select
 from methods.common.prefix import project_prefix
-from methods.common.tap import TapConfig, align
+from methods.common.tap import TapConfig, align_after_task
 from methods.common.vit import AttentionRule, PromptedViT
 
 UNUSED_HANDICAP = 2.0
@@ -211,10 +211,10 @@ class SMoPE(Method):
         self.dense = self.config.top_k <= 0
         if self.config.count_before_stats:
             self._count_use(data)
-        self.statistics.collect(range(self.old_classes, self.seen_classes), self._training_features(data))
-        align(
+        align_after_task(
             self.head,
             self.statistics,
+            self._training_features(data),
             old_classes=self.old_classes,
             seen_classes=self.seen_classes,
             config=self.config.tap,

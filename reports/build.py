@@ -52,7 +52,9 @@ def write_report(results: SuiteResults | Sequence[SuiteResults], out: Path) -> R
             (out / name).write_text(text, encoding="utf-8", newline="\n")
         (out / "index.html").write_text(page, encoding="utf-8", newline="\n")
     except OSError as error:
-        raise UserError(f"the report cannot be written to {str(out)!r} ({error.strerror}); name another --out DIR") from error
+        raise UserError(
+            f"the report cannot be written to {str(out)!r} ({error.strerror}); name another --out DIR"
+        ) from error
     return ReportFiles(out / "index.html", out / "table.md", out / "table.tex", out / "table.csv", figures)
 
 

@@ -6,10 +6,13 @@ import io
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
+from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -21,7 +24,7 @@ from reports.stats import summarise
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6A51A3", "#7F7F7F")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "h")
 INK, GREY = "#1f2933", "#8a94a0"
-_STYLE = {
+_STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 9.5, "axes.labelsize": 9, "xtick.labelsize": 8.5,
     "ytick.labelsize": 8.5, "legend.fontsize": 8.5, "axes.spines.top": False, "axes.spines.right": False,
     "axes.edgecolor": GREY, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK,
@@ -30,6 +33,9 @@ _STYLE = {
     # Labels are data: a dollar sign in one must not start a formula.
     "text.parse_math": False, "text.usetex": False,
 }  # fmt: skip
+
+
+_Looks = dict[str, dict[str, object]]
 
 
 @dataclass(frozen=True)
@@ -46,12 +52,14 @@ class FigureFile:
 
 def suite_figures(results: SuiteResults, prefix: str) -> list[tuple[Column, list[FigureFile]]]:
     """Every figure of a suite, by benchmark; a benchmark without any usable run has none."""
+    looks = _looks(results)
     found = []
-    for i, column in enumerate(results.columns):
+    for i, column in enumerate(results.columns, 1):
         cells = [cell for cell in _ordered(results, column) if cell.outcomes]
         if cells:
-            name = f"{prefix}-{i + 1}"
-            found.append((column, [_final(column, cells, name), _stages(column, cells, name), _matrices(column, cells, name)]))
+            name = f"{prefix}-{i}"
+            final, stages = _final(column, cells, name, looks), _stages(column, cells, name, looks)
+            found.append((column, [final, stages, _matrices(column, cells, name)]))
     return found
 
 
@@ -65,24 +73,22 @@ def _label(cell: Cell) -> str:
     return " " + name + (f" ({', '.join(cell.marks)})" if cell.marks else "")
 
 
-def _look(cells: Sequence[Cell]) -> dict[str, dict[str, object]]:
-    """Row label -> colour, marker and line style; floors are dashed, ceilings grey and dotted."""
-    looks: dict[str, dict[str, object]] = {}
-    coloured = 0
-    for cell in cells:
-        look: dict[str, object] = {"color": GREY, "marker": "*", "linestyle": ":"}
-        if cell.row.kind != "ceiling":
-            dash = "-" if cell.row.kind == "method" else (0, (4, 1.6))
-            marker = MARKERS[coloured % len(MARKERS)]
-            look = {"color": COLOURS[coloured % len(COLOURS)], "marker": marker, "linestyle": dash}
-            coloured += 1
-        looks[cell.row.label] = look
+def _looks(results: SuiteResults) -> _Looks:
+    """Row label -> colour, marker and line style, the same on every benchmark of a suite.
+
+    Methods are solid and the first to choose a colour, floors are dashed, ceilings grey and dotted.
+    """
+    looks: _Looks = {}
+    for i, row in enumerate([*results.rows_of("method"), *results.rows_of("floor")]):
+        dash = "-" if row.kind == "method" else (0, (4, 1.6))
+        looks[row.label] = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "linestyle": dash}
+    for i, row in enumerate(results.rows_of("ceiling")):
+        looks[row.label] = {"color": GREY, "marker": "*PX"[i % 3], "linestyle": ":"}
     return looks
 
 
-def _final(column: Column, cells: Sequence[Cell], name: str) -> FigureFile:
+def _final(column: Column, cells: Sequence[Cell], name: str, looks: _Looks) -> FigureFile:
     """Each run's FAA as a dot, the mean and its t-interval as a bar."""
-    looks = _look(cells)
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -104,7 +110,10 @@ def _final(column: Column, cells: Sequence[Cell], name: str) -> FigureFile:
         _limit(axes.set_xlim, [value for cell in cells for value in _extent(cell)])
 
     alt = "; ".join(f"{cell.row.label} {mean_std(cell.summary('faa'))}" for cell in cells)
-    caption = "Final average accuracy: each run (dot), mean (diamond) and 95 % t-interval (bar). The bars are wide where runs are few."
+    caption = (
+        "Final average accuracy: each run (dot), mean (diamond) and 95 % t-interval (bar). "
+        "The bars are wide where runs are few."
+    )
     svg, png = _render(draw, (7.2, 0.9 + 0.34 * len(cells)), f"{name}-final")
     return FigureFile(f"{name}-final", f"FAA on {column.label}", caption, f"FAA on {column.label}: {alt}.", svg, png)
 
@@ -124,15 +133,13 @@ def _limit(setter: Callable[..., object], values: Sequence[float]) -> None:
     setter(max(-1.0, low - margin), min(101.0, high + margin))
 
 
-def _stages(column: Column, cells: Sequence[Cell], name: str) -> FigureFile:
+def _stages(column: Column, cells: Sequence[Cell], name: str, looks: _Looks) -> FigureFile:
     """A_t after every task: the mean over runs with a band of one standard deviation."""
-    looks = _look(cells)
     said: list[str] = []
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        for cell in cells:
-            said.append(_draw_stages(axes, cell, looks[cell.row.label]))
+        said.extend(_draw_stages(axes, cell, looks[cell.row.label]) for cell in cells)
         axes.set_xticks(range(1, column.tasks + 1))
         axes.set_xlim(0.8, column.tasks + 0.2)
         axes.set_xlabel("tasks learned")
@@ -153,7 +160,8 @@ def _stages(column: Column, cells: Sequence[Cell], name: str) -> FigureFile:
 def _draw_stages(axes: Axes, cell: Cell, look: dict[str, object]) -> str:
     tasks = cell.outcomes[0].tasks
     curves = [outcome.stages for outcome in cell.outcomes]
-    points = [(t + 1, summarise(known)) for t in range(tasks) if (known := [c[t] for c in curves if c[t] is not None])]
+    known = [[value for curve in curves if (value := curve[t]) is not None] for t in range(tasks)]
+    points = [(t + 1, summarise(values)) for t, values in enumerate(known) if values]
     xs = [x for x, _ in points]
     means = np.array([summary.mean for _, summary in points if summary is not None])
     stds = np.array([(summary.std or 0.0) for _, summary in points if summary is not None])
@@ -184,8 +192,7 @@ def _matrices(column: Column, cells: Sequence[Cell], name: str) -> FigureFile:
         grid = figure.subplots(down, across, squeeze=False)
         image = None
         for axes, cell, matrix in zip(grid.flat, cells, matrices, strict=False):
-            image = axes.imshow(matrix, cmap="Blues", vmin=low, vmax=100)
-            _annotate(axes, matrix, low)
+            image = _draw_matrix(axes, matrix, low)
             axes.set_title(_label(cell).strip(), loc="left")
         for axes in grid.flat[len(cells) :]:
             axes.set_visible(False)
@@ -211,32 +218,43 @@ def _matrices(column: Column, cells: Sequence[Cell], name: str) -> FigureFile:
     return FigureFile(f"{name}-matrices", f"Accuracy matrices on {column.label}", caption, alt, svg, png)
 
 
-def _annotate(axes: Axes, matrix: NDArray[np.float64], low: float) -> None:
+def _draw_matrix(axes: Axes, matrix: NDArray[np.float64], low: float) -> QuadMesh:
     tasks = len(matrix)
+    # Few enough shades keep matplotlib from putting the colour bar into the vector file as pixels, and the first of them
+    # is not white, so that an accuracy of nothing is not taken for nothing measured.
+    shades = ListedColormap(mpl.colormaps["Blues"](np.linspace(0.08, 1, 40)))
+    norm = Normalize(low, 100)
+    image = axes.pcolormesh(np.ma.masked_invalid(matrix), cmap=shades, norm=norm, edgecolor="white", linewidth=0.6)
+    axes.set_aspect("equal")
+    axes.invert_yaxis()
     axes.grid(visible=False)
     for spine in axes.spines.values():
         spine.set_visible(False)
-    every = max(1, -(-tasks // 10))
-    ticks = list(range(0, tasks, every))
-    axes.set_xticks(ticks, [str(tick + 1) for tick in ticks])
-    axes.set_yticks(ticks, [str(tick + 1) for tick in ticks])
+    ticks = np.arange(0, tasks, max(1, -(-tasks // 10)))
+    axes.set_xticks(ticks + 0.5, [str(tick + 1) for tick in ticks])
+    axes.set_yticks(ticks + 0.5, [str(tick + 1) for tick in ticks])
     axes.tick_params(length=0)
-    if tasks > 10:
-        return  # Numbers that nobody can read are left to the tables of the runs.
-    for t, i in zip(*np.nonzero(~np.isnan(matrix)), strict=True):
-        light = matrix[t, i] > low + 0.6 * (100 - low)
-        size = 7.5 if tasks <= 5 else 5
-        axes.text(i, t, f"{matrix[t, i]:.0f}", ha="center", va="center", fontsize=size, color="white" if light else INK)
+    # Many small numbers are unreadable: then only what was learned (diagonal) and what is left of it (last row) are told.
+    size, every = (7.5, True) if tasks <= 5 else (5.5, False)
+    for t, i in np.argwhere(~np.isnan(matrix)) if tasks <= 10 else ():
+        if not (every or t == i or t == tasks - 1):
+            continue
+        red, green, blue, _ = shades(norm(matrix[t, i]))
+        ink = "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.56 else INK
+        axes.text(i + 0.5, t + 0.5, f"{matrix[t, i]:.0f}", ha="center", va="center", fontsize=size, color=ink)
+    return image
 
 
 def _render(draw: Callable[[Figure], None], size: tuple[float, float], name: str) -> tuple[str, bytes]:
     """Draw once and write both forms. The salt makes the ids in the SVG a function of the figure's name."""
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
+    style: Any = {**_STYLE, "svg.hashsalt": name}
+    with mpl.rc_context(style), warnings.catch_warnings():
         # A label may hold characters that the font lacks; they become boxes, which is no reason to warn a reader.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure = Figure(figsize=size, layout="constrained")
         draw(figure)
         vector, raster = io.StringIO(), io.BytesIO()
         figure.savefig(vector, format="svg", metadata={"Date": None, "Creator": None})
+        figure.set_layout_engine("none")  # The layout is found by now, and finding it is most of the work.
         figure.savefig(raster, format="png", dpi=160, metadata={"Software": None})
     return vector.getvalue(), raster.getvalue()

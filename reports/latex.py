@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from reports.model import KINDS, Row, SuiteResults
-from reports.present import METRICS, Shown, runs_text, show
+from reports.present import METRICS, Shown, column_text, runs_text, show
 from reports.tables import legend
 
-_PREAMBLE = r"""% Needs booktabs and graphicx. To use a table in a paper, copy from \begin{table} to \end{table}.
+_PREAMBLE = r"""% Needs booktabs and graphicx. To use a table in a paper, copy its table environment.
 \documentclass{article}
 \usepackage[T1]{fontenc}
 \usepackage[utf8]{inputenc}
@@ -48,9 +48,10 @@ def _plain(char: str) -> str:
 
 def _table(results: SuiteResults) -> str:
     columns = results.columns
-    groups = [rf"\multicolumn{{{_FIELDS}}}{{c}}{{{escape(c.label)} ({c.tasks} tasks)}}" for c in columns]
+    groups = [rf"\multicolumn{{{_FIELDS}}}{{c}}{{{escape(column_text(c))}}}" for c in columns]
     rules = [rf"\cmidrule(lr){{{2 + i * _FIELDS}-{1 + (i + 1) * _FIELDS}}}" for i in range(len(columns))]
     heads = ["FAA", r"95\,\% interval", "CAA", "FM", "Runs"] * len(columns)
+    ranks = [{metric: results.ranks(column, metric) for metric in METRICS} for column in columns]
     lines = [
         r"\begin{table}[p]",
         r"\centering",
@@ -64,19 +65,19 @@ def _table(results: SuiteResults) -> str:
     ]
     for kind in KINDS:
         rows = results.rows_of(kind)
-        lines += [r"\midrule"] * bool(rows) + [_line(results, row) for row in rows]
+        lines += [r"\midrule"] * bool(rows) + [_line(results, row, ranks) for row in rows]
     lines += [r"\bottomrule", r"\end{tabular}" + "}" * (len(columns) > 1), r"\par\medskip"]
     lines += [r"\begin{minipage}{0.9\linewidth}\footnotesize", *(escape(line) + r"\par" for line in legend(results))]
     lines += [r"\end{minipage}", r"\end{table}", ""]
     return "\n".join(lines)
 
 
-def _line(results: SuiteResults, row: Row) -> str:
+def _line(results: SuiteResults, row: Row, ranks: Sequence[Mapping[str, Mapping[str, int]]]) -> str:
     # The braces keep a label or an interval that opens with a bracket from being read as an argument of the line break.
     fields = [f"{{{escape(row.label)}}}"]
-    for column in results.columns:
+    for column, places in zip(results.columns, ranks, strict=True):
         cell = results.cell(row, column)
-        faa, caa, fm = (show(cell, metric, results.ranks(column, metric)) for metric in METRICS)
+        faa, caa, fm = (show(cell, metric, places[metric]) for metric in METRICS)
         fields += [_value(faa), f"{{{escape(faa.interval)}}}", _value(caa), _value(fm), escape(runs_text(cell))]
     return " & ".join(fields) + r" \\"
 

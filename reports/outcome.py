@@ -100,12 +100,12 @@ class Outcome(_Part):
         """Hash of the code that made the result."""
         return str(self.provenance["code_fingerprint"])
 
-    @property
+    @cached_property
     def setting(self) -> str:
         """Everything of the specification but the seeds: runs with one setting may be averaged."""
         return canonical_json({key: value for key, value in self.spec.items() if not key.endswith("_seed")})
 
-    @property
+    @cached_property
     def protocol(self) -> str:
         """What has to be equal before two methods may be compared: benchmark, backbone and precision."""
         return canonical_json({key: self.spec.get(key) for key in ("benchmark", "backbone", "precision")})

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.metrics import FORGETTING_FORMULA
-from reports.model import Cell, CellState, RowKind, Run, RunState, SuiteResults
+from reports.model import Cell, CellState, Column, RowKind, Run, RunState, SuiteResults
 from reports.stats import Summary
 
 METRICS = ("faa", "caa", "fm")
@@ -85,17 +85,15 @@ def show(cell: Cell, metric: str, ranks: Mapping[str, int]) -> Shown:
     if summary is None:
         return Shown(NONE, NONE, 0, cell.marks, None, f"not defined here; runs {ids}")
     said = f"mean over {summary.n} run{'s' * (summary.n != 1)}: {ids}"
-    return Shown(
-        mean_std(summary), interval(summary), ranks.get(cell.row.label, 0), cell.marks, summary, said
-    )
+    return Shown(mean_std(summary), interval(summary), ranks.get(cell.row.label, 0), cell.marks, summary, said)
 
 
 def runs_text(cell: Cell) -> str:
-    """``3``, or ``2 of 3 (1 failed)`` where something is wanting."""
+    """``3``, ``3 stale``, or ``2 of 3 (1 failed)`` where something is wanting."""
     if not cell.runs:
         return NONE
-    if cell.state == "ok":
-        return str(len(cell.used))
+    if len(cell.used) == len(cell.runs):
+        return str(len(cell.used)) + (" stale" if cell.state == "stale" else "")
     others = ", ".join(f"{n} {RUN_WORDS[state]}" for state, n in cell.counts().items() if state != "ok")
     return f"{len(cell.used)} of {len(cell.runs)}" + (f" ({others})" if others else "")
 
@@ -107,6 +105,17 @@ def counts_text(results: SuiteResults) -> str:
     return f"{total} run{'s' * (total != 1)}: {states}" if total else "no runs"
 
 
+def tasks_text(column: Column) -> str:
+    """``5 tasks``, or nothing where the label says so itself."""
+    text = f"{column.tasks} task{'s' * (column.tasks != 1)}"
+    return "" if text in column.label else text
+
+
+def column_text(column: Column) -> str:
+    """``digits · 5 tasks``."""
+    return " · ".join(part for part in (column.label, tasks_text(column)) if part)
+
+
 def seeds_text(run: Run) -> str:
     """``order 0, training 1``."""
     return f"order {run.order_seed}, training {run.train_seed}"
@@ -116,7 +125,9 @@ def notes(results: SuiteResults) -> list[str]:
     """What a reader of any table of the suite must be told, in whole sentences."""
     found = []
     if results.tiny:
-        found.append("Tiny suite: small data and a small backbone that come with the installation, not the papers' scale.")
+        found.append(
+            "Tiny suite: small data and a small backbone that come with the installation, not the papers' scale."
+        )
     cells = [results.cell(row, column) for column in results.columns for row in results.rows]
     if any(cell.marks[:1] == ("stale",) or cell.counts().get("stale") for cell in cells):
         found.append("Stale: made by another version of the code; never averaged with fresh runs and never ranked.")

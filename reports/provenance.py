@@ -38,7 +38,7 @@ class Environments:
         keys = [_environment_key(outcome) for outcome in outcomes]
         distinct = list(dict.fromkeys(keys))
         self._names = {found: f"E{i}" for i, found in enumerate(distinct, 1)}
-        first = {found: outcome for found, outcome in reversed(list(zip(keys, outcomes, strict=True)))}
+        first = dict(zip(reversed(keys), reversed(outcomes), strict=True))
         self.listed = [
             EnvironmentView(self._names[found], f"{key}-{self._names[found]}", _fields(first[found]), keys.count(found))
             for found in distinct

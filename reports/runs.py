@@ -55,7 +55,9 @@ def drill_down(results: SuiteResults, key: str, environments: Environments) -> l
             anchor = f"{key}-c{i}-{j}"
             settings = {run.outcome.setting for run in cell.runs if run.outcome is not None}
             spec = _pretty(json.loads(settings.pop())) if len(settings) == 1 else None
-            runs = tuple(_run_view(run, f"{anchor}-{n}", told, environments, spec) for n, run in enumerate(cell.runs, 1))
+            runs = tuple(
+                _run_view(run, f"{anchor}-{n}", told, environments, spec) for n, run in enumerate(cell.runs, 1)
+            )
             summaries = tuple(
                 (name, mean_std(cell.summary(metric)), interval(cell.summary(metric)))
                 for metric, name in METRIC_NAMES.items()
@@ -92,7 +94,8 @@ def _run_view(run: Run, anchor: str, told: dict[str, str], environments: Environ
     scores = tuple((name, number(outcome.metrics[metric])) for metric, name in METRIC_NAMES.items())
     matrix = tuple(tuple("" if v is None else number(v, 1) for v in row) for row in outcome.accuracy_matrix)
     timings = tuple(
-        (str(t.task + 1), number(t.train_s, 1), number(t.end_s, 1), number(t.evaluate_s, 1)) for t in outcome.timings.tasks
+        (str(t.task + 1), number(t.train_s, 1), number(t.end_s, 1), number(t.evaluate_s, 1))
+        for t in outcome.timings.tasks
     )
     provenance = outcome.provenance
     facts = (

@@ -20,6 +20,7 @@ from reports.present import (
     METRICS,
     RUN_WORDS,
     Shown,
+    column_text,
     counts_text,
     notes,
     runs_text,
@@ -28,32 +29,53 @@ from reports.present import (
 )
 
 HEADINGS = ("Method", "FAA", "95 % interval", "CAA", "FM", "Runs")
-CSV_HEADER = (
-    "suite benchmark tasks row method kind state metric planned n mean std ci_low ci_high marks run_ids".split()
-)
+CSV_HEADER = [
+    "suite",
+    "benchmark",
+    "tasks",
+    "row",
+    "method",
+    "kind",
+    "state",
+    "metric",
+    "planned",
+    "n",
+    "mean",
+    "std",
+    "ci_low",
+    "ci_high",
+    "marks",
+    "run_ids",
+]
 _PLACES = {0: "", 1: "bold", 2: "underline"}
 
 
 def terminal_table(results: SuiteResults) -> Table:
     """The table that the command line prints: one section a benchmark, floors and ceilings apart."""
     table = Table(
-        title=Text(results.title), caption=Text(_caption(results)), box=box.SIMPLE_HEAD, title_justify="left",
+        title=Text(results.title),
+        caption=Text(_caption(results)),
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
         caption_justify="left",
-    )  # fmt: skip
+        padding=(0, 1, 0, 0),
+    )
+    widest = max((len(row.label) for row in results.rows), default=0)
     for i, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify="left" if i in (0, 5) else "right", no_wrap=0 < i < 5)
+        # A narrow terminal wraps long labels, never numbers.
+        least = min(widest, 14) if i == 0 else None
+        table.add_column(heading, justify="right" if i else "left", no_wrap=i > 0, min_width=least)
     for column in results.columns:
         if len(results.columns) > 1:
-            table.add_row(Text(f"{column.label} · {column.tasks} tasks", style="bold cyan"))
+            table.add_row(Text(column_text(column), style="bold cyan"))
         ranks = {metric: results.ranks(column, metric) for metric in METRICS}
         for kind in KINDS:
             for row in results.rows_of(kind):
                 cell = results.cell(row, column)
                 faa, caa, fm = (show(cell, metric, ranks[metric]) for metric in METRICS)
-                table.add_row(
-                    Text(row.label), _styled(faa), Text(faa.interval, style="dim"), _styled(caa), _styled(fm),
-                    Text(runs_text(cell)),
-                )  # fmt: skip
+                label = Text(row.label).append(_marks(faa), style="yellow")
+                interval = Text(faa.interval, style="dim")
+                table.add_row(label, _styled(faa), interval, _styled(caa), _styled(fm), _runs(cell))
             if results.rows_of(kind):
                 table.add_section()
     return table
@@ -65,7 +87,7 @@ def markdown(results: SuiteResults) -> str:
     if results.description:
         lines += [_md(results.description), ""]
     for column in results.columns:
-        lines += [f"### {_md(column.label)}: {column.tasks} tasks", ""]
+        lines += [f"### {_md(column_text(column))}", ""]
         lines += ["| " + " | ".join(HEADINGS) + " |", "| :-- | --: | --: | --: | --: | :-- |"]
         ranks = {metric: results.ranks(column, metric) for metric in METRICS}
         for kind in KINDS:
@@ -79,7 +101,7 @@ def markdown(results: SuiteResults) -> str:
     lines += [f"{_md(line)}  " for line in legend(results)]
     problems = problem_lines(results)
     if problems:
-        lines += ["", "Wanting runs:", "", *(f"- {_md(line)}" for line in problems)]
+        lines += ["", "Missing, stale and failed runs:", "", *(f"- {_md(line)}" for line in problems)]
     return "\n".join(lines) + "\n"
 
 
@@ -99,7 +121,7 @@ def csv_text(suites: Sequence[SuiteResults]) -> str:
 
 def legend(results: SuiteResults) -> list[str]:
     """What the numbers mean, what is marked, and how many runs there are."""
-    lines = [
+    return [
         "Mean ± standard deviation (n - 1) over runs with their 95 % t-interval; bold is the best, underlined the second "
         "among sequential rows (floors and methods), by the printed mean. No significance is claimed.",
         *(f"{METRIC_NAMES[metric]}: {METRIC_HELP[metric]}" for metric in METRICS),
@@ -107,7 +129,6 @@ def legend(results: SuiteResults) -> list[str]:
         *notes(results),
         f"{counts_text(results).capitalize()}." + (f" Newest record: {results.newest}." if results.newest else ""),
     ]
-    return lines
 
 
 def problem_lines(results: SuiteResults) -> list[str]:
@@ -128,8 +149,13 @@ def _caption(results: SuiteResults) -> str:
 
 
 def _styled(shown: Shown) -> Text:
-    text = Text(shown.value, style=_PLACES[shown.place] if shown.summary else "dim")
-    return text.append(_marks(shown), style="yellow")
+    style = "yellow" if shown.marks else _PLACES[shown.place]
+    return Text(shown.value, style=style if shown.summary else "dim")
+
+
+def _runs(cell: Cell) -> Text:
+    used, planned = len(cell.used), len(cell.runs)
+    return Text(str(used)) if used == planned else Text(f"{used}/{planned}", style="yellow")
 
 
 def _marks(shown: Shown) -> str:

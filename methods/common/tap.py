@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
-from torch import nn
+from torch import Tensor, nn
 
 from methods.common.class_stats import ClassStatistics, Covariance
 from methods.common.schedules import restart_cosine
@@ -62,3 +63,18 @@ def align(head: nn.Linear, stats: ClassStatistics, *, old_classes: int, seen_cla
 def _rate(config: TapConfig, step: int, total: int) -> float:
     first = config.lr if config.lr_first_step_full else None
     return restart_cosine(step, base=config.lr / 10, total=total, first=first)
+
+
+def align_after_task(
+    head: nn.Linear,
+    stats: ClassStatistics,
+    pairs: Iterable[tuple[Tensor, Tensor]],
+    *,
+    old_classes: int,
+    seen_classes: int,
+    config: TapConfig,
+) -> None:
+    """Gather the new classes' statistics from (features, labels) ``pairs``, then align; nothing where alignment is off."""
+    if config.enabled:
+        stats.collect(range(old_classes, seen_classes), pairs)
+        align(head, stats, old_classes=old_classes, seen_classes=seen_classes, config=config)

@@ -60,7 +60,7 @@ def test_a_refused_split_says_what_would_do() -> None:
 
 
 def test_more_tasks_than_classes() -> None:
-    with pytest.raises(BenchmarkError, match="4 classes cannot be split into 5 tasks; use tasks=1, 2, 4$"):
+    with pytest.raises(BenchmarkError, match=r"4 classes cannot be split into 5 tasks; use tasks=1, 2, 4$"):
         task_sizes(4, 5)
 
 

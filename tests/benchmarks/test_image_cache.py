@@ -36,7 +36,7 @@ def build(parent: Path) -> ImageCache:
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     built = build(tmp_path)
     opened = open_cache(tmp_path, RECIPE, verify=True)
-    assert opened == built and opened.folder == cache_folder(tmp_path, RECIPE)
+    assert opened is not None and opened == built and opened.folder == cache_folder(tmp_path, RECIPE)
     train, test = opened.image_set("train"), opened.image_set("test")
     np.testing.assert_array_equal(train.images, np.concatenate([images(3), images(1, 50)]))
     assert train.labels.tolist() == [0, 1, 0, 1] and train.labels.dtype == np.int64
@@ -161,7 +161,7 @@ def test_writing_to_a_full_device_raises_and_does_not_kill(tmp_path: Path) -> No
         (tmp_folder,) = tmp_path.iterdir()
         (tmp_folder / "train.images").unlink()
         writer._files["train.images"]._file.close()
-        writer._files["train.images"]._file = Path("/dev/full").open("wb")
+        writer._files["train.images"]._file = Path("/dev/full").open("wb")  # noqa: SIM115 - the writer closes it
         fill(writer)
 
     with pytest.raises(BenchmarkError, match="no space is left"):

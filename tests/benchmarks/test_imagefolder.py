@@ -66,7 +66,9 @@ def test_a_moved_folder_is_the_same_data_and_a_changed_one_is_not(tmp_path: Path
     renamed = benchmark(tmp_path, moved).pinned()
     Image.new("RGB", (12, 10)).save(moved / "ant" / "new.png")
     repainted = benchmark(tmp_path, moved).pinned()
-    assert len({pinned.content, renamed.content, repainted.content}) == 3
+    (moved / "ant").rename(moved / "aunt")
+    reclassed = benchmark(tmp_path, moved).pinned()
+    assert len({pinned.content, renamed.content, repainted.content, reclassed.content}) == 4
 
 
 def test_a_pinned_configuration_finds_the_images_without_the_folder(tmp_path: Path, make_folder: MakeFolder) -> None:
@@ -115,7 +117,7 @@ def test_a_file_that_changes_between_hashing_and_decoding_is_noticed(tmp_path: P
     images = benchmark(tmp_path / "data", path)
     images.pinned()
     Image.new("RGB", (9, 9)).save(path / "bee" / "3.png")
-    with pytest.raises(BenchmarkError, match=r"3\.png' has changed|3\.png.*has changed"):
+    with pytest.raises(BenchmarkError, match=r"3\.png.* has changed while it was being read"):
         images.prepare()
 
 
@@ -148,7 +150,7 @@ def test_hostile_names_are_only_names(tmp_path: Path, make_folder: MakeFolder, n
 def test_names_that_are_not_text(tmp_path: Path, make_folder: MakeFolder) -> None:
     path = make_folder()
     try:
-        os.rename(os.fsencode(path / "ant"), os.fsencode(path) + b"/\xff\xfe")
+        (path / "ant").rename(path / os.fsdecode(b"\xff\xfe"))
     except OSError:
         pytest.skip("this file system takes only text")
     images = prepared(tmp_path / "data", path)
@@ -164,7 +166,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "nested": (lambda path: (path / "ant" / "more").mkdir(), "more' is a folder inside a class folder"),
     "not an image": (lambda path: (path / "ant" / "notes.txt").write_text("x"), "notes.txt': not an image"),
     "no bytes": (lambda path: (path / "ant" / "e.png").touch(), "e.png': not an image"),
-    "truncated": (lambda path: os.truncate(path / "ant" / "0.png", 60), "0.png': a damaged image"),
+    "truncated": (lambda path: os.truncate(path / "ant" / "0.png", 50), "0.png': a damaged image"),
     "dangling link": (lambda path: (path / "ant" / "l.png").symlink_to("nowhere"), "l.png' is neither a file"),
     "pipe": (lambda path: os.mkfifo(path / "ant" / "p.png"), "p.png' is neither a file"),
 }

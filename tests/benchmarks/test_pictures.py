@@ -7,7 +7,7 @@ import io
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
-from torchvision.transforms.v2 import functional
+from torchvision.transforms import v2
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.pictures import decode
@@ -24,10 +24,10 @@ def noise(width: int, height: int) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-@pytest.mark.parametrize(("width", "height"), [(40, 40), (60, 40), (40, 70)])
+@pytest.mark.parametrize(("width", "height"), [(40, 40), (60, 40), (40, 70), (41, 67), (97, 23)])
 def test_the_central_square_as_torchvision_cuts_it(width: int, height: int) -> None:
     image = noise(width, height)
-    expected = functional.center_crop(functional.resize(image, [20]), [20])
+    expected = v2.Compose([v2.Resize(20), v2.CenterCrop(20)])(image)
     ours = decode(encoded(image), 20)
     assert ours.shape == (20, 20, 3) and ours.dtype == np.uint8
     assert np.abs(ours.astype(int) - np.asarray(expected).astype(int)).max() <= 1
@@ -87,10 +87,14 @@ def test_a_truncated_image_is_damaged(kind: str) -> None:
             decode(data[:keep], 8)
 
 
-@pytest.mark.parametrize(
-    "data", [b"", b"hello", b"\x89PNG\r\n\x1a\n", b"%!PS-Adobe-3.0 EPSF-3.0\n", b"\xff\xd8\xff\xe0"]
-)
-def test_what_is_no_image(data: bytes) -> None:
+@pytest.mark.parametrize("data", [b"", b"hello", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n"])
+def test_what_is_no_raster_image(data: bytes) -> None:
+    with pytest.raises(BenchmarkError, match="not an image in one of the formats JPEG, PNG"):
+        decode(data, 8)
+
+
+@pytest.mark.parametrize("data", [b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0"])
+def test_only_a_beginning(data: bytes) -> None:
     with pytest.raises(BenchmarkError, match=r"damaged image|not an image"):
         decode(data, 8)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from harness import execute as execute_module
 from harness.errors import UserError
 from harness.execute import ExecuteOptions, RunStatus, execute, prepare_benchmarks, resolve_device, split_done

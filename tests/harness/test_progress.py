@@ -3,11 +3,12 @@ import re
 from typing import Any
 
 import pytest
+from rich.console import Console
+
 from harness.execute import RunStatus
 from harness.plan import PlannedRun
 from harness.progress import Display, LineDisplay, LiveDisplay, duration, make_display, run_label
 from harness.spec import BackboneRef, Component, RunSpec
-from rich.console import Console
 
 
 class Clock:
@@ -66,8 +67,8 @@ def test_labels_name_both_seeds_where_they_differ() -> None:
 
 
 def test_the_output_decides_the_display() -> None:
-    assert isinstance(make_display(plain_console(terminal=True)[0], 3, 2), LiveDisplay)
-    assert isinstance(make_display(plain_console()[0], 3, 2), LineDisplay)
+    assert isinstance(make_display(plain_console(terminal=True)[0], 3), LiveDisplay)
+    assert isinstance(make_display(plain_console()[0], 3), LineDisplay)
 
 
 def test_lines_have_a_time_a_run_and_its_result() -> None:
@@ -127,7 +128,7 @@ def drive(display: Display, clock: Clock) -> None:
 def test_finished_runs_stay_above_the_bars() -> None:
     console, out = plain_console(terminal=True)
     clock = Clock()
-    drive(LiveDisplay(console, 5, 2, clock), clock)
+    drive(LiveDisplay(console, 5, clock), clock)
     text = out.getvalue()
     assert "✓ first · digits · seed 0  FAA 87.65 %  10 s" in text
     assert "✗ second [red] · digits · seed 0  out of [memory]" in text
@@ -136,7 +137,7 @@ def test_finished_runs_stay_above_the_bars() -> None:
 def test_bars_show_each_run_in_flight_and_the_time_left() -> None:
     console, out = plain_console(terminal=True)
     clock = Clock()
-    display = LiveDisplay(console, 5, 2, clock)
+    display = LiveDisplay(console, 5, clock)
     with display:
         display.update(planned("first"), started(4))
         clock.now += 10.0
@@ -153,7 +154,7 @@ def test_bars_show_each_run_in_flight_and_the_time_left() -> None:
 def test_the_time_left_of_a_resumed_run_counts_what_was_done_here() -> None:
     console, out = plain_console(terminal=True)
     clock = Clock()
-    display = LiveDisplay(console, 1, 1, clock)
+    display = LiveDisplay(console, 1, clock)
     with display:
         display.update(planned(), started(10, done=8))
         clock.now += 30.0

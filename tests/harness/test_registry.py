@@ -4,6 +4,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
+
 from harness import registry as registry_module
 from harness.errors import UserError
 from harness.registry import Registries, Registry, add_plugin
@@ -87,7 +88,9 @@ def test_a_broken_package_is_listed_with_its_error_and_hurts_nothing_else(instal
 def test_a_name_claimed_twice_names_both_owners_and_leaves_other_names_alone(installed) -> None:
     installed(EntryPoint("order", "collections:Counter", "g"))
     table = Registry("method", {"order": "collections:OrderedDict", "chain": "collections:ChainMap"}, "g")
-    with pytest.raises(UserError, match="'order' is defined twice, by built-in and by entry point 'collections:Counter'"):
+    with pytest.raises(
+        UserError, match="'order' is defined twice, by built-in and by entry point 'collections:Counter'"
+    ):
         table.load("order")
     assert table.load("chain").__name__ == "ChainMap"
 
@@ -104,7 +107,9 @@ def test_a_plugin_file_adds_exactly_the_classes_it_names(tmp_path: Path) -> None
 def test_a_plugin_cannot_take_a_taken_name(tmp_path: Path) -> None:
     registries = empty_registries()
     registries.methods.add("shout", "built-in", object)
-    with pytest.raises(UserError, match=r"'shout' of plugin 'mine.py' already exists, from built-in: choose another name"):
+    with pytest.raises(
+        UserError, match=r"'shout' of plugin 'mine.py' already exists, from built-in: choose another name"
+    ):
         add_plugin(registries, write_plugin(tmp_path, PLUGIN))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from methods.common.schedules import FLOOR, Schedule, learning_rate, quarter_cosine, restart_cosine
@@ -64,7 +66,7 @@ def test_plain_cosine_has_neither_full_first_step_nor_freeze() -> None:
     schedule = CIFAR.model_copy(update={"shape": "plain_cosine"})
     rates = [rate(schedule, 0.01, step) for step in range(39 * 20)]
     assert rates[0] == pytest.approx(0.01)
-    assert all(later < sooner for sooner, later in zip(rates[:-1], rates[1:], strict=True))
+    assert all(later < sooner for sooner, later in itertools.pairwise(rates))
 
 
 def test_first_step_switch() -> None:

@@ -42,7 +42,7 @@ def test_without_prompts_it_is_timms_forward(changes: dict[str, object], images:
     expected = vit(images)
     prompted = PromptedViT(vit)
     torch.testing.assert_close(prompted(images), expected, atol=1e-5, rtol=0)
-    everywhere = {block: plain_attention for block in range(prompted.depth)}
+    everywhere = dict.fromkeys(range(prompted.depth), plain_attention)
     torch.testing.assert_close(prompted(images, everywhere), expected, atol=1e-5, rtol=0)
 
 

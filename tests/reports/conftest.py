@@ -51,7 +51,9 @@ def matrix_of(tasks: int, level: float, loss: float, seed: int, *, joint: bool =
     return matrix
 
 
-def result_of(spec: RunSpec, matrix: list[list[float | None]], *, fingerprint: str = FRESH, **changes: Any) -> dict[str, Any]:
+def result_of(
+    spec: RunSpec, matrix: list[list[float | None]], *, fingerprint: str = FRESH, **changes: Any
+) -> dict[str, Any]:
     """A record as the engine would publish it; ``changes`` replace top-level fields."""
     tasks, seed = len(matrix), spec.order_seed
     result = {

@@ -1,0 +1,115 @@
+"""The options of the command line: names, types and help texts. A contract with users: it grows, nothing is renamed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Kind(StrEnum):
+    """What can be listed."""
+
+    methods = "methods"
+    benchmarks = "benchmarks"
+    backbones = "backbones"
+    suites = "suites"
+
+
+class DeviceName(StrEnum):
+    """Where runs compute."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class PrecisionName(StrEnum):
+    """Number format of training."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+WHAT, WHERE, HOW = "What to run", "Where things are", "How to run"
+
+KindToList = Annotated[Kind, typer.Argument(help="What to list.")]
+Suites = Annotated[list[str], typer.Argument(metavar="SUITE...", help="Suites; 'list suites' shows them.")]
+CheckTarget = Annotated[str, typer.Argument(metavar="METHOD|FILE.py", help="A method by name, or a plugin file.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+Tiny = Annotated[
+    bool,
+    typer.Option("--tiny", help="Use the data and weights that come with the installation.", rich_help_panel=WHAT),
+]
+Methods = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--methods", metavar="NAME,...", help="These methods only, or others than the suite's.", rich_help_panel=WHAT
+    ),
+]
+Benchmarks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--benchmarks", metavar="NAME,...", help="These benchmarks instead of the suite's.", rich_help_panel=WHAT
+    ),
+]
+Seeds = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--seeds",
+        metavar="0,1|0-4|ORDER:TRAIN",
+        help="Seeds of class order and training; one number is both.",
+        rich_help_panel=WHAT,
+    ),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a setting: FIELD, METHOD.FIELD, schedule.FIELD or benchmark.FIELD. Repeatable.",
+        rich_help_panel=WHAT,
+    ),
+]
+Precision = Annotated[
+    PrecisionName, typer.Option("--precision", help="Number format of training.", rich_help_panel=WHAT)
+]
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plugin", metavar="FILE.py", help="A file with methods or benchmarks. Repeatable.", rich_help_panel=WHAT
+    ),
+]
+Results = Annotated[
+    Path, typer.Option("--results", metavar="DIR", help="Where records are kept.", rich_help_panel=WHERE)
+]
+Data = Annotated[
+    Path, typer.Option("--data", metavar="DIR", help="Where prepared images are kept.", rich_help_panel=WHERE)
+]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the page is written.", rich_help_panel=WHERE)]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, help="Runs at a time; the number of cores unless given.", rich_help_panel=HOW),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        min=1,
+        help="Threads of each run; 1 for tiny backbones, else cores / workers, unless given.",
+        rich_help_panel=HOW,
+    ),
+]
+Device = Annotated[DeviceName, typer.Option("--device", help="Where to compute.", rich_help_panel=HOW)]
+
+RESULTS, DATA, REPORT = Path("results"), Path("data"), Path("report")
+
+
+def split_values(values: Iterable[str] | None) -> tuple[str, ...]:
+    """``["a,b", "c"]`` -> ``("a", "b", "c")``: an option may be repeated, list values, or both; repeats count once."""
+    parts = (part.strip() for value in values or () for part in value.split(","))
+    return tuple(dict.fromkeys(part for part in parts if part))

@@ -1,0 +1,64 @@
+"""SMoPE card, section 11 (h), and the formulas of section 8 on other matrices."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.metrics import (
+    average_accuracies,
+    cumulative_average_accuracy,
+    final_average_accuracy,
+    forgetting,
+    micro_accuracy,
+)
+
+CARD = [[90.0, None, None], [80.0, 85.0, None], [70.0, 75.0, 80.0]]
+JOINT = [*[[None, None], [None, None]][:1], [60.0, 80.0]]
+
+
+def test_example_of_the_card() -> None:
+    assert average_accuracies(CARD) == [90.0, 82.5, 75.0]
+    assert final_average_accuracy(CARD) == 75.0
+    assert cumulative_average_accuracy(CARD) == 82.5
+    assert forgetting(CARD) == 15.0
+
+
+def test_forgetting_looks_for_the_best_before_the_last_stage() -> None:
+    improving = [[50.0, None], [90.0, 90.0]]
+    assert forgetting(improving) == -40.0
+
+
+def test_joint_training_has_a_final_accuracy_alone() -> None:
+    assert final_average_accuracy(JOINT) == 70.0
+    assert cumulative_average_accuracy(JOINT) is None
+    assert forgetting(JOINT) is None
+    assert average_accuracies(JOINT) == [None, 70.0]
+
+
+def test_micro_accuracy_weighs_tasks_by_their_images() -> None:
+    assert micro_accuracy([[50.0, None], [100.0, 50.0]], [10, 30]) == 62.5
+    assert micro_accuracy([[100.0, None], [100.0, None]], [1, 1]) is None
+
+
+def test_nothing_measured() -> None:
+    assert final_average_accuracy([]) is None
+    assert cumulative_average_accuracy([]) is None
+    assert forgetting([[90.0]]) is None
+    assert micro_accuracy([], []) is None
+
+
+percent = st.floats(0, 100, allow_nan=False)
+
+
+@given(st.integers(1, 6).flatmap(lambda n: st.lists(st.lists(percent, min_size=n, max_size=n), min_size=n, max_size=n)))
+def test_bounds(values: list[list[float]]) -> None:
+    matrix = [[value if i <= t else None for i, value in enumerate(row)] for t, row in enumerate(values)]
+    final, cumulative = final_average_accuracy(matrix), cumulative_average_accuracy(matrix)
+    assert final is not None and cumulative is not None
+    assert -1e-9 <= final <= 100 + 1e-9 and -1e-9 <= cumulative <= 100 + 1e-9
+    lost = forgetting(matrix)
+    assert (lost is None) == (len(matrix) < 2)
+    equal_counts = micro_accuracy(matrix, [7] * len(matrix))
+    assert equal_counts == pytest.approx(final)

@@ -1,0 +1,120 @@
+"""Records are whole or absent; manifests merge; an unwritable folder is said before training."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.errors import UserError
+from harness.store import Broken, Record, Store, write_json
+
+
+def result(run_id: str = "ab12", fingerprint: str = "f" * 64) -> dict[str, Any]:
+    return {
+        "schema_version": 1,
+        "run_id": run_id,
+        "spec": {"method": {"name": "m", "config": {}}},
+        "accuracy_matrix": [[50.0]],
+        "test_counts": [2],
+        "provenance": {"code_fingerprint": fingerprint},
+        "costs": {},
+        "timings": {},
+    }
+
+
+def test_states(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert store.state("ab12", "f" * 64) == "new"
+    store.write_failure("ab12", {"error": "no"})
+    assert store.state("ab12", "f" * 64) == "failed"
+    store.write_result("ab12", result())
+    assert store.state("ab12", "f" * 64) == "done"
+    assert store.state("ab12", "0" * 64) == "stale"
+    assert not (tmp_path / "ab12" / "failure.json").exists()
+    store.write_failure("ab12", {"error": "later"})
+    assert store.state("ab12", None) == "failed" and store.load("ab12") is None
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda text: text[:-20], "cannot be read"),
+        (lambda text: "[]", "not a JSON object"),
+        (lambda text: text.replace('"schema_version": 1', '"schema_version": 0'), "schema 0, not 1"),
+        (lambda text: text.replace("ab12", "cd34"), "says it is run 'cd34'"),
+        (lambda text: text.replace('"test_counts"', '"counts"'), "lacks test_counts"),
+        (lambda text: text.replace("code_fingerprint", "fingerprint"), "which code"),
+    ],
+)
+def test_a_damaged_record_is_named_and_not_used(tmp_path: Path, damage: Any, says: str) -> None:
+    store = Store(tmp_path)
+    store.write_result("ab12", result())
+    file = tmp_path / "ab12" / "result.json"
+    file.write_text(damage(file.read_text()))
+    found = store.load("ab12")
+    assert isinstance(found, Broken) and says in found.reason
+    assert store.state("ab12", None) == "new"
+    assert list(store.scan()) == [found]
+
+
+def test_scan_finds_only_published_runs(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert list(store.scan()) == []
+    for name in ("b2", "a1"):
+        store.write_result(name, result(name))
+    store.write_failure("c3", {"error": "no"})
+    store.write_manifest("smoke", {"rows": [], "columns": [], "cells": []})
+    assert [record.run_id for record in store.scan() if isinstance(record, Record)] == ["a1", "b2"]
+
+
+def test_a_failed_write_leaves_the_old_content_and_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "x.json"
+    write_json(file, {"old": 1})
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_json(file, {"new": 2})
+    assert json.loads(file.read_text()) == {"old": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_not_a_number_is_never_stored(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"Out of range|not JSON compliant"):
+        write_json(tmp_path / "x.json", {"loss": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+
+
+def manifest(row: str, seeds: list[int], run_id: str) -> dict[str, Any]:
+    cells = [{"row": row, "column": "d", "order_seed": s, "train_seed": s, "run_id": f"{run_id}{s}"} for s in seeds]
+    return {"suite": "smoke", "rows": [{"label": row}], "columns": [{"label": "d"}], "cells": cells}
+
+
+def test_manifests_merge_by_cell(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write_manifest("smoke", manifest("A", [0, 1], "old"))
+    store.write_manifest("smoke", manifest("B", [0], "b"))
+    store.write_manifest("smoke", manifest("A", [1], "new"))
+    merged = store.read_manifest("smoke")
+    assert merged is not None
+    assert [row["label"] for row in merged["rows"]] == ["A", "B"]
+    assert sorted(cell["run_id"] for cell in merged["cells"]) == ["b0", "new1", "old0"]
+
+
+def test_unreadable_manifest_is_the_users_to_mend(tmp_path: Path) -> None:
+    (tmp_path / "suites").mkdir()
+    (tmp_path / "suites" / "smoke.json").write_text("{")
+    with pytest.raises(UserError, match="run the suite again"):
+        Store(tmp_path).read_manifest("smoke")
+
+
+def test_unwritable_results_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot be written.*--results"):
+        Store(tmp_path / "file" / "results").require_writable()
