@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -34,6 +35,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+bench = typer.Typer(name="bench", help="Timed claims, as ratios.", no_args_is_help=True)
+app.add_typer(bench)
 
 
 @app.callback(invoke_without_command=True)
@@ -142,6 +145,37 @@ def check(target: opt.CheckTarget) -> None:
             mark, style = ("✓", "green") if verdict.passed else ("✗", "red")
             console.print(f"  {mark} {verdict.name}: {verdict.detail}", style=style, markup=False)
     raise typer.Exit(RUNS_FAILED if any(failed(verdicts) for verdicts in checked.values()) else 0)
+
+
+@bench.command("step")
+def bench_step(
+    methods: opt.Methods = None,
+    backbone: opt.BenchBackbone = "random",
+    batch: opt.BenchBatch = 4,
+    repeats: opt.BenchRepeats = 7,
+    threads: opt.Threads = None,
+    precision: opt.Precision = opt.PrecisionName.fp32,
+    device: opt.Device = opt.DeviceName.cpu,
+    as_json: opt.AsJson = False,
+    plugin: opt.Plugins = None,
+) -> None:
+    """Time a training step of methods against the bare frozen backbone with a head, interleaved; ratios are medians."""
+    from harness import catalogue, execute
+    from harness.bench import bench_step as timed
+    from harness.registry import open_registries
+
+    registries = open_registries(plugin or ())
+    names = list(opt.split_values(methods)) or sorted(set(registries.methods.names()))
+    execute.pin_threads(threads or execute.usable_cores())
+    place = execute.resolve_device(device.value)
+    report = timed(
+        registries, names, backbone=backbone, batch=batch, repeats=repeats, precision=precision.value, device=place
+    )
+    if as_json:
+        _print_json(report.as_json())
+        return
+    catalogue.print_rows([asdict(row) for row in report.rows], catalogue.STEP_COLUMNS)
+    print(f"{report.backbone}, batch {batch}, {report.precision}, {report.threads} threads, {repeats} repeats, {report.device}")
 
 
 def _selection(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,7 @@ _MEASURE_AT = 64.0
 
 
 @functools.cache
-def _font(face: str, size: float):
+def _font(face: str, size: float) -> Any:
     from matplotlib import get_data_path
     from matplotlib.ft2font import FT2Font
 

@@ -65,6 +65,13 @@ LIST_COLUMNS: dict[str, Columns] = {
     "backbones": (("backbone", _name), ("what it is", _summary), ("px", _text("image_size"))),
     "suites": (("suite", _name), ("what it compares", _summary), ("methods", lambda row: str(len(row["methods"])))),
 }
+STEP_COLUMNS: Columns = (
+    ("step of", lambda row: escape(row["name"])),
+    ("median ms", lambda row: f"{1000 * row['median_s']:.0f}"),
+    ("least to most", lambda row: f"{1000 * row['least_s']:.0f} to {1000 * row['most_s']:.0f}"),
+    ("times bare", lambda row: f"{row['ratio_to_bare']:.3f}"),
+    ("least to most ", lambda row: f"{row['least_ratio']:.3f} to {row['most_ratio']:.3f}"),
+)
 PLAN_COLUMNS: Columns = (
     ("run", lambda row: row["run_id"]),
     ("state", _state),

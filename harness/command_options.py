@@ -106,6 +106,10 @@ Threads = Annotated[
 ]
 Device = Annotated[DeviceName, typer.Option("--device", help="Where to compute.", rich_help_panel=HOW)]
 
+BenchBackbone = Annotated[str, typer.Option("--backbone", metavar="NAME", help="What to time on.")]
+BenchBatch = Annotated[int, typer.Option("--batch", min=1, help="Images a step.")]
+BenchRepeats = Annotated[int, typer.Option("--repeats", min=1, help="Timed steps of each, after two warm-ups.")]
+
 RESULTS, DATA, REPORT = Path("results"), Path("data"), Path("report")
 
 

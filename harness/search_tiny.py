@@ -21,7 +21,7 @@ from typing import Any
 
 SEED = 1000
 HOLDOUT = 0.25
-RATES = (0.0025, 0.005, 0.01, 0.02)
+RATES = (0.0025, 0.005, 0.01, 0.02, 0.04)
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ class Trial:
     data: Path
 
 
-def trials(benchmark: str, data: Path, extra: Sequence[str]) -> Iterator[Trial]:
+def trials(benchmark: str, data: Path, extra: Sequence[str], rates: Sequence[float]) -> Iterator[Trial]:
     """All trials of a search, the same number for every candidate."""
     for candidate in GRID:
-        for rate, value in itertools.product(RATES, candidate.values):
+        for rate, value in itertools.product(rates, candidate.values):
             yield Trial(benchmark, candidate.row, (f"lr={rate}", f"{candidate.key}={value}", *extra), data)
 
 
@@ -101,7 +101,7 @@ def _entry(trial: Trial, faa: float | None, seconds: float) -> dict[str, Any]:
     }
 
 
-def search(benchmark: str, data: Path, out: Path, extra: Sequence[str], workers: int) -> None:
+def search(benchmark: str, data: Path, out: Path, extra: Sequence[str], rates: Sequence[float], workers: int) -> None:
     """Run all trials and append them to the log as they finish."""
     from harness.registry import open_registries
 
@@ -109,7 +109,7 @@ def search(benchmark: str, data: Path, out: Path, extra: Sequence[str], workers:
     opened(opened.Config(), data).prepare()
     rows: list[Mapping[str, Any]] = []
     with ProcessPoolExecutor(workers) as pool:
-        for entry in pool.map(run_trial, trials(benchmark, data, extra)):
+        for entry in pool.map(run_trial, trials(benchmark, data, extra, rates)):
             rows.append(entry)
             print(*entry.values(), sep="  ", flush=True)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -128,9 +128,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--out", type=Path, required=True, help="CSV log; new trials are appended")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--rates", type=float, nargs="+", default=RATES, help="base rates of the grid")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args(arguments)
-    search(options.benchmark, options.data, options.out, options.settings, options.workers)
+    search(options.benchmark, options.data, options.out, options.settings, options.rates, options.workers)
     return 0
 
 

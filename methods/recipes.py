@@ -34,8 +34,8 @@ def _tiny(method: str, benchmark: str, schedule: Mapping[str, Any], config: Mapp
     return Recipe(method, benchmark, "tiny", TINY_SOURCE, schedule, config or {})
 
 
-DIGITS: dict[str, Any] = {"batch_size": 32, "epochs": 10, "shape": "coswm"}
-GLYPHS: dict[str, Any] = {"batch_size": 32, "epochs": 4, "shape": "coswm"}
+DIGITS: dict[str, Any] = {"batch_size": 32, "epochs": 6, "shape": "coswm"}
+GLYPHS: dict[str, Any] = {"batch_size": 32, "epochs": 2, "shape": "coswm"}
 SMALL_TAP: dict[str, Any] = {"samples": 32, "epochs": 20, "lr": 0.01}
 
 RECIPES: tuple[Recipe, ...] = (
@@ -43,10 +43,10 @@ RECIPES: tuple[Recipe, ...] = (
     _tiny("one_prompt", "digits", DIGITS | {"lr": 0.005}, {"tap": SMALL_TAP | {"enabled": False}}),
     _tiny("linear_probe", "digits", DIGITS | {"lr": 0.005}, {"tap": SMALL_TAP | {"enabled": False}}),
     _tiny("joint", "digits", DIGITS | {"lr": 0.005}),
-    _tiny("smope", "glyphs", GLYPHS | {"lr": 0.005}, {"tap": SMALL_TAP}),
-    _tiny("one_prompt", "glyphs", GLYPHS | {"lr": 0.005}, {"tap": SMALL_TAP | {"enabled": False}}),
-    _tiny("linear_probe", "glyphs", GLYPHS | {"lr": 0.005}, {"tap": SMALL_TAP | {"enabled": False}}),
-    _tiny("joint", "glyphs", GLYPHS | {"lr": 0.005}),
+    _tiny("smope", "glyphs", GLYPHS | {"lr": 0.01}, {"prompt_init": 0.2, "tap": SMALL_TAP}),
+    _tiny("one_prompt", "glyphs", GLYPHS | {"lr": 0.02}, {"prompt_init": 0.2, "tap": SMALL_TAP | {"enabled": False}}),
+    _tiny("linear_probe", "glyphs", GLYPHS | {"lr": 0.04, "beta1": 0.0}, {"tap": SMALL_TAP | {"enabled": False}}),
+    _tiny("joint", "glyphs", GLYPHS | {"lr": 0.01}),
     _tiny("ncm", ANY, {"batch_size": 128}),
     _tiny("ridge", ANY, {"batch_size": 128}),
 )
