@@ -175,7 +175,9 @@ def bench_step(
         _print_json(report.as_json())
         return
     catalogue.print_rows([asdict(row) for row in report.rows], catalogue.STEP_COLUMNS)
-    print(f"{report.backbone}, batch {batch}, {report.precision}, {report.threads} threads, {repeats} repeats, {report.device}")
+    print(
+        f"{report.backbone}, batch {batch}, {report.precision}, {report.threads} threads, {repeats} repeats, {report.device}"
+    )
 
 
 def _selection(

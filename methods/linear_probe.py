@@ -15,7 +15,7 @@ from methods.common.vit import PromptedViT
 class LinearProbeConfig(MethodConfig):
     """Whether old logits are masked in training, and whether the head is aligned after each task."""
 
-    mask_old_logits: bool = Field(True, description="only the current task's classes in the training softmax")
+    mask_old_logits: bool = Field(default=True, description="only the current task's classes in the training softmax")
     tap: TapConfig = TapConfig(enabled=False)
 
 

@@ -17,7 +17,7 @@ from methods.common.vit import PromptedViT
 class NcmConfig(MethodConfig):
     """How near is measured."""
 
-    metric: Literal["euclidean", "cosine"] = Field("euclidean", description="cosine compares directions only")
+    metric: Literal["euclidean", "cosine"] = Field(default="euclidean", description="cosine compares directions only")
 
 
 class Ncm(Method):

@@ -19,10 +19,10 @@ from methods.common.vit import AttentionRule, PromptedViT
 class OnePromptConfig(MethodConfig):
     """A prefix of ``length`` pairs in the first blocks, and whether the classifier is aligned after each task."""
 
-    prompt_blocks: int = Field(6, ge=1, le=64)
-    length: int = Field(25, ge=1, le=4096, description="key/value pairs a head")
-    prompt_lr_mult: float = Field(5.0, gt=0)
-    prompt_init: float = Field(1.0, gt=0, description="prefixes start uniform in [0, prompt_init)")
+    prompt_blocks: int = Field(default=6, ge=1, le=64)
+    length: int = Field(default=25, ge=1, le=4096, description="key/value pairs a head")
+    prompt_lr_mult: float = Field(default=5.0, gt=0)
+    prompt_init: float = Field(default=1.0, gt=0, description="prefixes start uniform in [0, prompt_init)")
     mask_old_logits: bool = True
     tap: TapConfig = TapConfig(enabled=False)
 

@@ -39,10 +39,10 @@ GLYPHS: dict[str, Any] = {"batch_size": 32, "epochs": 2, "shape": "coswm"}
 SMALL_TAP: dict[str, Any] = {"samples": 32, "epochs": 20, "lr": 0.01}
 
 RECIPES: tuple[Recipe, ...] = (
-    _tiny("smope", "digits", DIGITS | {"lr": 0.005}, {"tap": SMALL_TAP}),
+    _tiny("smope", "digits", DIGITS | {"lr": 0.005}, {"prompt_init": 0.2, "tap": SMALL_TAP}),
     _tiny("one_prompt", "digits", DIGITS | {"lr": 0.005}, {"tap": SMALL_TAP | {"enabled": False}}),
-    _tiny("linear_probe", "digits", DIGITS | {"lr": 0.005}, {"tap": SMALL_TAP | {"enabled": False}}),
-    _tiny("joint", "digits", DIGITS | {"lr": 0.005}),
+    _tiny("linear_probe", "digits", DIGITS | {"lr": 0.04}, {"tap": SMALL_TAP | {"enabled": False}}),
+    _tiny("joint", "digits", DIGITS | {"lr": 0.02}),
     _tiny("smope", "glyphs", GLYPHS | {"lr": 0.01}, {"prompt_init": 0.2, "tap": SMALL_TAP}),
     _tiny("one_prompt", "glyphs", GLYPHS | {"lr": 0.02}, {"prompt_init": 0.2, "tap": SMALL_TAP | {"enabled": False}}),
     _tiny("linear_probe", "glyphs", GLYPHS | {"lr": 0.04, "beta1": 0.0}, {"tap": SMALL_TAP | {"enabled": False}}),

@@ -14,7 +14,7 @@ from methods.common.vit import PromptedViT
 class RidgeConfig(MethodConfig):
     """Strength of the penalty, relative to the mean feature energy, so that it carries over between backbones."""
 
-    penalty: float = Field(1e-2, gt=0, description="times the mean diagonal of the features' second moment")
+    penalty: float = Field(default=1e-2, gt=0, description="times the mean diagonal of the features' second moment")
 
 
 class Ridge(Method):

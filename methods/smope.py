@@ -49,16 +49,20 @@ PAPER_LOSSES: dict[str, Any] = {
 class SMoPEConfig(MethodConfig):
     """Hyper-parameters (card, section 7) and the paper-versus-code switches (card, section 9), code first."""
 
-    variant: Literal["code", "paper_losses"] = Field("code", description="paper_losses flips rows 2-10 and 14 together")
-    prompt_blocks: int = Field(6, ge=1, le=64, description="the first so many blocks are prompted")
-    experts: int = Field(25, ge=1, le=4096, description="experts a head, Np")
-    top_k: int = Field(5, le=4096, description="experts an image uses in a head, K; 0 or less: all (dense)")
-    epsilon: float = Field(0.4, ge=0, le=10, description="handicap of much-used experts in units of the score range")
-    alpha_router: float = Field(1e-5, ge=0)
-    alpha_proto: float = Field(1e-5, ge=0)
-    dense_start: bool = Field(True, description="the first task begins with half the epochs on all experts")
-    prompt_lr_mult: float = Field(5.0, gt=0)
-    prompt_init: float = Field(1.0, gt=0, description="prefixes start uniform in [0, prompt_init)")
+    variant: Literal["code", "paper_losses"] = Field(
+        default="code", description="paper_losses flips rows 2-10 and 14 together"
+    )
+    prompt_blocks: int = Field(default=6, ge=1, le=64, description="the first so many blocks are prompted")
+    experts: int = Field(default=25, ge=1, le=4096, description="experts a head, Np")
+    top_k: int = Field(default=5, le=4096, description="experts an image uses in a head, K; 0 or less: all (dense)")
+    epsilon: float = Field(
+        default=0.4, ge=0, le=10, description="handicap of much-used experts in units of the score range"
+    )
+    alpha_router: float = Field(default=1e-5, ge=0)
+    alpha_proto: float = Field(default=1e-5, ge=0)
+    dense_start: bool = Field(default=True, description="the first task begins with half the epochs on all experts")
+    prompt_lr_mult: float = Field(default=5.0, gt=0)
+    prompt_init: float = Field(default=1.0, gt=0, description="prefixes start uniform in [0, prompt_init)")
     mask_old_logits: bool = True
     score_agg: Literal["mean", "per_token"] = "mean"
     noise: Literal["adaptive", "fixed", "uniform"] = "adaptive"

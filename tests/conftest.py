@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -33,7 +31,7 @@ def registries() -> Registries:
 
 def micro_spec(method: str, config: dict[str, object] | None = None, **changes: object) -> RunSpec:
     """A run of a few steps on coloured noise in three tasks."""
-    schedule = {"batch_size": 8, "epochs": 2, "lr": 0.01} | dict(changes.pop("schedule", {}))  # type: ignore[call-overload]
+    schedule: dict[str, object] = {"batch_size": 8, "epochs": 2, "lr": 0.01}
     return RunSpec(
         method=Component(name=method, config=config or {}),
         benchmark=Component(name=ColouredNoise.name, config={"tasks": 3, "image_size": 16}),
@@ -41,8 +39,3 @@ def micro_spec(method: str, config: dict[str, object] | None = None, **changes: 
         schedule=schedule,
         **changes,  # type: ignore[arg-type]
     )
-
-
-@pytest.fixture
-def data_root(tmp_path: Path) -> Path:
-    return tmp_path / "data"

@@ -21,20 +21,22 @@ class Schedule(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    batch_size: int = Field(128, ge=1, le=4096)
-    epochs: int = Field(20, ge=1, le=10_000)
-    lr: float = Field(0.005, gt=0, le=10, description="base rate; a parameter group may multiply it")
+    batch_size: int = Field(default=128, ge=1, le=4096)
+    epochs: int = Field(default=20, ge=1, le=10_000)
+    lr: float = Field(default=0.005, gt=0, le=10, description="base rate; a parameter group may multiply it")
     shape: Literal["coswm", "cosine", "plain_cosine", "constant"] = "coswm"
-    freeze_steps: int = Field(0, ge=0, description="coswm: steps at the floor rate after the first")
+    freeze_steps: int = Field(default=0, ge=0, description="coswm: steps at the floor rate after the first")
     steps_per_epoch: int | None = Field(
-        None, ge=1, description="coswm: nominal iterations an epoch (iter_step); the loader's length where absent"
+        default=None,
+        ge=1,
+        description="coswm: nominal iterations an epoch (iter_step); the loader's length where absent",
     )
-    lr_first_step_full: bool = Field(True, description="the first step of a phase runs at the base rate (code)")
-    weight_decay: float = Field(0.0, ge=0, le=1)
-    beta1: float = Field(0.9, ge=0, lt=1)
-    beta2: float = Field(0.999, ge=0, lt=1)
-    eps: float = Field(1e-8, gt=0)
-    drop_last: bool = Field(True, description="drop an incomplete last batch, unless it is the only one")
+    lr_first_step_full: bool = Field(default=True, description="the first step of a phase runs at the base rate (code)")
+    weight_decay: float = Field(default=0.0, ge=0, le=1)
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.999, ge=0, lt=1)
+    eps: float = Field(default=1e-8, gt=0)
+    drop_last: bool = Field(default=True, description="drop an incomplete last batch, unless it is the only one")
 
 
 def restart_cosine(step: int, *, base: float, total: int, freeze: int = 0, first: float | None = None) -> float:

@@ -20,14 +20,20 @@ class TapConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     enabled: bool = True
-    epochs: int = Field(50, ge=1, le=10_000)
-    samples: int = Field(128, ge=1, description="pseudo-features a class and epoch, and the batch size: n on the card")
-    lr: float = Field(1e-4, gt=0, description="rate of the first step; the cosine starts at a tenth of it (code)")
+    epochs: int = Field(default=50, ge=1, le=10_000)
+    samples: int = Field(
+        default=128, ge=1, description="pseudo-features a class and epoch, and the batch size: n on the card"
+    )
+    lr: float = Field(
+        default=1e-4, gt=0, description="rate of the first step; the cosine starts at a tenth of it (code)"
+    )
     lr_first_step_full: bool = True
-    weight_decay: float = Field(5e-4, ge=0)
-    cov: Covariance = Field("diag", description="diag (code) or full (paper, Eq. 53)")
-    first_task: bool = Field(False, description="also align after the first task (paper)")
-    steps: Literal["n_old", "n_all"] = Field("n_old", description="batches an epoch: old classes (code) or all (paper)")
+    weight_decay: float = Field(default=5e-4, ge=0)
+    cov: Covariance = Field(default="diag", description="diag (code) or full (paper, Eq. 53)")
+    first_task: bool = Field(default=False, description="also align after the first task (paper)")
+    steps: Literal["n_old", "n_all"] = Field(
+        default="n_old", description="batches an epoch: old classes (code) or all (paper)"
+    )
 
 
 def align(head: nn.Linear, stats: ClassStatistics, *, old_classes: int, seen_classes: int, config: TapConfig) -> None:

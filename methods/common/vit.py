@@ -33,8 +33,9 @@ class PromptedViT(nn.Module):
         _require_supported(vit)
         self.vit = vit.eval().requires_grad_(False)
         self.blocks = cast("list[Block]", list(vit.blocks))
-        self.num_heads: int = self.blocks[0].attn.num_heads
-        self.head_dim: int = self.blocks[0].attn.head_dim
+        self.attentions = [cast("Attention", block.attn) for block in self.blocks]
+        self.num_heads = self.attentions[0].num_heads
+        self.head_dim = self.attentions[0].head_dim
         self.feature_dim: int = int(vit.num_features)
         self.image_size: int = int(vit.patch_embed.img_size[0])  # type: ignore[index]
 
@@ -90,7 +91,7 @@ class PromptedViT(nn.Module):
 
     def key_value_weights(self, blocks: range) -> tuple[Tensor, Tensor]:
         """Frozen W_K and W_V of ``blocks``, each (len(blocks), heads, head_dim, feature_dim)."""
-        stacked = torch.stack([self.blocks[number].attn.qkv.weight for number in blocks])
+        stacked = torch.stack([self.attentions[number].qkv.weight for number in blocks])
         by_head = stacked.view(len(blocks), 3, self.num_heads, self.head_dim, self.feature_dim)
         return by_head[:, 1], by_head[:, 2]
 

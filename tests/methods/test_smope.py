@@ -225,7 +225,7 @@ def test_model_space_prefix_is_projected_by_the_frozen_weights(micro_vit: Prompt
     assert method.prefix_keys.shape == (6, 6, 24)
     keys, values = method._experts()
     assert keys.shape == values.shape == (6, 2, 6, 12)
-    weight = micro_vit.blocks[3].attn.qkv.weight
+    weight = micro_vit.attentions[3].qkv.weight
     by_hand = method.prefix_keys[3] @ weight[24:48].T
     torch.testing.assert_close(keys[3].transpose(0, 1).flatten(1), by_hand)
     enter(method, 0)
