@@ -44,8 +44,8 @@ class RunSpec(_Frozen):
     backbone: BackboneRef
     schedule: dict[str, Any]
     precision: Precision = "fp32"
-    order_seed: int = Field(0, ge=0)
-    train_seed: int = Field(0, ge=0)
+    order_seed: int = Field(default=0, ge=0)
+    train_seed: int = Field(default=0, ge=0)
 
     def canonical(self) -> str:
         """Canonical JSON: sorted keys, no white space, ASCII, no NaN."""

@@ -55,7 +55,7 @@ def test_the_recipes_are_the_best_of_the_committed_log(benchmark: str) -> None:
 
     with (DOCS / "tiny-search.csv").open(encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["benchmark"] == benchmark]
-    methods = {row.label: row.method for suite in SUITES.values() for row in suite.rows}
+    methods = {row.label: row.method for row in SUITES["smoke"].rows}
     for candidate in GRID:
         mine = [row for row in rows if row["row"] == candidate.row]
         assert len(mine) == len(RATES) * 2
