@@ -115,3 +115,20 @@ SUITES: dict[str, Suite] = {
         ),
     )
 }
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A row of the tiny suites with the one extra setting that the search varies, written as on the command line."""
+
+    row: str
+    key: str
+    values: tuple[Any, ...]
+
+
+SEARCH_GRID: tuple[Candidate, ...] = (
+    Candidate("SMoPE", "prompt_init", (1.0, 0.2)),
+    Candidate("One prompt", "prompt_init", (1.0, 0.2)),
+    Candidate("Linear probe", "beta1", (0.9, 0.0)),
+    Candidate("Joint (prompt + head)", "prompt_init", (1.0, 0.2)),
+)

@@ -23,8 +23,9 @@ from harness.data import TaskData, features_of, test_batches
 from harness.errors import RunDivergedError, UserError
 from harness.memory import PeakMemory
 from harness.metrics import final_average_accuracy
+from harness.record import make_record
 from harness.registry import Registries
-from harness.spec import SCHEMA_VERSION, RunSpec, derive_seed
+from harness.spec import RunSpec, derive_seed
 from harness.store import Store, write_bytes
 from methods.common.api import Method, ParameterGroup, Setup, TaskInfo, learnable_count
 from methods.common.schedules import Schedule, adamw, learning_rate
@@ -277,41 +278,9 @@ class Session:
         np.savez_compressed(buffer, labels=labels, **stages)  # type: ignore[arg-type]
         write_bytes(self.folder / "predictions.npz", buffer.getvalue())
         flags |= self.flags | {"leaking": self.method_class.leaks(self.method.config)}
-        self.store.write_result(self.spec.run_id, self._record(started, flags))
+        record = make_record(self.spec, stream, progress, self.backbone, str(self.device), started, flags)
+        self.store.write_result(self.spec.run_id, record)
         self.say("run_finished", faa=final_average_accuracy(progress.matrix))
-
-    def _record(self, started: str, flags: dict[str, bool]) -> dict[str, Any]:
-        progress, stream = self.progress, self.stream
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "run_id": self.spec.run_id,
-            "spec": self.spec.model_dump(mode="json"),
-            "accuracy_matrix": progress.matrix,
-            "test_counts": [len(view) for view in stream.tests],
-            "class_order": list(stream.class_order),
-            "class_names": list(stream.class_names),
-            "split_hash": stream.split_hash,
-            "timings": {"total_s": self._total_seconds(), "tasks": progress.timings},
-            "costs": {
-                "learnable_parameters": progress.learnable_parameters,
-                "backbone_parameters": sum(p.numel() for p in self.backbone.parameters()),
-                "peak_memory_mb": round(progress.peak_memory_mb, 1),
-                "train_images": progress.train_images,
-                "test_images": progress.test_images,
-            },
-            "provenance": provenance.collect(
-                str(self.device),
-                started=started,
-                finished=provenance.now(),
-                weights_sha256=self.spec.backbone.sha256,
-                split_hash=stream.split_hash,
-            ),
-            "flags": flags,
-        }
-
-    def _total_seconds(self) -> float:
-        parts = ("train_s", "end_s", "evaluate_s")
-        return sum(timing[part] for timing in self.progress.timings for part in parts)
 
 
 def open_stream(registries: Registries, spec: RunSpec, data_root: Path) -> Stream:

@@ -19,26 +19,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.suites import SEARCH_GRID, SUITES
+
 SEED = 1000
 HOLDOUT = 0.25
 RATES = (0.0025, 0.005, 0.01, 0.02, 0.04)
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A suite row with the one extra setting that its method's grid varies, written as on the command line."""
-
-    row: str
-    key: str
-    values: tuple[Any, ...]
-
-
-GRID: tuple[Candidate, ...] = (
-    Candidate("SMoPE", "prompt_init", (1.0, 0.2)),
-    Candidate("One prompt", "prompt_init", (1.0, 0.2)),
-    Candidate("Linear probe", "beta1", (0.9, 0.0)),
-    Candidate("Joint (prompt + head)", "prompt_init", (1.0, 0.2)),
-)
 
 
 @dataclass(frozen=True)
@@ -53,7 +38,7 @@ class Trial:
 
 def trials(benchmark: str, data: Path, extra: Sequence[str], rates: Sequence[float]) -> Iterator[Trial]:
     """All trials of a search, the same number for every candidate."""
-    for candidate in GRID:
+    for candidate in SEARCH_GRID:
         for rate, value in itertools.product(rates, candidate.values):
             yield Trial(benchmark, candidate.row, (f"lr={rate}", f"{candidate.key}={value}", *extra), data)
 
@@ -63,7 +48,6 @@ def run_trial(trial: Trial) -> dict[str, Any]:
     import torch
 
     from benchmarks.stream import build_stream
-    from benchmarks.suites import SUITES
     from harness.engine import Session
     from harness.metrics import final_average_accuracy
     from harness.plan import Planner, Selection

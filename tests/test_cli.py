@@ -32,6 +32,7 @@ SURFACE = {
     | {"--results", "--data", "--plugin"},
     "report": {"--results", "--out"},
     "check": set(),
+    "bench": set(),
 }
 CHOICES = [
     (["list", "?"], "'methods', 'benchmarks', 'backbones', 'suites'"),

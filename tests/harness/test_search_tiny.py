@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from benchmarks.stream import build_stream
-from benchmarks.suites import SUITES
+from benchmarks.suites import SEARCH_GRID, SUITES
 from harness import search_tiny
 from harness.registry import open_registries
-from harness.search_tiny import GRID, HOLDOUT, RATES, SEED, Trial, run_trial, trials
+from harness.search_tiny import HOLDOUT, RATES, SEED, Trial, run_trial, trials
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -21,7 +21,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 def test_every_method_gets_the_same_number_of_trials() -> None:
     counts = Counter(trial.row for trial in trials("digits", Path("data"), (), RATES))
     assert set(counts.values()) == {len(RATES) * 2}
-    assert set(counts) == {candidate.row for candidate in GRID}
+    assert set(counts) == {candidate.row for candidate in SEARCH_GRID}
 
 
 def test_the_seed_is_no_suites() -> None:
@@ -56,7 +56,7 @@ def test_the_recipes_are_the_best_of_the_committed_log(benchmark: str) -> None:
     with (DOCS / "tiny-search.csv").open(encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["benchmark"] == benchmark]
     methods = {row.label: row.method for row in SUITES["smoke"].rows}
-    for candidate in GRID:
+    for candidate in SEARCH_GRID:
         mine = [row for row in rows if row["row"] == candidate.row]
         assert len(mine) == len(RATES) * 2
         best = max(float(row["held_out_faa"]) for row in mine)

@@ -1,0 +1,55 @@
+"""What a finished run publishes: its measurements, its costs, and where every number came from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from benchmarks.stream import Stream
+from harness import provenance
+from harness.checkpoint import Progress
+from harness.spec import SCHEMA_VERSION, RunSpec
+
+
+def make_record(
+    spec: RunSpec,
+    stream: Stream,
+    progress: Progress,
+    backbone: nn.Module,
+    device: str,
+    started: str,
+    flags: dict[str, bool],
+) -> dict[str, Any]:
+    """The content of ``result.json``; accuracies in percent, times in seconds, memory in MiB."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "run_id": spec.run_id,
+        "spec": spec.model_dump(mode="json"),
+        "accuracy_matrix": progress.matrix,
+        "test_counts": [len(view) for view in stream.tests],
+        "class_order": list(stream.class_order),
+        "class_names": list(stream.class_names),
+        "split_hash": stream.split_hash,
+        "timings": {"total_s": _total_seconds(progress), "tasks": progress.timings},
+        "costs": {
+            "learnable_parameters": progress.learnable_parameters,
+            "backbone_parameters": sum(parameter.numel() for parameter in backbone.parameters()),
+            "peak_memory_mb": round(progress.peak_memory_mb, 1),
+            "train_images": progress.train_images,
+            "test_images": progress.test_images,
+        },
+        "provenance": provenance.collect(
+            device,
+            started=started,
+            finished=provenance.now(),
+            weights_sha256=spec.backbone.sha256,
+            split_hash=stream.split_hash,
+        ),
+        "flags": flags,
+    }
+
+
+def _total_seconds(progress: Progress) -> float:
+    parts = ("train_s", "end_s", "evaluate_s")
+    return sum(timing[part] for timing in progress.timings for part in parts)
