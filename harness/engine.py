@@ -9,7 +9,7 @@ import json
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,6 @@ def run(
     data_root: Path,
     device: str,
     registries: Registries,
-    flags: Mapping[str, bool] | None = None,
     on_event: OnEvent = lambda _: None,
 ) -> None:
     """Train and evaluate ``spec`` and publish its record; continue where an earlier attempt of this code stopped.
@@ -57,7 +56,7 @@ def run(
         Session(spec, results_root, data_root, device, registries, on_event) as session,
     ):
         session.run_tasks()
-        session.publish(started, dict(flags or {}))
+        session.publish(started)
 
 
 class Session:
@@ -80,12 +79,12 @@ class Session:
         self.device = torch.device(device)
         self.schedule = Schedule(**spec.schedule)
         self.method_class: type[Method] = registries.methods.load(spec.method.name)
-        self.flags = _backbone_flags(registries, spec)
         self.backbone = load_backbone(registries, spec).to(self.device)
         self.stream = stream or open_stream(registries, spec, data)
         if self.method_class.trains_jointly:
             self.stream = self.stream.merged()
         self.method = self._make_method()
+        self.flags = _flags(registries, spec, self.method)
         self.progress = self._resumed()
         self.memory = PeakMemory(self.device)
         self._listener = on_event
@@ -269,7 +268,7 @@ class Session:
             self._spoken = now
             self._listener({"event": "step", "task": task.index, "phase": phase, "step": step, "total_steps": total})
 
-    def publish(self, started: str, flags: dict[str, bool]) -> None:
+    def publish(self, started: str) -> None:
         """Write predictions, then the record."""
         progress, stream = self.progress, self.stream
         stages = {f"stage_{stage}": np.array(row, dtype=np.int32) for stage, row in enumerate(progress.predictions)}
@@ -277,8 +276,7 @@ class Session:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, labels=labels, **stages)  # type: ignore[arg-type]
         write_bytes(self.folder / "predictions.npz", buffer.getvalue())
-        flags |= self.flags | {"leaking": self.method_class.leaks(self.method.config)}
-        record = make_record(self.spec, stream, progress, self.backbone, str(self.device), started, flags)
+        record = make_record(self.spec, stream, progress, self.backbone, str(self.device), started, self.flags)
         self.store.write_result(self.spec.run_id, record)
         self.say("run_finished", faa=final_average_accuracy(progress.matrix))
 
@@ -315,9 +313,11 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
 
 
-def _backbone_flags(registries: Registries, spec: RunSpec) -> dict[str, bool]:
+def _flags(registries: Registries, spec: RunSpec, method: Method) -> dict[str, bool]:
+    """What must be said of the run wherever it is shown."""
     backbone = registries.backbones.load(spec.backbone.name)
-    return {"tiny": backbone.is_tiny, "random_backbone": backbone.is_random}
+    leaking = type(method).leaks(method.config)
+    return {"tiny": backbone.is_tiny, "random_backbone": backbone.is_random, "leaking": leaking}
 
 
 def _events_before(file: Path, task: int) -> Iterator[str]:

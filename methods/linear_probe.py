@@ -48,14 +48,8 @@ class LinearProbe(Method):
 
     def end_task(self, data: TrainingData) -> None:
         """Class statistics and alignment, where configured."""
-        align_after_task(
-            self.head,
-            self.statistics,
-            ((batch.features, batch.targets) for batch in data.batches()),
-            old_classes=self.old_classes,
-            seen_classes=self.seen_classes,
-            config=self.config.tap,
-        )
+        pairs = ((batch.features, batch.targets) for batch in data.batches())
+        align_after_task(self.head, self.statistics, pairs, self.new_classes, self.config.tap)
 
     def predict(self, batch: Batch) -> Tensor:
         """Logits of all seen classes."""

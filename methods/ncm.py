@@ -44,7 +44,7 @@ class Ncm(Method):
     def fit_task(self, data: TrainingData) -> None:
         """Means of the new classes."""
         pairs = ((batch.features, batch.targets) for batch in data.batches())
-        self.statistics.collect(range(self.old_classes, self.seen_classes), pairs)
+        self.statistics.collect(self.new_classes, pairs)
 
     def predict(self, batch: Batch) -> Tensor:
         """Negative squared distances, or cosine similarities, to the seen classes' means."""

@@ -62,14 +62,8 @@ class OnePrompt(Method):
 
     def end_task(self, data: TrainingData) -> None:
         """Class statistics and alignment, where configured."""
-        align_after_task(
-            self.head,
-            self.statistics,
-            self._training_features(data),
-            old_classes=self.old_classes,
-            seen_classes=self.seen_classes,
-            config=self.config.tap,
-        )
+        pairs = self._training_features(data)
+        align_after_task(self.head, self.statistics, pairs, self.new_classes, self.config.tap)
 
     def predict(self, batch: Batch) -> Tensor:
         """Logits of all seen classes."""

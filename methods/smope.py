@@ -215,14 +215,8 @@ class SMoPE(Method):
         self.dense = self.config.top_k <= 0
         if self.config.count_before_stats:
             self._count_use(data)
-        align_after_task(
-            self.head,
-            self.statistics,
-            self._training_features(data),
-            old_classes=self.old_classes,
-            seen_classes=self.seen_classes,
-            config=self.config.tap,
-        )
+        pairs = self._training_features(data)
+        align_after_task(self.head, self.statistics, pairs, self.new_classes, self.config.tap)
         if not self.config.count_before_stats:
             self._count_use(data)
 

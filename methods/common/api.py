@@ -191,6 +191,11 @@ class Method(nn.Module):
         return int(self._progress[0])
 
     @property
+    def new_classes(self) -> range:
+        """Classes of the current, or last finished, task."""
+        return range(self.old_classes, self.seen_classes)
+
+    @property
     def task_index(self) -> int:
         """0-based number of the current, or last finished, task."""
         return int(self._progress[2])

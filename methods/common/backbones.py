@@ -137,8 +137,6 @@ def _prompted(vit: Any) -> PromptedViT:
     return PromptedViT(vit)
 
 
-Backbone = StoredBackbone | RandomBackbone
-
 TINY = StoredBackbone(
     name="tiny",
     summary="small ViT pre-trained by this project on rendered characters that no tiny benchmark uses",

@@ -75,12 +75,10 @@ def align_after_task(
     head: nn.Linear,
     stats: ClassStatistics,
     pairs: Iterable[tuple[Tensor, Tensor]],
-    *,
-    old_classes: int,
-    seen_classes: int,
+    new_classes: range,
     config: TapConfig,
 ) -> None:
     """Gather the new classes' statistics from (features, labels) ``pairs``, then align; nothing where alignment is off."""
     if config.enabled:
-        stats.collect(range(old_classes, seen_classes), pairs)
-        align(head, stats, old_classes=old_classes, seen_classes=seen_classes, config=config)
+        stats.collect(new_classes, pairs)
+        align(head, stats, old_classes=new_classes.start, seen_classes=new_classes.stop, config=config)
