@@ -28,6 +28,7 @@ FACES: tuple[str, ...] = (
 )
 
 _MEASURE_AT = 64.0
+_BOX = 24
 
 
 @functools.cache
@@ -95,14 +96,38 @@ def mask_stack(pairs: Iterable[tuple[str, str]]) -> NDArray[np.uint8]:
     return np.stack([glyph_mask(face, character) for face, character in pairs])
 
 
-def descriptors(face: str, characters: Sequence[str]) -> NDArray[np.float32]:
-    """Slightly blurred, zero-mean, unit-norm masks (N, CANVAS**2 / 4): their inner product is `similarity`."""
-    masks = mask_stack((face, character) for character in characters).astype(np.float32)
-    blurred = gaussian_filter(masks, sigma=(0, 1, 1))[:, ::2, ::2].reshape(len(characters), -1)
-    centred = blurred - blurred.mean(axis=1, keepdims=True)
+def _stretched(mask: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The ink's own box stretched to a square, so that proportions do not hide a likeness; bars stay bars."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return np.zeros((_BOX + 8, _BOX + 8), dtype=np.float32)
+    ink = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.float32)
+    longest = max(ink.shape)
+    target = [_BOX if side > 0.4 * longest else max(4, round(_BOX * side / longest)) for side in ink.shape]
+    for axis, length in enumerate(target):
+        centres = (np.arange(length) + 0.5) * ink.shape[axis] / length - 0.5
+        places = np.clip(np.rint(centres[:, None] + np.linspace(-0.8, 0.8, 3)).astype(int), 0, ink.shape[axis] - 1)
+        ink = np.take(ink, places, axis=axis).mean(axis=axis + 1)
+    spare = [_BOX + 8 - side for side in target]
+    return np.pad(ink, [(side // 2, side - side // 2) for side in spare])
+
+
+def descriptors(face: str, characters: Sequence[str], *, stretch: bool = False) -> NDArray[np.float32]:
+    """Slightly blurred, zero-mean, unit-norm masks (N, pixels): their inner product is `similarity`."""
+    masks = [glyph_mask(face, character) for character in characters]
+    if stretch:
+        # The root brings thick and thin strokes nearer to each other.
+        seen = np.sqrt(gaussian_filter(np.stack([_stretched(mask) for mask in masks]), sigma=(0, 1.2, 1.2)))
+    else:
+        seen = gaussian_filter(np.stack(masks).astype(np.float32), sigma=(0, 1, 1))[:, ::2, ::2]
+    flat = seen.reshape(len(characters), -1)
+    centred = flat - flat.mean(axis=1, keepdims=True)
     return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-6)
 
 
-def similarity(face: str, left: Sequence[str], right: Sequence[str]) -> NDArray[np.float32]:
-    """Correlation of the masks of two lists of characters in one face, (len(left), len(right)); 1 is a homoglyph."""
-    return descriptors(face, left) @ descriptors(face, right).T
+def similarity(face: str, left: Sequence[str], right: Sequence[str], *, stretch: bool = False) -> NDArray[np.float32]:
+    """Correlation of the masks of two lists of characters in one face, (len(left), len(right)); 1 is a homoglyph.
+
+    With ``stretch`` the glyphs are first brought to one width and height, which also finds kappa in K and yogh in 3.
+    """
+    return descriptors(face, left, stretch=stretch) @ descriptors(face, right, stretch=stretch).T

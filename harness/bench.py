@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.engine import declare_trainable
+from harness.optimise import Stretch, declare_trainable
 from harness.provenance import device_name
 from harness.registry import Registries
 from harness.settings import validated
@@ -127,16 +127,14 @@ def method_step(method_class: type[Method], name: str, vit: PromptedViT, images:
     method.begin_phase(phases[-1])
     groups = method.parameter_groups()
     declare_trainable(method, groups)
-    optimizer = adamw([(group.parameters, 1e-4 * group.lr_multiplier) for group in groups], schedule)
+    stretch = Stretch(schedule.model_copy(update={"lr": 1e-4, "shape": "constant"}), groups, epochs=1)
     labels = size + torch.arange(len(images), device=images.device) % size
 
     def step() -> None:
-        query = vit.features(images) if method.needs_query else None
+        query = (lambda: vit.features(images)) if method.needs_query else None
         loss = method.training_step(Batch(images, labels, query))
         loss.item()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        stretch.descend(loss, method)
 
     return step
 

@@ -40,7 +40,6 @@ class TaskData:
         self._device = device
         self._seed = seed
         self._frozen_features = frozen_features
-        self._cached = frozen_features is not None and transforms.is_deterministic
         self._features: Tensor | None = None
         self.passes = 0
         self.images_read = 0
@@ -53,29 +52,38 @@ class TaskData:
         full, rest = divmod(len(self), self._batch_size)
         return full if rest == 0 or (drop_last and full > 0) else full + 1
 
-    def batches(self, *, shuffle: bool = False, drop_last: bool = False) -> Iterator[Batch]:
-        """One pass with training augmentation; the n-th pass of a task is the same in every run of the spec."""
+    def batches(self, *, shuffle: bool = False, drop_last: bool = False, augment: bool = True) -> Iterator[Batch]:
+        """One pass with training augmentation; the n-th pass of a task is the same in every run of the spec.
+
+        ``augment=False`` shows the images as they look at test time.
+        """
         generator = torch.Generator().manual_seed(derive_seed(self._seed, "pass", self.passes))
         self.passes += 1
         count = len(self)
         order = torch.randperm(count, generator=generator).numpy() if shuffle else np.arange(count)
         for step in range(self.steps(drop_last=drop_last)):
-            yield self._batch(order[step * self._batch_size : (step + 1) * self._batch_size], generator)
+            yield self._batch(order[step * self._batch_size : (step + 1) * self._batch_size], generator, augment)
 
-    def _batch(self, positions: np.ndarray, generator: torch.Generator) -> Batch:
+    def _batch(self, positions: np.ndarray, generator: torch.Generator, augment: bool) -> Batch:
         pixels, labels = self._view.take(positions)
-        images = self._transforms.train(torch.from_numpy(pixels).to(self._device), generator)
+        raw = torch.from_numpy(pixels).to(self._device)
+        images = self._transforms.train(raw, generator) if augment else self._transforms.test(raw)
         self.images_read += len(labels)
-        return Batch(images, torch.from_numpy(labels).to(self._device), self._query(images, positions))
+        return Batch(images, torch.from_numpy(labels).to(self._device), self._query(images, positions, augment))
 
-    def _query(self, images: Tensor, positions: np.ndarray) -> Tensor | None:
-        if self._frozen_features is None:
+    def _query(self, images: Tensor, positions: np.ndarray, augment: bool) -> Callable[[], Tensor] | None:
+        frozen = self._frozen_features
+        if frozen is None:
             return None
-        if not self._cached:
-            return self._frozen_features(images)
+        if augment and not self._transforms.is_deterministic:
+            return lambda: frozen(images)
+        return lambda: self._known_features(frozen)[torch.from_numpy(positions)]
+
+    def _known_features(self, frozen: Features) -> Tensor:
+        """Features of all the task's images under the test transform, computed once."""
         if self._features is None:
-            self._features = features_of(self._view, self._transforms, self._frozen_features, self._device)
-        return self._features[torch.from_numpy(positions)]
+            self._features = features_of(self._view, self._transforms, frozen, self._device)
+        return self._features
 
 
 def test_batches(

@@ -23,12 +23,13 @@ from harness.data import TaskData, features_of, test_batches
 from harness.errors import RunDivergedError, UserError
 from harness.memory import PeakMemory
 from harness.metrics import final_average_accuracy
+from harness.optimise import Stretch, declare_trainable, stretch_epochs
 from harness.record import make_record
 from harness.registry import Registries
 from harness.spec import RunSpec, derive_seed
 from harness.store import Store, write_bytes
-from methods.common.api import Method, ParameterGroup, Setup, TaskInfo, learnable_count
-from methods.common.schedules import Schedule, adamw, learning_rate
+from methods.common.api import Method, Phase, Setup, TaskInfo, learnable_count
+from methods.common.schedules import Schedule
 from methods.common.vit import PromptedViT
 
 OnEvent = Callable[[dict[str, Any]], None]
@@ -158,38 +159,35 @@ class Session:
             return
         self.method.train()
         phases = self.method.phases()
-        epochs = sum(phase.epochs for phase in phases)
-        total = epochs * data.steps(drop_last=self.schedule.drop_last)
-        done = 0
-        for phase in phases:
+        total = sum(phase.epochs for phase in phases) * data.steps(drop_last=self.schedule.drop_last)
+        stretch: Stretch | None = None
+        for number, phase in enumerate(phases):
             self.method.begin_phase(phase)
-            done = self._train_phase(task, data, phase.name, phase.epochs, done, total)
+            groups = self.method.parameter_groups()
+            declare_trainable(self.method, groups)
+            self.progress.learnable_parameters = max(self.progress.learnable_parameters, learnable_count(groups))
+            if stretch is None or not phase.continues:
+                done = 0 if stretch is None else stretch.done
+                stretch = Stretch(self._phase_schedule(phase), groups, stretch_epochs(phases, number), done, total)
+            self._train_phase(task, data, phase, stretch)
         self.method.eval()
 
-    def _train_phase(self, task: Task, data: TaskData, phase: str, epochs: int, done: int, total: int) -> int:
-        schedule = self.schedule
-        groups = self.method.parameter_groups()
-        declare_trainable(self.method, groups)
-        self.progress.learnable_parameters = max(self.progress.learnable_parameters, learnable_count(groups))
-        optimizer = adamw([(group.parameters, schedule.lr * group.lr_multiplier) for group in groups], schedule)
-        per_epoch, step = data.steps(drop_last=schedule.drop_last), 0
-        for epoch in range(epochs):
-            losses = 0.0
-            for batch in data.batches(shuffle=True, drop_last=schedule.drop_last):
-                for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(
-                        schedule, group["base_lr"], step=step, loader_steps=per_epoch, epochs=epochs
-                    )
+    def _phase_schedule(self, phase: Phase) -> Schedule:
+        own = {"lr": phase.lr, "shape": phase.shape}
+        return self.schedule.model_copy(update={key: value for key, value in own.items() if value is not None})
+
+    def _train_phase(self, task: Task, data: TaskData, phase: Phase, stretch: Stretch) -> None:
+        per_epoch = data.steps(drop_last=self.schedule.drop_last)
+        for epoch in range(phase.epochs):
+            losses, steps = 0.0, 0
+            for batch in self.method.epoch_batches(data):
+                stretch.set_rate(per_epoch)
                 loss = self.method.training_step(batch)
-                value = self._finite(loss.item(), task, phase, step)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-                losses += value
-                step += 1
-                self._say_step(task, phase, done + step, total)
-            self.say("epoch", task=task.index, phase=phase, epoch=epoch, loss=losses / per_epoch)
-        return done + step
+                losses += self._finite(loss.item(), task, phase.name, stretch.step)
+                stretch.descend(loss, self.method)
+                steps += 1
+                self._say_step(task, phase.name, stretch.done, stretch.total)
+            self.say("epoch", task=task.index, phase=phase.name, epoch=epoch, loss=losses / max(steps, 1))
 
     def _finite(self, loss: float, task: Task, phase: str, step: int) -> float:
         if not math.isfinite(loss):
@@ -296,14 +294,6 @@ def load_backbone(registries: Registries, spec: RunSpec) -> PromptedViT:
             f" {spec.backbone.sha256[:16]}; plan it again"
         )
     return backbone.load()
-
-
-def declare_trainable(method: Method, groups: list[ParameterGroup]) -> None:
-    """Only what a phase declares may receive gradient."""
-    declared = {id(parameter) for group in groups for parameter in group.parameters}
-    for parameter in method.parameters():
-        parameter.requires_grad_(id(parameter) in declared)
-        parameter.grad = None
 
 
 def seed_everything(seed: int) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, Protocol
 
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from methods.common.schedules import Schedule
+from methods.common.schedules import Schedule, Shape
 from methods.common.vit import PromptedViT
 
 
@@ -64,11 +65,14 @@ class TaskInfo:
 
 @dataclass(frozen=True)
 class Batch:
-    """``images``: float32 (B, 3, H, W); ``labels``: int64 (B,), absent at test; ``query``: frozen features (B, d)."""
+    """``images``: float32 (B, 3, H, W); ``labels``: int64 (B,), absent at test; ``query``: frozen features (B, d).
+
+    A query may be given as a function: it is called once, and only if a method asks for ``features``.
+    """
 
     images: Tensor
     labels: Tensor | None = None
-    query: Tensor | None = None
+    query: Tensor | Callable[[], Tensor] | None = None
 
     @property
     def targets(self) -> Tensor:
@@ -77,12 +81,12 @@ class Batch:
             raise RuntimeError("labels were asked for at test time; predict() must not need them")
         return self.labels
 
-    @property
+    @cached_property
     def features(self) -> Tensor:
         """The frozen query features; the method must declare ``needs_query = True``."""
         if self.query is None:
             raise RuntimeError("frozen features were asked for, but the method does not declare needs_query = True")
-        return self.query
+        return self.query if isinstance(self.query, Tensor) else self.query()
 
 
 class TrainingData(Protocol):
@@ -92,17 +96,24 @@ class TrainingData(Protocol):
         """Number of images."""
         ...
 
-    def batches(self, *, shuffle: bool = False, drop_last: bool = False) -> Iterator[Batch]:
-        """One pass with training augmentation."""
+    def batches(self, *, shuffle: bool = False, drop_last: bool = False, augment: bool = True) -> Iterator[Batch]:
+        """One pass with training augmentation, or with the test transform where ``augment`` is false."""
         ...
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of training with an optimiser and a learning-rate schedule of its own."""
+    """A stretch of training with an optimiser and a learning-rate schedule of its own.
+
+    ``lr`` and ``shape`` replace the run's schedule in this phase. A phase that ``continues`` keeps the optimiser of the one
+    before, its moments included, and the schedule runs through both; its parameter groups may only leave parameters out.
+    """
 
     name: str
     epochs: int
+    lr: float | None = None
+    shape: Shape | None = None
+    continues: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,12 +125,40 @@ class ParameterGroup:
     lr_multiplier: float = 1.0
 
 
+@dataclass(frozen=True)
+class Geometry:
+    """Sizes that a count of parameters or operations depends on."""
+
+    dim: int
+    num_heads: int
+    depth: int
+    tokens: int
+    """Tokens of an image, class token included."""
+    num_classes: int
+    num_tasks: int
+
+
+@dataclass(frozen=True)
+class PublishedCost:
+    """What the SMoPE paper's Table 3 counts for a method: its convention, which is not always what the code runs."""
+
+    parameters: int
+    train_passes: int
+    """Backbone forwards an image that the table counts in training; likewise ``test_passes``."""
+    test_passes: int
+    extra_train_flops: int = 0
+    """Operations beside backbone and classifier, by the same convention; likewise ``extra_test_flops``."""
+    extra_test_flops: int = 0
+    note: str = ""
+
+
 class Method(nn.Module):
     """A continual learner. Its own parameters and buffers are its checkpoint; the backbone is frozen and shared.
 
     Hooks, in the order of their calls: ``begin_task``, then for each of ``phases()``: ``begin_phase``,
-    ``parameter_groups`` and ``training_step`` per batch; ``end_task``; ``predict``. A method that overrides ``fit_task``
-    has no training steps. Randomness comes from torch's default generator, which the engine seeds for each task.
+    ``parameter_groups``, ``epoch_batches`` and ``training_step`` per batch; ``end_task``; ``predict``. A method that
+    overrides ``fit_task`` has no training steps. Randomness comes from torch's default generator, which the engine seeds
+    for each task.
     """
 
     name: ClassVar[str]
@@ -146,6 +185,12 @@ class Method(nn.Module):
         del config
         return False
 
+    @classmethod
+    def published_cost(cls, geometry: Geometry) -> PublishedCost | None:
+        """The row of Table 3 by its own convention; None for a method without one."""
+        del geometry
+        return None
+
     def begin_task(self, task: TaskInfo) -> None:
         """Prepare for a task: its class ids and counts, never its test data, never later tasks."""
 
@@ -160,9 +205,17 @@ class Method(nn.Module):
         """Optimiser groups of the current phase; nothing else may change in a training step."""
         return [ParameterGroup("all", list(self.parameters()))]
 
+    def epoch_batches(self, data: TrainingData) -> Iterator[Batch]:
+        """What an epoch trains on: the task's images, shuffled, unless overridden. Its length must not change."""
+        return data.batches(shuffle=True, drop_last=self.setup.schedule.drop_last)
+
     def training_step(self, batch: Batch) -> Tensor:
         """Scalar loss of a batch of the current task."""
         raise NotImplementedError(f"{type(self).__name__} has neither training_step nor fit_task")
+
+    def apply_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Let the optimiser move the parameters; for a method that bounds its own step."""
+        optimizer.step()
 
     def end_task(self, data: TrainingData) -> None:
         """Statistics, alignment and bookkeeping after the last phase of a task."""
@@ -174,6 +227,10 @@ class Method(nn.Module):
     def predict(self, batch: Batch) -> Tensor:
         """Logits (B, seen classes). Row i depends on image i alone."""
         raise NotImplementedError
+
+    def settled(self) -> dict[str, Tensor]:
+        """What finished tasks have left behind and no later task may change, by name; checked by the conformance kit."""
+        return {}
 
     @property
     def is_closed_form(self) -> bool:

@@ -1,4 +1,4 @@
-"""Gaussian class statistics of features, gathered in one streaming pass (SMoPE card, section 5)."""
+"""Gaussian class statistics of features, gathered in one streaming pass (SMoPE card, section 5; HiDe-Prompt card, 4.1)."""
 
 from __future__ import annotations
 
@@ -12,16 +12,25 @@ Covariance = Literal["diag", "full"]
 
 
 class ClassStatistics(nn.Module):
-    """Mean and population (1/n) covariance a class, in buffers, so that they are part of a checkpoint."""
+    """Mean and covariance a class, in buffers, so that they are part of a checkpoint.
+
+    ``correction`` is what the covariance's denominator takes off n: 0 for the population form, 1 for the unbiased one. The
+    covariance of a class with a single image is zero in both. ``skip_flat`` leaves classes without any variance out of
+    sampling, as the code with diagonal covariances does; otherwise they are sampled with the jitter alone.
+    """
 
     mean: Tensor
     covariance: Tensor
     count: Tensor
 
-    def __init__(self, num_classes: int, dim: int, kind: Covariance = "diag") -> None:
+    def __init__(
+        self, num_classes: int, dim: int, kind: Covariance = "diag", correction: int = 0, skip_flat: bool = True
+    ) -> None:
         """Room for ``num_classes`` classes of ``dim``-dimensional features; ``full`` keeps (dim, dim) a class."""
         super().__init__()
         self.kind = kind
+        self.correction = correction
+        self.skip_flat = skip_flat
         shape = (dim,) if kind == "diag" else (dim, dim)
         self.register_buffer("mean", torch.zeros(num_classes, dim))
         self.register_buffer("covariance", torch.zeros(num_classes, *shape))
@@ -48,18 +57,27 @@ class ClassStatistics(nn.Module):
                 moment += torch.einsum("bc,bd,be->cde", members, exact, exact)
         number = count.clamp(min=1).double()
         mean = total / number[:, None]
+        scale = number / (number - self.correction).clamp(min=1)
         if self.kind == "diag":
-            covariance = (moment / number[:, None] - mean.square()).clamp(min=0)
+            covariance = (moment / number[:, None] - mean.square()).clamp(min=0) * scale[:, None]
         else:
-            covariance = moment / number[:, None, None] - mean[:, :, None] * mean[:, None, :]
+            outer = mean[:, :, None] * mean[:, None, :]
+            covariance = (moment / number[:, None, None] - outer) * scale[:, None, None]
         self.mean[classes.start : classes.stop] = mean.float()
         self.covariance[classes.start : classes.stop] = covariance.float()
         self.count[classes.start : classes.stop] = count
 
     def usable_classes(self, seen: int) -> Tensor:
-        """Classes below ``seen`` with images and some variance; others cannot be sampled (SMoPE card, section 5)."""
-        varies = self.covariance[:seen].flatten(1).ne(0).any(dim=1)
-        return torch.nonzero(varies & (self.count[:seen] > 0)).flatten()
+        """Classes below ``seen`` that have images, and some variance where flat ones are skipped (SMoPE card, section 5)."""
+        usable = self.count[:seen] > 0
+        if self.skip_flat:
+            usable = usable & self.covariance[:seen].flatten(1).ne(0).any(dim=1)
+        return torch.nonzero(usable).flatten()
+
+    def sampler_of(self, seen: int) -> GaussianSampler | None:
+        """A sampler over the usable classes below ``seen``; None where there is none."""
+        classes = self.usable_classes(seen)
+        return self.sampler(classes) if len(classes) else None
 
     def sampler(self, classes: Tensor, jitter: float = 1e-4) -> GaussianSampler:
         """A sampler over ``classes``, its factors computed once; ``jitter`` is added to every variance."""
@@ -80,11 +98,27 @@ class GaussianSampler:
         self.mean = mean
         self.factor = factor
 
+    @property
+    def rows(self) -> int:
+        """Number of classes that can be drawn."""
+        return len(self.classes)
+
     def draw(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """One sample for each entry of ``rows``, positions in ``classes``: features (n, d) and labels (n,)."""
+        rows = rows.to(self.mean.device)
         noise = torch.randn(len(rows), self.mean.shape[1], device=self.mean.device)
         if self.factor.dim() == 2:
             features = torch.addcmul(self.mean[rows], self.factor[rows], noise)
         else:
-            features = self.mean[rows] + torch.einsum("nde,ne->nd", self.factor[rows], noise)
+            features = self.mean[rows] + self._coloured(noise, rows)
         return features, self.classes[rows]
+
+    def _coloured(self, noise: Tensor, rows: Tensor) -> Tensor:
+        """Noise (n, d) through the factor of its row, as one product a class: no (n, d, d) gather."""
+        counts = torch.bincount(rows, minlength=self.rows)
+        order = rows.argsort(stable=True)
+        place = torch.empty_like(rows)
+        place[order] = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows[order]]
+        padded = noise.new_zeros(self.rows, int(counts.max()), noise.shape[1])
+        padded[rows, place] = noise
+        return torch.bmm(padded, self.factor.transpose(1, 2))[rows, place]

@@ -7,9 +7,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def make_head(feature_dim: int, num_classes: int) -> nn.Linear:
-    """One linear layer for all classes, indexed in order of arrival, in PyTorch's default initialisation."""
-    return nn.Linear(feature_dim, num_classes)
+def make_head(feature_dim: int, num_classes: int, *, small: bool = False) -> nn.Linear:
+    """One linear layer for all classes, indexed in order of arrival, in PyTorch's default initialisation.
+
+    ``small``: truncated normal weights of deviation 0.02 and no bias at the start (HiDe-Prompt card, section 1).
+    """
+    head = nn.Linear(feature_dim, num_classes)
+    if small:
+        nn.init.trunc_normal_(head.weight, std=0.02)
+        nn.init.zeros_(head.bias)
+    return head
 
 
 def seen_logits(head: nn.Linear, features: Tensor, seen_classes: int) -> Tensor:

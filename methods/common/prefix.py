@@ -23,6 +23,11 @@ class PlainPrefix:
         return F.scaled_dot_product_attention(q, prepend(self.keys, k), prepend(self.values, v))
 
 
+def split_heads(rows: Tensor, heads: int) -> Tensor:
+    """Prefix rows (..., P, d) to (..., heads, P, head_dim): head h owns channels h * head_dim and following."""
+    return rows.unflatten(-1, (heads, -1)).transpose(-3, -2)
+
+
 def prepend(prefix: Tensor, tokens: Tensor) -> Tensor:
     """Put a prefix (heads, P, e) or (B, heads, P, e) before tokens (B, heads, N, e): (B, heads, P+N, e)."""
     batch = tokens.shape[0]

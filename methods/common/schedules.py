@@ -1,6 +1,7 @@
 """Training schedules: batch size, epochs, optimiser and learning rates, with the official code's off-by-ones.
 
-Source: SMoPE card, section 5 (``coswm`` and ``cosine``) and section 9, rows 18 and 19.
+Source: SMoPE card, section 5 (``coswm`` and ``cosine``) and section 9, rows 18 and 19; HiDe-Prompt card, section 6.1 (``step``
+and ``epoch_cosine``).
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from torch import nn
 
 FLOOR = 1e-6
 
+Shape = Literal["coswm", "cosine", "plain_cosine", "constant", "step", "epoch_cosine"]
+
 
 class Schedule(BaseModel):
     """How a method is trained; part of a run's identity."""
@@ -24,7 +27,7 @@ class Schedule(BaseModel):
     batch_size: int = Field(default=128, ge=1, le=4096)
     epochs: int = Field(default=20, ge=1, le=10_000)
     lr: float = Field(default=0.005, gt=0, le=10, description="base rate; a parameter group may multiply it")
-    shape: Literal["coswm", "cosine", "plain_cosine", "constant"] = "coswm"
+    shape: Shape = "coswm"
     freeze_steps: int = Field(default=0, ge=0, description="coswm: steps at the floor rate after the first")
     steps_per_epoch: int | None = Field(
         default=None,
@@ -32,6 +35,10 @@ class Schedule(BaseModel):
         description="coswm: nominal iterations an epoch (iter_step); the loader's length where absent",
     )
     lr_first_step_full: bool = Field(default=True, description="the first step of a phase runs at the base rate (code)")
+    decay_epochs: int = Field(default=30, ge=1, description="step: epochs between two falls of the rate")
+    decay_factor: float = Field(default=0.1, gt=0, lt=1, description="step: what each fall multiplies the rate by")
+    min_lr: float = Field(default=1e-5, ge=0, description="epoch_cosine: the rate it falls to")
+    grad_clip: float = Field(default=0.0, ge=0, description="largest global gradient norm; 0 does not clip")
     weight_decay: float = Field(default=0.0, ge=0, le=1)
     beta1: float = Field(default=0.9, ge=0, lt=1)
     beta2: float = Field(default=0.999, ge=0, lt=1)
@@ -62,9 +69,17 @@ def quarter_cosine(epoch: int, *, base: float, epochs: int) -> float:
 
 
 def learning_rate(schedule: Schedule, base: float, *, step: int, loader_steps: int, epochs: int) -> float:
-    """Rate of the 0-based ``step`` of a phase of ``epochs`` epochs whose loader gives ``loader_steps`` batches."""
+    """Rate of the 0-based ``step`` of a phase of ``epochs`` epochs whose loader gives ``loader_steps`` batches.
+
+    The schedules by epoch lag by one: epochs 0 and 1 share the base rate, as in the official code.
+    """
     if schedule.shape == "constant":
         return base
+    lagging = max(step // loader_steps - 1, 0)
+    if schedule.shape == "step":
+        return base * schedule.decay_factor ** (lagging // schedule.decay_epochs)
+    if schedule.shape == "epoch_cosine":
+        return schedule.min_lr + (base - schedule.min_lr) * (1 + math.cos(math.pi * lagging / epochs)) / 2
     if schedule.shape == "cosine":
         return quarter_cosine(step // loader_steps, base=base, epochs=epochs)
     if schedule.shape == "plain_cosine":

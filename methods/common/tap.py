@@ -1,16 +1,20 @@
-"""Task-adaptive prediction: the classifier re-balanced on Gaussian pseudo-features (SMoPE card, section 5)."""
+"""Task-adaptive prediction: the classifier re-balanced on Gaussian pseudo-features.
+
+Sources: SMoPE card, section 5 (AdamW, rate by step); HiDe-Prompt card, section 4.2 (SGD, rate by epoch).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Literal
+import math
+from collections.abc import Callable, Iterable
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from methods.common.class_stats import ClassStatistics, Covariance
+from methods.common.class_stats import Covariance
 from methods.common.schedules import restart_cosine
 
 
@@ -29,6 +33,10 @@ class TapConfig(BaseModel):
     )
     lr_first_step_full: bool = True
     weight_decay: float = Field(default=5e-4, ge=0)
+    optimizer: Literal["adamw", "sgd"] = Field(default="adamw", description="sgd has momentum 0.9 (HiDe-Prompt)")
+    shape: Literal["restart_cosine", "epoch_cosine"] = Field(
+        default="restart_cosine", description="epoch_cosine: from lr to zero, a step an epoch (HiDe-Prompt)"
+    )
     cov: Covariance = Field(default="diag", description="diag (code) or full (paper, Eq. 53)")
     first_task: bool = Field(default=False, description="also align after the first task (paper)")
     steps: Literal["n_old", "n_all"] = Field(
@@ -36,29 +44,68 @@ class TapConfig(BaseModel):
     )
 
 
-def align(head: nn.Linear, stats: ClassStatistics, *, old_classes: int, seen_classes: int, config: TapConfig) -> None:
+HIDE_TAP = TapConfig(
+    epochs=30, samples=640, lr=0.005, weight_decay=0.0, optimizer="sgd", shape="epoch_cosine", cov="full"
+)
+"""Alignment as in HiDe-Prompt's second stage at batch 128 (HiDe-Prompt card, section 4.2)."""
+
+
+class Sampler(Protocol):
+    """Draws pseudo-features; ``rows`` counts what can be drawn from, one row a class or a centroid."""
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        ...
+
+    def draw(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """One sample for each entry of ``rows``: features (n, d) and labels (n,)."""
+        ...
+
+
+class Statistics(Protocol):
+    """What alignment needs of class statistics."""
+
+    def collect(self, classes: range, pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Statistics of ``classes`` from (features, labels) pairs."""
+        ...
+
+    def sampler_of(self, seen: int) -> Sampler | None:
+        """A sampler over the usable classes below ``seen``; None where there is none."""
+        ...
+
+
+def align(
+    head: nn.Module,
+    stats: Statistics,
+    *,
+    old_classes: int,
+    seen_classes: int,
+    config: TapConfig,
+    forward: Callable[[Tensor], Tensor] | None = None,
+) -> None:
     """Train ``head`` alone on samples of all seen classes; does nothing after the first task unless configured.
 
-    The official loop draws n samples of every class and shuffles them, then reads only the first few batches. Here the
-    shuffled class labels are drawn first and only the samples that are read: the same distribution at less cost.
+    ``forward`` maps features (n, d) to logits of all classes; the head itself unless given. The official loop draws n samples
+    of every class and shuffles them, then reads only the first few batches. Here the shuffled class labels are drawn first
+    and only the samples that are read: the same distribution at less cost.
     """
     steps = old_classes if config.steps == "n_old" and old_classes > 0 else seen_classes
     if not config.enabled or (old_classes == 0 and not config.first_task):
         return
-    classes = stats.usable_classes(seen_classes)
-    if len(classes) == 0:
+    sampler = stats.sampler_of(seen_classes)
+    if sampler is None:
         return
-    sampler = stats.sampler(classes)
-    optimizer = torch.optim.AdamW(head.parameters(), lr=config.lr, weight_decay=config.weight_decay, foreach=True)
+    forward = forward or head
+    optimizer = _optimizer(head, config)
     total, step = steps * config.epochs, 0
-    for _ in range(config.epochs):
-        order = torch.randperm(len(classes) * config.samples, device=classes.device)[: steps * config.samples]
-        features, labels = sampler.draw(order % len(classes))
+    for epoch in range(config.epochs):
+        order = torch.randperm(sampler.rows * config.samples)[: steps * config.samples]
+        features, labels = sampler.draw(order % sampler.rows)
         for part in range(0, len(labels), config.samples):
-            rate = _rate(config, step, total)
             for group in optimizer.param_groups:
-                group["lr"] = rate
-            logits = F.linear(features[part : part + config.samples], head.weight, head.bias)[:, :seen_classes]
+                group["lr"] = _rate(config, epoch, step, total)
+            logits = forward(features[part : part + config.samples])[:, :seen_classes]
             loss = F.cross_entropy(logits, labels[part : part + config.samples])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -66,19 +113,33 @@ def align(head: nn.Linear, stats: ClassStatistics, *, old_classes: int, seen_cla
             step += 1
 
 
-def _rate(config: TapConfig, step: int, total: int) -> float:
+def _optimizer(head: nn.Module, config: TapConfig) -> torch.optim.Optimizer:
+    parameters = list(head.parameters())
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=config.lr, momentum=0.9, weight_decay=config.weight_decay, foreach=True)
+    return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, foreach=True)
+
+
+def _rate(config: TapConfig, epoch: int, step: int, total: int) -> float:
+    if config.shape == "epoch_cosine":
+        return config.lr * (1 + math.cos(math.pi * epoch / config.epochs)) / 2
     first = config.lr if config.lr_first_step_full else None
     return restart_cosine(step, base=config.lr / 10, total=total, first=first)
 
 
 def align_after_task(
-    head: nn.Linear,
-    stats: ClassStatistics,
+    head: nn.Module,
+    stats: Statistics,
     pairs: Iterable[tuple[Tensor, Tensor]],
     new_classes: range,
     config: TapConfig,
+    *,
+    forward: Callable[[Tensor], Tensor] | None = None,
 ) -> None:
     """Gather the new classes' statistics from (features, labels) ``pairs``, then align; nothing where alignment is off."""
     if config.enabled:
         stats.collect(new_classes, pairs)
-        align(head, stats, old_classes=new_classes.start, seen_classes=new_classes.stop, config=config)
+        old, seen = new_classes.start, new_classes.stop
+        align(head, stats, old_classes=old, seen_classes=seen, config=config, forward=forward)
