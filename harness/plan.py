@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks.suites import SUITES, Column, Row, Suite
 from harness.errors import UserError, did_you_mean
+from harness.fit import Fitting
 from harness.registry import Registries
 from harness.settings import SCOPES, Seeds, Setting, has_field, merged, nested, validated
 from harness.spec import BackboneRef, Component, Precision, RunSpec, canonical_json
@@ -68,6 +69,7 @@ class Planner:
         self.data_root = data_root
         self._used: set[str] = set()
         self._benchmarks: dict[str, Any] = {}
+        self._fitting = Fitting()
 
     def runs(self, suite: Suite) -> list[PlannedRun]:
         """All runs of a suite: column by column, row by row, seed by seed."""
@@ -140,13 +142,15 @@ class Planner:
         config = validated(method.Config, values[row.method], row.method)
         schedule = validated(Schedule, values["schedule"], "schedule")
         data = self._opened(column, values["benchmark"], backbone)
+        pinned = data.pinned()
         spec = RunSpec(
             method=Component(name=row.method, config=config.model_dump(mode="json")),
-            benchmark=Component(name=column.benchmark, config=data.pinned().model_dump(mode="json")),
+            benchmark=Component(name=column.benchmark, config=pinned.model_dump(mode="json")),
             backbone=BackboneRef(name=column.backbone, sha256=backbone.sha256),
             schedule=schedule.model_dump(mode="json"),
             precision=self.selection.precision,
         )
+        self._fitting.require(method, spec, backbone, len(data.class_names), pinned.tasks)
         return spec, recipe.source
 
     def _opened(self, column: Column, values: Mapping[str, Any], backbone: Any) -> Any:

@@ -84,6 +84,10 @@ class StoredBackbone:
             raise MethodError(f"weights of backbone {self.name!r} do not fit its architecture: {reason}") from error
         return _prompted(vit)
 
+    def skeleton(self) -> PromptedViT:
+        """The architecture without values, on the meta device: enough to ask a method whether it fits."""
+        return _skeleton(self._described()["architecture"])
+
     def _described(self) -> dict[str, Any]:
         try:
             return json.loads(self.description.read_text(encoding="utf-8"))
@@ -123,6 +127,17 @@ class RandomBackbone:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             return _prompted(_build(self.architecture))
+
+    def skeleton(self) -> PromptedViT:
+        """The architecture without values, on the meta device."""
+        return _skeleton(self.architecture)
+
+
+def _skeleton(architecture: Mapping[str, Any]) -> PromptedViT:
+    import torch
+
+    with torch.device("meta"):
+        return _prompted(_build(architecture))
 
 
 def _build(architecture: Mapping[str, Any]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 
@@ -78,3 +79,20 @@ def test_first_step_switch() -> None:
 def test_a_freeze_longer_than_the_phase_stays_at_the_floor() -> None:
     schedule = Schedule(shape="coswm", lr=0.01, freeze_steps=1000, steps_per_epoch=2)
     assert [rate(schedule, 0.01, step, epochs=2, loader_steps=2) for step in range(4)] == [0.01, FLOOR, FLOOR, FLOOR]
+
+
+@pytest.mark.parametrize(("epoch", "expected"), [(0, 0.015), (30, 0.015), (31, 0.0015), (49, 0.0015)])
+def test_the_step_schedule_lags_by_one_epoch(epoch: int, expected: float) -> None:
+    """HiDe-Prompt card, section 6.1: fifty epochs fall once, before epoch 31."""
+    schedule = Schedule(shape="step", lr=0.015)
+    for step in (0, 39):
+        assert rate(schedule, 0.015, epoch * 40 + step, epochs=50, loader_steps=40) == pytest.approx(expected)
+
+
+def test_the_epoch_cosine_lags_by_one_and_ends_above_its_floor() -> None:
+    """HiDe-Prompt card, section 6.1: rate of s = e - 1 over E epochs, down to 1e-5."""
+    schedule = Schedule(shape="epoch_cosine", lr=0.015)
+    rates = [rate(schedule, 0.015, epoch * 19, epochs=150, loader_steps=19) for epoch in range(150)]
+    assert rates[0] == rates[1] == pytest.approx(0.015)
+    assert rates[76] == pytest.approx(1e-5 + (0.015 - 1e-5) / 2)
+    assert rates[149] == pytest.approx(1e-5 + (0.015 - 1e-5) * 0.5 * (1 + math.cos(math.pi * 148 / 150)))

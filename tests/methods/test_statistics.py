@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -48,6 +50,62 @@ def test_samples_have_the_classes_moments(kind: Covariance) -> None:
     torch.testing.assert_close(drawn.mean(dim=0), stats.mean[3], atol=0.1, rtol=0.02)
     covariance = stats.covariance[3] if kind == "full" else torch.diag(stats.covariance[3])
     torch.testing.assert_close(torch.cov(drawn.T), covariance, atol=0.25, rtol=0.08)
+
+
+def test_the_unbiased_form_and_its_single_image() -> None:
+    """HiDe-Prompt card, self-check E: (1,2), (3,2), (2,5) have variances 1 and 3 with n - 1, and no covariance."""
+    stats = ClassStatistics(2, 2, "full", correction=1, skip_flat=False)
+    rows = torch.tensor([[1.0, 2], [3, 2], [2, 5], [7, 7]])
+    stats.collect(range(2), [(rows, torch.tensor([0, 0, 0, 1]))])
+    assert stats.mean.tolist() == [[2, 3], [7, 7]]
+    torch.testing.assert_close(stats.covariance[0], torch.diag(torch.tensor([1.0, 3])))
+    assert stats.covariance[1].abs().max() == 0
+    sampler = stats.sampler_of(2)
+    assert sampler is not None and sampler.rows == 2
+    torch.testing.assert_close(sampler.factor[0].square(), torch.diag(torch.tensor([1.0001, 3.0001])))
+    drawn, labels = sampler.draw(torch.ones(500, dtype=torch.long))
+    assert labels.eq(1).all() and abs(float(drawn.std(dim=0).mean()) - 0.01) < 1e-3
+
+
+def test_full_covariance_draws_are_the_noise_through_each_rows_own_factor() -> None:
+    stats = collected("full", 20)
+    sampler = stats.sampler(torch.tensor([2, 4, 3]))
+    rows = torch.tensor([2, 0, 0, 1, 2, 2, 0])
+    torch.manual_seed(5)
+    drawn, labels = sampler.draw(rows)
+    torch.manual_seed(5)
+    noise = torch.randn(len(rows), 5)
+    expected = torch.stack([sampler.mean[r] + sampler.factor[r] @ z for r, z in zip(rows, noise, strict=True)])
+    torch.testing.assert_close(drawn, expected)
+    assert labels.tolist() == [3, 2, 2, 4, 3, 3, 2]
+
+
+def test_alignment_by_sgd_takes_the_steps_of_the_card() -> None:
+    """HiDe-Prompt card, section 4.2: momentum 0.9, a cosine by epoch, one step for each old class."""
+    config = TapConfig(epochs=3, samples=4, lr=0.5, weight_decay=0, optimizer="sgd", shape="epoch_cosine", cov="full")
+    stats, head = collected("full", 20), nn.Linear(5, 6)
+    stats.mean[:2], stats.count[:2] = torch.randn(2, 5), 9
+    stats.covariance[:2] = torch.eye(5)
+    rows: list[Tensor] = []
+    handle = head.register_forward_hook(lambda module, inputs, output: rows.append(inputs[0]))
+    expected = copy.deepcopy(head)
+    torch.manual_seed(1)
+    align(head, stats, old_classes=2, seen_classes=5, config=config)
+    handle.remove()
+    assert [len(each) for each in rows] == [4] * 6
+    torch.manual_seed(1)
+    optimizer = torch.optim.SGD(expected.parameters(), lr=0.5, momentum=0.9)
+    sampler = stats.sampler_of(5)
+    assert sampler is not None
+    for epoch in range(3):
+        drawn, labels = sampler.draw(torch.randperm(5 * 4)[:8] % 5)
+        for part in (slice(0, 4), slice(4, 8)):
+            optimizer.param_groups[0]["lr"] = 0.5 * (1 + math.cos(math.pi * epoch / 3)) / 2
+            loss = nn.functional.cross_entropy(expected(drawn[part])[:, :5], labels[part])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    torch.testing.assert_close(head.weight, expected.weight)
 
 
 def test_a_class_without_variance_cannot_be_sampled_and_is_left_out() -> None:

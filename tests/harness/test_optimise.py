@@ -1,0 +1,93 @@
+"""Phases: their rates, what continues, clipping, and a method's hold on its own step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from harness.engine import Session
+from harness.optimise import Stretch, stretch_epochs
+from harness.registry import Registries
+from methods.common.api import Batch, Method, MethodCard, ParameterGroup, Phase
+from methods.common.schedules import Schedule
+from tests.conftest import micro_spec  # pyright: ignore[reportMissingImports]
+
+
+class Phased(Method):
+    """Three phases: a warm-up with its own rate, then two that share an optimiser."""
+
+    name: ClassVar[str] = "phased"
+    card = MethodCard("Phased", "for tests")
+
+    def __init__(self, config: Any, backbone: Any, setup: Any) -> None:
+        super().__init__(config, backbone, setup)
+        self.head = nn.Linear(backbone.feature_dim, setup.num_classes)
+        self.spare = nn.Parameter(torch.zeros(1))
+        self.seen: list[tuple[str, float, bool, int]] = []
+        self.phase = ""
+
+    def phases(self) -> list[Phase]:
+        return [Phase("warm", 1, lr=0.5, shape="constant"), Phase("both", 2), Phase("head", 1, continues=True)]
+
+    def begin_phase(self, phase: Phase) -> None:
+        self.phase = phase.name
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        groups = [ParameterGroup("head", list(self.head.parameters()))]
+        return groups if self.phase == "head" else [*groups, ParameterGroup("spare", [self.spare])]
+
+    def training_step(self, batch: Batch) -> Tensor:
+        logits = self.head(self.backbone(batch.images))[:, : self.seen_classes]
+        return nn.functional.cross_entropy(logits, batch.targets) + (self.spare - 1).square().sum()
+
+    def apply_step(self, optimizer: torch.optim.Optimizer) -> None:
+        steps = int(optimizer.state[self.head.weight]["step"]) if optimizer.state else 0
+        self.seen.append((self.phase, optimizer.param_groups[0]["lr"], self.spare.grad is not None, steps))
+        super().apply_step(optimizer)
+
+    def predict(self, batch: Batch) -> Tensor:
+        return self.head(self.backbone(batch.images))[:, : self.seen_classes]
+
+
+def test_phases_with_rates_of_their_own_and_one_that_continues(registries: Registries, tmp_path: Path) -> None:
+    registries.methods.add("phased", "tests", Phased)
+    spec = micro_spec("phased").model_copy(
+        update={"schedule": {"batch_size": 8, "epochs": 9, "shape": "cosine", "lr": 0.1}}
+    )
+    with Session(spec, tmp_path, tmp_path, "cpu", registries, lambda _: None) as session:
+        session.run_tasks()
+    method = session.method
+    assert isinstance(method, Phased)
+    task = method.seen[:12]  # three steps an epoch, four epochs a task
+    assert [entry[0] for entry in task] == ["warm"] * 3 + ["both"] * 6 + ["head"] * 3
+    assert all(rate == 0.5 for _, rate, _, _ in task[:3])
+    # Quarter cosine over the three epochs of both phases: epochs 0 and 1 at the base rate, then cos(99 pi / 400).
+    assert [rate for _, rate, _, _ in task[3:9]] == [0.1] * 6
+    assert [rate for _, rate, _, _ in task[9:]] == pytest.approx([0.1 * 0.7126385] * 3)
+    assert [moved for _, _, moved, _ in task] == [True] * 9 + [False] * 3
+    assert [steps for *_, steps in task] == [0, 1, 2, *range(9)]
+
+
+def test_stretches_span_what_continues_them() -> None:
+    phases = [Phase("a", 2), Phase("b", 3, continues=True), Phase("c", 5)]
+    assert [stretch_epochs(phases, 0), stretch_epochs(phases, 2)] == [5, 5]
+    assert stretch_epochs(phases[:2], 0) == 5
+
+
+@pytest.mark.parametrize(("clip", "expected"), [(0.0, 30.0), (3.0, 3.0)])
+def test_clipping_bounds_the_global_norm(clip: float, expected: float, registries: Registries) -> None:
+    class Noted(Phased):
+        def apply_step(self, optimizer: torch.optim.Optimizer) -> None:
+            norms = [p.grad.norm() for group in optimizer.param_groups for p in group["params"]]
+            self.norm = float(torch.stack(norms).norm())
+
+    one, two = nn.Parameter(torch.zeros(9)), nn.Parameter(torch.zeros(1))
+    stretch = Stretch(Schedule(grad_clip=clip), [ParameterGroup("a", [one]), ParameterGroup("b", [two])], epochs=1)
+    method = Noted.__new__(Noted)
+    nn.Module.__init__(method)
+    stretch.descend(one.sum() * 8 + two.sum() * 18, method)
+    assert method.norm == pytest.approx(expected, rel=1e-5)
