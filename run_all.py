@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
@@ -113,15 +113,18 @@ def run(
     device: opt.Device = opt.DeviceName.auto,
     results: opt.Results = opt.RESULTS,
     data: opt.Data = opt.DATA,
+    expect: opt.Expect = None,
 ) -> None:
     """Do the runs of some suites that are not done yet, and print their tables."""
     from harness.sweep import Asked
 
     selection = _selection(tiny, methods, benchmarks, seeds, settings, precision)
+    expected = _expected(suites, expect)
     failed = _sweep(Asked(suites, results, data, selection, tuple(plugin or ()), workers, threads, device.value))
     given = f" --results {results}" if results != opt.RESULTS else ""
     print(f"for the page: run_all.py report {' '.join(suites)}{given}")
-    raise typer.Exit(RUNS_FAILED if failed else 0)
+    outside = _print_verdicts(suites, results, expected, bool(selection.methods))
+    raise typer.Exit(RUNS_FAILED if failed or outside else 0)
 
 
 @app.command()
@@ -145,6 +148,29 @@ def check(target: opt.CheckTarget) -> None:
             mark, style = ("✓", "green") if verdict.passed else ("✗", "red")
             console.print(f"  {mark} {verdict.name}: {verdict.detail}", style=style, markup=False)
     raise typer.Exit(RUNS_FAILED if any(failed(verdicts) for verdicts in checked.values()) else 0)
+
+
+@app.command()
+def cost(
+    methods: opt.Methods = None,
+    as_json: opt.AsJson = False,
+    out: opt.CostOut = None,
+    plugin: opt.Plugins = None,
+) -> None:
+    """Count parameters and operations an image on ViT-B/16, beside the paper's Table 3. Needs no weights, trains nothing."""
+    from harness.cost import count_costs
+    from harness.progress import make_console
+    from harness.registry import open_registries
+    from reports import cost_table
+
+    registries = open_registries(plugin or ())
+    report = count_costs(registries, opt.split_values(methods) or registries.methods.names()).as_json()
+    if out is not None:
+        _write_text(out, cost_table.markdown(report))
+    if as_json:
+        _print_json(cost_table.with_printed(report))
+    else:
+        make_console().print(cost_table.terminal_table(report))
 
 
 @bench.command("step")
@@ -204,6 +230,34 @@ def _selection(
     )
 
 
+def _expected(suites: Sequence[str], source: str | None) -> dict[str, list[dict[str, Any]]]:
+    """What is expected of each suite; read before anything trains, so that a mistake costs nothing."""
+    if source is None:
+        return {}
+    from harness.expected import read_expected
+    from harness.plan import find_suite
+
+    return {name: read_expected(find_suite(name), source) for name in dict.fromkeys(suites)}
+
+
+def _print_verdicts(
+    suites: Sequence[str], results: Path, expected: dict[str, list[dict[str, Any]]], is_partial: bool
+) -> int:
+    """Say how the runs compare with what was expected; returns how many cells lie outside."""
+    from harness.expected import verify
+    from harness.store import Store
+
+    outside = 0
+    for name, cells in expected.items():
+        verdicts = verify(name, Store(results), cells, only_planned=is_partial)
+        outside += sum(not verdict.holds for verdict in verdicts) + (not verdicts)
+        for verdict in verdicts:
+            print(verdict)
+        if not verdicts:
+            print(f"nothing is expected of the rows of suite {name!r} that ran", file=sys.stderr)
+    return outside
+
+
 def _sweep(asked: Asked) -> int:
     """Do what is asked, print the tables and what failed; returns the number of failed runs."""
     from harness.progress import make_console
@@ -241,6 +295,14 @@ def _write_report(suites: Sequence[str], results: Path, out: Path, *, with_table
         _print_tables(console, names, store)
     files = write_report(loaded, out)
     print(f"page: {files.page}")
+
+
+def _write_text(file: Path, text: str) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--out {str(file)!r} cannot be written: {error.strerror or error}") from error
 
 
 def _print_json(value: object) -> None:

@@ -95,7 +95,9 @@ class Glyphs(CachedBenchmark[GlyphsConfig]):
                 )
 
 
-def class_images(label: int, split: Split, count: int, size: int, data_seed: int) -> NDArray[np.uint8]:
+def class_images(
+    label: int, split: Split, count: int, size: int, data_seed: int, mix: Mix = RENDITIONS_MIX
+) -> NDArray[np.uint8]:
     """The first ``count`` images of a class, uint8 (count, size, size, 3); image i does not depend on ``count``."""
     import torch
 
@@ -105,5 +107,5 @@ def class_images(label: int, split: Split, count: int, size: int, data_seed: int
     # The face has a generator of its own, so that new scalars in a rendition do not reshuffle the faces.
     chosen = [faces[np.random.default_rng((*key, 1)).integers(len(faces))] for key in keys]
     masks = torch.from_numpy(mask_stack((face, character) for face in chosen)).float() / 255
-    pictures = render(masks, Draws.one_each(keys, size), RENDITIONS_MIX)
+    pictures = render(masks, Draws.one_each(keys, size), mix)
     return (pictures * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()

@@ -39,6 +39,8 @@ class Suite:
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     is_tiny_only: bool = False
     """A suite that has no paper form: it runs tiny without being asked."""
+    settings: tuple[str, ...] = ()
+    """Settings of every row that has the field, written as on the command line."""
 
 
 ALIGNED = {"tap": {"enabled": True}}
@@ -51,11 +53,34 @@ FLOORS = (
     Row("Nearest class mean", "ncm"),
     Row("Ridge", "ridge"),
 )
-CEILINGS = (Row("Joint (prompt + head)", "joint"),)
-METHODS = (Row("SMoPE", "smope"),)
+REFERENCES = (
+    Row("RanPAC", "ranpac"),
+    Row("RanPAC + first-task prompt", "ranpac", {"first_task_tuning": True}),
+)
+CEILINGS = (Row("Joint (head)", "joint_head"), Row("Joint (prompt + head)", "joint"))
+METHODS = (
+    Row("L2P++", "l2p++"),
+    Row("Deep L2P++", "deep_l2p++"),
+    Row("DualPrompt", "dualprompt"),
+    Row("CODA-Prompt", "coda_prompt"),
+    Row("OVOR", "ovor"),
+    Row("HiDe-Prompt", "hide_prompt"),
+    Row("NoRGa", "norga"),
+    Row("VQ-Prompt", "vq_prompt"),
+    Row("Hash", "hash_prompt"),
+    Row("SMoPE", "smope"),
+)
+ZOO = METHODS + FLOORS + REFERENCES + CEILINGS
 
 DIGITS_5 = Column("digits, 5 tasks", "digits", {"tasks": 5})
+DIGITS_2 = Column("digits, 2 tasks", "digits", {"tasks": 2})
 GLYPHS_10 = Column("glyphs, 10 tasks", "glyphs", {"tasks": 10})
+
+CI_SETTINGS = (
+    "schedule.epochs=1",
+    "tap.epochs=5",
+)
+"""A few steps of each phase: nothing learned well, everything computed."""
 
 _OFF: dict[str, Any] = {
     "score_agg": "mean",
@@ -93,7 +118,7 @@ SUITES: dict[str, Suite] = {
             name="smoke",
             title="Smoke: every method on real digits",
             summary="handwritten digits in five tasks with the tiny backbone: a few minutes on two cores, no download",
-            rows=METHODS + FLOORS + CEILINGS,
+            rows=ZOO,
             tiny=(DIGITS_5,),
             seeds=(0, 1, 2),
             is_tiny_only=True,
@@ -102,9 +127,19 @@ SUITES: dict[str, Suite] = {
             name="glyphs",
             title="Glyphs: the many-class rehearsal",
             summary="100 character classes in renditions, ten tasks, tiny backbone, five seeds",
-            rows=METHODS + FLOORS + CEILINGS,
+            rows=ZOO,
             tiny=(GLYPHS_10,),
             is_tiny_only=True,
+        ),
+        Suite(
+            name="ci",
+            title="CI: does everything still compute what it did",
+            summary="every method for one epoch a task on digits in two tasks; expected accuracies are stored beside it",
+            rows=ZOO,
+            tiny=(DIGITS_2,),
+            seeds=(0,),
+            is_tiny_only=True,
+            settings=CI_SETTINGS,
         ),
         Suite(
             name="table4",
@@ -127,8 +162,19 @@ class Candidate:
 
 
 SEARCH_GRID: tuple[Candidate, ...] = (
+    Candidate("L2P++", "prompt_init", (1.0, 0.2)),
+    Candidate("Deep L2P++", "prompt_lr_mult", (1.0, 0.2)),
+    Candidate("DualPrompt", "prompt_init", (1.0, 0.2)),
+    Candidate("CODA-Prompt", "prompt_lr_mult", (1.0, 5.0)),
+    Candidate("OVOR", "prompt_init", (1.0, 0.2)),
+    Candidate("HiDe-Prompt", "head_lr_mult", (0.1, 1.0)),
+    Candidate("NoRGa", "head_lr_mult", (0.1, 1.0)),
+    Candidate("VQ-Prompt", "prompt_init", (1.0, 0.2)),
+    Candidate("Hash", "head_lr_mult", (0.1, 1.0)),
     Candidate("SMoPE", "prompt_init", (1.0, 0.2)),
     Candidate("One prompt", "prompt_init", (1.0, 0.2)),
     Candidate("Linear probe", "beta1", (0.9, 0.0)),
+    Candidate("RanPAC + first-task prompt", "prompt_init", (1.0, 0.2)),
+    Candidate("Joint (head)", "beta1", (0.9, 0.0)),
     Candidate("Joint (prompt + head)", "prompt_init", (1.0, 0.2)),
 )

@@ -71,9 +71,11 @@ def bench_step(
     vit = registries.backbones.load(backbone).load().to(place)
     images = torch.rand(batch, 3, vit.image_size, vit.image_size, generator=torch.Generator().manual_seed(0)).to(place)
     timed = [name for name in methods if registries.methods.load(name).fit_task is Method.fit_task]
-    steps = {"bare": bare_step(vit, images)} | {
-        name: method_step(registries.methods.load(name), name, vit, images) for name in timed
-    }
+    steps = {"bare": bare_step(vit, images)}
+    for name in timed:
+        step = method_step(registries.methods.load(name), name, vit, images)
+        if step is not None:
+            steps[name] = step
     context = torch.autocast(place.type, dtype=torch.bfloat16, enabled=precision == "bf16")
     times: dict[str, list[float]] = {name: [] for name in steps}
     with context:
@@ -113,18 +115,24 @@ def bare_step(vit: PromptedViT, images: Tensor) -> Callable[[], None]:
     return step
 
 
-def method_step(method_class: type[Method], name: str, vit: PromptedViT, images: Tensor) -> Callable[[], None]:
-    """A step as the engine takes it, in the second task, when every loss of a method is on."""
+def method_step(method_class: type[Method], name: str, vit: PromptedViT, images: Tensor) -> Callable[[], None] | None:
+    """A step of the longest phase as the engine takes it, in the second task, when every loss of a method is on.
+
+    None for a method without training phases.
+    """
     schedule = Schedule()
     config = validated(method_class.Config, {}, name)
     method = method_class(config, vit, Setup(CLASSES, TASKS, schedule)).to(images.device)
     size = CLASSES // TASKS
+    phases: list[Phase] = []
     for index in range(2):
         task = TaskInfo(index, range(index * size, (index + 1) * size), (1,) * size)
         method.enter_task(task)
         method.begin_task(task)
-    phases: list[Phase] = method.phases()
-    method.begin_phase(phases[-1])
+        phases = method.phases() or phases
+    if not phases:
+        return None
+    method.begin_phase(max(reversed(phases), key=lambda phase: phase.epochs))
     groups = method.parameter_groups()
     declare_trainable(method, groups)
     stretch = Stretch(schedule.model_copy(update={"lr": 1e-4, "shape": "constant"}), groups, epochs=1)

@@ -41,6 +41,11 @@ def _name(row: dict[str, Any]) -> str:
     return f"[bold]{escape(row['name'])}[/]{owner}"
 
 
+def _sources(row: dict[str, Any]) -> str:
+    parts = [row.get("paper"), row.get("url"), row.get("code")]
+    return "\n".join(escape(part) for part in parts if part)
+
+
 def _state(row: dict[str, Any]) -> str:
     return f"[{_STATE_STYLES[row['state']]}]{row['state']}[/]"
 
@@ -60,7 +65,7 @@ def _seconds(row: dict[str, Any]) -> str:
 
 
 LIST_COLUMNS: dict[str, Columns] = {
-    "methods": (("method", _name), ("kind", _text("kind")), ("what it is", _summary), ("paper", _text("paper"))),
+    "methods": (("method", _name), ("kind", _text("kind")), ("what it is", _summary), ("paper and code", _sources)),
     "benchmarks": (("benchmark", _name), ("what it is", _summary), ("images from", _text("source"))),
     "backbones": (("backbone", _name), ("what it is", _summary), ("px", _text("image_size"))),
     "suites": (("suite", _name), ("what it compares", _summary), ("methods", lambda row: str(len(row["methods"])))),
@@ -119,6 +124,7 @@ def list_methods(registries: Registries) -> Rows:
             "summary": method.card.summary,
             "paper": method.card.paper,
             "url": method.card.paper_url,
+            "code": method.card.code_url,
             "settings": sorted(method.Config.model_fields),
         },
     )

@@ -91,6 +91,10 @@ Data = Annotated[
     Path, typer.Option("--data", metavar="DIR", help="Where prepared images are kept.", rich_help_panel=WHERE)
 ]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the page is written.", rich_help_panel=WHERE)]
+CostOut = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="FILE.md", help="Also write the tables as Markdown.", rich_help_panel=WHERE),
+]
 Workers = Annotated[
     int | None,
     typer.Option("--workers", min=1, help="Runs at a time; the number of cores unless given.", rich_help_panel=HOW),
@@ -105,6 +109,15 @@ Threads = Annotated[
     ),
 ]
 Device = Annotated[DeviceName, typer.Option("--device", help="Where to compute.", rich_help_panel=HOW)]
+Expect = Annotated[
+    str | None,
+    typer.Option(
+        "--expect",
+        metavar="stored|FILE",
+        help="Compare with expected accuracies, the suite's own or a file's; exit status 1 outside their tolerance.",
+        rich_help_panel=HOW,
+    ),
+]
 
 BenchBackbone = Annotated[str, typer.Option("--backbone", metavar="NAME", help="What to time on.")]
 BenchBatch = Annotated[int, typer.Option("--batch", min=1, help="Images a step.")]

@@ -11,7 +11,7 @@ from benchmarks.suites import SUITES, Column, Row, Suite
 from harness.errors import UserError, did_you_mean
 from harness.fit import Fitting
 from harness.registry import Registries
-from harness.settings import SCOPES, Seeds, Setting, has_field, merged, nested, validated
+from harness.settings import SCOPES, Seeds, Setting, has_field, merged, nested, parse_setting, validated
 from harness.spec import BackboneRef, Component, Precision, RunSpec, canonical_json
 
 
@@ -102,7 +102,7 @@ class Planner:
         return tuple(rows)
 
     def _cell(self, suite: Suite, row: Row, column: Column, seeds: Sequence[Seeds]) -> list[PlannedRun]:
-        spec, recipe = self.spec(row, column)
+        spec, recipe = self.spec(row, column, suite.settings)
         method = self.registries.methods.load(row.method)
         leaking = method.leaks(method.Config(**spec.method.config))
         return [
@@ -118,8 +118,11 @@ class Planner:
             for seed in seeds
         ]
 
-    def spec(self, row: Row, column: Column) -> tuple[RunSpec, str]:
-        """The spec of a table cell with both seeds 0, and the source of its recipe."""
+    def spec(self, row: Row, column: Column, suite_settings: Sequence[str] = ()) -> tuple[RunSpec, str]:
+        """The spec of a table cell with both seeds 0, and the source of its recipe.
+
+        ``suite_settings`` apply before the user's, each where a row has its field.
+        """
         from methods.common.schedules import Schedule
         from methods.recipes import find_recipe
 
@@ -134,7 +137,7 @@ class Planner:
             "schedule": dict(recipe.schedule),
             "benchmark": dict(column.config),
         }
-        for setting in self.selection.settings:
+        for setting in (*map(parse_setting, suite_settings), *self.selection.settings):
             scope, path = _scope(setting, row.method, method.Config, Schedule)
             if scope is not None:
                 self._used.add(setting.text)

@@ -192,10 +192,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=Recipe.steps)
     parser.add_argument("--gates", action="store_true", help="measure the committed weights instead of training")
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="folder of the weights to measure")
+    parser.add_argument("--severities", action="store_true", help="compare renditions of glyphs on training images")
     parser.add_argument("--json", type=Path, help="also write the measured gates and their verdicts into this file")
     parser.add_argument("--record", action="store_true", help="also write the measured gates into tiny_vit.json")
     options = parser.parse_args(arguments)
-    if options.gates:
+    if options.severities:
+        from harness import pretrain_gates
+
+        pretrain_gates.severities(options.weights, (-0.04, 0.0, 0.04), (-0.06, 0.0, 0.06))
+    elif options.gates:
         _gates(options.weights, options.json, options.record)
     elif options.out is None:
         parser.error("name the folder for the weights with --out, or measure the committed ones with --gates")

@@ -37,15 +37,48 @@ def _tiny(method: str, benchmark: str, schedule: Mapping[str, Any], config: Mapp
 DIGITS: dict[str, Any] = {"batch_size": 32, "epochs": 6, "shape": "coswm"}
 GLYPHS: dict[str, Any] = {"batch_size": 32, "epochs": 2, "shape": "coswm"}
 SMALL_TAP: dict[str, Any] = {"samples": 32, "epochs": 20, "lr": 0.01}
+NO_TAP: dict[str, Any] = SMALL_TAP | {"enabled": False}
+SMALL_SGD_TAP: dict[str, Any] = {"samples": 32, "epochs": 20, "lr": 0.05}
+CLIPPED: dict[str, Any] = {"grad_clip": 1.0, "drop_last": False}
+CENTRED: dict[str, Any] = {"shape": "cosine"}
+
+
+def _inferring(epochs: int) -> dict[str, Any]:
+    """Settings of a method with a task-inference network: as many epochs for it as for the prompts."""
+    inference = {"epochs": epochs, "lr": 0.005, "tap": SMALL_SGD_TAP}
+    return {"tap": SMALL_SGD_TAP, "task_inference": inference}
+
 
 RECIPES: tuple[Recipe, ...] = (
+    _tiny("l2p++", "digits", DIGITS | CENTRED | {"lr": 0.01}),
+    _tiny("deep_l2p++", "digits", DIGITS | CENTRED | {"lr": 0.01}),
+    _tiny("dualprompt", "digits", DIGITS | CENTRED | {"lr": 0.01}),
+    _tiny("coda_prompt", "digits", DIGITS | CENTRED | {"lr": 0.01}),
+    _tiny("ovor", "digits", DIGITS | CENTRED | {"lr": 0.01, "drop_last": False}),
+    _tiny("hide_prompt", "digits", DIGITS | CLIPPED | {"shape": "epoch_cosine", "lr": 0.01}, _inferring(6)),
+    _tiny("norga", "digits", DIGITS | CLIPPED | {"shape": "epoch_cosine", "lr": 0.01}, _inferring(6)),
+    _tiny("vq_prompt", "digits", DIGITS | {"lr": 0.005}, {"tap": SMALL_TAP}),
+    _tiny("hash_prompt", "digits", DIGITS | CLIPPED | {"shape": "epoch_cosine", "lr": 0.01}, _inferring(6)),
     _tiny("smope", "digits", DIGITS | {"lr": 0.005}, {"prompt_init": 0.2, "tap": SMALL_TAP}),
-    _tiny("one_prompt", "digits", DIGITS | {"lr": 0.005}, {"tap": SMALL_TAP | {"enabled": False}}),
-    _tiny("linear_probe", "digits", DIGITS | {"lr": 0.04}, {"tap": SMALL_TAP | {"enabled": False}}),
+    _tiny("one_prompt", "digits", DIGITS | {"lr": 0.005}, {"tap": NO_TAP}),
+    _tiny("linear_probe", "digits", DIGITS | {"lr": 0.04}, {"tap": NO_TAP}),
+    _tiny("ranpac", "digits", DIGITS | {"lr": 0.005}),
+    _tiny("joint_head", "digits", DIGITS | {"lr": 0.02}),
     _tiny("joint", "digits", DIGITS | {"lr": 0.02}),
+    _tiny("l2p++", "glyphs", GLYPHS | CENTRED | {"lr": 0.01}),
+    _tiny("deep_l2p++", "glyphs", GLYPHS | CENTRED | {"lr": 0.01}),
+    _tiny("dualprompt", "glyphs", GLYPHS | CENTRED | {"lr": 0.01}),
+    _tiny("coda_prompt", "glyphs", GLYPHS | CENTRED | {"lr": 0.01}),
+    _tiny("ovor", "glyphs", GLYPHS | CENTRED | {"lr": 0.01, "drop_last": False}),
+    _tiny("hide_prompt", "glyphs", GLYPHS | CLIPPED | {"shape": "epoch_cosine", "lr": 0.01}, _inferring(2)),
+    _tiny("norga", "glyphs", GLYPHS | CLIPPED | {"shape": "epoch_cosine", "lr": 0.01}, _inferring(2)),
+    _tiny("vq_prompt", "glyphs", GLYPHS | {"lr": 0.005}, {"tap": SMALL_TAP}),
+    _tiny("hash_prompt", "glyphs", GLYPHS | CLIPPED | {"shape": "epoch_cosine", "lr": 0.01}, _inferring(2)),
     _tiny("smope", "glyphs", GLYPHS | {"lr": 0.01}, {"prompt_init": 0.2, "tap": SMALL_TAP}),
-    _tiny("one_prompt", "glyphs", GLYPHS | {"lr": 0.02}, {"prompt_init": 0.2, "tap": SMALL_TAP | {"enabled": False}}),
-    _tiny("linear_probe", "glyphs", GLYPHS | {"lr": 0.04, "beta1": 0.0}, {"tap": SMALL_TAP | {"enabled": False}}),
+    _tiny("one_prompt", "glyphs", GLYPHS | {"lr": 0.02}, {"prompt_init": 0.2, "tap": NO_TAP}),
+    _tiny("linear_probe", "glyphs", GLYPHS | {"lr": 0.04, "beta1": 0.0}, {"tap": NO_TAP}),
+    _tiny("ranpac", "glyphs", GLYPHS | {"lr": 0.01}),
+    _tiny("joint_head", "glyphs", GLYPHS | {"lr": 0.01}),
     _tiny("joint", "glyphs", GLYPHS | {"lr": 0.01}),
     _tiny("ncm", ANY, {"batch_size": 128}),
     _tiny("ridge", ANY, {"batch_size": 128}),

@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from methods.common.api import Batch, Method, MethodCard, MethodConfig, ParameterGroup, Setup, TrainingData
+from methods.common.ridge import RidgeMoments
 from methods.common.vit import PromptedViT
 
 
@@ -29,17 +30,12 @@ class Ridge(Method):
     Config = RidgeConfig
     config: RidgeConfig
     needs_query = True
-    gram: Tensor
-    sums: Tensor
-    images: Tensor
     weight: Tensor
 
     def __init__(self, config: RidgeConfig, backbone: PromptedViT, setup: Setup) -> None:
         super().__init__(config, backbone, setup)
         size = backbone.feature_dim + 1
-        self.register_buffer("gram", torch.zeros(size, size, dtype=torch.double))
-        self.register_buffer("sums", torch.zeros(size, setup.num_classes, dtype=torch.double))
-        self.register_buffer("images", torch.zeros((), dtype=torch.long))
+        self.moments = RidgeMoments(size, setup.num_classes)
         self.register_buffer("weight", torch.zeros(setup.num_classes, size))
 
     def parameter_groups(self) -> list[ParameterGroup]:
@@ -50,16 +46,11 @@ class Ridge(Method):
     def fit_task(self, data: TrainingData) -> None:
         """Add the task's moments and solve for the classes seen so far; the bias is not penalised."""
         for batch in data.batches():
-            rows = _with_one(batch.features).double()
-            self.gram += rows.T @ rows
-            self.sums.index_add_(1, batch.targets, rows.T.contiguous())
-            self.images += len(rows)
-        energy = self.gram.diagonal()[:-1].mean()
-        penalty = torch.full_like(self.gram.diagonal(), float(self.config.penalty * energy))
+            self.moments.add(_with_one(batch.features), batch.targets)
+        energy = self.moments.gram.diagonal()[:-1].mean()
+        penalty = (self.config.penalty * energy).repeat(len(self.moments.gram))
         penalty[-1] = 0.0
-        seen = slice(0, self.seen_classes)
-        solution = torch.linalg.solve(self.gram + torch.diag(penalty), self.sums[:, seen])
-        self.weight[seen] = solution.T.float()
+        self.weight[: self.seen_classes] = self.moments.solve(penalty, self.seen_classes).T.float()
 
     def predict(self, batch: Batch) -> Tensor:
         """Regressed label scores of the seen classes."""

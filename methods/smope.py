@@ -15,11 +15,13 @@ from torch import Tensor, nn
 
 from methods.common.api import (
     Batch,
+    Geometry,
     Method,
     MethodCard,
     MethodConfig,
     ParameterGroup,
     Phase,
+    PublishedCost,
     Setup,
     TaskInfo,
     TrainingData,
@@ -134,6 +136,15 @@ class SMoPE(Method):
         self.register_buffer("important", torch.zeros(table, dtype=torch.bool))
         self.register_buffer("old_keys", torch.zeros(*table, backbone.head_dim))
         self.dense = config.top_k <= 0
+
+    @classmethod
+    def published_cost(cls, geometry: Geometry) -> PublishedCost:
+        """Experts of the first blocks and the classifier; one pass an image (card, sections 1 and 10)."""
+        config = SMoPEConfig()
+        experts = 2 * config.prompt_blocks * config.experts * geometry.dim
+        head = (geometry.dim + 1) * geometry.num_classes
+        note = "the dense start, the counting pass, the pass for statistics and the alignment are not counted"
+        return PublishedCost(experts + head, train_passes=1, test_passes=1, note=note)
 
     @staticmethod
     def _expert_shape(config: SMoPEConfig, backbone: PromptedViT) -> tuple[int, ...]:
@@ -258,6 +269,12 @@ class SMoPE(Method):
         masked = self.config.mask_unused == "always"
         rules = self._rules(*self._experts(), self._inference_handicaps(masked))
         return seen_logits(self.head, self.backbone(batch.images, rules), self.seen_classes)
+
+    def settled(self) -> dict[str, Tensor]:
+        """Statistics of the classes that were seen; prompts and classifier go on learning."""
+        mean, covariance = self.statistics.mean, self.statistics.covariance
+        classes = range(self.seen_classes)
+        return {f"statistics of class {c}": torch.cat([mean[c], covariance[c].flatten()]) for c in classes}
 
     def _experts(self) -> tuple[Tensor, Tensor]:
         if self.config.prefix_space == "head":

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from torch import Tensor, nn
 
 from methods.common.class_stats import Covariance
@@ -48,6 +48,19 @@ HIDE_TAP = TapConfig(
     epochs=30, samples=640, lr=0.005, weight_decay=0.0, optimizer="sgd", shape="epoch_cosine", cov="full"
 )
 """Alignment as in HiDe-Prompt's second stage at batch 128 (HiDe-Prompt card, section 4.2)."""
+
+
+def filled_from(defaults: TapConfig) -> BeforeValidator:
+    """For a field whose default is not ``TapConfig()``: what a partial table leaves out comes from ``defaults``."""
+
+    def fill(value: Any) -> Any:
+        return defaults.model_dump() | value if isinstance(value, dict) else value
+
+    return BeforeValidator(fill)
+
+
+HideTap = Annotated[TapConfig, filled_from(HIDE_TAP)]
+"""Type of a field with ``HIDE_TAP`` as its default."""
 
 
 class Sampler(Protocol):

@@ -24,6 +24,17 @@ The logits' scale is 1/sqrt(head_dim). A rule is made anew for each forward pass
 """
 
 
+class TokenRule:
+    """An attention rule that is also shown what its block attends with, before it is called."""
+
+    def read(self, tokens: Tensor) -> None:
+        """The block's input after its first norm: (B, N, d)."""
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """As any attention rule."""
+        raise NotImplementedError
+
+
 class PromptedViT(nn.Module):
     """timm's ViT, frozen; ``forward`` returns the class token after the final norm."""
 
@@ -89,6 +100,16 @@ class PromptedViT(nn.Module):
         """Class-token features (B, feature_dim) without prompts and without a graph: the frozen query."""
         return self(images)
 
+    @torch.no_grad()
+    def tokens(self, images: Tensor, depth: int = 0, *, norm: bool = True) -> Tensor:
+        """Tokens (B, N, d) after the first ``depth`` blocks without prompts, and through the norm that comes next."""
+        tokens = self._embed(images)
+        for block in self.blocks[:depth]:
+            tokens = block(tokens)
+        if not norm:
+            return tokens
+        return self.blocks[depth].norm1(tokens) if depth < self.depth else self.vit.norm(tokens)
+
     def key_value_weights(self, blocks: range) -> tuple[Tensor, Tensor]:
         """Frozen W_K and W_V of ``blocks``, each (len(blocks), heads, head_dim, feature_dim)."""
         stacked = torch.stack([self.attentions[number].qkv.weight for number in blocks])
@@ -121,7 +142,10 @@ def _residuals(block: Block, tokens: Tensor, attended: Tensor) -> Tensor:
 
 def _prompted_block(block: Block, tokens: Tensor, rule: AttentionRule) -> Tensor:
     attention = cast("Attention", block.attn)
-    q, k, v = _heads(attention, block.norm1(tokens)).unbind(0)
+    normed = block.norm1(tokens)
+    if isinstance(rule, TokenRule):
+        rule.read(normed)
+    q, k, v = _heads(attention, normed).unbind(0)
     heads = rule(attention.q_norm(q), attention.k_norm(k), v)
     return _residuals(block, tokens, _leave_heads(attention, heads))
 

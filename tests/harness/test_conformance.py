@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from harness.conformance import Verdict, check, check_target, failed
+from benchmarks.base import BenchmarkConfig
+from benchmarks.stream import build_stream
+from harness.conformance import ColouredNoise, Verdict, check, check_target, failed
+from harness.conformance_stream import kept_test_images, with_other_future
 from harness.registry import open_registries
 from methods import BUILTIN
 from methods.common.api import Batch, Method, MethodCard, ParameterGroup
@@ -109,6 +115,93 @@ class DrawsFromTheClock(Honest):
         return super().training_step(batch) * torch.rand(())
 
 
+class RewritesItsPast(Honest):
+    """Declares the classifier's rows of finished tasks settled, but its softmax over all classes goes on moving them."""
+
+    def settled(self) -> dict[str, Tensor]:
+        return {
+            f"rows of task {task}": self.head.weight[2 * task : 2 * task + 2] for task in range(self.task_index + 1)
+        }
+
+
+class LosesItsPast(Honest):
+    def settled(self) -> dict[str, Tensor]:
+        return {f"spare of task {self.task_index}": self.spare}
+
+
+class CalibratesLargeBatches(Honest):
+    def predict(self, batch: Batch) -> Tensor:
+        logits = super().predict(batch)
+        return logits - logits.mean(dim=0) if len(logits) >= 100 else logits
+
+
+class VotesOnTheTask(Honest):
+    """The images of a batch elect the task that all of them belong to."""
+
+    def predict(self, batch: Batch) -> Tensor:
+        logits = super().predict(batch)
+        by_task = logits.softmax(dim=1).unflatten(1, (-1, 2)).sum(dim=2)
+        winner = by_task.sum(dim=0).argmax()
+        return logits + 10 * nn.functional.one_hot(winner, by_task.shape[1]).repeat_interleave(2)
+
+
+class KeepsItsTrainingData(Honest):
+    def end_task(self, data: Any) -> None:
+        self.kept = {"earlier": [data]}
+
+
+class KeepsABatch(Honest):
+    def training_step(self, batch: Batch) -> Tensor:
+        self.last = batch
+        return super().training_step(batch)
+
+
+class HidesTestViews(Honest):
+    """Finds the test images in its caller and keeps them out of sight."""
+
+    def end_task(self, data: Any) -> None:
+        tests = sys._getframe(1).f_locals["self"].stream.tests
+        self.peek = functools.partial(lambda index: tests[index], 0)
+
+
+class HoldsPixels(Honest):
+    def end_task(self, data: Any) -> None:
+        self.pixels = torch.from_numpy(data._view.images)
+
+
+class PeeksAhead(Honest):
+    """A task's view shares its pixel array with all the others; this one reads on."""
+
+    brightness = 1.0
+
+    def epoch_batches(self, data: Any) -> Any:
+        self.brightness = float(data._view.images.mean()) / 255
+        return super().epoch_batches(data)
+
+    def training_step(self, batch: Batch) -> Tensor:
+        return super().training_step(batch) * self.brightness
+
+
+class LearnsFromTestImages(Honest):
+    """What it was tested on decides how it trains on the next task."""
+
+    def predict(self, batch: Batch) -> Tensor:
+        self.__dict__["brightness"] = float(batch.images.mean())
+        return super().predict(batch)
+
+    def training_step(self, batch: Batch) -> Tensor:
+        return super().training_step(batch) * self.__dict__.get("brightness", 1.0)
+
+
+class TeachesItselfAtTest(Honest):
+    """Keeps its state, but answers by all the images that it was ever served."""
+
+    def predict(self, batch: Batch) -> Tensor:
+        served = self.__dict__.setdefault("served_images", [])
+        served.append(self.backbone(batch.images).mean(dim=0))
+        return self.head(self.backbone(batch.images) - 5 * served[0])[:, : self.seen_classes]
+
+
 class Crashes(Honest):
     def training_step(self, batch: Batch) -> Tensor:
         raise IndexError("list index out of range")
@@ -125,6 +218,17 @@ CHEATS: dict[type[Method], str] = {
     TunesTheBackbone: "backbone untouched",
     ForgetsItsState: "save, load, continue",
     DrawsFromTheClock: "repeats bit for bit",
+    RewritesItsPast: "earlier tasks settled",
+    LosesItsPast: "earlier tasks settled",
+    CalibratesLargeBatches: "independent of batch size 128",
+    VotesOnTheTask: "independent of the task it is served with",
+    KeepsItsTrainingData: "keeps no data",
+    KeepsABatch: "keeps no data",
+    HidesTestViews: "keeps no data",
+    HoldsPixels: "keeps no data",
+    PeeksAhead: "blind to later tasks and test images",
+    LearnsFromTestImages: "blind to later tasks and test images",
+    TeachesItselfAtTest: "blind to later tasks and test images",
     Crashes: "runs",
 }
 
@@ -138,7 +242,8 @@ def verdicts_of(method: type[Method]) -> list[Verdict]:
 def test_an_honest_plugin_passes() -> None:
     verdicts = verdicts_of(Honest)
     assert failed(verdicts) == []
-    assert len(verdicts) == 10
+    assert len(verdicts) == 15
+    assert len({verdict.name for verdict in verdicts}) == 15
 
 
 @pytest.mark.parametrize("method", CHEATS, ids=lambda method: method.__name__)
@@ -150,6 +255,49 @@ def test_every_cheat_is_caught(method: type[Method]) -> None:
 @pytest.mark.parametrize("name", BUILTIN)
 def test_every_built_in_method_passes(name: str) -> None:
     assert failed(check(name, open_registries())) == []
+
+
+class Settles(Honest):
+    """Trains only the current task's rows, and says so."""
+
+    def training_step(self, batch: Batch) -> Tensor:
+        logits = self.predict(batch)[:, self.old_classes :]
+        return nn.functional.cross_entropy(logits, batch.targets - self.old_classes)
+
+    def settled(self) -> dict[str, Tensor]:
+        return {
+            f"rows of task {task}": self.head.weight[2 * task : 2 * task + 2] for task in range(self.task_index + 1)
+        }
+
+
+def test_what_stays_settled_passes() -> None:
+    verdicts = verdicts_of(Settles)
+    assert failed(verdicts) == []
+    assert "3 settled tensors" in next(one.detail for one in verdicts if one.name == "earlier tasks settled")
+
+
+def test_only_the_large_batch_gives_its_calibration_away() -> None:
+    assert [one.name for one in failed(verdicts_of(CalibratesLargeBatches))] == [
+        "independent of batch size 128",
+        "independent of shuffled order",
+    ]
+
+
+def test_the_changed_stream_differs_only_where_a_method_may_not_look(tmp_path: Path) -> None:
+    stream = build_stream(ColouredNoise(BenchmarkConfig(tasks=3, image_size=16), tmp_path), 0)
+    changed = with_other_future(stream)
+    for task, other in zip(stream.tasks[:2], changed.tasks[:2], strict=True):
+        for one, two in zip(task.train.take(slice(None)), other.train.take(slice(None)), strict=True):
+            assert np.array_equal(one, two)
+    last, other = stream.tasks[2].train, changed.tasks[2].train
+    assert not np.array_equal(last.labels, other.labels) and sorted(last.labels) == sorted(other.labels)
+    assert (last.take(slice(None))[0] != other.take(slice(None))[0]).any(axis=(1, 2, 3)).all()
+    kept = kept_test_images(stream, 3)
+    same = [
+        (one.take(slice(None))[0] == two.take(slice(None))[0]).all(axis=(1, 2, 3))
+        for one, two in zip(stream.tests, changed.tests, strict=True)
+    ]
+    assert np.array_equal(np.concatenate(same), kept) and kept.sum() == len(kept) / 2 >= 64
 
 
 def test_a_labelled_leak_is_refused() -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from harness import engine
+from harness.conformance_stream import TEST_IMAGES
 from harness.errors import RunDivergedError, UserError
 from harness.metrics import final_average_accuracy
 from harness.registry import Registries
@@ -90,7 +91,7 @@ def test_the_record_says_what_it_must(registries: Registries, tmp_path: Path) ->
     matrix = result["accuracy_matrix"]
     assert [[value is None for value in row] for row in matrix] == [[i > t for i in range(3)] for t in range(3)]
     assert all(0 <= value <= 100 for row in matrix for value in row if value is not None)
-    assert result["test_counts"] == [10, 10, 10]
+    assert result["test_counts"] == [2 * TEST_IMAGES] * 3
     assert sorted(result["class_order"]) == list(range(6))
     assert result["class_names"] == [f"noise {i}" for i in result["class_order"]]
     assert result["costs"]["learnable_parameters"] == 2 * 6 * 2 * 25 * 12 + 24 * 6 + 6
@@ -107,7 +108,7 @@ def test_predictions_and_matrix_agree(registries: Registries, tmp_path: Path) ->
     stored = np.load(tmp_path / record.run_id / "predictions.npz")
     for stage, row in enumerate(record.result["accuracy_matrix"]):
         for task in range(stage + 1):
-            part = slice(10 * task, 10 * task + 10)
+            part = slice(2 * TEST_IMAGES * task, 2 * TEST_IMAGES * (task + 1))
             accuracy = 100 * float((stored[f"stage_{stage}"][part] == stored["labels"][part]).mean())
             assert accuracy == row[task]
 

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from methods.common.api import Batch, Phase, Setup, TaskInfo
+from methods.common.api import Batch, Geometry, Phase, Setup, TaskInfo, learnable_count
+from methods.common.backbones import VIT_B16
 from methods.common.schedules import Schedule
 from methods.common.vit import PromptedViT
 from methods.smope import SMoPE, SMoPEConfig
@@ -26,7 +28,7 @@ class Data:
     def __len__(self) -> int:
         return sum(len(batch.images) for batch in self.content)
 
-    def batches(self, *, shuffle: bool = False, drop_last: bool = False) -> Iterator[Batch]:
+    def batches(self, *, shuffle: bool = False, drop_last: bool = False, augment: bool = True) -> Iterator[Batch]:
         self.asked.append((shuffle, drop_last))
         return iter(self.content)
 
@@ -261,3 +263,16 @@ def test_paper_variant_flips_the_losses_together() -> None:
 def test_impossible_settings_are_refused(config: dict[str, Any], says: str) -> None:
     with pytest.raises(ValidationError, match=says):
         SMoPEConfig(**config)
+
+
+@pytest.mark.parametrize(("classes", "parameters"), [(200, 384_200), (100, 307_300)])
+def test_cost_is_the_published_one_and_that_of_the_code(classes: int, parameters: int) -> None:
+    geometry = Geometry(dim=768, num_heads=12, depth=12, tokens=197, num_classes=classes, num_tasks=10)
+    published = SMoPE.published_cost(geometry)
+    assert published.parameters == parameters
+    assert (published.train_passes, published.test_passes) == (1, 1)
+    assert (published.extra_train_flops, published.extra_test_flops) == (0, 0)
+    with torch.device("meta"):
+        vit = PromptedViT(VisionTransformer(**VIT_B16))
+        method = SMoPE(SMoPEConfig(), vit, Setup(classes, 10, Schedule()))
+    assert learnable_count(method.parameter_groups()) == parameters

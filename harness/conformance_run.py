@@ -1,0 +1,140 @@
+"""One run of the conformance kit: a method through the real engine, watched after every task."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.stream import Stream
+from harness.conformance_stream import MICRO, ColouredNoise
+from harness.engine import Session
+from harness.registry import Registries
+from harness.spec import BackboneRef, Component, Precision, RunSpec
+from methods.common.api import Method, ParameterGroup
+from methods.common.schedules import Schedule
+
+SCHEDULE = {"batch_size": 8, "epochs": 2, "lr": 0.01}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A method once a task is learnt and evaluated: all of its state, and what it declares settled."""
+
+    state: dict[str, Tensor]
+    settled: dict[str, Tensor]
+
+
+@dataclass
+class Finished:
+    """A run of the kit, with the method as it was left; ``stages`` has an entry a task."""
+
+    session: Session
+    declared: set[str]
+    before: dict[str, Tensor]
+    backbone_before: str
+    stages: list[Stage]
+
+
+def register(registries: Registries) -> None:
+    """Add the kit's backbone and benchmark where they are not known yet."""
+    if MICRO.name not in registries.backbones.names():
+        registries.backbones.add(MICRO.name, "the conformance kit", MICRO)
+        registries.benchmarks.add(ColouredNoise.name, "the conformance kit", ColouredNoise)
+
+
+def spec_of(name: str, registries: Registries, precision: Precision = "fp32") -> RunSpec:
+    """Three tasks of two classes with the method's default configuration."""
+    method = registries.methods.load(name)
+    return RunSpec(
+        method=Component(name=name, config=method.Config().model_dump(mode="json")),
+        benchmark=Component(name=ColouredNoise.name, config={"tasks": 3, "image_size": 16}),
+        backbone=BackboneRef(name=MICRO.name, sha256=MICRO.sha256),
+        schedule=Schedule(**SCHEDULE).model_dump(mode="json"),
+        precision=precision,
+    )
+
+
+def run(
+    name: str,
+    registries: Registries,
+    folder: Path,
+    *,
+    precision: Precision = "fp32",
+    stream: Stream | None = None,
+    stop: tuple[str, int] | None = None,
+) -> Finished:
+    """Run to the end, or until the event ``stop`` of a task. The stages are noted before anything else can happen."""
+    spec = spec_of(name, registries, precision)
+    stages: list[Stage] = []
+
+    def listen(event: dict[str, Any]) -> None:
+        if event["event"] == "task_evaluated":
+            stages.append(Stage(state_of(session.method), clones(session.method.settled())))
+        if (event["event"], event.get("task")) == stop:
+            raise _StoppedError
+
+    with (
+        torch.random.fork_rng(devices=[]),
+        Session(spec, folder, folder, "cpu", registries, listen, stream) as session,
+    ):
+        before = state_of(session.method)
+        frozen = digest(session.backbone)
+        declared = _note_declared(session.method)
+        with contextlib.suppress(_StoppedError):
+            session.run_tasks()
+    return Finished(session, declared, before, frozen, stages)
+
+
+def _note_declared(method: Method) -> set[str]:
+    """Names of the parameters that any phase declares, filled while the run goes on."""
+    names = {id(parameter): name for name, parameter in method.named_parameters()}
+    declared: set[str] = set()
+    original = method.parameter_groups
+
+    def noted() -> list[ParameterGroup]:
+        groups = original()
+        declared.update(names[id(p)] for group in groups for p in group.parameters if id(p) in names)
+        return groups
+
+    method.__dict__["parameter_groups"] = noted
+    return declared
+
+
+class _StoppedError(RuntimeError):
+    """Stands for a kill between two tasks."""
+
+
+def state_of(method: nn.Module) -> dict[str, Tensor]:
+    """A copy of all parameters and buffers."""
+    return clones(method.state_dict())
+
+
+def clones(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies that later training cannot reach."""
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
+def different(one: dict[str, Tensor], two: dict[str, Tensor]) -> list[str]:
+    """Names whose tensors are not the same to the bit."""
+    return [name for name in one if name not in two or not same_bits(one[name], two[name])]
+
+
+def same_bits(one: Tensor, two: Tensor) -> bool:
+    """Same type, shape and values."""
+    return one.dtype == two.dtype and torch.equal(one, two)
+
+
+def digest(module: nn.Module) -> str:
+    """Sha256 (hex) of all parameters and buffers."""
+    found = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        found.update(name.encode())
+        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()

@@ -1,0 +1,145 @@
+"""What a method costs on ViT-B/16 at 224 px with 200 classes in 10 tasks: learnable parameters and operations an image.
+
+Two accounts side by side: the convention of the SMoPE paper's Table 3, in closed form, and what this code executes. Weights are
+random and nothing is trained: no count depends on a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from harness.cost_executed import IMAGES, Counters, Executed
+from harness.cost_flops import published_classifier, published_pass
+from harness.cost_walk import declared, make_method, walk
+from harness.registry import Registries
+from methods.common.api import Geometry, Method, learnable_count
+from methods.common.backbones import RANDOM_VIT_B16
+from methods.common.vit import PromptedViT
+
+CLASSES, TASKS = 200, 10
+
+
+@dataclass(frozen=True)
+class Published:
+    """A method in the published convention: parameters, and operations an image (forward passes only)."""
+
+    parameters: int
+    train: int
+    test: int
+    note: str
+
+
+@dataclass(frozen=True)
+class PhaseCost:
+    """A training phase: the tasks that have it (1-based), the scalars it trains, and a step's operations an image."""
+
+    name: str
+    tasks: tuple[int, ...]
+    parameters: int
+    step: Executed
+
+
+@dataclass(frozen=True)
+class MethodCost:
+    """A row of the cost table.
+
+    ``parameters``: all that any phase of any task trains, each tensor once and whole. ``phases``: in the order of their last
+    steps; the last one is what counts as training. None where a method is fitted in closed form.
+    """
+
+    method: str
+    title: str
+    kind: str
+    parameters: int
+    published: Published | None
+    phases: tuple[PhaseCost, ...]
+    test: Executed
+
+
+@dataclass(frozen=True)
+class BackboneCost:
+    """An image through the bare backbone: complete, and as this code runs it, the last block for the class token alone."""
+
+    parameters: int
+    published: int
+    complete: Executed
+    own: Executed
+
+
+@dataclass(frozen=True)
+class CostReport:
+    """The backbone and a row a method; operations are those of one image."""
+
+    geometry: Geometry
+    images: int
+    backbone: BackboneCost
+    rows: tuple[MethodCost, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def count_costs(registries: Registries, names: Sequence[str]) -> CostReport:
+    """Count the methods ``names``, in that order.
+
+    Raises UserError for a name that is not registered, and whatever a method raises that cannot be made or does not run.
+    """
+    classes = {name: registries.methods.load(name) for name in names}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        vit = RANDOM_VIT_B16.load()
+        counters, geometry = Counters(vit), geometry_of(vit)
+        rows = tuple(_row(method_class, name, geometry, counters) for name, method_class in classes.items())
+        backbone = BackboneCost(
+            parameters=sum(parameter.numel() for parameter in vit.parameters()),
+            published=published_pass(vit),
+            complete=counters.complete_pass(),
+            own=counters.own_pass,
+        )
+    return CostReport(geometry, IMAGES, backbone, rows)
+
+
+def geometry_of(backbone: PromptedViT) -> Geometry:
+    """The sizes that published costs depend on, for 200 classes in 10 tasks."""
+    vit: Any = backbone.vit
+    tokens = int(vit.patch_embed.num_patches + vit.num_prefix_tokens)
+    return Geometry(backbone.feature_dim, backbone.num_heads, backbone.depth, tokens, CLASSES, TASKS)
+
+
+def published_cost(method_class: type[Method], geometry: Geometry, a_pass: int) -> Published | None:
+    """A method's forward passes of ``a_pass`` operations, one classifier and what it has beside them, as Table 3 counts."""
+    cost = method_class.published_cost(geometry)
+    if cost is None:
+        return None
+    classifier = published_classifier(geometry.dim, geometry.num_classes)
+    return Published(
+        parameters=cost.parameters,
+        train=cost.train_passes * a_pass + classifier + cost.extra_train_flops,
+        test=cost.test_passes * a_pass + classifier + cost.extra_test_flops,
+        note=cost.note,
+    )
+
+
+def _row(method_class: type[Method], name: str, geometry: Geometry, counters: Counters) -> MethodCost:
+    """Walk through the tasks twice: to find all phases, then to count each of them where it is last met."""
+    found = declared(*make_method(method_class, name, counters.backbone, CLASSES, TASKS))
+    method, tasks = make_method(method_class, name, counters.backbone, CLASSES, TASKS)
+    phases: dict[str, PhaseCost] = {}
+    for task, phase, groups in walk(method, tasks):
+        numbers = tuple(found.tasks_of[phase.name])
+        if numbers[-1] == task.index + 1:
+            phases[phase.name] = PhaseCost(phase.name, numbers, learnable_count(groups), counters.step(method))
+    return MethodCost(
+        method=name,
+        title=method_class.card.title,
+        kind=method_class.card.kind,
+        parameters=found.count,
+        published=published_cost(method_class, geometry, published_pass(counters.backbone)),
+        phases=tuple(phases.values()),
+        test=counters.prediction(method),
+    )

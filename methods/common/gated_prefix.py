@@ -1,0 +1,56 @@
+"""Gated prefix attention: a non-linear residual on the prefix logits (NoRGa card, section 2.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from methods.common.prefix import prepend
+
+Activation = Literal["sigmoid", "tanh", "gelu", "relu", "softplus", "elu", "identity"]
+
+ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "gelu": F.gelu,
+    "relu": F.relu,
+    "softplus": F.softplus,
+    "elu": F.elu,
+    "identity": lambda scores: scores,
+}
+
+
+class GatedPrefix:
+    """Attention rule in which prefix j's scaled logit s becomes ``s + alpha * act(tau * s)``; tokens' logits stay as they are.
+
+    ``keys``, ``values``: (heads, P, head_dim) or (B, heads, P, head_dim); ``tau``, ``alpha``: scalars, with ``alpha`` 0 the
+    rule is ``PlainPrefix``.
+    """
+
+    def __init__(self, keys: Tensor, values: Tensor, tau: Tensor, alpha: Tensor, activation: Activation) -> None:
+        self.keys = keys
+        self.values = values
+        self.tau = tau
+        self.alpha = alpha
+        self.activate = ACTIVATIONS[activation]
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention over the P prefix pairs and the N token pairs: (B, heads, N, head_dim).
+
+        One extra channel a prefix carries the gated logits to the fused kernel as a plain product: the logit in the query,
+        1 in that prefix's key. No (N, P + N) bias is ever stored.
+        """
+        batch, heads, _, width = q.shape
+        scale = width**-0.5
+        scores = (q @ self.keys.transpose(-2, -1).to(q.dtype)) * scale
+        gated = scores + self.alpha * self.activate(self.tau * scores)
+        count = scores.shape[-1]
+        queries = torch.cat([q, gated.to(q.dtype) / scale], dim=-1)
+        channels = F.pad(torch.eye(count, dtype=k.dtype, device=k.device), (width, 0))
+        keys = torch.cat([channels.expand(batch, heads, -1, -1), F.pad(k, (0, count))], dim=2)
+        pairs = F.pad(prepend(self.values, v), (0, count))
+        return F.scaled_dot_product_attention(queries, keys, pairs, scale=scale)[..., :width]
