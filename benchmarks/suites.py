@@ -79,6 +79,8 @@ GLYPHS_10 = Column("glyphs, 10 tasks", "glyphs", {"tasks": 10})
 CI_SETTINGS = (
     "schedule.epochs=1",
     "tap.epochs=5",
+    "task_inference.epochs=2",
+    "task_inference.tap.epochs=5",
 )
 """A few steps of each phase: nothing learned well, everything computed."""
 

@@ -28,7 +28,8 @@ class Progress:
     timings: list[dict[str, float]] = field(default_factory=list)
     train_images: int = 0
     test_images: int = 0
-    learnable_parameters: int = 0
+    learned: dict[str, int] = field(default_factory=dict)
+    """Every parameter that any phase so far has trained, with its size."""
     peak_memory_mb: float = 0.0
 
     @property

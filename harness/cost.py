@@ -15,6 +15,7 @@ import torch
 from harness.cost_executed import IMAGES, Counters, Executed
 from harness.cost_flops import published_classifier, published_pass
 from harness.cost_walk import declared, make_method, walk
+from harness.errors import UserError
 from harness.registry import Registries
 from methods.common.api import Geometry, Method, learnable_count
 from methods.common.backbones import RANDOM_VIT_B16
@@ -87,21 +88,34 @@ class CostReport:
 def count_costs(registries: Registries, names: Sequence[str]) -> CostReport:
     """Count the methods ``names``, in that order.
 
-    Raises UserError for a name that is not registered, and whatever a method raises that cannot be made or does not run.
+    Raises UserError for a name that is not registered and for a plugin's method that cannot be made or does not run.
     """
     classes = {name: registries.methods.load(name) for name in names}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         vit = RANDOM_VIT_B16.load()
         counters, geometry = Counters(vit), geometry_of(vit)
-        rows = tuple(_row(method_class, name, geometry, counters) for name, method_class in classes.items())
+        rows = []
+        for name, method_class in classes.items():
+            try:
+                rows.append(_row(method_class, name, geometry, counters))
+            except Exception as error:
+                if registries.methods.owner(name) == "built-in":  # our own fault: the traceback is worth seeing
+                    raise
+                raise UserError(_uncountable(name, registries, error)) from error
         backbone = BackboneCost(
             parameters=sum(parameter.numel() for parameter in vit.parameters()),
             published=published_pass(vit),
             complete=counters.complete_pass(),
             own=counters.own_pass,
         )
-    return CostReport(geometry, IMAGES, backbone, rows)
+    return CostReport(geometry, IMAGES, backbone, tuple(rows))
+
+
+def _uncountable(name: str, registries: Registries, error: Exception) -> str:
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    remedy = "put it through run_all.py check, or leave it out with --methods"
+    return f"method {name!r} of {registries.methods.owner(name)} cannot be counted on ViT-B/16: {reason}; {remedy}"
 
 
 def geometry_of(backbone: PromptedViT) -> Geometry:

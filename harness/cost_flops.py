@@ -74,9 +74,9 @@ def traced_flops(module: nn.Module, images: Tensor) -> Traced:
     Needs real tensors: a trace cannot be taken on the meta device. Values come out wrong, see ``_Thin``. Operators that only
     move or compare data are in neither part of the result. RuntimeError where the trace meets what it cannot record.
     """
-    # fvcore is imported here: it takes a while, and the closed form does without.
-    from fvcore.nn.jit_analysis import JitModelAnalysis
-    from fvcore.nn.jit_handles import conv_flop_jit, linear_flop_jit
+    with _quiet():  # fvcore warns of its own means as it is imported
+        from fvcore.nn.jit_analysis import JitModelAnalysis
+        from fvcore.nn.jit_handles import conv_flop_jit, linear_flop_jit
 
     analysis = JitModelAnalysis(module, (images,)).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     analysis.tracer_warnings("none")

@@ -23,12 +23,12 @@ from harness.data import TaskData, features_of, test_batches
 from harness.errors import RunDivergedError, UserError
 from harness.memory import PeakMemory
 from harness.metrics import final_average_accuracy
-from harness.optimise import Stretch, declare_trainable, stretch_epochs
+from harness.optimise import Stretch, declare_trainable, declared_sizes, stretch_epochs
 from harness.record import make_record
 from harness.registry import Registries
 from harness.spec import RunSpec, derive_seed
 from harness.store import Store, write_bytes
-from methods.common.api import Method, Phase, Setup, TaskInfo, learnable_count
+from methods.common.api import Method, Phase, Setup, TaskInfo
 from methods.common.schedules import Schedule
 from methods.common.vit import PromptedViT
 
@@ -165,7 +165,7 @@ class Session:
             self.method.begin_phase(phase)
             groups = self.method.parameter_groups()
             declare_trainable(self.method, groups)
-            self.progress.learnable_parameters = max(self.progress.learnable_parameters, learnable_count(groups))
+            self.progress.learned |= declared_sizes(self.method, groups)
             if stretch is None or not phase.continues:
                 done = 0 if stretch is None else stretch.done
                 stretch = Stretch(self._phase_schedule(phase), groups, stretch_epochs(phases, number), done, total)

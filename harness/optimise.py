@@ -18,6 +18,12 @@ def declare_trainable(method: Method, groups: list[ParameterGroup]) -> None:
         parameter.grad = None
 
 
+def declared_sizes(method: Method, groups: list[ParameterGroup]) -> dict[str, int]:
+    """Names and sizes of the parameters that some groups declare."""
+    declared = {id(parameter) for group in groups for parameter in group.parameters}
+    return {name: tensor.numel() for name, tensor in method.named_parameters() if id(tensor) in declared}
+
+
 class Stretch:
     """One optimiser with its schedule, over one phase or over several that continue it."""
 

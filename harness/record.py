@@ -33,7 +33,7 @@ def make_record(
         "split_hash": stream.split_hash,
         "timings": {"total_s": _total_seconds(progress), "tasks": progress.timings},
         "costs": {
-            "learnable_parameters": progress.learnable_parameters,
+            "learnable_parameters": sum(progress.learned.values()),
             "backbone_parameters": sum(parameter.numel() for parameter in backbone.parameters()),
             "peak_memory_mb": round(progress.peak_memory_mb, 1),
             "train_images": progress.train_images,

@@ -104,10 +104,8 @@ def terminal_table(report: Report) -> Table:
     """One row a method; values that the paper prints otherwise are marked."""
     printed = printed_values()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=Text(_caption(report)), caption_justify="left")
-    headings = ("method", "learnable here", "M, Table 3", "train G, Table 3", "test G, Table 3")
-    for heading in (*headings, "executed: phase", "forward", "+ backward", "test"):
-        side = "left" if heading in ("method", "executed: phase") else "right"
-        table.add_column(heading, justify=side, no_wrap=True)
+    for heading in ("method", "learns", "M", "train G", "test G", "phase", "forward", "backward", "test"):
+        table.add_column(heading, justify="left" if heading in ("method", "phase") else "right", no_wrap=True)
     for row in ordered(report["rows"], printed):
         steps = row["phases"]
         table.add_row(
@@ -139,7 +137,9 @@ def markdown(report: Report) -> str:
         images=report["images"],
         uncounted=_uncounted(rows),
     )
-    notes = [f"- `{row['method']}`: {row['published']['note']}." for row in rows if (row["published"] or {}).get("note")]
+    notes = [
+        f"- `{row['method']}`: {row['published']['note']}." for row in rows if (row["published"] or {}).get("note")
+    ]
     parts = [convention + _convention_lines(rows, printed), "\n".join(["Notes:", "", *notes, ""]) if notes else ""]
     return introduction + "\n".join(part for part in parts if part) + "\n" + executed + _executed_lines(rows, report)
 
@@ -149,9 +149,7 @@ def _convention_lines(rows: Sequence[Row], printed: Printed) -> str:
     lines = ["| " + " | ".join(head) + " |", "| :-- |" + " --: |" * (len(head) - 1)]
     for row in rows:
         computed, theirs = by_convention(row), printed.get(row["method"], {})
-        pairs = [
-            text for name in QUANTITIES for text in (computed.get(name, ABSENT), _marked(name, computed, theirs))
-        ]
+        pairs = [text for name in QUANTITIES for text in (computed.get(name, ABSENT), _marked(name, computed, theirs))]
         count = f"{row['published']['parameters']:,}" if row["published"] else ABSENT
         lines.append("| " + " | ".join([f"`{row['method']}`", f"{row['parameters']:,}", count, *pairs]) + " |")
     return "\n".join(lines) + "\n"
@@ -192,7 +190,9 @@ def _compared(row: Row, quantity: str, printed: Printed) -> Text:
     if quantity not in theirs:
         return Text(computed[quantity], style="dim")
     same = computed[quantity] == theirs[quantity]
-    return Text(computed[quantity] if same else f"{computed[quantity]}, not {theirs[quantity]}", "green" if same else "red")
+    return Text(
+        computed[quantity] if same else f"{computed[quantity]} ≠ {theirs[quantity]}", "green" if same else "red"
+    )
 
 
 def _marked(quantity: str, computed: Mapping[str, str], theirs: Mapping[str, str]) -> str:
@@ -202,7 +202,9 @@ def _marked(quantity: str, computed: Mapping[str, str], theirs: Mapping[str, str
 
 def _agreement(report: Report) -> str:
     """How far the two counters of forwards are apart, in the worst case."""
-    counts = [step["step"] for row in report["rows"] for step in row["phases"]] + [row["test"] for row in report["rows"]]
+    counts = [step["step"] for row in report["rows"] for step in row["phases"]] + [
+        row["test"] for row in report["rows"]
+    ]
     gaps = [abs(count["forward"] / count["forward_by_torch"] - 1) for count in counts if count["forward_by_torch"]]
     worst = max(gaps, default=0.0)
     return "the two agree exactly" if worst == 0 else f"the largest difference is {100 * worst:.3f} %"
@@ -220,7 +222,9 @@ def _giga(operations: int) -> str:
 def _caption(report: Report) -> str:
     backbone = report["backbone"]
     return (
-        f"M: million parameters by the convention of the paper's Table 3, G: GFLOPs an image by the same; green: as printed.\n"
-        f"Executed: GFLOPs an image, attention included, 2 a multiply-add. Bare backbone: {_giga(backbone['complete']['forward'])}"
-        f" complete, {_giga(backbone['own']['forward'])} with the last block for the class token alone."
+        "learns: parameters that this code trains, over all tasks.\n"
+        "M, train G, test G: million parameters and GFLOPs an image by the convention of the paper's Table 3; green: as printed.\n"
+        "phase and on: GFLOPs an image as executed, attention and query pass included, 2 a multiply-add.\n"
+        f"The bare backbone takes {_giga(backbone['complete']['forward'])} complete, and {_giga(backbone['own']['forward'])}"
+        " with the last block for the class token alone."
     )

@@ -32,6 +32,7 @@ SURFACE = {
     | {"--results", "--data", "--plugin"},
     "report": {"--results", "--out"},
     "check": set(),
+    "cost": {"--json", "--methods", "--out", "--plugin"},
     "bench": set(),
 }
 CHOICES = [
@@ -211,6 +212,7 @@ MISTAKES = [
     (["run", "smoke", "--worker", "2"], "No such option: --worker"),
     (["check", "nmc"], "unknown method 'nmc'; did you mean 'ncm'?"),
     (["check", "absent.py"], "absent.py' cannot be read"),
+    (["cost", "--methods", "nmc"], "unknown method 'nmc'; did you mean 'ncm'?"),
     (["run"], "Missing argument"),
     (["rnu"], "No such command 'rnu'"),
     (["list", "method"], "'method' is not one of"),

@@ -90,6 +90,29 @@ def page(entry: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+KINDS = {"losses": ("loss", "entropy", "regulariser"), "gradients": ("gradient",), "predictions": ("predict",)}
+
+
+def summary(entries: Sequence[dict[str, Any]]) -> str:
+    """Largest relative differences of each method by kind of quantity."""
+    lines = [
+        "| Method | quantities | losses | gradients | predictions | official revision |",
+        "|---|--:|--:|--:|--:|---|",
+    ]
+    for entry in entries:
+        cells = [entry["title"], str(len(entry["quantities"]))]
+        for words in KINDS.values():
+            found = [
+                each["relative"]
+                for each in entry["quantities"]
+                if any(word in each["name"].lower() for word in words)
+                and (words == KINDS["gradients"] or "gradient" not in each["name"].lower())
+            ]
+            cells.append(f"{max(found):.0e}" if found else "")
+        lines.append(f"| {' | '.join([*cells, entry['revision']])} |")
+    return "\n".join(lines) + "\n"
+
+
 def collect(official: Path, methods: Sequence[str]) -> list[dict[str, Any]]:
     """Run the adapters, one process each. Stops at the first that fails, with its message."""
     names = methods or sorted(path.stem.removeprefix("compare_") for path in ADAPTERS.glob("compare_*.py"))
@@ -113,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/fidelity.md"))
     options = parser.parse_args(arguments)
     entries = collect(options.official.resolve(), options.methods)
-    options.out.write_text("\n".join([HEADING, *map(page, entries)]), encoding="utf-8")
+    options.out.write_text("\n".join([HEADING, summary(entries), *map(page, entries)]), encoding="utf-8")
 
 
 if __name__ == "__main__":

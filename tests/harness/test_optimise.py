@@ -62,6 +62,7 @@ def test_phases_with_rates_of_their_own_and_one_that_continues(registries: Regis
         session.run_tasks()
     method = session.method
     assert isinstance(method, Phased)
+    assert session.progress.learned == {"head.weight": 24 * 6, "head.bias": 6, "spare": 1}
     task = method.seen[:12]  # three steps an epoch, four epochs a task
     assert [entry[0] for entry in task] == ["warm"] * 3 + ["both"] * 6 + ["head"] * 3
     assert all(rate == 0.5 for _, rate, _, _ in task[:3])
