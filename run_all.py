@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
@@ -116,14 +116,16 @@ def run(
     expect: opt.Expect = None,
 ) -> None:
     """Do the runs of some suites that are not done yet, and print their tables."""
+    from harness.expected import print_verdicts, read_all_expected
+    from harness.store import Store
     from harness.sweep import Asked
 
     selection = _selection(tiny, methods, benchmarks, seeds, settings, precision)
-    expected = _expected(suites, expect)
+    expected = read_all_expected(suites, expect)
     failed = _sweep(Asked(suites, results, data, selection, tuple(plugin or ()), workers, threads, device.value))
     given = f" --results {results}" if results != opt.RESULTS else ""
     print(f"for the page: run_all.py report {' '.join(suites)}{given}")
-    outside = _print_verdicts(suites, results, expected, bool(selection.methods))
+    outside = print_verdicts(Store(results), expected, only_planned=bool(selection.methods))
     raise typer.Exit(RUNS_FAILED if failed or outside else 0)
 
 
@@ -228,34 +230,6 @@ def _selection(
         settings=tuple(parse_setting(text) for text in settings or ()),
         precision=precision.value,
     )
-
-
-def _expected(suites: Sequence[str], source: str | None) -> dict[str, list[dict[str, Any]]]:
-    """What is expected of each suite; read before anything trains, so that a mistake costs nothing."""
-    if source is None:
-        return {}
-    from harness.expected import read_expected
-    from harness.plan import find_suite
-
-    return {name: read_expected(find_suite(name), source) for name in dict.fromkeys(suites)}
-
-
-def _print_verdicts(
-    suites: Sequence[str], results: Path, expected: dict[str, list[dict[str, Any]]], is_partial: bool
-) -> int:
-    """Say how the runs compare with what was expected; returns how many cells lie outside."""
-    from harness.expected import verify
-    from harness.store import Store
-
-    outside = 0
-    for name, cells in expected.items():
-        verdicts = verify(name, Store(results), cells, only_planned=is_partial)
-        outside += sum(not verdict.holds for verdict in verdicts) + (not verdicts)
-        for verdict in verdicts:
-            print(verdict)
-        if not verdicts:
-            print(f"nothing is expected of the rows of suite {name!r} that ran", file=sys.stderr)
-    return outside
 
 
 def _sweep(asked: Asked) -> int:

@@ -90,6 +90,26 @@ def verify(
     ]
 
 
+def read_all_expected(suites: Sequence[str], source: str | None) -> dict[str, list[dict[str, Any]]]:
+    """What is expected of each suite, none where no source is named; read before anything trains."""
+    from harness.plan import find_suite
+
+    return {} if source is None else {name: read_expected(find_suite(name), source) for name in dict.fromkeys(suites)}
+
+
+def print_verdicts(store: Store, expected: dict[str, list[dict[str, Any]]], *, only_planned: bool) -> int:
+    """Say how the stored runs compare with what was expected; returns how many cells lie outside."""
+    outside = 0
+    for name, cells in expected.items():
+        verdicts = verify(name, store, cells, only_planned=only_planned)
+        outside += sum(not verdict.holds for verdict in verdicts) + (not verdicts)
+        for verdict in verdicts:
+            print(verdict)
+        if not verdicts:
+            print(f"nothing is expected of the rows of suite {name!r} that ran", file=sys.stderr)
+    return outside
+
+
 def measured(suite: str, store: Store) -> dict[Cell, list[float]]:
     """FAA of every finished run of a suite's manifest, by row and column."""
     found: dict[Cell, list[float]] = {}

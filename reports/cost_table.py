@@ -37,8 +37,8 @@ CONVENTION = """\
 - *By convention*: what the paper's Table 3 counts for the method. Where this is not what the code has, the note says so.
 - *GFLOPs by convention*: forward passes only. A pass is 2 x the multiply-adds of linear layers and convolution, plus the
   convolution's bias, 5 for each element of a LayerNorm and 1 for each of a GELU, with all blocks complete: {a_pass:,}
-  operations. To the method's passes come one {classes}-way classifier and what the note names. Products of attention are not
-  counted, and therefore prompts are not.
+  operations. To the method's passes come one {classes}-way classifier and what the method computes beside them by the same
+  rule (task inference, the making of prompts). Products of attention are not counted, so a prompt in it costs nothing.
 - *Table 3*: the printed value.
 
 """
@@ -58,6 +58,8 @@ step, as fvcore traces forwards only. torch's counter also counts every forward;
 - *Trains* is what the optimiser of the phase is given in the last task that has the phase.
 - A batch has {images} images: what is done once a batch (penalties on the prompts) or once an epoch is shared between them, and
   weighs less in a larger batch. A fused attention kernel computes its scores once more in the backward; this is not counted.
+- Tasks are entered and not trained: what earlier tasks would have stored (class statistics, counts of use) is empty, and a loss
+  that leaves out what is empty is counted without it.
 - Not counted: the optimiser's own work, and what a task does beside its steps (statistics, alignment, counting of
   experts, closed forms).
 - Element-wise and sorting work is not counted. Operators seen and left out: {uncounted}.
