@@ -23,7 +23,7 @@ from benchmarks.suites import SEARCH_GRID, SUITES
 
 SEED = 1000
 HOLDOUT = 0.25
-RATES = (0.005, 0.01, 0.02, 0.04)
+RATES = (0.005, 0.015, 0.045)
 
 
 @dataclass(frozen=True)

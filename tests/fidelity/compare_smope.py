@@ -19,8 +19,8 @@ from methods.common.schedules import Schedule
 from methods.common.tap import TapConfig
 from methods.common.vit import PromptedViT
 from methods.smope import SMoPE, SMoPEConfig
-from tests.fidelity.ledger import Entry, revision, run_adapter
-from tests.fidelity.smope_repository import (
+from tests.fidelity.ledger import Entry, revision, run_adapter  # pyright: ignore[reportMissingImports]
+from tests.fidelity.smope_repository import (  # pyright: ignore[reportMissingImports]
     ALPHA_PROTO,
     ALPHA_ROUTER,
     BATCH,

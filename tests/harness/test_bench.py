@@ -32,8 +32,17 @@ def test_the_timed_step_has_every_loss(registries: Registries, monkeypatch: pyte
             return original(self, value)  # type: ignore[operator]
 
         monkeypatch.setattr(SMoPE, name, noted)
-    method_step(SMoPE, "smope", registries.backbones.load(MICRO.name).load(), torch.rand(2, 3, 16, 16))()
+    step = method_step(SMoPE, "smope", registries.backbones.load(MICRO.name).load(), torch.rand(2, 3, 16, 16))
+    assert step is not None
+    step()
     assert parts == ["_router_loss", "_prototype_loss"]
+
+
+def test_a_method_without_training_phases_takes_no_step(registries: Registries) -> None:
+    report = bench_step(
+        registries, ["ranpac", "ncm"], backbone=MICRO.name, batch=2, repeats=1, precision="fp32", device="cpu"
+    )
+    assert [row.name for row in report.rows] == ["bare"]
 
 
 def test_the_bare_step_reaches_the_input_and_trains_the_head(micro_vit: PromptedViT) -> None:
