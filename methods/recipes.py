@@ -39,8 +39,9 @@ GLYPHS: dict[str, Any] = {"batch_size": 32, "epochs": 2, "shape": "coswm"}
 SMALL_TAP: dict[str, Any] = {"samples": 32, "epochs": 20, "lr": 0.01}
 NO_TAP: dict[str, Any] = SMALL_TAP | {"enabled": False}
 SMALL_SGD_TAP: dict[str, Any] = {"samples": 32, "epochs": 20, "lr": 0.05}
-CLIPPED: dict[str, Any] = {"grad_clip": 1.0, "drop_last": False}
-CENTRED: dict[str, Any] = {"shape": "cosine"}
+CLIPPED: dict[str, Any] = {"grad_clip": 1.0, "drop_last": False, "shape": "epoch_cosine"}
+BY_EPOCH: dict[str, Any] = {"shape": "cosine"}
+KEEP_LAST: dict[str, Any] = {"drop_last": False}
 
 
 def _inferring(epochs: int) -> dict[str, Any]:
@@ -50,36 +51,36 @@ def _inferring(epochs: int) -> dict[str, Any]:
 
 
 RECIPES: tuple[Recipe, ...] = (
-    _tiny("l2p++", "digits", DIGITS | CENTRED | {"lr": 0.01}),
-    _tiny("deep_l2p++", "digits", DIGITS | CENTRED | {"lr": 0.01}),
-    _tiny("dualprompt", "digits", DIGITS | CENTRED | {"lr": 0.01}),
-    _tiny("coda_prompt", "digits", DIGITS | CENTRED | {"lr": 0.01}),
-    _tiny("ovor", "digits", DIGITS | CENTRED | {"lr": 0.01, "drop_last": False}),
-    _tiny("hide_prompt", "digits", DIGITS | CLIPPED | {"shape": "epoch_cosine", "lr": 0.01}, _inferring(6)),
-    _tiny("norga", "digits", DIGITS | CLIPPED | {"shape": "epoch_cosine", "lr": 0.01}, _inferring(6)),
+    _tiny("l2p++", "digits", DIGITS | BY_EPOCH | {"lr": 0.015}, {"prompt_init": 0.2}),
+    _tiny("deep_l2p++", "digits", DIGITS | BY_EPOCH | {"lr": 0.045}, {"prompt_lr_mult": 0.2}),
+    _tiny("dualprompt", "digits", DIGITS | BY_EPOCH | {"lr": 0.015}),
+    _tiny("coda_prompt", "digits", DIGITS | BY_EPOCH | {"lr": 0.015}),
+    _tiny("ovor", "digits", DIGITS | BY_EPOCH | KEEP_LAST | {"lr": 0.015}),
+    _tiny("hide_prompt", "digits", DIGITS | CLIPPED | {"lr": 0.015}, {"head_lr_mult": 1.0} | _inferring(6)),
+    _tiny("norga", "digits", DIGITS | CLIPPED | {"lr": 0.015}, _inferring(6)),
     _tiny("vq_prompt", "digits", DIGITS | {"lr": 0.005}, {"tap": SMALL_TAP}),
-    _tiny("hash_prompt", "digits", DIGITS | CLIPPED | {"shape": "epoch_cosine", "lr": 0.01}, _inferring(6)),
-    _tiny("smope", "digits", DIGITS | {"lr": 0.005}, {"prompt_init": 0.2, "tap": SMALL_TAP}),
-    _tiny("one_prompt", "digits", DIGITS | {"lr": 0.005}, {"tap": NO_TAP}),
-    _tiny("linear_probe", "digits", DIGITS | {"lr": 0.04}, {"tap": NO_TAP}),
-    _tiny("ranpac", "digits", DIGITS | {"lr": 0.005}),
-    _tiny("joint_head", "digits", DIGITS | {"lr": 0.02}),
-    _tiny("joint", "digits", DIGITS | {"lr": 0.02}),
-    _tiny("l2p++", "glyphs", GLYPHS | CENTRED | {"lr": 0.01}),
-    _tiny("deep_l2p++", "glyphs", GLYPHS | CENTRED | {"lr": 0.01}),
-    _tiny("dualprompt", "glyphs", GLYPHS | CENTRED | {"lr": 0.01}),
-    _tiny("coda_prompt", "glyphs", GLYPHS | CENTRED | {"lr": 0.01}),
-    _tiny("ovor", "glyphs", GLYPHS | CENTRED | {"lr": 0.01, "drop_last": False}),
-    _tiny("hide_prompt", "glyphs", GLYPHS | CLIPPED | {"shape": "epoch_cosine", "lr": 0.01}, _inferring(2)),
-    _tiny("norga", "glyphs", GLYPHS | CLIPPED | {"shape": "epoch_cosine", "lr": 0.01}, _inferring(2)),
-    _tiny("vq_prompt", "glyphs", GLYPHS | {"lr": 0.005}, {"tap": SMALL_TAP}),
-    _tiny("hash_prompt", "glyphs", GLYPHS | CLIPPED | {"shape": "epoch_cosine", "lr": 0.01}, _inferring(2)),
-    _tiny("smope", "glyphs", GLYPHS | {"lr": 0.01}, {"prompt_init": 0.2, "tap": SMALL_TAP}),
-    _tiny("one_prompt", "glyphs", GLYPHS | {"lr": 0.02}, {"prompt_init": 0.2, "tap": NO_TAP}),
-    _tiny("linear_probe", "glyphs", GLYPHS | {"lr": 0.04, "beta1": 0.0}, {"tap": NO_TAP}),
-    _tiny("ranpac", "glyphs", GLYPHS | {"lr": 0.01}),
-    _tiny("joint_head", "glyphs", GLYPHS | {"lr": 0.01}),
-    _tiny("joint", "glyphs", GLYPHS | {"lr": 0.01}),
+    _tiny("hash_prompt", "digits", DIGITS | CLIPPED | {"lr": 0.015}, {"head_lr_mult": 1.0} | _inferring(6)),
+    _tiny("smope", "digits", DIGITS | {"lr": 0.015}, {"prompt_init": 0.2, "tap": SMALL_TAP}),
+    _tiny("one_prompt", "digits", DIGITS | {"lr": 0.015}, {"tap": NO_TAP}),
+    _tiny("linear_probe", "digits", DIGITS | {"lr": 0.015}, {"tap": NO_TAP}),
+    _tiny("ranpac", "digits", DIGITS | {"lr": 0.005}, {"prompt_init": 0.2}),
+    _tiny("joint_head", "digits", DIGITS | {"lr": 0.005}),
+    _tiny("joint", "digits", DIGITS | {"lr": 0.005}, {"prompt_init": 0.2}),
+    _tiny("l2p++", "glyphs", GLYPHS | BY_EPOCH | {"lr": 0.015}, {"prompt_init": 0.2}),
+    _tiny("deep_l2p++", "glyphs", GLYPHS | BY_EPOCH | {"lr": 0.015}),
+    _tiny("dualprompt", "glyphs", GLYPHS | BY_EPOCH | {"lr": 0.015}),
+    _tiny("coda_prompt", "glyphs", GLYPHS | BY_EPOCH | {"lr": 0.015}),
+    _tiny("ovor", "glyphs", GLYPHS | BY_EPOCH | KEEP_LAST | {"lr": 0.015}, {"prompt_init": 0.2}),
+    _tiny("hide_prompt", "glyphs", GLYPHS | CLIPPED | {"lr": 0.045}, _inferring(2)),
+    _tiny("norga", "glyphs", GLYPHS | CLIPPED | {"lr": 0.045}, _inferring(2)),
+    _tiny("vq_prompt", "glyphs", GLYPHS | {"lr": 0.015}, {"tap": SMALL_TAP}),
+    _tiny("hash_prompt", "glyphs", GLYPHS | CLIPPED | {"lr": 0.045}, {"head_lr_mult": 1.0} | _inferring(2)),
+    _tiny("smope", "glyphs", GLYPHS | {"lr": 0.015}, {"prompt_init": 0.2, "tap": SMALL_TAP}),
+    _tiny("one_prompt", "glyphs", GLYPHS | {"lr": 0.015}, {"prompt_init": 0.2, "tap": NO_TAP}),
+    _tiny("linear_probe", "glyphs", GLYPHS | {"lr": 0.015}, {"tap": NO_TAP}),
+    _tiny("ranpac", "glyphs", GLYPHS | {"lr": 0.045}, {"prompt_init": 0.2}),
+    _tiny("joint_head", "glyphs", GLYPHS | {"lr": 0.015, "beta1": 0.0}),
+    _tiny("joint", "glyphs", GLYPHS | {"lr": 0.015}, {"prompt_init": 0.2}),
     _tiny("ncm", ANY, {"batch_size": 128}),
     _tiny("ridge", ANY, {"batch_size": 128}),
 )
