@@ -24,12 +24,17 @@ SOURCE_SUFFIXES = frozenset({".py", ".safetensors", ".json"})
 # What suites and recipes decide is in each run's spec already.
 NOT_PART_OF_A_RUN = frozenset(
     {
+        "benchmarks/*_expected.json",
         "benchmarks/suites.py",
         "harness/catalogue.py",
         "harness/command_options.py",
         "harness/bench.py",
         "harness/conformance*.py",
+        "harness/cost*.py",
         "harness/execute.py",
+        "harness/expected.py",
+        "harness/fit.py",
+        "harness/method_table.py",
         "harness/metrics.py",
         "harness/plan.py",
         "harness/pretrain_*.py",
