@@ -22,7 +22,7 @@ from harness.store import Record, Store, write_json
 STORED = "stored"
 LEAST_TOLERANCE = 2.0
 DEVIATIONS = 3.0
-TRAIN_SEEDS = tuple(range(5))
+TRAIN_SEEDS = tuple(range(3))
 
 Cell = tuple[str, str]
 

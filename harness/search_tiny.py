@@ -24,6 +24,13 @@ from benchmarks.suites import SEARCH_GRID, SUITES
 SEED = 1000
 HOLDOUT = 0.25
 RATES = (0.005, 0.015, 0.045)
+# Where several methods were best at the smallest rate, all of them got a smaller one.
+MORE_RATES = {"digits": (0.0015,)}
+
+
+def rates_of(benchmark: str) -> tuple[float, ...]:
+    """Base rates of a benchmark's grid."""
+    return RATES + MORE_RATES.get(benchmark, ())
 
 
 @dataclass(frozen=True)
@@ -112,10 +119,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--out", type=Path, required=True, help="CSV log; new trials are appended")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--rates", type=float, nargs="+", default=RATES, help="base rates of the grid")
+    parser.add_argument("--rates", type=float, nargs="+", help="base rates of the grid, instead of the benchmark's own")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args(arguments)
-    search(options.benchmark, options.data, options.out, options.settings, options.rates, options.workers)
+    rates = options.rates or rates_of(options.benchmark)
+    search(options.benchmark, options.data, options.out, options.settings, rates, options.workers)
     return 0
 
 

@@ -60,7 +60,7 @@ RECIPES: tuple[Recipe, ...] = (
     _tiny("norga", "digits", DIGITS | CLIPPED | {"lr": 0.015}, _inferring(6)),
     _tiny("vq_prompt", "digits", DIGITS | {"lr": 0.005}, {"tap": SMALL_TAP}),
     _tiny("hash_prompt", "digits", DIGITS | CLIPPED | {"lr": 0.015}, {"head_lr_mult": 1.0} | _inferring(6)),
-    _tiny("smope", "digits", DIGITS | {"lr": 0.015}, {"prompt_init": 0.2, "tap": SMALL_TAP}),
+    _tiny("smope", "digits", DIGITS | {"lr": 0.0015}, {"prompt_init": 0.2, "tap": SMALL_TAP}),
     _tiny("one_prompt", "digits", DIGITS | {"lr": 0.015}, {"tap": NO_TAP}),
     _tiny("linear_probe", "digits", DIGITS | {"lr": 0.015}, {"tap": NO_TAP}),
     _tiny("ranpac", "digits", DIGITS | {"lr": 0.005}, {"prompt_init": 0.2}),
