@@ -7,6 +7,7 @@ SMoPE card, section 8.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 Matrix = Sequence[Sequence[float | None]]
@@ -41,6 +42,28 @@ def forgetting(matrix: Matrix) -> float | None:
         best = max((matrix[s][i] or 0.0) for s in range(tasks - 1))
         drops.append(best - (last[i] or 0.0))
     return sum(drops) / len(drops)
+
+
+def stepwise_forgetting(matrix: Matrix) -> float | None:
+    """What one more task costs the tasks before it: mean over stages t > 1 of the mean drop of earlier tasks from t-1 to t.
+
+    The form that CODA-Prompt's code has (CODA-Prompt card, section 8); for comparison with numbers of that family.
+    """
+    if len(matrix) < 2 or None in average_accuracies(matrix):
+        return None
+    drops = [
+        sum((before[i] or 0.0) - (after[i] or 0.0) for i in range(t)) / t
+        for t, (before, after) in enumerate(itertools.pairwise(matrix), start=1)
+    ]
+    return sum(drops) / len(drops)
+
+
+def backward_transfer(matrix: Matrix) -> float | None:
+    """BWT: mean over the earlier tasks of final accuracy minus that right after learning (Hash card, section 12)."""
+    if len(matrix) < 2 or None in average_accuracies(matrix):
+        return None
+    changes = [(matrix[-1][i] or 0.0) - (matrix[i][i] or 0.0) for i in range(len(matrix) - 1)]
+    return sum(changes) / len(changes)
 
 
 def micro_accuracy(matrix: Matrix, counts: Sequence[int]) -> float | None:

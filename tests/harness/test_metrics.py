@@ -8,10 +8,12 @@ from hypothesis import strategies as st
 
 from harness.metrics import (
     average_accuracies,
+    backward_transfer,
     cumulative_average_accuracy,
     final_average_accuracy,
     forgetting,
     micro_accuracy,
+    stepwise_forgetting,
 )
 
 CARD = [[90.0, None, None], [80.0, 85.0, None], [70.0, 75.0, 80.0]]
@@ -62,3 +64,11 @@ def test_bounds(values: list[list[float]]) -> None:
     assert (lost is None) == (len(matrix) < 2)
     equal_counts = micro_accuracy(matrix, [7] * len(matrix))
     assert equal_counts == pytest.approx(final)
+
+
+def test_the_forms_of_forgetting_that_other_code_prints() -> None:
+    """CODA-Prompt card, section 8 (10 for the matrix of the cards); Hash card, section 12 (BWT -6)."""
+    assert stepwise_forgetting(CARD) == 10.0
+    assert backward_transfer([[90.0, None, None], [84.0, 88.0, None], [80.0, 86.0, 92.0]]) == -6.0
+    assert stepwise_forgetting(JOINT) is None and backward_transfer(JOINT) is None
+    assert stepwise_forgetting([[90.0]]) is None and backward_transfer([[90.0]]) is None
