@@ -34,7 +34,7 @@ from methods.common.errors import MethodError
 from methods.common.history import HistoryConfig, PromptHistory
 from methods.common.prompt_routing import PenaltyScope, RouterInput, Routing, RoutingLog, SharedPool, route
 from methods.common.tap import HIDE_TAP, TapConfig, align
-from methods.common.task_inference import TaskInference, TaskInferenceConfig
+from methods.common.task_inference import TaskInference, TaskInferenceConfig, classes_of, mlp_cost
 from methods.common.vit import PromptedViT
 
 HASH_TAP = HIDE_TAP.model_copy(update={"weight_decay": 5e-4})
@@ -138,7 +138,7 @@ class HashPrompt(Method):
         pool = len(config.layers) * config.pool_size * 2 * config.prefix_len * dim
         routers = geometry.num_tasks * dim * config.pool_size
         head = dim * geometry.num_classes + geometry.num_classes
-        mlp, mlp_flops = 4 * dim**2 + 5 * dim, 8 * dim**2 + 7 * dim
+        mlp, mlp_flops = mlp_cost(dim)
         return PublishedCost(
             parameters=pool + routers + mlp + 2 * head,
             train_passes=1,
@@ -269,8 +269,7 @@ class HashPrompt(Method):
         """Routers, penalties, counts and class statistics of finished tasks; the pool itself is shared, and moves."""
         kept = {f"router of task {task}": self.pool.routers[task] for task in range(self.task_index + 1)}
         for task in range(self.task_index + 1):
-            numbers = torch.nonzero(self.task_of_class[: self.seen_classes] == task).flatten()
-            classes = range(int(numbers[0]), int(numbers[-1]) + 1)
+            classes = classes_of(self.task_of_class[: self.seen_classes], task)
             kept[f"penalty of task {task}"] = self.history.penalty[task]
             kept[f"counts of task {task}"] = self.history.counts[task]
             kept[f"prompted statistics of task {task}"] = self.statistics.of_classes(classes)

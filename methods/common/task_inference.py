@@ -105,7 +105,7 @@ class TaskInference(nn.Module):
         """Statistics of each finished task's classes: the network's own, and ``others`` that know the same classes."""
         found: dict[str, Tensor] = {}
         for task in range(int(self.task_of_class.max()) + 1):
-            classes = _classes_of(self.task_of_class, task)
+            classes = classes_of(self.task_of_class, task)
             for number, statistics in enumerate((self.statistics, *others)):
                 found[f"statistics {number} of task {task}"] = statistics.of_classes(classes)
         return found
@@ -117,7 +117,7 @@ def mlp_cost(dim: int) -> tuple[int, int]:
     return weights + hidden + dim + 2 * dim, 2 * weights + hidden + 5 * dim
 
 
-def _classes_of(task_of_class: Tensor, task: int) -> range:
-    """The consecutive classes of a task."""
+def classes_of(task_of_class: Tensor, task: int) -> range:
+    """The consecutive classes of a task, from the tasks (C,) of the classes seen."""
     numbers = torch.nonzero(task_of_class == task).flatten()
     return range(int(numbers[0]), int(numbers[-1]) + 1)

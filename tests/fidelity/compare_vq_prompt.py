@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,25 +61,8 @@ class QueriedImages(Images):
 class OfficialVQ(Official):
     """The repository's learner and trainer around a small ViT."""
 
-    def __init__(self, root: Path, data: Images) -> None:
-        sys.path.insert(0, str(root))
-        self.zoo: Any = importlib.import_module("models.zoo")
-        self.vit: Any = importlib.import_module("models.vit")
-        learners: Any = importlib.import_module("learners.prompt")
-        self.trainer_module: Any = importlib.import_module("trainer")
-        self.zoo.small = self.make
-        self.data = data
-        self.learner: Any = learners.VQPrompt(
-            self._config() | {"prompt_param": [TASKS, [CODEWORDS, LENGTH, TEMPERATURE]]}
-        )
-        self.trainer: Any = self.trainer_module.Trainer.__new__(self.trainer_module.Trainer)
-        settings = {"learner": self.learner, "train_dataset": data, "batch_size": BATCH, "workers": 0, "n_centroids": 1}
-        settings |= {"ca_lr": 1e-4, "ca_weight_decay": 5e-4}
-        settings |= {"crct_epochs": TAP_EPOCHS, "ca_batch_size_ratio": TAP_RATIO}
-        self.trainer.__dict__.update(settings)
-        self.tasks = [list(range(t * CLASSES, (t + 1) * CLASSES)) for t in range(TASKS)]
-        self.rates: list[list[float]] = []
-        self.losses: list[float] = []
+    def _make_learner(self, learners: Any) -> Any:
+        return learners.VQPrompt(self._config() | {"prompt_param": [TASKS, [CODEWORDS, LENGTH, TEMPERATURE]]})
 
     def make(self, out_dim: int, prompt_flag: str, prompt_param: Any, pretrained: Any) -> Any:
         """The official wrapper, which knows ViT-B/16 alone, around smaller official parts."""

@@ -72,7 +72,7 @@ class Official:
         self.trainer_module: Any = importlib.import_module("trainer")
         self.zoo.small = self.make
         self.data = data
-        self.learner: Any = learners.OnePrompt(self._config())
+        self.learner: Any = self._make_learner(learners)
         self.trainer: Any = self.trainer_module.Trainer.__new__(self.trainer_module.Trainer)
         settings = {"learner": self.learner, "train_dataset": data, "batch_size": BATCH, "workers": 0, "seed": 0}
         settings |= {"ca_method": "multi-centroid", "n_centroids": 1, "ca_lr": 1e-4, "ca_weight_decay": 5e-4}
@@ -81,6 +81,9 @@ class Official:
         self.tasks = [list(range(t * CLASSES, (t + 1) * CLASSES)) for t in range(TASKS)]
         self.rates: list[list[float]] = []
         self.losses: list[float] = []
+
+    def _make_learner(self, learners: Any) -> Any:
+        return learners.OnePrompt(self._config())
 
     @staticmethod
     def _config() -> dict[str, Any]:
