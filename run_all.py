@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import typer
 
 from benchmarks.errors import BenchmarkError
 from harness import command_options as opt
+from harness import data_commands, tune_commands
+from harness.bench_commands import bench
 from harness.errors import UserError
+from harness.signals import Stopped, stop_signals
 from methods.common.errors import MethodError
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from harness.sweep import Asked
 
 DEFAULT_SUITE = "smoke"
-RUNS_FAILED, USER_MISTAKE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
+RUNS_FAILED, USER_MISTAKE = 1, 2
 
 app = typer.Typer(
     name="run_all.py",
@@ -35,8 +34,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-bench = typer.Typer(name="bench", help="Timed claims, as ratios.", no_args_is_help=True)
 app.add_typer(bench)
+app.add_typer(data_commands.data)
+app.command()(tune_commands.tune)
 
 
 @app.callback(invoke_without_command=True)
@@ -54,13 +54,17 @@ def default(context: typer.Context) -> None:
 
 
 @app.command("list")
-def list_(kind: opt.KindToList, as_json: opt.AsJson = False, plugin: opt.Plugins = None) -> None:
+def list_(
+    kind: opt.KindToList, as_json: opt.AsJson = False, data: opt.Data = opt.DATA, plugin: opt.Plugins = None
+) -> None:
     """Show what there is: methods, benchmarks, backbones, suites."""
     from harness import catalogue
     from harness.registry import open_registries
 
     if kind is opt.Kind.suites:
         rows = catalogue.list_suites()
+    elif kind is opt.Kind.backbones:
+        rows = catalogue.list_backbones(open_registries(plugin or ()), data)
     else:
         rows = getattr(catalogue, f"list_{kind.value}")(open_registries(plugin or ()))
     if as_json:
@@ -79,18 +83,25 @@ def plan(
     seeds: opt.Seeds = None,
     settings: opt.Settings = None,
     precision: opt.Precision = opt.PrecisionName.fp32,
+    tflops: opt.Tflops = None,
     results: opt.Results = opt.RESULTS,
     data: opt.Data = opt.DATA,
     plugin: opt.Plugins = None,
 ) -> None:
     """Show each run with its id, its state and what it would cost. Trains nothing."""
     from harness import catalogue
+    from harness.counted import split_counted
     from harness.store import Store
     from harness.sweep import Asked, plan_asked
 
     selection = _selection(tiny, methods, benchmarks, seeds, settings, precision)
-    runs, registries = plan_asked(Asked(suites, results, data, selection, tuple(plugin or ())))
-    rows = catalogue.list_plan(runs, Store(results), registries, data)
+    trained, counted = split_counted(suites)
+    for name in counted if not as_json else ():
+        print(f"{name} trains nothing: it counts parameters and operations, without data or weights.")
+    if counted and not (trained or as_json):
+        return
+    runs, registries = plan_asked(Asked(trained, results, data, selection, tuple(plugin or ())))
+    rows = catalogue.list_plan(runs, Store(results), registries, data, tflops)
     if as_json:
         _print_json(rows)
         return
@@ -116,13 +127,18 @@ def run(
     expect: opt.Expect = None,
 ) -> None:
     """Do the runs of some suites that are not done yet, and print their tables."""
+    from harness.counted import split_counted
     from harness.expected import print_verdicts, read_all_expected
     from harness.store import Store
     from harness.sweep import Asked
 
     selection = _selection(tiny, methods, benchmarks, seeds, settings, precision)
-    expected = read_all_expected(suites, expect)
-    failed = _sweep(Asked(suites, results, data, selection, tuple(plugin or ()), workers, threads, device.value))
+    trained, counted = split_counted(suites)
+    expected = read_all_expected(trained, expect)
+    failed = 0
+    if trained:
+        failed = _sweep(Asked(trained, results, data, selection, tuple(plugin or ()), workers, threads, device.value))
+    _count(counted, selection, plugin or (), Store(results))
     given = f" --results {results}" if results != opt.RESULTS else ""
     print(f"for the page: run_all.py report {' '.join(suites)}{given}")
     outside = print_verdicts(Store(results), expected, only_planned=bool(selection.methods))
@@ -175,39 +191,6 @@ def cost(
         make_console().print(cost_table.terminal_table(report))
 
 
-@bench.command("step")
-def bench_step(
-    methods: opt.Methods = None,
-    backbone: opt.BenchBackbone = "random",
-    batch: opt.BenchBatch = 4,
-    repeats: opt.BenchRepeats = 7,
-    threads: opt.Threads = None,
-    precision: opt.Precision = opt.PrecisionName.fp32,
-    device: opt.Device = opt.DeviceName.cpu,
-    as_json: opt.AsJson = False,
-    plugin: opt.Plugins = None,
-) -> None:
-    """Time a training step of methods against the bare frozen backbone with a head, interleaved; ratios are medians."""
-    from harness import catalogue, execute
-    from harness.bench import bench_step as timed
-    from harness.registry import open_registries
-
-    registries = open_registries(plugin or ())
-    names = list(opt.split_values(methods)) or sorted(set(registries.methods.names()))
-    execute.pin_threads(threads or execute.usable_cores())
-    place = execute.resolve_device(device.value)
-    report = timed(
-        registries, names, backbone=backbone, batch=batch, repeats=repeats, precision=precision.value, device=place
-    )
-    if as_json:
-        _print_json(report.as_json())
-        return
-    catalogue.print_rows([asdict(row) for row in report.rows], catalogue.STEP_COLUMNS)
-    print(
-        f"{report.backbone}, batch {batch}, {report.precision}, {report.threads} threads, {repeats} repeats, {report.device}"
-    )
-
-
 def _selection(
     tiny: bool,
     methods: Sequence[str] | None,
@@ -245,6 +228,19 @@ def _sweep(asked: Asked) -> int:
     return len(outcome.failures)
 
 
+def _count(suites: Sequence[str], selection: Selection, plugins: Sequence[Path], store: Store) -> None:
+    """Do the suites that only count, and print their tables."""
+    from harness.counted import count_suite
+    from harness.progress import make_console
+    from harness.registry import open_registries
+    from reports import cost_table
+
+    for name in suites:
+        store.require_writable()
+        report = count_suite(name, selection.methods, open_registries(plugins), store)
+        make_console().print(cost_table.terminal_table(report))
+
+
 def _print_tables(console: Console, suites: Sequence[str], store: Store) -> None:
     from harness.provenance import code_fingerprint
     from reports.build import load_suite
@@ -256,14 +252,22 @@ def _print_tables(console: Console, suites: Sequence[str], store: Store) -> None
 
 
 def _write_report(suites: Sequence[str], results: Path, out: Path, *, with_table: bool) -> None:
-    from harness.plan import find_suite
+    from harness.counted import read_counted, split_counted
     from harness.progress import make_console
     from harness.provenance import code_fingerprint
     from harness.store import Store
+    from reports import cost_table
     from reports.build import load_suite, write_report
 
     console, store = make_console(), Store(results)
-    names = [find_suite(name).name for name in dict.fromkeys(suites)]
+    names, counted = split_counted(suites)
+    for name in counted:
+        report = read_counted(store, name)
+        _write_text(out / f"{name}.md", cost_table.markdown(report))
+        console.print(cost_table.terminal_table(report))
+        print(f"table: {out / f'{name}.md'}")
+    if not names:
+        return
     loaded = [load_suite(store, name, code_fingerprint()) for name in names]
     if with_table:
         _print_tables(console, names, store)
@@ -283,39 +287,13 @@ def _print_json(value: object) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-class _Stopped(BaseException):
-    """Ctrl-C or SIGTERM. Neither an error, which a failing run would be, nor an interrupt, which the parser swallows."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__(status)
-        self.status = status
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[None]:
-    """End a sweep at Ctrl-C and at SIGTERM in the same way: workers stopped, finished runs kept."""
-
-    def stop(number: int, _: object) -> NoReturn:
-        raise _Stopped(INTERRUPTED if number == signal.SIGINT else TERMINATED)
-
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
-        yield
-        return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the command line; returns the exit status."""
     try:
-        with _stop_signals():
+        with stop_signals():
             return app(args=arguments, standalone_mode=False) or 0
-    except _Stopped as stop:
-        print("stopped: finished runs are kept, and the same command goes on from there.", file=sys.stderr)
+    except Stopped as stop:
+        print("stopped: what was finished is kept, and the same command goes on from there.", file=sys.stderr)
         return stop.status
     except (UserError, BenchmarkError, MethodError) as error:
         message = str(error)

@@ -6,8 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Normalize = Literal["none", "imagenet", "half"]
-TestCrop = Literal["resize", "centre"]
+Normalize = Literal["none", "imagenet", "half", "cifar100"]
+Interpolation = Literal["bilinear", "bicubic"]
 
 
 class _Settings(BaseModel):
@@ -44,6 +44,10 @@ class RandomResizedCrop(_Settings):
         default=(3 / 4, 4 / 3), description="range of the box's width divided by its height"
     )
     flip: bool = Field(default=True, description="mirror left and right with probability 0.5")
+    interpolation: Interpolation = Field(default="bilinear", description="filter of the resize, with antialiasing")
+    brightness: float = Field(
+        default=0.0, ge=0, le=1, description="pixels are multiplied by a factor from [1 - brightness, 1 + brightness]"
+    )
 
     @model_validator(mode="after")
     def _ranges_rise(self) -> Self:

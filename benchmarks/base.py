@@ -6,7 +6,7 @@ import hashlib
 import json
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from benchmarks.augmentation import Augmentation, NoAugmentation, Normalize, TestCrop
+from benchmarks.augmentation import Augmentation, Interpolation, NoAugmentation, Normalize
 from benchmarks.errors import BenchmarkError
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, Split] = ("train", "test")
+ClassOrder = Literal["shuffled", "natural_first", "natural"]
 Progress = Callable[[str], None]
 
 
@@ -40,13 +41,29 @@ class BenchmarkConfig(BaseModel):
     )
     image_size: int = Field(default=32, ge=8, le=1024, description="side in pixels of the images that the network sees")
     augment: Augmentation = Field(default_factory=NoAugmentation, description="what is done to training images")
-    test_crop: TestCrop = Field(
-        default="resize",
-        description="how a stored image that is larger than image_size is tested: whole, or its centre",
+    test_resize: int | None = Field(
+        default=None,
+        ge=8,
+        le=2048,
+        description="at test the shorter side is resized to this and the central square of image_size is cut out;"
+        " none = the whole image is resized to image_size",
     )
+    test_interpolation: Interpolation = Field(default="bilinear", description="filter of the resize at test")
     normalize: Normalize = Field(
         default="none", description="channel statistics subtracted and divided by; none = [0, 1]"
     )
+    class_order: ClassOrder = Field(
+        default="shuffled",
+        description="shuffled by the order seed (SMoPE, NoRGa); natural_first: seed 0 keeps the natural order"
+        " (CODA-Prompt, VQ-Prompt, OVOR); natural for every seed (HiDe-Prompt)",
+    )
+    holdout: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="fraction of each class's training images that is held out for validation and never trained on",
+    )
+    holdout_seed: int = Field(default=0, ge=0, description="seed of the held-out images")
 
     @model_validator(mode="before")
     @classmethod
@@ -73,6 +90,14 @@ class BenchmarkConfig(BaseModel):
             raise ValueError(f"split={sizes} names {len(self.split)} tasks but tasks={self.tasks}")
         return self
 
+    @model_validator(mode="after")
+    def _test_square_fits(self) -> BenchmarkConfig:
+        if self.test_resize is not None and self.test_resize < self.image_size:
+            raise ValueError(
+                f"test_resize={self.test_resize} leaves no square of image_size={self.image_size}; raise it or give none"
+            )
+        return self
+
 
 @dataclass(frozen=True)
 class BenchmarkCard:
@@ -88,10 +113,11 @@ class BenchmarkCard:
 class ImageSet:
     """All images of one split.
 
-    ``images``: uint8 (N, H, W, 3), possibly memory-mapped; ``labels``: int64 (N,), class ids before any reordering.
+    ``images``: uint8 (N, H, W, 3), or a store that gives raw batches of rows; ``labels``: int64 (N,), class ids before
+    any reordering.
     """
 
-    images: NDArray[np.uint8]
+    images: Any
     labels: NDArray[np.int64]
 
 
@@ -106,6 +132,8 @@ class Benchmark(ABC, Generic[ConfigT]):
     card: ClassVar[BenchmarkCard]
     takes_user_data: ClassVar[bool] = False
     """Whether the images are the user's own: ``prepare`` then runs when the run is planned, while their place is known."""
+    published_counts: ClassVar[tuple[int, int] | None] = None
+    """Training and test images as their owners state them: what a plan goes by while nothing is prepared."""
 
     def __init__(self, config: ConfigT, root: Path) -> None:
         """``root`` is the data folder; nothing is read before ``prepare``."""
@@ -113,8 +141,11 @@ class Benchmark(ABC, Generic[ConfigT]):
         self.root = root
 
     @abstractmethod
-    def prepare(self, progress: Progress = silent) -> None:
-        """Download, verify and convert once, atomically; a second call only verifies. Raises BenchmarkError."""
+    def prepare(self, progress: Progress = silent, given: Sequence[Path] = ()) -> None:
+        """Download, verify and convert once, atomically; a second call only verifies. Raises BenchmarkError.
+
+        ``given``: archives, or folders holding them, that the user already has and that take the place of a download.
+        """
 
     @abstractmethod
     def image_set(self, split: Split) -> ImageSet:
@@ -124,6 +155,11 @@ class Benchmark(ABC, Generic[ConfigT]):
     @abstractmethod
     def class_names(self) -> tuple[str, ...]:
         """One name a class, indexed by original class id."""
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are; known before ``prepare``, so that runs can be planned without data."""
+        return len(self.class_names)
 
     def pinned(self) -> ConfigT:
         """The configuration as it enters a run's identity.
@@ -145,17 +181,19 @@ class Benchmark(ABC, Generic[ConfigT]):
         return digest.hexdigest()
 
     def class_order(self, seed: int) -> tuple[int, ...]:
-        """Original class ids in order of arrival, drawn as the official code does (SMoPE card, section 6)."""
+        """Original class ids in order of arrival, drawn as the official code does (the methods' cards, 'Data')."""
         if seed < 0:
             # Python seeds with the absolute value: -1 and 1 would be two names of one order.
             raise BenchmarkError(f"order seed {seed} is negative; use 0 or more")
-        order = list(range(len(self.class_names)))
-        random.Random(seed).shuffle(order)
+        order = list(range(self.num_classes))
+        rule = self.config.class_order
+        if rule == "shuffled" or (rule == "natural_first" and seed > 0):
+            random.Random(seed).shuffle(order)
         return tuple(order)
 
     def task_sizes(self) -> tuple[int, ...]:
         """Number of classes of each task. Raises BenchmarkError where the classes do not come out even."""
-        return task_sizes(len(self.class_names), self.config.tasks, self.config.split)
+        return task_sizes(self.num_classes, self.config.tasks, self.config.split)
 
 
 def task_sizes(classes: int, tasks: int, split: tuple[int, ...] | None = None) -> tuple[int, ...]:

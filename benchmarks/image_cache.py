@@ -1,4 +1,4 @@
-"""Decoded images, kept once: memory-mapped uint8 files beside a manifest with their hashes.
+"""Images of a benchmark, kept once in a few large files beside a manifest with their hashes.
 
 A cache is keyed by what it was made of (its recipe), appears under its name only when complete, and is never trusted:
 one whose manifest, sizes or hashes do not fit is built anew.
@@ -13,23 +13,23 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.base import SPLITS, ImageSet, Split
+from benchmarks.base import ImageSet, Split
+from benchmarks.cache_writer import SCHEMA_VERSION, CacheWriter, Part, Recipe
 from benchmarks.errors import BenchmarkError
+from benchmarks.stored import EncodedStore, FinishedStore, SqueezedStore, Store, StoredArray
 
-SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 CHUNK = 1 << 22
 ABANDONED_AFTER_S = 24 * 3600.0  # a temporary folder older than this belongs to nobody any more
-
-Recipe = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class ImageCache:
 
     folder: Path
     manifest: Mapping[str, Any]
+    part: Part
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -51,78 +52,30 @@ class ImageCache:
         return hashlib.sha256(_canonical(fields)).hexdigest()
 
     def image_set(self, split: Split) -> ImageSet:
-        """Map a split read-only: nothing is loaded until it is indexed."""
-        shape = (self.manifest["counts"][split], *self.manifest["image_shape"])
-        images = np.memmap(self.folder / f"{split}.images", dtype=np.uint8, mode="r", shape=shape)
-        labels = np.fromfile(self.folder / f"{split}.labels", dtype="<i8").astype(np.int64)
-        return ImageSet(images, labels)
+        """Open a split: images are read when they are indexed."""
+        return ImageSet(self._store(split), self._numbers(split, "labels"))
+
+    def _store(self, split: Split) -> Store:
+        path = self.folder / f"{split}.images"
+        if self.part.kind == "encoded":
+            offsets = np.concatenate([np.zeros(1, np.int64), self._numbers(split, "ends")])
+            return EncodedStore(path, offsets, self.part.upright)
+        pixels = StoredArray(path, "u1", (self.manifest["counts"][split], *self.manifest["image_shape"]))
+        if self.part.kind == "squeezed":
+            return SqueezedStore(pixels, self._numbers(split, "sizes").reshape(-1, 2))
+        return FinishedStore(pixels) if self.part.kind == "finished" else pixels
+
+    def _numbers(self, split: Split, ending: str) -> NDArray[np.int64]:
+        return np.fromfile(self.folder / f"{split}.{ending}", dtype="<i8").astype(np.int64)
 
 
-class CacheWriter:
-    """Appends images to a cache that is being built."""
+@dataclass(frozen=True)
+class CacheState:
+    """What was found when a cache was read through. ``bytes``: those of its files, as far as they are there."""
 
-    def __init__(self, folder: Path, class_names: tuple[str, ...]) -> None:
-        self._class_names = class_names
-        self._files: dict[str, _HashedFile] = {}
-        for split in SPLITS:
-            for kind in ("images", "labels"):
-                self._files[f"{split}.{kind}"] = _HashedFile((folder / f"{split}.{kind}").open("wb"))
-        self._counts = dict.fromkeys(SPLITS, 0)
-        self._shape: tuple[int, ...] | None = None
-
-    def add(self, split: Split, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
-        """Append uint8 (n, H, W, 3) with class ids (n,); every call must bring images of one size."""
-        shape = images.shape[1:]
-        if images.dtype != np.uint8 or images.ndim != 4 or shape[-1] != 3 or len(images) != len(labels):
-            raise ValueError(f"cannot keep {images.dtype} {images.shape} with {len(labels)} labels")
-        if self._shape not in (None, shape):
-            raise ValueError(f"images of {shape} beside images of {self._shape}")
-        if len(labels) and not 0 <= labels.min() <= labels.max() < len(self._class_names):
-            raise ValueError(f"a label lies outside the {len(self._class_names)} classes")
-        self._shape = shape
-        self._counts[split] += len(images)
-        # Plain writes, no writable map: on a full disk they fail with an error, a map would kill the process.
-        self._files[f"{split}.images"].write(np.ascontiguousarray(images))
-        self._files[f"{split}.labels"].write(np.ascontiguousarray(labels, dtype="<i8"))
-
-    def finish(self, recipe: Recipe) -> dict[str, Any]:
-        """Flush to disk and return the manifest."""
-        for split, count in self._counts.items():
-            if not count:
-                raise BenchmarkError(f"there are no {split} images")
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "recipe": recipe,
-            "class_names": list(self._class_names),
-            "image_shape": list(self._shape or ()),
-            "counts": dict(self._counts),
-            "files": {name: file.sync() for name, file in self._files.items()},
-        }
-
-    def close(self) -> None:
-        """Close every file; harmless when already closed."""
-        for file in self._files.values():
-            file.close()
-
-
-class _HashedFile:
-    """A file whose sha256 grows with every write."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file, self._digest, self._bytes = file, hashlib.sha256(), 0
-
-    def write(self, data: NDArray[Any]) -> None:
-        self._digest.update(data.data)
-        self._bytes += data.nbytes
-        self._file.write(data.data)
-
-    def sync(self) -> dict[str, Any]:
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        return {"sha256": self._digest.hexdigest(), "bytes": self._bytes}
-
-    def close(self) -> None:
-        self._file.close()
+    name: str
+    state: Literal["intact", "damaged"]
+    bytes: int
 
 
 def cache_folder(parent: Path, recipe: Recipe) -> Path:
@@ -130,60 +83,94 @@ def cache_folder(parent: Path, recipe: Recipe) -> Path:
     return parent / hashlib.sha256(_canonical(recipe)).hexdigest()[:16]
 
 
-def open_cache(parent: Path, recipe: Recipe, verify: bool = False) -> ImageCache | None:
-    """Open the cache of a recipe, or return None where there is none that fits.
+def open_cache(parent: Path, part: Part, verify: bool = False) -> ImageCache | None:
+    """Open a cache, or return None where there is none that fits.
 
     Sizes are always checked; ``verify`` also reads every byte and compares hashes.
     """
-    folder = cache_folder(parent, recipe)
+    folder = cache_folder(parent, part.recipe)
     try:
         manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
-        if _canonical([manifest["schema_version"], manifest["recipe"]]) != _canonical([SCHEMA_VERSION, recipe]):
+        if _canonical([manifest["schema_version"], manifest["recipe"]]) != _canonical([SCHEMA_VERSION, part.recipe]):
             return None
-        for split in SPLITS:
-            for kind, size in (("images", int(np.prod(manifest["image_shape"]))), ("labels", 8)):
-                name = f"{split}.{kind}"
-                entry, path = manifest["files"][name], folder / name
-                if not path.stat().st_size == entry["bytes"] == manifest["counts"][split] * size:
-                    return None
-                if verify and _sha256(path) != entry["sha256"]:
-                    return None
-        return ImageCache(folder, manifest)
-    except (OSError, ValueError, KeyError, TypeError):
+        for name in part.files:
+            entry, size = manifest["files"][name], (folder / name).stat().st_size
+            if size != entry["bytes"] or size != _expected_bytes(name, part, manifest):
+                return None
+        if verify and not _hashes_fit(folder, manifest):
+            return None
+        return ImageCache(folder, manifest, part)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # absent, unreadable or of another shape: all mean "build it"
 
 
+def verify_caches(parent: Path) -> Iterable[CacheState]:
+    """Read every cache below ``parent`` through, whatever recipe it was built by, one after another."""
+    for folder in sorted(path for path in parent.glob("[0-9a-f]" * 16) if path.is_dir()):
+        size = sum(path.stat().st_size for path in folder.iterdir())
+        try:
+            manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+            named = cache_folder(parent, manifest["recipe"]) == folder
+            intact = named and bool(manifest["files"]) and _hashes_fit(folder, manifest)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            intact = False
+        yield CacheState(folder.name, "intact" if intact else "damaged", size)
+
+
 def build_cache(
-    parent: Path, recipe: Recipe, class_names: tuple[str, ...], fill: Callable[[CacheWriter], None]
+    parent: Path, part: Part, class_names: tuple[str, ...], fill: Callable[[CacheWriter], None]
 ) -> ImageCache:
-    """Build the cache of a recipe in a temporary folder and publish it by renaming; replaces one that does not fit.
+    """Build one cache; see ``build_caches``."""
+    return build_caches(parent, [part], class_names, lambda writers: fill(writers[0]))[0]
+
+
+def build_caches(
+    parent: Path, parts: Sequence[Part], class_names: tuple[str, ...], fill: Callable[[Sequence[CacheWriter]], None]
+) -> list[ImageCache]:
+    """Build caches in temporary folders and publish each by renaming; replaces those that do not fit.
 
     Raises BenchmarkError where the disk is full or the folder cannot be written; nothing half-built stays behind.
     """
-    target = cache_folder(parent, recipe)
-    temporary: Path | None = None
+    folders: list[Path] = []
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        _sweep(parent)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=parent))
-        writer = CacheWriter(temporary, class_names)
-        try:
-            fill(writer)
-            manifest = writer.finish(recipe)
-        finally:
-            writer.close()
-        _write_synced(temporary / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
-        return _publish(temporary, target, parent, recipe)
+        with ExitStack() as open_files:
+            parent.mkdir(parents=True, exist_ok=True)
+            _sweep(parent)
+            writers = []
+            for part in parts:
+                prefix = f".{cache_folder(parent, part.recipe).name}-"
+                folders.append(Path(tempfile.mkdtemp(prefix=prefix, dir=parent)))
+                writers.append(open_files.enter_context(closing(CacheWriter(folders[-1], class_names, part))))
+            fill(writers)
+            manifests = [writer.finish() for writer in writers]
+        for folder, manifest in zip(folders, manifests, strict=True):
+            _write_synced(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
+        return [_publish(folder, part, parent) for folder, part in zip(folders, parts, strict=True)]
     except OSError as error:
         raise BenchmarkError(_in_words(error, parent)) from error
     finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def _publish(temporary: Path, target: Path, parent: Path, recipe: Recipe) -> ImageCache:
+def _expected_bytes(name: str, part: Part, manifest: Mapping[str, Any]) -> int:
+    """The size that a file must have by the number of images."""
+    split, ending = name.split(".")
+    if ending != "images":
+        return manifest["counts"][split] * (16 if ending == "sizes" else 8)
+    if part.kind == "encoded":
+        return manifest["files"][name]["bytes"]
+    return manifest["counts"][split] * int(np.prod(manifest["image_shape"]))
+
+
+def _hashes_fit(folder: Path, manifest: Mapping[str, Any]) -> bool:
+    return all(_sha256(folder / name) == entry["sha256"] for name, entry in manifest["files"].items())
+
+
+def _publish(temporary: Path, part: Part, parent: Path) -> ImageCache:
     """Rename into place. Whoever comes second with the same recipe takes what the first has published."""
-    if target.exists() and open_cache(parent, recipe, verify=True) is None:
+    target = cache_folder(parent, part.recipe)
+    if target.exists() and open_cache(parent, part, verify=True) is None:
         aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=parent))
         target.rename(aside / "refused")
         shutil.rmtree(aside, ignore_errors=True)
@@ -193,7 +180,7 @@ def _publish(temporary: Path, target: Path, parent: Path, recipe: Recipe) -> Ima
     except OSError as error:
         if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
             raise
-    cache = open_cache(parent, recipe)
+    cache = open_cache(parent, part)
     if cache is None:
         raise BenchmarkError(f"the image cache {target} was changed by somebody else while it was built; try again")
     return cache

@@ -6,33 +6,37 @@ from collections import defaultdict
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 from pydantic import Field
 
 from benchmarks.base import BenchmarkCard, BenchmarkConfig, Progress, Split
-from benchmarks.cached import CachedBenchmark
+from benchmarks.cache_writer import Kind, Part
 from benchmarks.errors import BenchmarkError
 from benchmarks.folder import Folder, ImageFile, scan_folder, shown
-from benchmarks.image_cache import CacheWriter
-from benchmarks.pictures import decode
+from benchmarks.picture_store import Picture, PictureBenchmark, PictureConfig
+from benchmarks.pictures import central_square
 from benchmarks.stream import stratum
 
-RULES = 1  # raise it when the pixels or the split of the same folder change
-BATCH = 256
-NAMED_AT_MOST = 5
+RULES = 2  # raise it when the pixels or the split of the same folder change
 
 
-class ImageFolderConfig(BenchmarkConfig):
+class ImageFolderConfig(PictureConfig):
     """Settings of ``imagefolder``. A run is identified by ``content``, which stands for what ``path`` held."""
 
     path: str | None = Field(default=None, min_length=1, description="folder with one sub-folder of images per class")
     content: str | None = Field(
         default=None, pattern="^[0-9a-f]{64}$", description="hash of the folder's content; filled in from path"
     )
+    keep: Literal["square", "whole"] = Field(
+        default="square",
+        description="square: the central square of each picture, cache_size wide; whole: as image_mode says",
+    )
     cache_size: int | None = Field(
-        default=None, ge=8, le=1024, description="side in pixels of the images that are kept; none = image_size"
+        default=None, ge=8, le=1024, description="side in pixels of the squares that are kept; none = image_size"
     )
     test_fraction: float = Field(
         default=0.2,
@@ -45,11 +49,13 @@ class ImageFolderConfig(BenchmarkConfig):
     )
 
 
-class ImageFolder(CachedBenchmark[ImageFolderConfig]):
-    """Images of any folder, upright, in RGB, cut to their central square and resized once."""
+class ImageFolder(PictureBenchmark[ImageFolderConfig]):
+    """Images of any folder, upright and in RGB: their central squares resized once, or whole pictures."""
 
     name: ClassVar[str] = "imagefolder"
     takes_user_data: ClassVar[bool] = True
+    upright: ClassVar[bool] = True
+    remedy: ClassVar[str] = "repair them or move them away"
     Config: ClassVar[type[BenchmarkConfig]] = ImageFolderConfig
     card: ClassVar[BenchmarkCard] = BenchmarkCard(
         title="Image folder",
@@ -81,16 +87,30 @@ class ImageFolder(CachedBenchmark[ImageFolderConfig]):
         """The configuration with ``content`` in place of ``path``."""
         return self.config.model_copy(update={"path": None, "content": self._content})
 
-    def recipe(self) -> dict[str, Any]:
-        """What the stored images depend on."""
+    def source(self) -> dict[str, Any]:
+        """The folder's content and its split."""
         return {
-            "benchmark": self.name,
             "rules": RULES,
             "content": self._content,
-            "side": self._side,
             "test_fraction": self.config.test_fraction,
             "split_seed": self.config.split_seed,
         }
+
+    def parts(self) -> tuple[Part, ...]:
+        """Squares are kept as plain arrays, whole pictures as the settings say."""
+        if self.config.keep == "whole":
+            return super().parts()
+        return (Part({"benchmark": self.name, **self.source(), "side": self._side}),)
+
+    def pictures(self, progress: Progress) -> Iterator[Picture]:
+        """Training pictures, then test pictures, each class after class."""
+        progress(f"imagefolder: decoding {len(self.folder.files):,} images")
+        for split, files in self._split().items():
+            for file in files:
+                yield Picture(split, file.label, shown(file.path), file.read())
+
+    def _pixels(self, image: Image.Image, kind: Kind) -> NDArray[np.uint8] | None:
+        return central_square(image, self._side) if kind == "pixels" else super()._pixels(image, kind)
 
     def missing(self) -> BenchmarkError:
         """Say how the images can be had."""
@@ -103,28 +123,6 @@ class ImageFolder(CachedBenchmark[ImageFolderConfig]):
             "give path=FOLDER to read them again"
         )
 
-    def fill(self, writer: CacheWriter, progress: Progress) -> None:
-        """Decode every file. All that cannot be decoded are looked for before any is complained about."""
-        total, done, bad = len(self.folder.files), 0, []
-        for split, files in self._batches():
-            images, labels = [], []
-            for file in files:
-                try:
-                    images.append(decode(file.read(), self._side))
-                    labels.append(file.label)
-                except BenchmarkError as error:
-                    bad.append(f"{shown(file.path)}: {error}")
-            if images and not bad:
-                writer.add(split, np.stack(images), np.array(labels, dtype=np.int64))
-            done += len(files)
-            progress(f"imagefolder: decoded {done:,} of {total:,} images")
-        if bad:
-            more = f" and {len(bad) - NAMED_AT_MOST} more" if len(bad) > NAMED_AT_MOST else ""
-            raise BenchmarkError(
-                f"{len(bad)} of {total} files cannot be used: {'; '.join(bad[:NAMED_AT_MOST])}{more}; "
-                "repair them or move them away"
-            )
-
     @property
     def _content(self) -> str:
         if self.config.path is None and self.config.content is not None:
@@ -134,12 +132,6 @@ class ImageFolder(CachedBenchmark[ImageFolderConfig]):
     @property
     def _side(self) -> int:
         return self.config.cache_size or self.config.image_size
-
-    def _batches(self) -> Iterator[tuple[Split, list[ImageFile]]]:
-        """Files of each split in small groups, so that memory stays small whatever the folder's size."""
-        for split, files in self._split().items():
-            for start in range(0, len(files), BATCH):
-                yield split, files[start : start + BATCH]
 
     def _split(self) -> dict[Split, list[ImageFile]]:
         """The folder's own split, or a stratified one drawn by ``split_seed``."""

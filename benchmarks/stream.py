@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from benchmarks.base import Benchmark, BenchmarkConfig, ImageSet
 from benchmarks.errors import BenchmarkError
+from benchmarks.stored import Raw, Store
 
 if TYPE_CHECKING:
     from benchmarks.transforms import Transforms
@@ -23,11 +24,11 @@ if TYPE_CHECKING:
 class View:
     """Some images of one split, by row.
 
-    ``images``: uint8 (N, H, W, 3), the whole split; ``rows``: int64 (n,), indices into it; ``labels``: int64 (n,), new
-    labels 0..C-1 in order of arrival.
+    ``images``: the whole split, uint8 (N, H, W, 3) or a store of raw batches; ``rows``: int64 (n,), indices into it;
+    ``labels``: int64 (n,), new labels 0..C-1 in order of arrival.
     """
 
-    images: NDArray[np.uint8]
+    images: Store
     rows: NDArray[np.int64]
     labels: NDArray[np.int64]
 
@@ -38,10 +39,14 @@ class View:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def take(self, positions: Sequence[int] | NDArray[np.int64] | slice) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """Copy a batch: images uint8 (b, H, W, 3) and labels int64 (b,), for positions within this view."""
+    def take(self, positions: Sequence[int] | NDArray[np.int64] | slice) -> tuple[Raw, NDArray[np.int64]]:
+        """Copy a raw batch (uint8 (b, H, W, 3), or as the store keeps images) and labels int64 (b,).
+
+        ``positions`` count within this view.
+        """
         index = positions if isinstance(positions, slice) else np.asarray(positions, dtype=np.int64)
-        return np.asarray(self.images[self.rows[index]]), self.labels[index].copy()
+        raw = self.images[self.rows[index]]
+        return np.asarray(raw) if isinstance(raw, np.ndarray) else raw, self.labels[index].copy()
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,18 +115,25 @@ class Stream:
         return replace(self, tasks=(task,))
 
 
-def build_stream(benchmark: Benchmark[Any], order_seed: int, holdout: float = 0.0, holdout_seed: int = 0) -> Stream:
+def build_stream(benchmark: Benchmark[Any], order_seed: int, *, for_search: bool = False) -> Stream:
     """Cut a prepared benchmark into tasks, in the class order that ``order_seed`` draws.
 
-    ``holdout`` > 0 moves that fraction of each class's training images to the validation view, drawn by
-    ``holdout_seed`` alone: it is the same in every class order. Test images are never touched.
+    The configuration's ``holdout`` > 0 moves that fraction of each class's training images to the validation view, drawn
+    by ``holdout_seed`` alone: it is the same in every class order. Test images are never touched.
+
+    ``for_search`` gives what a hyper-parameter search may see: the benchmark is never asked for its test images, all test
+    views of tasks are empty, and the stream is tested on the images held out.
     """
-    if not 0 <= holdout < 1:
-        raise BenchmarkError(f"holdout={holdout} must be at least 0 and below 1")
+    config = benchmark.config
+    if for_search and not config.holdout:
+        raise BenchmarkError(
+            "a search is scored on held-out training images: give benchmark.holdout above 0, such as 0.2"
+        )
     order, sizes, names = benchmark.class_order(order_seed), benchmark.task_sizes(), benchmark.class_names
-    train, test = benchmark.image_set("train"), benchmark.image_set("test")
-    kept, held = _hold_out(_rows_by_class(train, names, "training"), names, holdout, holdout_seed)
-    tested = _rows_by_class(test, names, "test")
+    train = benchmark.image_set("train")
+    kept, held = _hold_out(_rows_by_class(train, names, "training"), names, config.holdout, config.holdout_seed)
+    test = train if for_search else benchmark.image_set("test")
+    tested = [found[:0] for found in held] if for_search else _rows_by_class(test, names, "test")
     tasks, start = [], 0
     for index, size in enumerate(sizes):
         classes = range(start, start + size)
@@ -139,10 +151,11 @@ def build_stream(benchmark: Benchmark[Any], order_seed: int, holdout: float = 0.
         start += size
     return Stream(
         tasks=tuple(tasks),
-        tests=tuple(task.test for task in tasks),
+        tests=tuple(task.validation if for_search else task.test for task in tasks),
         class_order=order,
         class_names=tuple(names[original] for original in order),
-        split_hash=_split_hash(benchmark.content_hash(), order, tasks),
+        # The hash of the content covers test pixels too.
+        split_hash=_split_hash("" if for_search else benchmark.content_hash(), order, tasks),
         config=benchmark.config,
     )
 
@@ -187,7 +200,7 @@ def stratum(count: int, fraction: float, seed: str) -> tuple[NDArray[np.int64], 
     return np.array(sorted(positions[cut:]), dtype=np.int64), np.array(sorted(positions[:cut]), dtype=np.int64)
 
 
-def _view(images: NDArray[np.uint8], rows: list[NDArray[np.int64]], ids: dict[int, int]) -> View:
+def _view(images: Store, rows: list[NDArray[np.int64]], ids: dict[int, int]) -> View:
     """Rows of the given classes (new label -> original id), class after class."""
     labels = [np.full(len(rows[original]), label, dtype=np.int64) for label, original in ids.items()]
     return View(images, np.concatenate([rows[original] for original in ids.values()]), np.concatenate(labels))

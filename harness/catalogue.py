@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,18 +13,21 @@ from rich.table import Table
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.suites import SUITES
-from harness.plan import PlannedRun, estimate
+from harness.command_options import DATA
+from harness.cost_plan import Pricing
+from harness.execute import united
+from harness.plan import PlannedRun
 from harness.progress import duration, make_console
 from harness.provenance import code_fingerprint
 from harness.registry import Registries, Registry
-from harness.spec import Component
-from harness.store import Record, Store
+from harness.store import Store
 
 Rows = list[dict[str, Any]]
 Columns = tuple[tuple[str, Callable[[dict[str, Any]], str]], ...]
 """Headings with the text that a row shows under them."""
 
-_STATE_STYLES = {"done": "green", "failed": "red", "stale": "yellow", "new": "cyan"}
+NEEDS_WEIGHTS = "needs weights"
+_STATE_STYLES = {"done": "green", "failed": "red", "stale": "yellow", "new": "cyan", NEEDS_WEIGHTS: "magenta"}
 
 
 def _text(key: str) -> Callable[[dict[str, Any]], str]:
@@ -46,6 +48,12 @@ def _sources(row: dict[str, Any]) -> str:
     return "\n".join(escape(part) for part in parts if part)
 
 
+def _weights(row: dict[str, Any]) -> str:
+    if row.get("error") or row["random"]:
+        return "" if row.get("error") else "random"
+    return "ready" if row["sha256"] else "not prepared"
+
+
 def _state(row: dict[str, Any]) -> str:
     return f"[{_STATE_STYLES[row['state']]}]{row['state']}[/]"
 
@@ -60,14 +68,28 @@ def _passes(row: dict[str, Any]) -> str:
     return "?" if passes is None else f"{passes:,}"
 
 
+def _petaflops(row: dict[str, Any]) -> str:
+    return "?" if row["flops"] is None else f"{row['flops'] / 1e15:,.3g}"
+
+
 def _seconds(row: dict[str, Any]) -> str:
     return "?" if row["seconds"] is None else duration(row["seconds"])
 
 
 LIST_COLUMNS: dict[str, Columns] = {
     "methods": (("method", _name), ("kind", _text("kind")), ("what it is", _summary), ("paper and code", _sources)),
-    "benchmarks": (("benchmark", _name), ("what it is", _summary), ("images from", _text("source"))),
-    "backbones": (("backbone", _name), ("what it is", _summary), ("px", _text("image_size"))),
+    "benchmarks": (
+        ("benchmark", _name),
+        ("what it is", _summary),
+        ("images from", _text("source")),
+        ("state", _text("state")),
+    ),
+    "backbones": (
+        ("backbone", _name),
+        ("what it is", _summary),
+        ("px", _text("image_size")),
+        ("weights", _weights),
+    ),
     "suites": (("suite", _name), ("what it compares", _summary), ("methods", lambda row: str(len(row["methods"])))),
 }
 STEP_COLUMNS: Columns = (
@@ -78,15 +100,16 @@ STEP_COLUMNS: Columns = (
     ("least to most ", lambda row: f"{row['least_ratio']:.3f} to {row['most_ratio']:.3f}"),
 )
 PLAN_COLUMNS: Columns = (
-    ("run", lambda row: row["run_id"]),
+    ("run", lambda row: row["run_id"] or "weights missing"),
     ("state", _state),
     ("row", lambda row: escape(row["row"])),
     ("benchmark", lambda row: escape(row["benchmark"])),
     ("seeds", _seeds),
     ("image passes", _passes),
+    ("PFLOP", _petaflops),
     ("time", _seconds),
 )
-_RIGHT = frozenset({"seeds", "image passes", "time", "px", "methods"})
+_RIGHT = frozenset({"seeds", "image passes", "PFLOP", "time", "px", "methods"})
 
 
 def print_rows(rows: Rows, columns: Columns) -> None:
@@ -101,17 +124,46 @@ def print_rows(rows: Rows, columns: Columns) -> None:
 
 
 def plan_summary(rows: Rows) -> str:
-    """``24 runs: 18 done, 6 new; about 2:10 min of computing are left`` for the rows of ``list_plan``."""
+    """``24 runs: 18 done, 6 new; about 2:10 min of computing, ...`` for the rows of ``list_plan``, and what is to be fetched."""
     states = Counter(row["state"] for row in rows)
     counts = ", ".join(f"{states[state]} {state}" for state in _STATE_STYLES if states[state])
-    left = {row["run_id"]: row["seconds"] for row in rows if row["state"] != "done"}
+    left = {row["run_id"] or number: row for number, row in enumerate(rows) if row["state"] != "done"}
     if not left:
         return f"{len(rows)} runs: {counts}; nothing is left to do."
-    known = [seconds for seconds in left.values() if seconds is not None]
+    return f"{len(rows)} runs: {counts}; {_time_left(list(left.values()))}{_downloads(rows)}"
+
+
+def _time_left(left: Rows) -> str:
+    known = [row["seconds"] for row in left if row["seconds"] is not None]
     if not known:
-        return f"{len(rows)} runs: {counts}; times are known once runs of the same kind have finished."
+        return "times are known once runs of the same kind have finished."
     guess = sum(known) * len(left) / len(known)
-    return f"{len(rows)} runs: {counts}; about {duration(guess)} of computing, divided by the workers, is left."
+    rates = list(dict.fromkeys(row["throughput"] for row in left if row.get("throughput")))
+    if not rates:
+        return f"about {duration(guess)} of computing, divided by the workers, is left."
+    hours = guess / 3600
+    at = " and ".join(rates)
+    if all(row.get("throughput") for row in left):
+        return f"about {hours:,.3g} GPU-hours at {at}."
+    return f"about {hours:,.3g} hours of computing are left, those of kinds that never finished here at {at}."
+
+
+def _downloads(rows: Rows) -> str:
+    """What lies neither in the data folder nor with the project."""
+    needed = {need["name"]: need for row in rows for need in row.get("needs", ())}
+    if not needed:
+        return ""
+    sizes = [need["bytes"] for need in needed.values()]
+    listed = ", ".join(f"{name} ({_size(need['bytes'])})" for name, need in sorted(needed.items()))
+    total = sum(size for size in sizes if size)
+    more = f"; {_size(total)} in all, and about as much again on disk once converted" if total else ""
+    return f"\nto fetch first, with run_all.py data prepare NAME: {listed}{more}."
+
+
+def _size(count: int | None) -> str:
+    if not count:
+        return "size unknown"
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(1, round(count / 1e6))} MB"
 
 
 def list_methods(registries: Registries) -> Rows:
@@ -130,8 +182,8 @@ def list_methods(registries: Registries) -> Rows:
     )
 
 
-def list_benchmarks(registries: Registries) -> Rows:
-    """Benchmarks with where their images come from."""
+def list_benchmarks(registries: Registries, data: Path = DATA) -> Rows:
+    """Benchmarks with where their images come from, and whether they are prepared."""
     return _listed(
         registries.benchmarks,
         lambda benchmark: {
@@ -139,22 +191,35 @@ def list_benchmarks(registries: Registries) -> Rows:
             "summary": benchmark.card.summary,
             "source": benchmark.card.source,
             "licence": benchmark.card.licence,
+            "state": _benchmark_state(benchmark, data),
             "settings": sorted(benchmark.Config.model_fields),
         },
     )
 
 
-def list_backbones(registries: Registries) -> Rows:
-    """Backbones with the hash that their weights must have."""
-    return _listed(
-        registries.backbones,
-        lambda backbone: {
-            "summary": backbone.summary,
-            "image_size": backbone.image_size,
-            "random": backbone.is_random,
-            "sha256": backbone.sha256,
-        },
-    )
+def list_backbones(registries: Registries, data: Path = DATA) -> Rows:
+    """Backbones with the hash of their weights; None, and how to get them, where they are not prepared under ``data``."""
+    from methods.common.backbones import WeightsMissingError
+
+    def describe(backbone: Any) -> dict[str, Any]:
+        facts = {"summary": backbone.summary, "image_size": backbone.image_size, "random": backbone.is_random}
+        try:
+            return {**facts, "state": "ready", "sha256": backbone.at(data).sha256}
+        except WeightsMissingError:
+            return {**facts, "state": f"not prepared: data prepare {backbone.name}", "sha256": None}
+
+    return _listed(registries.backbones, describe)
+
+
+def _benchmark_state(benchmark: Any, data: Path) -> str:
+    """Whether its images are there; what is made on this machine, or is the user's, needs no preparing by hand."""
+    if not getattr(benchmark, "remotes", ()):
+        return "the user's own" if benchmark.takes_user_data else "made when needed"
+    try:
+        benchmark(benchmark.Config(), data).image_set("train")
+    except (BenchmarkError, OSError):
+        return f"not prepared: data prepare {benchmark.name}"
+    return "ready"
 
 
 def list_suites() -> Rows:
@@ -173,13 +238,22 @@ def list_suites() -> Rows:
     ]
 
 
-def list_plan(runs: Sequence[PlannedRun], store: Store, registries: Registries, data: Path) -> Rows:
-    """Each planned run with its state and what it would cost: passes over images, and seconds where one is known."""
-    seconds, images = _median_seconds(store), _TrainImages(registries, data)
+def list_plan(
+    runs: Sequence[PlannedRun], store: Store, registries: Registries, data: Path, tflops: float | None = None
+) -> Rows:
+    """Each planned run with its state and what it would cost: passes over images, operations, and seconds.
+
+    Seconds are the median of finished runs of the same kind, else the operations at a throughput (``harness.estimate``).
+    """
+    pricing = Pricing(store, registries, data, tflops)
+    observe = {run.run_id: run.observe for run in united(runs)}
     return [
         {
-            "run_id": run.run_id,
-            "state": store.state(run.run_id, code_fingerprint()),
+            "run_id": None if run.lacks_weights else run.run_id,
+            # Without its weights' hash a run has no identity that a record could have.
+            "state": NEEDS_WEIGHTS
+            if run.lacks_weights
+            else store.state(run.run_id, code_fingerprint(), observe[run.run_id]),
             "suite": run.suite,
             "row": run.row,
             "method": run.method,
@@ -187,7 +261,7 @@ def list_plan(runs: Sequence[PlannedRun], store: Store, registries: Registries, 
             "order_seed": run.spec.order_seed,
             "train_seed": run.spec.train_seed,
             "recipe": run.recipe,
-            **estimate(run, images.count(run.spec.benchmark), seconds),
+            **pricing.price(run),
         }
         for run in runs
     ]
@@ -205,34 +279,3 @@ def _listed(registry: Registry, describe: Callable[[Any], dict[str, Any]]) -> Ro
                 facts = {"error": f"{registry.kind} {entry.name!r} cannot be described: {error}"}
         rows.append({"name": entry.name, "owner": entry.owner, **facts})
     return rows
-
-
-def _median_seconds(store: Store) -> dict[tuple[str, str], float]:
-    """Median computing time of finished runs by (method, benchmark)."""
-    found: dict[tuple[str, str], list[float]] = {}
-    for record in store.scan():
-        if isinstance(record, Record):
-            key = (record.spec["method"]["name"], record.spec["benchmark"]["name"])
-            found.setdefault(key, []).append(float(record.result["timings"].get("total_s", 0.0)))
-    return {key: statistics.median(values) for key, values in found.items()}
-
-
-class _TrainImages:
-    """Counts the training images of benchmarks whose data is already in place; planning fetches nothing."""
-
-    def __init__(self, registries: Registries, data: Path) -> None:
-        self._registries, self._data = registries, data
-        self._counts: dict[str, int | None] = {}
-
-    def count(self, component: Component) -> int | None:
-        key = component.model_dump_json()
-        if key not in self._counts:
-            self._counts[key] = self._read(component)
-        return self._counts[key]
-
-    def _read(self, component: Component) -> int | None:
-        benchmark = self._registries.benchmarks.load(component.name)
-        try:
-            return len(benchmark(benchmark.Config(**component.config), self._data).image_set("train").labels)
-        except (BenchmarkError, OSError):
-            return None

@@ -1,6 +1,7 @@
 """Task-boundary checkpoints: what a killed run continues from. Nothing in them is ever executed when they are read.
 
-Tensors are kept as safetensors, the rest as JSON. ``latest.json`` is the commit marker and names its tensor file and hash.
+Tensors are kept as safetensors, observations as npz without pickles, the rest as JSON. ``latest.json`` is the commit marker
+and names the other files with their hashes.
 """
 
 from __future__ import annotations
@@ -8,14 +9,18 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from harness.observations import Arrays, npz_arrays, npz_bytes
 from harness.store import write_bytes, write_json
 
 
@@ -38,28 +43,60 @@ class Progress:
         return len(self.timings)
 
 
-def save_checkpoint(folder: Path, method: nn.Module, progress: Progress, fingerprint: str) -> None:
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run as its last finished task left it."""
+
+    tensors: dict[str, Tensor]
+    progress: Progress
+    observe: tuple[str, ...]
+    """Names that were observed from the first task on; ``observed`` is what came of it."""
+    observed: Arrays
+
+
+def save_checkpoint(
+    folder: Path,
+    method: nn.Module,
+    progress: Progress,
+    fingerprint: str,
+    observe: Sequence[str] = (),
+    observed: Mapping[str, NDArray[Any]] | None = None,
+) -> None:
     """Write the method's own tensors and the progress; the previous checkpoint is removed only after the commit."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in method.state_dict().items()}
-    data = save(tensors)
-    name = f"task-{progress.tasks_done}.safetensors"
-    write_bytes(folder / name, data)
-    digest = hashlib.sha256(data).hexdigest()
-    marker = {"tensors": name, "sha256": digest, "code_fingerprint": fingerprint, "progress": asdict(progress)}
+    stem = f"task-{progress.tasks_done}"
+    files = {f"{stem}.safetensors": save(tensors)}
+    if observed:
+        files[f"{stem}.npz"] = npz_bytes(observed)
+    for name, data in files.items():
+        write_bytes(folder / name, data)
+    marker = {
+        "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+        "code_fingerprint": fingerprint,
+        "progress": asdict(progress),
+        "observe": list(observe),
+    }
     write_json(folder / "latest.json", marker)
-    for other in folder.glob("task-*.safetensors"):
-        if other.name != name:
+    for other in folder.glob("task-*.*"):
+        if other.name not in files:
             other.unlink(missing_ok=True)
 
 
-def load_checkpoint(folder: Path, fingerprint: str) -> tuple[dict[str, Tensor], Progress] | None:
+def load_checkpoint(folder: Path, fingerprint: str) -> Checkpoint | None:
     """The last whole checkpoint that this code wrote; ``None`` where there is none, so that the run starts anew."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, SafetensorError):
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, BadZipFile, SafetensorError):
         marker: dict[str, Any] = json.loads((folder / "latest.json").read_text(encoding="utf-8"))
         if marker["code_fingerprint"] != fingerprint:
             return None
-        data = (folder / Path(marker["tensors"]).name).read_bytes()
-        if hashlib.sha256(data).hexdigest() != marker["sha256"]:
-            return None
-        return load(data), Progress(**marker["progress"])
+        tensors: dict[str, Tensor] = {}
+        observed: Arrays = {}
+        for name, digest in marker["files"].items():
+            data = (folder / Path(name).name).read_bytes()
+            if hashlib.sha256(data).hexdigest() != digest:
+                return None
+            if name.endswith(".npz"):
+                observed = npz_arrays(data)
+            else:
+                tensors = load(data)
+        return Checkpoint(tensors, Progress(**marker["progress"]), tuple(marker["observe"]), observed)
     return None

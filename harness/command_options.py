@@ -118,10 +118,24 @@ Expect = Annotated[
         rich_help_panel=HOW,
     ),
 ]
+Tflops = Annotated[
+    float | None,
+    typer.Option(
+        "--tflops",
+        min=0.001,
+        metavar="N",
+        help="Effective TFLOP/s to reckon times with, instead of what was measured or is assumed.",
+        rich_help_panel=HOW,
+    ),
+]
 
 BenchBackbone = Annotated[str, typer.Option("--backbone", metavar="NAME", help="What to time on.")]
 BenchBatch = Annotated[int, typer.Option("--batch", min=1, help="Images a step.")]
+BenchImages = Annotated[int, typer.Option("--images", min=2, max=100_000, help="Pictures that are made and timed on.")]
 BenchRepeats = Annotated[int, typer.Option("--repeats", min=1, help="Timed steps of each, after two warm-ups.")]
+BenchRecord = Annotated[
+    bool, typer.Option("--record", help="Keep the throughput in the results folder, for 'plan' to go by.")
+]
 
 RESULTS, DATA, REPORT = Path("results"), Path("data"), Path("report")
 

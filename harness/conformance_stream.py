@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -27,7 +29,7 @@ class ColouredNoise(Benchmark[BenchmarkConfig]):
     name: ClassVar[str] = "conformance-noise"
     card: ClassVar[BenchmarkCard] = BenchmarkCard("Coloured noise", "made by the conformance kit", "none", "synthetic")
 
-    def prepare(self, progress: Progress = silent) -> None:
+    def prepare(self, progress: Progress = silent, given: Sequence[Path] = ()) -> None:
         """Nothing to do."""
 
     @property

@@ -85,15 +85,15 @@ class CostReport:
         return asdict(self)
 
 
-def count_costs(registries: Registries, names: Sequence[str]) -> CostReport:
-    """Count the methods ``names``, in that order.
+def count_costs(registries: Registries, names: Sequence[str], backbone: Any = None) -> CostReport:
+    """Count the methods ``names``, in that order, on ViT-B/16 or on another ``backbone``.
 
     Raises UserError for a name that is not registered and for a plugin's method that cannot be made or does not run.
     """
     classes = {name: registries.methods.load(name) for name in names}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        vit = RANDOM_VIT_B16.load()
+        vit = (backbone or RANDOM_VIT_B16).load()
         counters, geometry = Counters(vit), geometry_of(vit)
         rows = []
         for name, method_class in classes.items():
@@ -103,13 +103,13 @@ def count_costs(registries: Registries, names: Sequence[str]) -> CostReport:
                 if registries.methods.owner(name) == "built-in":  # our own fault: the traceback is worth seeing
                     raise
                 raise UserError(_uncountable(name, registries, error)) from error
-        backbone = BackboneCost(
+        bare = BackboneCost(
             parameters=sum(parameter.numel() for parameter in vit.parameters()),
             published=published_pass(vit),
             complete=counters.complete_pass(),
             own=counters.own_pass,
         )
-    return CostReport(geometry, IMAGES, backbone, tuple(rows))
+    return CostReport(geometry, IMAGES, bare, tuple(rows))
 
 
 def _uncountable(name: str, registries: Registries, error: Exception) -> str:

@@ -65,9 +65,9 @@ class TaskData:
             yield self._batch(order[step * self._batch_size : (step + 1) * self._batch_size], generator, augment)
 
     def _batch(self, positions: np.ndarray, generator: torch.Generator, augment: bool) -> Batch:
-        pixels, labels = self._view.take(positions)
-        raw = torch.from_numpy(pixels).to(self._device)
-        images = self._transforms.train(raw, generator) if augment else self._transforms.test(raw)
+        raw, labels = self._view.take(positions)
+        device, transforms = self._device, self._transforms
+        images = transforms.train(raw, generator, device) if augment else transforms.test(raw, device)
         self.images_read += len(labels)
         return Batch(images, torch.from_numpy(labels).to(self._device), self._query(images, positions, augment))
 
@@ -96,8 +96,8 @@ def test_batches(
 ) -> Iterator[Batch]:
     """Test images in order, without labels; ``features`` are the frozen queries of the whole view, where asked for."""
     for start in range(0, len(view), batch_size):
-        pixels, _ = view.take(slice(start, start + batch_size))
-        images = transforms.test(torch.from_numpy(pixels).to(device))
+        raw, _ = view.take(slice(start, start + batch_size))
+        images = transforms.test(raw, device)
         query = None if features is None else features[start : start + batch_size]
         yield Batch(images, None, query)
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import itertools
 import json
 import math
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +17,25 @@ import torch
 
 from benchmarks.stream import Stream, Task, build_stream
 from harness import provenance
-from harness.checkpoint import Progress, load_checkpoint, save_checkpoint
-from harness.data import TaskData, features_of, test_batches
+from harness.checkpoint import Checkpoint, Progress, load_checkpoint, save_checkpoint
+from harness.data import TaskData
 from harness.errors import RunDivergedError, UserError
+from harness.evaluate import Evaluator
 from harness.memory import PeakMemory
 from harness.metrics import final_average_accuracy
+from harness.observations import npz_bytes, write_observations
+from harness.observe import Observer
 from harness.optimise import Stretch, declare_trainable, declared_sizes, stretch_epochs
 from harness.record import make_record
 from harness.registry import Registries
 from harness.spec import RunSpec, derive_seed
-from harness.store import Store, write_bytes
+from harness.store import Record, Store, write_bytes
 from methods.common.api import Method, Phase, Setup, TaskInfo
 from methods.common.schedules import Schedule
 from methods.common.vit import PromptedViT
 
 OnEvent = Callable[[dict[str, Any]], None]
 
-EVAL_BATCH = 256
 EVENT_INTERVAL_S = 0.2
 
 
@@ -46,15 +47,18 @@ def run(
     device: str,
     registries: Registries,
     on_event: OnEvent = lambda _: None,
+    observe: Iterable[str] = (),
 ) -> None:
     """Train and evaluate ``spec`` and publish its record; continue where an earlier attempt of this code stopped.
 
-    The data must be prepared. Raises RunDivergedError when a loss stops being finite, and the rooms' own errors.
+    ``observe`` names what figures need of the run beside accuracies; it changes no number. The data must be prepared. Raises
+    RunDivergedError when a loss stops being finite, UserError where the method cannot be observed so, and the rooms' own
+    errors.
     """
     started = provenance.now()
     with (
         torch.random.fork_rng(devices=[]),
-        Session(spec, results_root, data_root, device, registries, on_event) as session,
+        Session(spec, results_root, data_root, device, registries, on_event, observe=observe) as session,
     ):
         session.run_tasks()
         session.publish(started)
@@ -72,6 +76,7 @@ class Session:
         registries: Registries,
         on_event: OnEvent,
         stream: Stream | None = None,
+        observe: Iterable[str] = (),
     ) -> None:
         """``stream`` replaces the benchmark's own: a hyper-parameter search tests on held-out training images with it."""
         self.spec = spec
@@ -80,18 +85,20 @@ class Session:
         self.device = torch.device(device)
         self.schedule = Schedule(**spec.schedule)
         self.method_class: type[Method] = registries.methods.load(spec.method.name)
-        self.backbone = load_backbone(registries, spec).to(self.device)
+        self.backbone = load_backbone(registries, spec, data).to(self.device)
         self.stream = stream or open_stream(registries, spec, data)
         if self.method_class.trains_jointly:
             self.stream = self.stream.merged()
         self.method = self._make_method()
         self.flags = _flags(registries, spec, self.method)
-        self.progress = self._resumed()
+        self.evaluator = Evaluator(self.method, self.stream, self.device)
+        found = load_checkpoint(self.folder / "checkpoint", provenance.code_fingerprint())
+        self.observer = Observer(observe, self._observed_before(found), self.method, self.evaluator)
+        self.progress = self._resumed(found)
         self.memory = PeakMemory(self.device)
         self._listener = on_event
         self._clock = time.monotonic()
         self._spoken = 0.0
-        self._test_features: dict[int, torch.Tensor] = {}
 
     def __enter__(self) -> Session:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -111,13 +118,19 @@ class Session:
         config = self.method_class.Config(**self.spec.method.config)
         return self.method_class(config, self.backbone, setup).to(self.device)
 
-    def _resumed(self) -> Progress:
-        found = load_checkpoint(self.folder / "checkpoint", provenance.code_fingerprint())
-        if found is None:
+    def _observed_before(self, found: Checkpoint | None) -> set[str]:
+        """What the run has observed for another suite: made anew, it observes that again."""
+        record = self.store.load(self.spec.run_id)
+        recorded = record.observes if isinstance(record, Record) else frozenset()
+        return {*recorded, *(found.observe if found else ())}
+
+    def _resumed(self, found: Checkpoint | None) -> Progress:
+        """Where to go on. What finished tasks did not observe is lost, so that the run starts anew."""
+        if found is None or not set(found.observe).issuperset(self.observer.names):
             return Progress()
-        tensors, progress = found
-        self.method.load_state_dict(tensors)
-        return progress
+        self.method.load_state_dict(found.tensors)
+        self.observer.restore(found.observed)
+        return found.progress
 
     # -- the loop ------------------------------------------------------------------------------------------------------
 
@@ -169,6 +182,8 @@ class Session:
             if stretch is None or not phase.continues:
                 done = 0 if stretch is None else stretch.done
                 stretch = Stretch(self._phase_schedule(phase), groups, stretch_epochs(phases, number), done, total)
+            if number == 0:
+                self.observer.training_starts(task, phase.name)
             self._train_phase(task, data, phase, stretch)
         self.method.eval()
 
@@ -188,6 +203,7 @@ class Session:
                 steps += 1
                 self._say_step(task, phase.name, stretch.done, stretch.total)
             self.say("epoch", task=task.index, phase=phase.name, epoch=epoch, loss=losses / max(steps, 1))
+            self.observer.epoch_ended(task, phase.name)
 
     def _finite(self, loss: float, task: Task, phase: str, step: int) -> float:
         if not math.isfinite(loss):
@@ -198,57 +214,34 @@ class Session:
             )
         return loss
 
-    @torch.no_grad()
     def _evaluate(self, task: Task) -> None:
-        """Fill the matrix row of this stage: every test view whose classes have all arrived."""
-        views = self.stream.tests_after(task)
-        row: list[float | None] = [None] * self.stream.num_tasks
-        stage: list[int] = []
+        """Fill the matrix row of this stage."""
         with self._precision():
-            for column, view in enumerate(views):
-                predicted = self._predictions(column)
-                row[column] = 100.0 * float((predicted == view.labels).mean())
-                stage.extend(predicted.tolist())
+            row, predictions = self.evaluator.measure(task)
         missing = self.stream.num_tasks - len(self.stream.tasks)
         if not self.progress.matrix:  # joint training measures only the last stage
             self.progress.matrix.extend([None] * self.stream.num_tasks for _ in range(missing))
             self.progress.predictions.extend([] for _ in range(missing))
         self.progress.matrix.append(row)
-        self.progress.predictions.append(stage)
-        self.progress.test_images += len(stage)
-
-    def _predictions(self, column: int) -> np.ndarray:
-        view, transforms = self.stream.tests[column], self.stream.transforms
-        if self.method.needs_query and column not in self._test_features:
-            self._test_features[column] = features_of(view, transforms, self.backbone.features, self.device)
-        batches = test_batches(
-            view,
-            transforms,
-            batch_size=EVAL_BATCH,
-            device=self.device,
-            features=self._test_features.get(column),
-        )
-        return torch.cat([self._checked(self.method.predict(batch)) for batch in batches]).cpu().numpy()
-
-    def _checked(self, logits: torch.Tensor) -> torch.Tensor:
-        """Predicted classes (B,); a method that answers for classes still to come is stopped here."""
-        seen = self.method.seen_classes
-        if logits.ndim != 2 or logits.shape[1] != seen:
-            shape = tuple(logits.shape)
-            raise RuntimeError(f"predict of {self.spec.method.name!r} returned logits {shape} for {seen} seen classes")
-        return logits.argmax(dim=1)
+        self.progress.predictions.append(predictions)
+        self.progress.test_images += len(predictions)
 
     def _finish_task(self, task: Task, data: TaskData, clock: list[float]) -> None:
+        self.observer.task_ended()
         train, end, evaluate = (later - sooner for sooner, later in itertools.pairwise(clock))
+        train -= self.observer.seconds_since_asked()
         self.progress.timings.append({"task": task.index, "train_s": train, "end_s": end, "evaluate_s": evaluate})
         self.progress.train_images += data.images_read
         self.progress.peak_memory_mb = max(self.progress.peak_memory_mb, self.memory.read_mb())
         self.say("task_evaluated", task=task.index, accuracies=self.progress.matrix[-1])
-        save_checkpoint(self.folder / "checkpoint", self.method, self.progress, provenance.code_fingerprint())
+        observer, fingerprint = self.observer, provenance.code_fingerprint()
+        folder = self.folder / "checkpoint"
+        save_checkpoint(folder, self.method, self.progress, fingerprint, observer.names, observer.kept())
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         if self.spec.precision == "bf16":
-            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+            # Without the cache of cast weights: within one autocast region it would outlive the optimiser's steps.
+            return torch.autocast(self.device.type, dtype=torch.bfloat16, cache_enabled=False)
         return contextlib.nullcontext()
 
     # -- what leaves the run -------------------------------------------------------------------------------------------
@@ -267,14 +260,16 @@ class Session:
             self._listener({"event": "step", "task": task.index, "phase": phase, "step": step, "total_steps": total})
 
     def publish(self, started: str) -> None:
-        """Write predictions, then the record."""
+        """Write predictions and observations, then the record."""
         progress, stream = self.progress, self.stream
         stages = {f"stage_{stage}": np.array(row, dtype=np.int32) for stage, row in enumerate(progress.predictions)}
         labels = np.concatenate([view.labels for view in stream.tests]).astype(np.int32)
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, labels=labels, **stages)  # type: ignore[arg-type]
-        write_bytes(self.folder / "predictions.npz", buffer.getvalue())
-        record = make_record(self.spec, stream, progress, self.backbone, str(self.device), started, self.flags)
+        write_bytes(self.folder / "predictions.npz", npz_bytes({"labels": labels, **stages}))
+        with self._precision():
+            self.observer.run_ended()
+        observed = write_observations(self.folder, self.observer.names, self.observer.arrays())
+        device = str(self.device)
+        record = make_record(self.spec, stream, progress, self.backbone, device, started, self.flags, observed)
         self.store.write_result(self.spec.run_id, record)
         self.say("run_finished", faa=final_average_accuracy(progress.matrix))
 
@@ -285,9 +280,9 @@ def open_stream(registries: Registries, spec: RunSpec, data_root: Path) -> Strea
     return build_stream(benchmark(benchmark.Config(**spec.benchmark.config), data_root), spec.order_seed)
 
 
-def load_backbone(registries: Registries, spec: RunSpec) -> PromptedViT:
+def load_backbone(registries: Registries, spec: RunSpec, data_root: Path) -> PromptedViT:
     """The backbone of ``spec``; UserError where the weights are no longer those that the spec was planned with."""
-    backbone = registries.backbones.load(spec.backbone.name)
+    backbone = registries.backbones.load(spec.backbone.name).at(data_root)
     if backbone.sha256 != spec.backbone.sha256:
         raise UserError(
             f"backbone {spec.backbone.name!r} now has weights {backbone.sha256[:16]}, but the run was planned with"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,10 +51,20 @@ class RunStatus:
 
 
 def split_done(planned: Sequence[PlannedRun], store: Store) -> tuple[list[PlannedRun], list[PlannedRun]]:
-    """(runs to do, runs whose record of this code exists). A run planned twice, by two suites, counts once."""
-    unique = list({run.run_id: run for run in planned}.values())
-    done = {run.run_id for run in unique if store.state(run.run_id, code_fingerprint()) == "done"}
+    """(runs to do, runs whose record of this code exists and has what is asked to be observed); each run once."""
+    unique = united(planned)
+    done = {run.run_id for run in unique if store.state(run.run_id, code_fingerprint(), run.observe) == "done"}
     return [run for run in unique if run.run_id not in done], [run for run in unique if run.run_id in done]
+
+
+def united(planned: Iterable[PlannedRun]) -> list[PlannedRun]:
+    """Each run once: planned by several suites, it observes what any of them asks for."""
+    runs: dict[str, PlannedRun] = {}
+    for run in planned:
+        known = runs.get(run.run_id)
+        asked = set(run.observe) | set(known.observe if known else ())
+        runs[run.run_id] = replace(run, observe=tuple(sorted(asked)))
+    return list(runs.values())
 
 
 def execute(planned: Sequence[PlannedRun], options: ExecuteOptions, on_update: OnUpdate) -> Iterator[RunStatus]:
@@ -76,7 +86,7 @@ def execute(planned: Sequence[PlannedRun], options: ExecuteOptions, on_update: O
             last_good[run_id] = int(event["task"])
         on_update(runs[run_id], event)
 
-    for end in _ends([Job(run.run_id, run.spec) for run in to_do], options, on_event):
+    for end in _ends([Job(run.run_id, run.spec, run.observe) for run in to_do], options, on_event):
         run = runs[end.run_id]
         if end.error is None:
             yield RunStatus(run, "done")
@@ -140,6 +150,7 @@ def run_with_engine(job: Job, options: WorkerOptions, emit: Emit) -> None:
         device=options.device,
         registries=open_registries(options.plugins),
         on_event=emit,
+        observe=job.observe,
     )
 
 

@@ -15,6 +15,7 @@ class Fitting:
 
     def __init__(self) -> None:
         self._known: set[str] = set()
+        self._skeletons: dict[str, Any] = {}
 
     def require(self, method: type[Any], spec: RunSpec, backbone: Any, num_classes: int, num_tasks: int) -> None:
         """Raise UserError, with the method's own sentence, for a combination that it refuses.
@@ -35,9 +36,15 @@ class Fitting:
         try:
             # A plugin may look at values in its constructor, which only a real run can give it.
             with torch.device("meta"), contextlib.suppress(NotImplementedError, RuntimeError):
-                method(method.Config(**spec.method.config), backbone.skeleton(), setup)
+                method(method.Config(**spec.method.config), self._skeleton(backbone), setup)
         except MethodError as error:
             raise UserError(
                 f"{spec.method.name} cannot run on {spec.benchmark.name} ({num_classes} classes in {num_tasks} tasks) with"
                 f" backbone {spec.backbone.name}: {error}"
             ) from error
+
+    def _skeleton(self, backbone: Any) -> Any:
+        """One skeleton a backbone: methods share a backbone in real runs too, and making it takes longer than asking."""
+        if backbone.name not in self._skeletons:
+            self._skeletons[backbone.name] = backbone.skeleton()
+        return self._skeletons[backbone.name]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,13 @@ from typing import Any
 from benchmarks.suites import SUITES, Column, Row, Suite
 from harness.errors import UserError, did_you_mean
 from harness.fit import Fitting
+from harness.observations import require_observable
 from harness.registry import Registries
 from harness.settings import SCOPES, Seeds, Setting, has_field, merged, nested, parse_setting, validated
 from harness.spec import BackboneRef, Component, Precision, RunSpec, canonical_json
+
+MISSING = "missing"
+Supply = Callable[[Any], None]
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,13 @@ class PlannedRun:
     spec: RunSpec
     leaking: bool = False
     recipe: str = ""
+    observe: tuple[str, ...] = ()
+    """What figures need of the run beside accuracies; it changes no number, so it is not part of the identity."""
+
+    @property
+    def lacks_weights(self) -> bool:
+        """Whether the backbone's weights were missing when this was planned: such a run has no identity yet."""
+        return self.spec.backbone.sha256 == MISSING
 
     @property
     def run_id(self) -> str:
@@ -45,9 +56,18 @@ class PlannedRun:
         return self.spec.run_id
 
 
-def plan(names: Sequence[str], selection: Selection, registries: Registries, data_root: Path) -> list[PlannedRun]:
-    """All runs of some suites, in the order of their tables. Raises UserError and the rooms' errors; trains nothing."""
-    planner = Planner(selection, registries, data_root)
+def plan(
+    names: Sequence[str],
+    selection: Selection,
+    registries: Registries,
+    data_root: Path,
+    supply: Supply | None = None,
+) -> list[PlannedRun]:
+    """All runs of some suites, in the order of their tables. Raises UserError and the rooms' errors; trains nothing.
+
+    ``supply`` is called with a backbone whose weights are missing; without it such runs are planned as lacking weights.
+    """
+    planner = Planner(selection, registries, data_root, supply)
     runs = [run for name in names for run in planner.runs(find_suite(name))]
     planner.require_all_settings_used(runs)
     return runs
@@ -63,10 +83,14 @@ def find_suite(name: str) -> Suite:
 class Planner:
     """Turns table cells into run specs for one selection; opens each benchmark once."""
 
-    def __init__(self, selection: Selection, registries: Registries, data_root: Path) -> None:
+    def __init__(
+        self, selection: Selection, registries: Registries, data_root: Path, supply: Supply | None = None
+    ) -> None:
         self.selection = selection
         self.registries = registries
         self.data_root = data_root
+        self._supply = supply
+        self._weights: dict[str, str] = {}
         self._used: set[str] = set()
         self._benchmarks: dict[str, Any] = {}
         self._fitting = Fitting()
@@ -83,28 +107,42 @@ class Planner:
 
     def _columns(self, suite: Suite) -> tuple[Column, ...]:
         """The columns of the asked size, narrowed to, or replaced by, the asked benchmarks."""
-        columns = suite.tiny if self.selection.tiny or suite.is_tiny_only else suite.full
+        columns = suite.tiny if self._is_tiny(suite) else suite.full
         if not columns:
             raise UserError(f"suite {suite.name!r} has no paper-scale benchmarks in this version; run it with --tiny")
         if not self.selection.benchmarks:
             return columns
-        own = {column.benchmark: column for column in columns}
-        return tuple(own.get(name) or Column(name, name, {}, columns[0].backbone) for name in self.selection.benchmarks)
+        chosen: list[Column] = []
+        for name in self.selection.benchmarks:
+            own = [column for column in columns if column.benchmark == name]
+            chosen += own or [Column(name, name, {}, columns[0].backbone)]
+        return tuple(chosen)
+
+    def _is_tiny(self, suite: Suite) -> bool:
+        return self.selection.tiny or suite.is_tiny_only
 
     def _rows(self, suite: Suite) -> tuple[Row, ...]:
         """The suite's rows of the asked methods; a registered method that it lacks becomes a row of its own."""
+        own = suite.tiny_rows if self._is_tiny(suite) and suite.tiny_rows else suite.rows
         if not self.selection.methods:
-            return suite.rows
+            return own
         rows: list[Row] = []
         for name in self.selection.methods:
             method = self.registries.methods.load(name)
-            rows += [row for row in suite.rows if row.method == name] or [Row(method.card.title, name)]
+            rows += [row for row in own if row.method == name] or [Row(method.card.title, name)]
         return tuple(rows)
 
     def _cell(self, suite: Suite, row: Row, column: Column, seeds: Sequence[Seeds]) -> list[PlannedRun]:
         spec, recipe = self.spec(row, column, suite.settings)
         method = self.registries.methods.load(row.method)
         leaking = method.leaks(method.Config(**spec.method.config))
+        require_observable(
+            suite.observe,
+            method.observes,
+            method=row.method,
+            asker=f"suite {suite.name!r}",
+            has_validation=spec.benchmark.config.get("holdout", 0) > 0,
+        )
         return [
             PlannedRun(
                 suite=suite.name,
@@ -114,6 +152,7 @@ class Planner:
                 spec=spec.model_copy(update={"order_seed": seed.order, "train_seed": seed.train}),
                 leaking=leaking,
                 recipe=recipe,
+                observe=suite.observe,
             )
             for seed in seeds
         ]
@@ -128,14 +167,14 @@ class Planner:
 
         registries = self.registries
         method, benchmark = registries.methods.load(row.method), registries.benchmarks.load(column.benchmark)
-        backbone = registries.backbones.load(column.backbone)
-        backbone.verify()
+        backbone = registries.backbones.load(column.backbone).at(self.data_root)
         own = registries.methods.owner(row.method) != "built-in" or benchmark.takes_user_data
-        recipe = find_recipe(row.method, column.benchmark, column.backbone, own=own)
+        asked = validated(benchmark.Config, merged(column.config, self._benchmark_settings()), "benchmark")
+        recipe = find_recipe(row.method, column.benchmark, column.backbone, tasks=asked.tasks, own=own)
         values = {
             row.method: merged(recipe.config, row.settings),
             "schedule": dict(recipe.schedule),
-            "benchmark": dict(column.config),
+            "benchmark": merged(recipe.data, column.config),
         }
         for setting in (*map(parse_setting, suite_settings), *self.selection.settings):
             scope, path = _scope(setting, row.method, method.Config, Schedule)
@@ -149,12 +188,35 @@ class Planner:
         spec = RunSpec(
             method=Component(name=row.method, config=config.model_dump(mode="json")),
             benchmark=Component(name=column.benchmark, config=pinned.model_dump(mode="json")),
-            backbone=BackboneRef(name=column.backbone, sha256=backbone.sha256),
+            backbone=BackboneRef(name=column.backbone, sha256=self._weights_of(backbone)),
             schedule=schedule.model_dump(mode="json"),
             precision=self.selection.precision,
         )
-        self._fitting.require(method, spec, backbone, len(data.class_names), pinned.tasks)
+        self._fitting.require(method, spec, backbone, data.num_classes, pinned.tasks)
         return spec, recipe.source
+
+    def _benchmark_settings(self) -> dict[str, Any]:
+        """What the user sets of the benchmark: a recipe may depend on it."""
+        found: dict[str, Any] = {}
+        for setting in self.selection.settings:
+            if setting.path[0] == "benchmark" and setting.path[1:]:
+                found = merged(found, nested(setting.path[1:], setting.value))
+        return found
+
+    def _weights_of(self, backbone: Any) -> str:
+        """The hash of a backbone's weights, which are verified, and supplied where they are missing, once."""
+        from methods.common.backbones import WeightsMissingError
+
+        if backbone.name not in self._weights:
+            try:
+                backbone.verify()
+            except WeightsMissingError:
+                if self._supply is None:
+                    return self._weights.setdefault(backbone.name, MISSING)
+                self._supply(backbone)
+                backbone.verify()
+            self._weights[backbone.name] = backbone.sha256
+        return self._weights[backbone.name]
 
     def _opened(self, column: Column, values: Mapping[str, Any], backbone: Any) -> Any:
         """The benchmark of a column, checked against the backbone; a user's own images are read here, and once."""
@@ -255,10 +317,3 @@ def _column_entry(label: str, run: PlannedRun, registries: Registries) -> dict[s
         "backbone": run.spec.backbone.name,
         "summary": card.summary,
     }
-
-
-def estimate(run: PlannedRun, train_images: int | None, seconds: Mapping[tuple[str, str], float]) -> dict[str, Any]:
-    """What a run would cost: image passes of its schedule, and the median time of finished runs of its kind, if any."""
-    epochs = int(run.spec.schedule["epochs"])
-    passes = None if train_images is None else train_images * epochs
-    return {"train_image_passes": passes, "seconds": seconds.get((run.method, run.spec.benchmark.name))}

@@ -21,31 +21,46 @@ PROJECT_ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("benchmarks", "harness", "methods")
 SOURCE_SUFFIXES = frozenset({".py", ".safetensors", ".json"})
 # Files that choose, schedule, show or check runs but take no part in one: editing them leaves every record valid.
-# What suites and recipes decide is in each run's spec already.
+# What suites and recipes decide is in each run's spec already; what files were fetched and converted, in its hashes.
 NOT_PART_OF_A_RUN = frozenset(
     {
         "benchmarks/*_expected.json",
-        "benchmarks/suites.py",
+        "benchmarks/archives.py",
+        "benchmarks/avalanche_*.py",
+        "benchmarks/fetch.py",
+        "benchmarks/suites*.py",
+        "harness/bench*.py",
         "harness/catalogue.py",
         "harness/command_options.py",
-        "harness/bench.py",
         "harness/conformance*.py",
         "harness/cost*.py",
+        "harness/cost*.json",
+        "harness/counted.py",
+        "harness/data_commands.py",
+        "harness/estimate.py",
         "harness/execute.py",
         "harness/expected.py",
         "harness/fit.py",
         "harness/method_table.py",
         "harness/metrics.py",
+        "harness/mode_study.py",
         "harness/plan.py",
+        "harness/prepare.py",
         "harness/pretrain_*.py",
         "harness/progress.py",
         "harness/provenance.py",
         "harness/registry.py",
         "harness/search_tiny.py",
         "harness/settings.py",
+        "harness/signals.py",
         "harness/sweep.py",
+        "harness/tune*.py",
         "harness/workers.py",
-        "methods/recipes.py",
+        "methods/common/checkpoints.py",
+        "methods/common/google_vit.py",
+        "methods/common/published.py",
+        "methods/grids.py",
+        "methods/recipes*.py",
     }
 )
 

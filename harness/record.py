@@ -20,8 +20,12 @@ def make_record(
     device: str,
     started: str,
     flags: dict[str, bool],
+    observations: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The content of ``result.json``; accuracies in percent, times in seconds, memory in MiB."""
+    """The content of ``result.json``; accuracies in percent, times in seconds, memory in MiB.
+
+    ``observations`` says which file holds what was observed beside them; a run that observed nothing has no such entry.
+    """
     return {
         "schema_version": SCHEMA_VERSION,
         "run_id": spec.run_id,
@@ -47,6 +51,7 @@ def make_record(
             split_hash=stream.split_hash,
         ),
         "flags": flags,
+        **({"observations": observations} if observations else {}),
     }
 
 

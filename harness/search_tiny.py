@@ -12,10 +12,9 @@ import csv
 import itertools
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,42 +51,31 @@ def trials(benchmark: str, data: Path, extra: Sequence[str], rates: Sequence[flo
 
 def run_trial(trial: Trial) -> dict[str, Any]:
     """Train one trial and score it on held-out training images."""
-    import torch
-
-    from benchmarks.stream import build_stream
-    from harness.engine import Session
-    from harness.metrics import final_average_accuracy
+    from harness.execute import pin_threads
     from harness.plan import Planner, Selection
     from harness.registry import open_registries
     from harness.settings import parse_setting
+    from harness.tune_trial import held_out_scores
 
-    torch.set_num_threads(1)
+    pin_threads(1)
     registries = open_registries()
     suite = next(s for s in SUITES.values() if s.is_tiny_only and s.tiny[0].benchmark == trial.benchmark)
     row = next(row for row in suite.rows if row.label == trial.row)
-    selection = Selection(settings=tuple(parse_setting(text) for text in trial.settings))
+    held = (f"benchmark.holdout={HOLDOUT}", f"benchmark.holdout_seed={SEED}")
+    selection = Selection(settings=tuple(parse_setting(text) for text in (*held, *trial.settings)))
     spec, _ = Planner(selection, registries, trial.data).spec(row, suite.tiny[0])
     spec = spec.model_copy(update={"order_seed": SEED, "train_seed": SEED})
-    benchmark = registries.benchmarks.load(trial.benchmark)
-    opened = benchmark(benchmark.Config(**spec.benchmark.config), trial.data)
-    stream = build_stream(opened, SEED, holdout=HOLDOUT, holdout_seed=SEED)
-    held_out = replace(stream, tests=tuple(task.validation for task in stream.tasks))
-    started = time.monotonic()
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        Session(spec, Path(folder), trial.data, "cpu", registries, lambda _: None, held_out) as session,
-    ):
-        session.run_tasks()
-        faa = final_average_accuracy(session.progress.matrix)
-    return _entry(trial, faa, time.monotonic() - started)
+    with tempfile.TemporaryDirectory() as folder:
+        scores = held_out_scores(spec, work=Path(folder), data=trial.data, device="cpu", registries=registries)
+    return _entry(trial, scores.faa, scores.seconds)
 
 
-def _entry(trial: Trial, faa: float | None, seconds: float) -> dict[str, Any]:
+def _entry(trial: Trial, faa: float, seconds: float) -> dict[str, Any]:
     return {
         "benchmark": trial.benchmark,
         "row": trial.row,
         "settings": " ".join(trial.settings),
-        "held_out_faa": "" if faa is None else f"{faa:.2f}",
+        "held_out_faa": f"{faa:.2f}",
         "seconds": f"{seconds:.1f}",
     }
 

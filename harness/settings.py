@@ -86,12 +86,18 @@ def nested(path: tuple[str, ...], value: Any) -> dict[str, Any]:
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``over`` laid over ``base``, mapping by mapping."""
+    """``over`` laid over ``base``, mapping by mapping; a mapping of another ``kind`` replaces, it has other fields."""
     result = dict(base)
     for key, value in over.items():
-        old = result.get(key)
-        result[key] = merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        old: Any = result.get(key)
+        result[key] = merged(old, value) if _nests(old, value) else value
     return result
+
+
+def _nests(old: Any, value: Any) -> bool:
+    if not (isinstance(old, Mapping) and isinstance(value, Mapping)):
+        return False
+    return value.get("kind", old.get("kind")) == old.get("kind")
 
 
 def validated(model: type[ModelT], values: Mapping[str, Any], where: str) -> ModelT:

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,9 @@ from harness.errors import UserError
 from harness.spec import SCHEMA_VERSION
 
 State = Literal["new", "done", "stale", "failed"]
+
+OBSERVATIONS = "observations.npz"
+"""What figures draw of a run, beside its record, which has the file's hash."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,21 @@ class Record:
     def fingerprint(self) -> str:
         """Hash of the code that made the record."""
         return str(self.result["provenance"]["code_fingerprint"])
+
+    @property
+    def observes(self) -> frozenset[str]:
+        """Names of what the run observed beside accuracies."""
+        return frozenset(self._observations.get("names", ()))
+
+    @property
+    def observations_sha256(self) -> str | None:
+        """Hash of the file with what the run observed, or ``None``."""
+        return self._observations.get("sha256")
+
+    @property
+    def _observations(self) -> Mapping[str, Any]:
+        found = self.result.get("observations")
+        return found if isinstance(found, dict) else {}
 
 
 @dataclass(frozen=True)
@@ -67,14 +86,26 @@ class Store:
                 f"the results folder {str(self.root)!r} cannot be written ({error.strerror}); name another with --results DIR"
             ) from error
 
-    def state(self, run_id: str, fingerprint: str | None) -> State:
-        """``done`` if a whole record of this code exists, ``stale`` if other code made it."""
+    def state(self, run_id: str, fingerprint: str | None, observe: Collection[str] = ()) -> State:
+        """``done`` if a whole record of this code exists that has all of ``observe``; ``stale`` if it must be made anew."""
         found = self.load(run_id)
         if isinstance(found, Record):
-            return "done" if fingerprint in (None, found.fingerprint) else "stale"
+            is_current = fingerprint in (None, found.fingerprint)
+            return "done" if is_current and self._has_observed(found, observe) else "stale"
         if self.failure(run_id) is not None:
             return "failed"
         return "new"
+
+    def _has_observed(self, record: Record, names: Collection[str]) -> bool:
+        return not names or (record.observes.issuperset(names) and self.observations(record) is not None)
+
+    def observations(self, record: Record) -> bytes | None:
+        """The file with what a run observed; ``None`` where it is missing or not the one that its record names."""
+        try:
+            data = (self.path(record.run_id) / OBSERVATIONS).read_bytes()
+        except OSError:
+            return None
+        return data if hashlib.sha256(data).hexdigest() == record.observations_sha256 else None
 
     def load(self, run_id: str) -> Record | Broken | None:
         """The record of a run; ``None`` where none was published, ``Broken`` where it cannot be trusted."""

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from harness import execute
 from harness.execute import ExecuteOptions, RunStatus
-from harness.plan import PlannedRun, Selection, find_suite, manifest, plan
+from harness.plan import PlannedRun, Selection, Supply, find_suite, manifest, plan
 from harness.progress import duration, make_display, run_label
 from harness.registry import Registries, open_registries
 from harness.store import Store
@@ -42,23 +42,32 @@ class Outcome:
     seconds: float = 0.0
 
 
-def plan_asked(asked: Asked) -> tuple[list[PlannedRun], Registries]:
-    """The runs that are asked for, and the tables that their names were looked up in."""
+def plan_asked(asked: Asked, supply: Supply | None = None) -> tuple[list[PlannedRun], Registries]:
+    """The runs that are asked for, and the tables that their names were looked up in.
+
+    ``supply`` fetches weights that are missing; without it, runs that need them are planned as lacking them.
+    """
     suites = list(dict.fromkeys(asked.suites))
     for name in suites:
         find_suite(name)  # a typing error is answered before anything heavy is imported
     registries = open_registries(asked.plugins)
-    return plan(suites, asked.selection, registries, asked.data), registries
+    return plan(suites, asked.selection, registries, asked.data, supply), registries
 
 
 def sweep(asked: Asked, console: Console) -> Outcome:
     """Do the runs that are not done yet, showing progress; everything that can be checked is, before anything trains."""
+    from harness.prepare import supply_weights
+
     started, store = time.monotonic(), Store(asked.results)
-    runs, registries = plan_asked(asked)
     store.require_writable()
+
+    def tell(text: str) -> None:
+        console.print(text, markup=False)
+
+    runs, registries = plan_asked(asked, supply_weights(asked.data, tell))
     device = execute.resolve_device(asked.device)
     to_do, done = execute.split_done(runs, store)
-    execute.prepare_benchmarks(to_do, registries, asked.data, lambda text: console.print(text, markup=False))
+    execute.prepare_benchmarks(to_do, registries, asked.data, tell)
     for suite in dict.fromkeys(asked.suites):
         store.write_manifest(suite, manifest(suite, runs, registries))
     if not to_do:

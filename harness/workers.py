@@ -32,6 +32,8 @@ class Job:
 
     run_id: str
     spec: RunSpec
+    observe: tuple[str, ...] = ()
+    """What figures need of the run beside accuracies, by name."""
 
 
 @dataclass(frozen=True)

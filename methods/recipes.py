@@ -1,89 +1,20 @@
-"""Recipes: method x benchmark x backbone -> hyper-parameters. Data, in one readable place; never guessed.
+"""Recipes: method x benchmark x backbone -> hyper-parameters. Data, never guessed: an unknown combination is refused.
 
-Tiny recipes were chosen on held-out training data, every method with the same small budget; ``docs/tiny-recipes.md`` has the
-search and its log.
+``recipes_official`` holds what the papers and their code state, with the section of the method's card as source;
+``recipes_floors`` what this project chose for its floors and ceilings at that scale; ``recipes_tiny`` the searched ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
-
 from methods.common.errors import MethodError
+from methods.recipes_floors import FLOORS
+from methods.recipes_form import ANY, Recipe
+from methods.recipes_official import OFFICIAL
+from methods.recipes_tiny import TINY
 
-ANY = "*"
+__all__ = ["ANY", "GENERIC", "RECIPES", "Recipe", "find_recipe"]
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """Settings of a method on a benchmark with a backbone; what is not said is the default of the method's ``Config``."""
-
-    method: str
-    benchmark: str
-    backbone: str
-    source: str
-    schedule: Mapping[str, Any] = field(default_factory=dict)
-    config: Mapping[str, Any] = field(default_factory=dict)
-
-
-TINY_SOURCE = "docs/tiny-recipes.md"
-
-
-def _tiny(method: str, benchmark: str, schedule: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> Recipe:
-    return Recipe(method, benchmark, "tiny", TINY_SOURCE, schedule, config or {})
-
-
-DIGITS: dict[str, Any] = {"batch_size": 32, "epochs": 6, "shape": "coswm"}
-GLYPHS: dict[str, Any] = {"batch_size": 32, "epochs": 2, "shape": "coswm"}
-SMALL_TAP: dict[str, Any] = {"samples": 32, "epochs": 20, "lr": 0.01}
-NO_TAP: dict[str, Any] = SMALL_TAP | {"enabled": False}
-SMALL_SGD_TAP: dict[str, Any] = {"samples": 32, "epochs": 20, "lr": 0.05}
-CLIPPED: dict[str, Any] = {"grad_clip": 1.0, "drop_last": False, "shape": "epoch_cosine"}
-BY_EPOCH: dict[str, Any] = {"shape": "cosine"}
-KEEP_LAST: dict[str, Any] = {"drop_last": False}
-
-
-def _inferring(epochs: int) -> dict[str, Any]:
-    """Settings of a method with a task-inference network: as many epochs for it as for the prompts."""
-    inference = {"epochs": epochs, "lr": 0.005, "tap": SMALL_SGD_TAP}
-    return {"tap": SMALL_SGD_TAP, "task_inference": inference}
-
-
-RECIPES: tuple[Recipe, ...] = (
-    _tiny("l2p++", "digits", DIGITS | BY_EPOCH | {"lr": 0.015}, {"prompt_init": 0.2}),
-    _tiny("deep_l2p++", "digits", DIGITS | BY_EPOCH | {"lr": 0.045}, {"prompt_lr_mult": 0.2}),
-    _tiny("dualprompt", "digits", DIGITS | BY_EPOCH | {"lr": 0.015}),
-    _tiny("coda_prompt", "digits", DIGITS | BY_EPOCH | {"lr": 0.015}),
-    _tiny("ovor", "digits", DIGITS | BY_EPOCH | KEEP_LAST | {"lr": 0.015}),
-    _tiny("hide_prompt", "digits", DIGITS | CLIPPED | {"lr": 0.015}, {"head_lr_mult": 1.0} | _inferring(6)),
-    _tiny("norga", "digits", DIGITS | CLIPPED | {"lr": 0.015}, _inferring(6)),
-    _tiny("vq_prompt", "digits", DIGITS | {"lr": 0.005}, {"tap": SMALL_TAP}),
-    _tiny("hash_prompt", "digits", DIGITS | CLIPPED | {"lr": 0.015}, {"head_lr_mult": 1.0} | _inferring(6)),
-    _tiny("smope", "digits", DIGITS | {"lr": 0.0015}, {"prompt_init": 0.2, "tap": SMALL_TAP}),
-    _tiny("one_prompt", "digits", DIGITS | {"lr": 0.015}, {"tap": NO_TAP}),
-    _tiny("linear_probe", "digits", DIGITS | {"lr": 0.015}, {"tap": NO_TAP}),
-    _tiny("ranpac", "digits", DIGITS | {"lr": 0.005}, {"prompt_init": 0.2}),
-    _tiny("joint_head", "digits", DIGITS | {"lr": 0.005}),
-    _tiny("joint", "digits", DIGITS | {"lr": 0.005}, {"prompt_init": 0.2}),
-    _tiny("l2p++", "glyphs", GLYPHS | BY_EPOCH | {"lr": 0.015}, {"prompt_init": 0.2}),
-    _tiny("deep_l2p++", "glyphs", GLYPHS | BY_EPOCH | {"lr": 0.015}),
-    _tiny("dualprompt", "glyphs", GLYPHS | BY_EPOCH | {"lr": 0.015}),
-    _tiny("coda_prompt", "glyphs", GLYPHS | BY_EPOCH | {"lr": 0.015}),
-    _tiny("ovor", "glyphs", GLYPHS | BY_EPOCH | KEEP_LAST | {"lr": 0.015}, {"prompt_init": 0.2}),
-    _tiny("hide_prompt", "glyphs", GLYPHS | CLIPPED | {"lr": 0.045}, _inferring(2)),
-    _tiny("norga", "glyphs", GLYPHS | CLIPPED | {"lr": 0.045}, _inferring(2)),
-    _tiny("vq_prompt", "glyphs", GLYPHS | {"lr": 0.015}, {"tap": SMALL_TAP}),
-    _tiny("hash_prompt", "glyphs", GLYPHS | CLIPPED | {"lr": 0.045}, {"head_lr_mult": 1.0} | _inferring(2)),
-    _tiny("smope", "glyphs", GLYPHS | {"lr": 0.015}, {"prompt_init": 0.2, "tap": SMALL_TAP}),
-    _tiny("one_prompt", "glyphs", GLYPHS | {"lr": 0.015}, {"prompt_init": 0.2, "tap": NO_TAP}),
-    _tiny("linear_probe", "glyphs", GLYPHS | {"lr": 0.015}, {"tap": NO_TAP}),
-    _tiny("ranpac", "glyphs", GLYPHS | {"lr": 0.045}, {"prompt_init": 0.2}),
-    _tiny("joint_head", "glyphs", GLYPHS | {"lr": 0.015, "beta1": 0.0}),
-    _tiny("joint", "glyphs", GLYPHS | {"lr": 0.015}, {"prompt_init": 0.2}),
-    _tiny("ncm", ANY, {"batch_size": 128}),
-    _tiny("ridge", ANY, {"batch_size": 128}),
-)
+RECIPES: tuple[Recipe, ...] = (*TINY, *OFFICIAL, *FLOORS)
 
 GENERIC = Recipe(
     ANY, ANY, ANY, "generic: not tuned for this combination", {"batch_size": 32, "epochs": 10, "lr": 0.005}
@@ -91,7 +22,7 @@ GENERIC = Recipe(
 """For methods from plugins and for users' own images, which nobody can have tuned; shown as such in the plan."""
 
 
-def find_recipe(method: str, benchmark: str, backbone: str, *, own: bool) -> Recipe:
+def find_recipe(method: str, benchmark: str, backbone: str, *, tasks: int | None = None, own: bool = False) -> Recipe:
     """The recipe of a combination. Where ``own`` says that method or data are the user's, the generic one may serve.
 
     Raises MethodError for an unknown combination of built-in parts, naming the nearest known one.
@@ -99,20 +30,29 @@ def find_recipe(method: str, benchmark: str, backbone: str, *, own: bool) -> Rec
     fits = [
         recipe
         for recipe in RECIPES
-        if recipe.method == method and recipe.benchmark in (benchmark, ANY) and recipe.backbone in (backbone, ANY)
+        if recipe.method == method
+        and recipe.benchmark in (benchmark, ANY)
+        and recipe.backbone in (backbone, ANY)
+        and recipe.tasks in (tasks, None)
     ]
     if fits:
-        return min(fits, key=lambda recipe: (recipe.benchmark == ANY, recipe.backbone == ANY))
+        return min(fits, key=lambda recipe: (recipe.benchmark == ANY, recipe.backbone == ANY, recipe.tasks is None))
     if own:
         return GENERIC
-    raise MethodError(
-        f"there is no recipe for {method} on {benchmark} with backbone {backbone}; {_nearest(method, benchmark, backbone)}"
-    )
+    asked = _combination(method, benchmark, backbone, tasks)
+    nearest = _nearest(method, benchmark, backbone, tasks)
+    known = _combination(nearest.method, nearest.benchmark, nearest.backbone, nearest.tasks)
+    raise MethodError(f"there is no recipe for {asked}; the nearest known is {known}")
 
 
-def _nearest(method: str, benchmark: str, backbone: str) -> str:
-    def shared(recipe: Recipe) -> int:
-        return 4 * (recipe.method == method) + 2 * (recipe.benchmark == benchmark) + (recipe.backbone == backbone)
+def _combination(method: str, benchmark: str, backbone: str, tasks: int | None) -> str:
+    many = "" if tasks is None else f" in {tasks} task{'s' * (tasks != 1)}"
+    return f"{method} on {benchmark if benchmark != ANY else 'any benchmark'}{many} with backbone {backbone}"
 
-    best = max(RECIPES, key=shared)
-    return f"the nearest known is {best.method} on {best.benchmark} with backbone {best.backbone}"
+
+def _nearest(method: str, benchmark: str, backbone: str, tasks: int | None) -> Recipe:
+    def shared(recipe: Recipe) -> tuple[int, int]:
+        same = 4 * (recipe.method == method) + 2 * (recipe.benchmark == benchmark) + (recipe.backbone == backbone)
+        return same, 0 if None in (tasks, recipe.tasks) else -abs((tasks or 0) - (recipe.tasks or 0))
+
+    return max(RECIPES, key=shared)

@@ -29,6 +29,7 @@ from methods.common.api import (
 from methods.common.class_stats import ClassStatistics
 from methods.common.classifier import current_task_loss, make_head, seen_logits
 from methods.common.experts import Choice, Form, Handicap, SparseExperts, prototype_loss, router_loss, select
+from methods.common.observations import EXPERT_SCORES, EXPERT_STATE, first_block_scores
 from methods.common.prefix import project_prefix
 from methods.common.tap import TapConfig, align_after_task
 from methods.common.vit import AttentionRule, PromptedViT
@@ -117,6 +118,7 @@ class SMoPE(Method):
         code_url="https://github.com/Minhchuyentoancbn/SMoPE",
     )
     Config = SMoPEConfig
+    observes = (*EXPERT_STATE, *EXPERT_SCORES)
     config: SMoPEConfig
     counts: Tensor
     important: Tensor
@@ -269,6 +271,14 @@ class SMoPE(Method):
         masked = self.config.mask_unused == "always"
         rules = self._rules(*self._experts(), self._inference_handicaps(masked))
         return seen_logits(self.head, self.backbone(batch.images, rules), self.seen_classes)
+
+    def observed_state(self) -> dict[str, Tensor]:
+        """Counts (L, heads, Np), summed over all tasks, and keys (L, heads, Np, head_dim)."""
+        return dict(zip(EXPERT_STATE, (self.counts, self._experts()[0]), strict=True))
+
+    def observed_batch(self, batch: Batch) -> dict[str, Tensor]:
+        """Raw scores of the first block's experts, and what they are scored against."""
+        return first_block_scores(self.backbone, batch.images, self._experts()[0][0])
 
     def settled(self) -> dict[str, Tensor]:
         """Statistics of the classes that were seen; prompts and classifier go on learning."""

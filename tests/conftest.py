@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
 import pytest
 import torch
 
@@ -14,6 +18,16 @@ from methods.common.vit import PromptedViT
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def layouts() -> ModuleType:
+    """``tests/benchmarks/layouts.py``: small archives in the original layouts. Tests are in no package to import it from."""
+    spec = importlib.util.spec_from_file_location("layouts", Path(__file__).parent / "benchmarks" / "layouts.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

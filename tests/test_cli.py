@@ -27,13 +27,16 @@ QUICK = ["--methods", "ncm", "--seeds", "0", "--workers", "1", "--device", "cpu"
 SURFACE = {
     "list": {"--json"},
     "plan": {"--json", "--tiny", "--methods", "--benchmarks", "--seeds", "--set", "--precision", "--results", "--data"}
-    | {"--plugin"},
+    | {"--plugin", "--tflops"},
     "run": {"--tiny", "--methods", "--benchmarks", "--seeds", "--set", "--workers", "--device", "--precision"}
     | {"--results", "--data", "--plugin"},
     "report": {"--results", "--out"},
     "check": set(),
     "cost": {"--json", "--methods", "--out", "--plugin"},
     "bench": set(),
+    "tune": {"--backbone", "--tiny", "--trials", "--seeds", "--holdout", "--set", "--grid", "--sampler", "--precision"}
+    | {"--plugin", "--workers", "--threads", "--device", "--results", "--data", "--json"},
+    "data": set(),
 }
 CHOICES = [
     (["list", "?"], "'methods', 'benchmarks', 'backbones', 'suites'"),
@@ -267,7 +270,7 @@ def test_stopping_is_one_line(plugin: str, number: signal.Signals, workers: int,
             os.killpg(sweep.pid, signal.SIGKILL)
             sweep.wait()
     assert sweep.returncode == status
-    assert told == "stopped: finished runs are kept, and the same command goes on from there.\n"
+    assert told == "stopped: what was finished is kept, and the same command goes on from there.\n"
 
 
 def test_a_reader_that_has_seen_enough_meets_no_traceback() -> None:

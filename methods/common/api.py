@@ -167,6 +167,8 @@ class Method(nn.Module):
     needs_query: ClassVar[bool] = False
     trains_jointly: ClassVar[bool] = False
     """All tasks' training data at once: a ceiling, not a continual learner."""
+    observes: ClassVar[tuple[str, ...]] = ()
+    """Names of what ``observed_state`` and ``observed_batch`` give."""
 
     backbone: PromptedViT
     _progress: Tensor
@@ -227,6 +229,18 @@ class Method(nn.Module):
     def predict(self, batch: Batch) -> Tensor:
         """Logits (B, seen classes). Row i depends on image i alone."""
         raise NotImplementedError
+
+    def observed_state(self) -> dict[str, Tensor]:
+        """What figures draw of the learned state after a task, by name; asked for only where a suite observes it.
+
+        Shapes are the same after every task; names that are not given here are taken from ``observed_batch``.
+        """
+        return {}
+
+    def observed_batch(self, batch: Batch) -> dict[str, Tensor]:
+        """What figures draw of single test images after the last task, by name, first axis the images; asked for likewise."""
+        del batch
+        return {}
 
     def settled(self) -> dict[str, Tensor]:
         """What finished tasks have left behind and no later task may change, by name; checked by the conformance kit."""

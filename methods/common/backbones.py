@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,14 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 BUILTIN: dict[str, str] = {
     "tiny": "methods.common.backbones:TINY",
+    "tiny_random": "methods.common.backbones:TINY_RANDOM",
     "random": "methods.common.backbones:RANDOM_VIT_B16",
+    "sup21k": "methods.common.published:SUP21K",
+    "sup1k": "methods.common.published:SUP1K",
+    "sup21k_orig": "methods.common.published:SUP21K_ORIG",
+    "ibot1k": "methods.common.published:IBOT1K",
+    "dino1k": "methods.common.published:DINO1K",
+    "moco1k": "methods.common.published:MOCO1K",
 }
 
 VIT_B16: dict[str, Any] = {
@@ -34,6 +41,20 @@ VIT_B16: dict[str, Any] = {
 }
 
 
+Progress = Callable[[str], None]
+Fetch = Callable[..., Path]
+"""``fetch(name, urls, digest, folder, given, progress)``: a verified file. The harness supplies it: methods do not download."""
+
+
+def silent(message: str) -> None:
+    """Swallow a progress message."""
+    del message
+
+
+class WeightsMissingError(MethodError):
+    """The weights of a backbone are not prepared under the data folder."""
+
+
 @dataclass(frozen=True)
 class StoredBackbone:
     """A ViT whose safetensors weights and JSON description ship with the project."""
@@ -43,6 +64,15 @@ class StoredBackbone:
     description: Path
     is_random: bool = False
     is_tiny: bool = True
+
+    def at(self, root: Path) -> StoredBackbone:
+        """Itself: its weights ship with the project and lie in no data folder."""
+        del root
+        return self
+
+    def prepare(self, fetch: Fetch, given: Sequence[Path] = (), progress: Progress = silent) -> None:
+        """There is nothing to prepare."""
+        del fetch, given, progress
 
     @property
     def sha256(self) -> str:
@@ -75,18 +105,18 @@ class StoredBackbone:
         from safetensors.torch import load_file
 
         file = self.verify()
-        vit = _build(self._described()["architecture"])
+        vit = build(self._described()["architecture"])
         tensors = {name: tensor.float() for name, tensor in load_file(file).items()}
         try:
             vit.load_state_dict(tensors, strict=True)
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             raise MethodError(f"weights of backbone {self.name!r} do not fit its architecture: {reason}") from error
-        return _prompted(vit)
+        return prompted(vit)
 
     def skeleton(self) -> PromptedViT:
         """The architecture without values, on the meta device: enough to ask a method whether it fits."""
-        return _skeleton(self._described()["architecture"])
+        return skeleton_of(self._described()["architecture"])
 
     def _described(self) -> dict[str, Any]:
         try:
@@ -105,6 +135,15 @@ class RandomBackbone:
     seed: int = 0
     is_random: bool = True
     is_tiny: bool = False
+
+    def at(self, root: Path) -> RandomBackbone:
+        """Itself: it has no weights file."""
+        del root
+        return self
+
+    def prepare(self, fetch: Fetch, given: Sequence[Path] = (), progress: Progress = silent) -> None:
+        """There is nothing to prepare."""
+        del fetch, given, progress
 
     @property
     def sha256(self) -> str:
@@ -126,27 +165,30 @@ class RandomBackbone:
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            return _prompted(_build(self.architecture))
+            return prompted(build(self.architecture))
 
     def skeleton(self) -> PromptedViT:
         """The architecture without values, on the meta device."""
-        return _skeleton(self.architecture)
+        return skeleton_of(self.architecture)
 
 
-def _skeleton(architecture: Mapping[str, Any]) -> PromptedViT:
+def skeleton_of(architecture: Mapping[str, Any]) -> PromptedViT:
+    """An architecture without values, on the meta device."""
     import torch
 
     with torch.device("meta"):
-        return _prompted(_build(architecture))
+        return prompted(build(architecture))
 
 
-def _build(architecture: Mapping[str, Any]) -> Any:
+def build(architecture: Mapping[str, Any]) -> Any:
+    """timm's ViT of an architecture, with random weights."""
     from timm.models.vision_transformer import VisionTransformer
 
     return VisionTransformer(**architecture)
 
 
-def _prompted(vit: Any) -> PromptedViT:
+def prompted(vit: Any) -> PromptedViT:
+    """The frozen ViT that methods prompt."""
     from methods.common.vit import PromptedViT
 
     return PromptedViT(vit)
@@ -161,4 +203,10 @@ RANDOM_VIT_B16 = RandomBackbone(
     name="random",
     summary="ViT-B/16 at 224 px with RANDOM weights: for cost and speed work only",
     architecture=VIT_B16,
+)
+TINY_RANDOM = RandomBackbone(
+    name="tiny_random",
+    summary="the architecture of tiny with RANDOM weights: stands for other weights where suites are rehearsed",
+    architecture=json.loads((WEIGHTS / "tiny_vit.json").read_text(encoding="utf-8"))["architecture"],
+    is_tiny=True,
 )

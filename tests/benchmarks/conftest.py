@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ class Toy(Benchmark[BenchmarkConfig]):
         super().__init__(config, Path("unused"))
         self.counts = counts
 
-    def prepare(self, progress: Progress = silent) -> None:
+    def prepare(self, progress: Progress = silent, given: Sequence[Path] = ()) -> None:
         pass
 
     def image_set(self, split: Split) -> ImageSet:

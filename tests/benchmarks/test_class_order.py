@@ -35,6 +35,40 @@ def test_orders_are_the_official_ones(classes: int, seed: int, make_toy: Callabl
     assert hashlib.sha1(",".join(map(str, order)).encode()).hexdigest()[:12] == digest
 
 
+# First labels under other seeds: HiDe-Prompt's and NoRGa's (HiDe card, 6.3), VQ-Prompt's for CUB-200 (VQ card, 5).
+OTHER_SEEDS = {
+    (100, 42): [42, 41, 91, 9, 65, 50, 1, 70],
+    (100, 40): [8, 28, 21, 83, 24, 54, 48, 77],
+    (100, 44): [54, 31, 82, 46, 25, 63, 70, 10],
+    (200, 42): [66, 187, 101, 193, 111, 121, 13, 2],
+    (200, 40): [47, 26, 156, 136, 187, 153, 186, 105],
+    (200, 44): [13, 44, 110, 39, 1, 30, 149, 21],
+    (200, 12): [82, 134, 185, 178, 11],
+    (200, 24): [61, 0, 22, 157, 145],
+    (200, 36): [8, 51, 11, 137, 50],
+    (200, 48): [71, 66, 10, 121, 103],
+}
+
+
+@pytest.mark.parametrize(("classes", "seed"), OTHER_SEEDS)
+def test_orders_under_the_seeds_of_other_papers(classes: int, seed: int, make_toy: Callable) -> None:
+    first = OTHER_SEEDS[classes, seed]
+    for rule in ("shuffled", "natural_first"):
+        assert list(make_toy(classes=classes, class_order=rule).class_order(seed)[: len(first)]) == first
+
+
+@pytest.mark.parametrize("classes", [100, 200])
+def test_natural_first_differs_from_shuffled_at_seed_0_alone(classes: int, make_toy: Callable) -> None:
+    shuffled, first = (make_toy(classes=classes, class_order=rule) for rule in ("shuffled", "natural_first"))
+    assert first.class_order(0) == tuple(range(classes)) != shuffled.class_order(0)
+    assert all(first.class_order(seed) == shuffled.class_order(seed) for seed in range(1, 5))
+
+
+def test_natural_is_natural_for_every_seed(make_toy: Callable) -> None:
+    toy = make_toy(classes=100, class_order="natural")
+    assert all(toy.class_order(seed) == tuple(range(100)) for seed in (0, 1, 42))
+
+
 def test_a_negative_seed_is_refused_because_python_would_drop_its_sign(make_toy: Callable) -> None:
     with pytest.raises(BenchmarkError, match="-1 is negative"):
         make_toy().class_order(-1)

@@ -38,7 +38,10 @@ def test_split_says_how_many_tasks(split: object) -> None:
         ({"tasks": 0}, "greater than or equal to 1"),
         ({"tusks": 5}, "tusks"),
         ({"image_size": 4}, "image_size"),
-        ({"normalize": "zscore"}, "'none', 'imagenet' or 'half'"),
+        ({"normalize": "zscore"}, "'none', 'imagenet', 'half' or 'cifar100'"),
+        ({"image_size": 384, "test_resize": 256}, "test_resize=256 leaves no square of image_size=384"),
+        ({"test_interpolation": "nearest"}, "'bilinear' or 'bicubic'"),
+        ({"augment": {"kind": "random_resized_crop", "brightness": 1.5}}, "brightness"),
         ({"augment": {"kind": "cutmix"}}, "'affine'"),
         ({"augment": {"kind": "affine", "shift": 0.9}}, "shift"),
         ({"augment": {"kind": "affine", "shift": float("nan")}}, "shift"),
@@ -66,7 +69,7 @@ def test_settings_cannot_be_changed() -> None:
 
 def test_streams_and_benchmarks_need_no_torch() -> None:
     code = (
-        "import sys, benchmarks.stream, benchmarks.digits, benchmarks.imagefolder\n"
+        "import sys, benchmarks.stream, benchmarks.digits, benchmarks.imagefolder, benchmarks.picture_store\n"
         "print([name for name in ('torch', 'sklearn', 'pandas', 'avalanche') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

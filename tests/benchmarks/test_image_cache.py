@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,20 @@ import pytest
 
 from benchmarks import image_cache
 from benchmarks.errors import BenchmarkError
-from benchmarks.image_cache import CacheWriter, ImageCache, build_cache, cache_folder, open_cache
+from benchmarks.image_cache import (
+    CacheWriter,
+    ImageCache,
+    Part,
+    build_cache,
+    build_caches,
+    cache_folder,
+    open_cache,
+    verify_caches,
+)
+from benchmarks.stored import StoredArray
 
 RECIPE = {"benchmark": "test", "seed": 0}
+PART = Part(RECIPE)
 NAMES = ("a", "b")
 
 
@@ -30,18 +42,18 @@ def fill(writer: CacheWriter) -> None:
 
 
 def build(parent: Path) -> ImageCache:
-    return build_cache(parent, RECIPE, NAMES, fill)
+    return build_cache(parent, PART, NAMES, fill)
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     built = build(tmp_path)
-    opened = open_cache(tmp_path, RECIPE, verify=True)
+    opened = open_cache(tmp_path, PART, verify=True)
     assert opened is not None and opened == built and opened.folder == cache_folder(tmp_path, RECIPE)
     train, test = opened.image_set("train"), opened.image_set("test")
     np.testing.assert_array_equal(train.images, np.concatenate([images(3), images(1, 50)]))
     assert train.labels.tolist() == [0, 1, 0, 1] and train.labels.dtype == np.int64
     np.testing.assert_array_equal(test.images, images(2, 100))
-    assert isinstance(train.images, np.memmap) and not train.images.flags.writeable
+    assert isinstance(train.images, StoredArray) and train.images.shape == (4, 2, 2, 3)
     assert opened.class_names == NAMES
     assert sorted(path.name for path in tmp_path.iterdir()) == [built.folder.name]
 
@@ -52,15 +64,15 @@ def test_the_content_hash_follows_the_content_alone(tmp_path: Path) -> None:
         writer.add("test", images(1), np.array([0]))
 
     first = build(tmp_path / "one").content_hash
-    assert build_cache(tmp_path / "two", {"recipe": 2}, NAMES, fill).content_hash == first
-    assert build_cache(tmp_path / "three", RECIPE, NAMES, other).content_hash != first
-    assert build_cache(tmp_path / "four", RECIPE, ("a", "c"), fill).content_hash != first
+    assert build_cache(tmp_path / "two", Part({"recipe": 2}), NAMES, fill).content_hash == first
+    assert build_cache(tmp_path / "three", PART, NAMES, other).content_hash != first
+    assert build_cache(tmp_path / "four", PART, ("a", "c"), fill).content_hash != first
 
 
 def test_nothing_is_opened_where_nothing_is(tmp_path: Path) -> None:
-    assert open_cache(tmp_path, RECIPE) is None
+    assert open_cache(tmp_path, PART) is None
     build(tmp_path)
-    assert open_cache(tmp_path, {**RECIPE, "seed": 1}) is None
+    assert open_cache(tmp_path, Part({**RECIPE, "seed": 1})) is None
 
 
 def edit_manifest(folder: Path, **changes: object) -> None:
@@ -93,9 +105,9 @@ DAMAGE = {
 def test_a_cache_that_does_not_fit_is_refused_and_made_anew(tmp_path: Path, damage: str) -> None:
     whole = build(tmp_path)
     DAMAGE[damage](whole.folder)
-    assert open_cache(tmp_path, RECIPE) is None
+    assert open_cache(tmp_path, PART) is None
     assert build(tmp_path).content_hash == whole.content_hash
-    assert open_cache(tmp_path, RECIPE, verify=True) is not None
+    assert open_cache(tmp_path, PART, verify=True) is not None
     assert [path.name for path in tmp_path.iterdir()] == [whole.folder.name]
 
 
@@ -103,9 +115,9 @@ def test_a_cache_that_does_not_fit_is_refused_and_made_anew(tmp_path: Path, dama
 def test_one_wrong_bit_is_found_when_verifying(tmp_path: Path, name: str) -> None:
     folder = build(tmp_path).folder
     flip_byte(folder / name)
-    assert open_cache(tmp_path, RECIPE, verify=True) is None
+    assert open_cache(tmp_path, PART, verify=True) is None
     build(tmp_path)
-    assert open_cache(tmp_path, RECIPE, verify=True) is not None
+    assert open_cache(tmp_path, PART, verify=True) is not None
 
 
 def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
@@ -114,7 +126,7 @@ def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
         raise BenchmarkError("picture 7 is damaged")
 
     with pytest.raises(BenchmarkError, match="picture 7"):
-        build_cache(tmp_path, RECIPE, NAMES, broken)
+        build_cache(tmp_path, PART, NAMES, broken)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -124,7 +136,7 @@ def test_a_killed_build_is_not_taken_for_a_cache_and_is_swept_later(tmp_path: Pa
         folder.mkdir()
         (folder / "train.images").write_bytes(b"half")
     os.utime(old, (0, time.time() - 2 * image_cache.ABANDONED_AFTER_S))
-    assert open_cache(tmp_path, RECIPE) is None
+    assert open_cache(tmp_path, PART) is None
     build(tmp_path)
     assert not old.exists() and recent.exists()
 
@@ -140,7 +152,7 @@ def test_the_second_of_two_builders_takes_what_the_first_has_published(tmp_path:
         overtaken(writer)
         inode.append(cache_folder(tmp_path, RECIPE).stat().st_ino)
 
-    cache = build_cache(tmp_path, RECIPE, NAMES, watched)
+    cache = build_cache(tmp_path, PART, NAMES, watched)
     assert cache.folder.stat().st_ino == inode[0]
     assert len(list(tmp_path.iterdir())) == 1
 
@@ -165,7 +177,7 @@ def test_writing_to_a_full_device_raises_and_does_not_kill(tmp_path: Path) -> No
         fill(writer)
 
     with pytest.raises(BenchmarkError, match="no space is left"):
-        build_cache(tmp_path, RECIPE, NAMES, onto_full)
+        build_cache(tmp_path, PART, NAMES, onto_full)
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
@@ -176,7 +188,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_a_split_without_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError, match="there are no test images"):
-        build_cache(tmp_path, RECIPE, NAMES, lambda writer: writer.add("train", images(1), np.array([0])))
+        build_cache(tmp_path, PART, NAMES, lambda writer: writer.add("train", images(1), np.array([0])))
 
 
 @pytest.mark.parametrize(
@@ -196,4 +208,37 @@ def test_a_writer_takes_only_images_with_labels(tmp_path: Path, batch: np.ndarra
         writer.add("train", batch, np.array(labels))
 
     with pytest.raises(ValueError, match=named):
-        build_cache(tmp_path, RECIPE, NAMES, wrong)
+        build_cache(tmp_path, PART, NAMES, wrong)
+
+
+def test_two_caches_are_filled_in_one_pass_and_published_apart(tmp_path: Path) -> None:
+    parts = [Part({**RECIPE, "part": split}, splits=(split,)) for split in ("train", "test")]
+
+    def both(writers: Sequence[CacheWriter]) -> None:
+        for writer in writers:
+            writer.add(writer.part.splits[0], images(3), np.array([0, 1, 0]))
+
+    caches = build_caches(tmp_path, parts, NAMES, both)
+    assert [sorted(cache.manifest["files"]) for cache in caches] == [
+        ["train.images", "train.labels"],
+        ["test.images", "test.labels"],
+    ]
+    (caches[0].folder / "manifest.json").unlink()
+    assert open_cache(tmp_path, parts[0]) is None and open_cache(tmp_path, parts[1], verify=True) is not None
+
+
+def test_every_cache_is_read_through_whatever_it_is_of(tmp_path: Path) -> None:
+    whole, spoilt = build(tmp_path), build_cache(tmp_path, Part({"other": 1}), NAMES, fill)
+    flip_byte(spoilt.folder / "test.images")
+    (tmp_path / "downloads").mkdir()
+    states = {state.name: state for state in verify_caches(tmp_path)}
+    assert {name: state.state for name, state in states.items()} == {
+        whole.folder.name: "intact",
+        spoilt.folder.name: "damaged",
+    }
+    assert states[whole.folder.name].bytes == sum(path.stat().st_size for path in whole.folder.iterdir())
+    (spoilt.folder / "manifest.json").write_text("[]")
+    assert [state.state for state in verify_caches(tmp_path)].count("damaged") == 1
+    whole.folder.rename(tmp_path / ("0" * 16))
+    assert [state.state for state in verify_caches(tmp_path)] == ["damaged", "damaged"]
+    assert list(verify_caches(tmp_path / "nothing")) == []

@@ -122,10 +122,25 @@ def test_a_file_that_changes_between_hashing_and_decoding_is_noticed(tmp_path: P
 
 
 def test_the_kept_size_may_exceed_the_tested_one(tmp_path: Path, make_folder: MakeFolder) -> None:
-    images = prepared(tmp_path / "data", make_folder(), cache_size=10, test_crop="centre")
+    images = prepared(tmp_path / "data", make_folder(), cache_size=10, test_resize=10)
     assert images.image_set("train").images.shape[1:] == (10, 10, 3)
     stream = build_stream(images, 0)
     assert stream.image_size == 8
+
+
+@pytest.mark.parametrize("mode", ["exact", "fast"])
+def test_whole_pictures_are_kept_where_that_is_asked_for(tmp_path: Path, make_folder: MakeFolder, mode: str) -> None:
+    settings = {"keep": "whole", "image_mode": mode, "store_size": 16}
+    images = prepared(tmp_path / "data", make_folder(), **settings)
+    pinned = ImageFolder(images.pinned(), tmp_path / "data")
+    (tmp_path / "pictures").rename(tmp_path / "elsewhere")
+    stream = build_stream(pinned, 0)
+    assert pinned.upright and pinned.class_names == ("ant", "bee", "cat")
+    for task in stream.tasks:
+        pixels = stream.transforms.test(task.train.take(slice(None))[0])
+        assert pixels.shape == (4, 3, 8, 8)
+        classes = [stream.class_order[label] for label in task.train.labels]
+        assert ((pixels[:, 0, 4, 4] * 255 - 10) / 40).round().tolist() == classes
 
 
 def test_hidden_files_are_ignored(tmp_path: Path, make_folder: MakeFolder) -> None:

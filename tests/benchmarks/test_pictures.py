@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from torchvision.transforms import v2
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.pictures import decode
+from benchmarks.pictures import decode, open_picture, picture_size
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -47,6 +47,24 @@ def test_a_photograph_stands_upright(orientation: int) -> None:
     with Image.open(io.BytesIO(data)) as opened:
         upright = ImageOps.exif_transpose(opened).copy()
     np.testing.assert_array_equal(decode(data, 16), decode(encoded(upright), 16))
+
+
+@pytest.mark.parametrize("orientation", [None, *range(1, 9)])
+@pytest.mark.parametrize("upright", [False, True])
+def test_the_size_is_known_before_decoding(orientation: int | None, upright: bool) -> None:
+    exif = Image.Exif()
+    if orientation is not None:
+        exif[0x0112] = orientation
+    data = encoded(noise(24, 16), "JPEG", exif=exif)
+    opened = open_picture(data, upright=upright)
+    assert picture_size(data, upright=upright) == (opened.height, opened.width)
+    assert (opened.height > opened.width) == (upright and orientation is not None and orientation >= 5)
+
+
+def test_official_loaders_leave_transparent_parts_as_they_are() -> None:
+    drawing = encoded(Image.new("RGBA", (8, 8), (10, 20, 30, 0)))
+    assert open_picture(drawing).getpixel((0, 0)) == (10, 20, 30)
+    assert open_picture(drawing, upright=True).getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_grey_palette_and_cmyk_become_rgb() -> None:

@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.stream import Stream, Task, View, build_stream, stratum
 
 
+def taken(view: View, positions: Any = slice(None)) -> tuple[np.ndarray, np.ndarray]:
+    images, labels = view.take(positions)
+    assert isinstance(images, np.ndarray)
+    return images, labels
+
+
 def pixels(view: View) -> list[tuple[int, int, int]]:
     """(original class, number within the class, 1 for test) of every image of a view."""
-    return [tuple(pixel) for pixel in view.take(slice(None))[0][:, 0, 0].tolist()]
+    return [tuple(pixel) for pixel in taken(view)[0][:, 0, 0].tolist()]
 
 
 def check_labels(stream: Stream, task: Task, view: View) -> None:
-    images, labels = view.take(slice(None))
+    images, labels = taken(view)
     assert set(labels.tolist()) <= set(task.classes)
     assert [stream.class_order[label] for label in labels] == images[:, 0, 0, 0].tolist()
 
 
 def test_labels_are_positions_in_the_order_of_arrival(make_toy: Callable) -> None:
-    stream = build_stream(make_toy(), order_seed=3, holdout=0.3)
+    stream = build_stream(make_toy(holdout=0.3), order_seed=3)
     assert stream.class_order != tuple(range(6))
     assert [task.classes for task in stream.tasks] == [range(0, 2), range(2, 4), range(4, 6)]
     for task in stream.tasks:
@@ -37,7 +45,7 @@ def test_labels_are_positions_in_the_order_of_arrival(make_toy: Callable) -> Non
 
 
 def test_every_image_is_in_exactly_one_view(make_toy: Callable) -> None:
-    stream = build_stream(make_toy(), order_seed=1, holdout=0.25)
+    stream = build_stream(make_toy(holdout=0.25), order_seed=1)
     train = [pixel for task in stream.tasks for view in (task.train, task.validation) for pixel in pixels(view)]
     test = [pixel for task in stream.tasks for pixel in pixels(task.test)]
     assert sorted(train) == [(c, j, 0) for c in range(6) for j in range(10)]
@@ -54,7 +62,7 @@ def test_uneven_tasks_keep_every_class(make_toy: Callable) -> None:
 
 def test_what_is_held_out_does_not_depend_on_the_class_order(make_toy: Callable) -> None:
     def held(order_seed: int, holdout_seed: int = 0) -> list[tuple[int, int, int]]:
-        stream = build_stream(make_toy(), order_seed, holdout=0.2, holdout_seed=holdout_seed)
+        stream = build_stream(make_toy(holdout=0.2, holdout_seed=holdout_seed), order_seed)
         return sorted(pixel for task in stream.tasks for pixel in pixels(task.validation))
 
     assert held(0) == held(1)
@@ -65,12 +73,12 @@ def test_what_is_held_out_does_not_depend_on_the_class_order(make_toy: Callable)
 def test_nothing_is_held_out_unless_asked(make_toy: Callable) -> None:
     stream = build_stream(make_toy(), order_seed=0)
     assert all(len(task.validation) == 0 and len(task.train) == 20 for task in stream.tasks)
-    images, labels = stream.tasks[0].validation.take(slice(None))
+    images, labels = taken(stream.tasks[0].validation)
     assert images.shape == (0, 1, 1, 3) and labels.shape == (0,)
 
 
 def test_merged_trains_on_all_and_tests_apart(make_toy: Callable) -> None:
-    stream = build_stream(make_toy(), order_seed=2, holdout=0.2)
+    stream = build_stream(make_toy(holdout=0.2), order_seed=2)
     merged = stream.merged()
     (task,) = merged.tasks
     assert task.classes == range(6) and task.names == stream.class_names
@@ -94,9 +102,9 @@ def test_views_cannot_be_changed_and_batches_are_copies(make_toy: Callable) -> N
     view = build_stream(make_toy(), order_seed=0).tasks[0].train
     with pytest.raises(ValueError, match="read-only"):
         view.labels[0] = 5
-    images, labels = view.take([3, 1, 3])
+    images, labels = taken(view, [3, 1, 3])
     images[:], labels[:] = 99, 99
-    again, same = view.take(np.array([3, 1, 3]))
+    again, same = taken(view, np.array([3, 1, 3]))
     assert again.max() < 99 and same.max() < 99 and (again[0] == again[2]).all()
     assert again.dtype == np.uint8 and same.dtype == np.int64
 
@@ -105,8 +113,8 @@ def test_the_split_hash_tells_every_difference(make_toy: Callable) -> None:
     hashes = [
         build_stream(make_toy(), 0).split_hash,
         build_stream(make_toy(), 1).split_hash,
-        build_stream(make_toy(), 0, holdout=0.2).split_hash,
-        build_stream(make_toy(), 0, holdout=0.2, holdout_seed=1).split_hash,
+        build_stream(make_toy(holdout=0.2), 0).split_hash,
+        build_stream(make_toy(holdout=0.2, holdout_seed=1), 0).split_hash,
         build_stream(make_toy(tasks=2), 0).split_hash,
         build_stream(make_toy(train=11), 0).split_hash,
         build_stream(make_toy(test=5), 0).split_hash,
@@ -117,13 +125,13 @@ def test_the_split_hash_tells_every_difference(make_toy: Callable) -> None:
 
 @pytest.mark.parametrize("holdout", [-0.1, 1.0, float("nan")])
 def test_impossible_holdouts(make_toy: Callable, holdout: float) -> None:
-    with pytest.raises(BenchmarkError, match="holdout"):
-        build_stream(make_toy(), 0, holdout=holdout)
+    with pytest.raises(ValidationError, match="holdout"):
+        make_toy(holdout=holdout)
 
 
 def test_one_training_image_cannot_be_held_out(make_toy: Callable) -> None:
     with pytest.raises(BenchmarkError, match=r"class 'class 0' has one training image"):
-        build_stream(make_toy(train=1), 0, holdout=0.5)
+        build_stream(make_toy(train=1, holdout=0.5), 0)
 
 
 @pytest.mark.parametrize(("split", "which"), [("train", "training"), ("test", "test")])

@@ -13,7 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 import run_all
-from harness import cost
+from harness import cost, cost_counts
 from harness.conformance import MICRO
 from harness.cost import CLASSES, TASKS, count_costs, geometry_of, published_cost
 from harness.cost_executed import Counters
@@ -225,6 +225,8 @@ def test_both_counters_agree_on_every_method(name: str, registries: Registries) 
     assert all(count.forward == pytest.approx(count.forward_by_torch, rel=1e-2) for count in counts)
     assert row.test.forward > 0
     assert bool(row.phases) == (row.parameters > 0)
+    kept = json.loads(cost_counts.FILE.read_text(encoding="utf-8"))["micro"].get(name)
+    assert kept == cost_counts.counts_of(row), "what plans estimate with is old: python -m harness.cost_counts"
 
 
 def test_a_probe_runs_the_query_and_its_head(registries: Registries) -> None:

@@ -203,3 +203,20 @@ def test_other_weights_than_planned_are_refused(registries: Registries, tmp_path
 def test_bf16_runs(registries: Registries, tmp_path: Path) -> None:
     record = run(micro_spec("smope", CONFIGS["smope"], precision="bf16"), registries, tmp_path)
     assert final_average_accuracy(record.result["accuracy_matrix"]) is not None
+
+
+def test_half_precision_follows_the_weights(registries: Registries, tmp_path: Path) -> None:
+    """A cast weight that is remembered from step to step would be the weight before training."""
+
+    class Caster(Probe):
+        name: ClassVar[str] = "caster"
+
+        def training_step(self, batch: Batch) -> Tensor:
+            logits = self.head(self.backbone(batch.images))
+            fresh = self.head.weight.detach().bfloat16()
+            features = self.backbone(batch.images).bfloat16()
+            assert torch.equal(logits, torch.nn.functional.linear(features, fresh, self.head.bias.detach().bfloat16()))
+            return nn.functional.cross_entropy(logits.float(), batch.targets)
+
+    registries.methods.add("caster", "tests", Caster)
+    run(micro_spec("caster", precision="bf16"), registries, tmp_path)

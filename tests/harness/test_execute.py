@@ -20,12 +20,12 @@ from harness.plan import PlannedRun
 from harness.provenance import PROJECT_ROOT, code_fingerprint
 from harness.registry import Registries, Registry
 from harness.spec import BackboneRef, Component, RunSpec
-from harness.store import Store
+from harness.store import Record, Store
 from harness.workers import Job, WorkerOptions, WorkerPool, describe_error
 
 RUNNER = """
-    import os, signal, time
-    from harness.store import Store
+    import hashlib, os, signal, time
+    from harness.store import OBSERVATIONS, Store, write_bytes
 
     def run(job, options, emit):
         todo = job.spec.method.config
@@ -43,7 +43,13 @@ RUNNER = """
         if todo.get("sleep"):
             (options.results / f"pid-{os.getpid()}").touch()
             time.sleep(todo["sleep"])
+        observations = {}
+        if job.observe:
+            write_bytes(options.results / job.run_id / OBSERVATIONS, b"seen")
+            digest = hashlib.sha256(b"seen").hexdigest()
+            observations = {"observations": {"names": list(job.observe), "sha256": digest}}
         Store(options.results).write_result(job.run_id, {
+            **observations,
             "schema_version": 1, "run_id": job.run_id, "spec": job.spec.model_dump(mode="json"),
             "accuracy_matrix": [[50.0]], "test_counts": [1], "costs": {}, "timings": {"pid": os.getpid()},
             "provenance": {"code_fingerprint": FINGERPRINT}})
@@ -138,6 +144,19 @@ def test_a_run_of_two_suites_is_done_once(options: ExecuteOptions) -> None:
     first = planned(0)
     to_do, done = split_done([first, replace(first, suite="other")], Store(options.results))
     assert len(to_do) == 1 and done == []
+
+
+def test_a_run_of_two_suites_observes_what_either_asks(workers: ExecuteOptions) -> None:
+    first, other = planned(0), planned(1)
+    asked = [replace(first, observe=("b",)), other, replace(first, suite="t", observe=("a", "b")), replace(first)]
+    assert {status.state for status in run_all(asked, workers).values()} == {"done"}
+    store = Store(workers.results)
+    record, plain = store.load(first.run_id), store.load(other.run_id)
+    assert isinstance(record, Record) and record.observes == {"a", "b"}
+    assert isinstance(plain, Record) and plain.observes == frozenset()
+    assert {status.state for status in run_all(asked, workers).values()} == {"skipped"}
+    again = run_all([first, replace(other, observe=("a",))], workers)
+    assert [again[run.run_id].state for run in (first, other)] == ["skipped", "done"]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from harness.plan import PlannedRun, Selection, manifest, plan
 from harness.registry import Registries, open_registries
 from harness.settings import Seeds, parse_setting
 from methods.common.errors import MethodError
-from methods.recipes import ANY, GENERIC, RECIPES, find_recipe
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +31,73 @@ def planned(registries: Registries, suite: str = "smoke", *settings: str, **sele
 @pytest.mark.parametrize("suite", SUITES)
 def test_every_suite_plans(suite: str, built_in: Registries) -> None:
     runs = planned(built_in, suite, tiny=True)
-    rows, seeds = len(SUITES[suite].rows), len(SUITES[suite].seeds)
-    assert len(runs) == rows * seeds * len(SUITES[suite].tiny)
+    shown = SUITES[suite].tiny_rows or SUITES[suite].rows
+    assert len(runs) == len(shown) * len(SUITES[suite].seeds) * len(SUITES[suite].tiny)
     assert len({run.run_id for run in runs}) == len(runs)
     for run in runs:
         method = built_in.methods.load(run.method)
         assert method.Config(**run.spec.method.config).model_dump(mode="json") == run.spec.method.config
+
+
+@pytest.mark.parametrize("suite", [name for name, suite in SUITES.items() if suite.full])
+def test_every_suite_plans_at_paper_scale_without_data_or_weights(
+    suite: str, built_in: Registries, tmp_path: Path
+) -> None:
+    """Each method is also built, without storage, at the size of ViT-B/16: a recipe that cannot run fails here."""
+    runs = plan([suite], Selection(), built_in, tmp_path)
+    whole = SUITES[suite]
+    assert len(runs) == len(whole.rows) * len(whole.seeds) * len(whole.full)
+    assert len({run.run_id for run in runs}) == len(runs)
+    assert all(run.lacks_weights and run.observe == whole.observe for run in runs)
+    assert not any(tmp_path.iterdir()), "planning fetches and writes nothing"
+    assert manifest(suite, runs, built_in)["tiny"] is False
+
+
+def test_table_1_is_nine_methods_and_joint_training_on_three_benchmarks(built_in: Registries, tmp_path: Path) -> None:
+    runs = plan(["table1"], Selection(), built_in, tmp_path)
+    assert len(runs) == 150
+    cells = {(run.spec.benchmark.name, run.spec.backbone.name, run.spec.benchmark.config["tasks"]) for run in runs}
+    assert cells == {("imagenet_r", "sup1k", 10), ("cifar100", "sup1k", 10), ("cub200", "sup21k", 10)}
+    assert {run.spec.benchmark.config["class_order"] for run in runs} == {"shuffled"}, "one order a seed for all"
+
+
+def test_the_number_of_tasks_chooses_the_recipe(built_in: Registries, tmp_path: Path) -> None:
+    def epsilon(tasks: int) -> float:
+        settings = (parse_setting(f"benchmark.tasks={tasks}"),)
+        chosen = Selection(methods=("smope",), benchmarks=("imagenet_r",), seeds=(Seeds(0, 0),), settings=settings)
+        table = plan(["table1"], chosen, built_in, tmp_path)
+        return table[0].spec.method.config["epsilon"]
+
+    assert [epsilon(tasks) for tasks in (5, 10, 20)] == [0.7, 0.5, 0.3]
+    with pytest.raises(MethodError, match=r"in 8 tasks .*; the nearest known is smope on imagenet_r in 10 tasks"):
+        epsilon(8)
+
+
+def test_a_benchmark_outside_the_suite_gets_the_recipe_of_its_own_number_of_tasks(built_in: Registries) -> None:
+    (run,) = planned(built_in, "smoke", methods=("smope",), benchmarks=("fashion_mnist",), seeds=(Seeds(0, 0),))
+    assert run.recipe.startswith("inferred: as on digits")
+    assert run.spec.benchmark.config["image_size"] == 32 and run.spec.benchmark.config["augment"] == {"kind": "none"}
+
+
+def test_asking_for_a_benchmark_keeps_all_its_columns(built_in: Registries, tmp_path: Path) -> None:
+    chosen = Selection(methods=("smope",), benchmarks=("imagenet_r",), seeds=(Seeds(0, 0),))
+    runs = plan(["table6"], chosen, built_in, tmp_path)
+    assert [run.spec.benchmark.config["tasks"] for run in runs] == [5, 10, 20]
+
+
+def test_another_kind_of_augmentation_replaces_the_recipes(built_in: Registries, tmp_path: Path) -> None:
+    settings = (parse_setting("benchmark.augment.kind=none"),)
+    chosen = Selection(methods=("smope",), benchmarks=("cub200",), seeds=(Seeds(0, 0),), settings=settings)
+    (run,) = plan(["table1"], chosen, built_in, tmp_path)
+    assert run.spec.benchmark.config["augment"] == {"kind": "none"}
+
+
+def test_recipes_bring_their_transforms(built_in: Registries, tmp_path: Path) -> None:
+    runs = plan(["table1"], Selection(benchmarks=("cifar100",), seeds=(Seeds(0, 0),)), built_in, tmp_path)
+    seen = {run.method: run.spec.benchmark.config for run in runs}
+    assert (seen["smope"]["normalize"], seen["smope"]["test_resize"]) == ("none", None)
+    assert (seen["norga"]["normalize"], seen["norga"]["test_resize"]) == ("cifar100", 256)
+    assert seen["norga"]["augment"]["brightness"] == pytest.approx(63 / 255)
 
 
 def test_smoke_compares_at_least_these(built_in: Registries) -> None:
@@ -124,28 +185,12 @@ def test_mistakes_are_answered(
         planned(built_in, "smoke", *settings, **selection)
 
 
-def test_unknown_suite_and_missing_size(built_in: Registries) -> None:
+def test_unknown_suite_and_missing_size(built_in: Registries, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="unknown suite 'smokes'; did you mean 'smoke'"):
         planned(built_in, "smokes")
-    with pytest.raises(UserError, match="run it with --tiny"):
-        planned(built_in, "table4")
-
-
-def test_recipes_are_never_guessed() -> None:
-    with pytest.raises(
-        MethodError, match="no recipe for smope on digits with backbone random; the nearest known is smope"
-    ):
-        find_recipe("smope", "digits", "random", own=False)
-    assert find_recipe("mine", "digits", "tiny", own=True) is GENERIC
-    assert find_recipe("ncm", "digits", "tiny", own=False).benchmark == ANY
-
-
-def test_recipes_name_what_exists(built_in: Registries) -> None:
-    for recipe in RECIPES:
-        assert recipe.method in built_in.methods.names()
-        assert recipe.benchmark == ANY or recipe.benchmark in built_in.benchmarks.names()
-        assert recipe.backbone in built_in.backbones.names()
-        assert recipe.source
+    monkeypatch.setitem(SUITES, "small", replace(SUITES["table4"], name="small", full=()))
+    with pytest.raises(UserError, match="suite 'small' has no paper-scale benchmarks in this version; run it with --t"):
+        planned(built_in, "small")
 
 
 def test_no_setting_is_ambiguous(built_in: Registries) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from harness.errors import UserError
-from harness.store import Broken, Record, Store, write_json
+from harness.store import OBSERVATIONS, Broken, Record, Store, write_json
 
 
 def result(run_id: str = "ab12", fingerprint: str = "f" * 64) -> dict[str, Any]:
@@ -37,6 +38,22 @@ def test_states(tmp_path: Path) -> None:
     assert not (tmp_path / "ab12" / "failure.json").exists()
     store.write_failure("ab12", {"error": "later"})
     assert store.state("ab12", None) == "failed" and store.load("ab12") is None
+
+
+def test_a_record_is_done_only_with_what_is_asked_to_be_observed(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    entry = {"file": OBSERVATIONS, "sha256": hashlib.sha256(b"seen").hexdigest(), "names": ["keys", "counts"]}
+    store.write_result("ab12", result() | {"observations": entry})
+    assert store.state("ab12", None) == "done"
+    assert store.state("ab12", None, ["keys"]) == "stale"
+    (tmp_path / "ab12" / OBSERVATIONS).write_bytes(b"seen")
+    assert store.state("ab12", "f" * 64, ["keys"]) == store.state("ab12", None, ("counts", "keys")) == "done"
+    assert store.state("ab12", "0" * 64, ["keys"]) == "stale"
+    assert store.state("ab12", None, ["keys", "losses"]) == "stale"
+    (tmp_path / "ab12" / OBSERVATIONS).write_bytes(b"else")
+    assert store.state("ab12", None, ["keys"]) == "stale"
+    store.write_result("ab12", result() | {"observations": "?"})
+    assert store.state("ab12", None, ["keys"]) == "stale" and store.state("ab12", None) == "done"
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -101,5 +104,20 @@ def test_random_weights_are_named_as_such_and_repeat() -> None:
 def test_the_table_is_lazy_and_whole() -> None:
     for name, target in BUILTIN.items():
         module, _, attribute = target.partition(":")
-        assert module == "methods.common.backbones"
-        assert globals().get(attribute, getattr(__import__(module, fromlist=[attribute]), attribute)).name == name
+        assert module in {"methods.common.backbones", "methods.common.published"}
+        assert getattr(importlib.import_module(module), attribute).name == name
+
+
+def test_looking_at_the_backbones_imports_no_torch() -> None:
+    code = "import sys, methods.common.published; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False).returncode == 0
+
+
+def test_what_ships_with_the_project_needs_no_data_folder(tmp_path: Path) -> None:
+    def fetch(**asked: object) -> Path:
+        raise AssertionError("nothing may be downloaded here")
+
+    for backbone in (TINY, RANDOM_VIT_B16):
+        backbone.at(tmp_path).prepare(fetch, [tmp_path / "anything"])
+        assert backbone.at(tmp_path).sha256 == backbone.sha256
+    assert not list(tmp_path.iterdir())

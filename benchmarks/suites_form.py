@@ -1,0 +1,99 @@
+"""What a suite is, and the rows and columns that several suites share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table: a method, with the settings that make it differ from its recipe."""
+
+    label: str
+    method: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column group of the table: a benchmark with its settings and the backbone it is run on."""
+
+    label: str
+    benchmark: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    backbone: str = "tiny"
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A comparison. ``tiny`` columns run on data and weights that come with the installation, ``full`` ones do not."""
+
+    name: str
+    title: str
+    summary: str
+    rows: tuple[Row, ...]
+    tiny: tuple[Column, ...]
+    full: tuple[Column, ...] = ()
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    is_tiny_only: bool = False
+    """A suite that has no paper form: it runs tiny without being asked."""
+    settings: tuple[str, ...] = ()
+    """Settings of every row that has the field, written as on the command line."""
+    observe: tuple[str, ...] = ()
+    """What figures need of each run beside accuracies, by the names under which methods and engine offer it."""
+    counts_only: bool = False
+    """Nothing is trained: the suite counts parameters and operations of its rows."""
+    tiny_rows: tuple[Row, ...] = ()
+    """The rows of the tiny form where they cannot be those of the full one; empty = the same rows."""
+
+
+ALIGNED: dict[str, Any] = {"tap": {"enabled": True}}
+
+L2P = Row("L2P++", "l2p++")
+DEEP_L2P = Row("Deep L2P++", "deep_l2p++")
+DUALPROMPT = Row("DualPrompt", "dualprompt")
+CODA = Row("CODA-Prompt", "coda_prompt")
+OVOR = Row("OVOR", "ovor")
+HIDE = Row("HiDe-Prompt", "hide_prompt")
+NORGA = Row("NoRGa", "norga")
+VQ = Row("VQ-Prompt", "vq_prompt")
+HASH = Row("Hash", "hash_prompt")
+SMOPE = Row("SMoPE", "smope")
+JOINT_HEAD = Row("Joint (head)", "joint_head")
+JOINT = Row("Joint (prompt + head)", "joint")
+
+FLOORS = (
+    Row("Linear probe", "linear_probe"),
+    Row("Linear probe + TAP", "linear_probe", ALIGNED),
+    Row("One prompt", "one_prompt"),
+    Row("One prompt + TAP", "one_prompt", ALIGNED),
+    Row("Nearest class mean", "ncm"),
+    Row("Ridge", "ridge"),
+)
+REFERENCES = (
+    Row("RanPAC", "ranpac"),
+    Row("RanPAC + first-task prompt", "ranpac", {"first_task_tuning": True}),
+)
+CEILINGS = (JOINT_HEAD, JOINT)
+METHODS = (L2P, DEEP_L2P, DUALPROMPT, CODA, OVOR, HIDE, NORGA, VQ, HASH, SMOPE)
+ZOO = METHODS + FLOORS + REFERENCES + CEILINGS
+
+DIGITS_5 = Column("digits, 5 tasks", "digits", {"tasks": 5})
+DIGITS_2 = Column("digits, 2 tasks", "digits", {"tasks": 2})
+GLYPHS_10 = Column("glyphs, 10 tasks", "glyphs", {"tasks": 10})
+GLYPHS_RANDOM = Column("glyphs, 10 tasks, RANDOM weights", "glyphs", {"tasks": 10}, "tiny_random")
+
+CIFAR_10 = Column("CIFAR-100, 10 tasks", "cifar100", {"tasks": 10}, "sup1k")
+CUB_10 = Column("CUB-200, 10 tasks", "cub200", {"tasks": 10}, "sup21k")
+
+
+def glyphs(tasks: int) -> Column:
+    """The tiny stand-in for ImageNet-R in a number of tasks."""
+    return Column(f"glyphs, {tasks} tasks", "glyphs", {"tasks": tasks})
+
+
+def imagenet_r(tasks: int, backbone: str = "sup1k", weights: str = "") -> Column:
+    """ImageNet-R in a number of tasks; ``weights`` names the backbone in a table with several."""
+    return Column(f"ImageNet-R, {tasks} tasks{weights and f', {weights}'}", "imagenet_r", {"tasks": tasks}, backbone)

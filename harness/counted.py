@@ -1,0 +1,50 @@
+"""Suites that train nothing: the parameters and operations of their rows are counted, stored and shown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from harness import provenance
+from harness.errors import UserError
+from harness.plan import find_suite
+from harness.registry import Registries
+from harness.spec import SCHEMA_VERSION
+from harness.store import Store, write_json
+
+
+def split_counted(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(suites that train, suites that only count), each once and in the given order. UserError for an unknown name."""
+    unique = list(dict.fromkeys(names))
+    counted = [name for name in unique if find_suite(name).counts_only]
+    return [name for name in unique if name not in counted], counted
+
+
+def count_suite(name: str, methods: Sequence[str], registries: Registries, store: Store) -> dict[str, Any]:
+    """Count the suite's methods, or those of ``methods``, at ViT-B/16 and store the report; returns it."""
+    from harness.cost import count_costs
+
+    rows = methods or list(dict.fromkeys(row.method for row in find_suite(name).rows))
+    report = count_costs(registries, rows).as_json()
+    stored = {"schema_version": SCHEMA_VERSION, "suite": name, "cost": report, "provenance": provenance.collect()}
+    write_json(_file(store, name), stored)
+    return report
+
+
+def read_counted(store: Store, name: str) -> dict[str, Any]:
+    """The stored report of a counted suite. Raises UserError where there is none or it cannot be read."""
+    file = _file(store, name)
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))["cost"]
+    except FileNotFoundError as error:
+        raise UserError(
+            f"suite {name!r} was not counted yet in {str(store.root)!r}; do it with: run_all.py run {name}"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{str(file)!r} cannot be read ({error}); run the suite again to write it anew") from error
+
+
+def _file(store: Store, name: str) -> Path:
+    return store.root / "suites" / f"{name}.cost.json"
