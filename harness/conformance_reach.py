@@ -9,7 +9,6 @@ from types import FunctionType, GeneratorType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.stream import Stream, Task, View
@@ -28,15 +27,15 @@ def kept_images(root: object, name: str, stream: Stream) -> list[str]:
     It looks into attributes, the attributes of its own class, containers, closures, bound methods and generators. Copies of
     pixels cannot be told from other tensors and are not found.
     """
-    pixels = [view.images for task in stream.tasks for view in (task.train, task.validation, task.test)]
-    pixels += [view.images for view in stream.tests]
+    stores = [view.images for task in stream.tasks for view in (task.train, task.validation, task.test)]
+    stores += [view.images for view in stream.tests]
     found: list[str] = []
     known = {id(root)}
     queue: deque[tuple[str, Any, int]] = deque([(name, root, 0)])
     queue.extend((f"{name}.{key}", value, 1) for key, value in vars(type(root)).items() if not _is_atom(value))
     while queue and len(known) < MAX_OBJECTS:
         path, one, depth = queue.popleft()
-        if isinstance(one, HOLDERS) or _shares(one, pixels):
+        if isinstance(one, HOLDERS) or _shares(one, stores):
             found.append(f"{path} ({type(one).__name__})")
         elif depth < MAX_DEPTH:
             for label, child in _children(one):
@@ -86,8 +85,11 @@ def _slots(kind: type) -> Iterable[str]:
     return [name for group in slots for name in ([group] if isinstance(group, str) else group) if name != "__dict__"]
 
 
-def _shares(one: object, pixels: list[NDArray[np.uint8]]) -> bool:
-    """Whether an array or tensor lies in the memory of stored images."""
+def _shares(one: object, stores: list[Any]) -> bool:
+    """Whether something is a store of images, or an array or tensor in the memory of one."""
+    if any(one is store for store in stores):
+        return True
+    arrays = [store for store in stores if isinstance(store, np.ndarray)]
     if isinstance(one, Tensor) and one.device.type == "cpu" and one.numel():
-        return any(0 <= one.data_ptr() - stored.ctypes.data < stored.nbytes for stored in pixels)
-    return isinstance(one, np.ndarray) and any(np.may_share_memory(one, stored) for stored in pixels)
+        return any(0 <= one.data_ptr() - stored.ctypes.data < stored.nbytes for stored in arrays)
+    return isinstance(one, np.ndarray) and any(np.may_share_memory(one, stored) for stored in arrays)

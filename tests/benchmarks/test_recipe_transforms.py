@@ -72,7 +72,9 @@ def batch(name: str) -> tuple[Any, list[Image.Image]]:
     if name in IS_CIFAR:
         images = [picture(32, 32, seed) for seed in range(4)]
         return np.stack([np.asarray(image) for image in images]), images
-    files = tuple(jpeg(picture(*shape, seed)) for seed, shape in enumerate([(350, 400), (401, 301), (256, 256), (90, 224)]))
+    files = tuple(
+        jpeg(picture(*shape, seed)) for seed, shape in enumerate([(350, 400), (401, 301), (256, 256), (90, 224)])
+    )
     return Encoded(files), [Image.open(io.BytesIO(file)).convert("RGB") for file in files]
 
 
@@ -81,9 +83,10 @@ def transforms(case: Case) -> Transforms:
     return Transforms(224, RandomResizedCrop.model_validate(case.augment), case.normalize, **test)
 
 
-def tensor(case: Case, image: Image.Image) -> Tensor:
-    steps = [tv.ToTensor(), *([tv.Normalize(*CIFAR)] if case.normalize == "cifar100" else [])]
-    return tv.Compose(steps)(image)
+def tensor(case: Case, image: Any) -> Tensor:
+    steps: list[Any] = [tv.ToTensor(), *([tv.Normalize(*CIFAR)] if case.normalize == "cifar100" else [])]
+    made: Any = tv.Compose(steps)(image)
+    return made
 
 
 @pytest.fixture
@@ -122,7 +125,8 @@ def test_training_images_are_torchvisions_to_the_bit_given_what_is_drawn(name: s
     assert crops.flip is not None and 0 < crops.flip.sum() < 4
 
 
-def reference(image: Image.Image, crops: Crops, row: int, config: RandomResizedCrop) -> Image.Image:
+def reference(image: Any, crops: Crops, row: int, config: RandomResizedCrop) -> Any:
+    """Torchvision's functions take Pillow's images, whatever their annotations say."""
     top, left, height, width = crops.boxes[row].tolist()
     mode = InterpolationMode(config.interpolation)
     image = F.resized_crop(image, top, left, height, width, [224, 224], mode)
