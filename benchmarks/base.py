@@ -169,6 +169,10 @@ class Benchmark(ABC, Generic[ConfigT]):
         """
         return self.config
 
+    def images_key(self) -> str:
+        """What ``prepare`` depends on: of benchmarks with equal names and keys, it need be called for one alone."""
+        return self.config.model_dump_json()
+
     def content_hash(self) -> str:
         """Sha256 (hex) over names, labels and pixels of both splits, before any order is drawn."""
         digest = hashlib.sha256(json.dumps(list(self.class_names)).encode())

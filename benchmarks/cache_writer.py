@@ -25,7 +25,8 @@ class Part:
     """One cache: what it is made of, how it keeps images, and of which splits.
 
     ``pixels``: arrays of one size. ``encoded``: image files. ``squeezed``: pictures squeezed to a square, beside their
-    sizes. ``finished``: pictures as the test transform leaves them.
+    sizes. ``finished``: pictures as the test transform leaves them. Pictures, that is all but ``pixels``, are read in the
+    order of their names, whatever the order they came in: an archive and a folder unpacked from it give the same rows.
     """
 
     recipe: Recipe
@@ -36,7 +37,9 @@ class Part:
     @property
     def files(self) -> tuple[str, ...]:
         """Names of the files beside the manifest."""
-        extra = {"encoded": ("ends",), "squeezed": ("sizes",)}.get(self.kind, ())
+        extra = {"encoded": ("order", "ends"), "squeezed": ("order", "sizes"), "finished": ("order",)}.get(
+            self.kind, ()
+        )
         return tuple(f"{split}.{ending}" for split in self.splits for ending in ("images", "labels", *extra))
 
 
@@ -48,6 +51,7 @@ class CacheWriter:
         self._class_names = class_names
         self._files = {name: _HashedFile((folder / name).open("wb")) for name in part.files}
         self._counts = dict.fromkeys(part.splits, 0)
+        self._pictures: dict[Split, list[tuple[str, str]]] = {split: [] for split in part.splits}
         self._shape: tuple[int, ...] | None = None
 
     def add(self, split: Split, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
@@ -65,7 +69,7 @@ class CacheWriter:
         self._files[f"{split}.images"].write(np.ascontiguousarray(images))
         self._files[f"{split}.labels"].write(np.ascontiguousarray(labels, dtype="<i8"))
 
-    def add_file(self, split: Split, data: bytes, label: int) -> None:
+    def add_file(self, split: Split, data: bytes, label: int, name: str) -> None:
         """Append an image file, as it is, to a cache of kind ``encoded``."""
         if not 0 <= label < len(self._class_names):
             raise ValueError(f"a label lies outside the {len(self._class_names)} classes")
@@ -74,24 +78,44 @@ class CacheWriter:
         images.write(np.frombuffer(data, np.uint8))
         self._files[f"{split}.ends"].write(np.array([images.bytes], dtype="<i8"))
         self._files[f"{split}.labels"].write(np.array([label], dtype="<i8"))
+        self._note(split, name, label, data)
 
-    def add_sizes(self, split: Split, sizes: NDArray[np.int64]) -> None:
-        """Append heights and widths (n, 2) before squeezing, beside images that ``add`` appends."""
-        self._files[f"{split}.sizes"].write(np.ascontiguousarray(sizes, dtype="<i8"))
+    def add_picture(
+        self, split: Split, pixels: NDArray[np.uint8], label: int, name: str, size: tuple[int, int]
+    ) -> None:
+        """Append a picture's pixels (H, W, 3); a cache of kind ``squeezed`` also keeps its ``size`` before that."""
+        self.add(split, pixels[None], np.array([label], dtype=np.int64))
+        if self.part.kind == "squeezed":
+            self._files[f"{split}.sizes"].write(np.array([size], dtype="<i8"))
+        self._note(split, name, label, f"{size}".encode() + pixels.tobytes())
+
+    def _note(self, split: Split, name: str, label: int, content: bytes) -> None:
+        self._pictures[split].append((name, f"{label} {hashlib.sha256(content).hexdigest()}"))
 
     def finish(self) -> dict[str, Any]:
         """Flush to disk and return the manifest."""
         for split, count in self._counts.items():
             if not count:
                 raise BenchmarkError(f"there are no {split} images")
+        pictures = {} if self.part.kind == "pixels" else {"pictures": self._sorted_pictures()}
         return {
             "schema_version": SCHEMA_VERSION,
             "recipe": self.part.recipe,
             "class_names": list(self._class_names),
             "image_shape": list(self._shape or ()),
             "counts": dict(self._counts),
+            **pictures,
             "files": {name: file.sync() for name, file in self._files.items()},
         }
+
+    def _sorted_pictures(self) -> dict[str, str]:
+        """Write where the pictures lie in the order of their names; returns a sha256 (hex) of each split's in that order."""
+        digests: dict[str, str] = {}
+        for split, pictures in self._pictures.items():
+            order = sorted(range(len(pictures)), key=lambda row: pictures[row][0])
+            self._files[f"{split}.order"].write(np.array(order, dtype="<i8"))
+            digests[split] = hashlib.sha256("\n".join(pictures[row][1] for row in order).encode()).hexdigest()
+        return digests
 
     def close(self) -> None:
         """Close every file; harmless when already closed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,6 +68,10 @@ class CachedBenchmark(Benchmark[ConfigT]):
                 parent, lacking, self.names_to_store(progress), lambda writers: self.fill_parts(writers, progress)
             )
         self.task_sizes()  # an impossible split is said here, before anything trains
+
+    def images_key(self) -> str:
+        """The recipes of the caches."""
+        return json.dumps([part.recipe for part in self.parts()], sort_keys=True)
 
     def verify(self, progress: Progress = silent) -> list[CacheState]:
         """Read all caches of this benchmark through, of whatever settings, and say which are damaged."""

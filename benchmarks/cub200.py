@@ -88,7 +88,9 @@ class Cub200(Published, PictureBenchmark[PaperPictureConfig]):
         survey = self._survey(source)
         assigned = read_split(survey.texts)
         if len(assigned) != self.image_count:
-            raise BenchmarkError(f"images.txt names {len(assigned):,} pictures and not {self.image_count:,}; {AGAIN}")
+            raise BenchmarkError(
+                f"images.txt in {source} names {len(assigned):,} pictures and not {self.image_count:,}; {AGAIN}"
+            )
         lost = sorted(assigned.keys() - survey.pictures)
         if lost:
             raise BenchmarkError(f"{source} lacks {len(lost):,} pictures of images.txt: {named(lost)}; {AGAIN}")

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,6 +87,19 @@ def read_pin(pin: Path) -> str | None:
     return text
 
 
+@contextlib.contextmanager
+def unpinned_on_error(folder: Path, names: Iterable[str]) -> Iterator[None]:
+    """Take back the pins made inside where what the files hold is then refused: a wrong file must not bar the right one."""
+    new = [pin for name in names if not (pin := folder / f"{name}.pin").exists()]
+    try:
+        yield
+    except BaseException:
+        for pin in new:
+            with contextlib.suppress(OSError):
+                pin.unlink()
+        raise
+
+
 def fetch(remote: Remote, folder: Path, given: Sequence[Path] = (), progress: Progress = silent) -> Path:
     """Return a verified file: one of ``given``, else ``folder/name``, else a download to there.
 
@@ -100,12 +113,17 @@ def fetch(remote: Remote, folder: Path, given: Sequence[Path] = (), progress: Pr
     target = folder / remote.name
     if target.is_file() and _accepted(target, remote, folder, progress):
         return target
+    if target.is_dir():
+        raise BenchmarkError(
+            f"{target} is a folder, not the file {remote.name}: take it away, or put the file in its place"
+        )
+    tried = _said_of_given(remote, given, progress)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(remote, folder, progress) as part:
-            _set_aside_if_bad(remote, folder, progress)
+            tried += _set_aside_if_bad(remote, folder, progress)
             if not target.is_file():
-                _download(remote, folder, part, progress)
+                _download(remote, folder, part, progress, tried)
     except OSError as error:
         raise BenchmarkError(
             f"{remote.name} cannot be kept under {folder} ({error.strerror or error}); choose another data folder"
@@ -158,6 +176,15 @@ def _from_given(remote: Remote, folder: Path, given: Sequence[Path], progress: P
             )
         progress(differs)
     return None
+
+
+def _said_of_given(remote: Remote, given: Sequence[Path], progress: Progress) -> list[str]:
+    """Nothing that the user gave served: that is said before anything is downloaded in its stead, and in the last word."""
+    if not given:
+        return []
+    said = f"no published {remote.name} is in what --from gave ({', '.join(map(str, given))})"
+    progress(said)
+    return [said]
 
 
 def _may_be(path: Path, remote: Remote, folder: Path) -> bool:
@@ -214,17 +241,23 @@ def _alone(remote: Remote, folder: Path, progress: Progress) -> Iterator[Part]:
         yield Part(folder / f"{remote.name}{mine}.part")
 
 
-def _set_aside_if_bad(remote: Remote, folder: Path, progress: Progress) -> None:
-    """Keep a bad file of the right name, which may have been put there by hand, out of every later command's way."""
+def _set_aside_if_bad(remote: Remote, folder: Path, progress: Progress) -> list[str]:
+    """Keep a bad file of the right name, which may have been put there by hand, out of every later command's way.
+
+    Returns what was wrong with it, if there was one.
+    """
     target = folder / remote.name
     if target.is_file() and not _accepted(target, remote, folder, progress):
         aside = target.with_name(f"{remote.name}.bad")
         target.replace(aside)
-        progress(f"{target} has the wrong digest: it is kept as {aside.name}, not used, and downloaded anew")
+        said = f"{target} had the wrong digest and is kept as {aside.name}, not used"
+        progress(f"{said}; it is downloaded anew")
+        return [said]
+    return []
 
 
-def _download(remote: Remote, folder: Path, part: Part, progress: Progress) -> None:
-    """Try every address in turn. Raises BenchmarkError."""
+def _download(remote: Remote, folder: Path, part: Part, progress: Progress, tried: Sequence[str]) -> None:
+    """Try every address in turn. ``tried``: what has failed before. Raises BenchmarkError."""
     noted, failures, refused = part.noted(), dict[str, str](), set[str]()
     pace = Pace(remote.name, progress)
     known = remote.digest is not None or pin_of(remote, folder) is not None
@@ -247,7 +280,7 @@ def _download(remote: Remote, folder: Path, part: Part, progress: Progress) -> N
         part.discard()
         failures[url] = f"has {checked.found}, expected {checked.expected}{_unpin(remote, folder)}"
         progress(f"{remote.name}: what came from {url} has the wrong digest and was deleted")
-    raise BenchmarkError(_in_words(remote, folder, [f"{url}: {why}" for url, why in failures.items()]))
+    raise BenchmarkError(_in_words(remote, folder, [*tried, *(f"{url}: {why}" for url, why in failures.items())]))
 
 
 def _publish(remote: Remote, folder: Path, part: Part, checked: Checked, progress: Progress) -> None:
@@ -269,10 +302,10 @@ def _unpin(remote: Remote, folder: Path) -> str:
 
 
 def _in_words(remote: Remote, folder: Path, failures: Sequence[str]) -> str:
-    digest = f", {remote.digest}" if remote.digest else ""
-    size = f", about {shown_bytes(remote.size)}" if remote.size else ""
+    facts = [f"about {shown_bytes(remote.size)}"] if remote.size else []
+    known = ", ".join([*facts, *([remote.digest] if remote.digest else [])])
     return (
         f"{remote.name} could not be downloaded ({'; '.join(failures) or 'it has no address'}): try again later, or get "
-        f"the file{size}{digest} in another way and put it at {folder.resolve() / remote.name}, or give its place with "
+        f"the file{known and f' ({known})'} in another way and put it at {folder.resolve() / remote.name}, or give its place with "
         "`data prepare NAME --from FILE`"
     )

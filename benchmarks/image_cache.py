@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from benchmarks.base import ImageSet, Split
 from benchmarks.cache_writer import SCHEMA_VERSION, CacheWriter, Part, Recipe
 from benchmarks.errors import BenchmarkError
-from benchmarks.stored import EncodedStore, FinishedStore, SqueezedStore, Store, StoredArray
+from benchmarks.stored import EncodedStore, FinishedStore, OrderedStore, SqueezedStore, Store, StoredArray
 
 MANIFEST = "manifest.json"
 CHUNK = 1 << 22
@@ -47,13 +47,21 @@ class ImageCache:
 
     @property
     def content_hash(self) -> str:
-        """Sha256 (hex) over class names and the hashes of all files: names the data without reading them."""
-        fields = {key: self.manifest[key] for key in ("class_names", "image_shape", "files")}
+        """Sha256 (hex) over class names and the hashes of all files: names the data without reading them.
+
+        Of pictures, those in the order of their names count and not the files, which depend on the order they came in.
+        """
+        content = "pictures" if "pictures" in self.manifest else "files"
+        fields = {key: self.manifest[key] for key in ("class_names", "image_shape", content)}
         return hashlib.sha256(_canonical(fields)).hexdigest()
 
     def image_set(self, split: Split) -> ImageSet:
         """Open a split: images are read when they are indexed."""
-        return ImageSet(self._store(split), self._numbers(split, "labels"))
+        store, labels = self._store(split), self._numbers(split, "labels")
+        if self.part.kind == "pixels":
+            return ImageSet(store, labels)
+        order = self._numbers(split, "order")
+        return ImageSet(OrderedStore(store, order), labels[order])
 
     def _store(self, split: Split) -> Store:
         path = self.folder / f"{split}.images"

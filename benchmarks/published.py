@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
@@ -11,9 +11,9 @@ from pydantic import Field
 
 from benchmarks.archives import Member, members
 from benchmarks.augmentation import Augmentation, RandomResizedCrop
-from benchmarks.base import Progress
+from benchmarks.base import Progress, silent
 from benchmarks.errors import BenchmarkError
-from benchmarks.fetch import Remote, downloads_folder, fetch
+from benchmarks.fetch import Remote, check, downloads_folder, fetch, unpinned_on_error
 from benchmarks.picture_store import PictureConfig
 from benchmarks.transfer import shown_bytes
 
@@ -66,6 +66,18 @@ class Published:
             f"from {' and '.join(owners)}{also}; without a connection, copy {self.layout} into "
             f"{self.downloads}, or name the place where they lie: 'data prepare {self.name} --from PATH'"
         )
+
+    def prepare(self, progress: Progress = silent, given: Sequence[Path] = ()) -> None:
+        """As every cached benchmark; files that are refused for what they hold are not pinned. Raises BenchmarkError."""
+        self.task_sizes()  # type: ignore[attr-defined]  # an impossible split is said before gigabytes are fetched for it
+        with unpinned_on_error(self.downloads, [remote.name for remote in self.remotes]):
+            super().prepare(progress, given)  # type: ignore[misc]  # the benchmark that this is mixed into
+
+    @classmethod
+    def download_fault(cls, file: Path, remote: Remote, folder: Path, progress: Progress = silent) -> str:
+        """What speaks against a file in the downloads folder, or '' where ``prepare`` would use it. Raises BenchmarkError."""
+        checked = check(file, remote, folder, progress)
+        return "" if checked.fits else f"it has {checked.found}, expected {checked.expected}"
 
     def obtain(self, remote: Remote, progress: Progress) -> Path:
         """One published file, verified: given by the user, placed by hand, or downloaded. Raises BenchmarkError."""

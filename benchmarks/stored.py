@@ -161,6 +161,19 @@ class EncodedStore:
         return bytes(data)
 
 
+class OrderedStore:
+    """Another store's images in another order; ``order``: int64 (N,), where each row lies in it."""
+
+    def __init__(self, store: Store, order: NDArray[np.int64]) -> None:
+        self.store, self.order = store, order
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, rows: NDArray[np.int64], /) -> Any:
+        return self.store[self.order[rows]]
+
+
 @dataclass(frozen=True, eq=False)
 class _OpenFile:
     descriptor: int

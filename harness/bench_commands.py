@@ -35,7 +35,7 @@ def bench_step(
 
     registries = open_registries(plugin or ())
     names = list(opt.split_values(methods)) or sorted(set(registries.methods.names()))
-    execute.pin_threads(threads or execute.usable_cores())
+    execute.pin_arithmetic(threads or execute.usable_cores())
     place = execute.resolve_device(device.value)
     report = timed(
         registries, names, backbone=backbone, batch=batch, repeats=repeats, precision=precision.value, device=place
@@ -64,7 +64,7 @@ def bench_data(
     from harness.bench_data import COLUMNS
     from harness.bench_data import bench_data as timed
 
-    execute.pin_threads(threads or execute.usable_cores())
+    execute.pin_arithmetic(threads or execute.usable_cores())
     report = timed(images, repeats)
     if as_json:
         print(json.dumps(report.as_json(), indent=2, ensure_ascii=False))

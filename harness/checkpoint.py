@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -62,7 +63,10 @@ def save_checkpoint(
     observe: Sequence[str] = (),
     observed: Mapping[str, NDArray[Any]] | None = None,
 ) -> None:
-    """Write the method's own tensors and the progress; the previous checkpoint is removed only after the commit."""
+    """Write the method's own tensors and the progress; the previous checkpoint is removed only after the commit.
+
+    ``fingerprint`` names the code and the data of the run: nothing is continued with others.
+    """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in method.state_dict().items()}
     stem = f"task-{progress.tasks_done}"
     files = {f"{stem}.safetensors": save(tensors)}
@@ -72,7 +76,7 @@ def save_checkpoint(
         write_bytes(folder / name, data)
     marker = {
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
-        "code_fingerprint": fingerprint,
+        "fingerprint": fingerprint,
         "progress": asdict(progress),
         "observe": list(observe),
     }
@@ -83,10 +87,10 @@ def save_checkpoint(
 
 
 def load_checkpoint(folder: Path, fingerprint: str) -> Checkpoint | None:
-    """The last whole checkpoint that this code wrote; ``None`` where there is none, so that the run starts anew."""
+    """The last whole checkpoint of this ``fingerprint``; ``None`` where there is none, so that the run starts anew."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, BadZipFile, SafetensorError):
         marker: dict[str, Any] = json.loads((folder / "latest.json").read_text(encoding="utf-8"))
-        if marker["code_fingerprint"] != fingerprint:
+        if marker["fingerprint"] != fingerprint:
             return None
         tensors: dict[str, Tensor] = {}
         observed: Arrays = {}
@@ -100,3 +104,8 @@ def load_checkpoint(folder: Path, fingerprint: str) -> Checkpoint | None:
                 tensors = load(data)
         return Checkpoint(tensors, Progress(**marker["progress"]), tuple(marker["observe"]), observed)
     return None
+
+
+def forget_checkpoint(folder: Path) -> None:
+    """Remove the checkpoint of a published run: class covariances of ViT-B/16 take half a gigabyte a run."""
+    shutil.rmtree(folder, ignore_errors=True)

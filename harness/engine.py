@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.stream import Stream, Task, build_stream
 from harness import provenance
-from harness.checkpoint import Checkpoint, Progress, load_checkpoint, save_checkpoint
+from harness.checkpoint import Checkpoint, Progress, forget_checkpoint, load_checkpoint, save_checkpoint
 from harness.data import TaskData
 from harness.errors import RunDivergedError, UserError
 from harness.evaluate import Evaluator
@@ -92,7 +92,8 @@ class Session:
         self.method = self._make_method()
         self.flags = _flags(registries, spec, self.method)
         self.evaluator = Evaluator(self.method, self.stream, self.device)
-        found = load_checkpoint(self.folder / "checkpoint", provenance.code_fingerprint())
+        self._checkpoint = self.folder / "checkpoint"
+        found = load_checkpoint(self._checkpoint, self._fingerprint)
         self.observer = Observer(observe, self._observed_before(found), self.method, self.evaluator)
         self.progress = self._resumed(found)
         self.memory = PeakMemory(self.device)
@@ -117,6 +118,11 @@ class Session:
         setup = Setup(self.stream.num_classes, len(self.stream.tasks), self.schedule)
         config = self.method_class.Config(**self.spec.method.config)
         return self.method_class(config, self.backbone, setup).to(self.device)
+
+    @property
+    def _fingerprint(self) -> str:
+        """What a checkpoint can be continued with: this code on these images."""
+        return f"{provenance.code_fingerprint()} {self.stream.split_hash}"
 
     def _observed_before(self, found: Checkpoint | None) -> set[str]:
         """What the run has observed for another suite: made anew, it observes that again."""
@@ -234,9 +240,8 @@ class Session:
         self.progress.train_images += data.images_read
         self.progress.peak_memory_mb = max(self.progress.peak_memory_mb, self.memory.read_mb())
         self.say("task_evaluated", task=task.index, accuracies=self.progress.matrix[-1])
-        observer, fingerprint = self.observer, provenance.code_fingerprint()
-        folder = self.folder / "checkpoint"
-        save_checkpoint(folder, self.method, self.progress, fingerprint, observer.names, observer.kept())
+        observer, fingerprint = self.observer, self._fingerprint
+        save_checkpoint(self._checkpoint, self.method, self.progress, fingerprint, observer.names, observer.kept())
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         if self.spec.precision == "bf16":
@@ -260,7 +265,7 @@ class Session:
             self._listener({"event": "step", "task": task.index, "phase": phase, "step": step, "total_steps": total})
 
     def publish(self, started: str) -> None:
-        """Write predictions and observations, then the record."""
+        """Write predictions and observations, then the record; the checkpoint has served."""
         progress, stream = self.progress, self.stream
         stages = {f"stage_{stage}": np.array(row, dtype=np.int32) for stage, row in enumerate(progress.predictions)}
         labels = np.concatenate([view.labels for view in stream.tests]).astype(np.int32)
@@ -272,6 +277,7 @@ class Session:
         record = make_record(self.spec, stream, progress, self.backbone, device, started, self.flags, observed)
         self.store.write_result(self.spec.run_id, record)
         self.say("run_finished", faa=final_average_accuracy(progress.matrix))
+        forget_checkpoint(self._checkpoint)
 
 
 def open_stream(registries: Registries, spec: RunSpec, data_root: Path) -> Stream:

@@ -164,9 +164,8 @@ class Estimator:
                     method.begin_task(task)
                     for phase in method.phases():
                         found[phase.name] = found.get(phase.name, 0.0) + phase.epochs / tasks
-        except (
-            Exception
-        ):  # a plugin's method may want a real backbone: what most methods do is then as good a guess as any
+        except Exception:
+            # A plugin's method may want a real backbone: what most methods do is then as good a guess as any.
             return {"train": float(schedule.epochs)}
         return found
 

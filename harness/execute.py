@@ -109,11 +109,19 @@ def failure_record(run: PlannedRun, error: Mapping[str, Any], last_good_task: in
 def prepare_benchmarks(
     planned: Iterable[PlannedRun], registries: Registries, data: Path, progress: Callable[[str], None]
 ) -> None:
-    """Fetch, verify and convert the data of each distinct benchmark once, before anything trains."""
+    """Fetch, verify and convert the data of each distinct benchmark, before anything trains.
+
+    Benchmarks that differ in protocol or augmentation alone share their images, gigabytes that are read through once.
+    """
     distinct = {run.spec.benchmark.model_dump_json(): run.spec.benchmark for run in planned}
+    ready: set[str] = set()
     for component in distinct.values():
         benchmark = registries.benchmarks.load(component.name)
-        benchmark(benchmark.Config(**component.config), data).prepare(progress)
+        opened = benchmark(benchmark.Config(**component.config), data)
+        if (images := f"{component.name} {opened.images_key()}") not in ready:
+            opened.prepare(progress)
+            ready.add(images)
+        opened.task_sizes()  # an impossible split is said here, before anything trains
 
 
 def default_workers(device: str, jobs: int) -> int:
@@ -142,7 +150,7 @@ def run_with_engine(job: Job, options: WorkerOptions, emit: Emit) -> None:
     """The runner of all real runs: the engine publishes the record, this only sets the stage."""
     from harness import engine
 
-    pin_threads(options.threads)
+    pin_arithmetic(options.threads)
     engine.run(
         job.spec,
         results_root=options.results,
@@ -154,13 +162,19 @@ def run_with_engine(job: Job, options: WorkerOptions, emit: Emit) -> None:
     )
 
 
-def pin_threads(threads: int) -> None:
-    """Use exactly so many threads in torch and in NumPy's BLAS."""
+def pin_arithmetic(threads: int) -> None:
+    """Exactly so many threads in torch and in NumPy's BLAS, and float32 that is float32.
+
+    On recent GPUs torch rounds convolutions to TF32, 10 bits of mantissa, and products too where the environment says so, as
+    common containers do: no record would tell, and pixels would not be resized as Pillow does.
+    """
     import torch
     from threadpoolctl import threadpool_limits
 
     torch.set_num_threads(threads)
     threadpool_limits(limits=threads)
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def _ends(jobs: Sequence[Job], options: ExecuteOptions, on_event: OnEvent) -> Iterator[End]:

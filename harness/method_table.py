@@ -25,13 +25,13 @@ def _link(text: str | None, url: str | None) -> str:
     return f"[{text or 'paper'}]({url})" if url else text if text and text != "code" else ""
 
 
-def renewed(text: str, table: str) -> str:
+def renewed(text: str, table: str, marks: tuple[str, str] = (BEGIN, END)) -> str:
     """``text`` with the table between the two marks replaced. Raises ValueError where the marks are missing."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = text.partition(marks[0])
+    _, end, after = rest.partition(marks[1])
     if not begin or not end:
-        raise ValueError(f"the marks {BEGIN!r} and {END!r} were not found")
-    return f"{before}{BEGIN}\n\n{table}\n{END}{after}"
+        raise ValueError(f"the marks {marks[0]!r} and {marks[1]!r} were not found")
+    return f"{before}{begin}\n\n{table}\n{end}{after}"
 
 
 def built_in_table() -> str:

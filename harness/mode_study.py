@@ -89,10 +89,10 @@ def interval(differences: Sequence[float]) -> tuple[float, float]:
 
 def study(methods: Sequence[str], seeds: int, out: Path) -> None:
     """Run every method in both modes with every seed, and write one row a pair and one a method."""
-    from harness.execute import pin_threads
+    from harness.execute import pin_arithmetic
     from harness.registry import open_registries
 
-    pin_threads(1)
+    pin_arithmetic(1)
     registries, rows = open_registries(), []
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)

@@ -11,15 +11,27 @@ from typing import Any, Literal
 
 from benchmarks.base import SPLITS, Progress, silent
 from benchmarks.errors import BenchmarkError
-from benchmarks.fetch import Remote, check, digests_of, downloads_folder, fetch, read_pin
+from benchmarks.fetch import (
+    FOLDER,
+    Remote,
+    check,
+    digests_of,
+    downloads_folder,
+    fetch,
+    pin_file,
+    read_pin,
+    unpinned_on_error,
+)
 from benchmarks.image_cache import MANIFEST, verify_caches
 from harness.errors import UserError, did_you_mean
 from harness.registry import Registries
 from harness.settings import Setting, merged, nested, validated
 
 Kind = Literal["benchmark", "backbone"]
+FaultOf = Callable[[Path, Remote, Path, Progress], str]
 State = Literal["intact", "damaged", "missing"]
 CHUNK = 1 << 22
+WEIGHTS = "weights"  # the folder of all backbones' files below the data folder
 
 
 @dataclass(frozen=True)
@@ -72,14 +84,15 @@ def prepare_named(
         if not path.exists():
             raise UserError(f"--from {str(path)!r} does not exist: give a file, or a folder that holds it.")
     if kind_of(name, registries) == "backbone":
-        return _prepare_backbone(registries.backbones.load(name).at(data_root), given, progress)
+        return _prepare_backbone(registries.backbones.load(name).at(data_root), data_root, given, progress)
     return _prepare_benchmark(name, registries, data_root, given, progress, settings)
 
 
 def verify_named(name: str, registries: Registries, data_root: Path, progress: Progress = silent) -> list[Verified]:
     """Read through all that lies under a name, whatever settings it was made with: caches, downloads, weights."""
     if kind_of(name, registries) == "backbone":
-        return [_verified_weights(registries.backbones.load(name).at(data_root))]
+        backbone = registries.backbones.load(name).at(data_root)
+        return [_verified_weights(backbone), *_verified_checkpoints(backbone, data_root, progress)]
     again = f"`data prepare {name}`"
     rows = [
         *_verified_caches(name, data_root, again),
@@ -109,13 +122,26 @@ def supply_weights(data_root: Path, progress: Progress = silent) -> Callable[[An
     """What a planner calls with a backbone whose weights are missing: it prepares them under the data folder."""
 
     def supply(backbone: Any) -> None:
-        backbone.at(data_root).prepare(fetch=backbone_fetch, given=(), progress=progress)
+        _supply(backbone.at(data_root), data_root, (), progress)
 
     return supply
 
 
-def _prepare_backbone(backbone: Any, given: Sequence[Path], progress: Progress) -> Prepared:
-    backbone.prepare(fetch=backbone_fetch, given=tuple(given), progress=progress)
+def _supply(backbone: Any, data_root: Path, given: Sequence[Path], progress: Progress) -> None:
+    with unpinned_on_error(data_root / WEIGHTS / FOLDER, _published_names(backbone)):
+        try:
+            backbone.prepare(fetch=backbone_fetch, given=tuple(given), progress=progress)
+        except BenchmarkError as error:  # of fetch, which knows the file's name alone
+            raise UserError(f"weights of backbone {backbone.name!r}: {error}") from error
+
+
+def _published_names(backbone: Any) -> tuple[str, ...]:
+    """Names of the published file in the weights' downloads folder; none for a backbone that is not published."""
+    return tuple(getattr(backbone, "files", ()))
+
+
+def _prepare_backbone(backbone: Any, data_root: Path, given: Sequence[Path], progress: Progress) -> Prepared:
+    _supply(backbone, data_root, given, progress)
     file = backbone.verify()
     size = file.stat().st_size if file is not None else 0
     return Prepared(backbone.name, "backbone", file, {}, size, backbone.sha256)
@@ -184,28 +210,45 @@ def _verified_downloads(
 ) -> Iterator[Verified]:
     """Downloads against their published digests, and all others that are pinned against their pins."""
     folder = downloads_folder(data_root, name)
-    remotes: dict[str, Remote] = {
-        remote.name: remote for remote in getattr(registries.benchmarks.load(name), "remotes", ())
-    }
+    benchmark = registries.benchmarks.load(name)
+    remotes: dict[str, Remote] = {remote.name: remote for remote in getattr(benchmark, "remotes", ())}
+    fault_of = getattr(benchmark, "download_fault", _fault)
     pinned = {pin.name.removesuffix(".pin") for pin in folder.glob("*.pin")}
     for file in (folder / wanted for wanted in sorted({*remotes, *pinned})):
         if file.is_file():
-            fault = _fault(file, remotes.get(file.name), folder, progress)
-            remedy = f"{fault}: delete {file} and call {again}" if fault else ""
-            yield Verified(name, f"download {file}", "damaged" if fault else "intact", file.stat().st_size, remedy)
+            yield _verified_download(name, file, remotes.get(file.name), fault_of, again, progress)
 
 
-def _fault(file: Path, remote: Remote | None, folder: Path, progress: Progress) -> str:
-    """What is wrong with a download, or ''."""
+def _verified_checkpoints(backbone: Any, data_root: Path, progress: Progress) -> Iterator[Verified]:
+    """What lies in the weights' downloads folder under a backbone's names, against its digest or its pin."""
+    folder = data_root / WEIGHTS / FOLDER
+    for file in (folder / wanted for wanted in _published_names(backbone)):
+        remote = Remote(file.name, (), getattr(backbone, "digest", None))
+        if file.is_file() and (remote.digest or pin_file(remote, folder).exists()):  # else nothing to compare it with
+            yield _verified_download(backbone.name, file, remote, _fault, f"`data prepare {backbone.name}`", progress)
+
+
+def _verified_download(
+    name: str, file: Path, remote: Remote | None, fault_of: FaultOf, again: str, progress: Progress
+) -> Verified:
     try:
-        if remote is not None:
-            checked = check(file, remote, folder, progress)
-            return "" if checked.fits else f"it has {checked.found}, expected {checked.expected}"
-        found = digests_of(file, {"sha256"}, progress)["sha256"]
-        expected = read_pin(folder / f"{file.name}.pin")
-        return "" if found == expected else f"it has sha256:{found}, pinned is sha256:{expected}"
+        fault = fault_of(file, remote, file.parent, progress) if remote is not None else _against_pin(file, progress)
     except BenchmarkError as error:
-        return str(error)
+        fault = str(error)
+    remedy = f"{fault}: delete {file} and call {again}" if fault else ""
+    return Verified(name, f"download {file}", "damaged" if fault else "intact", file.stat().st_size, remedy)
+
+
+def _fault(file: Path, remote: Remote, folder: Path, progress: Progress) -> str:
+    """What is wrong with a download, or ''."""
+    checked = check(file, remote, folder, progress)
+    return "" if checked.fits else f"it has {checked.found}, expected {checked.expected}"
+
+
+def _against_pin(file: Path, progress: Progress) -> str:
+    found = digests_of(file, {"sha256"}, progress)["sha256"]
+    expected = read_pin(file.with_name(f"{file.name}.pin"))
+    return "" if found == expected else f"it has sha256:{found}, pinned is sha256:{expected}"
 
 
 def _verified_weights(backbone: Any) -> Verified:

@@ -25,10 +25,13 @@ SOURCE_SUFFIXES = frozenset({".py", ".safetensors", ".json"})
 NOT_PART_OF_A_RUN = frozenset(
     {
         "benchmarks/*_expected.json",
+        "benchmarks/archive_limits.py",
         "benchmarks/archives.py",
         "benchmarks/avalanche_*.py",
         "benchmarks/fetch.py",
+        "benchmarks/locks.py",
         "benchmarks/suites*.py",
+        "benchmarks/transfer.py",
         "harness/bench*.py",
         "harness/catalogue.py",
         "harness/command_options.py",
@@ -49,6 +52,7 @@ NOT_PART_OF_A_RUN = frozenset(
         "harness/pretrain_*.py",
         "harness/progress.py",
         "harness/provenance.py",
+        "harness/recipe_table.py",
         "harness/registry.py",
         "harness/search_tiny.py",
         "harness/settings.py",

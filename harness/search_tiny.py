@@ -51,13 +51,13 @@ def trials(benchmark: str, data: Path, extra: Sequence[str], rates: Sequence[flo
 
 def run_trial(trial: Trial) -> dict[str, Any]:
     """Train one trial and score it on held-out training images."""
-    from harness.execute import pin_threads
+    from harness.execute import pin_arithmetic
     from harness.plan import Planner, Selection
     from harness.registry import open_registries
     from harness.settings import parse_setting
     from harness.tune_trial import held_out_scores
 
-    pin_threads(1)
+    pin_arithmetic(1)
     registries = open_registries()
     suite = next(s for s in SUITES.values() if s.is_tiny_only and s.tiny[0].benchmark == trial.benchmark)
     row = next(row for row in suite.rows if row.label == trial.row)

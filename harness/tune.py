@@ -29,6 +29,7 @@ from methods.grids import find_grid
 
 SEED = 1000
 HOLDOUT = 0.2
+HELD = ("benchmark.holdout", "benchmark.holdout_seed")  # the search sets them itself
 TPE_TRIALS = 30
 Sampler = Literal["grid", "tpe"]
 Compute = Callable[[Sequence[Job], OnEvent], Iterator[End]]
@@ -99,6 +100,9 @@ def plan_search(asked: Asked, registries: Registries) -> Plan:
     """Resolve recipe, grid and identity; everything that can be refused is refused here."""
     if not 0 < asked.holdout < 1:
         raise UserError(f"--holdout {asked.holdout:g} must lie between 0 and 1, for example 0.2")
+    for text in (*(setting.text for setting in asked.settings), *asked.grid):
+        if text.partition("=")[0] in HELD:
+            raise UserError(f"{text!r} would change what trials are scored on: give the share as --holdout 0.2")
     method = registries.methods.load(asked.method)
     column = find_column(asked)
     selection = Selection(precision=asked.precision)
@@ -268,7 +272,8 @@ def arguments(candidate: Candidate) -> list[str]:
 
 def _fixed(asked: Asked) -> tuple[Setting, ...]:
     """Settings that are the same in every trial."""
-    held = (f"benchmark.holdout={asked.holdout}", f"benchmark.holdout_seed={asked.seeds[0].train}")
+    values = (asked.holdout, asked.seeds[0].train)
+    held = (f"{key}={value}" for key, value in zip(HELD, values, strict=True))
     return (*map(parse_setting, held), *asked.settings)
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.execute import pin_threads
+from harness.execute import pin_arithmetic
 from harness.registry import Registries, open_registries
 from harness.spec import RunSpec
 from harness.workers import Emit, Job, WorkerOptions
@@ -68,7 +68,7 @@ def held_out_scores(
 
 def run_trial(job: Job, options: WorkerOptions, emit: Emit) -> None:
     """The runner of trials: as a run's, but nothing is published; the scores are the last event."""
-    pin_threads(options.threads)
+    pin_arithmetic(options.threads)
     scores = held_out_scores(
         job.spec,
         work=options.results,

@@ -115,16 +115,13 @@ CODA = _coda_family("coda_prompt", "CODA-Prompt card")
 # -- OVOR: a fifth of the epochs trains the classifier on outliers -----------------------------------------------------
 
 OVOR_STEPS: dict[str, Any] = EPOCH_COSINE | {"drop_last": False}
-OVOR_SOURCE = "OVOR card, section 5 (weights: section 9)"
+OVOR_CARD = "OVOR card, sections 5 and 9"
+OVOR_SOURCE = f"{INFERRED}as in the script, whose own weights are an earlier AugReg checkpoint; {OVOR_CARD}"
+OVOR_CUB = f"{INFERRED}no published epochs, 40 + 10 as for 20-class tasks; {OVOR_CARD}"
 OVOR = [
     *_stated("ovor", "cifar100", OVOR_SOURCE, OVOR_STEPS | {"epochs": 20}),
     *_stated("ovor", "imagenet_r", OVOR_SOURCE, OVOR_STEPS | {"epochs": 50}),
-    *_stated(
-        "ovor",
-        "cub200",
-        f"{INFERRED}no published epochs, 40 + 10 as for 20-class tasks; {OVOR_SOURCE}",
-        OVOR_STEPS | {"epochs": 50},
-    ),
+    *_stated("ovor", "cub200", OVOR_CUB, OVOR_STEPS | {"epochs": 50}),
 ]
 
 # -- VQ-Prompt and SMoPE: one trainer, rates a step --------------------------------------------------------------------
@@ -168,13 +165,14 @@ def _parts(epsilon: float, router: float, proto: float, tap_epochs: int, samples
 
 
 SMOPE_SOURCE = "SMoPE card, section 7"
+SMOPE_UNRUN = f"{SMOPE_SOURCE} (the released command names a learner that does not exist)"
 SMOPE_5, SMOPE_10, SMOPE_20 = (_warm(64, 0.0025, steps, freeze) for steps, freeze in ((80, 80), (40, 40), (20, 20)))
 SMOPE = [
     *_stated("smope", "cifar100", SMOPE_SOURCE, _warm(128, 0.005, 40, 80), _parts(0.4, 1e-5, 1e-5, 50, 128)),
     *_stated("smope", "cub200", SMOPE_SOURCE, _by_epoch(0.005), _parts(0.4, 1e-5, 5e-5, 50, 128)),
     *_stated("smope", "imagenet_r", SMOPE_SOURCE, SMOPE_5, _parts(0.7, 1e-4, 1e-5, 60, 128), tasks=(5,)),
-    *_stated("smope", "imagenet_r", SMOPE_SOURCE, SMOPE_10, _parts(0.5, 5e-5, 1e-4, 50, 384)),
-    *_stated("smope", "imagenet_r", SMOPE_SOURCE, SMOPE_20, _parts(0.3, 1e-4, 5e-5, 50, 256), tasks=(20,)),
+    *_stated("smope", "imagenet_r", SMOPE_UNRUN, SMOPE_10, _parts(0.5, 5e-5, 1e-4, 50, 384)),
+    *_stated("smope", "imagenet_r", SMOPE_UNRUN, SMOPE_20, _parts(0.3, 1e-4, 5e-5, 50, 256), tasks=(20,)),
 ]
 
 # -- HiDe-Prompt, NoRGa and Hash: one trainer, task inference ----------------------------------------------------------
@@ -192,7 +190,8 @@ IMAGENET_PREFIX: dict[str, Any] = SPLIT_RATES | {"length": 20, "contrastive": 0.
 CUB_PREFIX: dict[str, Any] = CUB_RATES | {"length": 20, "contrastive": 0.01, "momentum": 0.01}
 STRONG_TAP: dict[str, Any] = {"tap": {"epochs": 80, "lr": 0.05}}
 ORIGINAL = "sup21k_orig"
-HIDE_SOURCE, NORGA_SOURCE = "HiDe-Prompt card, section 6.2", "NoRGa card, sections 4 and 6"
+HIDE_SOURCE = "HiDe-Prompt card, sections 4 and 6 (single-GPU variant: section 9.1)"
+NORGA_SOURCE = "NoRGa card, sections 4 and 6"
 UNCLEAR = "as with the original 21k weights; which weights the table's row used is not known"
 HOME: dict[str, Any] = {"backbone": ORIGINAL, "data": HIDE_DATA}
 
@@ -240,9 +239,11 @@ def _norga_self_supervised(backbone: str, gates: tuple[str, str], tap: Values) -
     placed: dict[str, Any] = {"backbone": backbone, "data": HIDE_DATA}
     config = IMAGENET_PREFIX | on_imagenet_r | {"tap": tap}
     found = _stated("norga", "imagenet_r", NORGA_SOURCE, CONSTANT, config, **placed)
+    cifar = _stated("norga", "cifar100", NORGA_SOURCE, SHORT, CIFAR_PREFIX | on_cifar | aligned, **placed)
     if backbone == "moco1k":
-        found = inferred(found, "alignment as with DINO")
-    return found + _stated("norga", "cifar100", NORGA_SOURCE, SHORT, CIFAR_PREFIX | on_cifar | aligned, **placed)
+        found = inferred(found, "alignment and task inference as with DINO")
+        cifar = inferred(cifar, "rate of the task inference as with DINO")
+    return found + cifar
 
 
 NORGA = [
@@ -253,7 +254,7 @@ NORGA = [
     *_norga_self_supervised("moco1k", ("gelu", "gelu"), {"epochs": 30}),
 ]
 
-HASH_SOURCE = f"{INFERRED}sizes of pool and penalties are not published; Hash card, sections 2 and 9.3"
+HASH_SOURCE = f"{INFERRED}pool, penalties and normalisation are not published; Hash card, sections 2 and 9"
 HASH_PLACED: dict[str, Any] = {"backbone": ORIGINAL, "data": CENTRED}
 HASH_LONG: dict[str, Any] = SPLIT_RATES | {"prefix_len": 20}
 HASH_HOME = [

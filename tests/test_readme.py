@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+from benchmarks.suites import SUITES
 from harness.method_table import built_in_table, markdown, renewed
+from run_all import app
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -28,3 +31,29 @@ def test_methods_come_before_floors_and_links_are_links() -> None:
 def test_a_text_without_marks_is_refused() -> None:
     with pytest.raises(ValueError, match="marks"):
         renewed("nothing here", "")
+
+
+def test_every_paper_suite_has_a_row_and_its_tiny_form_a_time() -> None:
+    text = (README.parent / "docs" / "reproduce.md").read_text(encoding="utf-8")
+    missing = [
+        name
+        for name, suite in SUITES.items()
+        if not suite.is_tiny_only and len(re.findall(rf"^\| `{name}` \|", text, re.MULTILINE)) != 2
+    ]
+    assert not missing, f"docs/reproduce.md has no row, or no tiny time, for {missing}"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/reproduce.md", "docs/backbones.md", "docs/avalanche.md"])
+def test_links_between_pages_lead_somewhere(page: str) -> None:
+    file = README.parent / page
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", file.read_text(encoding="utf-8"))
+    assert not [link for link in links if not (file.parent / link).exists()]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/reproduce.md"])
+def test_commands_in_the_pages_exist(page: str) -> None:
+    text = (README.parent / page).read_text(encoding="utf-8")
+    known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    known |= {group.typer_instance.info.name for group in app.registered_groups if group.typer_instance}
+    named = set(re.findall(r"run_all\.py ([a-z]+)\b", text))
+    assert named and named <= known, f"{page} names commands that are not there: {named - known}"

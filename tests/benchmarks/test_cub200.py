@@ -121,7 +121,7 @@ def nothing_is_kept(images: Cub200) -> None:
 def test_the_number_of_pictures_is_known(layouts: ModuleType, tmp_path: Path, tree: Tree) -> None:
     images = made(layouts, tmp_path, tree)
     type(images).image_count = Cub200.image_count  # type: ignore[misc]
-    with pytest.raises(BenchmarkError, match=r"images\.txt names 600 pictures and not 11,788"):
+    with pytest.raises(BenchmarkError, match=r"images\.txt in .*CUB_200_2011\.tgz names 600 pictures and not 11,788"):
         images.prepare()
 
 

@@ -73,6 +73,17 @@ def test_the_package_of_debian_is_found_and_holds_to_the_content(
     assert sum("is intact" in line and str(tmp_path / "usr") in line for line in said) == 4
 
 
+def test_files_packed_anew_are_no_damaged_downloads(layouts: ModuleType, tmp_path: Path, tree: Tree) -> None:
+    """What ``prepare`` accepts from the downloads folder, ``verify`` does not call damaged."""
+    kind = type(made(layouts, tmp_path, tree))
+    name = "t10k-labels-idx1-ubyte"
+    remote = next(remote for remote in kind.remotes if remote.name == f"{name}.gz")
+    for content, words in ((tree[name], ""), (tree[name] + b"x", "expected sha256:")):
+        layouts.unpack(tmp_path / "downloads", {remote.name: gzip.compress(content, 1, mtime=7)})
+        fault = kind.download_fault(tmp_path / "downloads" / remote.name, remote, tmp_path / "downloads")
+        assert words in fault and bool(fault) is bool(words)
+
+
 def test_a_bad_file_placed_by_hand_is_replaced_by_a_download(layouts: ModuleType, tmp_path: Path, tree: Tree) -> None:
     images = made(layouts, tmp_path, tree)
     images.downloads.mkdir(parents=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -130,6 +131,8 @@ def test_another_test_transform_does_not_keep_the_training_pictures_twice(tmp_pa
     assert len({first.content_hash(), second.content_hash(), prepared(tmp_path).content_hash()}) == 3
     third = prepared(tmp_path, image_mode="fast", augment={"kind": "random_resized_crop"}, normalize="half")
     assert third.content_hash() == first.content_hash() and third.passes == 0
+    assert third.images_key() == first.images_key() == photos(tmp_path, image_mode="fast", tasks=1).images_key()
+    assert len({first.images_key(), second.images_key(), photos(tmp_path).images_key()}) == 3
 
 
 def test_both_parts_are_made_in_one_pass_and_only_what_is_lacking_is_made(tmp_path: Path) -> None:
@@ -165,3 +168,36 @@ def test_a_sliver_does_not_fill_the_memory() -> None:
     sliver = Image.new("RGB", (60_000, 1), (9, 8, 7))
     pixels = framed(sliver, Frame(24, 30))
     assert pixels.shape == (24, 24, 3) and (pixels == (9, 8, 7)).all()
+
+
+class Shuffled(Photos):
+    """The same pictures from a source that lists them in another order."""
+
+    def pictures(self, progress: Progress) -> Iterator[Picture]:
+        found = list(super().pictures(progress))
+        yield from (found[number] for number in (9, 4, 15, 0, 11, 2, 8, 13, 1, 6, 14, 3, 10, 5, 12, 7))
+
+
+@pytest.mark.parametrize("mode", ["exact", "fast"])
+def test_rows_do_not_depend_on_the_order_in_which_pictures_come(tmp_path: Path, mode: str) -> None:
+    first = prepared(tmp_path / "first", image_mode=mode)
+    other = Shuffled(photos(tmp_path, image_mode=mode).config, tmp_path / "other")
+    other.prepare()
+    for split in ("train", "test"):
+        one, two = first.image_set(split), other.image_set(split)
+        np.testing.assert_array_equal(one.labels, two.labels)
+        for field in vars(raw := whole(first, split)):
+            np.testing.assert_array_equal(getattr(raw, field), getattr(whole(other, split), field))
+    assert first.content_hash() == other.content_hash()
+
+
+def test_the_content_hash_is_that_of_the_pictures(tmp_path: Path) -> None:
+    class Other(Photos):
+        def pictures(self, progress: Progress) -> Iterator[Picture]:
+            for picture in super().pictures(progress):
+                yield picture if picture.name != "train/3.jpg" else replace(picture, data=jpeg(90, 50, 77))
+
+    first = prepared(tmp_path / "first")
+    other = Other(first.config, tmp_path / "other")
+    other.prepare()
+    assert first.content_hash() != other.content_hash()

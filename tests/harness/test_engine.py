@@ -136,27 +136,39 @@ def test_joint_trains_once_on_everything(registries: Registries, tmp_path: Path)
     assert record.result["costs"]["train_images"] == 2 * 72
 
 
-def test_a_killed_run_continues_to_the_same_bits(registries: Registries, tmp_path: Path) -> None:
-    spec = micro_spec("smope", CONFIGS["smope"])
-    whole = run(spec, registries, tmp_path / "whole")
+class Killed(BaseException):
+    """Stands for the power failing."""
 
-    class Killed(BaseException):
-        """Stands for the power failing."""
+
+def cut_off(spec: RunSpec, registries: Registries, folder: Path) -> None:
+    """Run until the last task begins."""
 
     def pull_the_plug(event: dict[str, Any]) -> None:
         if event["event"] == "task_started" and event["task"] == 2:
             raise Killed
 
     with pytest.raises(Killed):
-        run(spec, registries, tmp_path / "cut", on_event=pull_the_plug)
-    assert Store(tmp_path / "cut").load(spec.run_id) is None
+        run(spec, registries, folder, on_event=pull_the_plug)
+
+
+def tasks_started(spec: RunSpec, registries: Registries, folder: Path) -> tuple[list[int], Record]:
+    """Run to the end; which tasks were trained, and the record."""
     started: list[int] = []
 
     def note(event: dict[str, Any]) -> None:
         if event["event"] == "task_started":
             started.append(event["task"])
 
-    resumed = run(spec, registries, tmp_path / "cut", on_event=note)
+    record = run(spec, registries, folder, on_event=note)
+    return started, record
+
+
+def test_a_killed_run_continues_to_the_same_bits(registries: Registries, tmp_path: Path) -> None:
+    spec = micro_spec("smope", CONFIGS["smope"])
+    whole = run(spec, registries, tmp_path / "whole")
+    cut_off(spec, registries, tmp_path / "cut")
+    assert Store(tmp_path / "cut").load(spec.run_id) is None
+    started, resumed = tasks_started(spec, registries, tmp_path / "cut")
     assert started == [2]
     assert resumed.result["accuracy_matrix"] == whole.result["accuracy_matrix"]
     assert resumed.result["costs"]["train_images"] == whole.result["costs"]["train_images"]
@@ -168,20 +180,32 @@ def test_a_killed_run_continues_to_the_same_bits(registries: Registries, tmp_pat
 
 def test_a_damaged_checkpoint_is_not_trusted(registries: Registries, tmp_path: Path) -> None:
     spec = micro_spec("smope", CONFIGS["smope"])
-    whole = run(spec, registries, tmp_path)
+    whole = run(spec, registries, tmp_path / "whole")
+    cut_off(spec, registries, tmp_path)
     file = next((tmp_path / spec.run_id / "checkpoint").glob("task-*.safetensors"))
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
     file.write_bytes(data)
-    started: list[int] = []
-    again = run(
-        spec,
-        registries,
-        tmp_path,
-        on_event=lambda event: started.append(event["task"]) if event["event"] == "task_started" else None,
-    )
+    started, again = tasks_started(spec, registries, tmp_path)
     assert started == [0, 1, 2]
     assert again.result["accuracy_matrix"] == whole.result["accuracy_matrix"]
+
+
+def test_a_run_is_not_continued_on_other_images(
+    registries: Registries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = micro_spec("ncm")
+    cut_off(spec, registries, tmp_path)
+    images = registries.benchmarks.load(spec.benchmark.name)
+    monkeypatch.setattr(images, "content_hash", lambda self: "other")
+    started, record = tasks_started(spec, registries, tmp_path)
+    assert started == [0, 1, 2] and record.result["split_hash"]
+
+
+def test_a_published_run_keeps_no_checkpoint(registries: Registries, tmp_path: Path) -> None:
+    record = run(micro_spec("ncm"), registries, tmp_path)
+    kept = {path.name for path in (tmp_path / record.run_id).iterdir()}
+    assert kept == {"events.jsonl", "predictions.npz", "result.json", "spec.json"}
 
 
 def test_divergence_names_the_step_and_the_last_good_task(registries: Registries, tmp_path: Path) -> None:

@@ -246,6 +246,7 @@ def test_an_error_is_one_sentence_and_does_not_tell_whose_home_it_is(monkeypatch
 
 def test_data_is_prepared_once_a_benchmark(tmp_path: Path) -> None:
     prepared: list[tuple[object, Path]] = []
+    checked: list[object] = []
 
     class Config:
         def __init__(self, **values: Any) -> None:
@@ -255,14 +256,39 @@ def test_data_is_prepared_once_a_benchmark(tmp_path: Path) -> None:
         def __init__(self, config: Config, root: Path) -> None:
             self.config, self.root = config, root
 
+        def images_key(self) -> str:
+            return str(self.config.values.get("side"))
+
         def prepare(self, progress: Any) -> None:
             prepared.append((self.config.values, self.root))
+
+        def task_sizes(self) -> None:
+            checked.append(self.config.values)
 
     Fake.Config = Config  # type: ignore[attr-defined]
     registries = Registries(Registry("method", {}), Registry("benchmark", {}), Registry("backbone", {}))
     registries.benchmarks.add("b", "test", Fake)
-    prepare_benchmarks([planned(0), planned(1), planned(2)], registries, tmp_path, lambda message: None)
-    assert prepared == [({}, tmp_path)]
+
+    def other(seed: int, **config: Any) -> PlannedRun:
+        run = planned(seed)
+        spec = run.spec.model_copy(update={"benchmark": Component(name="b", config=config)})
+        return replace(run, spec=spec)
+
+    runs = [planned(0), planned(1), other(2, tasks=5), other(2, side=8)]
+    prepare_benchmarks(runs, registries, tmp_path, lambda message: None)
+    assert prepared == [({}, tmp_path), ({"side": 8}, tmp_path)]
+    assert checked == [{}, {"tasks": 5}, {"side": 8}]
+
+
+def test_float32_is_float32_whatever_the_environment_says() -> None:
+    code = (
+        "import torch; from harness.execute import pin_arithmetic; before = torch.get_float32_matmul_precision();"
+        "pin_arithmetic(1); print(before, torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32)"
+    )
+    environment = os.environ | {"TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["high", "highest", "False"], done.stderr
 
 
 def test_an_absent_accelerator_is_said_and_not_worked_around() -> None:

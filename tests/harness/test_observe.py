@@ -84,14 +84,25 @@ def test_observing_changes_no_bit(
     outcomes = []
     for names in ((), observe):
         states: list[bytes] = []
+        learned: list[bytes] = []
+        folder = tmp_path / str(len(names))
 
-        def note(event: dict[str, Any], states: list[bytes] = states) -> None:
+        def note(
+            event: dict[str, Any],
+            states: list[bytes] = states,
+            learned: list[bytes] = learned,
+            folder: Path = folder,
+        ) -> None:
             if event["event"] in ("epoch", "task_started", "task_evaluated"):
                 states.append(torch.get_rng_state().numpy().tobytes() + repr(np.random.get_state()).encode())
 
-        folder = tmp_path / str(len(names))
+            if event["event"] == "run_finished":
+                learned.extend(
+                    file.read_bytes() for file in (folder / spec.run_id / "checkpoint").glob("*.safetensors")
+                )
+
         record = run(spec, registries, folder, *names, on_event=note)
-        learned = next((folder / record.run_id / "checkpoint").glob("*.safetensors")).read_bytes()
+        assert learned
         predictions = (folder / record.run_id / "predictions.npz").read_bytes()
         costs = {key: value for key, value in record.result["costs"].items() if key != "peak_memory_mb"}
         outcomes.append((record.result["accuracy_matrix"], predictions, learned, costs, states))

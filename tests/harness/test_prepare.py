@@ -55,6 +55,8 @@ class Weighted:
     url: str
     name: str = "weighted"
     root: Path | None = None
+    files: tuple[str, ...] = ()
+    digest: str | None = None
 
     def at(self, root: Path) -> Weighted:
         return replace(self, root=root)
@@ -193,11 +195,33 @@ def test_a_backbone_is_prepared_and_verified(registries: Registries, tmp_path: P
     assert verify_named("random", registries, tmp_path)[0].what == "random weights, kept in no file"
 
 
+def test_downloads_of_weights_are_read_through(registries: Registries, tmp_path: Path) -> None:
+    """The published file beside the prepared one: against its digest, or against the pin of its first use."""
+    file = tmp_path / "weights" / "downloads" / "published.pth"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(PIXELS)
+    for digest, kept in ((f"sha256:{Weighted.sha256}", None), (None, Weighted.sha256)):
+        if kept:
+            file.with_name("published.pth.pin").write_text(kept)
+        backbone = replace(Weighted("nowhere"), name=f"known {digest}", files=("published.pth",), digest=digest)
+        registries.backbones.add(backbone.name, "tests", backbone)
+        assert states(verify_named(backbone.name, registries, tmp_path)) == [
+            ("weights", "missing"),
+            ("download", "intact"),
+        ]
+        file.write_bytes(b"altered")
+        damaged = verify_named(backbone.name, registries, tmp_path)[1]
+        assert damaged.state == "damaged" and f"delete {file} and call `data prepare" in damaged.remedy
+        file.write_bytes(PIXELS)
+
+
 def test_a_planner_is_supplied_with_weights(registries: Registries, tmp_path: Path) -> None:
     told: list[str] = []
     backbone = registries.backbones.load("weighted").at(tmp_path)
     supply_weights(tmp_path, told.append)(backbone)
     assert backbone.verify().read_bytes() == PIXELS and told
+    with pytest.raises(UserError, match=r"weights of backbone 'weighted': weighted\.bin could not be downloaded"):
+        supply_weights(tmp_path / "other")(Weighted((tmp_path / "absent").as_uri()))
 
 
 def command(*arguments: str) -> int:

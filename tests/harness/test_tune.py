@@ -278,6 +278,8 @@ def test_a_mistyped_setting_is_answered(sealed: Registries, tmp_path: Path) -> N
         search(plan, lambda total: Quiet(), 1, 1)
     with pytest.raises(UserError, match="must lie between 0 and 1"):
         plan_search(asked(tmp_path, holdout=1.0), sealed)
+    with pytest.raises(UserError, match=r"'benchmark.holdout=0' would change what trials are scored on"):
+        plan_search(asked(tmp_path, settings=(parse_setting("benchmark.holdout=0"),)), sealed)
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,8 @@ def test_every_source_is_a_card_the_search_or_marked_as_inferred() -> None:
         ("smope", "imagenet_r", "sup1k", 5),
         ("hide_prompt", "imagenet_r", "dino1k", 10),
         ("norga", "cub200", "sup21k_orig", 10),
-        ("ovor", "imagenet_r", "sup1k", 10),
+        ("norga", "cifar100", "dino1k", 10),
+        ("deep_l2p++", "cifar100", "sup1k", 10),
     ],
 )
 def test_what_a_card_states_is_not_marked_as_inferred(method: str, benchmark: str, backbone: str, tasks: int) -> None:
@@ -86,6 +87,9 @@ def test_what_a_card_states_is_not_marked_as_inferred(method: str, benchmark: st
     [
         ("l2p++", "cub200", "sup21k", 10),
         ("ovor", "imagenet_r", "sup1k", 5),
+        ("ovor", "imagenet_r", "sup1k", 10),
+        ("ovor", "cifar100", "sup1k", 10),
+        ("norga", "cifar100", "moco1k", 10),
         ("ovor", "cub200", "sup21k", 10),
         ("hide_prompt", "imagenet_r", "sup1k", 10),
         ("norga", "cub200", "sup21k", 10),
