@@ -54,8 +54,8 @@ class BenchmarkConfig(BaseModel):
     )
     class_order: ClassOrder = Field(
         default="shuffled",
-        description="shuffled by the order seed (SMoPE, NoRGa); natural_first: seed 0 keeps the natural order"
-        " (CODA-Prompt, VQ-Prompt, OVOR); natural for every seed (HiDe-Prompt)",
+        description="shuffled by the order seed; natural_first: seed 0 keeps the natural order; natural: every seed does;"
+        " docs/reproduce.md says whose code does which",
     )
     holdout: float = Field(
         default=0.0,

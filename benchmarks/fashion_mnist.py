@@ -46,7 +46,7 @@ class FashionMnistConfig(BenchmarkConfig):
         default=224, ge=8, le=1024, description="side in pixels of the images that the network sees"
     )
     augment: Augmentation = Field(
-        default_factory=RandomResizedCrop, description="what is done to training images; SMoPE's is the default"
+        default_factory=RandomResizedCrop, description="what is done to training images; most recipes' is the default"
     )
 
 

@@ -63,8 +63,7 @@ class ImageNetRConfig(PaperPictureConfig):
     split_seed: int = Field(default=0, ge=0, description="seed of lists=seeded")
     label_ids: Literal["lists", "folder"] = Field(
         default="lists",
-        description="class ids before any order: those of the published lists, or ranks of the folders' names"
-        " (HiDe-Prompt, NoRGa)",
+        description="class ids before any order: those of the published lists, or ranks of the folders' names",
     )
 
 

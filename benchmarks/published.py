@@ -21,14 +21,14 @@ ARCHIVE_ENDINGS = (".tar", ".tgz", ".gz", ".zip")
 
 
 class PaperPictureConfig(PictureConfig):
-    """Settings of benchmarks of pictures, with the transforms of SMoPE and most others as defaults."""
+    """Settings of benchmarks of pictures, with the transforms of most recipes as defaults."""
 
     tasks: int = Field(default=10, ge=1, description="number of tasks the classes are split into, in order of arrival")
     image_size: int = Field(
         default=224, ge=8, le=1024, description="side in pixels of the images that the network sees"
     )
     augment: Augmentation = Field(
-        default_factory=RandomResizedCrop, description="what is done to training images; SMoPE's is the default"
+        default_factory=RandomResizedCrop, description="what is done to training images; most recipes' is the default"
     )
     test_resize: int | None = Field(
         default=256,

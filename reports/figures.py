@@ -148,7 +148,8 @@ def _stages(column: Column, cells: Sequence[Cell], name: str, looks: _Looks) -> 
         axes.set_ylim(max(-1.0, low), min(101.0, high))
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, handlelength=3.2, labelspacing=0.7)
 
-    svg, png = _render(draw, (7.2, 3.5), f"{name}-stages")
+    # The legend has a line a row: with many rows it would leave no room for the curves.
+    svg, png = _render(draw, (7.2, max(3.5, 0.9 + 0.2 * len(cells))), f"{name}-stages")
     caption = (
         "Average accuracy on the tasks seen so far after each task: mean over runs, shaded by one standard deviation. "
         "Floors are dashed; a dotted line is a ceiling, which is trained once on everything."
