@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -114,9 +114,19 @@ def _sentence(model: type[BaseModel], error: Mapping[str, Any], where: str) -> s
     field = ".".join([where, *path])
     if error["type"] == "extra_forbidden":
         return f"{field} is not a setting{did_you_mean(path[-1], _fields_at(model, path[:-1]))}"
+    if error["type"].startswith("union_tag"):
+        return f"{field}={error['input']!r}: say which form it has by --set {field}.kind=..., {_kinds(model, path)}"
     if not path:
         return f"{where}: {str(error['msg']).removeprefix('Value error, ')}"
     return f"{field}={error['input']!r}: {str(error['msg']).removeprefix('Value error, ')}{_bounds(model, path)}"
+
+
+def _kinds(model: type[BaseModel], path: list[str]) -> str:
+    """The kinds of a setting that has several forms."""
+    owner = _owner(model, path[:-1])
+    forms = get_args(owner.model_fields[path[-1]].annotation) if owner and path[-1] in owner.model_fields else ()
+    kinds = [form.model_fields["kind"].default for form in forms if "kind" in getattr(form, "model_fields", {})]
+    return f"one of {', '.join(map(repr, kinds))}"
 
 
 def _bounds(model: type[BaseModel], path: list[str]) -> str:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.base import BenchmarkConfig
 from harness.errors import UserError
 from harness.settings import Seeds, has_field, merged, nested, parse_seeds, parse_setting, validated
 from methods.common.schedules import Schedule
@@ -88,3 +89,11 @@ def test_merging_is_deep() -> None:
 def test_fields_are_found_at_any_depth() -> None:
     assert has_field(SMoPEConfig, ("tap", "cov")) and has_field(SMoPEConfig, ("top_k",))
     assert not has_field(SMoPEConfig, ("tap", "covs")) and not has_field(SMoPEConfig, ("top_k", "x"))
+
+
+@pytest.mark.parametrize("augment", [{"scale": 3}, {"kind": "affin"}])
+def test_a_setting_of_several_forms_names_their_kinds(augment: dict[str, object]) -> None:
+    with pytest.raises(
+        UserError, match=r"--set benchmark\.augment\.kind=\.\.\., one of 'none', 'affine', 'random_resized_crop'"
+    ):
+        validated(BenchmarkConfig, {"augment": augment}, "benchmark")
