@@ -22,7 +22,7 @@ from harness.provenance import code_fingerprint
 from harness.registry import Registries
 from harness.settings import Seeds, Setting, parse_setting
 from harness.spec import Precision, RunSpec, canonical_json
-from harness.tune_study import Candidate, Outcome, Study, candidate_key, grid_order
+from harness.tune_study import REFUSED, Candidate, Outcome, Study, candidate_key, grid_order
 from harness.tune_trial import RUNNER
 from harness.workers import End, Job, OnEvent, WorkerOptions, WorkerPool, run_job
 from methods.grids import find_grid
@@ -216,14 +216,37 @@ def _do(
     plan: Plan, wave: Sequence[Candidate], compute: Compute, display: Display, study: Study, known: dict[str, Outcome]
 ) -> None:
     """Compute some trials, each with every seed, and keep each as soon as its last seed is done."""
-    trial_of: dict[str, Candidate] = {}
+    trials_of: dict[str, list[Candidate]] = {}
     runs: dict[str, PlannedRun] = {}
     for candidate in wave:
-        spec = plan.spec(candidate)
+        try:
+            spec = plan.spec(candidate)
+        except UserError as error:
+            if not study.learns:  # a grid is the user's, who hears of it before anything is computed
+                raise
+            # A sampler may choose values that a method does not take together.
+            known[candidate_key(candidate)] = Outcome(error=str(error), kind=REFUSED)
+            study.add(candidate, known[candidate_key(candidate)])
+            continue
         for seed in plan.asked.seeds:
             own = spec.model_copy(update={"order_seed": seed.order, "train_seed": seed.train})
             run = PlannedRun("tune", " ".join(arguments(candidate)), plan.asked.method, plan.column.label, own)
-            trial_of[run.run_id], runs[run.run_id] = candidate, run
+            trials_of.setdefault(run.run_id, []).append(candidate)
+            runs[run.run_id] = run
+    if runs:
+        _compute(runs, trials_of, len(plan.asked.seeds), compute, display, study, known)
+
+
+def _compute(
+    runs: Mapping[str, PlannedRun],
+    trials_of: Mapping[str, Sequence[Candidate]],
+    seeds: int,
+    compute: Compute,
+    display: Display,
+    study: Study,
+    known: dict[str, Outcome],
+) -> None:
+    """Do runs; a trial is known when its last seed is done. Two trials of one meaning share their runs."""
     scores: dict[str, dict[str, Any]] = {}
     ends: dict[str, list[End]] = {}
 
@@ -234,14 +257,14 @@ def _do(
 
     with display:
         for end in compute([Job(run_id, run.spec) for run_id, run in runs.items()], on_event):
-            candidate = trial_of[end.run_id]
-            key = candidate_key(candidate)
-            ends.setdefault(key, []).append(end)
             error = end.error["error"] if end.error else None
             display.finish(RunStatus(runs[end.run_id], "failed" if error else "done", error))
-            if len(ends[key]) == sum(candidate_key(other) == key for other in trial_of.values()):
-                known[key] = _outcome(ends[key], scores)
-                study.add(candidate, known[key])
+            for candidate in trials_of[end.run_id]:
+                key = candidate_key(candidate)
+                ends.setdefault(key, []).append(end)
+                if len(ends[key]) == seeds:
+                    known[key] = _outcome(ends[key], scores)
+                    study.add(candidate, known[key])
 
 
 def _outcome(ends: Iterable[End], scores: Mapping[str, Mapping[str, Any]]) -> Outcome:

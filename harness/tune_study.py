@@ -15,7 +15,7 @@ from harness.spec import canonical_json
 Candidate = Mapping[str, Any]
 """Searched settings with their values."""
 
-DIVERGED = "RunDivergedError"
+DIVERGED, REFUSED = "RunDivergedError", "UserError"
 JOURNAL = "journal.log"
 
 
@@ -31,8 +31,8 @@ class Outcome:
 
     @property
     def is_final(self) -> bool:
-        """Whether doing it again would give the same: a score, or a loss that diverged."""
-        return self.faa is not None or self.kind == DIVERGED
+        """Whether doing it again would give the same: a score, a loss that diverged, or values that are refused."""
+        return self.faa is not None or self.kind in (DIVERGED, REFUSED)
 
 
 def candidate_key(candidate: Candidate) -> str:

@@ -13,7 +13,7 @@ import run_all
 from benchmarks.base import ImageSet, Split
 from benchmarks.errors import BenchmarkError
 from benchmarks.stream import build_stream
-from benchmarks.suites import SEARCH_GRID, SUITES
+from benchmarks.suites import SUITES
 from harness import registry, tune, tune_trial
 from harness.conformance import MICRO, ColouredNoise
 from harness.errors import RunDivergedError, UserError
@@ -25,8 +25,7 @@ from harness.tune import SEED, Asked, find_column, plan_search, search, search_s
 from harness.tune_commands import describe, parse_grid, write_files
 from harness.tune_study import JOURNAL, Outcome, Study, grid_order
 from harness.workers import Job, WorkerOptions
-from methods import BUILTIN
-from methods.grids import GRIDS, OURS, find_grid
+from methods.grids import OURS
 
 
 class Sealed(ColouredNoise):
@@ -210,6 +209,34 @@ def test_tpe_stays_on_the_grid_and_goes_on(sealed: Registries, tmp_path: Path, m
     assert Study(tmp_path / "other", again.space, SEED, learns=True).ask() is not first  # the open trial was ended
 
 
+def test_values_that_are_refused_together_do_not_stop_the_sampler(
+    sealed: Registries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = {
+        "experts": (2, 3),
+        "top_k": (1, 3),
+        "lr": (0.01,),
+        "epsilon": (0.4,),
+        "alpha_router": (0.0,),
+        "alpha_proto": (0.0,),
+    }
+    want = asked(tmp_path, method="smope", grid=grid, sampler="tpe", trials=12)
+    faked(monkeypatch)
+    found = search(plan_search(want, sealed), lambda total: Quiet(), 1, 1)
+    refused = [outcome for candidate, outcome in found if candidate["top_k"] > candidate["experts"]]
+    assert refused and all("top_k=3" in str(outcome.error) and outcome.is_final for outcome in refused)
+    assert sum(outcome.faa is not None for _, outcome in found) == len(found) - len(refused) > 0
+
+
+def test_two_names_of_one_trial_both_get_its_score(
+    sealed: Registries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    want = asked(tmp_path, grid={"lr": (0.01,), "beta1": (0.9,), "weight_decay": (0.0, "0.0")})
+    done = faked(monkeypatch)
+    found = search(plan_search(want, sealed), lambda total: Quiet(), 1, 1)
+    assert len(done) == 1 and [outcome.faa for _, outcome in found] == [pytest.approx(2.0)] * 2
+
+
 def test_a_second_process_is_kept_out(sealed: Registries, tmp_path: Path) -> None:
     from benchmarks.locks import locked
 
@@ -224,32 +251,9 @@ def base_spec(rate: float) -> RunSpec:
     return RunSpec(method=part, benchmark=part, backbone=BackboneRef(name="x", sha256="0"), schedule={"lr": rate})
 
 
-def test_grids_are_published_or_labelled_ours(tmp_path: Path) -> None:
-    published = find_grid("smope")
-    assert published.values["epsilon"] == (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-    assert published.values["alpha_router"] == published.values["alpha_proto"] == (5e-6, 1e-5, 5e-5, 1e-4, 5e-4, 1e-3)
-    assert set(GRIDS) == set(BUILTIN)
-    assert [grid.method for grid in GRIDS.values() if not grid.source.startswith("ours")] == ["smope"]
+def test_a_method_without_a_grid_varies_its_rate(tmp_path: Path) -> None:
     space, source = search_space(Asked("plugin", "x", tmp_path, tmp_path), base_spec(0.03))
     assert space == {"lr": (0.01, 0.03, 0.09)} and source == OURS
-
-
-@pytest.mark.parametrize("method", sorted(GRIDS))
-def test_every_value_of_a_grid_is_a_setting(method: str, registries: Registries) -> None:
-    from methods.common.schedules import Schedule
-
-    config = registries.methods.load(method).Config
-    for key, values in GRIDS[method].values.items():
-        owner = config if key in config.model_fields else Schedule
-        assert [getattr(owner(**{key: value}), key) for value in values] == list(values)
-
-
-def test_our_grids_vary_what_the_tiny_search_varied() -> None:
-    methods = {row.label: row.method for suite in SUITES.values() for row in suite.rows}
-    for candidate in SEARCH_GRID:
-        grid = find_grid(methods[candidate.row])
-        if grid.rate_factors:
-            assert grid.values == {candidate.key: candidate.values}
 
 
 def test_settings_narrow_the_grid_and_values_replace_it(tmp_path: Path) -> None:
