@@ -28,7 +28,6 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.stored import EncodedStore, FinishedStore, OrderedStore, SqueezedStore, Store, StoredArray
 
 MANIFEST = "manifest.json"
-CHUNK = 1 << 22
 ABANDONED_AFTER_S = 24 * 3600.0  # a temporary folder older than this belongs to nobody any more
 
 
@@ -79,11 +78,19 @@ class ImageCache:
 
 @dataclass(frozen=True)
 class CacheState:
-    """What was found when a cache was read through. ``bytes``: those of its files, as far as they are there."""
+    """What was found when a cache was read through.
+
+    ``bytes``: those of its files, as far as they are there; ``bad``: names of the files that are not what they should be.
+    """
 
     name: str
-    state: Literal["intact", "damaged"]
     bytes: int
+    bad: tuple[str, ...] = ()
+
+    @property
+    def state(self) -> Literal["intact", "damaged"]:
+        """Whether every file is as the manifest says."""
+        return "damaged" if self.bad else "intact"
 
 
 def cache_folder(parent: Path, recipe: Recipe) -> Path:
@@ -105,7 +112,7 @@ def open_cache(parent: Path, part: Part, verify: bool = False) -> ImageCache | N
             entry, size = manifest["files"][name], (folder / name).stat().st_size
             if size != entry["bytes"] or size != _expected_bytes(name, part, manifest):
                 return None
-        if verify and not _hashes_fit(folder, manifest):
+        if verify and _bad_files(folder, manifest):
             return None
         return ImageCache(folder, manifest, part)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -119,17 +126,10 @@ def verify_caches(parent: Path) -> Iterable[CacheState]:
         try:
             manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
             named = cache_folder(parent, manifest["recipe"]) == folder
-            intact = named and bool(manifest["files"]) and _hashes_fit(folder, manifest)
+            bad = _bad_files(folder, manifest) if named and manifest["files"] else (MANIFEST,)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            intact = False
-        yield CacheState(folder.name, "intact" if intact else "damaged", size)
-
-
-def build_cache(
-    parent: Path, part: Part, class_names: tuple[str, ...], fill: Callable[[CacheWriter], None]
-) -> ImageCache:
-    """Build one cache; see ``build_caches``."""
-    return build_caches(parent, [part], class_names, lambda writers: fill(writers[0]))[0]
+            bad = (MANIFEST,)
+        yield CacheState(folder.name, size, bad)
 
 
 def build_caches(
@@ -171,8 +171,9 @@ def _expected_bytes(name: str, part: Part, manifest: Mapping[str, Any]) -> int:
     return manifest["counts"][split] * int(np.prod(manifest["image_shape"]))
 
 
-def _hashes_fit(folder: Path, manifest: Mapping[str, Any]) -> bool:
-    return all(_sha256(folder / name) == entry["sha256"] for name, entry in manifest["files"].items())
+def _bad_files(folder: Path, manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    """Files that are absent or not what the manifest says."""
+    return tuple(name for name, entry in manifest["files"].items() if _sha256(folder / name) != entry["sha256"])
 
 
 def _publish(temporary: Path, part: Part, parent: Path) -> ImageCache:
@@ -222,12 +223,12 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+def _sha256(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
 
 
 def _canonical(value: Any) -> bytes:

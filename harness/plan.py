@@ -12,7 +12,7 @@ from harness.errors import UserError, did_you_mean
 from harness.fit import Fitting
 from harness.observations import require_observable
 from harness.registry import Registries
-from harness.settings import SCOPES, Seeds, Setting, has_field, merged, nested, parse_setting, validated
+from harness.settings import SCOPES, Seeds, Setting, has_field, merged, nested, parse_setting, scoped, validated
 from harness.spec import BackboneRef, Component, Precision, RunSpec, canonical_json
 
 MISSING = "missing"
@@ -169,7 +169,8 @@ class Planner:
         method, benchmark = registries.methods.load(row.method), registries.benchmarks.load(column.benchmark)
         backbone = registries.backbones.load(column.backbone).at(self.data_root)
         own = registries.methods.owner(row.method) != "built-in" or benchmark.takes_user_data
-        asked = validated(benchmark.Config, merged(column.config, self._benchmark_settings()), "benchmark")
+        said = scoped(self.selection.settings, "benchmark")  # a recipe may hold for one number of tasks only
+        asked = validated(benchmark.Config, merged(column.config, said), "benchmark")
         recipe = find_recipe(row.method, column.benchmark, column.backbone, tasks=asked.tasks, own=own)
         values = {
             row.method: merged(recipe.config, row.settings),
@@ -194,14 +195,6 @@ class Planner:
         )
         self._fitting.require(method, spec, backbone, data.num_classes, pinned.tasks)
         return spec, recipe.source
-
-    def _benchmark_settings(self) -> dict[str, Any]:
-        """What the user sets of the benchmark: a recipe may depend on it."""
-        found: dict[str, Any] = {}
-        for setting in self.selection.settings:
-            if setting.path[0] == "benchmark" and setting.path[1:]:
-                found = merged(found, nested(setting.path[1:], setting.value))
-        return found
 
     def _weights_of(self, backbone: Any) -> str:
         """The hash of a backbone's weights, which are verified, and supplied where they are missing, once."""

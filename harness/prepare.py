@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,15 +20,14 @@ from benchmarks.fetch import (
     read_pin,
     unpinned_on_error,
 )
-from benchmarks.image_cache import MANIFEST, verify_caches
+from benchmarks.image_cache import verify_caches
 from harness.errors import UserError, did_you_mean
 from harness.registry import Registries
-from harness.settings import Setting, merged, nested, validated
+from harness.settings import Setting, scoped, validated
 
 Kind = Literal["benchmark", "backbone"]
 FaultOf = Callable[[Path, Remote, Path, Progress], str]
 State = Literal["intact", "damaged", "missing"]
-CHUNK = 1 << 22
 WEIGHTS = "weights"  # the folder of all backbones' files below the data folder
 
 
@@ -167,42 +164,19 @@ def _prepare_benchmark(
 
 def benchmark_values(settings: Sequence[Setting]) -> dict[str, Any]:
     """``--set benchmark.FIELD=VALUE`` as a configuration. Raises UserError for a setting of anything else."""
-    values: dict[str, Any] = {}
     for setting in settings:
         if setting.path[0] != "benchmark" or len(setting.path) < 2:
             raise UserError(f"--set {setting.text!r}: only benchmark.FIELD=VALUE has a meaning here.")
-        values = merged(values, nested(setting.path[1:], setting.value))
-    return values
+    return scoped(settings, "benchmark")
 
 
 def _verified_caches(name: str, data_root: Path, again: str) -> Iterator[Verified]:
     parent = data_root / name
     for cache in verify_caches(parent):
         folder, remedy = parent / cache.name, ""
-        if cache.state != "intact":
-            bad = ", ".join(_bad_files(folder)) or MANIFEST
-            remedy = f"{bad} does not fit its manifest: delete {folder} and call {again}"
+        if cache.bad:
+            remedy = f"{', '.join(cache.bad)} does not fit its manifest: delete {folder} and call {again}"
         yield Verified(name, f"images in {folder}", cache.state, cache.bytes, remedy)
-
-
-def _bad_files(folder: Path) -> list[str]:
-    """The files of a damaged cache that are not what its manifest says."""
-    try:
-        listed = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
-        return [file for file, entry in listed.items() if _sha256(folder / file) != entry["sha256"]]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return [MANIFEST]
-
-
-def _sha256(file: Path) -> str | None:
-    digest = hashlib.sha256()
-    try:
-        with file.open("rb") as content:
-            while chunk := content.read(CHUNK):
-                digest.update(chunk)
-    except OSError:
-        return None
-    return digest.hexdigest()
 
 
 def _verified_downloads(

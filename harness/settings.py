@@ -100,6 +100,15 @@ def _nests(old: Any, value: Any) -> bool:
     return value.get("kind", old.get("kind")) == old.get("kind")
 
 
+def scoped(settings: Iterable[Setting], scope: str) -> dict[str, Any]:
+    """What the settings ``SCOPE.FIELD=VALUE`` among some say, later ones over earlier ones."""
+    found: dict[str, Any] = {}
+    for setting in settings:
+        if setting.path[0] == scope and setting.path[1:]:
+            found = merged(found, nested(setting.path[1:], setting.value))
+    return found
+
+
 def validated(model: type[ModelT], values: Mapping[str, Any], where: str) -> ModelT:
     """Make a typed configuration. Raises UserError naming ``where``, the field, the value and what is allowed."""
     try:

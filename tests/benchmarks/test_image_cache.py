@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,6 @@ from benchmarks.image_cache import (
     CacheWriter,
     ImageCache,
     Part,
-    build_cache,
     build_caches,
     cache_folder,
     open_cache,
@@ -29,6 +28,10 @@ from benchmarks.stored import StoredArray
 RECIPE = {"benchmark": "test", "seed": 0}
 PART = Part(RECIPE)
 NAMES = ("a", "b")
+
+
+def build_cache(parent: Path, part: Part, names: tuple[str, ...], fill: Callable[[CacheWriter], None]) -> ImageCache:
+    return build_caches(parent, [part], names, lambda writers: fill(writers[0]))[0]
 
 
 def images(count: int, start: int = 0) -> np.ndarray:
