@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import json
 import math
@@ -269,12 +270,13 @@ class Session:
         progress, stream = self.progress, self.stream
         stages = {f"stage_{stage}": np.array(row, dtype=np.int32) for stage, row in enumerate(progress.predictions)}
         labels = np.concatenate([view.labels for view in stream.tests]).astype(np.int32)
-        write_bytes(self.folder / "predictions.npz", npz_bytes({"labels": labels, **stages}))
+        predictions = npz_bytes({"labels": labels, **stages})
+        write_bytes(self.folder / "predictions.npz", predictions)
         with self._precision():
             self.observer.run_ended()
         observed = write_observations(self.folder, self.observer.names, self.observer.arrays())
-        device = str(self.device)
-        record = make_record(self.spec, stream, progress, self.backbone, device, started, self.flags, observed)
+        digest, device = hashlib.sha256(predictions).hexdigest(), str(self.device)
+        record = make_record(self.spec, stream, progress, self.backbone, device, started, self.flags, digest, observed)
         self.store.write_result(self.spec.run_id, record)
         self.say("run_finished", faa=final_average_accuracy(progress.matrix))
         forget_checkpoint(self._checkpoint)

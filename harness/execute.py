@@ -16,7 +16,7 @@ from harness.errors import UserError
 from harness.plan import PlannedRun
 from harness.provenance import code_fingerprint
 from harness.registry import Registries, open_registries
-from harness.spec import SCHEMA_VERSION
+from harness.seal import RECORD_SCHEMA
 from harness.store import Store
 from harness.workers import Emit, End, Job, OnEvent, WorkerOptions, WorkerPool, run_job
 
@@ -98,7 +98,7 @@ def execute(planned: Sequence[PlannedRun], options: ExecuteOptions, on_update: O
 def failure_record(run: PlannedRun, error: Mapping[str, Any], last_good_task: int | None) -> dict[str, Any]:
     """The content of ``failure.json``."""
     return {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": RECORD_SCHEMA,
         "run_id": run.run_id,
         "spec": run.spec.model_dump(mode="json"),
         "last_good_task": last_good_task,

@@ -68,7 +68,7 @@ def accuracy(method: str, mode: str, seed: int, tree: Path, work: Path, registri
 
     texts = (*SETTINGS, f"benchmark.path={tree}", f"benchmark.image_mode={mode}")
     planner = Planner(Selection(settings=tuple(map(parse_setting, texts))), registries, work / "data")
-    spec, _ = planner.spec(Row(method, method), Column("pictures", "imagefolder"))
+    spec, *_ = planner.spec(Row(method, method), Column("pictures", "imagefolder"))
     spec = spec.model_copy(update={"order_seed": seed, "train_seed": seed})
     results = work / "results"
     engine.run(spec, results_root=results, data_root=work / "data", device="cpu", registries=registries)

@@ -42,6 +42,8 @@ class PlannedRun:
     spec: RunSpec
     leaking: bool = False
     recipe: str = ""
+    settings: tuple[str, ...] = ()
+    """What the user set by hand, of what this run has."""
     observe: tuple[str, ...] = ()
     """What figures need of the run beside accuracies; it changes no number, so it is not part of the identity."""
 
@@ -133,7 +135,7 @@ class Planner:
         return tuple(rows)
 
     def _cell(self, suite: Suite, row: Row, column: Column, seeds: Sequence[Seeds]) -> list[PlannedRun]:
-        spec, recipe = self.spec(row, column, suite.settings)
+        spec, recipe, by_hand = self.spec(row, column, suite.settings)
         method = self.registries.methods.load(row.method)
         leaking = method.leaks(method.Config(**spec.method.config))
         require_observable(
@@ -152,13 +154,16 @@ class Planner:
                 spec=spec.model_copy(update={"order_seed": seed.order, "train_seed": seed.train}),
                 leaking=leaking,
                 recipe=recipe,
+                settings=by_hand,
                 observe=suite.observe,
             )
             for seed in seeds
         ]
 
-    def spec(self, row: Row, column: Column, suite_settings: Sequence[str] = ()) -> tuple[RunSpec, str]:
-        """The spec of a table cell with both seeds 0, and the source of its recipe.
+    def spec(
+        self, row: Row, column: Column, suite_settings: Sequence[str] = ()
+    ) -> tuple[RunSpec, str, tuple[str, ...]]:
+        """The spec of a table cell with both seeds 0, the source of its recipe, and what the user set of it by hand.
 
         ``suite_settings`` apply before the user's, each where a row has its field.
         """
@@ -177,10 +182,12 @@ class Planner:
             "schedule": dict(recipe.schedule),
             "benchmark": merged(recipe.data, column.config),
         }
+        by_hand: list[str] = []
         for setting in (*map(parse_setting, suite_settings), *self.selection.settings):
             scope, path = _scope(setting, row.method, method.Config, Schedule)
             if scope is not None:
                 self._used.add(setting.text)
+                by_hand += [setting.text] if setting in self.selection.settings else []
                 values[scope] = merged(values[scope], nested(path, setting.value))
         config = validated(method.Config, values[row.method], row.method)
         schedule = validated(Schedule, values["schedule"], "schedule")
@@ -194,7 +201,7 @@ class Planner:
             precision=self.selection.precision,
         )
         self._fitting.require(method, spec, backbone, data.num_classes, pinned.tasks)
-        return spec, recipe.source
+        return spec, recipe.source, tuple(by_hand)
 
     def _weights_of(self, backbone: Any) -> str:
         """The hash of a backbone's weights, which are verified, and supplied where they are missing, once."""
@@ -282,6 +289,8 @@ def manifest(suite_name: str, runs: Sequence[PlannedRun], registries: Registries
                 "order_seed": run.spec.order_seed,
                 "train_seed": run.spec.train_seed,
                 "run_id": run.run_id,
+                "recipe": run.recipe,
+                "settings": list(run.settings),
             }
             for run in mine
         ],

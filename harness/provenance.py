@@ -45,6 +45,7 @@ NOT_PART_OF_A_RUN = frozenset(
         "harness/expected.py",
         "harness/fit.py",
         "harness/method_table.py",
+        "harness/migrate.py",
         "harness/metrics.py",
         "harness/mode_study.py",
         "harness/plan.py",

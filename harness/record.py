@@ -9,7 +9,8 @@ from torch import nn
 from benchmarks.stream import Stream
 from harness import provenance
 from harness.checkpoint import Progress
-from harness.spec import SCHEMA_VERSION, RunSpec
+from harness.seal import RECORD_SCHEMA
+from harness.spec import RunSpec
 
 
 def make_record(
@@ -20,6 +21,7 @@ def make_record(
     device: str,
     started: str,
     flags: dict[str, bool],
+    predictions_sha256: str,
     observations: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The content of ``result.json``; accuracies in percent, times in seconds, memory in MiB.
@@ -27,11 +29,12 @@ def make_record(
     ``observations`` says which file holds what was observed beside them; a run that observed nothing has no such entry.
     """
     return {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": RECORD_SCHEMA,
         "run_id": spec.run_id,
         "spec": spec.model_dump(mode="json"),
         "accuracy_matrix": progress.matrix,
         "test_counts": [len(view) for view in stream.tests],
+        "predictions_sha256": predictions_sha256,
         "class_order": list(stream.class_order),
         "class_names": list(stream.class_names),
         "split_hash": stream.split_hash,

@@ -63,7 +63,7 @@ def run_trial(trial: Trial) -> dict[str, Any]:
     row = next(row for row in suite.rows if row.label == trial.row)
     held = (f"benchmark.holdout={HOLDOUT}", f"benchmark.holdout_seed={SEED}")
     selection = Selection(settings=tuple(parse_setting(text) for text in (*held, *trial.settings)))
-    spec, _ = Planner(selection, registries, trial.data).spec(row, suite.tiny[0])
+    spec, *_ = Planner(selection, registries, trial.data).spec(row, suite.tiny[0])
     spec = spec.model_copy(update={"order_seed": SEED, "train_seed": SEED})
     with tempfile.TemporaryDirectory() as folder:
         scores = held_out_scores(spec, work=Path(folder), data=trial.data, device="cpu", registries=registries)

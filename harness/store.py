@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.errors import UserError
-from harness.spec import SCHEMA_VERSION
+from harness.seal import RECORD_SCHEMA, seal_of, sealed
 
 State = Literal["new", "done", "stale", "failed"]
+Fault = Literal["unreadable", "schema", "incomplete", "edited", "misplaced"]
 
 OBSERVATIONS = "observations.npz"
 """What figures draw of a run, beside its record, which has the file's hash."""
@@ -59,10 +60,11 @@ class Record:
 
 @dataclass(frozen=True)
 class Broken:
-    """A record that cannot be used, and why in one sentence."""
+    """A record that cannot be used, and why in one sentence; ``misplaced`` is a copy or a folder that was renamed."""
 
     run_id: str
     reason: str
+    fault: Fault
 
 
 class Store:
@@ -115,7 +117,7 @@ class Store:
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            return Broken(run_id, f"{file.name} of {run_id} cannot be read: {error}")
+            return Broken(run_id, f"{file.name} of {run_id} cannot be read: {error}", "unreadable")
         return _checked(run_id, result)
 
     def failure(self, run_id: str) -> Mapping[str, Any] | None:
@@ -137,11 +139,11 @@ class Store:
                     yield found
 
     def write_result(self, run_id: str, result: Mapping[str, Any]) -> None:
-        """Publish a record; an earlier failure of the run is forgotten."""
+        """Publish a record under its seal; an earlier failure of the run is forgotten."""
         folder = self.path(run_id)
         write_json(folder / "spec.json", result["spec"])
         (folder / "failure.json").unlink(missing_ok=True)
-        write_json(folder / "result.json", result)
+        write_json(folder / "result.json", sealed(result))
 
     def write_failure(self, run_id: str, failure: Mapping[str, Any]) -> None:
         """Say what stopped a run; a record that other code published before does not outlive it."""
@@ -202,19 +204,26 @@ def write_bytes(file: Path, data: bytes) -> None:
 
 def _checked(run_id: str, result: object) -> Record | Broken:
     if not isinstance(result, dict):
-        return Broken(run_id, f"the record of {run_id} is not a JSON object")
-    if result.get("schema_version") != SCHEMA_VERSION:
-        return Broken(
-            run_id, f"the record of {run_id} has schema {result.get('schema_version')!r}, not {SCHEMA_VERSION}"
-        )
+        return Broken(run_id, f"the record of {run_id} is not a JSON object", "unreadable")
+    found = _fault(run_id, result)
+    return Record(run_id, result) if found is None else Broken(run_id, f"the record of {run_id} {found[1]}", found[0])
+
+
+def _fault(run_id: str, result: Mapping[str, Any]) -> tuple[Fault, str] | None:
+    schema = result.get("schema_version")
+    if schema != RECORD_SCHEMA:
+        remedy = "; bring it up to date with: run_all.py migrate" if schema in range(1, RECORD_SCHEMA) else ""
+        return "schema", f"has schema {schema!r}, not {RECORD_SCHEMA}{remedy}"
     if result.get("run_id") != run_id:
-        return Broken(run_id, f"the record in folder {run_id} says it is run {result.get('run_id')!r}")
+        return "misplaced", f"is a copy, or its folder was renamed: it says that it is run {result.get('run_id')!r}"
     missing = {"spec", "accuracy_matrix", "test_counts", "provenance", "costs", "timings"} - result.keys()
     if missing:
-        return Broken(run_id, f"the record of {run_id} lacks {', '.join(sorted(missing))}")
+        return "incomplete", f"lacks {', '.join(sorted(missing))}"
     if not isinstance(result["provenance"], dict) or "code_fingerprint" not in result["provenance"]:
-        return Broken(run_id, f"the record of {run_id} does not say which code made it")
-    return Record(run_id, result)
+        return "incomplete", "does not say which code made it"
+    if result.get("seal") != seal_of(result):
+        return "edited", "was changed after it was written: its seal does not fit"
+    return None
 
 
 def _cell_key(cell: Mapping[str, Any]) -> tuple[str, str, int, int]:

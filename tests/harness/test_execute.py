@@ -19,6 +19,7 @@ from harness.execute import ExecuteOptions, RunStatus, execute, prepare_benchmar
 from harness.plan import PlannedRun
 from harness.provenance import PROJECT_ROOT, code_fingerprint
 from harness.registry import Registries, Registry
+from harness.seal import RECORD_SCHEMA
 from harness.spec import BackboneRef, Component, RunSpec
 from harness.store import Record, Store
 from harness.workers import Job, WorkerOptions, WorkerPool, describe_error
@@ -50,7 +51,7 @@ RUNNER = """
             observations = {"observations": {"names": list(job.observe), "sha256": digest}}
         Store(options.results).write_result(job.run_id, {
             **observations,
-            "schema_version": 1, "run_id": job.run_id, "spec": job.spec.model_dump(mode="json"),
+            "schema_version": RECORD_SCHEMA, "run_id": job.run_id, "spec": job.spec.model_dump(mode="json"),
             "accuracy_matrix": [[50.0]], "test_counts": [1], "costs": {}, "timings": {"pid": os.getpid()},
             "provenance": {"code_fingerprint": FINGERPRINT}})
 """
@@ -59,6 +60,7 @@ RUNNER = """
 @pytest.fixture
 def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ExecuteOptions:
     text = textwrap.dedent(RUNNER).replace("FINGERPRINT", repr(code_fingerprint()))
+    text = text.replace("RECORD_SCHEMA", str(RECORD_SCHEMA))
     name = f"stand_in_{abs(hash(str(tmp_path)))}"
     (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)

@@ -11,6 +11,7 @@ import run_all
 from benchmarks.suites import SUITES
 from harness.errors import UserError
 from harness.expected import read_expected, stored_file, verify
+from harness.seal import RECORD_SCHEMA, sealed
 from harness.store import Store, write_json
 
 COLUMN = "digits, 2 tasks"
@@ -26,13 +27,13 @@ def store(tmp_path: Path) -> Store:
     cells = [("A", "0" * 16), ("A", "1" * 16), ("B", "2" * 16)]
     for run_id, faa in (("0" * 16, 80.0), ("1" * 16, 90.0)):
         record = {
-            "schema_version": 1,
+            "schema_version": RECORD_SCHEMA,
             "run_id": run_id,
             "accuracy_matrix": [[99.0, None], [faa, faa]],
             "test_counts": [],
         }
         extra = {"spec": {}, "provenance": {"code_fingerprint": "x"}, "costs": {}, "timings": {}}
-        write_json(tmp_path / run_id / "result.json", {**record, **extra})
+        write_json(tmp_path / run_id / "result.json", sealed({**record, **extra}))
     planned = [{"row": row, "column": COLUMN, "run_id": run_id} for row, run_id in cells]
     write_json(tmp_path / "suites" / "ci.json", {"cells": planned})
     return Store(tmp_path)

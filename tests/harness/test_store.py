@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from harness.errors import UserError
+from harness.seal import RECORD_SCHEMA
 from harness.store import OBSERVATIONS, Broken, Record, Store, write_json
 
 
 def result(run_id: str = "ab12", fingerprint: str = "f" * 64) -> dict[str, Any]:
     return {
-        "schema_version": 1,
+        "schema_version": RECORD_SCHEMA,
         "run_id": run_id,
         "spec": {"method": {"name": "m", "config": {}}},
         "accuracy_matrix": [[50.0]],
@@ -61,8 +62,15 @@ def test_a_record_is_done_only_with_what_is_asked_to_be_observed(tmp_path: Path)
     [
         (lambda text: text[:-20], "cannot be read"),
         (lambda text: "[]", "not a JSON object"),
-        (lambda text: text.replace('"schema_version": 1', '"schema_version": 0'), "schema 0, not 1"),
-        (lambda text: text.replace("ab12", "cd34"), "says it is run 'cd34'"),
+        (lambda text: text.replace('"schema_version": 2', '"schema_version": 0'), "schema 0, not 2"),
+        (
+            lambda text: text.replace('"schema_version": 2', '"schema_version": 1'),
+            "not 2; bring it up to date with",
+        ),
+        (lambda text: text.replace('"schema_version": 2', '"schema_version": 9'), "schema 9, not 2"),
+        (lambda text: text.replace("50.0", "90.0"), "changed after it was written"),
+        (lambda text: text.replace('"seal"', '"sail"'), "its seal does not fit"),
+        (lambda text: text.replace("ab12", "cd34"), "it says that it is run 'cd34'"),
         (lambda text: text.replace('"test_counts"', '"counts"'), "lacks test_counts"),
         (lambda text: text.replace("code_fingerprint", "fingerprint"), "which code"),
     ],

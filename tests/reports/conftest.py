@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from harness.seal import RECORD_SCHEMA
 from harness.spec import BackboneRef, Component, RunSpec
 from harness.store import Store
 from reports.build import ReportFiles, load_suite, write_report
@@ -57,7 +58,7 @@ def result_of(
     """A record as the engine would publish it; ``changes`` replace top-level fields."""
     tasks, seed = len(matrix), spec.order_seed
     result = {
-        "schema_version": 1,
+        "schema_version": RECORD_SCHEMA,
         "run_id": spec.run_id,
         "spec": spec.model_dump(mode="json"),
         "accuracy_matrix": matrix,
@@ -146,7 +147,12 @@ class Factory:
     def fail(self, label: str, spec: RunSpec, error: str, **placed: Any) -> RunSpec:
         """Add a run that stopped."""
         self.plan(label, spec, **placed)
-        failure = {"schema_version": 1, "run_id": spec.run_id, "spec": spec.model_dump(mode="json"), "error": error}
+        failure = {
+            "schema_version": RECORD_SCHEMA,
+            "run_id": spec.run_id,
+            "spec": spec.model_dump(mode="json"),
+            "error": error,
+        }
         self.store.write_failure(
             spec.run_id, failure | {"kind": "RunDivergedError", "last_good_task": 1, "traceback": "Traceback ...\nboom"}
         )

@@ -8,6 +8,7 @@ import pytest
 
 from harness.errors import UserError
 from harness.metrics import final_average_accuracy
+from harness.seal import sealed
 from reports.build import load_suite
 from reports.model import Cell, SuiteResults
 
@@ -147,7 +148,7 @@ def test_an_unusable_record_is_named_and_left_out(factory, damage, reason: str) 
     file = factory.store.path(factory.cells[0]["run_id"]) / "result.json"
     result = json.loads(file.read_text())
     damage(result)
-    file.write_text(json.dumps(result))
+    file.write_text(json.dumps(sealed(result)))
     cell = only(load_suite(factory.write(), "smoke", factory.FRESH))
     assert [run.state for run in cell.runs] == ["broken", "ok"]
     assert reason in str(cell.runs[0].problem)
