@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -14,6 +14,8 @@ class Row:
     label: str
     method: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    variant: str = ""
+    """The row's name in the file of published results where a paper prints several rows of one method."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,28 @@ class Column:
     benchmark: str
     config: Mapping[str, Any] = field(default_factory=dict)
     backbone: str = "tiny"
+    printed_backbone: str = ""
+    """The weights' name in the file of published results, where it is another."""
+
+
+@dataclass(frozen=True)
+class Printed:
+    """Where a suite's numbers are printed, by the names of the file of published results."""
+
+    paper: str
+    table: str
+
+
+Kind = Literal["heat_map", "curve", "expert_use", "score_boxes", "key_projection", "validation_loss"]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure of a paper: its kind, and the method's settings (dotted names) along its axes where it varies some."""
+
+    kind: Kind
+    x: str = ""
+    y: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,6 +67,12 @@ class Suite:
     """Settings of every row that has the field, written as on the command line."""
     observe: tuple[str, ...] = ()
     """What figures need of each run beside accuracies, by the names under which methods and engine offer it."""
+    printed: Printed | None = None
+    """Where the papers print the suite as a table; ``None`` for figures and rehearsals."""
+    metrics: tuple[str, ...] = ("faa", "caa")
+    """What the paper's table shows of a cell."""
+    drawings: tuple[Drawing, ...] = ()
+    """The paper's figures, beside those that every suite has."""
     counts_only: bool = False
     """Nothing is trained: the suite counts parameters and operations of its rows."""
     tiny_rows: tuple[Row, ...] = ()

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import UserError
-from reports.figures import FigureFile, suite_figures
+from reports.figure_style import FigureFile
+from reports.figures import suite_figures
 from reports.html import Download, Section, render_page
 from reports.latex import latex
 from reports.load import load_suite
@@ -74,5 +75,7 @@ def _write_figures(figures: Sequence[FigureFile], folder: Path) -> tuple[Path, .
         svg, png = folder / f"{figure.name}.svg", folder / f"{figure.name}.png"
         svg.write_text(figure.svg, encoding="utf-8", newline="\n")
         png.write_bytes(figure.png)
-        written += [svg, png]
+        pdf = folder / f"{figure.name}.pdf"
+        pdf.write_bytes(figure.pdf)
+        written += [svg, pdf, png]
     return tuple(written)

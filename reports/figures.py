@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -16,38 +12,12 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from reports.figure_style import COLOURS, GREY, INK, MARKERS, FigureFile, figure_file, render
 from reports.model import KINDS, Cell, Column, SuiteResults
 from reports.present import mean_std, number
 from reports.stats import summarise
 
-# Okabe and Ito's colours, without the yellow that white paper swallows; line and marker carry the difference in grey.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6A51A3", "#7F7F7F")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "h")
-INK, GREY = "#1f2933", "#8a94a0"
-_STYLE: dict[str, Any] = {
-    "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 9.5, "axes.labelsize": 9, "xtick.labelsize": 8.5,
-    "ytick.labelsize": 8.5, "legend.fontsize": 8.5, "axes.spines.top": False, "axes.spines.right": False,
-    "axes.edgecolor": GREY, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK,
-    "axes.grid": True, "axes.axisbelow": True, "grid.color": "#e4e7eb", "grid.linewidth": 0.7, "lines.linewidth": 1.6,
-    "svg.fonttype": "path", "figure.facecolor": "white", "savefig.facecolor": "white",
-    # Labels are data: a dollar sign in one must not start a formula.
-    "text.parse_math": False, "text.usetex": False,
-}  # fmt: skip
-
-
 _Looks = dict[str, dict[str, object]]
-
-
-@dataclass(frozen=True)
-class FigureFile:
-    """A drawn figure: ``name`` for its files, ``caption`` and ``alt`` for the page."""
-
-    name: str
-    title: str
-    caption: str
-    alt: str
-    svg: str
-    png: bytes
 
 
 def suite_figures(results: SuiteResults, prefix: str) -> list[tuple[Column, list[FigureFile]]]:
@@ -114,8 +84,19 @@ def _final(column: Column, cells: Sequence[Cell], name: str, looks: _Looks) -> F
         "Final average accuracy: each run (dot), mean (diamond) and 95 % t-interval (bar). "
         "The bars are wide where runs are few."
     )
-    svg, png = _render(draw, (7.2, 0.9 + 0.34 * len(cells)), f"{name}-final")
-    return FigureFile(f"{name}-final", f"FAA on {column.label}", caption, f"FAA on {column.label}: {alt}.", svg, png)
+    return figure_file(
+        draw,
+        (7.2, 0.9 + 0.34 * len(cells)),
+        f"{name}-final",
+        title=f"FAA on {column.label}",
+        caption=caption,
+        alt=f"FAA on {column.label}: {alt}.",
+        runs=_runs(cells),
+    )
+
+
+def _runs(cells: Sequence[Cell]) -> tuple[str, ...]:
+    return tuple(run.run_id for cell in cells for run in cell.used)
 
 
 def _extent(cell: Cell) -> list[float]:
@@ -148,14 +129,15 @@ def _stages(column: Column, cells: Sequence[Cell], name: str, looks: _Looks) -> 
         axes.set_ylim(max(-1.0, low), min(101.0, high))
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, handlelength=3.2, labelspacing=0.7)
 
-    # The legend has a line a row: with many rows it would leave no room for the curves.
-    svg, png = _render(draw, (7.2, max(3.5, 0.9 + 0.2 * len(cells))), f"{name}-stages")
     caption = (
         "Average accuracy on the tasks seen so far after each task: mean over runs, shaded by one standard deviation. "
         "Floors are dashed; a dotted line is a ceiling, which is trained once on everything."
     )
+    # The legend has a line a row: with many rows it would leave no room for the curves.
+    drawn = render(draw, (7.2, max(3.5, 0.9 + 0.2 * len(cells))), f"{name}-stages")
     alt = f"Average accuracy after each task on {column.label}: {'; '.join(said)}."
-    return FigureFile(f"{name}-stages", f"Accuracy after each task on {column.label}", caption, alt, svg, png)
+    title = f"Accuracy after each task on {column.label}"
+    return FigureFile(f"{name}-stages", title, caption, alt, drawn.svg, drawn.png, drawn.pdf, _runs(cells))
 
 
 def _draw_stages(axes: Axes, cell: Cell, look: dict[str, object]) -> str:
@@ -206,7 +188,6 @@ def _matrices(column: Column, cells: Sequence[Cell], name: str) -> FigureFile:
             bar.set_label("accuracy (%)")
             bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
 
-    svg, png = _render(draw, (8.4, 2.5 * down + 0.3), f"{name}-matrices")
     caption = (
         "Accuracy matrices, mean over runs: down, the task just learned; across, the task tested. A column that pales "
         "downwards is a task being forgotten."
@@ -216,7 +197,9 @@ def _matrices(column: Column, cells: Sequence[Cell], name: str) -> FigureFile:
         for cell, matrix in zip(cells, matrices, strict=True)
     )
     alt = f"Accuracy matrices on {column.label}; their last rows are {lasts}."
-    return FigureFile(f"{name}-matrices", f"Accuracy matrices on {column.label}", caption, alt, svg, png)
+    title = f"Accuracy matrices on {column.label}"
+    size = (8.4, 2.5 * down + 0.3)
+    return figure_file(draw, size, f"{name}-matrices", title=title, caption=caption, alt=alt, runs=_runs(cells))
 
 
 def _draw_matrix(axes: Axes, matrix: NDArray[np.float64], low: float) -> QuadMesh:
@@ -244,18 +227,3 @@ def _draw_matrix(axes: Axes, matrix: NDArray[np.float64], low: float) -> QuadMes
         ink = "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.56 else INK
         axes.text(i + 0.5, t + 0.5, f"{matrix[t, i]:.0f}", ha="center", va="center", fontsize=size, color=ink)
     return image
-
-
-def _render(draw: Callable[[Figure], None], size: tuple[float, float], name: str) -> tuple[str, bytes]:
-    """Draw once and write both forms. The salt makes the ids in the SVG a function of the figure's name."""
-    style: Any = {**_STYLE, "svg.hashsalt": name}
-    with mpl.rc_context(style), warnings.catch_warnings():
-        # A label may hold characters that the font lacks; they become boxes, which is no reason to warn a reader.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure = Figure(figsize=size, layout="constrained")
-        draw(figure)
-        vector, raster = io.StringIO(), io.BytesIO()
-        figure.savefig(vector, format="svg", metadata={"Date": None, "Creator": None})
-        figure.set_layout_engine("none")  # The layout is found by now, and finding it is most of the work.
-        figure.savefig(raster, format="png", dpi=160, metadata={"Software": None})
-    return vector.getvalue(), raster.getvalue()

@@ -12,7 +12,7 @@ from importlib.resources import files
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from reports.figures import FigureFile
+from reports.figure_style import FigureFile
 from reports.model import KINDS, Column, SuiteResults
 from reports.present import (
     CELL_HELP,

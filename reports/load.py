@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.errors import UserError
 from harness.store import Broken, Store
-from reports.model import Cell, CellState, Column, Row, RowKind, Run, SuiteResults
+from reports.model import Cell, CellState, Column, Row, RowKind, Run, RunState, SuiteResults
 from reports.outcome import Outcome, read_outcome
 
 
@@ -31,6 +31,7 @@ class _ColumnEntry(_Entry):
     benchmark: str
     tasks: int
     summary: str = ""
+    backbone: str = ""
 
 
 class _CellEntry(_Entry):
@@ -39,6 +40,8 @@ class _CellEntry(_Entry):
     order_seed: int
     train_seed: int
     run_id: str
+    recipe: str | None = None
+    settings: tuple[str, ...] = ()
 
 
 class _Manifest(_Entry):
@@ -151,16 +154,19 @@ def _find(store: Store, run_id: str) -> _Found:
 
 
 def _run(entry: _CellEntry, found: _Found, reference: str | None) -> Run:
-    ids = (entry.run_id, entry.order_seed, entry.train_seed)
+    def run(state: RunState, **facts: Any) -> Run:
+        ids = (entry.run_id, entry.order_seed, entry.train_seed)
+        return Run(*ids, state, recipe=entry.recipe, settings=entry.settings, **facts)
+
     if found.outcome is not None:
         if reference in (None, found.outcome.fingerprint):
-            return Run(*ids, "ok", found.outcome)
-        return Run(*ids, "stale", found.outcome, problem="made by another version of the code")
+            return run("ok", outcome=found.outcome)
+        return run("stale", outcome=found.outcome, problem="made by another version of the code")
     if found.failure is not None:
-        return Run(*ids, "failed", problem=str(found.failure.get("error") or "no reason given"), failure=found.failure)
+        return run("failed", problem=str(found.failure.get("error") or "no reason given"), failure=found.failure)
     if found.problem is not None:
-        return Run(*ids, "broken", problem=found.problem)
-    return Run(*ids, "missing", problem="not run yet")
+        return run("broken", problem=found.problem)
+    return run("missing", problem="not run yet")
 
 
 def _newest_fingerprint(found: Iterable[_Found]) -> str | None:

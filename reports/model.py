@@ -36,6 +36,7 @@ class Column:
     benchmark: str
     tasks: int
     summary: str = ""
+    backbone: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,10 @@ class Run:
     outcome: Outcome | None = None
     problem: str | None = None
     failure: Mapping[str, Any] | None = None
+    recipe: str | None = None
+    """Where the hyper-parameters come from; ``None`` where the manifest is older than this note."""
+    settings: tuple[str, ...] = ()
+    """What the user set by hand, as written on the command line."""
 
 
 @dataclass(frozen=True)
