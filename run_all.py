@@ -17,10 +17,10 @@ from harness.bench_commands import bench
 from harness.errors import UserError
 from harness.signals import Stopped, stop_signals
 from methods.common.errors import MethodError
+from reports import commands as report_commands
+from reports.bench import bench_report
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from harness.plan import Selection
     from harness.store import Store
     from harness.sweep import Asked
@@ -37,6 +37,8 @@ app = typer.Typer(
 app.add_typer(bench)
 app.add_typer(data_commands.data)
 app.command()(tune_commands.tune)
+app.command()(report_commands.report)
+bench.command("report")(bench_report)
 
 
 @app.callback(invoke_without_command=True)
@@ -49,7 +51,7 @@ def default(context: typer.Context) -> None:
         from harness.sweep import Asked
 
         failed = _sweep(Asked([DEFAULT_SUITE], opt.RESULTS, opt.DATA))
-        _write_report([DEFAULT_SUITE], opt.RESULTS, opt.REPORT, with_table=False)
+        report_commands.write([DEFAULT_SUITE], opt.RESULTS, opt.REPORT, with_tables=False)
         raise typer.Exit(RUNS_FAILED if failed else 0)
 
 
@@ -146,9 +148,11 @@ def run(
 
 
 @app.command()
-def report(suites: opt.Suites, results: opt.Results = opt.RESULTS, out: opt.Out = opt.REPORT) -> None:
-    """Write the page and tables of some suites from stored records. Never trains."""
-    _write_report(suites, results, out, with_table=True)
+def migrate(results: opt.Results = opt.RESULTS) -> None:
+    """Bring records of older schemas up to date; the originals are kept, and what cannot be trusted is left alone."""
+    from harness.migrate import migrate_command
+
+    migrate_command(results)
 
 
 @app.command()
@@ -218,12 +222,11 @@ def _selection(
 def _sweep(asked: Asked) -> int:
     """Do what is asked, print the tables and what failed; returns the number of failed runs."""
     from harness.progress import make_console
-    from harness.store import Store
     from harness.sweep import print_outcome, sweep
 
     console = make_console()
     outcome = sweep(asked, console)
-    _print_tables(console, asked.suites, Store(asked.results))
+    report_commands.print_suites(console, asked.suites, asked.results)
     print_outcome(console, outcome)
     return len(outcome.failures)
 
@@ -239,40 +242,6 @@ def _count(suites: Sequence[str], selection: Selection, plugins: Sequence[Path],
         store.require_writable()
         report = count_suite(name, selection.methods, open_registries(plugins), store)
         make_console().print(cost_table.terminal_table(report))
-
-
-def _print_tables(console: Console, suites: Sequence[str], store: Store) -> None:
-    from harness.provenance import code_fingerprint
-    from reports.build import load_suite
-    from reports.tables import terminal_table
-
-    for suite in dict.fromkeys(suites):
-        console.print()
-        console.print(terminal_table(load_suite(store, suite, code_fingerprint())))
-
-
-def _write_report(suites: Sequence[str], results: Path, out: Path, *, with_table: bool) -> None:
-    from harness.counted import read_counted, split_counted
-    from harness.progress import make_console
-    from harness.provenance import code_fingerprint
-    from harness.store import Store
-    from reports import cost_table
-    from reports.build import load_suite, write_report
-
-    console, store = make_console(), Store(results)
-    names, counted = split_counted(suites)
-    for name in counted:
-        report = read_counted(store, name)
-        _write_text(out / f"{name}.md", cost_table.markdown(report))
-        console.print(cost_table.terminal_table(report))
-        print(f"table: {out / f'{name}.md'}")
-    if not names:
-        return
-    loaded = [load_suite(store, name, code_fingerprint()) for name in names]
-    if with_table:
-        _print_tables(console, names, store)
-    files = write_report(loaded, out)
-    print(f"page: {files.page}")
 
 
 def _write_text(file: Path, text: str) -> None:

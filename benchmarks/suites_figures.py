@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from benchmarks.suites_form import CUB_10, GLYPHS_10, SMOPE, Column, Row, Suite, imagenet_r
+from benchmarks.suites_form import CUB_10, GLYPHS_10, SMOPE, Column, Drawing, Row, Suite, imagenet_r
 from benchmarks.suites_tables import AGGREGATED, PER_TOKEN
 
 ALPHAS = (5e-6, 1e-5, 5e-5, 1e-4, 5e-4, 1e-3)
@@ -30,6 +30,7 @@ FIGURES: tuple[Suite, ...] = (
         tiny=(GLYPHS_10,),
         full=(CUB_10,),
         observe=("activation_counts",),
+        drawings=(Drawing("expert_use"),),
     ),
     Suite(
         name="fig3",
@@ -43,6 +44,7 @@ FIGURES: tuple[Suite, ...] = (
         ),
         tiny=(GLYPHS_10,),
         full=(CUB_10,),
+        drawings=(Drawing("heat_map", "experts", "top_k", "prompt length Nₚ", "chosen experts K"),),
     ),
     Suite(
         name="fig4",
@@ -52,6 +54,7 @@ FIGURES: tuple[Suite, ...] = (
         tiny=(GLYPHS_10,),
         full=(CUB_10,),
         observe=("expert_scores",),
+        drawings=(Drawing("score_boxes"),),
     ),
     Suite(
         name="fig5",
@@ -60,6 +63,7 @@ FIGURES: tuple[Suite, ...] = (
         rows=_epsilons(*(tenth / 10 for tenth in range(11))),
         tiny=(GLYPHS_10,),
         full=(imagenet_r(10),),
+        drawings=(Drawing("curve", "epsilon", x_label="handicap ε"),),
     ),
     Suite(
         name="fig6",
@@ -69,6 +73,7 @@ FIGURES: tuple[Suite, ...] = (
         tiny=(GLYPHS_10,),
         full=(CUB_10,),
         observe=("activation_counts",),
+        drawings=(Drawing("expert_use", y="heads"),),
     ),
     Suite(
         name="fig7",
@@ -81,6 +86,7 @@ FIGURES: tuple[Suite, ...] = (
         ),
         tiny=(GLYPHS_10,),
         full=(CUB_10,),
+        drawings=(Drawing("heat_map", "alpha_router", "alpha_proto", "router weight", "prototype weight"),),
     ),
     Suite(
         name="fig8",
@@ -90,6 +96,7 @@ FIGURES: tuple[Suite, ...] = (
         tiny=(GLYPHS_10,),
         full=(CUB_10,),
         observe=("prefix_keys", "head_inputs"),
+        drawings=(Drawing("key_projection"),),
     ),
     Suite(
         name="fig9",
@@ -102,5 +109,6 @@ FIGURES: tuple[Suite, ...] = (
         tiny=(_held_out(GLYPHS_10),),
         full=(_held_out(imagenet_r(10)),),
         observe=("validation_loss",),
+        drawings=(Drawing("validation_loss"),),
     ),
 )

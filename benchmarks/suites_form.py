@@ -36,6 +36,8 @@ class Printed:
 
     paper: str
     table: str
+    source: str = ""
+    """What the numbers are, in a clause, where they are not from a table of the paper."""
 
 
 Kind = Literal["heat_map", "curve", "expert_use", "score_boxes", "key_projection", "validation_loss"]
@@ -43,11 +45,16 @@ Kind = Literal["heat_map", "curve", "expert_use", "score_boxes", "key_projection
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure of a paper: its kind, and the method's settings (dotted names) along its axes where it varies some."""
+    """A figure of a paper: its kind, and the method's settings (dotted names) along its axes where it varies some.
+
+    ``x_label``, ``y_label``: what the axes are called; the settings' names where empty.
+    """
 
     kind: Kind
     x: str = ""
     y: str = ""
+    x_label: str = ""
+    y_label: str = ""
 
 
 @dataclass(frozen=True)

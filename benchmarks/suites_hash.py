@@ -13,6 +13,7 @@ from benchmarks.suites_form import (
     HIDE,
     NORGA,
     OVOR,
+    Printed,
     Row,
     Suite,
     imagenet_r,
@@ -21,8 +22,8 @@ from benchmarks.suites_form import (
 ORIGINAL = "sup21k_orig"
 SEEDS = (0, 1, 2)
 COMPARED = (OVOR, HIDE, NORGA, HASH)
-CIFAR = replace(CIFAR_10, backbone=ORIGINAL)
-IMAGENET_R = imagenet_r(10, ORIGINAL)
+CIFAR = replace(CIFAR_10, backbone=ORIGINAL, printed_backbone="sup21k")
+IMAGENET_R = replace(imagenet_r(10, ORIGINAL), printed_backbone="sup21k")
 
 
 def _layers(*spans: tuple[int, int]) -> tuple[Row, ...]:
@@ -32,6 +33,7 @@ def _layers(*spans: tuple[int, int]) -> tuple[Row, ...]:
             f"Block {first}" if first == last else f"Blocks {first}-{last}",
             "hash_prompt",
             {"layers": list(range(first, last + 1))},
+            f"layers_{first}_{last}",
         )
         for first, last in spans
     )
@@ -46,20 +48,24 @@ HASH_SUITES: tuple[Suite, ...] = (
         tiny=(DIGITS_5, GLYPHS_10),
         full=(CIFAR, IMAGENET_R),
         seeds=SEEDS,
+        printed=Printed("hash", "hash_main"),
+        metrics=("faa", "caa", "fm"),
     ),
     Suite(
         name="hash_ablation",
         title="Hash: routing penalty and update scaling",
         summary="the shared pool alone, with HDR, with HGM and with both; tiny form on digits and glyphs",
         rows=(
-            Row("Shared pool", "hash_prompt", {"phi": "none", "psi": "none"}),
-            Row("+ HDR", "hash_prompt", {"psi": "none"}),
-            Row("+ HGM", "hash_prompt", {"phi": "none"}),
-            Row("+ HDR + HGM", "hash_prompt"),
+            Row("Shared pool", "hash_prompt", {"phi": "none", "psi": "none"}, "moe_only"),
+            Row("+ HDR", "hash_prompt", {"psi": "none"}, "moe_hdr"),
+            Row("+ HGM", "hash_prompt", {"phi": "none"}, "moe_hgm"),
+            Row("+ HDR + HGM", "hash_prompt", variant="full"),
         ),
         tiny=(DIGITS_5, GLYPHS_10),
         full=(CIFAR, IMAGENET_R),
         seeds=SEEDS,
+        printed=Printed("hash", "hash_ablation"),
+        metrics=("faa",),
     ),
     Suite(
         name="hash_layers",
@@ -70,6 +76,8 @@ HASH_SUITES: tuple[Suite, ...] = (
         full=(CIFAR,),
         seeds=SEEDS,
         tiny_rows=_layers((1, 4), (1, 6), (5, 6), (1, 1), (6, 6)),
+        printed=Printed("hash", "hash_layers"),
+        metrics=("faa",),
     ),
     Suite(
         name="hash_backbones",

@@ -20,6 +20,7 @@ from benchmarks.suites_form import (
     OVOR,
     SMOPE,
     VQ,
+    Printed,
     Row,
     Suite,
     glyphs,
@@ -47,18 +48,22 @@ AGGREGATED: dict[str, Any] = PER_TOKEN | {"score_agg": "mean"}
 
 def ablation() -> tuple[Row, ...]:
     """The eight cumulative rows of Table 4; a part that is switched on takes its value from the recipe."""
-    sparse, steps = dict(_OFF), [("One prompt", PER_TOKEN), ("+ score aggregation", AGGREGATED)]
-    steps.append(("+ sparse selection", dict(sparse)))
-    for label, part in (
-        ("+ adaptive noise", "epsilon"),
-        ("+ TAP", "tap"),
-        ("+ dense start", "dense_start"),
-        ("+ router loss", "alpha_router"),
-        ("+ prototype loss", "alpha_proto"),
+    sparse = dict(_OFF)
+    rows = [
+        Row("One prompt", "smope", PER_TOKEN, "one_prompt"),
+        Row("+ score aggregation", "smope", AGGREGATED, "score_aggregation"),
+        Row("+ sparse selection", "smope", dict(sparse), "sparse_selection"),
+    ]
+    for label, part, variant in (
+        ("+ adaptive noise", "epsilon", "adaptive_noise"),
+        ("+ TAP", "tap", "tap"),
+        ("+ dense start", "dense_start", "dense_start"),
+        ("+ router loss", "alpha_router", "router_loss"),
+        ("+ prototype loss", "alpha_proto", "prototype_loss"),
     ):
         del sparse[part]
-        steps.append((label, dict(sparse)))
-    return tuple(Row(label, "smope", settings) for label, settings in steps)
+        rows.append(Row(label, "smope", dict(sparse), variant))
+    return tuple(rows)
 
 
 TABLES: tuple[Suite, ...] = (
@@ -69,6 +74,7 @@ TABLES: tuple[Suite, ...] = (
         rows=(JOINT, *PUBLISHED),
         tiny=(GLYPHS_10, DIGITS_5),
         full=(imagenet_r(10), CIFAR_10, CUB_10),
+        printed=Printed("smope", "table1"),
     ),
     Suite(
         name="table2",
@@ -77,6 +83,7 @@ TABLES: tuple[Suite, ...] = (
         rows=(DUALPROMPT, CODA, HIDE, NORGA, OVOR, VQ, SMOPE),
         tiny=(GLYPHS_10, GLYPHS_RANDOM),
         full=(imagenet_r(10, "ibot1k", "iBOT-1K"), imagenet_r(10, "dino1k", "DINO-1K")),
+        printed=Printed("smope", "table2"),
     ),
     Suite(
         name="table3",
@@ -87,6 +94,8 @@ TABLES: tuple[Suite, ...] = (
         full=(imagenet_r(10),),
         seeds=(0,),
         counts_only=True,
+        printed=Printed("smope", "table3"),
+        metrics=("params_m", "train_gflops", "test_gflops"),
     ),
     Suite(
         name="table4",
@@ -95,6 +104,7 @@ TABLES: tuple[Suite, ...] = (
         rows=ablation(),
         tiny=(GLYPHS_10,),
         full=(CUB_10,),
+        printed=Printed("smope", "table4"),
     ),
     Suite(
         name="table6",
@@ -103,18 +113,20 @@ TABLES: tuple[Suite, ...] = (
         rows=(JOINT, *PUBLISHED),
         tiny=(glyphs(5), GLYPHS_10, glyphs(20)),
         full=(imagenet_r(5), imagenet_r(10), imagenet_r(20)),
+        printed=Printed("smope", "table6"),
     ),
     Suite(
         name="table7",
         title="Table 7: forms of noise",
         summary="fixed, uniform and adaptive noise of the recipe's epsilon on ImageNet-R and CUB-200; tiny: glyphs, digits",
         rows=(
-            Row("Fixed noise", "smope", {"noise": "fixed"}),
-            Row("Uniform noise", "smope", {"noise": "uniform"}),
-            Row("Adaptive noise", "smope", {"noise": "adaptive"}),
+            Row("Fixed noise", "smope", {"noise": "fixed"}, "fixed_noise"),
+            Row("Uniform noise", "smope", {"noise": "uniform"}, "uniform_noise"),
+            Row("Adaptive noise", "smope", {"noise": "adaptive"}, "adaptive_noise"),
         ),
         tiny=(GLYPHS_10, DIGITS_5),
         full=(imagenet_r(10), CUB_10),
+        printed=Printed("smope", "table7"),
     ),
     Suite(
         name="imagenet_r_50",
@@ -123,5 +135,6 @@ TABLES: tuple[Suite, ...] = (
         rows=PUBLISHED,
         tiny=(glyphs(50),),
         full=(imagenet_r(50),),
+        printed=Printed("smope", "web_record", "one value from a record on the web, not from a table of the paper"),
     ),
 )

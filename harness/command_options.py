@@ -38,6 +38,10 @@ WHAT, WHERE, HOW = "What to run", "Where things are", "How to run"
 
 KindToList = Annotated[Kind, typer.Argument(help="What to list.")]
 Suites = Annotated[list[str], typer.Argument(metavar="SUITE...", help="Suites; 'list suites' shows them.")]
+SuitesFound = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[SUITE...]", help="Suites; all that the results folder holds, unless given."),
+]
 CheckTarget = Annotated[str, typer.Argument(metavar="METHOD|FILE.py", help="A method by name, or a plugin file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -91,6 +95,18 @@ Data = Annotated[
     Path, typer.Option("--data", metavar="DIR", help="Where prepared images are kept.", rich_help_panel=WHERE)
 ]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the page is written.", rich_help_panel=WHERE)]
+Against = Annotated[
+    Path | None,
+    typer.Option(
+        "--against", metavar="DIR", help="Also show what moved from another results folder.", rich_help_panel=WHAT
+    ),
+]
+Mixed = Annotated[
+    bool,
+    typer.Option(
+        "--mixed", help="Report records of several versions of the code together, and say so.", rich_help_panel=WHAT
+    ),
+]
 CostOut = Annotated[
     Path | None,
     typer.Option("--out", metavar="FILE.md", help="Also write the tables as Markdown.", rich_help_panel=WHERE),

@@ -22,6 +22,11 @@ def split_counted(names: Sequence[str]) -> tuple[list[str], list[str]]:
     return [name for name in unique if name not in counted], counted
 
 
+def counted_suites(store: Store) -> list[str]:
+    """The suites whose counts a results folder holds, by name."""
+    return sorted(file.name.removesuffix(".cost.json") for file in (store.root / "suites").glob("*.cost.json"))
+
+
 def count_suite(name: str, methods: Sequence[str], registries: Registries, store: Store) -> dict[str, Any]:
     """Count the suite's methods, or those of ``methods``, at ViT-B/16 and store the report; returns it."""
     from harness.cost import count_costs

@@ -66,6 +66,11 @@ def backward_transfer(matrix: Matrix) -> float | None:
     return sum(changes) / len(changes)
 
 
+def learning_accuracy(matrix: Matrix) -> float | None:
+    """Plasticity: the mean over tasks of the accuracy right after learning each, in percent; ``None`` where not measured."""
+    return _mean_of_seen([row[t] for t, row in enumerate(matrix)])
+
+
 def micro_accuracy(matrix: Matrix, counts: Sequence[int]) -> float | None:
     """Final accuracy in percent over all test images, so that a task weighs by its ``counts`` of images."""
     if not matrix or _mean_of_seen(matrix[-1]) is None or sum(counts) == 0:

@@ -113,10 +113,10 @@ class Store:
         """The record of a run; ``None`` where none was published, ``Broken`` where it cannot be trusted."""
         file = self.path(run_id) / "result.json"
         try:
-            result = json.loads(file.read_text(encoding="utf-8"))
+            result = json.loads(file.read_text(encoding="utf-8"), parse_constant=_no_number)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             return Broken(run_id, f"{file.name} of {run_id} cannot be read: {error}", "unreadable")
         return _checked(run_id, result)
 
@@ -158,12 +158,17 @@ class Store:
             return json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"{str(file)!r} cannot be read ({error}); run the suite again to write it anew") from error
 
     def write_manifest(self, suite: str, manifest: Mapping[str, Any]) -> None:
-        """Note a suite's plan. Cells merge by (row, column, seeds): a partial re-run does not forget the others."""
-        old = self.read_manifest(suite) or {}
+        """Note a suite's plan. Cells merge by (row, column, seeds): a partial re-run does not forget the others.
+
+        A manifest that cannot be read is written anew.
+        """
+        old: Mapping[str, Any] = {}
+        with contextlib.suppress(UserError):
+            old = self.read_manifest(suite) or {}
         merged = dict(manifest)
         cells = {_cell_key(cell): cell for cell in old.get("cells", [])}
         cells |= {_cell_key(cell): cell for cell in manifest["cells"]}
@@ -224,6 +229,10 @@ def _fault(run_id: str, result: Mapping[str, Any]) -> tuple[Fault, str] | None:
     if result.get("seal") != seal_of(result):
         return "edited", "was changed after it was written: its seal does not fit"
     return None
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is not a measurement")
 
 
 def _cell_key(cell: Mapping[str, Any]) -> tuple[str, str, int, int]:

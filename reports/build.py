@@ -1,22 +1,44 @@
-"""What the command line calls: read a suite from a results folder, and write its report."""
+"""What the command line calls: assemble a report from what was loaded, and write it. Nothing is trained."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from harness.errors import UserError
-from reports.figure_style import FigureFile
-from reports.figures import suite_figures
-from reports.html import Download, Section, render_page
-from reports.latex import latex
-from reports.load import load_suite
+from harness.observations import read_observations
+from harness.store import Store
+from reports.against import against_grids
+from reports.counted import counted_section
+from reports.csv_files import grid_csv, tidy_csv
+from reports.detail import detail_grids
+from reports.document import Document, FigureGroup, Section, all_grids
+from reports.figures import figure_groups
+from reports.grid import Grid
+from reports.health import health_grid
+from reports.html import Download, render_page
+from reports.latex import grid_latex, latex_document
+from reports.ledger import ledger_grid
+from reports.load import Loaded, load_suite
+from reports.markdown import document_markdown, grid_markdown
 from reports.model import SuiteResults
-from reports.tables import csv_text, markdown
+from reports.paper_table import paper_grid
+from reports.present import file_name
+from reports.provenance import cost_grid
+from reports.statistics_figures import statistics_figures
+from reports.statistics_tables import statistics_grids
 
-__all__ = ["ReportFiles", "load_suite", "write_report"]
+__all__ = ["ReportFiles", "load_suite", "make_document", "write_report"]
+
+WRITTEN = "files.json"
+"""The files of a report with their hashes, so that the next report can take away those that are no longer part of it."""
+_MEDIA = {".md": "text/markdown", ".tex": "application/x-tex", ".csv": "text/csv"}
 
 
 @dataclass(frozen=True)
@@ -27,55 +49,126 @@ class ReportFiles:
     markdown: Path
     latex: Path
     csv: Path
+    tables: tuple[Path, ...]
     figures: tuple[Path, ...]
 
 
-def write_report(results: SuiteResults | Sequence[SuiteResults], out: Path) -> ReportFiles:
-    """Write one page, its tables as Markdown, LaTeX and CSV, and its figures into ``out``.
+def make_document(
+    loaded: Loaded, store: Store, counted: Mapping[str, Mapping[str, Any]] | None = None, against: Loaded | None = None
+) -> Document:
+    """The sections of a report: suites that were trained in the given order, then counted ones, health and comparison.
 
-    The bytes are a function of the results alone. Raises UserError where ``out`` cannot be written or there is no suite.
+    ``counted``: name of a suite -> its stored counts. ``against``: another results folder. Raises UserError for no suite.
     """
-    suites = [results] if isinstance(results, SuiteResults) else list(results)
-    if not suites:
+    if not loaded.suites and not counted:
         raise UserError("a report needs at least one suite; name one, as in: run_all.py report SUITE")
-    sections = [Section(suite, suite_figures(suite, name)) for suite, name in zip(suites, _names(suites), strict=True)]
-    tables = {
-        "table.md": "\n".join(markdown(suite) for suite in suites),
-        "table.tex": latex(suites),
-        "table.csv": csv_text(suites),
-    }
-    types = {"table.md": "text/markdown", "table.tex": "application/x-tex", "table.csv": "text/csv"}
-    downloads = [Download(name, types[name], text) for name, text in tables.items()]
-    page = render_page(sections, downloads)
+    keys: list[str] = []
+    sections = []
+    for results in loaded.suites:
+        keys.append(file_name(results.suite, keys))
+        sections.append(_section(results, keys[-1], store))
+    for name, counts in (counted or {}).items():
+        keys.append(file_name(name, keys))
+        sections.append(counted_section(name, counts, keys[-1]))
+    comparison = against_grids(loaded, against) if against is not None else ()
+    return _distinct(Document(tuple(sections), loaded.warnings, health_grid(loaded.health), comparison))
+
+
+def write_report(document: Document, out: Path) -> ReportFiles:
+    """Write the page, every table as Markdown, LaTeX and CSV, and the figures into ``out``.
+
+    The bytes are a function of the document alone. Tables and figures of an earlier report in ``out`` that are not part of this
+    one are removed where they are as they were written; nothing else is. Raises UserError where ``out`` cannot be written.
+    """
+    files = dict(_files(document))
     try:
-        figures = _write_figures([figure for section in sections for figure in section.all_figures], out / "figures")
-        for name, text in tables.items():
-            (out / name).write_text(text, encoding="utf-8", newline="\n")
-        (out / "index.html").write_text(page, encoding="utf-8", newline="\n")
+        _remove_stale(out, files)
+        for name, data in files.items():
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            (out / name).write_bytes(data)
     except OSError as error:
         raise UserError(
             f"the report cannot be written to {str(out)!r} ({error.strerror}); name another --out DIR"
         ) from error
-    return ReportFiles(out / "index.html", out / "table.md", out / "table.tex", out / "table.csv", figures)
+    tables, figures = (tuple(out / name for name in files if name.startswith(part)) for part in ("tables/", "figures/"))
+    return ReportFiles(out / "index.html", out / "table.md", out / "table.tex", out / "table.csv", tables, figures)
 
 
-def _names(suites: Sequence[SuiteResults]) -> list[str]:
-    """One file name a suite, safe on every system and distinct."""
-    names: list[str] = []
-    for suite in suites:
-        name = re.sub(r"[^A-Za-z0-9]+", "-", suite.suite).strip("-")[:60] or "suite"
-        names.append(name if name not in names else f"{name}-{len(names) + 1}")
-    return names
+def _section(results: SuiteResults, key: str, store: Store) -> Section:
+    groups = figure_groups(results, key, partial(read_observations, store))
+    drawn = tuple(statistics_figures(results, key))
+    return Section(
+        key,
+        results.title,
+        results.description,
+        results,
+        tables=(paper_grid(results), *detail_grids(results)),
+        ledger=ledger_grid(results),
+        statistics=statistics_grids(results),
+        costs=cost_grid(results),
+        figures=(*groups, FigureGroup("Statistics", drawn)) if drawn else groups,
+    )
 
 
-def _write_figures(figures: Sequence[FigureFile], folder: Path) -> tuple[Path, ...]:
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
+def _distinct(document: Document) -> Document:
+    """The document with keys of grids that are safe as names of files, each of them once."""
+    taken: list[str] = []
+
+    def named(grid: Grid) -> Grid:
+        taken.append(file_name(grid.key, taken))
+        return replace(grid, key=taken[-1])
+
+    def maybe(grid: Grid | None) -> Grid | None:
+        return None if grid is None else named(grid)
+
+    sections = tuple(
+        replace(
+            section,
+            tables=tuple(map(named, section.tables)),
+            ledger=maybe(section.ledger),
+            statistics=tuple(map(named, section.statistics)),
+            costs=maybe(section.costs),
+        )
+        for section in document.sections
+    )
+    comparison = tuple(map(named, document.comparison))
+    return replace(document, sections=sections, comparison=comparison, left_out=maybe(document.left_out))
+
+
+def _files(document: Document) -> Iterator[tuple[str, bytes]]:
+    """(name, content) of every file of a report, the page last but for the list of them all."""
+    written: dict[str, bytes] = {}
+    grids = all_grids(document)
+    texts = {
+        "table.md": document_markdown(document),
+        "table.tex": latex_document(grids),
+        "table.csv": tidy_csv([section.results for section in document.sections if section.results is not None]),
+    }
+    for grid in grids:
+        texts[f"tables/{grid.key}.csv"] = grid_csv(grid)
+        texts[f"tables/{grid.key}.tex"] = grid_latex(grid)
+        texts[f"tables/{grid.key}.md"] = grid_markdown(grid)
+    downloads = [Download(name, _MEDIA[Path(name).suffix], text) for name, text in texts.items()]
+    written |= {name: text.encode() for name, text in texts.items()}
+    figures = (figure for section in document.sections for group in section.figures for figure in group.figures)
     for figure in figures:
-        svg, png = folder / f"{figure.name}.svg", folder / f"{figure.name}.png"
-        svg.write_text(figure.svg, encoding="utf-8", newline="\n")
-        png.write_bytes(figure.png)
-        pdf = folder / f"{figure.name}.pdf"
-        pdf.write_bytes(figure.pdf)
-        written += [svg, pdf, png]
-    return tuple(written)
+        name = f"figures/{figure.name}"
+        written |= {f"{name}.svg": figure.svg.encode(), f"{name}.pdf": figure.pdf, f"{name}.png": figure.png}
+    written["index.html"] = render_page(document, downloads).encode()
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in written.items()}
+    yield from written.items()
+    yield WRITTEN, (json.dumps(hashes, indent=1) + "\n").encode()
+
+
+def _remove_stale(out: Path, files: Mapping[str, bytes]) -> None:
+    try:
+        earlier = json.loads((out / WRITTEN).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return
+    for name, digest in earlier.items() if isinstance(earlier, dict) else ():
+        # The list may have been edited: only a plain name in the two folders may be taken away.
+        if name in files or not re.fullmatch(r"(tables|figures)/[\w-]+\.[a-z]{2,3}", name):
+            continue
+        file = out / name
+        if file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == digest:
+            file.unlink()

@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from typing import Any
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
+
+from reports.published import published_values
 
 Report = Mapping[str, Any]
 Row = Mapping[str, Any]
@@ -21,6 +21,7 @@ Printed = dict[str, dict[str, str]]
 ABSENT = "–"
 QUANTITIES = ("params_m", "train_gflops", "test_gflops")
 """The columns of Table 3, as the file of published results names them."""
+_UNITS = (("parameters", 1e6), ("train", 1e9), ("test", 1e9))
 
 INTRODUCTION = """\
 # Cost
@@ -69,21 +70,22 @@ step, as fvcore traces forwards only. torch's counter also counts every forward;
 
 def printed_values() -> Printed:
     """Table 3 as printed: by method, then by column."""
-    text = files("reports").joinpath("published_results.csv").read_text(encoding="utf-8")
     found: Printed = {}
-    for line in csv.DictReader(text.splitlines()):
-        if line["paper"] == "smope" and line["table"] == "table3":
-            found.setdefault(line["method"], {})[line["metric"]] = line["mean"]
+    for key, value in published_values().items():
+        if (key.paper, key.table) == ("smope", "table3"):
+            found.setdefault(key.method, {})[key.metric] = value.text
     return found
+
+
+def exact_convention(row: Row) -> tuple[float, ...]:
+    """Million parameters and GFLOPs an image in training and at test by the convention; nothing for a method without one."""
+    published = row["published"]
+    return () if published is None else tuple(published[name] / unit for name, unit in _UNITS)
 
 
 def by_convention(row: Row) -> dict[str, str]:
     """The published convention's values of a row, written as Table 3 writes them; nothing for a method without one."""
-    published = row["published"]
-    if published is None:
-        return {}
-    values = (published["parameters"] / 1e6, published["train"] / 1e9, published["test"] / 1e9)
-    return {quantity: f"{value:.2f}" for quantity, value in zip(QUANTITIES, values, strict=True)}
+    return {quantity: f"{value:.2f}" for quantity, value in zip(QUANTITIES, exact_convention(row), strict=False)}
 
 
 def with_printed(report: Report) -> dict[str, Any]:
@@ -114,10 +116,10 @@ def terminal_table(report: Report) -> Table:
             Text(row["method"], style="bold"),
             f"{row['parameters']:,}",
             *(_compared(row, quantity, printed) for quantity in QUANTITIES),
-            Text("\n".join(_phase(step, report) for step in steps) or ABSENT),
-            "\n".join(_giga(step["step"]["forward"]) for step in steps) or ABSENT,
-            "\n".join(_giga(step["step"]["backward"]) for step in steps) or ABSENT,
-            _giga(row["test"]["forward"]),
+            Text("\n".join(phase_text(step, report) for step in steps) or ABSENT),
+            "\n".join(giga(step["step"]["forward"]) for step in steps) or ABSENT,
+            "\n".join(giga(step["step"]["backward"]) for step in steps) or ABSENT,
+            giga(row["test"]["forward"]),
         )
     return table
 
@@ -131,7 +133,7 @@ def markdown(report: Report) -> str:
     introduction = INTRODUCTION.format(classes=geometry["num_classes"], tasks=geometry["num_tasks"])
     convention = CONVENTION.format(classes=geometry["num_classes"], a_pass=backbone["published"])
     executed = EXECUTED.format(
-        agreement=_agreement(report),
+        agreement=agreement(report),
         complete=complete["forward"] / 1e9,
         own=own["forward"] / 1e9,
         complete_backward=complete["backward"] / 1e9,
@@ -161,7 +163,7 @@ def _executed_lines(rows: Sequence[Row], report: Report) -> str:
     head = ("method", "what", "trains", "query pass", "forward", "backward", "total")
     lines = ["| " + " | ".join(head) + " |", "| :-- | :-- | --: | :-- | --: | --: | --: |"]
     for row in rows:
-        steps = [(_phase(step, report), f"{step['parameters']:,}", step["step"]) for step in row["phases"]]
+        steps = [(phase_text(step, report), f"{step['parameters']:,}", step["step"]) for step in row["phases"]]
         steps = steps or [("closed form", ABSENT, None)]
         for i, (what, trains, step) in enumerate([*steps, ("test", "", row["test"])]):
             name = f"`{row['method']}`" if i == 0 else ""
@@ -172,11 +174,11 @@ def _executed_lines(rows: Sequence[Row], report: Report) -> str:
 def _executed_fields(step: Row | None) -> list[str]:
     if step is None:
         return ["", ABSENT, ABSENT, ABSENT]
-    forward = _giga(step["forward"]) + ("" if step["traced"] else " (torch)")
-    return ["yes" if step["query"] else "", forward, _giga(step["backward"]), _giga(step["forward"] + step["backward"])]
+    forward = giga(step["forward"]) + ("" if step["traced"] else " (torch)")
+    return ["yes" if step["query"] else "", forward, giga(step["backward"]), giga(step["forward"] + step["backward"])]
 
 
-def _phase(phase: Row, report: Report) -> str:
+def phase_text(phase: Row, report: Report) -> str:
     """A phase's name, and the tasks that have it where not all do."""
     tasks = phase["tasks"]
     if len(tasks) == report["geometry"]["num_tasks"] or phase["name"] == "train":
@@ -202,7 +204,7 @@ def _marked(quantity: str, computed: Mapping[str, str], theirs: Mapping[str, str
     return f"**{printed}**" if printed not in (ABSENT, computed.get(quantity)) else printed
 
 
-def _agreement(report: Report) -> str:
+def agreement(report: Report) -> str:
     """How far the two counters of forwards are apart, in the worst case."""
     counts = [step["step"] for row in report["rows"] for step in row["phases"]] + [
         row["test"] for row in report["rows"]
@@ -217,7 +219,8 @@ def _uncounted(rows: Sequence[Row]) -> str:
     return ", ".join(f"`{name}`" for name in sorted({name for step in steps for name in step["uncounted"]})) or "none"
 
 
-def _giga(operations: int) -> str:
+def giga(operations: int) -> str:
+    """Operations in units of 10^9, to the million."""
     return f"{operations / 1e9:.3f}"
 
 
@@ -227,6 +230,6 @@ def _caption(report: Report) -> str:
         "learns: parameters that this code trains, over all tasks.\n"
         "M, train G, test G: million parameters and GFLOPs an image by the convention of the paper's Table 3; green: as printed.\n"
         "phase and on: GFLOPs an image as executed, attention and query pass included, 2 a multiply-add.\n"
-        f"The bare backbone takes {_giga(backbone['complete']['forward'])} complete, and {_giga(backbone['own']['forward'])}"
+        f"The bare backbone takes {giga(backbone['complete']['forward'])} complete, and {giga(backbone['own']['forward'])}"
         " with the last block for the class token alone."
     )

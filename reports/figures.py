@@ -1,229 +1,61 @@
-"""Figures of a suite as SVG and PNG: one style, colour-blind safe, legible in print, the same bytes for the same records."""
+"""Which figures a suite has: those of its paper first, then those that every suite has."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import matplotlib as mpl
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.collections import QuadMesh
-from matplotlib.colors import ListedColormap, Normalize
-from matplotlib.figure import Figure
-from numpy.typing import NDArray
+from benchmarks.suites import SUITES
+from benchmarks.suites_form import Drawing
+from reports.document import FigureGroup
+from reports.figure_rows import Looks, ordered_cells, row_looks
+from reports.figure_style import FigureFile
+from reports.figures_accuracy import final_figure, matrices_figure, stages_figure
+from reports.figures_observed import observed_figure
+from reports.figures_settings import settings_figure
+from reports.figures_tradeoff import cost_figure, forgetting_figure
+from reports.model import Cell, Column, SuiteResults
+from reports.observed_runs import Observed
 
-from reports.figure_style import COLOURS, GREY, INK, MARKERS, FigureFile, figure_file, render
-from reports.model import KINDS, Cell, Column, SuiteResults
-from reports.present import mean_std, number
-from reports.stats import summarise
-
-_Looks = dict[str, dict[str, object]]
-
-
-def suite_figures(results: SuiteResults, prefix: str) -> list[tuple[Column, list[FigureFile]]]:
-    """Every figure of a suite, by benchmark; a benchmark without any usable run has none."""
-    looks = _looks(results)
-    found = []
-    for i, column in enumerate(results.columns, 1):
-        cells = [cell for cell in _ordered(results, column) if cell.outcomes]
-        if cells:
-            name = f"{prefix}-{i}"
-            final, stages = _final(column, cells, name, looks), _stages(column, cells, name, looks)
-            found.append((column, [final, stages, _matrices(column, cells, name)]))
-    return found
+_SETTINGS = ("heat_map", "curve")
+_MOST_MATRICES = 20
 
 
-def _ordered(results: SuiteResults, column: Column) -> list[Cell]:
-    return [results.cell(row, column) for kind in KINDS for row in results.rows_of(kind)]
+def figure_groups(results: SuiteResults, prefix: str, observed: Observed) -> tuple[FigureGroup, ...]:
+    """Every figure of a suite, by benchmark; a benchmark without any usable run has none.
 
-
-def _label(cell: Cell) -> str:
-    # The space keeps matplotlib from hiding a label that begins with an underscore.
-    name = cell.row.label if len(cell.row.label) <= 32 else cell.row.label[:31] + "…"
-    return " " + name + (f" ({', '.join(cell.marks)})" if cell.marks else "")
-
-
-def _looks(results: SuiteResults) -> _Looks:
-    """Row label -> colour, marker and line style, the same on every benchmark of a suite.
-
-    Methods are solid and the first to choose a colour, floors are dashed, ceilings grey and dotted.
+    ``prefix`` begins the names of the figures; ``observed`` reads what a run observed beside accuracies. A suite that the
+    code does not know (any more) has no paper's figures.
     """
-    looks: _Looks = {}
-    for i, row in enumerate([*results.rows_of("method"), *results.rows_of("floor")]):
-        dash = "-" if row.kind == "method" else (0, (4, 1.6))
-        looks[row.label] = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "linestyle": dash}
-    for i, row in enumerate(results.rows_of("ceiling")):
-        looks[row.label] = {"color": GREY, "marker": "*PX"[i % 3], "linestyle": ":"}
-    return looks
+    suite = SUITES.get(results.suite)
+    drawings = suite.drawings if suite else ()
+    looks = row_looks(results)
+    groups = []
+    for i, column in enumerate(results.columns, 1):
+        name, planned = f"{prefix}-{i}", ordered_cells(results, column)
+        figures = [one for drawing in drawings for one in drawing_figures(drawing, column, planned, name, observed)]
+        # The rows of a grid or a curve are too many for a figure with a line a row, and their own figure tells them better.
+        if not any(drawing.kind in _SETTINGS for drawing in drawings):
+            ranked = results.caution(column) is None
+            figures += _common_figures(column, [cell for cell in planned if cell.outcomes], name, looks, ranked)
+        if figures:
+            groups.append(FigureGroup(column.label, tuple(figures)))
+    return tuple(groups)
 
 
-def _final(column: Column, cells: Sequence[Cell], name: str, looks: _Looks) -> FigureFile:
-    """Each run's FAA as a dot, the mean and its t-interval as a bar."""
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        for y, cell in enumerate(cells):
-            summary, colour = cell.summary("faa"), looks[cell.row.label]["color"]
-            if summary is None:
-                continue
-            values = [value for outcome in cell.outcomes if (value := outcome.metrics["faa"]) is not None]
-            axes.plot(values, [y] * len(values), "o", color=colour, alpha=0.45, markersize=4, markeredgewidth=0)
-            if summary.low is not None and summary.high is not None:
-                axes.plot([summary.low, summary.high], [y, y], color=colour, linewidth=2, solid_capstyle="butt")
-            axes.plot(summary.mean, y, marker="D", markersize=6, color=colour, markeredgecolor="white")
-            axes.annotate(number(summary.mean, 1), (1.01, y), xycoords=("axes fraction", "data"), va="center")
-        axes.set_yticks(range(len(cells)), [_label(cell) for cell in cells])
-        axes.set_ylim(len(cells) - 0.4, -0.6)
-        axes.grid(visible=False, axis="y")
-        axes.tick_params(axis="y", length=0)
-        axes.set_xlabel("FAA (%)")
-        _limit(axes.set_xlim, [value for cell in cells for value in _extent(cell)])
-
-    alt = "; ".join(f"{cell.row.label} {mean_std(cell.summary('faa'))}" for cell in cells)
-    caption = (
-        "Final average accuracy: each run (dot), mean (diamond) and 95 % t-interval (bar). "
-        "The bars are wide where runs are few."
-    )
-    return figure_file(
-        draw,
-        (7.2, 0.9 + 0.34 * len(cells)),
-        f"{name}-final",
-        title=f"FAA on {column.label}",
-        caption=caption,
-        alt=f"FAA on {column.label}: {alt}.",
-        runs=_runs(cells),
-    )
+def drawing_figures(
+    drawing: Drawing, column: Column, cells: Sequence[Cell], name: str, observed: Observed
+) -> list[FigureFile]:
+    """What a paper draws of the cells of a benchmark; nothing where no run of theirs has what it shows."""
+    if drawing.kind in _SETTINGS:
+        return settings_figure(drawing, column, cells, name)
+    return observed_figure(drawing, column, cells, name, observed)
 
 
-def _runs(cells: Sequence[Cell]) -> tuple[str, ...]:
-    return tuple(run.run_id for cell in cells for run in cell.used)
-
-
-def _extent(cell: Cell) -> list[float]:
-    summary = cell.summary("faa")
-    if summary is None:
+def _common_figures(column: Column, cells: Sequence[Cell], name: str, looks: Looks, ranked: bool) -> list[FigureFile]:
+    if not cells:
         return []
-    values = [value for outcome in cell.outcomes if (value := outcome.metrics["faa"]) is not None]
-    return [*values, summary.mean, *(bound for bound in (summary.low, summary.high) if bound is not None)]
-
-
-def _limit(setter: Callable[..., object], values: Sequence[float]) -> None:
-    """Frame percentages with a margin; nobody is right of 100, though an interval may reach there."""
-    low, high = min(values), max(values)
-    margin = max(0.5, 0.06 * (high - low))
-    setter(max(-1.0, low - margin), min(101.0, high + margin))
-
-
-def _stages(column: Column, cells: Sequence[Cell], name: str, looks: _Looks) -> FigureFile:
-    """A_t after every task: the mean over runs with a band of one standard deviation."""
-    said: list[str] = []
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        said.extend(_draw_stages(axes, cell, looks[cell.row.label]) for cell in cells)
-        axes.set_xticks(range(1, column.tasks + 1))
-        axes.set_xlim(0.8, column.tasks + 0.2)
-        axes.set_xlabel("tasks learned")
-        axes.set_ylabel("average accuracy on the tasks seen (%)")
-        low, high = axes.get_ylim()
-        axes.set_ylim(max(-1.0, low), min(101.0, high))
-        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, handlelength=3.2, labelspacing=0.7)
-
-    caption = (
-        "Average accuracy on the tasks seen so far after each task: mean over runs, shaded by one standard deviation. "
-        "Floors are dashed; a dotted line is a ceiling, which is trained once on everything."
-    )
-    # The legend has a line a row: with many rows it would leave no room for the curves.
-    drawn = render(draw, (7.2, max(3.5, 0.9 + 0.2 * len(cells))), f"{name}-stages")
-    alt = f"Average accuracy after each task on {column.label}: {'; '.join(said)}."
-    title = f"Accuracy after each task on {column.label}"
-    return FigureFile(f"{name}-stages", title, caption, alt, drawn.svg, drawn.png, drawn.pdf, _runs(cells))
-
-
-def _draw_stages(axes: Axes, cell: Cell, look: dict[str, object]) -> str:
-    tasks = cell.outcomes[0].tasks
-    curves = [outcome.stages for outcome in cell.outcomes]
-    known = [[value for curve in curves if (value := curve[t]) is not None] for t in range(tasks)]
-    points = [(t + 1, summarise(values)) for t, values in enumerate(known) if values]
-    xs = [x for x, _ in points]
-    means = np.array([summary.mean for _, summary in points if summary is not None])
-    stds = np.array([(summary.std or 0.0) for _, summary in points if summary is not None])
-    if len(xs) == 1 and tasks > 1:
-        axes.axhline(means[0], linewidth=1.2, color=str(look["color"]), linestyle=":")
-        axes.plot(xs, means, label=_label(cell), markersize=8, **look)  # pyright: ignore[reportArgumentType]
-        return f"{cell.row.label} {means[0]:.1f} at the end"
-    axes.plot(xs, means, label=_label(cell), markersize=4.5, **look)  # pyright: ignore[reportArgumentType]
-    axes.fill_between(xs, means - stds, means + stds, color=str(look["color"]), alpha=0.13, linewidth=0)
-    return f"{cell.row.label} from {means[0]:.1f} to {means[-1]:.1f}"
-
-
-def mean_matrix(cell: Cell) -> NDArray[np.float64]:
-    """Mean accuracy matrix (tasks, tasks) in percent over the cell's runs; NaN where nothing was measured."""
-    stack = np.array([outcome.accuracy_matrix for outcome in cell.outcomes], dtype=np.float64)
-    return stack.mean(axis=0)
-
-
-def _matrices(column: Column, cells: Sequence[Cell], name: str) -> FigureFile:
-    """One heat map a row on a shared scale: after which task (down), on which task (across)."""
-    matrices = [mean_matrix(cell) for cell in cells]
-    low = 10 * np.floor(min(float(np.nanmin(matrix)) for matrix in matrices) / 10)
-    low = min(low, 90.0)
-    across = min(3, len(cells))
-    down = -(-len(cells) // across)
-
-    def draw(figure: Figure) -> None:
-        grid = figure.subplots(down, across, squeeze=False)
-        image = None
-        for axes, cell, matrix in zip(grid.flat, cells, matrices, strict=False):
-            image = _draw_matrix(axes, matrix, low)
-            axes.set_title(_label(cell).strip(), loc="left")
-        for axes in grid.flat[len(cells) :]:
-            axes.set_visible(False)
-        for axes in grid[:, 0]:
-            axes.set_ylabel("after task")
-        for axes in grid.flat[max(0, len(cells) - across) : len(cells)]:
-            axes.set_xlabel("accuracy on task")
-        if image is not None:
-            bar = figure.colorbar(image, ax=grid, shrink=min(1.0, 1.6 / down), aspect=24, pad=0.02)
-            bar.set_label("accuracy (%)")
-            bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
-
-    caption = (
-        "Accuracy matrices, mean over runs: down, the task just learned; across, the task tested. A column that pales "
-        "downwards is a task being forgotten."
-    )
-    lasts = "; ".join(
-        f"{cell.row.label}: {', '.join(number(float(value), 1) for value in matrix[-1])}"
-        for cell, matrix in zip(cells, matrices, strict=True)
-    )
-    alt = f"Accuracy matrices on {column.label}; their last rows are {lasts}."
-    title = f"Accuracy matrices on {column.label}"
-    size = (8.4, 2.5 * down + 0.3)
-    return figure_file(draw, size, f"{name}-matrices", title=title, caption=caption, alt=alt, runs=_runs(cells))
-
-
-def _draw_matrix(axes: Axes, matrix: NDArray[np.float64], low: float) -> QuadMesh:
-    tasks = len(matrix)
-    # Few enough shades keep matplotlib from putting the colour bar into the vector file as pixels, and the first of them
-    # is not white, so that an accuracy of nothing is not taken for nothing measured.
-    shades = ListedColormap(mpl.colormaps["Blues"](np.linspace(0.08, 1, 40)))
-    norm = Normalize(low, 100)
-    image = axes.pcolormesh(np.ma.masked_invalid(matrix), cmap=shades, norm=norm, edgecolor="white", linewidth=0.6)
-    axes.set_aspect("equal")
-    axes.invert_yaxis()
-    axes.grid(visible=False)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    ticks = np.arange(0, tasks, max(1, -(-tasks // 10)))
-    axes.set_xticks(ticks + 0.5, [str(tick + 1) for tick in ticks])
-    axes.set_yticks(ticks + 0.5, [str(tick + 1) for tick in ticks])
-    axes.tick_params(length=0)
-    # Many small numbers are unreadable: then only what was learned (diagonal) and what is left of it (last row) are told.
-    size, every = (7.5, True) if tasks <= 5 else (5.5, False)
-    for t, i in np.argwhere(~np.isnan(matrix)) if tasks <= 10 else ():
-        if not (every or t == i or t == tasks - 1):
-            continue
-        red, green, blue, _ = shades(norm(matrix[t, i]))
-        ink = "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.56 else INK
-        axes.text(i + 0.5, t + 0.5, f"{matrix[t, i]:.0f}", ha="center", va="center", fontsize=size, color=ink)
-    return image
+    matrices = matrices_figure(column, cells, name) if len(cells) <= _MOST_MATRICES else None
+    costs = cost_figure(column, cells, name, looks, ranked=ranked)
+    lost = forgetting_figure(column, cells, name, looks)
+    found = [final_figure(column, cells, name, looks), stages_figure(column, cells, name, looks), matrices, costs, lost]
+    return [figure for figure in found if figure is not None]

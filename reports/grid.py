@@ -6,7 +6,9 @@ results. Everything in a grid is data: a renderer escapes each text for its own 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Literal
 
 Value = float | int | str | None
@@ -97,3 +99,23 @@ class Grid:
     def runs(self) -> tuple[str, ...]:
         """Ids of all runs behind the grid, each once, in the order of rows."""
         return tuple(dict.fromkeys(run for line in self.lines for entry in line.entries for run in entry.runs))
+
+
+def spans(headings: Sequence[Heading]) -> list[range]:
+    """Places of neighbouring headings that share a group, in order."""
+    found, start = [], 0
+    for _, group in groupby(headings, lambda heading: heading.group):
+        end = start + len(list(group))
+        found.append(range(start, end))
+        start = end
+    return found
+
+
+def traces(grid: Grid, line: Line) -> list[tuple[str, tuple[str, ...]]]:
+    """(what, run ids) behind a line: one pair with nothing to tell apart where all its entries share their runs."""
+    behind: dict[tuple[str, ...], list[str]] = {}
+    for heading, entry in zip(grid.headings, line.entries, strict=True):
+        if entry.runs:
+            behind.setdefault(entry.runs, []).append(heading.group or heading.text)
+    several = len(behind) > 1
+    return [(", ".join(dict.fromkeys(names)) if several else "", runs) for runs, names in behind.items()]

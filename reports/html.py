@@ -4,150 +4,206 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import PurePosixPath
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from reports.document import Document, Section, all_grids
 from reports.figure_style import FigureFile
-from reports.model import KINDS, Column, SuiteResults
-from reports.present import (
-    CELL_HELP,
-    KIND_HELP,
-    KIND_NAMES,
-    METRIC_HELP,
-    METRIC_NAMES,
-    METRICS,
-    RUN_WORDS,
-    counts_text,
-    notes,
-    number,
-    runs_text,
-    seeds_text,
-    show,
-    tasks_text,
-)
-from reports.provenance import Environments, cost_lines, version_line
-from reports.runs import drill_down, problems_by_row
+from reports.grid import Entry, Grid, spans, traces
+from reports.model import Column, SuiteResults
+from reports.outcome import Outcome
+from reports.page_data import PageData
+from reports.present import METRIC_HELP, METRIC_NAMES, METRICS, RUN_WORDS, counts_text, number
+from reports.provenance import Environments, version_line
+from reports.runs import cell_anchors, drill_down, problems_by_row
+from reports.svg import PageFigure, place_figures
 
-
-@dataclass(frozen=True)
-class Section:
-    """A suite and its figures, by benchmark."""
-
-    results: SuiteResults
-    figures: Sequence[tuple[Column, Sequence[FigureFile]]]
-
-    @property
-    def all_figures(self) -> list[FigureFile]:
-        """The figures of all benchmarks."""
-        return [figure for _, group in self.figures for figure in group]
+FIGURE_ROOM = 4_000_000
+"""Bytes of drawings that a page takes in, so that it opens quickly; the others stand beside it."""
+CARRIED_ROOM = 7_000_000
+"""Bytes of drawings, runs and packed files together; with the tables, a page of 2,000 runs stays below 10 MB."""
+_NAMES = {".csv": "CSV", ".tex": "LaTeX", ".md": "Markdown"}
+_Anchors = Mapping[tuple[str, str], str]
 
 
 @dataclass(frozen=True)
 class Download:
-    """A file that travels inside the page."""
+    """A file that travels inside the page, packed; ``tables/<key of a grid>.csv`` is offered at its table, others in the head.
+
+    ``name``: where it also stands beside the page, for a reader whose browser runs no script.
+    """
 
     name: str
     media_type: str
     text: str
 
     @property
-    def uri(self) -> str:
-        """The file as a data URI."""
-        return f"data:{self.media_type};charset=utf-8;base64,{base64.b64encode(self.text.encode()).decode()}"
+    def file(self) -> str:
+        """The name under which a browser stores it."""
+        return PurePosixPath(self.name).name
+
+    @property
+    def kind(self) -> str:
+        """What a reader calls its form."""
+        return _NAMES.get(PurePosixPath(self.name).suffix, self.file)
 
 
-def render_page(sections: Sequence[Section], downloads: Sequence[Download]) -> str:
+@dataclass(frozen=True)
+class GridView:
+    """A grid on the page. ``groups``: (text, number of columns) of its upper headings; ``first``: where a group begins."""
+
+    grid: Grid
+    anchor: str
+    groups: tuple[tuple[str, int], ...]
+    first: frozenset[int]
+    anchors: _Anchors
+    downloads: tuple[Download, ...]
+
+    def link(self, entry: Entry) -> str | None:
+        """Where the runs of an entry are told, if on this page."""
+        return self.anchors.get(entry.cell) if entry.cell else None
+
+    @property
+    def traces(self) -> list[tuple[str, str, tuple[str, ...]]]:
+        """(row, what of it, ids of runs) for rows with entries whose runs the page does not lead to; listed below the table."""
+        return [
+            (line.label, what, runs)
+            for line in self.grid.lines
+            if any(entry.runs and not self.link(entry) for entry in line.entries)
+            for what, runs in traces(self.grid, line)
+        ]
+
+
+def render_page(document: Document, downloads: Sequence[Download] = ()) -> str:
     """The whole page as text. It forbids itself every outside resource and every script but its own."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.globals["tasks_text"] = tasks_text
-    template = environment.from_string(_resource("page.html.j2"))
-    script = _resource("page.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    suites = [section.results for section in sections]
-    return template.render(
+    environment = Environment(
+        loader=FunctionLoader(_resource),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(sort_key=sort_key, web=web_address)
+    script = _resource("page.js") + _resource("page_runs.js")
+    outcomes = _outcomes(document)
+    environments = Environments(outcomes, "environment")
+    data, views = PageData(environments), _Views(document, downloads)
+    anchors = [_take_runs(section, f"s{i}", data) for i, section in enumerate(document.sections, 1)]
+    script_data, packed_files = data.script(), packed(downloads)
+    room = min(FIGURE_ROOM, CARRIED_ROOM - len(script_data.encode()) - len(packed_files))
+    figures = place_figures([_section_figures(section) for section in document.sections], room)
+    sections = [
+        _section(section, f"s{i}", anchors[i - 1], views, iter(placed))
+        for i, (section, placed) in enumerate(zip(document.sections, figures, strict=True), 1)
+    ]
+    titles = [section.title for section in document.sections]
+    return environment.get_template("page.html.j2").render(
         css=Markup(_resource("page.css")),
         script=Markup(script),
-        script_hash=digest,
-        title=suites[0].title if len(suites) == 1 else f"{len(suites)} suites: {', '.join(s.suite for s in suites)}",
-        newest=max((suite.newest or "" for suite in suites), default=""),
-        versions=version_line([outcome for suite in suites for outcome in suite.outcomes]),
-        suites=[_suite_view(section, f"s{i}") for i, section in enumerate(sections, 1)],
-        downloads=downloads,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        title=titles[0] if len(titles) == 1 else f"{len(titles)} suites",
+        newest=max((section.results.newest or "" for section in document.sections if section.results), default=""),
+        versions=version_line(outcomes),
+        runs=len({run.run_id for section in document.sections if section.results for run in section.results.runs}),
+        warnings=document.warnings,
+        left_out=None if document.left_out is None else views.view(document.left_out, {}),
+        sections=sections,
+        comparison=[views.view(grid, {}) for grid in document.comparison],
+        environments=environments.listed,
+        downloads=views.others,
+        outside=sum(figure.svg is None for placed in figures for figure in placed),
         metrics=[(METRIC_NAMES[metric], METRIC_HELP[metric]) for metric in METRICS],
+        words=RUN_WORDS,
+        data=script_data,
+        files=packed_files,
     )
 
 
-def inline_svg(figure: FigureFile) -> Markup:
-    """A figure for the page: named for those who do not see it, with ids that no other figure has."""
-    body = figure.svg[figure.svg.index("<svg") :]
-    body = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<style type=.*?</style>", "", body, flags=re.DOTALL)
-    body = re.sub(r"\n\s*\n+", "\n", body)
-    body = re.sub(r'\bid="', f'id="{figure.name}-', body)
-    body = re.sub(r'((?:xlink:)?href="|url\()#', rf"\1#{figure.name}-", body)
-    # A thousandth of a point is finer than any screen, and a third of the page's weight lies beyond it.
-    body = re.sub(r"(\.\d{3})\d+", r"\1", body)
-    head = re.search(r'viewBox="([^"]*)"', body)
-    box = head.group(1) if head else "0 0 100 100"
-    inner = body[body.index(">") + 1 :]
-    return Markup('<svg xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{}" role="img" aria-label="{}">{}').format(
-        box, figure.alt, Markup(inner)
-    )
+def packed(downloads: Sequence[Download]) -> str:
+    """The files in few bytes: name -> [media type, text] as JSON, zlib and base64. As data URIs they would double the page."""
+    texts = {download.name: [download.media_type, download.text] for download in downloads}
+    data = json.dumps(texts, ensure_ascii=False, separators=(",", ":")).encode()
+    return base64.b64encode(zlib.compress(data, 9)).decode()
 
 
-def _resource(name: str) -> str:
-    return files("reports").joinpath(name).read_text(encoding="utf-8")
+def sort_key(entry: Entry) -> str:
+    """What the page sorts a numeric column by: the first value in full precision, nothing where there is none."""
+    value = entry.values[0] if entry.values else None
+    return "" if value is None or isinstance(value, str) else repr(value)
 
 
-def _suite_view(section: Section, key: str) -> dict[str, object]:
+def web_address(url: str | None) -> str | None:
+    """Only a web address may become a link: any other scheme could run what it carries."""
+    return url if url and re.match(r"https?://", url) else None
+
+
+class _Views:
+    """Grids with anchors that are unique on the page and with the files that belong to them."""
+
+    def __init__(self, document: Document, downloads: Sequence[Download]) -> None:
+        keys = {grid.key for grid in all_grids(document)}
+        self._own = {key: tuple(one for one in downloads if PurePosixPath(one.name).stem == key) for key in keys}
+        self.others = [one for one in downloads if PurePosixPath(one.name).stem not in keys]
+        self._taken: set[str] = set()
+
+    def view(self, grid: Grid, anchors: _Anchors) -> GridView:
+        anchor = f"t-{grid.key}"
+        while anchor in self._taken:
+            anchor += "-"
+        self._taken.add(anchor)
+        ranges = spans(grid.headings) if any(heading.group for heading in grid.headings) else []
+        groups = tuple((grid.headings[part.start].group, len(part)) for part in ranges)
+        return GridView(
+            grid, anchor, groups, frozenset(part.start for part in ranges), anchors, self._own.get(grid.key, ())
+        )
+
+
+def _take_runs(section: Section, key: str, data: PageData) -> _Anchors:
+    """Put the section's runs into the page's data; returns where each cell is told."""
+    if section.results is None:
+        return {}
+    anchors = cell_anchors(section.results, key)
+    for place, anchor in anchors.items():
+        data.add(anchor, section.results.cells[place])
+    return anchors
+
+
+def _section(
+    section: Section, key: str, anchors: _Anchors, views: _Views, figures: Iterator[PageFigure]
+) -> dict[str, object]:
     results = section.results
-    environments = Environments(results.outcomes, key)
-    return {
+    groups = [(group.title, [next(figures) for _ in group.figures]) for group in section.figures if group.figures]
+    view: dict[str, object] = {
         "key": key,
+        "section": section,
         "results": results,
-        "counts": results.counts(),
-        "counts_text": counts_text(results),
-        "words": RUN_WORDS,
-        "headlines": [line for column in results.columns if (line := _headline(results, column))],
-        "groups": [_group_view(results, kind, key) for kind in KINDS if results.rows_of(kind)],
-        "heads": [(METRIC_NAMES[metric], METRIC_HELP[metric], metric) for metric in METRICS],
-        "notes": notes(results),
-        "problems": problems_by_row(results),
-        "figures": [
-            (column, [(figure, inline_svg(figure)) for figure in figures]) for column, figures in section.figures
-        ],
-        "costs": cost_lines(results),
-        "environments": environments.listed,
-        "drill": drill_down(results, key, environments),
-        "seeds_text": seeds_text,
+        "counts": {} if results is None else results.counts(),
+        "counts_text": "counted, not trained" if results is None else counts_text(results),
+        "headlines": [] if results is None else [line for one in results.columns if (line := headline(results, one))],
+        "tables": [views.view(grid, anchors) for grid in section.tables],
+        "ledger": None if section.ledger is None else views.view(section.ledger, anchors),
+        "statistics": [views.view(grid, anchors) for grid in section.statistics],
+        "costs": None if section.costs is None else views.view(section.costs, anchors),
+        "problems": [] if results is None else problems_by_row(results),
+        "figures": groups,
+        "drill": [] if results is None else drill_down(results, key),
     }
+    names = {
+        "tables": "Tables", "ledger": "Published and measured", "statistics": "Statistics", "figures": "Figures",
+        "costs": "Costs", "problems": "Missing, stale and failed runs", "drill": "Runs",
+    }  # fmt: skip
+    return view | {"parts": [(f"{key}-{part}", name) for part, name in names.items() if view[part]]}
 
 
-def _group_view(results: SuiteResults, kind: str, key: str) -> dict[str, object]:
-    rows = []
-    ranks = [{metric: results.ranks(column, metric) for metric in METRICS} for column in results.columns]
-    for i, row in enumerate(results.rows, 1):
-        if row.kind != kind:
-            continue
-        cells = []
-        for j, column in enumerate(results.columns, 1):
-            cell = results.cell(row, column)
-            shown = [(metric, show(cell, metric, ranks[j - 1][metric])) for metric in METRICS]
-            cells.append(
-                {"anchor": f"{key}-c{i}-{j}", "shown": shown, "runs": runs_text(cell), "n": len(cell.used),
-                 "state": cell.state, "help": cell.note or CELL_HELP[cell.state]}
-            )  # fmt: skip
-        # Only a web address may become a link: any other scheme could run what it carries.
-        url = row.url if row.url and re.match(r"https?://", row.url) else None
-        rows.append({"row": row, "url": url, "cells": cells})
-    return {"name": KIND_NAMES[kind], "help": KIND_HELP[kind], "rows": rows}  # pyright: ignore[reportArgumentType]
-
-
-def _headline(results: SuiteResults, column: Column) -> str | None:
+def headline(results: SuiteResults, column: Column) -> str | None:
     """Who leads and how far the ceiling is, in one sentence that claims no significance."""
     ranks = results.ranks(column, "faa")
     leaders = [label for label, place in ranks.items() if place == 1]
@@ -169,3 +225,21 @@ def _headline(results: SuiteResults, column: Column) -> str | None:
     if tops:
         said += f"; {max(tops)[1]}, trained on all classes at once, reaches {number(max(tops)[0])} %"
     return said + "."
+
+
+def _section_figures(section: Section) -> list[FigureFile]:
+    return [figure for group in section.figures for figure in group.figures]
+
+
+def _outcomes(document: Document) -> list[Outcome]:
+    found = {
+        outcome.run_id: outcome
+        for section in document.sections
+        if section.results
+        for outcome in section.results.outcomes
+    }
+    return list(found.values())
+
+
+def _resource(name: str) -> str:
+    return files("reports").joinpath(name).read_text(encoding="utf-8")

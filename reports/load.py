@@ -1,4 +1,4 @@
-"""From a results folder to a suite's results. Nothing is trained, and nothing unusable is averaged."""
+"""From a results folder to the results of suites. Nothing is trained, and nothing unusable is averaged."""
 
 from __future__ import annotations
 
@@ -6,99 +6,93 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
 from harness.errors import UserError
-from harness.store import Broken, Store
-from reports.model import Cell, CellState, Column, Row, RowKind, Run, RunState, SuiteResults
-from reports.outcome import Outcome, read_outcome
+from harness.store import Store
+from reports.health import Health, examine, health_warnings
+from reports.manifest import CellEntry, Manifest
+from reports.model import Cell, CellState, Column, Row, Run, RunState, SuiteResults
+from reports.outcome import Outcome
+from reports.reader import Found, Reader
 
-
-class _Entry(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class _RowEntry(_Entry):
-    label: str
-    method: str
-    kind: RowKind = "method"
-    paper: str | None = None
-    url: str | None = None
-
-
-class _ColumnEntry(_Entry):
-    label: str
-    benchmark: str
-    tasks: int
-    summary: str = ""
-    backbone: str = ""
-
-
-class _CellEntry(_Entry):
-    row: str
-    column: str
-    order_seed: int
-    train_seed: int
-    run_id: str
-    recipe: str | None = None
-    settings: tuple[str, ...] = ()
-
-
-class _Manifest(_Entry):
-    suite: str
-    title: str = ""
-    description: str = ""
-    tiny: bool = False
-    rows: list[_RowEntry]
-    columns: list[_ColumnEntry]
-    cells: list[_CellEntry]
+VERSION_DIGITS = 8
+"""So many digits of a fingerprint or a git revision are shown."""
 
 
 @dataclass(frozen=True)
-class _Found:
-    """What the store holds of one run id."""
+class Loaded:
+    """Some suites of one results folder, and how the whole folder is.
 
-    outcome: Outcome | None = None
-    problem: str | None = None
-    failure: Mapping[str, Any] | None = None
+    ``fingerprints``: the versions of the code behind the usable records of the suites, the reference first.
+    ``is_mixed``: there are several, which was asked for. ``label`` names the folder in a comparison.
+    """
+
+    suites: tuple[SuiteResults, ...]
+    health: Health
+    fingerprints: tuple[str, ...]
+    is_mixed: bool
+    label: str = ""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the head of a report has to say: mixed versions of the code, and what was left out."""
+        return (*((_mixed_warning(self),) if self.is_mixed else ()), *health_warnings(self.health))
+
+
+def suites_in(store: Store) -> list[str]:
+    """Every suite whose manifest can be used, by name. Raises UserError where there are manifests, but none can."""
+    reader = Reader(store)
+    names = reader.suites()
+    usable = [name for name in names if isinstance(reader.manifest(name), Manifest)]
+    if names and not usable:
+        reader.require_manifest(names[0])
+    return usable
+
+
+def load_suites(store: Store, names: Sequence[str], fingerprint: str | None, *, mixed: bool = False) -> Loaded:
+    """Read some suites; the whole folder is examined, and each record is read and checked once.
+
+    ``fingerprint``: the code that records have to come from to be fresh; ``None`` takes that of the newest record of the
+    suites. Raises UserError where a suite cannot be read, and, unless ``mixed``, where records of several versions of the
+    code would stand in one report; with it they are averaged together, and such cells are marked and not ranked.
+    """
+    reader = Reader(store)
+    manifests = [reader.require_manifest(name) for name in dict.fromkeys(names)]
+    health = examine(store, reader)
+    found = [reader.find(run_id) for run_id in {entry.run_id: None for one in manifests for entry in one.cells}]
+    outcomes = [one.outcome for one in found if one.outcome is not None]
+    reference = fingerprint or _newest_fingerprint(outcomes)
+    versions = _versions(outcomes, reference)
+    if len(versions) > 1 and not mixed:
+        raise UserError(_refusal(versions, manifests))
+    suites = tuple(_results(manifest, reader, reference, mixed) for manifest in manifests)
+    return Loaded(suites, health, tuple(versions), len(versions) > 1)
 
 
 def load_suite(store: Store, suite: str, fingerprint: str | None) -> SuiteResults:
-    """Read a suite's manifest and the records it names.
+    """Read one suite and no other record; those of other code are stale beside the fresh ones, and nothing is refused.
 
-    ``fingerprint``: the code that records have to come from to be fresh; ``None`` takes that of the newest record.
     Raises UserError where the suite was never run here or its manifest cannot be used.
     """
-    manifest = _read_manifest(store, suite)
-    found = {entry.run_id: _find(store, entry.run_id) for entry in manifest.cells}
-    reference = fingerprint or _newest_fingerprint(found.values())
-    rows = tuple(Row(**entry.model_dump()) for entry in manifest.rows)
-    columns = tuple(Column(**entry.model_dump()) for entry in manifest.columns)
-    planned: dict[tuple[str, str], list[Run]] = {(row.label, column.label): [] for row in rows for column in columns}
-    for entry in sorted(manifest.cells, key=lambda entry: (entry.order_seed, entry.train_seed)):
-        planned[entry.row, entry.column].append(_run(entry, found[entry.run_id], reference))
-    cells = {
-        (row.label, column.label): make_cell(row, column, planned[row.label, column.label])
-        for row in rows
-        for column in columns
-    }
-    title = manifest.title or manifest.suite
-    return SuiteResults(manifest.suite, title, manifest.description, manifest.tiny, rows, columns, cells, reference)
+    reader = Reader(store)
+    manifest = reader.require_manifest(suite)
+    found = [reader.find(entry.run_id).outcome for entry in manifest.cells]
+    reference = fingerprint or _newest_fingerprint(one for one in found if one is not None)
+    return _results(manifest, reader, reference, mixed=False)
 
 
-def make_cell(row: Row, column: Column, runs: Sequence[Run]) -> Cell:
-    """Decide what a cell may show: runs are averaged only where they share setting, code and flags."""
+def make_cell(row: Row, column: Column, runs: Sequence[Run], *, mixed: bool = False) -> Cell:
+    """Decide what a cell may show: runs are averaged only where they share setting, flags and, unless ``mixed``, code."""
     fresh = [run for run in runs if run.state == "ok"]
     stale = [run for run in runs if run.state == "stale"]
-    used = fresh or stale
-    kinds = {_kind(run.outcome) for run in used if run.outcome is not None}
+    used = [run for run in runs if run.outcome is not None] if mixed else fresh or stale
+    kinds = {_kind(run.outcome, mixed) for run in used if run.outcome is not None}
     state: CellState
     note = None
     if len(kinds) > 1:
         state, used = ("mixed" if fresh else "stale"), []
         note = f"{len(kinds)} different settings or versions of the code, which are not averaged; run the suite again"
-    elif fresh:
-        state = "ok" if len(fresh) == len(runs) else "partial"
+    elif fresh or len({run.outcome.fingerprint for run in used if run.outcome}) > 1:
+        state = "ok" if len(used) == len(runs) else "partial"
     elif stale:
         state = "stale"
     elif not runs:
@@ -108,52 +102,28 @@ def make_cell(row: Row, column: Column, runs: Sequence[Run]) -> Cell:
     return Cell(row, column, tuple(runs), tuple(used), state, note)
 
 
-def _kind(outcome: Outcome) -> tuple[object, ...]:
+def _kind(outcome: Outcome, mixed: bool) -> tuple[object, ...]:
     flags = outcome.flags
-    return (outcome.setting, outcome.fingerprint, outcome.tasks, flags.leaking, flags.tiny, flags.random_backbone)
+    code = None if mixed else outcome.fingerprint
+    return (outcome.setting, code, outcome.tasks, flags.leaking, flags.tiny, flags.random_backbone)
 
 
-def _read_manifest(store: Store, suite: str) -> _Manifest:
-    raw = store.read_manifest(suite)
-    if raw is None:
-        raise UserError(f"nothing was run for suite {suite!r} in {str(store.root)!r}; run: run_all.py run {suite}")
-    try:
-        manifest = _Manifest.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "manifest"
-        raise UserError(
-            f"the manifest of suite {suite!r} in {str(store.root)!r} is not usable at {place} ({first['msg']}); "
-            f"run the suite again to write it anew"
-        ) from error
-    _check_labels(manifest)
-    return manifest
+def _results(manifest: Manifest, reader: Reader, reference: str | None, mixed: bool) -> SuiteResults:
+    rows = tuple(Row(**entry.model_dump()) for entry in manifest.rows)
+    columns = tuple(Column(**entry.model_dump()) for entry in manifest.columns)
+    planned: dict[tuple[str, str], list[Run]] = {(row.label, column.label): [] for row in rows for column in columns}
+    for entry in sorted(manifest.cells, key=lambda entry: (entry.order_seed, entry.train_seed)):
+        planned[entry.row, entry.column].append(_run(entry, reader.find(entry.run_id), reference))
+    cells = {
+        (row.label, column.label): make_cell(row, column, planned[row.label, column.label], mixed=mixed)
+        for row in rows
+        for column in columns
+    }
+    title = manifest.title or manifest.suite
+    return SuiteResults(manifest.suite, title, manifest.description, manifest.tiny, rows, columns, cells, reference)
 
 
-def _check_labels(manifest: _Manifest) -> None:
-    rows, columns = [row.label for row in manifest.rows], [column.label for column in manifest.columns]
-    for part, labels, named in (
-        ("row", rows, {cell.row for cell in manifest.cells}),
-        ("column", columns, {cell.column for cell in manifest.cells}),
-    ):
-        twice = sorted({label for label in labels if labels.count(label) > 1})
-        unknown = sorted(named - set(labels))
-        if twice or unknown:
-            what = f"names {part} {twice[0]!r} twice" if twice else f"has a cell of an unlisted {part} {unknown[0]!r}"
-            raise UserError(f"the manifest of suite {manifest.suite!r} {what}; run the suite again to write it anew")
-
-
-def _find(store: Store, run_id: str) -> _Found:
-    record = store.load(run_id)
-    if isinstance(record, Broken):
-        return _Found(problem=record.reason)
-    if record is None:
-        return _Found(failure=store.failure(run_id))
-    outcome = read_outcome(run_id, record.result)
-    return _Found(problem=outcome) if isinstance(outcome, str) else _Found(outcome)
-
-
-def _run(entry: _CellEntry, found: _Found, reference: str | None) -> Run:
+def _run(entry: CellEntry, found: Found, reference: str | None) -> Run:
     def run(state: RunState, **facts: Any) -> Run:
         ids = (entry.run_id, entry.order_seed, entry.train_seed)
         return Run(*ids, state, recipe=entry.recipe, settings=entry.settings, **facts)
@@ -164,15 +134,49 @@ def _run(entry: _CellEntry, found: _Found, reference: str | None) -> Run:
         return run("stale", outcome=found.outcome, problem="made by another version of the code")
     if found.failure is not None:
         return run("failed", problem=str(found.failure.get("error") or "no reason given"), failure=found.failure)
-    if found.problem is not None:
-        return run("broken", problem=found.problem)
+    if found.left_out is not None:
+        return run("broken", problem=found.left_out.reason)
     return run("missing", problem="not run yet")
 
 
-def _newest_fingerprint(found: Iterable[_Found]) -> str | None:
-    dated = [
-        (str(one.outcome.provenance.get("finished") or ""), one.outcome.fingerprint)
-        for one in found
-        if one.outcome is not None
-    ]
+def _newest_fingerprint(outcomes: Iterable[Outcome]) -> str | None:
+    dated = [(str(one.provenance.get("finished") or ""), one.fingerprint) for one in outcomes]
     return max(dated)[1] if dated else None
+
+
+def _versions(outcomes: Iterable[Outcome], reference: str | None) -> dict[str, list[Outcome]]:
+    """The outcomes of each version of the code: the reference first, then the one with most runs."""
+    found: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        found.setdefault(outcome.fingerprint, []).append(outcome)
+    return dict(sorted(found.items(), key=lambda item: (item[0] != reference, -len(item[1]), item[0])))
+
+
+def _version_text(fingerprint: str, outcomes: Sequence[Outcome]) -> str:
+    revisions = sorted({str(outcome.provenance.get("git_revision") or "") for outcome in outcomes} - {""})
+    git = ", ".join(f"git {revision[:VERSION_DIGITS]}" for revision in revisions[:2]) or "git unknown"
+    return f"{fingerprint[:VERSION_DIGITS]} ({git}, {len(outcomes)} run{'s' * (len(outcomes) != 1)})"
+
+
+def _joined(parts: Sequence[str]) -> str:
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def _refusal(versions: Mapping[str, Sequence[Outcome]], manifests: Sequence[Manifest]) -> str:
+    named = " ".join(manifest.suite for manifest in manifests)
+    tiny = " --tiny" if all(manifest.tiny for manifest in manifests) else ""
+    said = _joined([_version_text(fingerprint, outcomes) for fingerprint, outcomes in versions.items()])
+    return (
+        f"the records of {named} come from {len(versions)} versions of the code: {said}; either run them again with one"
+        f" version (run_all.py run {named}{tiny}), or report them together, marked as mixed, with --mixed"
+    )
+
+
+def _mixed_warning(loaded: Loaded) -> str:
+    outcomes = {outcome.run_id: outcome for results in loaded.suites for outcome in results.outcomes}
+    versions = _versions(outcomes.values(), loaded.fingerprints[0])
+    said = _joined([_version_text(fingerprint, found) for fingerprint, found in versions.items()])
+    return (
+        f"Mixed code, as was asked for: the runs come from {len(versions)} versions of the code: {said}; "
+        f"cells that average several are marked and not ranked."
+    )

@@ -14,6 +14,9 @@ RunState = Literal["ok", "stale", "failed", "broken", "missing"]
 CellState = Literal["ok", "partial", "mixed", "stale", "failed", "missing", "unplanned"]
 RowKind = Literal["method", "floor", "ceiling"]
 
+MIXED_CODE = "mixed code"
+UNRANKED = frozenset({"stale", MIXED_CODE, "leaking"})
+"""Marks of cells that are shown but take part in no rank and no test."""
 KINDS: tuple[RowKind, ...] = ("floor", "method", "ceiling")
 
 
@@ -76,6 +79,8 @@ class Cell:
     def marks(self) -> tuple[str, ...]:
         """What has to be said beside the cell's numbers, e.g. ``leaking``."""
         found = ["stale"] if self.state == "stale" and self.used else []
+        if len({outcome.fingerprint for outcome in self.outcomes}) > 1:
+            found.append(MIXED_CODE)
         if any(outcome.flags.leaking for outcome in self.outcomes):
             found.append("leaking")
         if any(outcome.flags.random_backbone for outcome in self.outcomes):
@@ -153,12 +158,12 @@ class SuiteResults:
     def ranks(self, column: Column, metric: str) -> dict[str, int]:
         """Row label -> 1 (best) or 2 (second) among sequential rows, by the mean as it is printed; ties share a place.
 
-        Ceilings, stale and leaking cells take no part; with fewer than two rows, or a caution, nobody is ranked.
+        Ceilings and cells with a mark of ``UNRANKED`` take no part; with fewer than two rows, or a caution, nobody is ranked.
         """
         means: dict[str, float] = {}
         for cell in self.cells_of(column):
             summary = cell.summary(metric)
-            if summary is not None and cell.row.kind != "ceiling" and not {"stale", "leaking"} & set(cell.marks):
+            if summary is not None and cell.row.kind != "ceiling" and not UNRANKED & set(cell.marks):
                 means[cell.row.label] = round(summary.mean, 2) * (-1 if metric == "fm" else 1)
         if len(means) < 2 or self.caution(column) is not None:
             return {}

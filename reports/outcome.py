@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -17,9 +18,20 @@ from harness.metrics import (
     micro_accuracy,
 )
 from harness.spec import canonical_json
+from harness.store import Fault
 
+Kind = Fault | Literal["unusable"]
 Percent = Annotated[float, Field(ge=0, le=100)]
 Seconds = Annotated[float, Field(ge=0)]
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A record that cannot be used, and why in one sentence; ``unusable``: it says what cannot have been measured."""
+
+    run_id: str
+    reason: str
+    kind: Kind
 
 
 class _Part(BaseModel):
@@ -76,10 +88,13 @@ class Outcome(_Part):
     test_counts: list[Annotated[int, Field(gt=0)]]
     class_names: list[str] = Field(default_factory=list)
     split_hash: str | None = None
+    predictions_sha256: str | None = None
     timings: Timings
     costs: Costs
     provenance: dict[str, Any]
     flags: Flags = Field(default_factory=Flags)
+    migrated_from: int | None = None
+    """The older schema that the record was written in: its seal was set at the migration, not when it was written."""
 
     @model_validator(mode="after")
     def _check_matrix(self) -> Outcome:
@@ -127,16 +142,17 @@ class Outcome(_Part):
         }
 
 
-def read_outcome(run_id: str, result: Mapping[str, Any]) -> Outcome | str:
-    """Check one stored result; returns the reason in one sentence where it cannot be trusted."""
+def read_outcome(run_id: str, result: Mapping[str, Any]) -> Outcome | LeftOut:
+    """Check one stored result; ``LeftOut`` with the reason where it cannot be trusted."""
     try:
         outcome = Outcome.model_validate(dict(result))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "record"
-        return f"the record of {run_id} is not usable at {place}: {first['msg']}"
+        return LeftOut(run_id, f"the record of {run_id} is not usable at {place}: {first['msg']}", "unusable")
     if "code_fingerprint" not in outcome.provenance:
-        return f"the record of {run_id} does not say which code made it"
+        return LeftOut(run_id, f"the record of {run_id} does not say which code made it", "incomplete")
     if hashlib.sha256(canonical_json(outcome.spec).encode()).hexdigest()[:16] != run_id:
-        return f"the specification in the record of {run_id} is not the one its id was made from; it was edited"
+        reason = f"the specification in the record of {run_id} is not the one its id was made from; it was edited"
+        return LeftOut(run_id, reason, "edited")
     return outcome

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.metrics import FORGETTING_FORMULA
-from reports.model import Cell, CellState, Column, RowKind, Run, RunState, SuiteResults
+from reports.model import MIXED_CODE, Cell, CellState, Column, RowKind, Run, RunState, SuiteResults
 from reports.stats import Summary
 
 METRICS = ("faa", "caa", "fm")
@@ -121,20 +123,59 @@ def seeds_text(run: Run) -> str:
     return f"order {run.order_seed}, training {run.train_seed}"
 
 
-def notes(results: SuiteResults) -> list[str]:
-    """What a reader of any table of the suite must be told, in whole sentences."""
+def plain(text: str) -> str:
+    """One line of text without characters that would move a terminal's cursor or colour what follows."""
+    flat = re.sub(r"[^\S\u00a0\u202f]+", " ", text).strip()
+    return "".join(char if char.isprintable() or char in "\u00a0\u202f" else "\ufffd" for char in flat)
+
+
+def file_name(text: str, taken: Collection[str] = ()) -> str:
+    """A name for files and anchors that is safe on every system, and none of those ``taken``."""
+    name = re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")[:60] or "suite"
+    number, free = 2, name
+    # Some systems do not tell capitals apart.
+    while free.lower() in {other.lower() for other in taken}:
+        number, free = number + 1, f"{name}-{number}"
+    return free
+
+
+def problem_lines(results: SuiteResults) -> list[str]:
+    """One line a run that is failed, unusable, stale or missing, in the order of rows."""
+    lines = []
+    for row in results.rows:
+        for column in results.columns:
+            for run in results.cell(row, column).runs:
+                if run.state != "ok":
+                    where = f"{row.label} on {column.label}, {seeds_text(run)} ({run.run_id})"
+                    lines.append(f"{where}: {RUN_WORDS[run.state]}: {run.problem}")
+    return lines
+
+
+def notes(results: SuiteResults, column: Column | None = None) -> list[str]:
+    """What a reader of any table of the suite, or of one of its benchmarks, must be told, in whole sentences."""
+    columns = results.columns if column is None else (column,)
     found = []
     if results.tiny:
         found.append(
             "Tiny suite: small data and a small backbone that come with the installation, not the papers' scale."
         )
-    cells = [results.cell(row, column) for column in results.columns for row in results.rows]
-    if any(cell.marks[:1] == ("stale",) or cell.counts().get("stale") for cell in cells):
+    cells = [results.cell(row, column) for column in columns for row in results.rows]
+    mixed = [cell for cell in cells if MIXED_CODE in cell.marks]
+    if mixed:
+        found.append(_mixed_code_note(mixed))
+    if any("stale" in cell.marks or cell.counts().get("stale") for cell in cells if MIXED_CODE not in cell.marks):
         found.append("Stale: made by another version of the code; never averaged with fresh runs and never ranked.")
     if any("leaking" in cell.marks for cell in cells):
         found.append("Leaking: the protocol lets information through that a test must not have; never ranked.")
     if any("random backbone" in cell.marks for cell in cells):
         found.append("Random backbone: the frozen weights were drawn at random, not pre-trained.")
     found += [f"{cell.row.label} on {cell.column.label}: {cell.note}." for cell in cells if cell.note]
-    found += [caution for column in results.columns if (caution := results.caution(column))]
+    found += [caution for column in columns if (caution := results.caution(column))]
     return found
+
+
+def _mixed_code_note(cells: Sequence[Cell]) -> str:
+    outcomes = {outcome.run_id: outcome for cell in cells for outcome in cell.outcomes}
+    counts = Counter(outcome.fingerprint[:8] for outcome in outcomes.values())
+    said = ", ".join(f"{version}: {n} run{'s' * (n != 1)}" for version, n in sorted(counts.items()))
+    return f"Mixed code: averaged over runs of {len(counts)} versions of the code, as was asked for ({said}); never ranked."

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.spec import canonical_json
-from reports.model import KINDS, SuiteResults
+from reports.grid import Block, Entry, Grid, Heading, Line
+from reports.model import KINDS, Cell, SuiteResults
 from reports.outcome import Outcome
-from reports.present import NONE, number
+from reports.present import NONE, column_text, file_name, number
 from reports.stats import median
 
-_LABELS = {
+FIELD_LABELS = {
     "project": "Project", "git_revision": "Git revision", "git_dirty": "Uncommitted changes",
     "code_fingerprint": "Code fingerprint", "python": "Python", "torch": "PyTorch", "timm": "timm", "numpy": "NumPy",
     "platform": "Platform", "cpu": "CPU", "device": "Device", "device_name": "Device name",
@@ -49,36 +50,44 @@ class Environments:
         return self._names[_environment_key(outcome)]
 
 
-@dataclass(frozen=True)
-class CostLine:
-    """What a row took on a benchmark, as medians over its runs; the numbers sort, the texts are shown."""
-
-    row: str
-    column: str
-    runs: int
-    parts: tuple[tuple[float | None, str], ...]
-
-
-COST_HEADINGS = ("Learnable parameters", "Training time", "Total time", "Peak memory", "Training images")
+COST_HEADINGS = (
+    Heading("Learnable parameters", help="Every tensor that the run trains, backbone excluded.", fields=("count",)),
+    Heading("Training time", help="Training and what a task does at its end.", fields=("seconds",)),
+    Heading("Total time", help="The whole run, with tests.", fields=("seconds",)),
+    Heading("Peak memory", fields=("MB",)),
+    Heading("Training images", help="Images that the run trained on, each once an epoch.", fields=("count",)),
+)
 
 
-def cost_lines(results: SuiteResults) -> list[CostLine]:
-    """Costs of every cell with usable runs, floors first and ceilings last."""
-    lines = []
+def cost_grid(results: SuiteResults) -> Grid | None:
+    """What every cell with usable runs took, as medians over its runs; ``None`` where there is none."""
+    several = len(results.columns) > 1
+    blocks = []
     for column in results.columns:
-        for row in (row for kind in KINDS for row in results.rows_of(kind)):
-            outcomes = results.cell(row, column).outcomes
-            if not outcomes:
-                continue
-            learnable = _median([outcome.costs.learnable_parameters for outcome in outcomes])
-            train = _median([outcome.timings.train_s for outcome in outcomes])
-            total = _median([outcome.timings.total_s for outcome in outcomes])
-            memory = _median([outcome.costs.peak_memory_mb for outcome in outcomes])
-            images = _median([outcome.costs.train_images for outcome in outcomes])
-            texts = (_whole(learnable), _seconds(train), _seconds(total), _memory(memory), _whole(images))
-            parts = tuple(zip((learnable, train, total, memory, images), texts, strict=True))
-            lines.append(CostLine(row.label, column.label, len(outcomes), parts))
-    return lines
+        cells = [results.cell(row, column) for kind in KINDS for row in results.rows_of(kind)]
+        lines = tuple(_cost_line(cell) for cell in cells if cell.outcomes)
+        if lines:
+            blocks.append(Block(lines, column_text(column) if several else ""))
+    lead = "What the rows took: medians over the runs that are averaged, on the machines that made them."
+    key, title = f"{file_name(results.suite)}-costs", f"{results.title}: costs"
+    return Grid(key, title, "Method", COST_HEADINGS, tuple(blocks), lead) if blocks else None
+
+
+def _cost_line(cell: Cell) -> Line:
+    outcomes, runs = cell.outcomes, tuple(run.run_id for run in cell.used)
+    learnable = _median([outcome.costs.learnable_parameters for outcome in outcomes])
+    train = _median([outcome.timings.train_s for outcome in outcomes])
+    total = _median([outcome.timings.total_s for outcome in outcomes])
+    memory = _median([outcome.costs.peak_memory_mb for outcome in outcomes])
+    images = _median([outcome.costs.train_images for outcome in outcomes])
+    texts = (_whole(learnable), _seconds(train), _seconds(total), _memory(memory), _whole(images))
+    place = (cell.row.label, cell.column.label)
+    note = f"median over {len(outcomes)} run{'s' * (len(outcomes) != 1)}"
+    values = (learnable, train, total, memory, images)
+    entries = (
+        Entry(text, (value,), note=note, runs=runs, cell=place) for text, value in zip(texts, values, strict=True)
+    )
+    return Line(cell.row.label, tuple(entries), marks=cell.marks, url=cell.row.url)
 
 
 def version_line(outcomes: Sequence[Outcome]) -> str:
@@ -97,12 +106,13 @@ def _environment_key(outcome: Outcome) -> str:
 
 
 def _fields(outcome: Outcome) -> tuple[tuple[str, str], ...]:
-    keys = [key for key in _LABELS if key in outcome.provenance]
-    keys += sorted(outcome.provenance.keys() - _LABELS.keys() - _OF_THE_RUN)
-    return tuple((_LABELS.get(key, key), _said(outcome.provenance[key])) for key in keys)
+    keys = [key for key in FIELD_LABELS if key in outcome.provenance]
+    keys += sorted(outcome.provenance.keys() - FIELD_LABELS.keys() - _OF_THE_RUN)
+    return tuple((FIELD_LABELS.get(key, key), said(outcome.provenance[key])) for key in keys)
 
 
-def _said(value: object) -> str:
+def said(value: object) -> str:
+    """A field of a record's provenance as text."""
     if value is None:
         return "not known"
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)

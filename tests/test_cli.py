@@ -18,6 +18,7 @@ import run_all
 from harness import conformance
 from harness.conformance import Verdict
 from harness.store import Store
+from reports import commands as report_commands
 
 ROOT = Path(run_all.__file__).resolve().parent
 HEAVY = {"torch", "timm", "pandas", "avalanche", "numpy", "matplotlib", "sklearn", "scipy", "torchvision"}
@@ -30,7 +31,8 @@ SURFACE = {
     | {"--plugin", "--tflops"},
     "run": {"--tiny", "--methods", "--benchmarks", "--seeds", "--set", "--workers", "--device", "--precision"}
     | {"--results", "--data", "--plugin"},
-    "report": {"--results", "--out"},
+    "report": {"--results", "--out", "--against", "--mixed"},
+    "migrate": {"--results"},
     "check": set(),
     "cost": {"--json", "--methods", "--out", "--plugin"},
     "bench": set(),
@@ -133,7 +135,7 @@ def test_choices_only_grow(arguments: list[str], choices: str, capsys: pytest.Ca
 def test_no_command_runs_and_reports_the_smoke_suite(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[object] = []
     monkeypatch.setattr(run_all, "_sweep", lambda asked: calls.append(list(asked.suites)) or 0)
-    monkeypatch.setattr(run_all, "_write_report", lambda suites, results, out, with_table: calls.append((suites, out)))
+    monkeypatch.setattr(report_commands, "write", lambda suites, results, out, **_: calls.append((suites, out)))
     assert run_all.main([]) == 0
     assert calls == [["smoke"], (["smoke"], Path("report"))]
 

@@ -12,6 +12,7 @@ from harness.metrics import (
     cumulative_average_accuracy,
     final_average_accuracy,
     forgetting,
+    learning_accuracy,
     micro_accuracy,
     stepwise_forgetting,
 )
@@ -37,6 +38,13 @@ def test_joint_training_has_a_final_accuracy_alone() -> None:
     assert cumulative_average_accuracy(JOINT) is None
     assert forgetting(JOINT) is None
     assert average_accuracies(JOINT) == [None, 70.0]
+
+
+def test_learning_accuracy_is_the_mean_of_the_diagonal() -> None:
+    assert learning_accuracy(CARD) == 85.0
+    assert learning_accuracy([[40.0, 0.0], [0.0, 60.0]]) == 50.0
+    assert learning_accuracy(JOINT) is None
+    assert learning_accuracy([]) is None
 
 
 def test_micro_accuracy_weighs_tasks_by_their_images() -> None:

@@ -13,7 +13,8 @@ import pytest
 from harness.seal import RECORD_SCHEMA
 from harness.spec import BackboneRef, Component, RunSpec
 from harness.store import Store
-from reports.build import ReportFiles, load_suite, write_report
+from reports.build import ReportFiles, make_document, write_report
+from reports.load import load_suites
 
 FRESH, OLD = "f" * 16, "0" * 16
 #       label              method          kind       level after the last task, loss a task
@@ -144,6 +145,14 @@ class Factory:
         self.store.write_result(spec.run_id, result_of(spec, matrix, **options))
         return spec
 
+    def level(self, label: str, faa: float, *, seeds: Iterable[int] = (0, 1), tasks: int = 1, **options: Any) -> None:
+        """Publish a run a seed whose FAA is ``faa`` exactly."""
+        for seed in seeds:
+            spec = spec_of(label.lower(), options.get("column", "digits"), seed, seed, tasks)
+            self.publish(
+                label, spec, [[faa if i <= t else None for i in range(tasks)] for t in range(tasks)], **options
+            )
+
     def fail(self, label: str, spec: RunSpec, error: str, **placed: Any) -> RunSpec:
         """Add a run that stopped."""
         self.plan(label, spec, **placed)
@@ -167,6 +176,23 @@ class Factory:
                     matrix = matrix_of(tasks, level, loss, seed * 31 + tasks, joint=kind == "ceiling")
                     self.publish(label, spec, matrix, kind=kind, column=column)
         return self
+
+    def publish_levels(self, label: str, method: str, column: Any, levels: Iterable[float], **options: Any) -> None:
+        """Publish a paper-scale run a level on a suite's column: each accuracy of a run is its level, so FAA and CAA are too.
+
+        ``backbone`` replaces the column's own in the runs' specifications; other options are those of ``publish``.
+        """
+        self.tiny, tasks = False, column.config["tasks"]
+        backbone = options.pop("backbone", column.backbone)
+        options = {"flags": {"leaking": False, "tiny": False, "random_backbone": False}, **options}
+        entry = {"label": column.label, "benchmark": column.benchmark, "tasks": tasks, "backbone": column.backbone}
+        self.columns.setdefault(column.label, entry)
+        for seed, level in enumerate(levels):
+            spec = spec_of(method, column.benchmark, seed, seed, tasks, row=label)
+            spec = spec.model_copy(update={"backbone": BackboneRef(name=backbone, sha256="cd" * 32)})
+            first = tasks - 1 if options.get("kind") == "ceiling" else 0
+            matrix = [[level if first <= t and i <= t else None for i in range(tasks)] for t in range(tasks)]
+            self.publish(label, spec, matrix, column=column.label, **options)
 
     def write(self) -> Store:
         """Write the manifest."""
@@ -199,4 +225,5 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Store:
 @pytest.fixture(scope="session")
 def smoke_report(smoke: Store, tmp_path_factory: pytest.TempPathFactory) -> ReportFiles:
     """The written report of the finished suite."""
-    return write_report(load_suite(smoke, "smoke", FRESH), tmp_path_factory.mktemp("report"))
+    document = make_document(load_suites(smoke, ["smoke"], FRESH), smoke)
+    return write_report(document, tmp_path_factory.mktemp("report"))

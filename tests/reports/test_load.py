@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections import Counter
 
 import pytest
 
 from harness.errors import UserError
 from harness.metrics import final_average_accuracy
 from harness.seal import sealed
-from reports.build import load_suite
+from harness.store import Store
+from reports.load import load_suite, load_suites, suites_in
 from reports.model import Cell, SuiteResults
+from reports.present import notes
 
 LEVEL, LOSS = 90.0, 1.0
 
@@ -170,6 +174,8 @@ def test_a_truncated_record_is_unusable(factory) -> None:
         (lambda m: m["rows"].append(m["rows"][0]), "names row 'A' twice"),
         (lambda m: m["cells"][0].update(column="nowhere"), "unlisted column 'nowhere'"),
         (lambda m: m["rows"][0].update(kind="roof"), "not usable at rows.0.kind"),
+        (lambda m: m.update(suite="table1"), "is a copy: it says that it is of suite 'table1'"),
+        (lambda m: m["cells"].append(m["cells"][0]), "names run .* of 'A' on 'digits' twice"),
     ],
 )
 def test_an_unusable_manifest_is_the_users_to_mend(factory, damage, reason: str) -> None:
@@ -179,7 +185,7 @@ def test_an_unusable_manifest_is_the_users_to_mend(factory, damage, reason: str)
     manifest = json.loads(file.read_text())
     damage(manifest)
     file.write_text(json.dumps(manifest))
-    with pytest.raises(UserError, match=reason):
+    with pytest.raises(UserError, match=reason + ".*delete .*smoke.json' and run the suite again"):
         load_suite(factory.store, "smoke", None)
 
 
@@ -190,3 +196,132 @@ def test_a_run_shared_by_two_rows_is_counted_once(factory) -> None:
     results = load_suite(factory.write(), "smoke", factory.FRESH)
     assert results.counts() == {"ok": 2}
     assert [cell.state for cell in results.cells.values()] == ["ok", "ok"]
+
+
+def test_a_record_is_read_once_however_many_suites_name_it(make_factory, monkeypatch) -> None:
+    for suite in ("one", "two"):
+        factory = make_factory(suite=suite)
+        publish(factory, range(3))
+        factory.write()
+    stranger = make_factory(suite="three")
+    publish(stranger, [7])
+    stranger.write()
+    reads: Counter[str] = Counter()
+    load = Store.load
+
+    def counting(store: Store, run_id: str):
+        reads[run_id] += 1
+        return load(store, run_id)
+
+    monkeypatch.setattr(Store, "load", counting)
+    loaded = load_suites(factory.store, ["one", "two", "one"], None)
+    assert [results.suite for results in loaded.suites] == ["one", "two"]
+    assert loaded.health.records == 4
+    assert len(reads) == 4 and set(reads.values()) == {1}
+    assert [results.counts() for results in loaded.suites] == [{"ok": 3}, {"ok": 3}]
+
+
+def test_several_versions_of_the_code_are_refused_with_counts_and_both_remedies(factory) -> None:
+    publish(factory, range(3))
+    publish(factory, [3], fingerprint=factory.OLD)
+    with pytest.raises(UserError) as caught:
+        load_suites(factory.write(), ["smoke"], factory.FRESH)
+    assert str(caught.value) == (
+        "the records of smoke come from 2 versions of the code: ffffffff (git 01234567, 3 runs) and 00000000 (git 01234567,"
+        " 1 run); either run them again with one version (run_all.py run smoke --tiny), or report them together, marked as"
+        " mixed, with --mixed"
+    )
+
+
+def test_a_version_without_git_is_said_so(factory) -> None:
+    publish(factory, [0])
+    spec = factory.spec("a", "digits", 1, 1, 4)
+    provenance = {"code_fingerprint": "1" * 64, "git_revision": None}
+    factory.publish("A", spec, factory.matrix(4, LEVEL, LOSS, 1), provenance=provenance)
+    with pytest.raises(UserError, match=r"11111111 \(git unknown, 1 run\)"):
+        load_suites(factory.write(), ["smoke"], None)
+
+
+def test_mixed_versions_are_averaged_marked_noted_and_never_ranked(factory) -> None:
+    publish(factory, range(3))
+    publish(factory, [3], fingerprint=factory.OLD)
+    for label, method in (("B", "b"), ("C", "c")):
+        factory.publish(label, factory.spec(method, "digits", 0, 0, 4), factory.matrix(4, 50.0, LOSS, 0))
+    loaded = load_suites(factory.write(), ["smoke"], factory.FRESH, mixed=True)
+    (results,) = loaded.suites
+    a, b, c = results.cells_of(results.columns[0])
+    assert (a.state, a.marks, len(a.used)) == ("ok", ("mixed code",), 4)
+    assert (b.marks, c.marks) == ((), ())
+    assert set(results.ranks(results.columns[0], "faa")) == {"B", "C"}
+    assert (loaded.fingerprints, loaded.is_mixed) == ((factory.FRESH, factory.OLD), True)
+    assert "2 versions of the code: ffffffff (git 01234567, 5 runs) and 00000000" in loaded.warnings[0]
+    said = [note for note in notes(results) if note.startswith("Mixed code")]
+    assert len(said) == 1 and "00000000: 1 run, ffffffff: 3 runs" in said[0] and "never ranked" in said[0]
+    assert not any(note.startswith("Stale") for note in notes(results))
+
+
+def test_mixed_settings_are_not_averaged_even_where_mixed_code_is(factory) -> None:
+    publish(factory, [0])
+    publish(factory, [1], fingerprint=factory.OLD)
+    factory.publish("A", factory.spec("a", "digits", 2, 2, 4, prompts=5), factory.matrix(4, LEVEL, LOSS, 2))
+    loaded = load_suites(factory.write(), ["smoke"], factory.FRESH, mixed=True)
+    assert (only(loaded.suites[0]).state, only(loaded.suites[0]).used) == ("mixed", ())
+
+
+def test_mixed_versions_of_which_none_is_the_present_one_are_averaged_too(factory) -> None:
+    publish(factory, [0], fingerprint=factory.OLD)
+    publish(factory, [1], fingerprint="1" * 16)
+    factory.plan("A", factory.spec("a", "digits", 2, 2, 4))
+    loaded = load_suites(factory.write(), ["smoke"], factory.FRESH, mixed=True)
+    cell = only(loaded.suites[0])
+    assert (cell.state, cell.marks, len(cell.used)) == ("partial", ("mixed code",), 2)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_records_of_one_older_version_are_stale_and_not_refused(factory, mixed: bool) -> None:
+    publish(factory, range(2), fingerprint=factory.OLD)
+    loaded = load_suites(factory.write(), ["smoke"], factory.FRESH, mixed=mixed)
+    assert (only(loaded.suites[0]).state, loaded.is_mixed, loaded.warnings) == ("stale", False, ())
+
+
+def test_other_code_in_a_suite_that_is_not_asked_for_is_no_matter(make_factory) -> None:
+    one, two = make_factory(suite="one"), make_factory(suite="two")
+    publish(one, [0])
+    one.write()
+    publish(two, [1], fingerprint=two.OLD)
+    two.write()
+    assert not load_suites(one.store, ["one"], None).is_mixed
+    with pytest.raises(UserError, match="the records of one two come from 2 versions"):
+        load_suites(one.store, ["one", "two"], None)
+
+
+def test_a_broken_manifest_does_not_hide_the_other_suites(make_factory) -> None:
+    for suite in ("one", "two"):
+        factory = make_factory(suite=suite)
+        publish(factory, [0])
+        factory.write()
+    folder = factory.root / "suites"
+    (folder / "one.json").write_text("{")
+    shutil.copy(folder / "two.json", folder / "two copied.json")
+    (folder / "table3.cost.json").write_text("{}")
+    assert suites_in(factory.store) == ["two"]
+    loaded = load_suites(factory.store, suites_in(factory.store), None)
+    assert sorted(loaded.health.manifests) == ["one", "two copied"]
+    assert "2 suites are not shown" in loaded.warnings[0] and "one, two copied" in loaded.warnings[0]
+    with pytest.raises(UserError, match=r"manifest of suite 'one' .* cannot be read"):
+        load_suites(factory.store, ["one", "two"], None)
+
+
+def test_a_folder_whose_only_manifest_is_broken_is_not_an_empty_one(factory) -> None:
+    assert suites_in(factory.store) == []
+    publish(factory, [0])
+    factory.write()
+    (factory.root / "suites" / "smoke.json").write_text("[]")
+    with pytest.raises(UserError, match=r"manifest of suite 'smoke' .* is not usable at its top"):
+        suites_in(factory.store)
+
+
+def test_no_suites_give_no_results_but_the_health_of_the_folder(factory) -> None:
+    publish(factory, [0])
+    loaded = load_suites(factory.store, [], factory.FRESH)
+    assert (loaded.suites, loaded.fingerprints, loaded.health.records) == ((), (), 1)

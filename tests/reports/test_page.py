@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 import subprocess
 import sys
+import zlib
+from collections.abc import Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
-from harness.errors import UserError
-from reports.build import ReportFiles, load_suite, write_report
-from reports.figures import FigureFile
-from reports.html import Section, inline_svg, render_page
+from reports import html as page_module
+from reports.document import Document, FigureGroup, Section
+from reports.figure_style import FigureFile
+from reports.grid import Block, Entry, Grid, Heading, Line
+from reports.html import Download, render_page
+from reports.load import load_suite
 from reports.model import SuiteResults
+from reports.page_data import safe_json
+from reports.provenance import cost_grid
+from reports.svg import inline_svg, place_figures
 
-HOSTILE = """</script><script>alert(1)</script><img src=x onerror='alert(2)'> "q" {{ 7*7 }} & $x_"""
+HOSTILE = """</script><script>alert(1)</script><img src=x onerror='alert(2)'> "q" {{ 7*7 }} & $x_ <!-- <script>"""
 VOID = {"meta", "link", "br", "img", "hr", "input"}
-LOOSE = {"td", "th", "tr"}  # HTML lets their end tags be left out, and the many small tables of runs do so.
+LOOSE = {"td", "th", "tr", "li", "dt", "dd"}  # HTML lets their end tags be left out, and large tables do so.
 
 
 class Page(HTMLParser):
@@ -27,19 +35,23 @@ class Page(HTMLParser):
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.text: list[str] = []
+        self.words: list[str] = []
         self.ids: list[str] = []
         self.links: list[str] = []
         self.sources: list[str] = []
         self.tags: list[str] = []
         self.handlers: list[str] = []
+        self.data = ""
         self._open: list[str] = []
+        self._in_data = False
         self.feed(text)
         self.close()
         assert not self._open, self._open
+        self.text = " ".join(" ".join(self.words).split())
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
+        self._in_data = ("type", "application/json") in attrs
         for name, value in attrs:
             if name == "id":
                 self.ids.append(value or "")
@@ -60,19 +72,179 @@ class Page(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         if tag not in LOOSE:
             assert self._open.pop() == tag
+        self._in_data = False
 
     def handle_data(self, data: str) -> None:
-        self.text.append(data)
+        if self._in_data:
+            self.data += data
+        elif not self._open or self._open[-1] not in ("style", "script"):
+            self.words.append(data)
+
+
+def figure_of(name: str, *, label: str = "a", **changes: object) -> FigureFile:
+    svg = f'<?xml version="1.0"?>\n<svg width="9pt" viewBox="0 0 9 9"><g id="{label}"><use xlink:href="#{label}"/></g></svg>'
+    return replace(FigureFile(name, "A title", "A caption.", "what it shows", svg, b"", b"", ("ab" * 8,)), **changes)
+
+
+def table_of(results: SuiteResults, key: str = "smoke-table", **changes: object) -> Grid:
+    """The suite's FAA: one group of columns a benchmark, one block a kind."""
+    headings = tuple(
+        Heading(text, column.label, "final average accuracy", sort="down")
+        for column in results.columns
+        for text in ("FAA", "n")
+    )
+    blocks = []
+    for kind in ("floor", "method", "ceiling"):
+        lines = []
+        for row in results.rows_of(kind):
+            entries: list[Entry] = []
+            for column in results.columns:
+                cell = results.cell(row, column)
+                summary, place = cell.summary("faa"), (row.label, column.label)
+                if summary is None:
+                    entries += [Entry("missing", tone="word", cell=place), Entry("0", (0,))]
+                    continue
+                runs = tuple(run.run_id for run in cell.used)
+                rank = results.ranks(column, "faa").get(row.label, 0)
+                entries.append(
+                    Entry(f"{summary.mean:.2f}", (summary.mean,), rank, note="mean of runs", runs=runs, cell=place)
+                )
+                entries.append(Entry(str(summary.n), (summary.n,), runs=runs, cell=place))
+            lines.append(Line(row.label, tuple(entries), url=row.url))
+        blocks.append(Block(tuple(lines), f"{kind}s"))
+    grid = Grid(key, "The table", "Method", headings, tuple(blocks), lead="What it shows.", notes=("A note.",))
+    return replace(grid, **changes)
+
+
+def section_of(
+    results: SuiteResults, key: str = "smoke", figures: Sequence[FigureFile] = (), tables: Sequence[Grid] = ()
+) -> Section:
+    groups = (FigureGroup("Drawn", tuple(figures)),) if figures else ()
+    grids = tuple(tables) or (table_of(results, f"{key}-table"),)
+    return Section(key, results.title, results.description, results, grids, costs=cost_grid(results), figures=groups)
 
 
 @pytest.fixture(scope="session")
-def page(smoke_report: ReportFiles) -> Page:
-    return Page(smoke_report.page.read_text(encoding="utf-8"))
+def results(smoke) -> SuiteResults:
+    return load_suite(smoke, "smoke", None)
+
+
+@pytest.fixture(scope="session")
+def document(results: SuiteResults) -> Document:
+    return Document((section_of(results, figures=[figure_of("one"), figure_of("two")]),), ("2 records were left out.",))
+
+
+@pytest.fixture(scope="session")
+def downloads() -> list[Download]:
+    return [
+        Download("table.csv", "text/csv", "all,of,it\n"),
+        Download("tables/smoke-table.csv", "text/csv", "Methode,Ü\n1,2\n"),
+        Download("tables/smoke-table.tex", "application/x-tex", r"\begin{table}"),
+    ]
+
+
+@pytest.fixture(scope="session")
+def text(document: Document, downloads: list[Download]) -> str:
+    return render_page(document, downloads)
+
+
+@pytest.fixture(scope="session")
+def page(text: str) -> Page:
+    return Page(text)
+
+
+def test_the_page_needs_nothing_from_outside(text: str, page: Page, downloads: list[Download]) -> None:
+    assert page.sources == []
+    beside = {download.name for download in downloads}
+    assert all(link.startswith(("#", "data:")) or link in beside for link in page.links), page.links
+    assert "default-src 'none'" in text
+    assert not re.search(r"@import|url\((?!#)", text)
+
+
+def test_every_link_on_the_page_leads_somewhere_and_no_id_is_used_twice(page: Page) -> None:
+    inside = {link[1:] for link in page.links if link.startswith("#")}
+    assert inside <= set(page.ids), inside - set(page.ids)
+    assert len(page.ids) == len(set(page.ids))
+
+
+def test_the_page_shows_numbers_warnings_runs_and_provenance(results: SuiteResults, page: Page) -> None:
+    for cell in results.cells.values():
+        summary = cell.summary("faa")
+        assert summary is not None and f"{summary.mean:.2f}" in page.text
+        assert all(run.run_id in page.text for run in cell.runs)
+    for word in ("2026-11-22 05:02:12 UTC", "PyTorch 2.4.0", "tiny", "15 runs planned", "12 345", "a CPU of two cores"):
+        assert word in page.text, word
+    assert "2 records were left out." in page.text and "result.json" in page.text
+    assert "SMoPE has the highest mean FAA of the sequential rows" in page.text
+
+
+def test_best_and_second_are_told_to_ears_too(text: str) -> None:
+    assert len(re.findall(r"<b>[\d.]+</b><span class=\"vh\"> best</span>", text)) == 1
+    assert len(re.findall(r"<u>[\d.]+</u><span class=\"vh\"> second</span>", text)) == 1
+    assert text.count('role="img" aria-label="what it shows"') == 2
+
+
+def test_groups_of_headings_span_their_columns(text: str) -> None:
+    assert re.search(r'<th colspan="2" scope="colgroup" class="group">digits', text)
+    assert text.count('<tr class="kind">') == 3
+
+
+def test_an_entry_without_a_place_on_the_page_names_its_runs_below_the_table(results: SuiteResults) -> None:
+    entry = Entry("7", (7,), runs=("ab" * 8, "cd" * 8), note="a note")
+    grid = Grid("other", "Other", "Row", (Heading("x"),), (Block((Line("one", (entry,)),)),))
+    text = render_page(Document((section_of(results, tables=[grid]),)))
+    page = Page(text)
+    assert f"one : {'ab' * 8} {'cd' * 8}" in page.text.replace("one:", "one :")
+    assert '<span class="noted" tabindex="0" title="a note">7</span>' in text
+
+
+def test_the_data_tells_each_run_once_with_what_is_shared_told_once(results: SuiteResults, page: Page) -> None:
+    data = json.loads(page.data)
+    assert set(data["runs"]) == {run.run_id for run in results.runs}
+    run = results.runs[0]
+    assert run.outcome is not None
+    told = data["runs"][run.run_id]
+    for row, expected in zip(told["matrix"], run.outcome.accuracy_matrix, strict=True):
+        assert row == pytest.approx([value for value in expected if value is not None], abs=0.005)
+    assert told["scores"][0] == f"{run.outcome.metrics['faa']:.2f}"
+    spec = {key: data["pool"][place] for key, place in data["pool"][told["spec"]].items()}
+    assert spec == {key: value for key, value in run.outcome.spec.items() if not key.endswith("_seed")}
+    protocol = dict(data["pool"][told["protocol"]])
+    assert protocol["Backbone weights (SHA-256)"] == "ab" * 32 and protocol["Code fingerprint"] == "f" * 16
+    names, order = (data["pool"][place] for place in told["classes"])
+    assert [names[place] for place in order] == run.outcome.class_names and told["split"] == run.outcome.split_hash
+    assert len({one["protocol"] for one in data["runs"].values()}) == 1
+    assert page.data.count("a CPU of two cores") == 0
+
+
+def test_recipe_and_settings_by_hand_are_told_of_each_run(results: SuiteResults) -> None:
+    place = next(iter(results.cells))
+    cell = results.cells[place]
+    runs = tuple(replace(run, recipe="paper (Table 9)", settings=("lr=0.1",)) for run in cell.runs)
+    changed = replace(results, cells={**results.cells, place: replace(cell, runs=runs, used=runs)})
+    data = json.loads(Page(render_page(Document((section_of(changed),)))).data)
+    origins = [data["pool"][run[6]] for cell in data["cells"].values() for run in cell["runs"]]
+    assert origins.count([["Recipe", "paper (Table 9)"], ["Set by hand", "lr=0.1"]]) == 3
+    assert origins.count([["Recipe", "not noted"], ["Set by hand", "nothing"]]) == 12
+
+
+def test_downloads_are_offered_where_they_belong(page: Page, text: str, downloads: list[Download]) -> None:
+    packed = re.findall(r'<script type="text/plain" id="files">([^<]*)</script>', text)
+    carried = json.loads(zlib.decompress(base64.b64decode(packed[0])))
+    assert carried == {download.name: [download.media_type, download.text] for download in downloads}
+    assert set(carried) == set(page.links) & set(carried)
+    head, _, body = text.partition("<main")
+    assert 'download="table.csv"' in head and 'download="smoke-table.csv"' not in head
+    assert 'download="smoke-table.csv"' in body and 'download="smoke-table.tex"' in body
+
+
+def test_the_same_document_gives_the_same_bytes(document: Document, downloads: list[Download], text: str) -> None:
+    assert render_page(document, downloads) == text
 
 
 @pytest.fixture
-def hostile(factory) -> SuiteResults:
-    """A suite with every text that comes from outside set to markup."""
+def hostile(factory) -> Document:
+    """A report with every text that comes from outside set to markup."""
     factory.title = factory.description = HOSTILE
     for seed in range(2):
         spec = factory.spec("m", "digits", seed, seed, 2, note=HOSTILE)
@@ -83,142 +255,116 @@ def hostile(factory) -> SuiteResults:
     factory.fail(HOSTILE, factory.spec("m", "digits", 2, 2, 2), HOSTILE, column=HOSTILE)
     factory.rows[HOSTILE] |= {"paper": HOSTILE, "url": "javascript:alert(3)"}
     factory.columns[HOSTILE] |= {"summary": HOSTILE}
-    return load_suite(factory.write(), "smoke", None)
+    results = load_suite(factory.write(), "smoke", None)
+    entry = Entry(HOSTILE, (HOSTILE,), marks=(HOSTILE,), small=HOSTILE, note=HOSTILE, runs=(HOSTILE,))
+    line = Line(HOSTILE, (entry,), (HOSTILE,), HOSTILE, "javascript:alert(4)")
+    block = Block((line,), HOSTILE, HOSTILE)
+    grid = Grid("g", HOSTILE, HOSTILE, (Heading(HOSTILE, HOSTILE, HOSTILE),), (block,), HOSTILE, (HOSTILE,))
+    figure = figure_of("h", title=HOSTILE, caption=HOSTILE, alt=HOSTILE, runs=(HOSTILE,))
+    section = section_of(results, figures=[figure], tables=[grid, table_of(results)])
+    return Document(
+        (replace(section, title=HOSTILE),), (HOSTILE,), replace(grid, key="left"), (replace(grid, key="c"),)
+    )
 
 
-def test_every_file_is_written(smoke_report: ReportFiles) -> None:
-    assert smoke_report.page.name == "index.html"
-    for file in (smoke_report.page, smoke_report.markdown, smoke_report.latex, smoke_report.csv):
-        assert file.stat().st_size > 500
-    names = [file.name for file in smoke_report.figures]
-    assert names == [f"smoke-1-{part}.{kind}" for part in ("final", "stages", "matrices") for kind in ("svg", "png")]
-    assert all(file.read_bytes()[:4] == b"\x89PNG" for file in smoke_report.figures if file.suffix == ".png")
-
-
-def test_the_page_needs_nothing_from_outside(smoke_report: ReportFiles, page: Page) -> None:
-    assert page.sources == []
-    assert all(link.startswith(("#", "data:")) for link in page.links), page.links
-    text = smoke_report.page.read_text(encoding="utf-8")
-    assert "default-src 'none'" in text
-    assert not re.search(r"@import|url\((?!#)", text)
-
-
-def test_every_link_on_the_page_leads_somewhere_and_no_id_is_used_twice(page: Page) -> None:
-    inside = {link[1:] for link in page.links if link.startswith("#")}
-    assert inside and inside <= set(page.ids)
-    assert len(page.ids) == len(set(page.ids))
-
-
-def test_the_page_shows_numbers_runs_and_provenance(smoke_report: ReportFiles, smoke, page: Page) -> None:
-    results = load_suite(smoke, "smoke", None)
-    text = " ".join(page.text)
-    for cell in results.cells.values():
-        summary = cell.summary("faa")
-        assert summary is not None
-        assert f"{summary.mean:.2f} ± {summary.std:.2f}" in text
-        assert all(run.run_id in text for run in cell.runs)
-    for word in (
-        "2026-11-22 05:02:12 UTC",
-        "PyTorch 2.4.0",
-        "tiny",
-        "15 ",
-        "812 MB",
-        "12\u202f345",
-        "a CPU of two cores",
-    ):
-        assert word in text, word
-    assert "order 2, training 2" in text and '"batch_size": 32' in text
-    assert smoke_report.page.read_text(encoding="utf-8").count("<figure>") == 3
-
-
-def test_best_and_second_are_told_to_ears_too(smoke_report: ReportFiles) -> None:
-    text = smoke_report.page.read_text(encoding="utf-8")
-    assert text.count('<span class="vh"> best</span>') == 3
-    assert text.count('<span class="vh"> second</span>') == 3
-    assert text.count('role="img" aria-label="') == 3
-
-
-def test_downloads_are_the_files_beside_the_page(smoke_report: ReportFiles, page: Page) -> None:
-    carried = [base64.b64decode(link.split("base64,")[1]) for link in page.links if "base64," in link]
-    beside = [file.read_bytes() for file in (smoke_report.markdown, smoke_report.latex, smoke_report.csv)]
-    assert carried == beside
-
-
-def test_the_same_records_give_the_same_bytes(smoke_report: ReportFiles, smoke, tmp_path) -> None:
-    again = write_report(load_suite(smoke, "smoke", "f" * 16), tmp_path)
-    old, new = smoke_report.page.parent, again.page.parent
-    files = sorted(path.relative_to(old) for path in old.rglob("*") if path.is_file())
-    assert files == sorted(path.relative_to(new) for path in new.rglob("*") if path.is_file())
-    assert all((old / file).read_bytes() == (new / file).read_bytes() for file in files)
-
-
-def test_markup_in_records_stays_text(hostile: SuiteResults, tmp_path) -> None:
-    files = write_report(hostile, tmp_path / "out")
-    text = files.page.read_text(encoding="utf-8")
+def test_markup_in_records_stays_text(hostile: Document) -> None:
+    text = render_page(hostile)
     page = Page(text)
-    assert page.tags.count("script") == 1 and "img" not in page.tags and page.handlers == []
+    assert page.tags.count("script") == 3 and "img" not in page.tags and page.handlers == []
     assert "javascript:" not in "".join(page.links)
-    assert "{{ 7*7 }}" in text
-    assert "<script" not in files.markdown.read_text(encoding="utf-8")
-    for figure in files.figures:
-        if figure.suffix == ".svg":
-            assert "<script" not in figure.read_text(encoding="utf-8")
+    assert "{{ 7*7 }}" in text and HOSTILE in page.text
+    assert any(
+        HOSTILE in json.dumps(part, ensure_ascii=False).replace('\\"', '"') for part in json.loads(page.data)["pool"]
+    )
+
+
+def test_json_cannot_leave_its_element() -> None:
+    value = {"a": "</script><!-- <script> & \u2028\u2029 ]]>", "b": [1, None, 0.5]}
+    text = str(safe_json(value))
+    assert json.loads(text) == value and not set("<>&\u2028\u2029") & set(text)
 
 
 def test_trouble_is_listed_by_row_with_its_reason(factory) -> None:
     factory.publish("A", factory.spec("a", "digits", 0, 0, 2), factory.matrix(2, 90, 1, 0))
     factory.fail("A", factory.spec("a", "digits", 1, 1, 2), "the loss stopped being finite at step 7 of task 2")
     factory.plan("B", factory.spec("b", "digits", 0, 0, 2))
-    text = " ".join(Page(render_page([Section(load_suite(factory.write(), "smoke", None), [])], [])).text)
-    assert "the loss stopped being finite at step 7 of task 2" in text and "RunDivergedError" in text
-    assert re.search(r"Last good task\s+2\b", text)
-    assert "not run yet" in text and re.search(r"1\s+run\s+failed", text) and re.search(r"1\s+run\s+missing", text)
+    page = Page(render_page(Document((section_of(load_suite(factory.write(), "smoke", None)),))))
+    assert "the loss stopped being finite at step 7 of task 2" in page.text and "not run yet" in page.text
+    assert re.search(r"1\s+run\s+failed", page.text) and re.search(r"1\s+run\s+missing", page.text)
+    told = [pair for part in json.loads(page.data)["pool"] if isinstance(part, list) for pair in part]
+    assert ["Kind", "RunDivergedError"] in told and ["Last good task", "2"] in told
 
 
-def test_a_suite_without_any_finished_run_still_has_a_page(factory, tmp_path) -> None:
+def test_a_suite_without_any_finished_run_still_has_a_page(factory) -> None:
     factory.plan("A", factory.spec("a", "digits", 0, 0, 2))
-    files = write_report(load_suite(factory.write(), "smoke", None), tmp_path / "out")
-    assert files.figures == ()
-    text = " ".join(Page(files.page.read_text(encoding="utf-8")).text)
-    assert "No finished run" in text and "missing" in text
+    page = Page(render_page(Document((section_of(load_suite(factory.write(), "smoke", None)),))))
+    assert "no finished run" in page.text and "missing" in page.text
 
 
-def test_several_suites_share_a_page_and_a_run_is_told_once_a_suite(factory, make_factory) -> None:
+def test_a_counted_suite_has_tables_and_no_runs() -> None:
+    grid = Grid("counts", "Counts", "Method", (Heading("GFLOPs"),), (Block((Line("A", (Entry("1.5", (1.5,)),)),)),))
+    page = Page(render_page(Document((Section("t3", "Table 3", "Counted.", None, (grid,)),))))
+    assert "1.5" in page.text and "Table 3" in page.text and "Runs" not in page.text.split()
+
+
+def test_several_suites_share_a_page_and_a_run_is_told_once(factory, make_factory) -> None:
     other = make_factory(suite="other", title="The other one")
     for one in (factory, other):
         one.publish("A", one.spec("a", "digits", 0, 0, 2), one.matrix(2, 90, 1, 0))
         one.plan("A again", one.spec("a", "digits", 0, 0, 2))
         one.write()
     suites = [load_suite(factory.store, name, None) for name in ("smoke", "other")]
-    page = Page(render_page([Section(suite, []) for suite in suites], []))
+    page = Page(render_page(Document(tuple(section_of(suite, suite.suite) for suite in suites))))
     assert len(page.ids) == len(set(page.ids)) and {"s1", "s2"} <= set(page.ids)
     assert {link[1:] for link in page.links if link[:1] == "#"} <= set(page.ids)
-    assert " ".join(page.text).count("This run is shared with another cell") == 2
+    data = json.loads(page.data)
+    assert len(data["runs"]) == 1 and len(data["cells"]) == 4
 
 
 def test_a_web_address_becomes_a_link(factory) -> None:
     factory.plan("A", factory.spec("a", "digits", 0, 0, 2))
-    factory.rows["A"] |= {"paper": "A Venue 2026", "url": "https://example.org/paper"}
-    page = Page(render_page([Section(load_suite(factory.write(), "smoke", None), [])], []))
-    assert "https://example.org/paper" in page.links and "A Venue 2026" in page.text
+    factory.rows["A"] |= {"url": "https://example.org/paper"}
+    page = Page(render_page(Document((section_of(load_suite(factory.write(), "smoke", None)),))))
+    assert "https://example.org/paper" in page.links
 
 
-def test_no_suite_and_an_unwritable_folder_are_the_users_to_mend(smoke, tmp_path) -> None:
-    with pytest.raises(UserError, match="at least one suite"):
-        write_report([], tmp_path)
-    (tmp_path / "taken").write_text("a file")
-    results = load_suite(smoke, "smoke", None)
-    with pytest.raises(UserError, match=r"cannot be written to .*--out DIR"):
-        write_report(replace(results, columns=()), tmp_path / "taken")
+def test_figures_beyond_the_room_stand_beside_the_page_and_it_says_so(results, monkeypatch) -> None:
+    figures = [figure_of(f"f{i}") for i in range(3)]
+    room = 2 * len(inline_svg(figures[0], "d1"))
+    first, second, third = place_figures([figures], room)[0]
+    assert first.svg is not None and second.svg is not None and third.svg is None
+    monkeypatch.setattr(page_module, "FIGURE_ROOM", room)
+    page = Page(render_page(Document((section_of(results, figures=figures),))))
+    assert "1 figure is not in this page" in page.text and "figures/f2.svg" in page.links
+    assert "figures/f1.svg" not in page.links and page.tags.count("figure") == 3 and "what it shows" in page.text
 
 
-def test_inlined_figures_keep_their_ids_apart() -> None:
-    inner = '<!-- c --><g id="a"/><use xlink:href="#a" clip-path="url(#a)"/>'
-    svg = f'<?xml version="1.0"?>\n<svg width="9pt" viewBox="0 0 9 9">{inner}</svg>'
-    figure = FigureFile("one", "t", "c", 'an "alt" <text>', svg, b"")
-    found = str(inline_svg(figure))
-    assert 'id="one-a"' in found and 'href="#one-a"' in found and "url(#one-a)" in found
-    assert "&#34;alt&#34; &lt;text&gt;" in found and "<!--" not in found and "9pt" not in found
+def test_the_first_figures_of_every_suite_are_taken_first() -> None:
+    figures = [[figure_of(f"{suite}{i}") for i in range(3)] for suite in "ab"]
+    placed = place_figures(figures, 3 * len(inline_svg(figures[0][0], "d1")))
+    assert [[one.svg is not None for one in group] for group in placed] == [[True, True, False], [True, False, False]]
+
+
+def test_inlined_figures_keep_their_ids_apart_and_lose_what_no_screen_shows() -> None:
+    inner = (
+        '<!-- c --><g id="a"/><g id="unused"/><use xlink:href="#a" clip-path="url(#a)"/>'
+        '<path d="M 1.23456 2.5 \nL 3.987 -4.0001 \nz" style="fill: none; stroke: #fff"/>'
+        '<g transform="translate(1.23456 2) scale(0.015625)"/><text style="font-size: 8px; font-family: serif">1.23456</text>'
+    )
+    figure = figure_of("one", svg=f'<?xml version="1.0"?>\n<svg width="9pt" viewBox="0 0 9 9">{inner}</svg>')
+    found = str(inline_svg(replace(figure, alt='an "alt" <text>'), "d4"))
+    assert 'id="d4-0"' in found and 'href="#d4-0"' in found and "url(#d4-0)" in found
+    assert (
+        "&#34;alt&#34; &lt;text&gt;" in found and "<!--" not in found and "9pt" not in found and "unused" not in found
+    )
+    assert 'd="M1.23 2.5L3.98 -4.00z"' in found and "scale(0.015625)" in found and ">1.23456<" in found
+    assert "font-family" not in found and "font-size:8px" in found
+
+
+def test_a_rectangle_is_drawn_with_fewer_characters() -> None:
+    svg = '<svg viewBox="0 0 9 9"><path d="M 1 2 L 5 2 L 5 8 L 1 8 L 1 2 "/><path d="M 1 2 L 5 3 L 5 8 L 1 8 z"/></svg>'
+    found = str(inline_svg(figure_of("one", svg=svg), "d1"))
+    assert 'd="M1 2H5V8H1Z"' in found and 'd="M1 2L5 3L5 8L1 8z"' in found
 
 
 def test_reports_import_no_torch() -> None:

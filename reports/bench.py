@@ -1,0 +1,177 @@
+"""The command ``bench report``: how long a report takes, and how large it gets, over a made-up folder of many runs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harness import command_options as opt
+
+if TYPE_CHECKING:
+    from harness.store import Store
+    from reports.grid import Grid
+    from reports.load import Loaded
+
+MIB = 1024 * 1024
+
+Runs = Annotated[int, typer.Option("--runs", min=1, help="Records of the made-up folder.")]
+Repeats = Annotated[
+    int, typer.Option("--repeats", min=1, help="How often the tables are made; best and median are shown.")
+]
+TablesOnly = Annotated[bool, typer.Option("--tables-only", help="Leave out figures and page, which take minutes.")]
+
+
+@dataclass(frozen=True)
+class TablesMeasured:
+    """Every table of a folder. Seconds of wall and of CPU time, and this process's peak memory so far in MiB.
+
+    ``scan``: read and check every record. ``tables``: every grid of every suite as Markdown, LaTeX and CSV.
+    """
+
+    runs: int
+    suites: int
+    grids: int
+    scan_s: float
+    scan_cpu_s: float
+    tables_s: float
+    tables_cpu_s: float
+    peak_mb: float
+
+
+@dataclass(frozen=True)
+class ReportMeasured:
+    """All that the command ``report`` does after the scan, in the same units; the page in MB (10^6 bytes).
+
+    ``document``: tables, statistics and figures are made. ``write``: page and files are.
+    """
+
+    grids: int
+    figures: int
+    document_s: float
+    document_cpu_s: float
+    write_s: float
+    write_cpu_s: float
+    peak_mb: float
+    page_mb: float
+
+
+def bench_report(
+    runs: Runs = 2000, repeats: Repeats = 3, tables_only: TablesOnly = False, as_json: opt.AsJson = False
+) -> None:
+    """Time the scan, the tables and the whole report over a made-up folder of every suite at paper scale."""
+    from reports.bench_store import make_store
+
+    with tempfile.TemporaryDirectory(prefix="bench-report-") as folder:
+        store = make_store(Path(folder) / "results", runs)
+        tables = [measure_tables(store) for _ in range(repeats)]
+        whole = None if tables_only else measure_report(store, Path(folder) / "report")
+    if as_json:
+        found = {"tables": [asdict(one) for one in tables], "report": None if whole is None else asdict(whole)}
+        print(json.dumps(found, indent=2))
+        return
+    print("\n".join(sentences(tables, whole)))
+
+
+def measure_tables(store: Store) -> TablesMeasured:
+    """Read a whole folder and write all its tables as texts, once."""
+    from reports.load import load_suites, suites_in
+
+    _forget_peak()
+    loaded, scan = _timed(lambda: load_suites(store, suites_in(store), None))
+    grids, tables = _timed(lambda: sum(all(_written(grid)) for grid in suite_grids(loaded)))
+    return TablesMeasured(loaded.health.records, len(loaded.suites), grids, *scan, *tables, peak_mb())
+
+
+def measure_report(store: Store, out: Path) -> ReportMeasured:
+    """Make the report of a whole folder into ``out``, once."""
+    from reports.build import make_document, write_report
+    from reports.document import all_grids
+    from reports.load import load_suites, suites_in
+
+    loaded = load_suites(store, suites_in(store), None)
+    document, making = _timed(lambda: make_document(loaded, store))
+    files, writing = _timed(lambda: write_report(document, out))
+    figures = sum(len(group.figures) for section in document.sections for group in section.figures)
+    page = files.page.stat().st_size / 1e6
+    return ReportMeasured(len(all_grids(document)), figures, *making, *writing, peak_mb(), page)
+
+
+def suite_grids(loaded: Loaded) -> Iterator[Grid]:
+    """Every table of every suite."""
+    from reports.detail import detail_grids
+    from reports.ledger import ledger_grid
+    from reports.paper_table import paper_grid
+    from reports.provenance import cost_grid
+    from reports.statistics_tables import statistics_grids
+
+    for results in loaded.suites:
+        yield paper_grid(results)
+        yield from detail_grids(results)
+        yield from statistics_grids(results)
+        yield from (grid for grid in (ledger_grid(results), cost_grid(results)) if grid is not None)
+
+
+def sentences(tables: Sequence[TablesMeasured], whole: ReportMeasured | None) -> list[str]:
+    """The measurements in words: best and median of the tables, and the whole report where it was made."""
+    first = tables[0]
+
+    def said(what: str, values: Iterable[float], unit: str = "s") -> str:
+        found = list(values)
+        return f"{what}: {min(found):.2f} {unit} at best, {statistics.median(found):.2f} {unit} in the median"
+
+    lines = [
+        f"{first.runs} runs of {first.suites} suites, {first.grids} tables, {len(tables)} repeats",
+        said("reading and checking every record", (one.scan_s for one in tables)),
+        said("every table as Markdown, LaTeX and CSV", (one.tables_s for one in tables)),
+        said("both", (one.scan_s + one.tables_s for one in tables)),
+        said("both, CPU time", (one.scan_cpu_s + one.tables_cpu_s for one in tables)),
+        said("peak memory", (one.peak_mb for one in tables), "MiB"),
+    ]
+    if whole is not None:
+        lines += [
+            f"tables, statistics and {whole.figures} figures: {whole.document_s:.2f} s ({whole.document_cpu_s:.2f} s CPU)",
+            f"page and files written: {whole.write_s:.2f} s ({whole.write_cpu_s:.2f} s CPU)",
+            f"peak memory of the whole report: {whole.peak_mb:.2f} MiB; the page: {whole.page_mb:.2f} MB",
+        ]
+    return lines
+
+
+def peak_mb() -> float:
+    """Peak resident memory of this process in MiB, as the operating system accounts it."""
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
+    import resource  # not on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / MIB if sys.platform == "darwin" else peak / 1024
+
+
+def _forget_peak() -> None:
+    with contextlib.suppress(OSError):  # Linux: what making the folder took is not the report's
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+
+
+def _written(grid: Grid) -> tuple[str, str, str]:
+    from reports.csv_files import grid_csv
+    from reports.latex import grid_latex
+    from reports.markdown import grid_markdown
+
+    return grid_markdown(grid), grid_latex(grid), grid_csv(grid)
+
+
+def _timed(work: Callable[[], Any]) -> tuple[Any, tuple[float, float]]:
+    """What the work gives, and its seconds of wall and of CPU time."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    result = work()
+    return result, (time.perf_counter() - wall, time.process_time() - cpu)

@@ -1,0 +1,105 @@
+"""The command ``report``: from a results folder to a page, tables and figures. Imports no torch, trains nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.suites import SUITES
+from harness import command_options as opt
+from harness.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from harness.store import Store
+    from reports.load import Loaded
+
+
+def report(
+    suites: opt.SuitesFound = None,
+    results: opt.Results = opt.RESULTS,
+    out: opt.Out = opt.REPORT,
+    against: opt.Against = None,
+    mixed: opt.Mixed = False,
+) -> None:
+    """Write page, tables and figures of some suites, or of all that were run, from stored records. Never trains."""
+    write(suites or (), results, out, against=against, mixed=mixed, with_tables=True)
+
+
+def write(
+    suites: Sequence[str],
+    results: Path,
+    out: Path,
+    *,
+    against: Path | None = None,
+    mixed: bool = False,
+    with_tables: bool,
+) -> None:
+    """As the command ``report``; without ``with_tables`` nothing but the page's place is printed."""
+    from harness.counted import read_counted
+    from harness.progress import make_console
+    from harness.provenance import code_fingerprint
+    from harness.store import Store
+    from reports.build import make_document, write_report
+    from reports.load import load_suites
+    from reports.terminal import print_document
+
+    store = Store(results)
+    trained, counted = _asked(suites, store)
+    loaded = load_suites(store, trained, code_fingerprint(), mixed=mixed)
+    counts = {name: read_counted(store, name) for name in counted}
+    other = None if against is None else _other(against, trained)
+    document = make_document(loaded, store, counts, other)
+    if with_tables:
+        print_document(make_console(), document)
+    print(f"page: {write_report(document, out).page}")
+
+
+def print_suites(console: Console, suites: Sequence[str], results: Path) -> None:
+    """Print the tables of some suites as they stand, as ``run`` does at its end."""
+    from harness.provenance import code_fingerprint
+    from harness.store import Store
+    from reports.load import load_suite
+    from reports.terminal import print_results
+
+    for name in dict.fromkeys(suites):
+        print_results(console, load_suite(Store(results), name, code_fingerprint()))
+
+
+def _asked(suites: Sequence[str], store: Store) -> tuple[list[str], list[str]]:
+    """(suites that train, suites that only count): those named, or all that the folder holds. Raises UserError for none."""
+    from harness.counted import counted_suites
+    from harness.plan import find_suite
+    from reports.load import suites_in
+
+    trained, counted = suites_in(store), counted_suites(store)
+    names = list(dict.fromkeys(suites)) or [*trained, *counted]
+    if not names:
+        raise UserError(f"nothing was run in {str(store.root)!r} yet; run a suite first, as in: run_all.py run smoke")
+    for name in names:
+        if name not in (*trained, *counted):
+            find_suite(
+                name
+            )  # a typing error is answered with the nearest name; a suite that was not run, by its reader
+    counts = [name for name in names if name in SUITES and SUITES[name].counts_only]
+    return [name for name in names if name not in counts], counts
+
+
+def _other(folder: Path, suites: Sequence[str]) -> Loaded:
+    """The other side of a comparison: whatever of the suites it holds, by whatever code."""
+    from harness.store import Store
+    from reports.load import load_suites, suites_in
+
+    if not folder.is_dir():
+        raise UserError(f"--against {str(folder)!r} is not a folder; name a results folder")
+    store = Store(folder)
+    there = [name for name in suites_in(store) if name in suites]
+    if not there:
+        named = ", ".join(suites)
+        raise UserError(
+            f"--against {str(folder)!r} holds none of the suites {named}; name the results folder of their runs"
+        )
+    return replace(load_suites(store, there, None, mixed=True), label=str(folder))

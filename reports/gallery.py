@@ -1,0 +1,245 @@
+"""The gallery of the documentation: every table and figure of the papers, from the runs of its tiny suite.
+
+``python -m reports.gallery --results DIR --out docs/gallery`` writes ``README.md`` and the pictures that it shows. It trains
+nothing; equal stores give equal bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.suites import SUITES
+from benchmarks.suites_form import Suite
+from harness.counted import read_counted
+from harness.errors import UserError
+from harness.observations import read_observations
+from harness.store import Store
+from reports.counted import counted_section
+from reports.figure_style import FigureFile
+from reports.gallery_figures import example_figures, paper_figures
+from reports.grid import Block, Grid
+from reports.load import VERSION_DIGITS, load_suites, suites_in
+from reports.markdown import escape, grid_markdown
+from reports.model import Run, SuiteResults
+from reports.paper_table import LEAD, TINY_LEAD, paper_grid
+from reports.provenance import said
+
+PAGE = "README.md"
+_MISSING = "**Missing**: not run in this results folder. Make it with `{command}`."
+_HEAD = """# Gallery
+
+Every table and figure of the papers as a report shows it, from **tiny rehearsals**: digits and glyphs on the small backbone that
+comes with the project, made offline on a CPU. They show what is drawn and written, and that all of it runs. They are **not at the
+papers' scale** and predict none of the papers' numbers; [reproduce.md](../reproduce.md) has the commands at full scale.
+
+Each part names the command that made it; it makes the part again in any results folder. `python run_all.py report SUITE` then
+writes the page with the id of every run behind every number, intervals, statistics and all figures, and
+`python -m reports.gallery --results DIR` this one.
+
+Tables: """
+_LEAD = f"{LEAD}{TINY_LEAD} Marks in brackets and words in place of numbers are those of the report.\n"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One heading of the page: paragraphs of Markdown, and the pictures that they show."""
+
+    title: str
+    paragraphs: tuple[str, ...]
+    figures: tuple[FigureFile, ...] = ()
+
+
+def write_gallery(store: Store, out: Path, *, mixed: bool = False) -> Path:
+    """Write the page and its pictures into ``out``; pictures of an earlier page that it no longer shows are removed.
+
+    Raises UserError where nothing was run, where records of several versions of the code meet (unless ``mixed``), or where
+    ``out`` cannot be written.
+    """
+    parts = gallery_parts(store, mixed=mixed)
+    figures = {f"{figure.name}.png": figure.png for part in parts for figure in part.figures}
+    page = out / PAGE
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name in _shown(page) - figures.keys():
+            (out / name).unlink(missing_ok=True)
+        for name, data in figures.items():
+            (out / name).write_bytes(data)
+        page.write_text(_text(parts), encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise UserError(
+            f"the gallery cannot be written to {str(out)!r} ({error.strerror}); name another --out"
+        ) from error
+    return page
+
+
+def gallery_parts(store: Store, *, mixed: bool = False) -> list[Part]:
+    """The parts of the page: each suite of the papers in their order, then examples of what every report shows."""
+    suites = [suite for suite in SUITES.values() if not suite.is_tiny_only]
+    present = set(suites_in(store))
+    names = [suite.name for suite in suites if suite.name in present and not suite.counts_only]
+    if not names:
+        raise UserError(f"no suite of the papers was run in {str(store.root)!r}; run: run_all.py run table1 --tiny")
+    loaded = {results.suite: results for results in load_suites(store, names, None, mixed=mixed).suites}
+
+    def observed(run_id: str) -> Mapping[str, Any]:
+        return read_observations(store, run_id)
+
+    parts = [_part(suite, loaded.get(suite.name), store, observed) for suite in suites]
+    tables = [loaded[suite.name] for suite in suites if suite.name in loaded and not suite.drawings]
+    examples = example_figures(max(tables, key=_extent)) if tables else []
+    if examples:
+        lead = "Beside the papers' own figures, every report of a table has these among others."
+        parts.append(Part("What every report shows besides", (lead,), tuple(examples)))
+    return parts
+
+
+def _extent(results: SuiteResults) -> tuple[int, int]:
+    """Which suite shows most: by finished runs a cell, then by rows; of equals the first."""
+    return min((len(cell.used) for cell in results.cells.values()), default=0), len(results.rows)
+
+
+def _part(
+    suite: Suite, results: SuiteResults | None, store: Store, observed: Callable[[str], Mapping[str, Any]]
+) -> Part:
+    if suite.counts_only:
+        return _counted_part(suite, store)
+    if results is None:
+        return _missing_part(suite)
+    figures = tuple(paper_figures(results, suite.drawings, observed))
+    shown = [] if figures else [_table(replace(paper_grid(results), lead=""), suite.title)]
+    lost = (
+        ["The figure cannot be drawn: its runs have not kept what it shows."] if suite.drawings and not figures else []
+    )
+    return Part(suite.title, (_sentence(suite.summary), _made(suite, results), *lost, *shown), figures)
+
+
+def _counted_part(suite: Suite, store: Store) -> Part:
+    try:
+        report = read_counted(store, suite.name)
+    except UserError:
+        return _missing_part(suite)
+    section = counted_section(suite.name, report, suite.name)
+    made = f"Counted, not trained, by `{_command(suite)}`."
+    return Part(suite.title, (_sentence(suite.summary), made, *(_table(grid, suite.title) for grid in section.tables)))
+
+
+def _missing_part(suite: Suite) -> Part:
+    return Part(suite.title, (_sentence(suite.summary), _MISSING.format(command=_command(suite))))
+
+
+def _command(suite: Suite, seeds: str = "") -> str:
+    tiny = "" if suite.counts_only else " --tiny"
+    return f"python run_all.py run {suite.name}{tiny}" + (f" --seeds {seeds}" if seeds else "")
+
+
+def _made(suite: Suite, results: SuiteResults) -> str:
+    """How it was made: command, runs, seeds, and the code, as the records say it."""
+    runs = results.runs
+    done = len(results.outcomes)
+    count = f"{done} run{'s' * (done != 1)}" if done == len(runs) else f"{done} of {len(runs)} runs"
+    code = {outcome.fingerprint[:VERSION_DIGITS] for outcome in results.outcomes}
+    revisions = {_revision(outcome.provenance) for outcome in results.outcomes}
+    facts = [
+        f"Made by `{_command(suite, seeds_option(runs))}`: {count}",
+        f"{'seed' if len({_seeds(run) for run in runs}) == 1 else 'seeds'} {seeds_option(runs)}",
+        f"code {_list(code)}",
+        f"revision {_list(revisions)}",
+    ]
+    return ", ".join(facts) + "."
+
+
+def _revision(provenance: Mapping[str, Any]) -> str:
+    dirty = " with uncommitted changes" if provenance.get("git_dirty") else ""
+    return said(provenance.get("git_revision"))[:VERSION_DIGITS] + dirty
+
+
+def _list(texts: Iterable[str]) -> str:
+    return ", ".join(f"`{text}`" for text in sorted(texts)) or "not known"
+
+
+def seeds_option(runs: Iterable[Run]) -> str:
+    """The seeds of runs as ``--seeds`` takes them: ``0-4``, ``0,2``, ``0:1``."""
+    pairs = sorted(set(map(_seeds, runs)))
+    if any(order != train for order, train in pairs):
+        return ",".join(f"{order}:{train}" for order, train in pairs)
+    seeds = [order for order, _ in pairs]
+    if len(seeds) > 1 and seeds == list(range(seeds[0], seeds[-1] + 1)):
+        return f"{seeds[0]}-{seeds[-1]}"
+    return ",".join(map(str, seeds))
+
+
+def _seeds(run: Run) -> tuple[int, int]:
+    return run.order_seed, run.train_seed
+
+
+def _table(grid: Grid, title: str) -> str:
+    """A grid as Markdown without what a report folds below it (ids and meanings), and without the part's heading again."""
+    headings = tuple(replace(heading, help="") for heading in grid.headings)
+    text = grid_markdown(replace(grid, headings=headings, blocks=tuple(map(_bare, grid.blocks))))
+    return text.split("\n", 2)[2] if grid.title == title else text
+
+
+def _bare(block: Block) -> Block:
+    lines = tuple(
+        replace(line, entries=tuple(replace(entry, runs=()) for entry in line.entries)) for line in block.lines
+    )
+    return replace(block, lines=lines, help="")
+
+
+def _sentence(text: str) -> str:
+    said_so = escape(text[:1].upper() + text[1:])
+    return said_so if said_so.endswith(".") else said_so + "."
+
+
+def _text(parts: Sequence[Part]) -> str:
+    lines = [_HEAD + escape(_LEAD), ""]
+    lines += [f"- [{escape(part.title)}](#{_anchor(part.title)})" for part in parts]
+    for part in parts:
+        lines += ["", f"## {escape(part.title)}", ""]
+        blocks = [*part.paragraphs, *map(_picture, part.figures)]
+        lines.append("\n\n".join(block.strip("\n") for block in blocks))
+    return "\n".join(lines) + "\n"
+
+
+def _picture(figure: FigureFile) -> str:
+    return f"![{escape(figure.alt)}]({figure.name}.png)\n\n*{escape(figure.title)}.* {escape(figure.caption)}"
+
+
+def _anchor(title: str) -> str:
+    """The anchor that GitHub makes of a heading."""
+    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+
+
+def _shown(page: Path) -> set[str]:
+    """The pictures that an earlier page shows, which are those that it may remove."""
+    try:
+        return set(re.findall(r"\]\(([\w-]+\.png)\)", page.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return set()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m reports.gallery", description="Write the gallery of the tiny suites."
+    )
+    parser.add_argument("--results", type=Path, default=Path("results"), help="folder with the runs of the tiny suites")
+    parser.add_argument("--out", type=Path, default=Path("docs/gallery"), help="folder of the page and its pictures")
+    parser.add_argument("--mixed", action="store_true", help="accept records of several versions of the code")
+    asked = parser.parse_args(arguments)
+    try:
+        print(f"gallery: {write_gallery(Store(asked.results), asked.out, mixed=asked.mixed)}")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
