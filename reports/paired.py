@@ -7,6 +7,7 @@ ranks at hand; without either it is the tabulated one (Wilcoxon 1945; Pratt and 
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import math
 from collections.abc import Sequence
@@ -15,7 +16,6 @@ from typing import Literal
 
 import numpy as np
 from scipy.special import gammaln
-from scipy.stats import rankdata
 
 from reports.model import Column, Row, SuiteResults
 from reports.samples import DIGITS, LOWER_IS_BETTER, Sample, comparable
@@ -77,16 +77,21 @@ def signed_rank(differences: Sequence[float]) -> SignedRank:
     moved = [value for value in (round(float(one), DIGITS) for one in differences) if value != 0]
     if not moved:
         return SignedRank(len(differences), 0, 1.0, 1.0)
-    # Twice the ranks: shared ranks end in a half, and the sums have to be whole.
-    ranks = np.rint(2 * rankdata(np.abs(moved))).astype(int)
-    chances = np.zeros(int(ranks.sum()) + 1)
+    ranks = _twice_ranks(moved)
+    chances = np.zeros(sum(ranks) + 1)
     chances[0] = 1.0
     for rank in ranks:
         chances *= 0.5
         chances[rank:] += chances[:-rank].copy()
-    positive = int(ranks[np.array(moved) > 0].sum())
-    tail = float(chances[: min(positive, int(ranks.sum()) - positive) + 1].sum())
+    positive = sum(rank for rank, value in zip(ranks, moved, strict=True) if value > 0)
+    tail = float(chances[: min(positive, sum(ranks) - positive) + 1].sum())
     return SignedRank(len(differences), len(moved), min(1.0, 2 * tail), 2.0 ** (1 - len(moved)))
+
+
+def _twice_ranks(values: Sequence[float]) -> list[int]:
+    """Twice the rank of each size, for shared ranks end in a half and the sums have to be whole."""
+    sizes = sorted(abs(value) for value in values)
+    return [bisect.bisect_left(sizes, abs(value)) + bisect.bisect_right(sizes, abs(value)) + 1 for value in values]
 
 
 def holm(values: Sequence[float]) -> list[float]:
@@ -212,8 +217,8 @@ def _verdict(gains: Sequence[float], test: SignedRank, adjusted: float, undecide
     if adjusted > ALPHA:
         return "no difference shown", "no difference shown"
     # The test is on ranks, and its direction is that of the rank sums.
-    ranks = rankdata([abs(gain) for gain in gains if gain != 0])
-    balance = sum(math.copysign(rank, gain) for rank, gain in zip(ranks, [g for g in gains if g != 0], strict=True))
+    moved = [gain for gain in gains if gain != 0]
+    balance = sum(math.copysign(rank, gain) for rank, gain in zip(_twice_ranks(moved), moved, strict=True))
     return ("better", "better") if balance > 0 else ("worse", "worse")
 
 

@@ -20,7 +20,7 @@ _LETTER, _SLOT, _BAR, _AXIS = (
     0.085,
     3.6,
 )  # inches: a letter's width, a label's height, a bar's, the line's
-_LONGEST = 34
+_LONGEST, _GAP = 34, 0.14
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,10 @@ def statistics_figures(results: SuiteResults, prefix: str) -> list[FigureFile]:
     if ranking is None or ranking.critical is None:
         return []
     labels = _labels(ranking.order)
-    left, right = (
-        max((_width(one.text) for one in labels if one.is_left is side), default=0.3) for side in (True, False)
-    )
+    left, right = _margin(labels, True), _margin(labels, False)
     levels = _levels(ranking)
     depth = 0.12 + _BAR * (max(levels, default=-1) + 1)
-    slots = max(one.slot for one in labels) + 1
-    size = (left + _AXIS + right + 0.5, 0.75 + depth + _SLOT * slots + 0.1)
+    size = (left + _AXIS + right + 0.5, 0.85 + depth + _SLOT * (1 + max(one.slot for one in labels)))
 
     def draw(figure: Figure) -> None:
         # Placed by the inch, so that neither labels nor bars can meet; the layout engine has nothing to find here.
@@ -56,13 +53,14 @@ def statistics_figures(results: SuiteResults, prefix: str) -> list[FigureFile]:
         _draw_line(axes, ranking)
         for label in labels:
             _draw_label(axes, label, len(labels), -depth - _SLOT * label.slot - 0.12)
-        for (first, last), level in zip(ranking.groups, levels, strict=True):
-            ends = [_x(ranking.order[i][1], len(labels)) for i in (first, last)]
-            height = -0.12 - _BAR * level
-            axes.plot([ends[0] - 0.04, ends[1] + 0.04], [height] * 2, color=COLOURS[0], lw=3, solid_capstyle="butt")
+        for group, level in zip(ranking.groups, levels, strict=True):
+            first, last = (_x(ranking.order[i][1], len(labels)) for i in group)
+            height = [-0.12 - _BAR * level] * 2
+            axes.plot([first - 0.04, last + 0.04], height, color=COLOURS[0], lw=3, solid_capstyle="butt")
 
     said = ", ".join(f"{label} {number(rank)}" for label, rank in ranking.order)
     words = " ".join(friedman_words(ranking))
+    runs = tuple(dict.fromkeys(run for row in ranking.table.rows for run in ranking.table.runs_of(row)))
     figure = figure_file(
         draw,
         size,
@@ -71,9 +69,13 @@ def statistics_figures(results: SuiteResults, prefix: str) -> list[FigureFile]:
         caption=f"Mean ranks by FAA, 1 is best; a bar joins rows that are not told apart. {words}",
         alt=f"Critical-difference diagram. Mean ranks from the best to the worst: {said}. Critical difference: "
         f"{number(ranking.critical)}. Not told apart: {_group_words(ranking)}.",
-        runs=tuple(dict.fromkeys(run for row in ranking.table.rows for run in ranking.table.runs_of(row))),
+        runs=runs,
     )
     return [figure]
+
+
+def _margin(labels: Sequence[_Label], is_left: bool) -> float:
+    return max((_width(one.text) for one in labels if one.is_left is is_left), default=0.3)
 
 
 def _labels(order: Sequence[tuple[str, float]]) -> list[_Label]:
@@ -86,12 +88,13 @@ def _labels(order: Sequence[tuple[str, float]]) -> list[_Label]:
 
 
 def _levels(ranking: Ranking) -> list[int]:
-    """The height of each bar: the first at which it touches none of those before it."""
-    ends: list[int] = []
+    """The height of each bar: the first at which it keeps clear of those before it."""
+    places = [_x(rank, len(ranking.order)) for _, rank in ranking.order]
+    ends: list[float] = []
     found = []
     for first, last in ranking.groups:
-        level = next((i for i, end in enumerate(ends) if end < first), len(ends))
-        ends[level : level + 1] = [last]
+        level = next((i for i, end in enumerate(ends) if end + _GAP < places[first]), len(ends))
+        ends[level : level + 1] = [places[last]]
         found.append(level)
     return found
 

@@ -43,14 +43,24 @@ def test_every_paper_suite_has_a_row_and_its_tiny_form_a_time() -> None:
     assert not missing, f"docs/reproduce.md has no row, or no tiny time, for {missing}"
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/reproduce.md", "docs/backbones.md", "docs/avalanche.md"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "README.md",
+        "docs/reproduce.md",
+        "docs/backbones.md",
+        "docs/avalanche.md",
+        "docs/reports.md",
+        "docs/gallery/README.md",
+    ],
+)
 def test_links_between_pages_lead_somewhere(page: str) -> None:
     file = README.parent / page
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", file.read_text(encoding="utf-8"))
     assert not [link for link in links if not (file.parent / link).exists()]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/reproduce.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/reproduce.md", "docs/reports.md", "docs/gallery/README.md"])
 def test_commands_in_the_pages_exist(page: str) -> None:
     text = (README.parent / page).read_text(encoding="utf-8")
     known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}

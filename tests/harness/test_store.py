@@ -139,6 +139,8 @@ def test_unreadable_manifest_is_the_users_to_mend(tmp_path: Path) -> None:
     (tmp_path / "suites" / "smoke.json").write_text("{")
     with pytest.raises(UserError, match="run the suite again"):
         Store(tmp_path).read_manifest("smoke")
+    Store(tmp_path).write_manifest("smoke", manifest("A", [0], "new"))
+    assert [cell["run_id"] for cell in (Store(tmp_path).read_manifest("smoke") or {})["cells"]] == ["new0"]
 
 
 def test_unwritable_results_folder(tmp_path: Path) -> None:

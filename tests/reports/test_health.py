@@ -69,7 +69,7 @@ def test_a_folder_that_does_not_exist_is_empty(factory) -> None:
         (older, "schema", "run_all.py migrate, which keeps the original beside it"),
         (newer, "schema", f"read it with the version that wrote it; this one reads schema {RECORD_SCHEMA}"),
         (lambda r: r.pop("costs"), "incomplete", "put the original back, or run_all.py run smoke writes it anew"),
-        (lambda r: r["timings"].update(total_s=float("nan")), "edited", "put the original back, or"),
+        (lambda r: r["timings"].update(total_s=float("nan")), "unreadable", "put the original back, or"),
     ],
 )
 def test_a_damaged_record_is_named_with_reason_and_remedy(folder, change, kind: str, remedy: str) -> None:
