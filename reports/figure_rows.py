@@ -33,11 +33,13 @@ def _short(name: str) -> str:
 def row_looks(results: SuiteResults) -> Looks:
     """Row label -> colour, marker and line style, the same on every benchmark of a suite.
 
-    Methods are solid and the first to choose a colour, floors are dashed, ceilings grey and dotted.
+    Methods are solid and the first to choose a colour, floors are dashed, ceilings grey and dotted. A method that has to take
+    a colour for the second time has dashes and dots.
     """
     looks: Looks = {}
     for i, row in enumerate([*results.rows_of("method"), *results.rows_of("floor")]):
-        dash = "-" if row.kind == "method" else (0, (4, 1.6))
+        again = i >= len(COLOURS)
+        dash: object = (0, (4, 1.6)) if row.kind == "floor" else (0, (6, 1.5, 1, 1.5)) if again else "-"
         looks[row.label] = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "linestyle": dash}
     for i, row in enumerate(results.rows_of("ceiling")):
         looks[row.label] = {"color": GREY, "marker": "*PX"[i % 3], "linestyle": ":"}
