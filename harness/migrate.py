@@ -58,11 +58,17 @@ def migrate_command(results: opt.Results = opt.RESULTS) -> None:
 
 
 def migrate(results: Path) -> Migrated:
-    """Migrate every record of a results folder; doing it again changes nothing."""
+    """Migrate every record of a results folder; doing it again changes nothing. Raises UserError where it cannot be written."""
     store = Store(results)
     moved, current, left = [], [], []
     for folder in sorted(folder for folder in results.iterdir() if (folder / RESULT).exists()):
-        outcome = migrate_record(store, folder.name)
+        try:
+            outcome = migrate_record(store, folder.name)
+        except OSError as error:
+            raise UserError(
+                f"{str(folder)!r} cannot be migrated ({error.strerror or error}); make it writable and migrate again: "
+                "what is done stays done"
+            ) from error
         if isinstance(outcome, Broken):
             left.append(outcome)
         else:
@@ -149,8 +155,9 @@ def _form_fault(run_id: str, record: Json) -> tuple[Fault, str] | None:
 
 
 def _content_fault(run_id: str, record: Json, folder: Path) -> tuple[Fault, str] | None:
-    """Why an old record, which has no seal, must not get one now. Raises ValueError for NaN and infinity."""
+    """Why an old record, which has no seal, must not get one now. Raises ValueError for NaN and half characters."""
     canonical_json(record)
+    json.dumps(record, ensure_ascii=False).encode()  # half a character can be read, but not written
     if hashlib.sha256(canonical_json(record["spec"]).encode()).hexdigest()[:16] != run_id:
         return "edited", "has a specification that its id was not made from: it was edited"
     matrix, counts = record["accuracy_matrix"], record["test_counts"]

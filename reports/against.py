@@ -17,8 +17,7 @@ from reports.grid import Block, Entry, Grid, Heading, Line
 from reports.load import Loaded
 from reports.model import Cell, Run, SuiteResults
 from reports.outcome import Outcome
-from reports.present import CELL_HELP, NONE, column_text, file_name, interval, mean_std
-from reports.published import signed
+from reports.present import CELL_HELP, NONE, column_text, file_name, interval, mean_std, signed
 from reports.samples import DIGITS
 from reports.stats import Summary, summarise
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from reports.grid import Grid
     from reports.load import Loaded
 
+T = TypeVar("T")
 MIB = 1024 * 1024
 
 Runs = Annotated[int, typer.Option("--runs", min=1, help="Records of the made-up folder.")]
@@ -108,17 +109,10 @@ def measure_report(store: Store, out: Path) -> ReportMeasured:
 
 def suite_grids(loaded: Loaded) -> Iterator[Grid]:
     """Every table of every suite."""
-    from reports.detail import detail_grids
-    from reports.ledger import ledger_grid
-    from reports.paper_table import paper_grid
-    from reports.provenance import cost_grid
-    from reports.statistics_tables import statistics_grids
+    from reports.build import table_section
 
     for results in loaded.suites:
-        yield paper_grid(results)
-        yield from detail_grids(results)
-        yield from statistics_grids(results)
-        yield from (grid for grid in (ledger_grid(results), cost_grid(results)) if grid is not None)
+        yield from table_section(results, results.suite).grids
 
 
 def sentences(tables: Sequence[TablesMeasured], whole: ReportMeasured | None) -> list[str]:
@@ -170,7 +164,7 @@ def _written(grid: Grid) -> tuple[str, str, str]:
     return grid_markdown(grid), grid_latex(grid), grid_csv(grid)
 
 
-def _timed(work: Callable[[], Any]) -> tuple[Any, tuple[float, float]]:
+def _timed(work: Callable[[], T]) -> tuple[T, tuple[float, float]]:
     """What the work gives, and its seconds of wall and of CPU time."""
     wall, cpu = time.perf_counter(), time.process_time()
     result = work()

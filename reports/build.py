@@ -25,7 +25,7 @@ from reports.health import health_grid
 from reports.html import Download, render_page
 from reports.latex import grid_latex, latex_document
 from reports.ledger import ledger_grid
-from reports.load import Loaded, load_suite
+from reports.load import Loaded
 from reports.markdown import document_markdown, grid_markdown
 from reports.model import SuiteResults
 from reports.paper_table import paper_grid
@@ -33,8 +33,6 @@ from reports.present import file_name
 from reports.provenance import cost_grid
 from reports.statistics_figures import statistics_figures
 from reports.statistics_tables import statistics_grids
-
-__all__ = ["ReportFiles", "load_suite", "make_document", "write_report"]
 
 WRITTEN = "files.json"
 """The files of a report with their hashes, so that the next report can take away those that are no longer part of it."""
@@ -94,9 +92,8 @@ def write_report(document: Document, out: Path) -> ReportFiles:
     return ReportFiles(out / "index.html", out / "table.md", out / "table.tex", out / "table.csv", tables, figures)
 
 
-def _section(results: SuiteResults, key: str, store: Store) -> Section:
-    groups = figure_groups(results, key, partial(read_observations, store))
-    drawn = tuple(statistics_figures(results, key))
+def table_section(results: SuiteResults, key: str) -> Section:
+    """A suite with all its tables and none of its figures, which take most of the time."""
     return Section(
         key,
         results.title,
@@ -106,8 +103,14 @@ def _section(results: SuiteResults, key: str, store: Store) -> Section:
         ledger=ledger_grid(results),
         statistics=statistics_grids(results),
         costs=cost_grid(results),
-        figures=(*groups, FigureGroup("Statistics", drawn)) if drawn else groups,
     )
+
+
+def _section(results: SuiteResults, key: str, store: Store) -> Section:
+    groups = figure_groups(results, key, partial(read_observations, store))
+    drawn = tuple(statistics_figures(results, key))
+    figures = (*groups, FigureGroup("Statistics", drawn)) if drawn else groups
+    return replace(table_section(results, key), figures=figures)
 
 
 def _distinct(document: Document) -> Document:
@@ -163,7 +166,7 @@ def _files(document: Document) -> Iterator[tuple[str, bytes]]:
 def _remove_stale(out: Path, files: Mapping[str, bytes]) -> None:
     try:
         earlier = json.loads((out / WRITTEN).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return
     for name, digest in earlier.items() if isinstance(earlier, dict) else ():
         # The list may have been edited: only a plain name in the two folders may be taken away.

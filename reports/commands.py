@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.suites import SUITES
 from harness import command_options as opt
@@ -39,7 +40,6 @@ def write(
     with_tables: bool,
 ) -> None:
     """As the command ``report``; without ``with_tables`` nothing but the page's place is printed."""
-    from harness.counted import read_counted
     from harness.progress import make_console
     from harness.provenance import code_fingerprint
     from harness.store import Store
@@ -48,9 +48,10 @@ def write(
     from reports.terminal import print_document
 
     store = Store(results)
+    _require_places(results, out)
     trained, counted = _asked(suites, store)
     loaded = load_suites(store, trained, code_fingerprint(), mixed=mixed)
-    counts = {name: read_counted(store, name) for name in counted}
+    counts = {name: _counts(store, name) for name in counted}
     other = None if against is None else _other(against, trained)
     document = make_document(loaded, store, counts, other)
     if with_tables:
@@ -69,23 +70,51 @@ def print_suites(console: Console, suites: Sequence[str], results: Path) -> None
         print_results(console, load_suite(Store(results), name, code_fingerprint()))
 
 
+def _require_places(results: Path, out: Path) -> None:
+    """Refuse, before anything is computed, what is no folder, and manifests and pages in one folder."""
+    if results.exists() and not results.is_dir():
+        raise UserError(f"--results {str(results)!r} is not a folder; name a results folder")
+    there = next((place for place in (out, *out.parents) if os.path.lexists(place)), None)
+    if there is not None and not there.is_dir():
+        raise UserError(
+            f"the report cannot be written to {str(out)!r}: {str(there)!r} is a file; name another --out DIR"
+        )
+    manifests = (results / "suites").resolve()
+    if manifests in (out.resolve(), *out.resolve().parents):
+        raise UserError(f"--out {str(out)!r} is where {str(results)!r} keeps its manifests; name another --out DIR")
+
+
 def _asked(suites: Sequence[str], store: Store) -> tuple[list[str], list[str]]:
     """(suites that train, suites that only count): those named, or all that the folder holds. Raises UserError for none."""
     from harness.counted import counted_suites
     from harness.plan import find_suite
     from reports.load import suites_in
+    from reports.manifest import manifest_names
 
-    trained, counted = suites_in(store), counted_suites(store)
+    counted = counted_suites(store)
+    # Of suites that are named, only their own manifests may be in the way.
+    trained = manifest_names(store) if suites else suites_in(store)
     names = list(dict.fromkeys(suites)) or [*trained, *counted]
     if not names:
         raise UserError(f"nothing was run in {str(store.root)!r} yet; run a suite first, as in: run_all.py run smoke")
     for name in names:
         if name not in (*trained, *counted):
-            find_suite(
-                name
-            )  # a typing error is answered with the nearest name; a suite that was not run, by its reader
+            # A typing error is answered with the nearest name; a suite that was not run, by its reader.
+            find_suite(name)
     counts = [name for name in names if name in SUITES and SUITES[name].counts_only]
     return [name for name in names if name not in counts], counts
+
+
+def _counts(store: Store, name: str) -> dict[str, Any]:
+    from harness.counted import read_counted
+
+    try:
+        return read_counted(store, name)
+    except RecursionError as error:
+        raise UserError(
+            f"the counts of suite {name!r} in {str(store.root)!r} are nested too deeply to be read; "
+            f"write them anew with: run_all.py run {name}"
+        ) from error
 
 
 def _other(folder: Path, suites: Sequence[str]) -> Loaded:
@@ -96,6 +125,8 @@ def _other(folder: Path, suites: Sequence[str]) -> Loaded:
     if not folder.is_dir():
         raise UserError(f"--against {str(folder)!r} is not a folder; name a results folder")
     store = Store(folder)
+    if not suites:
+        raise UserError("--against compares runs, and a suite that only counts has none; name a suite that trains")
     there = [name for name in suites_in(store) if name in suites]
     if not there:
         named = ", ".join(suites)

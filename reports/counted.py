@@ -7,6 +7,7 @@ from itertools import zip_longest
 from typing import Any
 
 from benchmarks.suites import SUITES
+from harness.errors import UserError
 from reports.cost_table import (
     QUANTITIES,
     Printed,
@@ -21,8 +22,7 @@ from reports.cost_table import (
 )
 from reports.document import Section
 from reports.grid import Block, Entry, Grid, Heading, Line
-from reports.present import NONE
-from reports.published import signed
+from reports.present import NONE, signed, whole
 
 NAMES = {"params_m": "Parameters (M)", "train_gflops": "Training GFLOPs", "test_gflops": "Test GFLOPs"}
 NOT_COUNTED, EQUAL, DIFFERENT = "not counted", "as printed", "printed otherwise"
@@ -43,10 +43,21 @@ _TEXT = {"sort": "text", "is_numeric": False}
 
 
 def counted_section(name: str, report: Mapping[str, Any], key: str) -> Section:
-    """A section of two tables from a cost report's plain values; ``key`` begins the names of their files and anchors."""
+    """A section of two tables from a cost report's plain values; ``key`` begins the names of their files and anchors.
+
+    Raises UserError for a report that is not one: its file has no seal, and may have been edited.
+    """
     suite = SUITES.get(name)
     title, description = (suite.title, suite.summary) if suite is not None else (name, "")
-    tables = (_convention(report, f"{key}-convention", title), _executed(report, f"{key}-executed", title))
+    try:
+        if not all(isinstance(row["title"], str) for row in report["rows"]):
+            raise TypeError("a row without a title")
+        tables = (_convention(report, f"{key}-convention", title), _executed(report, f"{key}-executed", title))
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise UserError(
+            f"the stored counts of suite {name!r} cannot be used ({type(error).__name__}: {error}); "
+            f"write them anew with: run_all.py run {name}"
+        ) from error
     return Section(key, title, description, None, tables)
 
 
@@ -74,7 +85,7 @@ def _convention(report: Report, key: str, title: str) -> Grid:
 
 def _convention_line(row: Mapping[str, Any], printed: Printed, base: Mapping[str, str]) -> Line:
     computed, theirs = by_convention(row), printed.get(row["method"], {})
-    entries = [Entry(f"{row['parameters']:,}", (row["parameters"],))]
+    entries = [Entry(whole(row["parameters"]), (row["parameters"],))]
     for quantity, exact in zip_longest(QUANTITIES, exact_convention(row)):
         own, other = computed.get(quantity), theirs.get(quantity)
         counted = Entry(own or NONE, () if exact is None else (exact,), small=_share(own, base, quantity))
@@ -136,7 +147,7 @@ def _executed_lines(row: Mapping[str, Any], report: Report) -> list[Line]:
 
 def _executed_entries(what: str, trains: int | None, step: Mapping[str, Any] | None) -> tuple[Entry, ...]:
     nothing = Entry(NONE, tone="muted")
-    head = (Entry(what, (what,)), nothing if trains is None else Entry(f"{trains:,}", (trains,)))
+    head = (Entry(what, (what,)), nothing if trains is None else Entry(whole(trains), (trains,)))
     if step is None:
         return (*head, *(nothing,) * 4)
     forward, backward = step["forward"], step["backward"]

@@ -120,9 +120,10 @@ def _written(rows: Iterable[Sequence[Value]]) -> str:
 
 
 def _text(value: Value) -> str:
-    """A number as Python reads it back; a text that no spreadsheet runs as a formula."""
+    """A number as Python reads it back; a text that no spreadsheet runs as a formula, and no return that would end the line."""
     if value is None:
         return ""
     if not isinstance(value, str):
         return repr(value)
-    return f"'{value}" if value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+    text = value.replace("\r\n", "\n").replace("\r", "\n")
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\n") else text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from reports.figure_style import FigureFile
 from reports.grid import Grid
@@ -52,7 +52,7 @@ class Document:
     sections: tuple[Section, ...]
     warnings: tuple[str, ...] = ()
     left_out: Grid | None = None
-    comparison: tuple[Grid, ...] = field(default=())
+    comparison: tuple[Grid, ...] = ()
 
 
 def all_grids(document: Document) -> list[Grid]:

@@ -101,9 +101,20 @@ def _said(drawing: Drawing, point: _Point) -> str:
     return f"{place}: {mean_std(point.faa)}"
 
 
+def _best_name(points: Sequence[_Point], best: Sequence[_Point]) -> str:
+    is_highest = round(best[0].faa.mean, 2) == max(round(point.faa.mean, 2) for point in points)
+    return "highest mean" + ("" if is_highest else " of those that are ranked")
+
+
 def _best_said(drawing: Drawing, points: Sequence[_Point]) -> str:
     best = best_points(points)
-    return f" The highest mean is at {listed([_said(drawing, point) for point in best], 4)}." if best else ""
+    said = listed([_said(drawing, point) for point in best], 4)
+    return f" The {_best_name(points, best)} is at {said}." if best else ""
+
+
+def _mark_said(points: Sequence[_Point], mark: str) -> str:
+    best = best_points(points)
+    return f"; the {mark} marks the {_best_name(points, best)}" if best else ""
 
 
 def _left_out_said(left_out: Sequence[str]) -> str:
@@ -137,8 +148,8 @@ def _heat_map(
     x_word, y_word = _words(drawing)
     holes = len(points) < len(xs) * len(ys)
     caption = (
-        f"Mean final average accuracy over {runs_a_point(point.cell for point in points)} by {x_word} and {y_word}; the "
-        f"frame marks the highest.{_spread_said(points)}"
+        f"Mean final average accuracy over {runs_a_point(point.cell for point in points)} by {x_word} and {y_word}"
+        f"{_mark_said(points, 'frame')}.{_spread_said(points)}"
         + (" Hatched: no run with these two values." if holes else "")
         + _left_out_said(left_out)
         + _marked_said(points)
@@ -220,8 +231,8 @@ def _curve(
         axes.spines["bottom"].set_color(GREY)
 
     caption = (
-        f"Final average accuracy over {word}: mean (diamond) and {runs_a_point(point.cell for point in points)} (dots); "
-        f"the ring marks the highest mean.{_band_said(points)}{_left_out_said(left_out)}{_marked_said(points)}"
+        f"Final average accuracy over {word}: mean (diamond) and {runs_a_point(point.cell for point in points)} (dots)"
+        f"{_mark_said(points, 'ring')}.{_band_said(points)}{_left_out_said(left_out)}{_marked_said(points)}"
     )
     alt = (
         f"FAA on {column.label} over {word}: {'; '.join(_said(drawing, point) for point in points)}."

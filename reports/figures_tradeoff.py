@@ -104,9 +104,10 @@ def cost_figure(
         for axes, panel in zip(all_axes, panels, strict=True):
             _draw_costs(axes, panel, looks)
 
+    line = "The step line is the Pareto front: no other row is as cheap and as accurate, and better in one of the two. "
     caption = (
-        "Final average accuracy against what it costs; up and to the left is better. The step line is the Pareto front: "
-        f"no other row is both cheaper and more accurate. {' '.join(_front_said(panel) for panel in panels)} Bars: one "
+        "Final average accuracy against what it costs; up and to the left is better. "
+        f"{line * any(panel.front for panel in panels)}{' '.join(_front_said(panel) for panel in panels)} Bars: one "
         f"standard deviation over runs. {_flops_said(panels, flops)}Ceilings are shown and take no part."
     )
     said = "; ".join(

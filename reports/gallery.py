@@ -9,8 +9,9 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from reports.grid import Block, Grid
 from reports.load import VERSION_DIGITS, load_suites, suites_in
 from reports.markdown import escape, grid_markdown
 from reports.model import Run, SuiteResults
+from reports.observed_runs import Observed
 from reports.paper_table import LEAD, TINY_LEAD, paper_grid
 from reports.provenance import said
 
@@ -87,9 +89,7 @@ def gallery_parts(store: Store, *, mixed: bool = False) -> list[Part]:
         raise UserError(f"no suite of the papers was run in {str(store.root)!r}; run: run_all.py run table1 --tiny")
     loaded = {results.suite: results for results in load_suites(store, names, None, mixed=mixed).suites}
 
-    def observed(run_id: str) -> Mapping[str, Any]:
-        return read_observations(store, run_id)
-
+    observed = partial(read_observations, store)
     parts = [_part(suite, loaded.get(suite.name), store, observed) for suite in suites]
     tables = [loaded[suite.name] for suite in suites if suite.name in loaded and not suite.drawings]
     examples = example_figures(max(tables, key=_extent)) if tables else []
@@ -104,9 +104,7 @@ def _extent(results: SuiteResults) -> tuple[int, int]:
     return min((len(cell.used) for cell in results.cells.values()), default=0), len(results.rows)
 
 
-def _part(
-    suite: Suite, results: SuiteResults | None, store: Store, observed: Callable[[str], Mapping[str, Any]]
-) -> Part:
+def _part(suite: Suite, results: SuiteResults | None, store: Store, observed: Observed) -> Part:
     if suite.counts_only:
         return _counted_part(suite, store)
     if results is None:

@@ -112,10 +112,18 @@ def spans(headings: Sequence[Heading]) -> list[range]:
 
 
 def traces(grid: Grid, line: Line) -> list[tuple[str, tuple[str, ...]]]:
-    """(what, run ids) behind a line: one pair with nothing to tell apart where all its entries share their runs."""
+    """(what, run ids) behind a line: one pair with nothing to tell apart where all its entries share their runs.
+
+    Columns of one group whose runs differ are named one by one.
+    """
     behind: dict[tuple[str, ...], list[str]] = {}
-    for heading, entry in zip(grid.headings, line.entries, strict=True):
-        if entry.runs:
-            behind.setdefault(entry.runs, []).append(heading.group or heading.text)
+    with_runs = [pair for pair in zip(grid.headings, line.entries, strict=True) if pair[1].runs]
+    of_group: dict[str, set[tuple[str, ...]]] = {}
+    for heading, entry in with_runs:
+        of_group.setdefault(heading.group, set()).add(entry.runs)
+    for heading, entry in with_runs:
+        own = f"{heading.group}: {heading.text}" if heading.group else heading.text
+        is_shared = heading.group and len(of_group[heading.group]) == 1
+        behind.setdefault(entry.runs, []).append(heading.group if is_shared else own)
     several = len(behind) > 1
     return [(", ".join(dict.fromkeys(names)) if several else "", runs) for runs, names in behind.items()]

@@ -64,7 +64,8 @@ def health_warnings(health: Health) -> tuple[str, ...]:
     if health.broken:
         counts = Counter(one.kind for one in health.broken)
         kinds = ", ".join(f"{counts[kind]} {words}" for kind, words in KIND_WORDS.items() if counts[kind])
-        left_out = "record was" if len(health.broken) == 1 else "records were"
+        records = "record" if health.records == 1 else "records"
+        left_out = f"{records} {'was' if len(health.broken) == 1 else 'were'}"
         found.append(
             f"{len(health.broken)} of {health.records} {left_out} left out: {kinds}; see 'Left out' for each and its remedy."
         )

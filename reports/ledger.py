@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from reports.grid import Block, Entry, Grid, Heading, Line
 from reports.model import Cell, SuiteResults
-from reports.present import METRIC_NAMES, NONE, file_name, mean_std, notes, number
+from reports.present import METRIC_NAMES, NONE, file_name, mean_std, notes, number, signed
 from reports.published import (
     INSIDE,
     OUTSIDE,
@@ -21,7 +21,6 @@ from reports.published import (
     compare,
     printed_table,
     said_marks,
-    signed,
 )
 
 NOT_HOSTED, NOT_ASKED = "not hosted", "not part of these results"

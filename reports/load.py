@@ -11,7 +11,7 @@ from harness.store import Store
 from reports.health import Health, examine, health_warnings
 from reports.manifest import CellEntry, Manifest
 from reports.model import Cell, CellState, Column, Row, Run, RunState, SuiteResults
-from reports.outcome import Outcome
+from reports.outcome import LeftOut, Outcome
 from reports.reader import Found, Reader
 
 VERSION_DIGITS = 8
@@ -112,8 +112,10 @@ def _results(manifest: Manifest, reader: Reader, reference: str | None, mixed: b
     rows = tuple(Row(**entry.model_dump()) for entry in manifest.rows)
     columns = tuple(Column(**entry.model_dump()) for entry in manifest.columns)
     planned: dict[tuple[str, str], list[Run]] = {(row.label, column.label): [] for row in rows for column in columns}
+    rows_by_label, columns_by_label = ({one.label: one for one in part} for part in (rows, columns))
     for entry in sorted(manifest.cells, key=lambda entry: (entry.order_seed, entry.train_seed)):
-        planned[entry.row, entry.column].append(_run(entry, reader.find(entry.run_id), reference))
+        found = _agreeing(entry, rows_by_label[entry.row], columns_by_label[entry.column], reader.find(entry.run_id))
+        planned[entry.row, entry.column].append(_run(entry, found, reference))
     cells = {
         (row.label, column.label): make_cell(row, column, planned[row.label, column.label], mixed=mixed)
         for row in rows
@@ -121,6 +123,29 @@ def _results(manifest: Manifest, reader: Reader, reference: str | None, mixed: b
     }
     title = manifest.title or manifest.suite
     return SuiteResults(manifest.suite, title, manifest.description, manifest.tiny, rows, columns, cells, reference)
+
+
+def _agreeing(entry: CellEntry, row: Row, column: Column, found: Found) -> Found:
+    """What was found of a run, unless its record is of another method, benchmark or seed than the cell that names it."""
+    if found.outcome is None:
+        return found
+    spec = found.outcome.spec
+    for name, planned, recorded in (
+        ("method", row.method, _named(spec.get("method"))),
+        ("benchmark", column.benchmark, _named(spec.get("benchmark"))),
+        ("order seed", entry.order_seed, spec.get("order_seed")),
+        ("training seed", entry.train_seed, spec.get("train_seed")),
+    ):
+        if recorded is not None and recorded != planned:
+            reason = (
+                f"the manifest names it for {name} {planned!r}, but its record is of {recorded!r}; run the suite again"
+            )
+            return Found(left_out=LeftOut(entry.run_id, reason, "misplaced"))
+    return found
+
+
+def _named(part: object) -> object:
+    return part.get("name") if isinstance(part, dict) else None
 
 
 def _run(entry: CellEntry, found: Found, reference: str | None) -> Run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable
 
@@ -77,6 +78,8 @@ def check_manifest(store: Store, suite: str) -> Manifest | str | None:
         return "cannot be read (it is nested too deeply)"
     if raw is None:
         return None
+    if has_half_character(raw):
+        return "is not usable (it holds half a character, which no file can be written with)"
     try:
         manifest = Manifest.model_validate(raw)
     except ValidationError as error:
@@ -112,6 +115,15 @@ def _contradiction(suite: str, manifest: Manifest) -> str | None:
     if twice := _twice(f"{cell.run_id} of {cell.row!r} on {cell.column!r}" for cell in manifest.cells):
         return f"names run {twice} twice"
     return None
+
+
+def has_half_character(raw: object) -> bool:
+    """Whether JSON values hold a lone surrogate, which can be read escaped and never be written to a file."""
+    try:
+        json.dumps(raw, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _twice(names: Iterable[str]) -> str | None:

@@ -21,8 +21,12 @@ from harness.spec import canonical_json
 from harness.store import Fault
 
 Kind = Fault | Literal["unusable"]
-Percent = Annotated[float, Field(ge=0, le=100)]
-Seconds = Annotated[float, Field(ge=0)]
+# A word or a truth value is not a measurement, though it can be read as a number.
+Percent = Annotated[float, Field(ge=0, le=100, strict=True)]
+# The bounds are far beyond any machine: they keep sums finite.
+Seconds = Annotated[float, Field(ge=0, le=1e12)]
+Count = Annotated[int, Field(ge=0, le=10**15)]
+Megabytes = Annotated[float, Field(ge=0, le=1e12)]
 
 
 @dataclass(frozen=True)
@@ -64,11 +68,11 @@ class Timings(_Part):
 class Costs(_Part):
     """What a run took: learnable and frozen parameters, peak memory in MB, images seen."""
 
-    learnable_parameters: int | None = None
-    backbone_parameters: int | None = None
-    peak_memory_mb: float | None = None
-    train_images: int | None = None
-    test_images: int | None = None
+    learnable_parameters: Count | None = None
+    backbone_parameters: Count | None = None
+    peak_memory_mb: Megabytes | None = None
+    train_images: Count | None = None
+    test_images: Count | None = None
 
 
 class Flags(_Part):
@@ -85,7 +89,7 @@ class Outcome(_Part):
     run_id: str
     spec: dict[str, Any]
     accuracy_matrix: list[list[Percent | None]] = Field(min_length=1)
-    test_counts: list[Annotated[int, Field(gt=0)]]
+    test_counts: list[Annotated[int, Field(gt=0, le=10**15, strict=True)]]
     class_names: list[str] = Field(default_factory=list)
     split_hash: str | None = None
     predictions_sha256: str | None = None

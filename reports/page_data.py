@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from reports.model import Cell, Run
 from reports.outcome import Outcome
-from reports.present import METRIC_NAMES, NONE, RUN_WORDS, interval, mean_std, number
+from reports.present import METRIC_NAMES, NONE, RUN_WORDS, interval, mean_std, number, whole
 from reports.provenance import Environments
 
 FACTS = (
@@ -137,9 +137,9 @@ def _facts_of(outcome: Outcome) -> list[str]:
         _said(provenance.get("started")),
         _said(provenance.get("finished")),
         f"{number(outcome.timings.total_s, 1)} s",
-        *map(_whole, counts),
+        *map(whole, counts),
         memory,
-        *map(_whole, images),
+        *map(whole, images),
         "when it was written" if old is None else f"when it was migrated from schema {old}, not when it was written",
     ]
 
@@ -166,10 +166,6 @@ def _short(value: float | None, digits: int = 2) -> float | None:
         return None
     short = round(value, digits)
     return int(short) if short == int(short) else short
-
-
-def _whole(value: int | None) -> str:
-    return NONE if value is None else f"{value:,}".replace(",", "\u202f")
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

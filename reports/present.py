@@ -65,6 +65,17 @@ def number(value: float | None, digits: int = 2) -> str:
     return text.removeprefix("-") if float(text) == 0 else text
 
 
+def signed(value: float | None) -> str:
+    """``+0.31``, ``-0.31`` or ``0.00``; a dash for ``None``."""
+    text = number(value)
+    return text if value is None or text.startswith("-") or float(text) == 0 else f"+{text}"
+
+
+def whole(value: float | None) -> str:
+    """``12 345`` with narrow spaces that no line breaks at; a dash for ``None``."""
+    return NONE if value is None else f"{value:,.0f}".replace(",", "\u202f")
+
+
 def mean_std(summary: Summary | None) -> str:
     """``93.10 ± 0.42``; the deviation of a single run is a dash."""
     return NONE if summary is None else f"{number(summary.mean)} ± {number(summary.std)}"

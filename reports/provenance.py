@@ -9,7 +9,7 @@ from harness.spec import canonical_json
 from reports.grid import Block, Entry, Grid, Heading, Line
 from reports.model import KINDS, Cell, SuiteResults
 from reports.outcome import Outcome
-from reports.present import NONE, column_text, file_name, number
+from reports.present import NONE, column_text, file_name, number, whole
 from reports.stats import median
 
 FIELD_LABELS = {
@@ -55,7 +55,11 @@ COST_HEADINGS = (
     Heading("Training time", help="Training and what a task does at its end.", fields=("seconds",)),
     Heading("Total time", help="The whole run, with tests.", fields=("seconds",)),
     Heading("Peak memory", fields=("MB",)),
-    Heading("Training images", help="Images that the run trained on, each once an epoch.", fields=("count",)),
+    Heading(
+        "Training images",
+        help="Images of the training set in every pass over it: to train, and to count or gather statistics.",
+        fields=("count",),
+    ),
 )
 
 
@@ -80,7 +84,7 @@ def _cost_line(cell: Cell) -> Line:
     total = _median([outcome.timings.total_s for outcome in outcomes])
     memory = _median([outcome.costs.peak_memory_mb for outcome in outcomes])
     images = _median([outcome.costs.train_images for outcome in outcomes])
-    texts = (_whole(learnable), _seconds(train), _seconds(total), _memory(memory), _whole(images))
+    texts = (whole(learnable), _seconds(train), _seconds(total), _memory(memory), whole(images))
     place = (cell.row.label, cell.column.label)
     note = f"median over {len(outcomes)} run{'s' * (len(outcomes) != 1)}"
     values = (learnable, train, total, memory, images)
@@ -120,10 +124,6 @@ def said(value: object) -> str:
 
 def _median(values: Sequence[float | None]) -> float | None:
     return median(value for value in values if value is not None)
-
-
-def _whole(value: float | None) -> str:
-    return NONE if value is None else f"{value:,.0f}".replace(",", "\u202f")
 
 
 def _seconds(value: float | None) -> str:

@@ -20,7 +20,7 @@ from benchmarks.suites import Column as SuiteColumn
 from benchmarks.suites import Row as SuiteRow
 from reports.grid import Tone
 from reports.model import Cell, CellState, Column, Row, SuiteResults
-from reports.present import NONE, number
+from reports.present import signed
 from reports.stats import Summary
 
 ROUNDING = 1e-9
@@ -225,11 +225,3 @@ def said_marks(cell: Cell, *, tiny_suite: bool = False) -> tuple[str, ...]:
     found += ["tiny"] if not tiny_suite and any(outcome.flags.tiny for outcome in cell.outcomes) else []
     found += [f"{len(cell.used)} of {len(cell.runs)} runs"] if len(cell.used) < len(cell.runs) else []
     return (*cell.marks, *found)
-
-
-def signed(value: float | None) -> str:
-    """``+0.31``, ``-0.31`` or ``0.00``; a dash for ``None``."""
-    if value is None:
-        return NONE
-    text = number(value)
-    return text if text.startswith("-") or float(text) == 0 else f"+{text}"

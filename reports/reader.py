@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from harness.store import Broken, Store
-from reports.manifest import Manifest, check_manifest, manifest_names, read_manifest
+from reports.manifest import Manifest, check_manifest, has_half_character, manifest_names, read_manifest
 from reports.outcome import Kind, LeftOut, Outcome, read_outcome
 
 
@@ -33,7 +34,7 @@ class Reader:
         """Ids of all folders with a ``result.json``, whatever it is, in order."""
         if not self.store.root.is_dir():
             return []
-        return sorted(folder.name for folder in self.store.root.iterdir() if (folder / "result.json").exists())
+        return sorted(folder.name for folder in self.store.root.iterdir() if os.path.lexists(folder / "result.json"))
 
     def find(self, run_id: str) -> Found:
         """What there is of a run."""
@@ -63,13 +64,25 @@ class Reader:
             return _left_out(run_id, f"holds what no record can: {error}", "edited")
         except RecursionError:
             return _left_out(run_id, "is nested too deeply", "unreadable")
+        if record is None and (self.store.path(run_id) / "result.json").is_symlink():
+            return _left_out(run_id, "is a link that leads nowhere", "unreadable")
         if record is None:
-            return Found(failure=self.store.failure(run_id))
+            return Found(failure=self._failure(run_id))
         if isinstance(record, Broken):
             reason = record.reason.replace(f"{self.store.root}{os.sep}", "")
             return Found(left_out=LeftOut(run_id, reason, record.fault))
+        if has_half_character(record.result):
+            return _left_out(run_id, "holds half a character, which no file can be written with", "edited")
         outcome = read_outcome(run_id, record.result)
         return Found(left_out=outcome) if isinstance(outcome, LeftOut) else Found(outcome)
+
+    def _failure(self, run_id: str) -> Mapping[str, Any] | None:
+        """What stopped a run, in characters that can be written to a file."""
+        try:
+            found = self.store.failure(run_id)
+            return json.loads(json.dumps(found, ensure_ascii=False).encode(errors="replace"))
+        except RecursionError:
+            return {"error": "failure.json is nested too deeply to be read"}
 
 
 def _left_out(run_id: str, reason: str, kind: Kind) -> Found:

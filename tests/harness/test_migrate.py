@@ -152,6 +152,35 @@ def test_truncated_predictions_are_said(tmp_path: Path) -> None:
     assert (found.fault, found.reason) == ("unreadable", "has a predictions.npz that cannot be read")
 
 
+def test_a_last_row_with_gaps_is_left(tmp_path: Path) -> None:
+    edit(write_old(tmp_path, with_predictions=False), lambda record: record["accuracy_matrix"][2].__setitem__(0, None))
+    (found,) = migrate(tmp_path).left
+    assert found.fault == "edited" and "cannot have been measured" in found.reason
+
+
+def test_predictions_of_more_images_than_were_tested_are_left(tmp_path: Path) -> None:
+    file = write_old(tmp_path)
+    stages = {f"stage_{stage}": row for stage, row in enumerate(STAGES)}
+    (file.parent / "predictions.npz").write_bytes(npz_bytes({"labels": np.append(LABELS, 2), **stages}))
+    (found,) = migrate(tmp_path).left
+    assert found.fault == "edited" and "not those of its predictions.npz" in found.reason
+
+
+def test_a_folder_that_cannot_be_written_is_the_users_to_mend(tmp_path: Path, monkeypatch) -> None:
+    file = write_old(tmp_path)
+    before = file.read_bytes()
+
+    def refuse(file: Path, data: bytes) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("harness.migrate.write_bytes", refuse)
+    with pytest.raises(
+        UserError, match=rf"{file.parent.name}' cannot be migrated \(Permission denied\); make it writable"
+    ):
+        migrate(tmp_path)
+    assert file.read_bytes() == before
+
+
 def test_a_copied_folder_is_left(tmp_path: Path) -> None:
     file = write_old(tmp_path)
     shutil.copytree(file.parent, tmp_path / "copy")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from matplotlib.figure import Figure
 
 from harness.seal import RECORD_SCHEMA
 from harness.spec import BackboneRef, Component, RunSpec
@@ -202,6 +203,18 @@ class Factory:
         parts = {"rows": list(self.rows.values()), "columns": list(self.columns.values()), "cells": self.cells}
         self.store.write_manifest(self.suite, {**head, **parts})
         return self.store
+
+
+@pytest.fixture
+def only_svg(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the three forms of a figure the tests read one, and the others take most of the time."""
+    real = Figure.savefig
+
+    def savefig(self: Figure, target: Any, **options: Any) -> None:
+        if options.get("format") == "svg":
+            real(self, target, **options)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
 
 
 @pytest.fixture

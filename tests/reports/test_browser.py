@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from reports.build import ReportFiles, make_document, write_report
-from reports.load import load_suites
+from reports.load import load_suite, load_suites
 from reports.model import SuiteResults
 
 HOSTILE = """</script><script>window.ran=1</script><img src=x onerror='window.ran=1'> "q" {{ 7*7 }} <!-- <script>"""
@@ -76,10 +76,9 @@ def visit(browser):
 
 
 @pytest.fixture(scope="module")
-def written(smoke, tmp_path_factory: pytest.TempPathFactory) -> tuple[ReportFiles, SuiteResults]:
+def written(smoke, smoke_report: ReportFiles) -> tuple[ReportFiles, SuiteResults]:
     """The report of a finished suite, and what is in it."""
-    loaded = load_suites(smoke, ["smoke"], None)
-    return write_report(make_document(loaded, smoke), tmp_path_factory.mktemp("browser")), loaded.suites[0]
+    return smoke_report, load_suite(smoke, "smoke", None)
 
 
 @pytest.fixture(scope="module")

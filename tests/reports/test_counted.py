@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from harness.errors import UserError
 from reports.counted import counted_section
 from reports.grid import Entry, Grid, Line
 
@@ -69,6 +70,23 @@ def part(label: str, quantity: str) -> list[Entry]:
         for heading, entry in zip(CONVENTION.headings, line_of(CONVENTION, label).entries, strict=True)
         if heading.group == quantity
     ]
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [
+        {},
+        {"rows": "x"},
+        REPORT | {"backbone": None},
+        REPORT | {"rows": [{"method": "mine"}]},
+        REPORT | {"rows": [row("mine", None) | {"parameters": "many"}]},
+    ],
+)
+def test_counts_that_were_edited_are_the_users_to_mend(edited: dict[str, Any]) -> None:
+    with pytest.raises(
+        UserError, match=r"counts of suite 'table3' cannot be used .*; write them anew with: run_all.py run"
+    ):
+        counted_section("table3", edited, "costs")
 
 
 def test_the_section_is_of_counts_alone() -> None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
 from benchmarks.suites import SUITES
 from reports.figure_style import slim_svg
@@ -17,18 +15,6 @@ from reports.figures_accuracy import mean_matrix
 from reports.load import load_suite
 
 EVERY = ("final", "stages", "matrices", "tradeoff", "forgetting")
-
-
-@pytest.fixture
-def only_svg(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the three forms of a figure the tests read one, and the others take most of the time."""
-    real = Figure.savefig
-
-    def savefig(self: Figure, target: Any, **options: Any) -> None:
-        if options.get("format") == "svg":
-            real(self, target, **options)
-
-    monkeypatch.setattr(Figure, "savefig", savefig)
 
 
 def none_observed(run_id: str) -> dict:

@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-from matplotlib.figure import Figure
 
 from benchmarks.suites_form import Drawing
 from reports.figures import figure_groups
 from reports.figures_settings import best_points, setting_value, settings_figure, ticks_of
 from reports.load import load_suite
 
+pytestmark = pytest.mark.usefixtures("only_svg")
 GRID = Drawing("heat_map", "size.length", "top_k", "length", "chosen")
 CURVE = Drawing("curve", "epsilon", x_label="handicap")
-
-
-@pytest.fixture(autouse=True)
-def only_svg(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the three forms of a figure the tests read one, and the others take most of the time."""
-    real = Figure.savefig
-
-    def savefig(self: Figure, target: Any, **options: Any) -> None:
-        if options.get("format") == "svg":
-            real(self, target, **options)
-
-    monkeypatch.setattr(Figure, "savefig", savefig)
 
 
 def publish(factory, label: str, level: float, seeds=(0,), **config) -> None:
@@ -63,6 +49,21 @@ def test_a_heat_map_shows_every_mean_at_its_settings_and_frames_the_best(factory
     assert len(figure.runs) == 4
 
 
+@pytest.mark.parametrize("drawing", [GRID, CURVE])
+def test_no_caption_tells_of_a_best_that_is_not_marked(factory, drawing: Drawing) -> None:
+    for top_k in (1, 3):
+        publish(factory, f"anything {top_k}", 60.0 + top_k, size={"length": 5}, top_k=top_k, epsilon=top_k / 10)
+    (stale,) = draw(factory, drawing, "0" * 16)
+    assert "the highest" not in stale.caption and "asterisk" in stale.caption
+    (fresh,) = draw(factory, drawing)
+    assert "marks the highest" in fresh.caption
+    old = factory.spec("a", "digits", 0, 0, 1, size={"length": 5}, top_k=9, epsilon=0.9)
+    factory.publish("Old", old, [[99.0]], fingerprint=factory.OLD)
+    (beside,) = draw(factory, drawing, factory.FRESH)
+    assert "marks the highest mean of those that are ranked" in beside.caption
+    assert "The highest mean of those that are ranked is at" in beside.alt and "63.00" in beside.alt
+
+
 def test_a_square_with_several_runs_shows_their_deviation(factory) -> None:
     grid(factory, seeds=(0, 2))
     (figure,) = draw(factory, GRID)
@@ -83,7 +84,7 @@ def test_rows_of_one_place_are_left_out_and_named(factory) -> None:
     publish(factory, "twin", 99.0, size={"length": 5}, top_k=1, other=True)
     (figure,) = draw(factory, GRID)
     assert "anything 5 1 and twin" in figure.caption
-    assert "99" not in figure.alt
+    assert "99" not in figure.alt and "66.00" not in figure.alt, "neither of the two is drawn"
 
 
 def test_a_curve_has_a_band_and_marks_its_best_point(factory) -> None:
@@ -111,7 +112,7 @@ def test_stale_points_are_starred_and_never_best(factory) -> None:
     factory.publish("stale high", spec, [[90.0]], fingerprint=factory.OLD)
     (figure,) = draw(factory, CURVE, factory.FRESH)
     assert "An asterisk means stale." in figure.caption and ">*</text>" in figure.svg
-    assert "The highest mean is at handicap 0: 60.00" in figure.alt
+    assert "The highest mean of those that are ranked is at handicap 0: 60.00" in figure.alt
 
 
 @pytest.mark.filterwarnings("error")

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from matplotlib.figure import Figure
 
 from harness.cost_counts import MethodCounts
 from reports.figure_rows import row_looks
@@ -27,19 +26,8 @@ from reports.label_places import Box, place_labels
 from reports.load import load_suite
 from reports.pareto import pareto_front
 
+pytestmark = pytest.mark.usefixtures("only_svg")
 POINT = st.tuples(st.integers(0, 6), st.integers(0, 6)).map(lambda pair: (float(pair[0]), float(pair[1])))
-
-
-@pytest.fixture(autouse=True)
-def only_svg(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the three forms of a figure the tests read one, and the others take most of the time."""
-    real = Figure.savefig
-
-    def savefig(self: Figure, target: Any, **options: Any) -> None:
-        if options.get("format") == "svg":
-            real(self, target, **options)
-
-    monkeypatch.setattr(Figure, "savefig", savefig)
 
 
 def dominates(one: tuple[float, float], other: tuple[float, float]) -> bool:
@@ -114,6 +102,7 @@ def test_stale_rows_and_uncomparable_columns_have_no_place_on_the_front(factory)
     assert "Old" not in figure.caption and "Old (stale) 95.0 %" in figure.alt
     unranked = draw(factory, cost_figure, ranked=False)
     assert "By parameters nothing is ranked." in unranked.caption and "on the front" not in unranked.caption
+    assert "step line" in figure.caption and "step line" not in unranked.caption
 
 
 def test_costs_that_are_the_same_for_all_show_nothing(factory) -> None:

@@ -154,3 +154,56 @@ def test_a_manifest_that_cannot_be_used_is_in_the_grid(folder) -> None:
     line = texts(health_grid(health))["suites/other.json"]
     assert line[1] == "the manifest is not usable at rows (Field required)"
     assert line[3] == "delete suites/other.json and run the suite again: finished runs are kept"
+
+
+def test_a_link_that_leads_nowhere_is_named_and_counted(folder) -> None:
+    folder.files[0].unlink()
+    folder.files[0].symlink_to(folder.root / "gone.json")
+    health = examine(folder.store)
+    assert [(one.run_id, one.kind) for one in health.broken] == [(folder.cells[0]["run_id"], "unreadable")]
+    assert health.records == 3
+
+
+def test_one_of_several_records_is_counted_in_grammatical_english(folder) -> None:
+    folder.files[0].write_text("{")
+    assert health_warnings(examine(folder.store))[0].startswith("1 of 3 records was left out")
+
+
+@pytest.mark.parametrize("value", [True, "50"])
+def test_accuracies_and_counts_are_numbers_and_not_what_reads_as_one(folder, value) -> None:
+    for file, field in zip(folder.files, ("accuracy_matrix", "test_counts"), strict=False):
+        result = json.loads(file.read_text())
+        place = result[field][3] if field == "accuracy_matrix" else result[field]
+        place[0] = value
+        file.write_text(json.dumps(sealed(result)))
+    assert [kind for _, kind in kinds(folder)] == ["unusable", "unusable"]
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("costs", {"learnable_parameters": 10**400}),
+        ("costs", {"learnable_parameters": -5}),
+        ("costs", {"peak_memory_mb": -1.0}),
+        ("timings", {"total_s": 1e308}),
+    ],
+)
+def test_costs_beyond_any_machine_are_unusable(folder, part: str, change) -> None:
+    result = json.loads(folder.files[0].read_text())
+    result[part].update(change)
+    folder.files[0].write_text(json.dumps(sealed(result)))
+    assert kinds(folder) == [(folder.cells[0]["run_id"], "unusable")]
+
+
+def test_a_test_count_beyond_any_data_is_unusable(folder) -> None:
+    result = json.loads(folder.files[0].read_text())
+    result["test_counts"][0] = 10**400
+    folder.files[0].write_text(json.dumps(sealed(result)))
+    assert kinds(folder) == [(folder.cells[0]["run_id"], "unusable")]
+
+
+def test_a_sealed_record_with_half_a_character_is_left_out(folder) -> None:
+    result = json.loads(folder.files[0].read_text())
+    result["class_names"] = ["\ud800"]
+    folder.files[0].write_text(json.dumps(sealed(result)))
+    assert kinds(folder) == [(folder.cells[0]["run_id"], "edited")]

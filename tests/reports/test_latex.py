@@ -46,6 +46,7 @@ def test_latex_escapes_every_special_character() -> None:
 
 def test_latex_joins_no_signs_and_keeps_thin_spaces() -> None:
     assert escape("--set a–b") == "-{}-set a--b"
+    assert escape("'' ,,") == "'{}' ,{},"
     assert escape("12\u202f345  x\n\ny") == r"12\,345 x y"
 
 

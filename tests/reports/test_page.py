@@ -253,7 +253,7 @@ def hostile(factory) -> Document:
         factory.plan(HOSTILE, spec, column=HOSTILE)
         factory.store.write_result(spec.run_id, result)
     factory.fail(HOSTILE, factory.spec("m", "digits", 2, 2, 2), HOSTILE, column=HOSTILE)
-    factory.rows[HOSTILE] |= {"paper": HOSTILE, "url": "javascript:alert(3)"}
+    factory.rows[HOSTILE] |= {"paper": HOSTILE, "url": "javascript://x%0Aalert(3)"}
     factory.columns[HOSTILE] |= {"summary": HOSTILE}
     results = load_suite(factory.write(), "smoke", None)
     entry = Entry(HOSTILE, (HOSTILE,), marks=(HOSTILE,), small=HOSTILE, note=HOSTILE, runs=(HOSTILE,))

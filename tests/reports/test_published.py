@@ -11,6 +11,7 @@ import pytest
 from benchmarks.suites import SUITES, Suite
 from reports.load import load_suite
 from reports.model import Cell
+from reports.present import signed
 from reports.published import (
     INSIDE,
     NO_SPREAD_PRINTED,
@@ -25,7 +26,6 @@ from reports.published import (
     published_values,
     read_published,
     said_marks,
-    signed,
     table_of,
 )
 from reports.stats import summarise

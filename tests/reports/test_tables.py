@@ -105,11 +105,13 @@ def test_stale_and_leaking_cells_are_marked_and_never_ranked(factory) -> None:
     assert marks == {"A": "", "B": "", "Old": "stale", "Leak": "leaking"}
 
 
-@pytest.mark.parametrize("what", ["protocol", "split"])
+@pytest.mark.parametrize("what", ["protocol", "split", "tiny"])
 def test_rows_under_different_protocols_are_not_ranked(factory, what: str) -> None:
     factory.level("A", 80.0)
     if what == "protocol":
         factory.level("B", 81.0, tasks=2)
+    elif what == "tiny":
+        factory.level("B", 81.0, flags={"leaking": False, "tiny": False, "random_backbone": False})
     else:
         factory.level("B", 81.0, split_hash="f" * 64)
     results = load_suite(factory.write(), "smoke", factory.FRESH)
@@ -303,6 +305,7 @@ def test_columns_of_a_csv_have_one_name_each() -> None:
 def test_costs_are_medians_by_benchmark(troubled, smoke) -> None:
     grid = cost_grid(load_suite(smoke, "smoke", None))
     assert grid is not None and len(grid.lines) == 5
+    assert "every pass" in grid.headings[-1].help, "passes that only gather statistics are counted too"
     first = grid.lines[0]
     assert [entry.text for entry in first.entries] == ["12\u202f345", "10.5 s", "13.5 s", "812 MB", "14\u202f370"]
     assert first.entries[2].values == (13.5,) and len(first.entries[2].runs) == 3
