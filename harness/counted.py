@@ -11,7 +11,7 @@ from harness import provenance
 from harness.errors import UserError
 from harness.plan import find_suite
 from harness.registry import Registries
-from harness.spec import SCHEMA_VERSION
+from harness.seal import RECORD_SCHEMA, seal_of, sealed
 from harness.store import Store, write_json
 
 
@@ -33,22 +33,27 @@ def count_suite(name: str, methods: Sequence[str], registries: Registries, store
 
     rows = methods or list(dict.fromkeys(row.method for row in find_suite(name).rows))
     report = count_costs(registries, rows).as_json()
-    stored = {"schema_version": SCHEMA_VERSION, "suite": name, "cost": report, "provenance": provenance.collect()}
-    write_json(_file(store, name), stored)
+    stored = {"schema_version": RECORD_SCHEMA, "suite": name, "cost": report, "provenance": provenance.collect()}
+    write_json(_file(store, name), sealed(stored))
     return report
 
 
 def read_counted(store: Store, name: str) -> dict[str, Any]:
-    """The stored report of a counted suite. Raises UserError where there is none or it cannot be read."""
+    """The stored report of a counted suite. Raises UserError where there is none or it is not as it was written."""
     file = _file(store, name)
     try:
-        return json.loads(file.read_text(encoding="utf-8"))["cost"]
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(stored, dict) or stored.get("schema_version") != RECORD_SCHEMA:
+            raise ValueError("it has another form")
+        if stored.get("seal") != seal_of(stored):
+            raise ValueError("it was changed after it was written: its seal does not fit")
+        return stored["cost"]
     except FileNotFoundError as error:
         raise UserError(
             f"suite {name!r} was not counted yet in {str(store.root)!r}; do it with: run_all.py run {name}"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{str(file)!r} cannot be read ({error}); run the suite again to write it anew") from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{str(file)!r} cannot be used ({error}); write it anew with: run_all.py run {name}") from error
 
 
 def _file(store: Store, name: str) -> Path:

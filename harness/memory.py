@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
-from pathlib import Path
-
 import torch
 
-MIB = 1024 * 1024
+from harness.resident import MIB, forget_peak, peak_mb
 
 
 class PeakMemory:
@@ -19,17 +15,10 @@ class PeakMemory:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         else:
-            with contextlib.suppress(OSError):  # Linux: forget the high-water mark of earlier runs in this process
-                Path("/proc/self/clear_refs").write_text("5")
+            forget_peak()  # that of earlier runs in this process
 
     def read_mb(self) -> float:
         """Mebibytes."""
         if self._device.type == "cuda":
             return torch.cuda.max_memory_allocated(self._device) / MIB
-        with contextlib.suppress(OSError, StopIteration):
-            lines = Path("/proc/self/status").read_text().splitlines()
-            return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
-        import resource  # not on Windows
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak / MIB if sys.platform == "darwin" else peak / 1024
+        return peak_mb()

@@ -165,7 +165,7 @@ def _content_fault(run_id: str, record: Json, folder: Path) -> tuple[Fault, str]
         return "edited", "has accuracies or test counts that cannot have been measured"
     try:
         fits = _fits_predictions(matrix, counts, folder / PREDICTIONS)
-    except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error):
         return "unreadable", f"has a {PREDICTIONS} that cannot be read"
     return None if fits else ("edited", f"has accuracies that are not those of its {PREDICTIONS}: one was changed")
 

@@ -113,12 +113,11 @@ class Store:
         """The record of a run; ``None`` where none was published, ``Broken`` where it cannot be trusted."""
         file = self.path(run_id) / "result.json"
         try:
-            result = json.loads(file.read_text(encoding="utf-8"), parse_constant=_no_number)
+            return _checked(run_id, json.loads(file.read_text(encoding="utf-8"), parse_constant=_no_number))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, RecursionError) as error:
+        except (OSError, ValueError, RecursionError) as error:  # numbers like 1e999 are found when the seal is computed
             return Broken(run_id, f"{file.name} of {run_id} cannot be read: {error}", "unreadable")
-        return _checked(run_id, result)
 
     def failure(self, run_id: str) -> Mapping[str, Any] | None:
         """What stopped a run, or ``None``."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from harness import command_options as opt
+from harness.resident import forget_peak, peak_mb
 
 if TYPE_CHECKING:
     from harness.store import Store
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from reports.load import Loaded
 
 T = TypeVar("T")
-MIB = 1024 * 1024
 
 Runs = Annotated[int, typer.Option("--runs", min=1, help="Records of the made-up folder.")]
 Repeats = Annotated[
@@ -87,7 +85,7 @@ def measure_tables(store: Store) -> TablesMeasured:
     """Read a whole folder and write all its tables as texts, once."""
     from reports.load import load_suites, suites_in
 
-    _forget_peak()
+    forget_peak()
     loaded, scan = _timed(lambda: load_suites(store, suites_in(store), None))
     grids, tables = _timed(lambda: sum(all(_written(grid)) for grid in suite_grids(loaded)))
     return TablesMeasured(loaded.health.records, len(loaded.suites), grids, *scan, *tables, peak_mb())
@@ -138,22 +136,6 @@ def sentences(tables: Sequence[TablesMeasured], whole: ReportMeasured | None) ->
             f"peak memory of the whole report: {whole.peak_mb:.2f} MiB; the page: {whole.page_mb:.2f} MB",
         ]
     return lines
-
-
-def peak_mb() -> float:
-    """Peak resident memory of this process in MiB, as the operating system accounts it."""
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
-    import resource  # not on Windows
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / MIB if sys.platform == "darwin" else peak / 1024
-
-
-def _forget_peak() -> None:
-    with contextlib.suppress(OSError):  # Linux: what making the folder took is not the report's
-        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
 def _written(grid: Grid) -> tuple[str, str, str]:

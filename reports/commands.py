@@ -51,9 +51,10 @@ def write(
     _require_places(results, out)
     trained, counted = _asked(suites, store)
     loaded = load_suites(store, trained, code_fingerprint(), mixed=mixed)
-    counts = {name: _counts(store, name) for name in counted}
+    counts, wrong = _counts(store, counted, asked=bool(suites))
     other = None if against is None else _other(against, trained)
     document = make_document(loaded, store, counts, other)
+    document = replace(document, warnings=(*document.warnings, *wrong, *_said_of(other)))
     if with_tables:
         print_document(make_console(), document)
     print(f"page: {write_report(document, out).page}")
@@ -105,16 +106,28 @@ def _asked(suites: Sequence[str], store: Store) -> tuple[list[str], list[str]]:
     return [name for name in names if name not in counts], counts
 
 
-def _counts(store: Store, name: str) -> dict[str, Any]:
+def _counts(store: Store, names: Sequence[str], *, asked: bool) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """The counts of suites, and what is wrong with those that cannot be used; these are refused where they were asked for."""
     from harness.counted import read_counted
 
-    try:
-        return read_counted(store, name)
-    except RecursionError as error:
-        raise UserError(
-            f"the counts of suite {name!r} in {str(store.root)!r} are nested too deeply to be read; "
-            f"write them anew with: run_all.py run {name}"
-        ) from error
+    found, wrong = {}, []
+    for name in names:
+        try:
+            found[name] = read_counted(store, name)
+        except UserError as error:
+            if asked:
+                raise
+            wrong.append(f"Suite {name!r} is not shown: {error}.")
+    return found, wrong
+
+
+def _said_of(other: Loaded | None) -> list[str]:
+    """What was left out on the other side of a comparison."""
+    from reports.health import health_warnings
+
+    return (
+        [] if other is None else [f"In {other.label}: {said}" for said in health_warnings(other.health, listed=False)]
+    )
 
 
 def _other(folder: Path, suites: Sequence[str]) -> Loaded:

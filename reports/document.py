@@ -16,6 +16,8 @@ class FigureGroup:
 
     title: str
     figures: tuple[FigureFile, ...]
+    notes: tuple[str, ...] = ()
+    """What could not be drawn, and what to do about it."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ def ordered_cells(results: SuiteResults, column: Column) -> list[Cell]:
 
 def row_label(cell: Cell) -> str:
     """The row's name, cut where it is very long, with what has to be said of its runs."""
-    return _short(cell.row.label) + (f" ({', '.join(cell.marks)})" if cell.marks else "")
+    return shortened(cell.row.label) + (f" ({', '.join(cell.marks)})" if cell.marks else "")
 
 
 def legend_label(cell: Cell) -> str:
@@ -26,7 +26,8 @@ def legend_label(cell: Cell) -> str:
     return " " + row_label(cell)
 
 
-def _short(name: str) -> str:
+def shortened(name: str) -> str:
+    """A row's name as figures write it."""
     return name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"
 
 

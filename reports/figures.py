@@ -32,14 +32,25 @@ def figure_groups(results: SuiteResults, prefix: str, observed: Observed) -> tup
     groups = []
     for i, column in enumerate(results.columns, 1):
         name, planned = f"{prefix}-{i}", ordered_cells(results, column)
-        figures = [one for drawing in drawings for one in drawing_figures(drawing, column, planned, name, observed)]
+        papers = [drawing_figures(drawing, column, planned, name, observed) for drawing in drawings]
+        figures = [figure for found in papers for figure in found]
         # The rows of a grid or a curve are too many for a figure with a line a row, and their own figure tells them better.
         if not any(drawing.kind in _SETTINGS for drawing in drawings):
             ranked = results.caution(column) is None
             figures += _common_figures(column, [cell for cell in planned if cell.outcomes], name, looks, ranked)
-        if figures:
-            groups.append(FigureGroup(column.label, tuple(figures)))
+        notes = _undrawn(papers, results.suite) if any(cell.outcomes for cell in planned) else ()
+        if figures or notes:
+            groups.append(FigureGroup(column.label, tuple(figures), notes))
     return tuple(groups)
+
+
+def _undrawn(papers: Sequence[Sequence[FigureFile]], suite: str) -> tuple[str, ...]:
+    if all(papers):
+        return ()
+    return (
+        "The paper's figure is missing here: no finished run has what it draws, or what the runs kept of it is damaged. "
+        f"run_all.py run {suite} does such runs again.",
+    )
 
 
 def drawing_figures(

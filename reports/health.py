@@ -58,21 +58,23 @@ def examine(store: Store, reader: Reader | None = None) -> Health:
     return Health(len(ids), tuple(broken), wrong, named)
 
 
-def health_warnings(health: Health) -> tuple[str, ...]:
-    """What the head of a report says of its folder: one sentence for records and one for manifests, or none."""
+def health_warnings(health: Health, *, listed: bool = True) -> tuple[str, ...]:
+    """What the head of a report says of a folder: one sentence for records and one for manifests, or none.
+
+    ``listed``: whether the report has the table ``Left out`` of this folder.
+    """
+    see, where = ("; see 'Left out' for each and its remedy", "; see 'Left out'") if listed else ("", "")
     found = []
     if health.broken:
         counts = Counter(one.kind for one in health.broken)
         kinds = ", ".join(f"{counts[kind]} {words}" for kind, words in KIND_WORDS.items() if counts[kind])
         records = "record" if health.records == 1 else "records"
         left_out = f"{records} {'was' if len(health.broken) == 1 else 'were'}"
-        found.append(
-            f"{len(health.broken)} of {health.records} {left_out} left out: {kinds}; see 'Left out' for each and its remedy."
-        )
+        found.append(f"{len(health.broken)} of {health.records} {left_out} left out: {kinds}{see}.")
     if health.manifests:
         names = ", ".join(health.manifests)
         suites = "1 suite is" if len(health.manifests) == 1 else f"{len(health.manifests)} suites are"
-        found.append(f"{suites} not shown because the manifest cannot be used: {names}; see 'Left out'.")
+        found.append(f"{suites} not shown because the manifest cannot be used: {names}{where}.")
     return tuple(found)
 
 

@@ -180,7 +180,7 @@ def _section(
     section: Section, key: str, anchors: _Anchors, views: _Views, figures: Iterator[PageFigure]
 ) -> dict[str, object]:
     results = section.results
-    groups = [(group.title, [next(figures) for _ in group.figures]) for group in section.figures if group.figures]
+    groups = [(group.title, [next(figures) for _ in group.figures], group.notes) for group in section.figures]
     view: dict[str, object] = {
         "key": key,
         "section": section,

@@ -98,7 +98,8 @@ def make_cell(row: Row, column: Column, runs: Sequence[Run], *, mixed: bool = Fa
     elif not runs:
         state = "unplanned"
     else:
-        state = "missing" if all(run.state == "missing" for run in runs) else "failed"
+        states = {run.state for run in runs}
+        state = "failed" if "failed" in states else "unusable" if "broken" in states else "missing"
     return Cell(row, column, tuple(runs), tuple(used), state, note)
 
 
@@ -112,9 +113,9 @@ def _results(manifest: Manifest, reader: Reader, reference: str | None, mixed: b
     rows = tuple(Row(**entry.model_dump()) for entry in manifest.rows)
     columns = tuple(Column(**entry.model_dump()) for entry in manifest.columns)
     planned: dict[tuple[str, str], list[Run]] = {(row.label, column.label): [] for row in rows for column in columns}
-    rows_by_label, columns_by_label = ({one.label: one for one in part} for part in (rows, columns))
+    row_of, column_of = {row.label: row for row in rows}, {column.label: column for column in columns}
     for entry in sorted(manifest.cells, key=lambda entry: (entry.order_seed, entry.train_seed)):
-        found = _agreeing(entry, rows_by_label[entry.row], columns_by_label[entry.column], reader.find(entry.run_id))
+        found = _agreeing(entry, row_of[entry.row], column_of[entry.column], reader.find(entry.run_id))
         planned[entry.row, entry.column].append(_run(entry, found, reference))
     cells = {
         (row.label, column.label): make_cell(row, column, planned[row.label, column.label], mixed=mixed)

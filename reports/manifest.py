@@ -114,6 +114,9 @@ def _contradiction(suite: str, manifest: Manifest) -> str | None:
             return f"has a cell of an unlisted {part} {unknown[0]!r}"
     if twice := _twice(f"{cell.run_id} of {cell.row!r} on {cell.column!r}" for cell in manifest.cells):
         return f"names run {twice} twice"
+    places = (f"{c.row!r} on {c.column!r}, order {c.order_seed}, training {c.train_seed}" for c in manifest.cells)
+    if twice := _twice(places):
+        return f"names two runs of {twice}"
     return None
 
 

@@ -11,12 +11,14 @@ from reports.outcome import Outcome
 from reports.stats import Summary, summarise
 
 RunState = Literal["ok", "stale", "failed", "broken", "missing"]
-CellState = Literal["ok", "partial", "mixed", "stale", "failed", "missing", "unplanned"]
+CellState = Literal["ok", "partial", "mixed", "stale", "failed", "unusable", "missing", "unplanned"]
 RowKind = Literal["method", "floor", "ceiling"]
 
 MIXED_CODE = "mixed code"
 UNRANKED = frozenset({"stale", MIXED_CODE, "leaking"})
 """Marks of cells that are shown but take part in no rank and no test."""
+LOWER_IS_BETTER = frozenset({"fm"})
+"""Metrics of which less is better."""
 KINDS: tuple[RowKind, ...] = ("floor", "method", "ceiling")
 
 
@@ -164,7 +166,7 @@ class SuiteResults:
         for cell in self.cells_of(column):
             summary = cell.summary(metric)
             if summary is not None and cell.row.kind != "ceiling" and not UNRANKED & set(cell.marks):
-                means[cell.row.label] = round(summary.mean, 2) * (-1 if metric == "fm" else 1)
+                means[cell.row.label] = round(summary.mean, 2) * (-1 if metric in LOWER_IS_BETTER else 1)
         if len(means) < 2 or self.caution(column) is not None:
             return {}
         places = sorted(set(means.values()), reverse=True)[:2]

@@ -17,8 +17,8 @@ from typing import Literal
 import numpy as np
 from scipy.special import gammaln
 
-from reports.model import Column, Row, SuiteResults
-from reports.samples import DIGITS, LOWER_IS_BETTER, Sample, comparable
+from reports.model import LOWER_IS_BETTER, Column, Row, SuiteResults
+from reports.samples import DIGITS, Sample, comparable
 from reports.stats import Summary, summarise
 
 ALPHA = 0.05

@@ -10,7 +10,7 @@ from benchmarks.suites import SUITES
 from benchmarks.suites import Column as SuiteColumn
 from reports.detail import metric_entry
 from reports.grid import Block, Entry, Grid, Heading, Line
-from reports.model import Cell, Column, Row, RowKind, SuiteResults
+from reports.model import LOWER_IS_BETTER, Cell, Column, Row, RowKind, SuiteResults
 from reports.present import (
     KIND_HELP,
     KIND_NAMES,
@@ -94,7 +94,7 @@ def _parts(results: SuiteResults, table: PrintedTable | None) -> list[_Part]:
 
 
 def _heading(part: _Part, metric: str, tiny: bool) -> Heading:
-    name, sort = METRIC_NAMES.get(metric, metric), "up" if metric == "fm" else "down"
+    name, sort = METRIC_NAMES.get(metric, metric), "up" if metric in LOWER_IS_BETTER else "down"
     if part.printed is not None:
         group = f"as printed: {part.printed.label}"
         if part.column is None:

@@ -32,6 +32,7 @@ CELL_HELP: Mapping[CellState, str] = {
     "mixed": "the runs were made with different settings or code and are not averaged",
     "stale": "made by another version of the code; shown, but not ranked",
     "failed": "the runs stopped with an error",
+    "unusable": "the records of the runs cannot be used; the report says why",
     "missing": "not run yet",
     "unplanned": "not part of what was asked for",
 }

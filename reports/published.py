@@ -32,6 +32,7 @@ TONES: Mapping[str, Tone] = {INSIDE: "good", OUTSIDE: "bad"}
 _UNMEASURED: Mapping[CellState, str] = {
     "missing": "not run yet",
     "failed": "failed",
+    "unusable": "records cannot be used",
     "mixed": "mixed, not averaged",
     "stale": "stale and mixed, not averaged",
     "unplanned": "not planned",

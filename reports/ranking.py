@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2, rankdata, studentized_range
 
-from reports.model import Column, SuiteResults
+from reports.model import LOWER_IS_BETTER, Column, SuiteResults
 from reports.paired import ALPHA
-from reports.samples import DIGITS, LOWER_IS_BETTER, comparable
+from reports.samples import DIGITS, comparable
 
 DEPENDENCE = (
     "Blocks are not independent: those of one benchmark share its images, and benchmarks may share the backbone. "

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from harness.errors import UserError
 from harness.store import Broken, Store
 from reports.manifest import Manifest, check_manifest, has_half_character, manifest_names, read_manifest
 from reports.outcome import Kind, LeftOut, Outcome, read_outcome
@@ -34,7 +35,11 @@ class Reader:
         """Ids of all folders with a ``result.json``, whatever it is, in order."""
         if not self.store.root.is_dir():
             return []
-        return sorted(folder.name for folder in self.store.root.iterdir() if os.path.lexists(folder / "result.json"))
+        try:
+            folders = list(self.store.root.iterdir())
+        except OSError as error:
+            raise UserError(f"the results folder {str(self.store.root)!r} cannot be read: {error.strerror}") from error
+        return sorted(folder.name for folder in folders if os.path.lexists(folder / "result.json"))
 
     def find(self, run_id: str) -> Found:
         """What there is of a run."""
@@ -58,16 +63,9 @@ class Reader:
         return read_manifest(self.store, suite, self.manifest(suite))
 
     def _read(self, run_id: str) -> Found:
-        try:
-            record = self.store.load(run_id)
-        except ValueError as error:  # NaN or infinity: no seal can be computed
-            return _left_out(run_id, f"holds what no record can: {error}", "edited")
-        except RecursionError:
-            return _left_out(run_id, "is nested too deeply", "unreadable")
-        if record is None and (self.store.path(run_id) / "result.json").is_symlink():
-            return _left_out(run_id, "is a link that leads nowhere", "unreadable")
+        record = self.store.load(run_id)
         if record is None:
-            return Found(failure=self._failure(run_id))
+            return self._unpublished(run_id)
         if isinstance(record, Broken):
             reason = record.reason.replace(f"{self.store.root}{os.sep}", "")
             return Found(left_out=LeftOut(run_id, reason, record.fault))
@@ -75,6 +73,11 @@ class Reader:
             return _left_out(run_id, "holds half a character, which no file can be written with", "edited")
         outcome = read_outcome(run_id, record.result)
         return Found(left_out=outcome) if isinstance(outcome, LeftOut) else Found(outcome)
+
+    def _unpublished(self, run_id: str) -> Found:
+        if (self.store.path(run_id) / "result.json").is_symlink():
+            return _left_out(run_id, "is a link that leads nowhere", "unreadable")
+        return Found(failure=self._failure(run_id))
 
     def _failure(self, run_id: str) -> Mapping[str, Any] | None:
         """What stopped a run, in characters that can be written to a file."""

@@ -13,8 +13,6 @@ Pair = tuple[int, int]
 DIGITS = 9
 """Accuracies are fractions of whole counts; beyond this many decimals a difference is the rounding of a float."""
 
-LOWER_IS_BETTER = frozenset({"fm"})
-
 
 @dataclass(frozen=True)
 class Sample:

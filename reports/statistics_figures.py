@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from reports.figure_rows import shortened
 from reports.figure_style import COLOURS, GREY, INK, FigureFile, figure_file
 from reports.model import SuiteResults
 from reports.present import number
@@ -20,7 +21,7 @@ _LETTER, _SLOT, _BAR, _AXIS = (
     0.085,
     3.6,
 )  # inches: a letter's width, a label's height, a bar's, the line's
-_LONGEST, _GAP = 34, 0.14
+_GAP = 0.14
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def _labels(order: Sequence[tuple[str, float]]) -> list[_Label]:
     """The better half goes to the left, outermost nearest to the line, so that no lead crosses another."""
     half = (len(order) + 1) // 2
     return [
-        _Label(f"{_short(row)}  {number(rank)}", rank, i < half, i if i < half else len(order) - 1 - i)
+        _Label(f"{shortened(row)}  {number(rank)}", rank, i < half, i if i < half else len(order) - 1 - i)
         for i, (row, rank) in enumerate(order)
     ]
 
@@ -128,10 +129,6 @@ def _draw_label(axes: Axes, label: _Label, rows: int, height: float) -> None:
 
 def _x(rank: float, rows: int) -> float:
     return _AXIS * (rank - 1) / (rows - 1)
-
-
-def _short(row: str) -> str:
-    return row if len(row) <= _LONGEST else row[: _LONGEST - 1] + "…"
 
 
 def _width(text: str) -> float:

@@ -5,7 +5,17 @@ from __future__ import annotations
 from reports.grid import Block, Entry, Grid, Heading, Line, Tone
 from reports.model import KINDS, Column, SuiteResults
 from reports.paired import ALPHA, Comparison, Family, Verdict, compare
-from reports.present import KIND_HELP, KIND_NAMES, METRIC_NAMES, NONE, column_text, file_name, interval, notes, number
+from reports.present import (
+    KIND_HELP,
+    KIND_NAMES,
+    METRIC_NAMES,
+    NONE,
+    column_text,
+    file_name,
+    interval,
+    notes,
+    signed,
+)
 
 HEADINGS = (
     Heading(
@@ -114,9 +124,3 @@ def _line(one: Comparison, column: Column) -> Line:
         said,
     )
     return Line(one.row.label, entries, url=one.row.url)
-
-
-def signed(value: float | None) -> str:
-    """A difference with its sign, so that a gain is seen at once."""
-    text = number(value)
-    return f"+{text}" if value is not None and not text.startswith("-") and float(text) != 0 else text

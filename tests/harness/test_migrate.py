@@ -144,6 +144,13 @@ def test_a_truncated_record_is_left(tmp_path: Path, text: str) -> None:
     assert found.fault == "unreadable" and file.read_text() == text
 
 
+def test_predictions_that_are_no_archive_are_said(tmp_path: Path) -> None:
+    file = write_old(tmp_path)
+    (file.parent / "predictions.npz").write_bytes(b"x")
+    (one,) = migrate(tmp_path).left
+    assert (one.fault, one.reason) == ("unreadable", "has a predictions.npz that cannot be read")
+
+
 def test_truncated_predictions_are_said(tmp_path: Path) -> None:
     file = write_old(tmp_path)
     predictions = file.parent / "predictions.npz"
@@ -217,3 +224,11 @@ def test_nothing_to_migrate_is_said(tmp_path: Path, capsys) -> None:
     assert capsys.readouterr().out == "No records were found: there is nothing to migrate.\n"
     with pytest.raises(UserError, match="is not a folder; name a results folder"):
         migrate_command(tmp_path / "nowhere")
+
+
+def test_half_a_character_is_left_and_nothing_is_written(tmp_path: Path) -> None:
+    file = write_old(tmp_path)
+    before = edit(file, lambda record: record.update(class_names=["\ud800"]))
+    (one,) = migrate(tmp_path).left
+    assert one.fault == "edited" and file.read_bytes() == before
+    assert not (file.parent / "result.schema1.json").exists()

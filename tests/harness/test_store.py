@@ -63,6 +63,7 @@ def test_a_record_is_done_only_with_what_is_asked_to_be_observed(tmp_path: Path)
         (lambda text: text[:-20], "cannot be read"),
         (lambda text: "[]", "not a JSON object"),
         (lambda text: text.replace("50.0", "NaN"), "NaN is not a measurement"),
+        (lambda text: text.replace("50.0", "1e999"), "cannot be read"),
         (lambda text: "[" * 100_000, "cannot be read"),
         (lambda text: text.replace('"schema_version": 2', '"schema_version": 0'), "schema 0, not 2"),
         (

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+from types import SimpleNamespace
+
 import pytest
 
 from harness.errors import UserError
+from harness.seal import RECORD_SCHEMA, sealed
+from harness.store import write_json
 from reports import build, commands
+from reports.document import Document
 
 
 @pytest.fixture
@@ -52,9 +58,37 @@ def test_a_damaged_manifest_is_not_in_the_way_of_another_suite(folder, tmp_path)
 
 def test_damaged_counts_are_refused_in_one_sentence(folder, tmp_path) -> None:
     (folder / "suites" / "table3.cost.json").write_text("[" * 100_000)
-    refused(folder, tmp_path / "out", "nested too deeply to be read; write them anew", suites=("table3",))
+    refused(
+        folder, tmp_path / "out", "cannot be used .*; write it anew with: run_all.py run table3", suites=("table3",)
+    )
 
 
 def test_a_suite_that_only_counts_is_not_held_against_another_folder(folder, tmp_path) -> None:
-    (folder / "suites" / "table3.cost.json").write_text('{"cost": {}}')
+    write_json(folder / "suites" / "table3.cost.json", sealed({"schema_version": RECORD_SCHEMA, "cost": {"rows": []}}))
     refused(folder, tmp_path / "out", "--against compares runs", suites=("table3",), against=folder)
+
+
+def test_counts_that_were_edited_are_refused_and_said_where_nobody_asked_for_them(
+    folder, tmp_path, monkeypatch
+) -> None:
+    file = folder / "suites" / "table3.cost.json"
+    write_json(file, sealed({"schema_version": RECORD_SCHEMA, "cost": {"rows": [5]}}))
+    file.write_text(file.read_text().replace("5", "6"))
+    refused(folder, tmp_path / "out", "its seal does not fit", suites=("table3",))
+    seen = []
+    monkeypatch.setattr(build, "make_document", lambda loaded, *_: Document((), loaded.warnings))
+    monkeypatch.setattr(build, "write_report", lambda document, out: seen.append(document) or SimpleNamespace(page=out))
+    commands.write((), folder, tmp_path / "out", with_tables=False)
+    assert "Suite 'table3' is not shown" in seen[0].warnings[0] and "seal" in seen[0].warnings[0]
+
+
+def test_what_the_other_side_of_a_comparison_left_out_is_said(folder, factory, tmp_path, monkeypatch) -> None:
+    other = tmp_path / "before"
+    shutil.copytree(folder, other)
+    file = next(other.glob("*/result.json"))
+    file.write_text(file.read_text().replace("80.0", "81.0"))
+    seen = []
+    monkeypatch.setattr(build, "make_document", lambda loaded, *_: Document((), loaded.warnings))
+    monkeypatch.setattr(build, "write_report", lambda document, out: seen.append(document) or SimpleNamespace(page=out))
+    commands.write(("smoke",), folder, tmp_path / "out", with_tables=False, against=other)
+    assert seen[0].warnings == (f"In {other}: 1 of 1 record was left out: 1 edited by hand.",)

@@ -80,6 +80,7 @@ def part(label: str, quantity: str) -> list[Entry]:
         REPORT | {"backbone": None},
         REPORT | {"rows": [{"method": "mine"}]},
         REPORT | {"rows": [row("mine", None) | {"parameters": "many"}]},
+        REPORT | {"rows": [row("mine", None) | {"title": 5}]},
     ],
 )
 def test_counts_that_were_edited_are_the_users_to_mend(edited: dict[str, Any]) -> None:

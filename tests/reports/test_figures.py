@@ -14,6 +14,8 @@ from reports.figures import figure_groups
 from reports.figures_accuracy import mean_matrix
 from reports.load import load_suite
 
+DRAWN = [suite.name for suite in SUITES.values() if suite.observe]
+
 EVERY = ("final", "stages", "matrices", "tradeoff", "forgetting")
 
 
@@ -134,3 +136,11 @@ def test_slimming_leaves_texts_alone_and_drops_ids_that_nobody_uses() -> None:
     assert '0.00005 rotate(-0 id="kept")' in slim
     assert 'id="p1"' in slim and "figure_1" not in slim and "metadata" not in slim
     assert 'd="M 1.23 2 L 3 0"' in slim
+
+
+@pytest.mark.parametrize("suite", DRAWN)
+def test_a_paper_figure_that_cannot_be_drawn_is_said_to_be_missing(make_factory, only_svg, suite: str) -> None:
+    made = make_factory(suite=suite)
+    made.publish("A", made.spec("a", "digits", 0, 0, 2), made.matrix(2, 90, 1, 0))
+    (group,) = figure_groups(load_suite(made.write(), suite, made.FRESH), "x", none_observed)
+    assert len(group.notes) == 1 and f"run_all.py run {suite} does such runs again" in group.notes[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections import Counter
 
@@ -326,46 +325,3 @@ def test_no_suites_give_no_results_but_the_health_of_the_folder(factory) -> None
     publish(factory, [0])
     loaded = load_suites(factory.store, [], factory.FRESH)
     assert (loaded.suites, loaded.fingerprints, loaded.health.records) == ((), (), 1)
-
-
-@pytest.mark.parametrize(
-    ("part", "change"),
-    [
-        ("rows", {"method": "other"}),
-        ("columns", {"benchmark": "other"}),
-        ("cells", {"order_seed": 7}),
-        ("cells", {"train_seed": 7}),
-    ],
-)
-def test_a_record_is_not_shown_in_a_cell_of_another_method_benchmark_or_seed(factory, part: str, change) -> None:
-    publish(factory, [0])
-    store = factory.write()
-    manifest = store.read_manifest("smoke")
-    manifest[part][0].update(change)
-    (store.root / "suites" / "smoke.json").write_text(json.dumps(manifest))
-    cell = only(load_suite(store, "smoke", factory.FRESH))
-    assert cell.outcomes == () and [run.state for run in cell.runs] == ["broken"]
-    assert "the manifest names it for" in str(cell.runs[0].problem)
-
-
-def test_half_a_character_in_a_manifest_is_refused_in_one_sentence(factory) -> None:
-    publish(factory, [0])
-    store = factory.write()
-    file = store.root / "suites" / "smoke.json"
-    file.write_text(
-        file.read_text().replace('"label": "A"', '"label": "\\ud800"').replace('"row": "A"', '"row": "\\ud800"')
-    )
-    with pytest.raises(UserError, match="half a character"):
-        load_suite(store, "smoke", factory.FRESH)
-
-
-@pytest.mark.parametrize(
-    ("text", "said"), [('{"error": "\\ud800 boom"}', "? boom"), ("[" * 100_000, "nested too deeply")]
-)
-def test_a_damaged_failure_is_still_a_failure(factory, text: str, said: str) -> None:
-    factory.fail("A", factory.spec("a", "digits", 0, 0, 4), "boom")
-    store = factory.write()
-    (store.path(factory.cells[0]["run_id"]) / "failure.json").write_text(text)
-    (run,) = only(load_suite(store, "smoke", factory.FRESH)).runs
-    assert run.state == "failed" and said in str(run.problem)
-    str(run.problem).encode()
