@@ -12,6 +12,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from benchmarks.suites import SUITES
 from reports.published import published_values
 
 Report = Mapping[str, Any]
@@ -71,8 +72,9 @@ step, as fvcore traces forwards only. torch's counter also counts every forward;
 def printed_values() -> Printed:
     """Table 3 as printed: by method, then by column."""
     found: Printed = {}
+    counted = [suite.printed for suite in SUITES.values() if suite.counts_only]
     for key, value in published_values().items():
-        if (key.paper, key.table) == ("smope", "table3"):
+        if any(table and (key.paper, key.table) == (table.paper, table.table) for table in counted):
             found.setdefault(key.method, {})[key.metric] = value.text
     return found
 
