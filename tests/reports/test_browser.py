@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from reports.build import ReportFiles, make_document, write_report
 from reports.load import load_suite, load_suites
@@ -134,13 +134,15 @@ def test_a_number_leads_to_its_runs_with_matrix_protocol_and_environment(visit, 
     tab.page.locator(TABLE + "tr", has_text="SMoPE").locator("td a").first.click()
     cell = next(cell for (row, _), cell in results.cells.items() if row == "SMoPE")
     opened = "details.cell[open] "
-    assert tab.page.locator("details.cell[open]").count() == 1
+    expect(tab.page.locator("details.cell[open]")).to_have_count(1)
+    expect(tab.page.locator(opened + "details.run")).to_have_count(len(cell.runs))
     said = tab.page.locator("details.cell[open]").inner_text()
     for word in ("ab" * 32, "f" * 16, "fp32", "Recipe", "Set by hand", *(run.run_id for run in cell.runs)):
         assert word in said, word
     run = cell.runs[1]
     tab.page.locator(opened + "details.run > summary", has_text=run.run_id).click()
     details = tab.page.locator(opened + "details.run[open]")
+    expect(details.locator("table.matrix")).to_have_count(2)
     outcome = run.outcome
     assert outcome is not None and str(outcome.split_hash) in details.inner_text()
     assert ", ".join(outcome.class_names) in details.inner_text()
@@ -150,7 +152,7 @@ def test_a_number_leads_to_its_runs_with_matrix_protocol_and_environment(visit, 
     assert matrix == [["" if value is None else f"{value:.2f}" for value in row] for row in outcome.accuracy_matrix]
     assert f"FAA {outcome.metrics['faa']:.2f}" in details.locator("summary").first.inner_text()
     details.locator("dd a", has_text="E1").click()
-    assert tab.page.locator("#environment-E1").get_attribute("open") is not None
+    expect(tab.page.locator("#environment-E1")).to_have_attribute("open", "")
     assert tab.complaints == []
 
 
@@ -171,22 +173,24 @@ def test_everything_is_reached_with_the_keyboard_alone(visit, file: Path) -> Non
     page.keyboard.press("Enter")
     tab_to("e.matches('.tools input')")
     page.keyboard.type("smope")
-    assert page.locator("table.grid").first.locator("tbody tr:not(.kind):visible").count() == 1
+    expect(page.locator("table.grid").first.locator("tbody tr:not(.kind):visible")).to_have_count(1)
     tab_to("e.matches('th button')")
     style = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
     assert style != "none"
     page.keyboard.press("Enter")
-    assert page.locator("th[aria-sort]").count() == 1
+    expect(page.locator("th[aria-sort]")).to_have_count(1)
     tab_to("e.matches('td a[title]')")
     note = page.evaluate("document.activeElement.title")
-    assert note and page.locator("#tip").is_visible() and page.locator("#tip").inner_text() == note
+    assert note
+    expect(page.locator("#tip")).to_be_visible()
+    expect(page.locator("#tip")).to_have_text(note)
     page.keyboard.press("Escape")
-    assert page.locator("#tip").is_hidden()
+    expect(page.locator("#tip")).to_be_hidden()
     page.keyboard.press("Enter")
-    page.wait_for_function("document.activeElement.matches('details.cell[open] > summary')")
+    expect(page.locator("details.cell[open] > summary")).to_be_focused()
     tab_to("e.matches('details.run > summary')")
     page.keyboard.press("Enter")
-    assert page.locator("details.run[open] table.matrix").count() == 2
+    expect(page.locator("details.run[open] table.matrix")).to_have_count(2)
 
 
 def test_downloads_are_the_files_beside_the_page(visit, written) -> None:
@@ -224,7 +228,7 @@ def test_reasons_of_failures_are_printed_though_folded(visit, factory, tmp_path:
     reason = page.locator("details.problems li", has_text="reason number 5")
     assert reason.is_hidden()
     page.emulate_media(media="print")
-    assert reason.is_visible()
+    expect(reason).to_be_visible()
 
 
 def test_without_its_script_the_page_says_everything_but_the_inside_of_runs(visit, written) -> None:
