@@ -75,6 +75,8 @@ class Stream:
     class_names: tuple[str, ...]
     split_hash: str
     config: BenchmarkConfig
+    content_hash: str = ""
+    """Names the images without their order; empty where a search must not look at all of them."""
 
     @property
     def num_classes(self) -> int:
@@ -149,14 +151,15 @@ def build_stream(benchmark: Benchmark[Any], order_seed: int, *, for_search: bool
             )
         )
         start += size
+    content = "" if for_search else benchmark.content_hash()  # it covers test pixels too
     return Stream(
         tasks=tuple(tasks),
         tests=tuple(task.validation if for_search else task.test for task in tasks),
         class_order=order,
         class_names=tuple(names[original] for original in order),
-        # The hash of the content covers test pixels too.
-        split_hash=_split_hash("" if for_search else benchmark.content_hash(), order, tasks),
+        split_hash=_split_hash(content, order, tasks),
         config=benchmark.config,
+        content_hash=content,
     )
 
 

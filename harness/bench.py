@@ -1,14 +1,13 @@
-"""Timed claims: a training step of a method against the same backbone without a prompt, interleaved, as a ratio.
+"""Timed claims: a training step of a method against the same backbone without a prompt, interleaved, as ratios.
 
 ``bare`` is what no method can avoid: timm's own forward of the frozen backbone, a linear head, cross-entropy, and the
-backward pass down to the input, as a prompt in the first block needs it.
+backward pass down to the input, as a prompt in the first block needs it. ``frozen pass`` is timm's forward without a graph,
+which a method that asks for queries pays once more. A method's own floor is its counted operations at the speed of ``bare``.
 """
 
 from __future__ import annotations
 
 import platform
-import statistics
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,6 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from harness.bench_timing import Spread, interleaved, ratios, spread
+from harness.cost_counts import stored_counts
+from harness.memory import PeakMemory
 from harness.optimise import Stretch, declare_trainable
 from harness.provenance import device_name
 from harness.registry import Registries
@@ -26,19 +28,25 @@ from methods.common.schedules import Schedule, adamw
 from methods.common.vit import PromptedViT
 
 CLASSES, TASKS = 200, 10
+BARE, FROZEN = "bare", "frozen pass"
 
 
 @dataclass(frozen=True)
 class StepTimes:
-    """Seconds of one step over the repeats, and the ratio to ``bare`` pair by pair; medians with their spread."""
+    """One step over the repeats: seconds, and ratios to what it is held against.
+
+    ``to_passes``: to plain timm doing the same number of passes, ``queries`` frozen ones beside the bare step.
+    ``to_floor``: to the method's counted operations at the speed of the bare step; None where they are not counted at this
+    size. ``peak_mb``: of one step, in MiB, the backbone included.
+    """
 
     name: str
-    median_s: float
-    least_s: float
-    most_s: float
-    ratio_to_bare: float
-    least_ratio: float
-    most_ratio: float
+    seconds: Spread
+    to_bare: Spread
+    queries: int
+    to_passes: Spread
+    to_floor: Spread | None
+    peak_mb: float
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,15 @@ class StepReport:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class TimedStep:
+    """A step that can be taken again and again; ``queries``: frozen passes that it asks for; ``phase``: what it trains."""
+
+    take: Callable[[], None]
+    queries: int = 0
+    phase: str = ""
+
+
 def bench_step(
     registries: Registries, methods: list[str], *, backbone: str, batch: int, repeats: int, precision: str, device: str
 ) -> StepReport:
@@ -71,20 +88,16 @@ def bench_step(
     vit = registries.backbones.load(backbone).load().to(place)
     images = torch.rand(batch, 3, vit.image_size, vit.image_size, generator=torch.Generator().manual_seed(0)).to(place)
     timed = [name for name in methods if registries.methods.load(name).fit_task is Method.fit_task]
-    steps = {"bare": bare_step(vit, images)}
-    for name in timed:
-        step = method_step(registries.methods.load(name), name, vit, images)
-        if step is not None:
-            steps[name] = step
-    context = torch.autocast(place.type, dtype=torch.bfloat16, enabled=precision == "bf16")
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    with context:
-        for repeat in range(-2, repeats):
-            for name, step in steps.items():
-                seconds = _timed(step, place)
-                if repeat >= 0:
-                    times[name].append(seconds)
-    rows = [_row(name, seconds, times["bare"]) for name, seconds in times.items()]
+    with torch.autocast(place.type, dtype=torch.bfloat16, enabled=precision == "bf16", cache_enabled=False):
+        steps = {BARE: TimedStep(bare_step(vit, images)), FROZEN: TimedStep(frozen_pass(vit, images))}
+        for name in timed:
+            step = method_step(registries.methods.load(name), name, vit, images)
+            if step is not None:
+                steps[name] = step
+        times = interleaved({name: step.take for name, step in steps.items()}, repeats, place)
+        peaks = {name: _peak(step, place) for name, step in steps.items()}
+    is_counted = vit.depth == 12 and vit.feature_dim == 768 and vit.image_size == 224
+    rows = [_row(name, step, times, peaks[name], is_counted) for name, step in steps.items()]
     return StepReport(
         backbone=backbone,
         batch=batch,
@@ -115,7 +128,17 @@ def bare_step(vit: PromptedViT, images: Tensor) -> Callable[[], None]:
     return step
 
 
-def method_step(method_class: type[Method], name: str, vit: PromptedViT, images: Tensor) -> Callable[[], None] | None:
+def frozen_pass(vit: PromptedViT, images: Tensor) -> Callable[[], None]:
+    """timm's forward without a graph."""
+
+    def step() -> None:
+        with torch.no_grad():
+            vit.vit(images)
+
+    return step
+
+
+def method_step(method_class: type[Method], name: str, vit: PromptedViT, images: Tensor) -> TimedStep | None:
     """A step of the longest phase as the engine takes it, in the second task, when every loss of a method is on.
 
     None for a method without training phases.
@@ -132,39 +155,51 @@ def method_step(method_class: type[Method], name: str, vit: PromptedViT, images:
         phases = method.phases() or phases
     if not phases:
         return None
-    method.begin_phase(max(reversed(phases), key=lambda phase: phase.epochs))
+    phase = max(reversed(phases), key=lambda phase: phase.epochs)
+    method.begin_phase(phase)
     groups = method.parameter_groups()
     declare_trainable(method, groups)
     stretch = Stretch(schedule.model_copy(update={"lr": 1e-4, "shape": "constant"}), groups, epochs=1)
     labels = size + torch.arange(len(images), device=images.device) % size
+    asked: list[int] = []
+
+    def query() -> Tensor:
+        asked.append(1)
+        return vit.features(images)
 
     def step() -> None:
-        query = (lambda: vit.features(images)) if method.needs_query else None
-        loss = method.training_step(Batch(images, labels, query))
+        asked.clear()
+        loss = method.training_step(Batch(images, labels, query if method.needs_query else None))
         loss.item()
         stretch.descend(loss, method)
 
-    return step
+    step()  # tells how often the query is asked for; a batch computes it once
+    return TimedStep(step, min(len(asked), 1), phase.name)
 
 
-def _timed(step: Callable[[], None], device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    started = time.perf_counter()
-    step()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - started
+def _peak(step: TimedStep, device: torch.device) -> float:
+    memory = PeakMemory(device)
+    step.take()
+    return memory.read_mb()
 
 
-def _row(name: str, seconds: list[float], bare: list[float]) -> StepTimes:
-    ratios = [mine / theirs for mine, theirs in zip(seconds, bare, strict=True)]
+def _row(name: str, step: TimedStep, times: dict[str, list[float]], peak: float, is_counted: bool) -> StepTimes:
+    mine, bare, frozen = times[name], times[BARE], times[FROZEN]
+    passes = [one + step.queries * other for one, other in zip(bare, frozen, strict=True)]
+    operations = _operations(name, step) if is_counted else None
+    floor = None if operations is None else [one * operations / stored_counts().complete for one in bare]
     return StepTimes(
         name=name,
-        median_s=statistics.median(seconds),
-        least_s=min(seconds),
-        most_s=max(seconds),
-        ratio_to_bare=statistics.median(ratios),
-        least_ratio=min(ratios),
-        most_ratio=max(ratios),
+        seconds=spread(mine),
+        to_bare=ratios(mine, bare),
+        queries=step.queries,
+        to_passes=ratios(mine, passes),
+        to_floor=None if floor is None else ratios(mine, floor),
+        peak_mb=peak,
     )
+
+
+def _operations(name: str, step: TimedStep) -> int | None:
+    """Counted operations an image of a method's phase, its query pass included."""
+    counts = stored_counts().methods.get(name)
+    return None if counts is None else counts.phases.get(step.phase)

@@ -7,6 +7,7 @@ of its reach.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,6 +21,14 @@ from methods.common.api import Batch
 Features = Callable[[Tensor], Tensor]
 
 
+@dataclass(frozen=True)
+class FrozenFeatures:
+    """Where queries come from: ``of_images`` computes those of a batch, ``of_view`` knows those of a view at test time."""
+
+    of_images: Features
+    of_view: Callable[[View], Tensor]
+
+
 class TaskData:
     """One task's training images. Each pass draws its order and augmentation from a stream of its own."""
 
@@ -31,7 +40,7 @@ class TaskData:
         batch_size: int,
         device: torch.device,
         seed: int,
-        frozen_features: Features | None = None,
+        frozen_features: FrozenFeatures | None = None,
     ) -> None:
         """``frozen_features`` is given where the method declares that it needs queries."""
         self._view = view
@@ -76,13 +85,13 @@ class TaskData:
         if frozen is None:
             return None
         if augment and not self._transforms.is_deterministic:
-            return lambda: frozen(images)
+            return lambda: frozen.of_images(images)
         return lambda: self._known_features(frozen)[torch.from_numpy(positions)]
 
-    def _known_features(self, frozen: Features) -> Tensor:
-        """Features of all the task's images under the test transform, computed once."""
+    def _known_features(self, frozen: FrozenFeatures) -> Tensor:
+        """Features of all the task's images under the test transform."""
         if self._features is None:
-            self._features = features_of(self._view, self._transforms, frozen, self._device)
+            self._features = frozen.of_view(self._view)
         return self._features
 
 

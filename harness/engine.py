@@ -19,7 +19,7 @@ import torch
 from benchmarks.stream import Stream, Task, build_stream
 from harness import provenance
 from harness.checkpoint import Checkpoint, Progress, forget_checkpoint, load_checkpoint, save_checkpoint
-from harness.data import TaskData
+from harness.data import FrozenFeatures, TaskData
 from harness.errors import RunDivergedError, UserError
 from harness.evaluate import Evaluator
 from harness.memory import PeakMemory
@@ -27,6 +27,7 @@ from harness.metrics import final_average_accuracy
 from harness.observations import npz_bytes, write_observations
 from harness.observe import Observer
 from harness.optimise import Stretch, declare_trainable, declared_sizes, stretch_epochs
+from harness.queries import QUERIES, Queries
 from harness.record import make_record
 from harness.registry import Registries
 from harness.spec import RunSpec, derive_seed
@@ -92,7 +93,10 @@ class Session:
             self.stream = self.stream.merged()
         self.method = self._make_method()
         self.flags = _flags(registries, spec, self.method)
-        self.evaluator = Evaluator(self.method, self.stream, self.device)
+        kept = data / QUERIES if self.stream.content_hash else None
+        weights, precision = spec.backbone.sha256, spec.precision
+        self.queries = Queries(self.backbone, self.stream, self.device, kept, weights, precision)
+        self.evaluator = Evaluator(self.method, self.stream, self.device, self.queries)
         self._checkpoint = self.folder / "checkpoint"
         found = load_checkpoint(self._checkpoint, self._fingerprint)
         self.observer = Observer(observe, self._observed_before(found), self.method, self.evaluator)
@@ -165,8 +169,11 @@ class Session:
             batch_size=self.schedule.batch_size,
             device=self.device,
             seed=derive_seed(self.spec.train_seed, "data", task.index),
-            frozen_features=self.backbone.features if self.method.needs_query else None,
+            frozen_features=self._frozen_features() if self.method.needs_query else None,
         )
+
+    def _frozen_features(self) -> FrozenFeatures:
+        return FrozenFeatures(self.backbone.features, self.queries.of)
 
     def _train(self, task: Task, data: TaskData) -> None:
         counts = np.bincount(task.train.labels, minlength=task.classes.stop)[task.classes.start :]

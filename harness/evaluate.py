@@ -8,19 +8,21 @@ import torch
 from torch import Tensor
 
 from benchmarks.stream import Stream, Task, View
-from harness.data import features_of, test_batches
+from harness.data import test_batches
+from harness.queries import Queries
 from methods.common.api import Batch, Method
 
 EVAL_BATCH = 256
 
 
 class Evaluator:
-    """Shows a method views of its stream without labels; frozen queries are computed once a view and kept."""
+    """Shows a method views of its stream without labels; frozen queries are looked up once a view and kept."""
 
-    def __init__(self, method: Method, stream: Stream, device: torch.device) -> None:
+    def __init__(self, method: Method, stream: Stream, device: torch.device, queries: Queries) -> None:
         self.method = method
         self.stream = stream
         self.device = device
+        self._queries = queries
         self._features: dict[View, Tensor] = {}
 
     @torch.no_grad()
@@ -43,7 +45,7 @@ class Evaluator:
         """The view's images in order, under the test transform, with frozen queries where the method declares them."""
         transforms = self.stream.transforms
         if self.method.needs_query and view not in self._features:
-            self._features[view] = features_of(view, transforms, self.method.backbone.features, self.device)
+            self._features[view] = self._queries.of(view)
         features = self._features.get(view)
         return test_batches(view, transforms, batch_size=EVAL_BATCH, device=self.device, features=features)
 
