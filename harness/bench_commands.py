@@ -52,6 +52,56 @@ def bench_step(
         print(f"kept for 'plan': {kept.words}")
 
 
+@bench.command("eval")
+def bench_eval(
+    methods: opt.Methods = None,
+    backbone: opt.BenchBackbone = "random",
+    images: opt.BenchTests = 4,
+    repeats: opt.BenchRepeats = 3,
+    threads: opt.Threads = None,
+    device: opt.Device = opt.DeviceName.cpu,
+    as_json: opt.AsJson = False,
+    plugin: opt.Plugins = None,
+) -> None:
+    """Time all evaluations of a run of ten tasks, with queries kept and without, for methods that ask for them."""
+    from harness import catalogue, execute
+    from harness.bench_eval import bench_eval as timed
+    from harness.registry import open_registries
+
+    registries = open_registries(plugin or ())
+    names = list(opt.split_values(methods)) or sorted(set(registries.methods.names()))
+    execute.pin_arithmetic(threads or execute.usable_cores())
+    place = execute.resolve_device(device.value)
+    report = timed(registries, names, backbone=backbone, images=images, repeats=repeats, device=place)
+    if as_json:
+        print(json.dumps(report.as_json(), indent=2, ensure_ascii=False))
+        return
+    catalogue.print_rows([asdict(row) for row in report.rows], catalogue.EVAL_COLUMNS)
+    print(
+        f"{report.backbone}, {report.images} test images in {report.tasks} tasks, {report.threads} threads,"
+        f" {repeats} repeats, {report.device}"
+    )
+
+
+@bench.command("tap")
+def bench_tap(
+    repeats: opt.BenchRepeats = 3,
+    threads: opt.Threads = None,
+    device: opt.Device = opt.DeviceName.cpu,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Time classifier alignment: 200 classes, 768 dimensions, 50 epochs, with diagonal and with full covariances."""
+    from harness import catalogue, execute
+    from harness.bench_eval import bench_tap as timed
+
+    execute.pin_arithmetic(threads or execute.usable_cores())
+    rows = [asdict(row) for row in timed(repeats=repeats, device=execute.resolve_device(device.value))]
+    if as_json:
+        print(json.dumps(rows, indent=2))
+    else:
+        catalogue.print_rows(rows, catalogue.TAP_COLUMNS)
+
+
 @bench.command("data")
 def bench_data(
     images: opt.BenchImages = 512,

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.base import BenchmarkConfig
 from benchmarks.stream import Stream, Task, View
 from harness.bench_timing import Spread, interleaved, ratios, spread
 from harness.cost_walk import make_method
+from harness.data import features_of
 from harness.evaluate import Evaluator
 from harness.provenance import device_name
 from harness.queries import Queries
@@ -115,20 +116,23 @@ def _times(
     folder: Path,
     device: torch.device,
 ) -> EvalTimes:
-    def evaluator(kept: Path | None) -> Evaluator:
-        return Evaluator(method, stream, device, Queries(vit, stream, device, kept, name, "fp32"))
+    def computed(view: View) -> Tensor:
+        return features_of(view, stream.transforms, vit.features, device)
 
-    def whole_run(kept: Path | None, *, forget: bool) -> None:
-        own = evaluator(kept)
+    def whole_run(queries: Callable[[View], Tensor], *, forget: bool = False) -> None:
+        own = Evaluator(method, stream, device, queries)
         for task, info in zip(stream.tasks, tasks, strict=True):
             method.enter_task(info)
             own.measure(task)
-            own = evaluator(None) if forget else own
+            own = Evaluator(method, stream, device, queries) if forget else own
+
+    def kept(where: Path | None) -> Callable[[View], Tensor]:
+        return Queries(vit, stream, device, where, name, "fp32").of
 
     runs: dict[str, Callable[[], object]] = {
-        "uncached": lambda: whole_run(None, forget=True),
-        "cold": lambda: whole_run(None, forget=False),
-        "warm": lambda: whole_run(folder, forget=False),
+        "uncached": lambda: whole_run(computed, forget=True),
+        "cold": lambda: whole_run(kept(None)),
+        "warm": lambda: whole_run(kept(folder)),
     }
     for task in tasks:
         method.enter_task(task)
@@ -150,7 +154,7 @@ class TapTimes:
     seconds: Spread
 
 
-def bench_tap(*, classes: int, dim: int, epochs: int, repeats: int, device: str) -> list[TapTimes]:
+def bench_tap(*, repeats: int, device: str, classes: int = 200, dim: int = 768, epochs: int = 50) -> list[TapTimes]:
     """Time the alignment of a head over the statistics of ``classes`` classes, all but a task of them old."""
     place, rows = torch.device(device), []
     kinds: tuple[Covariance, ...] = ("diag", "full")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,12 +92,36 @@ LIST_COLUMNS: dict[str, Columns] = {
     ),
     "suites": (("suite", _name), ("what it compares", _summary), ("methods", lambda row: str(len(row["methods"])))),
 }
+
+
+def _spread(found: Mapping[str, float] | None) -> str:
+    """``0.951 (0.930 to 0.972)``: the median of ratios with their extremes."""
+    if found is None:
+        return "–"
+    return f"{found['median']:.3f} ({found['least']:.3f} to {found['most']:.3f})"
+
+
 STEP_COLUMNS: Columns = (
     ("step of", lambda row: escape(row["name"])),
-    ("median ms", lambda row: f"{1000 * row['median_s']:.0f}"),
-    ("least to most", lambda row: f"{1000 * row['least_s']:.0f} to {1000 * row['most_s']:.0f}"),
-    ("times bare", lambda row: f"{row['ratio_to_bare']:.3f}"),
-    ("least to most ", lambda row: f"{row['least_ratio']:.3f} to {row['most_ratio']:.3f}"),
+    ("median ms", lambda row: f"{1000 * row['seconds']['median']:.0f}"),
+    ("times bare", lambda row: _spread(row["to_bare"])),
+    ("queries", lambda row: str(row["queries"])),
+    ("times its passes", lambda row: _spread(row["to_passes"])),
+    ("times its floor", lambda row: _spread(row["to_floor"])),
+    ("peak MiB", lambda row: f"{row['peak_mb']:.0f}"),
+)
+EVAL_COLUMNS: Columns = (
+    ("evaluations of", lambda row: escape(row["name"])),
+    ("uncached s", lambda row: f"{row['uncached_s']['median']:.1f}"),
+    ("times uncached, first run", lambda row: _spread(row["cold"])),
+    ("times uncached, later runs", lambda row: _spread(row["warm"])),
+)
+TAP_COLUMNS: Columns = (
+    ("covariance", _text("covariance")),
+    ("classes", lambda row: str(row["classes"])),
+    ("dimensions", lambda row: str(row["dim"])),
+    ("epochs", lambda row: str(row["epochs"])),
+    ("seconds", lambda row: _spread(row["seconds"])),
 )
 PLAN_COLUMNS: Columns = (
     ("run", lambda row: row["run_id"] or "weights missing"),

@@ -148,6 +148,7 @@ Tflops = Annotated[
 BenchBackbone = Annotated[str, typer.Option("--backbone", metavar="NAME", help="What to time on.")]
 BenchBatch = Annotated[int, typer.Option("--batch", min=1, help="Images a step.")]
 BenchImages = Annotated[int, typer.Option("--images", min=2, max=100_000, help="Pictures that are made and timed on.")]
+BenchTests = Annotated[int, typer.Option("--images", min=1, max=10_000, help="Test images a task.")]
 BenchRepeats = Annotated[int, typer.Option("--repeats", min=1, help="Timed steps of each, after two warm-ups.")]
 BenchRecord = Annotated[
     bool, typer.Option("--record", help="Keep the throughput in the results folder, for 'plan' to go by.")

@@ -96,7 +96,7 @@ class Session:
         kept = data / QUERIES if self.stream.content_hash else None
         weights, precision = spec.backbone.sha256, spec.precision
         self.queries = Queries(self.backbone, self.stream, self.device, kept, weights, precision)
-        self.evaluator = Evaluator(self.method, self.stream, self.device, self.queries)
+        self.evaluator = Evaluator(self.method, self.stream, self.device, self.queries.of)
         self._checkpoint = self.folder / "checkpoint"
         found = load_checkpoint(self._checkpoint, self._fingerprint)
         self.observer = Observer(observe, self._observed_before(found), self.method, self.evaluator)

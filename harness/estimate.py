@@ -226,7 +226,7 @@ def record_throughput(report: Any, estimator: Estimator, results: Path) -> Rate:
     if estimator.scale(report.backbone) != 1:
         raise UserError(f"--record keeps the throughput of ViT-B/16, which backbone {report.backbone!r} is not")
     bare = next(row for row in report.rows if row.name == "bare")
-    rate = report.batch * stored_counts().complete / bare.median_s
+    rate = report.batch * stored_counts().complete / bare.seconds.median
     kept = _recorded(results) | {
         report.precision: {"flops_per_s": rate, "device": report.device, "batch": report.batch, "torch": report.torch}
     }

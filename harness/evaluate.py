@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from benchmarks.stream import Stream, Task, View
 from harness.data import test_batches
-from harness.queries import Queries
 from methods.common.api import Batch, Method
 
 EVAL_BATCH = 256
@@ -18,7 +17,8 @@ EVAL_BATCH = 256
 class Evaluator:
     """Shows a method views of its stream without labels; frozen queries are looked up once a view and kept."""
 
-    def __init__(self, method: Method, stream: Stream, device: torch.device, queries: Queries) -> None:
+    def __init__(self, method: Method, stream: Stream, device: torch.device, queries: Callable[[View], Tensor]) -> None:
+        """``queries``: the frozen queries (n, d) of a view, asked for once a view."""
         self.method = method
         self.stream = stream
         self.device = device
@@ -45,7 +45,7 @@ class Evaluator:
         """The view's images in order, under the test transform, with frozen queries where the method declares them."""
         transforms = self.stream.transforms
         if self.method.needs_query and view not in self._features:
-            self._features[view] = self._queries.of(view)
+            self._features[view] = self._queries(view)
         features = self._features.get(view)
         return test_batches(view, transforms, batch_size=EVAL_BATCH, device=self.device, features=features)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor
 
 from harness.bench import bare_step, bench_step, method_step
+from harness.bench_timing import Spread, interleaved, ratios, spread
 from harness.conformance import MICRO
 from harness.registry import Registries
 from methods.common.vit import PromptedViT
@@ -15,11 +18,32 @@ from methods.smope import SMoPE
 
 def test_ratios_are_taken_pair_by_pair(registries: Registries) -> None:
     report = bench_step(registries, ["smope"], backbone=MICRO.name, batch=2, repeats=3, precision="fp32", device="cpu")
-    bare, smope = report.rows
-    assert bare.name == "bare" and bare.ratio_to_bare == bare.least_ratio == bare.most_ratio == 1.0
-    assert smope.least_ratio <= smope.ratio_to_bare <= smope.most_ratio
-    assert smope.least_s <= smope.median_s <= smope.most_s
-    assert report.as_json()["rows"][1]["name"] == "smope" and report.threads >= 1
+    bare, frozen, smope = report.rows
+    one = Spread(1.0, 1.0, 1.0)
+    assert (bare.name, bare.to_bare, bare.to_passes) == ("bare", one, one) and frozen.name == "frozen pass"
+    for found in (smope.seconds, smope.to_bare, smope.to_passes):
+        assert 0 < found.least <= found.median <= found.most
+    assert smope.to_floor is None, "counts are kept for ViT-B/16 alone"
+    assert report.as_json()["rows"][2]["name"] == "smope" and report.threads >= 1
+
+
+def test_a_frozen_pass_is_counted_for_methods_that_ask_for_it(registries: Registries) -> None:
+    names = ["smope", "dualprompt"]
+    report = bench_step(registries, names, backbone=MICRO.name, batch=2, repeats=2, precision="fp32", device="cpu")
+    rows = {row.name: row for row in report.rows}
+    assert rows["smope"].queries == 0 and rows["smope"].to_passes == rows["smope"].to_bare
+    assert rows["dualprompt"].queries == 1 and rows["dualprompt"].to_passes.median < rows["dualprompt"].to_bare.median
+
+
+def test_summaries_and_ratios() -> None:
+    assert spread([3.0, 1.0, 2.0]) == Spread(2.0, 1.0, 3.0)
+    assert ratios([2.0, 6.0, 3.0], [1.0, 2.0, 3.0]) == Spread(2.0, 1.0, 3.0)
+
+
+def test_steps_are_interleaved_and_warm_ups_do_not_count() -> None:
+    calls: list[str] = []
+    found = interleaved({name: partial(calls.append, name) for name in "ab"}, 2, torch.device("cpu"), warm_ups=1)
+    assert calls == list("ababab") and {name: len(times) for name, times in found.items()} == {"a": 2, "b": 2}
 
 
 def test_the_timed_step_has_every_loss(registries: Registries, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,7 +58,8 @@ def test_the_timed_step_has_every_loss(registries: Registries, monkeypatch: pyte
         monkeypatch.setattr(SMoPE, name, noted)
     step = method_step(SMoPE, "smope", registries.backbones.load(MICRO.name).load(), torch.rand(2, 3, 16, 16))
     assert step is not None
-    step()
+    parts.clear()
+    step.take()
     assert parts == ["_router_loss", "_prototype_loss"]
 
 
@@ -42,7 +67,7 @@ def test_a_method_without_training_phases_takes_no_step(registries: Registries) 
     report = bench_step(
         registries, ["ranpac", "ncm"], backbone=MICRO.name, batch=2, repeats=1, precision="fp32", device="cpu"
     )
-    assert [row.name for row in report.rows] == ["bare"]
+    assert [row.name for row in report.rows] == ["bare", "frozen pass"]
 
 
 def test_the_bare_step_reaches_the_input_and_trains_the_head(micro_vit: PromptedViT) -> None:
@@ -55,4 +80,4 @@ def test_methods_that_do_not_step_are_not_timed(registries: Registries) -> None:
     report = bench_step(
         registries, ["ncm", "linear_probe"], backbone=MICRO.name, batch=2, repeats=1, precision="fp32", device="cpu"
     )
-    assert [row.name for row in report.rows] == ["bare", "linear_probe"]
+    assert [row.name for row in report.rows] == ["bare", "frozen pass", "linear_probe"]

@@ -10,6 +10,7 @@ import pytest
 from benchmarks.base import ImageSet, Split
 from benchmarks.errors import BenchmarkError
 from harness.bench import StepReport, StepTimes
+from harness.bench_timing import Spread
 from harness.conformance import ColouredNoise
 from harness.cost_counts import MethodCounts, StoredCounts, stored_counts
 from harness.errors import UserError
@@ -37,6 +38,9 @@ class Absent(ColouredNoise):
 def known(registries: Registries) -> Registries:
     registries.benchmarks.add(Absent.name, "tests", Absent)
     return registries
+
+
+ONE = Spread(1.0, 1.0, 1.0)
 
 
 def spec(method: str, *, backbone: str = "random", tasks: int = 4, **changes: Any) -> RunSpec:
@@ -133,7 +137,7 @@ def test_throughput_is_measured_on_the_same_size_and_precision(known: Registries
 
 
 def report(**changes: Any) -> StepReport:
-    rows = [StepTimes("bare", 0.5, 0.4, 0.6, 1.0, 1.0, 1.0)]
+    rows = [StepTimes("bare", Spread(0.5, 0.4, 0.6), ONE, 0, ONE, ONE, 100.0)]
     facts: dict[str, Any] = {"backbone": "random", "batch": 128, "precision": "fp32", "threads": 1, "repeats": 7}
     return StepReport(**(facts | {"device": "GPU", "torch": "2", "python": "3", "rows": rows} | changes))
 

@@ -1,0 +1,48 @@
+"""What is timed of evaluation is what the evaluator does, and kept queries are what makes the difference."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from harness.bench_eval import TASKS, bench_eval, bench_tap, noise_stream
+from harness.conformance import MICRO
+from harness.registry import Registries
+from methods.common.vit import PromptedViT
+
+
+def test_queries_are_computed_once_when_cold_never_when_warm_and_always_without(
+    registries: Registries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[int] = []
+    original = PromptedViT.features
+
+    def features(self: PromptedViT, images: Tensor) -> Tensor:
+        shown.append(len(images))
+        return original(self, images)
+
+    monkeypatch.setattr(PromptedViT, "features", features)
+    report = bench_eval(registries, ["dualprompt"], backbone=MICRO.name, images=3, repeats=1, device="cpu")
+    (row,) = report.rows
+    assert report.images == 30 and row.uncached_s.median > 0 and row.warm.median > 0
+    # Without a cache every view of every evaluation; with one, the chunk that holds all thirty images. The warm-up does the
+    # same, and fills the folder that the later run finds.
+    uncached = [3] * sum(range(1, TASKS + 1))
+    assert shown == [*uncached, 30, 30, *uncached, 30]
+
+
+def test_methods_that_ask_for_nothing_or_train_nothing_are_left_out(registries: Registries) -> None:
+    names = ["smope", "ncm", "joint_head"]
+    assert bench_eval(registries, names, backbone=MICRO.name, images=1, repeats=1, device="cpu").rows == []
+
+
+def test_the_stream_of_noise_has_a_class_a_task() -> None:
+    stream = noise_stream(16, 4)
+    assert stream.num_classes == stream.num_tasks == TASKS and [len(view) for view in stream.tests] == [4] * TASKS
+    assert torch.equal(torch.tensor(stream.tests[2].labels.tolist()), torch.full((4,), 2))
+
+
+def test_alignment_is_timed_for_both_covariances() -> None:
+    rows = bench_tap(classes=20, dim=8, epochs=1, repeats=2, device="cpu")
+    assert [row.covariance for row in rows] == ["diag", "full"] and all(row.seconds.least > 0 for row in rows)
