@@ -28,15 +28,14 @@ def bench_step(
     plugin: opt.Plugins = None,
 ) -> None:
     """Time a training step of methods against the bare frozen backbone with a head, interleaved; ratios are medians."""
-    from harness import catalogue, execute
+    from harness import catalogue
     from harness.bench import bench_step as timed
     from harness.estimate import Estimator, record_throughput
     from harness.registry import open_registries
 
     registries = open_registries(plugin or ())
     names = list(opt.split_values(methods)) or sorted(set(registries.methods.names()))
-    execute.pin_arithmetic(threads or execute.usable_cores())
-    place = execute.resolve_device(device.value)
+    place = _pinned(threads, device)
     report = timed(
         registries, names, backbone=backbone, batch=batch, repeats=repeats, precision=precision.value, device=place
     )
@@ -64,14 +63,13 @@ def bench_eval(
     plugin: opt.Plugins = None,
 ) -> None:
     """Time all evaluations of a run of ten tasks, with queries kept and without, for methods that ask for them."""
-    from harness import catalogue, execute
+    from harness import catalogue
     from harness.bench_eval import bench_eval as timed
     from harness.registry import open_registries
 
     registries = open_registries(plugin or ())
     names = list(opt.split_values(methods)) or sorted(set(registries.methods.names()))
-    execute.pin_arithmetic(threads or execute.usable_cores())
-    place = execute.resolve_device(device.value)
+    place = _pinned(threads, device)
     report = timed(registries, names, backbone=backbone, images=images, repeats=repeats, device=place)
     if as_json:
         print(json.dumps(report.as_json(), indent=2, ensure_ascii=False))
@@ -91,11 +89,10 @@ def bench_tap(
     as_json: opt.AsJson = False,
 ) -> None:
     """Time classifier alignment: 200 classes, 768 dimensions, 50 epochs, with diagonal and with full covariances."""
-    from harness import catalogue, execute
+    from harness import catalogue
     from harness.bench_eval import bench_tap as timed
 
-    execute.pin_arithmetic(threads or execute.usable_cores())
-    rows = [asdict(row) for row in timed(repeats=repeats, device=execute.resolve_device(device.value))]
+    rows = [asdict(row) for row in timed(repeats=repeats, device=_pinned(threads, device))]
     if as_json:
         print(json.dumps(rows, indent=2))
     else:
@@ -110,11 +107,11 @@ def bench_data(
     as_json: opt.AsJson = False,
 ) -> None:
     """Time random batches of stored pictures against decoding the same JPEG files, interleaved; ratios are medians."""
-    from harness import catalogue, execute
+    from harness import catalogue
     from harness.bench_data import COLUMNS
     from harness.bench_data import bench_data as timed
 
-    execute.pin_arithmetic(threads or execute.usable_cores())
+    _pinned(threads)
     report = timed(images, repeats)
     if as_json:
         print(json.dumps(report.as_json(), indent=2, ensure_ascii=False))
@@ -124,3 +121,11 @@ def bench_data(
         f"batches of {report.batch} of {report.images} pictures, files of {report.file_kib} KiB, {report.cores} cores, "
         f"{repeats} repeats; fast mode differs by {report.train_difference} of 255 in training crops"
     )
+
+
+def _pinned(threads: int | None, device: opt.DeviceName = opt.DeviceName.cpu) -> str:
+    """Fix the arithmetic of this process, on all cores unless ``threads`` says fewer; returns the device to time on."""
+    from harness import execute
+
+    execute.pin_arithmetic(threads or execute.usable_cores())
+    return execute.resolve_device(device.value)

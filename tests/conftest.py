@@ -8,6 +8,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from torch import Tensor
 
 from harness.conformance import MICRO, ColouredNoise
 from harness.registry import Registries, open_registries
@@ -33,6 +34,20 @@ def layouts() -> ModuleType:
 @pytest.fixture(scope="session")
 def micro_vit() -> PromptedViT:
     return MICRO.load()
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Numbers of images that frozen backbones were shown, pass by pass."""
+    shown: list[int] = []
+    original = PromptedViT.features
+
+    def features(self: PromptedViT, images: Tensor) -> Tensor:
+        shown.append(len(images))
+        return original(self, images)
+
+    monkeypatch.setattr(PromptedViT, "features", features)
+    return shown
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from benchmarks.stream import Stream, build_stream
 from harness import provenance
@@ -17,20 +16,6 @@ from harness.queries import CHUNK, Queries
 from methods.common.vit import PromptedViT
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def counted(micro_vit: PromptedViT, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Numbers of images that the backbone was shown."""
-    shown: list[int] = []
-    original = PromptedViT.features
-
-    def features(self: PromptedViT, images: Tensor) -> Tensor:
-        shown.append(len(images))
-        return original(self, images)
-
-    monkeypatch.setattr(PromptedViT, "features", features)
-    return shown
 
 
 def stream_of(tmp_path: Path, order: int = 0, *, for_search: bool = False) -> Stream:
