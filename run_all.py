@@ -12,9 +12,10 @@ import typer
 
 from benchmarks.errors import BenchmarkError
 from harness import command_options as opt
-from harness import data_commands, tune_commands
+from harness import data_commands, method_commands, status_commands, tune_commands
 from harness.bench_commands import bench
 from harness.errors import UserError
+from harness.plain import plain
 from harness.signals import Stopped, stop_signals
 from methods.common.errors import MethodError
 from reports import commands as report_commands
@@ -37,7 +38,11 @@ app = typer.Typer(
 app.add_typer(bench)
 app.add_typer(data_commands.data)
 app.command()(tune_commands.tune)
+app.command("new-method")(method_commands.new_method)
+app.command()(method_commands.check)
 app.command()(report_commands.report)
+app.command()(status_commands.status)
+app.command()(status_commands.cancel)
 bench.command("report")(bench_report)
 
 
@@ -124,6 +129,12 @@ def run(
     workers: opt.Workers = None,
     threads: opt.Threads = None,
     device: opt.Device = opt.DeviceName.auto,
+    executor: opt.Executor = opt.ExecutorName.auto,
+    address: opt.Address = None,
+    slurm: opt.Slurm = None,
+    gpus_per_run: opt.GpusPerRun = 1.0,
+    deterministic: opt.Deterministic = False,
+    checkpoint_every: opt.CheckpointEvery = 5.0,
     results: opt.Results = opt.RESULTS,
     data: opt.Data = opt.DATA,
     expect: opt.Expect = None,
@@ -132,14 +143,16 @@ def run(
     from harness.counted import split_counted
     from harness.expected import print_verdicts, read_all_expected
     from harness.store import Store
-    from harness.sweep import Asked
+    from harness.sweep import Asked, How
 
     selection = _selection(tiny, methods, benchmarks, seeds, settings, precision)
     trained, counted = split_counted(suites)
     expected = read_all_expected(trained, expect)
     failed = 0
     if trained:
-        failed = _sweep(Asked(trained, results, data, selection, tuple(plugin or ()), workers, threads, device.value))
+        how = How(executor.value, address, tuple(slurm or ()), gpus_per_run, deterministic, checkpoint_every * 60)
+        plugins = tuple(plugin or ())
+        failed = _sweep(Asked(trained, results, data, selection, plugins, workers, threads, device.value, how))
     _count(counted, selection, plugin or (), Store(results))
     given = f" --results {results}" if results != opt.RESULTS else ""
     print(f"for the page: run_all.py report {' '.join(suites)}{given}")
@@ -153,23 +166,6 @@ def migrate(results: opt.Results = opt.RESULTS) -> None:
     from harness.migrate import migrate_command
 
     migrate_command(results)
-
-
-@app.command()
-def check(target: opt.CheckTarget) -> None:
-    """Put a method through the conformance kit: leaks, gradients, checkpoints, determinism."""
-    from harness.conformance import check_target, failed
-    from harness.progress import make_console
-
-    checked, console = check_target(target), make_console()
-    if not checked:
-        raise UserError(f"plugin {target!r} defines no method to check: write a subclass of methods.common.api.Method.")
-    for name, verdicts in checked.items():
-        console.print(name, style="bold", markup=False)
-        for verdict in verdicts:
-            mark, style = ("✓", "green") if verdict.passed else ("✗", "red")
-            console.print(f"  {mark} {verdict.name}: {verdict.detail}", style=style, markup=False)
-    raise typer.Exit(RUNS_FAILED if any(failed(verdicts) for verdicts in checked.values()) else 0)
 
 
 @app.command()
@@ -270,7 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not hasattr(error, "format_message"):  # only the option parser's usage errors have it
             raise
         message = error.format_message().replace("Value error, ", "")  # pyright: ignore[reportAttributeAccessIssue]
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {plain(message)}", file=sys.stderr)
     return USER_MISTAKE
 
 

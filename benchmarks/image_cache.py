@@ -115,7 +115,7 @@ def open_cache(parent: Path, part: Part, verify: bool = False) -> ImageCache | N
         if verify and _bad_files(folder, manifest):
             return None
         return ImageCache(folder, manifest, part)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None  # absent, unreadable or of another shape: all mean "build it"
 
 
@@ -127,7 +127,7 @@ def verify_caches(parent: Path) -> Iterable[CacheState]:
             manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
             named = cache_folder(parent, manifest["recipe"]) == folder
             bad = _bad_files(folder, manifest) if named and manifest["files"] else (MANIFEST,)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             bad = (MANIFEST,)
         yield CacheState(folder.name, size, bad)
 

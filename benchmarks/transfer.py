@@ -68,7 +68,7 @@ class Part:
         """The note, or None where there is none that can be read."""
         try:
             return Noted(**json.loads(self.note.read_text("utf-8")))
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, RecursionError):
             return None
 
     def begin(self, noted: Noted) -> None:

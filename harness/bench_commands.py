@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 
 import typer
@@ -14,113 +13,203 @@ bench = typer.Typer(name="bench", help="Timed claims, as ratios.", no_args_is_he
 
 @bench.command("step")
 def bench_step(
+    context: typer.Context,
     methods: opt.Methods = None,
     backbone: opt.BenchBackbone = "random",
     batch: opt.BenchBatch = 4,
     repeats: opt.BenchRepeats = 7,
+    finished: opt.BenchFinished = 1,
+    compiled: opt.BenchCompile = False,
     threads: opt.Threads = None,
     precision: opt.Precision = opt.PrecisionName.fp32,
     device: opt.Device = opt.DeviceName.cpu,
     record: opt.BenchRecord = False,
+    out: opt.BenchOut = None,
+    against: opt.BenchAgainst = None,
     results: opt.Results = opt.RESULTS,
     data: opt.Data = opt.DATA,
     as_json: opt.AsJson = False,
     plugin: opt.Plugins = None,
 ) -> None:
     """Time a training step of methods against the bare frozen backbone with a head, interleaved; ratios are medians."""
-    from harness import catalogue
+    from harness import bench_store
     from harness.bench import bench_step as timed
+    from harness.bench_columns import print_step
+    from harness.bench_compile import require_compiler
+    from harness.bench_keep import make_keeper
     from harness.estimate import Estimator, record_throughput
     from harness.registry import open_registries
 
     registries = open_registries(plugin or ())
     names = list(opt.split_values(methods)) or sorted(set(registries.methods.names()))
+    sizes = {"backbone": backbone, "batch": batch, "repeats": repeats}
     place = _pinned(threads, device)
+    if compiled:
+        require_compiler()
+    keeper = make_keeper(context, out, against, place, **sizes, precision=precision.value, finished=finished)
     report = timed(
-        registries, names, backbone=backbone, batch=batch, repeats=repeats, precision=precision.value, device=place
+        registries, names, precision=precision.value, device=place, finished=finished, is_compiled=compiled, **sizes
     )
     kept = record_throughput(report, Estimator(registries, data), results) if record else None
-    if as_json:
-        print(json.dumps(report.as_json(), indent=2, ensure_ascii=False))
-        return
-    catalogue.print_rows([asdict(row) for row in report.rows], catalogue.STEP_COLUMNS)
-    print(
-        f"{report.backbone}, batch {batch}, {report.precision}, {report.threads} threads, {repeats} repeats, {report.device}"
-    )
-    if kept is not None:
-        print(f"kept for 'plan': {kept.words}")
+
+    rows = [bench_store.measured_row(row) for row in report.rows]
+    keeper.finish(rows, report.as_json(), as_json, lambda: print_step(report, kept and kept.words))
 
 
 @bench.command("eval")
 def bench_eval(
+    context: typer.Context,
     methods: opt.Methods = None,
     backbone: opt.BenchBackbone = "random",
     images: opt.BenchTests = 4,
     repeats: opt.BenchRepeats = 3,
     threads: opt.Threads = None,
     device: opt.Device = opt.DeviceName.cpu,
+    out: opt.BenchOut = None,
+    against: opt.BenchAgainst = None,
     as_json: opt.AsJson = False,
     plugin: opt.Plugins = None,
 ) -> None:
     """Time all evaluations of a run of ten tasks, with queries kept and without, for methods that ask for them."""
-    from harness import catalogue
+    from harness import bench_store, catalogue
+    from harness.bench_columns import EVAL_COLUMNS
     from harness.bench_eval import bench_eval as timed
+    from harness.bench_keep import make_keeper
     from harness.registry import open_registries
 
     registries = open_registries(plugin or ())
     names = list(opt.split_values(methods)) or sorted(set(registries.methods.names()))
     place = _pinned(threads, device)
+    keeper = make_keeper(context, out, against, place, backbone=backbone, images=images, repeats=repeats)
     report = timed(registries, names, backbone=backbone, images=images, repeats=repeats, device=place)
-    if as_json:
-        print(json.dumps(report.as_json(), indent=2, ensure_ascii=False))
-        return
-    catalogue.print_rows([asdict(row) for row in report.rows], catalogue.EVAL_COLUMNS)
-    print(
-        f"{report.backbone}, {report.images} test images in {report.tasks} tasks, {report.threads} threads,"
-        f" {repeats} repeats, {report.device}"
-    )
+
+    def show() -> None:
+        catalogue.print_rows([asdict(row) for row in report.rows], EVAL_COLUMNS)
+        print(
+            f"{report.backbone}, {report.images} test images in {report.tasks} tasks, {report.threads} threads,"
+            f" {repeats} repeats, {report.device}"
+        )
+
+    rows = [bench_store.measured_row(row) for row in report.rows]
+    keeper.finish(rows, report.as_json(), as_json, show)
 
 
 @bench.command("tap")
 def bench_tap(
+    context: typer.Context,
     repeats: opt.BenchRepeats = 3,
     threads: opt.Threads = None,
     device: opt.Device = opt.DeviceName.cpu,
+    out: opt.BenchOut = None,
+    against: opt.BenchAgainst = None,
     as_json: opt.AsJson = False,
 ) -> None:
     """Time classifier alignment: 200 classes, 768 dimensions, 50 epochs, with diagonal and with full covariances."""
-    from harness import catalogue
+    from harness import bench_store, catalogue
+    from harness.bench_columns import TAP_COLUMNS
     from harness.bench_eval import bench_tap as timed
+    from harness.bench_keep import make_keeper
 
-    rows = [asdict(row) for row in timed(repeats=repeats, device=_pinned(threads, device))]
-    if as_json:
-        print(json.dumps(rows, indent=2))
-    else:
-        catalogue.print_rows(rows, catalogue.TAP_COLUMNS)
+    place = _pinned(threads, device)
+    keeper = make_keeper(context, out, against, place, repeats=repeats)
+    found = timed(repeats=repeats, device=place)
+    plain = [asdict(row) for row in found]
+    rows = [
+        bench_store.named_row(f"{row.covariance} covariances", asdict(row) | {"seconds": row.seconds}) for row in found
+    ]
+    keeper.finish(rows, plain, as_json, lambda: catalogue.print_rows(plain, TAP_COLUMNS))
+
+
+@bench.command("attention")
+def bench_attention(
+    context: typer.Context,
+    batch: opt.BenchBatch = 4,
+    repeats: opt.BenchRepeats = 7,
+    threads: opt.Threads = None,
+    precision: opt.Precision = opt.PrecisionName.fp32,
+    device: opt.Device = opt.DeviceName.cpu,
+    out: opt.BenchOut = None,
+    against: opt.BenchAgainst = None,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Time the forms in which a prefix's own logit can reach the attention product, each against the one that is used."""
+    from harness import bench_store, catalogue
+    from harness.bench_attention import bench_attention as timed
+    from harness.bench_columns import ATTENTION_COLUMNS
+    from harness.bench_keep import make_keeper
+
+    place = _pinned(threads, device)
+    keeper = make_keeper(context, out, against, place, batch=batch, repeats=repeats, precision=precision.value)
+    found = timed(batch=batch, repeats=repeats, precision=precision.value, device=place)
+    plain = [asdict(row) for row in found]
+    rows = [
+        bench_store.named_row(
+            f"{row.logit}: {row.form}", {"seconds": row.seconds, "to_used": row.to_used, "kept_mb": row.kept_mb}
+        )
+        for row in found
+    ]
+    keeper.finish(rows, plain, as_json, lambda: catalogue.print_rows(plain, ATTENTION_COLUMNS))
 
 
 @bench.command("data")
 def bench_data(
+    context: typer.Context,
     images: opt.BenchImages = 512,
     repeats: opt.BenchRepeats = 7,
     threads: opt.Threads = None,
+    out: opt.BenchOut = None,
+    against: opt.BenchAgainst = None,
     as_json: opt.AsJson = False,
 ) -> None:
     """Time random batches of stored pictures against decoding the same JPEG files, interleaved; ratios are medians."""
     from harness import catalogue
     from harness.bench_data import COLUMNS
     from harness.bench_data import bench_data as timed
+    from harness.bench_keep import make_keeper
 
     _pinned(threads)
+    keeper = make_keeper(context, out, against, images=images, repeats=repeats)
     report = timed(images, repeats)
-    if as_json:
-        print(json.dumps(report.as_json(), indent=2, ensure_ascii=False))
-        return
-    catalogue.print_rows([asdict(row) for row in report.rows], COLUMNS)
-    print(
-        f"batches of {report.batch} of {report.images} pictures, files of {report.file_kib} KiB, {report.cores} cores, "
-        f"{repeats} repeats; fast mode differs by {report.train_difference} of 255 in training crops"
+
+    def show() -> None:
+        catalogue.print_rows([asdict(row) for row in report.rows], COLUMNS)
+        print(
+            f"batches of {report.batch} of {report.images} pictures, files of {report.file_kib} KiB, {report.cores} cores, "
+            f"{repeats} repeats; fast mode differs by {report.train_difference} of 255 in training crops"
+        )
+
+    keeper.finish([row.stored() for row in report.rows], report.as_json(), as_json, show)
+
+
+@bench.command("sweep")
+def bench_sweep(
+    context: typer.Context,
+    methods: opt.Methods = None,
+    backbone: opt.BenchBackbone = "random",
+    runs: opt.BenchRuns = 500,
+    workers: opt.BenchWorkers = None,
+    repeats: opt.BenchRepeats = 3,
+    threads: opt.Threads = 1,
+    device: opt.Device = opt.DeviceName.cpu,
+    out: opt.BenchOut = None,
+    against: opt.BenchAgainst = None,
+    data: opt.Data = opt.DATA,
+    as_json: opt.AsJson = False,
+    plugin: opt.Plugins = None,
+) -> None:
+    """Time what runs cost beside their arithmetic: dispatch to workers, the engine's own share, small runs side by side."""
+    from harness.bench_columns import print_measures
+    from harness.bench_keep import make_keeper
+    from harness.bench_sweep import SweepBench
+    from harness.execute import usable_cores
+
+    place, count = _pinned(threads, device), workers or max(2, usable_cores())
+    keeper = make_keeper(
+        context, out, against, place, backbone=backbone, runs=runs, workers=count, cores=usable_cores(), repeats=repeats
     )
+    measured = SweepBench(data, place, threads or 1, count, repeats, tuple(plugin or ()))
+    rows = measured.rows(opt.split_values(methods), backbone, runs)
+    keeper.finish(rows, [row.model_dump() for row in rows], as_json, lambda: print_measures(rows))
 
 
 def _pinned(threads: int | None, device: opt.DeviceName = opt.DeviceName.cpu) -> str:

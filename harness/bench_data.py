@@ -28,6 +28,8 @@ from benchmarks.base import BenchmarkCard, BenchmarkConfig, Progress, Split, sil
 from benchmarks.picture_store import ImageMode, Picture, PictureBenchmark, PictureConfig
 from benchmarks.pictures import in_threads
 from benchmarks.stream import Stream, View, build_stream
+from harness.bench_store import StoredRow, named_row
+from harness.bench_timing import Spread
 from harness.catalogue import Columns
 
 BATCH, SIZE = 128, 224
@@ -53,6 +55,14 @@ class DataTimes:
     times_faster: float
     least_times: float
     most_times: float
+
+    def stored(self) -> StoredRow:
+        """As it is kept."""
+        took = Spread(self.median_ms, self.least_ms, self.most_ms)
+        return named_row(
+            self.name,
+            {"ms": took, "times_faster": Spread(self.times_faster, self.least_times, self.most_times)},
+        )
 
 
 @dataclass(frozen=True)

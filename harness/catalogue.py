@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.suites import SUITES
 from harness.command_options import DATA
 from harness.cost_plan import Pricing
+from harness.errors import UserError
 from harness.execute import united
+from harness.plain import plain_values
 from harness.plan import PlannedRun
+from harness.plugin_loading import unhurt
 from harness.progress import duration, make_console
-from harness.provenance import code_fingerprint
 from harness.registry import Registries, Registry
 from harness.store import Store
 
@@ -31,11 +34,11 @@ _STATE_STYLES = {"done": "green", "failed": "red", "stale": "yellow", "new": "cy
 
 
 def _text(key: str) -> Callable[[dict[str, Any]], str]:
-    return lambda row: str(row.get(key) or "")
+    return lambda row: escape(str(row.get(key) or ""))
 
 
 def _summary(row: dict[str, Any]) -> str:
-    return f"[red]{escape(row['error'])}[/]" if row.get("error") else escape(row["summary"])
+    return f"[red]{escape(row['error'])}[/]" if row.get("error") else escape(str(row["summary"]))
 
 
 def _name(row: dict[str, Any]) -> str:
@@ -45,7 +48,7 @@ def _name(row: dict[str, Any]) -> str:
 
 def _sources(row: dict[str, Any]) -> str:
     parts = [row.get("paper"), row.get("url"), row.get("code")]
-    return "\n".join(escape(part) for part in parts if part)
+    return "\n".join(escape(str(part)) for part in parts if part)
 
 
 def _weights(row: dict[str, Any]) -> str:
@@ -92,37 +95,6 @@ LIST_COLUMNS: dict[str, Columns] = {
     ),
     "suites": (("suite", _name), ("what it compares", _summary), ("methods", lambda row: str(len(row["methods"])))),
 }
-
-
-def _spread(found: Mapping[str, float] | None) -> str:
-    """``0.951 (0.930 to 0.972)``: the median of ratios with their extremes."""
-    if found is None:
-        return "–"
-    return f"{found['median']:.3f} ({found['least']:.3f} to {found['most']:.3f})"
-
-
-STEP_COLUMNS: Columns = (
-    ("step of", lambda row: escape(row["name"])),
-    ("median ms", lambda row: f"{1000 * row['seconds']['median']:.0f}"),
-    ("times bare", lambda row: _spread(row["to_bare"])),
-    ("queries", lambda row: str(row["queries"])),
-    ("times its passes", lambda row: _spread(row["to_passes"])),
-    ("times its floor", lambda row: _spread(row["to_floor"])),
-    ("peak MiB", lambda row: f"{row['peak_mb']:.0f}"),
-)
-EVAL_COLUMNS: Columns = (
-    ("evaluations of", lambda row: escape(row["name"])),
-    ("uncached s", lambda row: f"{row['uncached_s']['median']:.1f}"),
-    ("times uncached, first run", lambda row: _spread(row["cold"])),
-    ("times uncached, later runs", lambda row: _spread(row["warm"])),
-)
-TAP_COLUMNS: Columns = (
-    ("covariance", _text("covariance")),
-    ("classes", lambda row: str(row["classes"])),
-    ("dimensions", lambda row: str(row["dim"])),
-    ("epochs", lambda row: str(row["epochs"])),
-    ("seconds", lambda row: _spread(row["seconds"])),
-)
 PLAN_COLUMNS: Columns = (
     ("run", lambda row: row["run_id"] or "weights missing"),
     ("state", _state),
@@ -277,7 +249,7 @@ def list_plan(
             # Without its weights' hash a run has no identity that a record could have.
             "state": NEEDS_WEIGHTS
             if run.lacks_weights
-            else store.state(run.run_id, code_fingerprint(), observe[run.run_id]),
+            else store.state(run.run_id, run.spec.fingerprint, observe[run.run_id]),
             "suite": run.suite,
             "row": run.row,
             "method": run.method,
@@ -298,8 +270,9 @@ def _listed(registry: Registry, describe: Callable[[Any], dict[str, Any]]) -> Ro
         facts: dict[str, Any] = {"error": entry.error}
         if entry.value is not None:
             try:
-                facts = describe(entry.value)
-            except (AttributeError, ValueError) as error:
-                facts = {"error": f"{registry.kind} {entry.name!r} cannot be described: {error}"}
-        rows.append({"name": entry.name, "owner": entry.owner, **facts})
+                facts = unhurt(partial(describe, entry.value), f"{registry.kind} {entry.name!r} cannot be described")
+            except UserError as error:
+                facts = {"error": str(error)}
+        # A plugin's card may hold anything: markup, commands to the terminal, values that are no text.
+        rows.append(plain_values({"name": entry.name, "owner": entry.owner, **facts}))
     return rows

@@ -1,7 +1,8 @@
-"""Task-boundary checkpoints: what a killed run continues from. Nothing in them is ever executed when they are read.
+"""Checkpoints: what a killed run goes on from. Nothing in them is ever executed when they are read.
 
-Tensors are kept as safetensors, observations as npz without pickles, the rest as JSON. ``latest.json`` is the commit marker
-and names the other files with their hashes.
+A checkpoint is a numbered marker, ``000012.json``, that names its files with their hashes and is sealed itself; tensors are
+kept as safetensors, observations as npz without pickles, the rest as JSON. The marker is written last. The newest checkpoint
+and the one before it are kept, so that a damaged one costs only the work in between.
 """
 
 from __future__ import annotations
@@ -10,19 +11,22 @@ import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor, nn
+from torch import Tensor
 
 from harness.observations import Arrays, npz_arrays, npz_bytes
+from harness.seal import seal_of, sealed
 from harness.store import write_bytes, write_json
+
+METHOD, START, TRAINING, OBSERVED = "method", "start", "training", "observed"
+DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, BadZipFile, SafetensorError)
 
 
 @dataclass
@@ -45,67 +49,169 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Position:
+    """A place inside a task: ``step`` steps of ``epoch`` of the phase number ``phase`` are done, or all of it is trained."""
+
+    phase: int = 0
+    epoch: int = 0
+    step: int = 0
+    is_trained: bool = False
+    """All phases are over, ``end_task`` has not begun."""
+    stretch_step: int = 0
+    stretch_done: int = 0
+    loss_sum: float = 0.0
+    """Of the epoch's steps so far."""
+    passes: int = 0
+    """Passes over the task's images and images read: when the epoch began, or so far where the task is trained."""
+    images_read: int = 0
+    observed_epochs: int = 0
+    train_s: float = 0.0
+
+
+@dataclass(frozen=True)
 class Checkpoint:
-    """A run as its last finished task left it."""
+    """A run as it was between two tasks, or at a ``position`` inside one."""
 
     tensors: dict[str, Tensor]
+    """Parameters and buffers of the method."""
     progress: Progress
-    observe: tuple[str, ...]
+    observe: tuple[str, ...] = ()
     """Names that were observed from the first task on; ``observed`` is what came of it."""
-    observed: Arrays
+    observed: Arrays = field(default_factory=dict)
+    position: Position | None = None
+    training: dict[str, Tensor] = field(default_factory=dict)
+    """Inside a task: moments of the optimiser, states of the random generators; ``values`` are their plain numbers."""
+    values: dict[str, Any] = field(default_factory=dict)
+    plan: dict[str, Any] = field(default_factory=dict)
+    """How the backbone spent memory: other plans give other last bits."""
+    log: tuple[int, float] = (0, 0.0)
+    """Bytes of the run's log that belong to it, and seconds since its first line."""
+    start: dict[str, Tensor] | None = None
+    """Only when loaded, inside a later task: the method's tensors when that task began."""
 
 
-def save_checkpoint(
-    folder: Path,
-    method: nn.Module,
-    progress: Progress,
-    fingerprint: str,
-    observe: Sequence[str] = (),
-    observed: Mapping[str, NDArray[Any]] | None = None,
-) -> None:
-    """Write the method's own tensors and the progress; the previous checkpoint is removed only after the commit.
+class Checkpoints:
+    """The checkpoints of one run in one folder. ``fingerprint`` names its code and data: nothing is continued with others."""
 
-    ``fingerprint`` names the code and the data of the run: nothing is continued with others.
-    """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in method.state_dict().items()}
-    stem = f"task-{progress.tasks_done}"
-    files = {f"{stem}.safetensors": save(tensors)}
-    if observed:
-        files[f"{stem}.npz"] = npz_bytes(observed)
-    for name, data in files.items():
-        write_bytes(folder / name, data)
-    marker = {
-        "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
-        "fingerprint": fingerprint,
-        "progress": asdict(progress),
-        "observe": list(observe),
-    }
-    write_json(folder / "latest.json", marker)
-    for other in folder.glob("task-*.*"):
-        if other.name not in files:
-            other.unlink(missing_ok=True)
+    def __init__(self, folder: Path, fingerprint: str) -> None:
+        self._folder = folder
+        self._fingerprint = fingerprint
+        self._last: dict[str, Any] | None = None
+        """The marker of the newest checkpoint that is known to be whole."""
+
+    def load(self) -> Checkpoint | None:
+        """The newest whole checkpoint; ``None`` where there is none, so that the run starts anew."""
+        self._last = None
+        for number, file in self._markers():
+            with contextlib.suppress(*DAMAGE):
+                marker = json.loads(file.read_text(encoding="utf-8"))
+                if marker["seal"] != seal_of(marker) or marker["fingerprint"] != self._fingerprint:
+                    continue
+                found = self._read(marker)
+                self._last = {**marker, "number": number}
+                return found
+        return None
+
+    def save(self, state: Checkpoint) -> None:
+        """Write a checkpoint; older ones than the last are removed only after it is durable. Raises OSError.
+
+        Inside a task, the tensors with which it began must be on disk from the checkpoint before it.
+        """
+        number = max((number for number, _ in self._markers()), default=0) + 1
+        try:
+            marker = self._written(number, state)
+        except OSError:
+            self._remove_all_but([self._last])
+            raise
+        self._remove_all_but([marker, self._last])
+        self._last = marker
+
+    def knows_start(self, task: int) -> bool:
+        """Whether the tensors with which ``task`` began are known: a checkpoint inside it would be of no use without."""
+        return task == 0 or (self._last is not None and len(self._last["progress"]["timings"]) == task)
+
+    def start_anew(self) -> None:
+        """What was loaded cannot be used: nothing refers to it, and the first checkpoint of the new run replaces it."""
+        self._last = None
+
+    def forget(self) -> None:
+        """Remove all checkpoints: class covariances of ViT-B/16 take half a gigabyte a run."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._last = None
+
+    # -- files ---------------------------------------------------------------------------------------------------------
+
+    def _written(self, number: int, state: Checkpoint) -> dict[str, Any]:
+        files = {METHOD: self._write(f"{number:06d}.safetensors", save(_apart(state.tensors)))}
+        if state.training:
+            files[TRAINING] = self._write(f"{number:06d}.training.safetensors", save(_apart(state.training)))
+        if state.observed:
+            files[OBSERVED] = self._write(f"{number:06d}.npz", npz_bytes(state.observed))
+        if state.position is not None and self._last is not None:
+            before = self._last["files"]
+            start = before[METHOD] if self._last["position"] is None else before.get(START)
+            if start is not None:
+                files[START] = start
+        marker = {
+            "fingerprint": self._fingerprint,
+            "files": files,
+            "progress": asdict(state.progress),
+            "observe": list(state.observe),
+            "position": None if state.position is None else asdict(state.position),
+            "values": state.values,
+            "plan": state.plan,
+            "log": list(state.log),
+        }
+        write_json(self._folder / f"{number:06d}.json", sealed(marker))
+        return {**marker, "number": number}
+
+    def _write(self, name: str, data: bytes) -> dict[str, str]:
+        write_bytes(self._folder / name, data)
+        return {"name": name, "sha256": hashlib.sha256(data).hexdigest()}
+
+    def _read(self, marker: Mapping[str, Any]) -> Checkpoint:
+        found: dict[str, bytes] = {}
+        for role, file in marker["files"].items():
+            found[role] = (self._folder / Path(file["name"]).name).read_bytes()
+            if hashlib.sha256(found[role]).hexdigest() != file["sha256"]:
+                raise ValueError(f"{file['name']} is not what was written")
+        position = marker["position"]
+        return Checkpoint(
+            load(found[METHOD]),
+            Progress(**marker["progress"]),
+            tuple(marker["observe"]),
+            npz_arrays(found[OBSERVED]) if OBSERVED in found else {},
+            None if position is None else Position(**position),
+            load(found[TRAINING]) if TRAINING in found else {},
+            marker["values"],
+            marker["plan"],
+            (int(marker["log"][0]), float(marker["log"][1])),
+            load(found[START]) if START in found else None,
+        )
+
+    def _markers(self) -> Iterator[tuple[int, Path]]:
+        """Numbered markers, newest first."""
+        files = [file for file in self._folder.glob("*.json") if file.stem.isdecimal()]
+        yield from sorted(((int(file.stem), file) for file in files), reverse=True)
+
+    def _remove_all_but(self, markers: Iterable[Mapping[str, Any] | None]) -> None:
+        kept: set[str] = set()
+        for marker in markers:
+            if marker is not None:
+                kept |= {f"{marker['number']:06d}.json", *(file["name"] for file in marker["files"].values())}
+        with contextlib.suppress(OSError):
+            for other in list(self._folder.iterdir()):
+                if other.name not in kept:
+                    other.unlink(missing_ok=True)
 
 
-def load_checkpoint(folder: Path, fingerprint: str) -> Checkpoint | None:
-    """The last whole checkpoint of this ``fingerprint``; ``None`` where there is none, so that the run starts anew."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, BadZipFile, SafetensorError):
-        marker: dict[str, Any] = json.loads((folder / "latest.json").read_text(encoding="utf-8"))
-        if marker["fingerprint"] != fingerprint:
-            return None
-        tensors: dict[str, Tensor] = {}
-        observed: Arrays = {}
-        for name, digest in marker["files"].items():
-            data = (folder / Path(name).name).read_bytes()
-            if hashlib.sha256(data).hexdigest() != digest:
-                return None
-            if name.endswith(".npz"):
-                observed = npz_arrays(data)
-            else:
-                tensors = load(data)
-        return Checkpoint(tensors, Progress(**marker["progress"]), tuple(marker["observe"]), observed)
-    return None
-
-
-def forget_checkpoint(folder: Path) -> None:
-    """Remove the checkpoint of a published run: class covariances of ViT-B/16 take half a gigabyte a run."""
-    shutil.rmtree(folder, ignore_errors=True)
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """On the CPU, contiguous, and no two in the same memory, as the format demands."""
+    seen: set[int] = set()
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        plain = tensor.detach().cpu().contiguous()
+        storage = plain.untyped_storage().data_ptr()
+        found[name] = plain.clone() if storage in seen else plain
+        seen.add(storage)
+    return found

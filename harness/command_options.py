@@ -34,6 +34,16 @@ class PrecisionName(StrEnum):
     bf16 = "bf16"
 
 
+class ExecutorName(StrEnum):
+    """Where runs are done."""
+
+    auto = "auto"
+    serial = "serial"
+    local = "local"
+    ray = "ray"
+    slurm = "slurm"
+
+
 WHAT, WHERE, HOW = "What to run", "Where things are", "How to run"
 
 KindToList = Annotated[Kind, typer.Argument(help="What to list.")]
@@ -113,7 +123,12 @@ CostOut = Annotated[
 ]
 Workers = Annotated[
     int | None,
-    typer.Option("--workers", min=1, help="Runs at a time; the number of cores unless given.", rich_help_panel=HOW),
+    typer.Option(
+        "--workers",
+        min=1,
+        help="Runs at a time; as many as there are cores and as memory holds, unless given.",
+        rich_help_panel=HOW,
+    ),
 ]
 Threads = Annotated[
     int | None,
@@ -125,6 +140,47 @@ Threads = Annotated[
     ),
 ]
 Device = Annotated[DeviceName, typer.Option("--device", help="Where to compute.", rich_help_panel=HOW)]
+Executor = Annotated[
+    ExecutorName,
+    typer.Option(
+        "--executor", help="Where runs are done: here one by one, in processes, on a cluster.", rich_help_panel=HOW
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address", metavar="HOST:PORT", help="An existing Ray cluster; a local one unless given.", rich_help_panel=HOW
+    ),
+]
+Slurm = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--slurm", metavar="KEY=VALUE", help="For the batch system, as partition=gpu. Repeatable.", rich_help_panel=HOW
+    ),
+]
+GpusPerRun = Annotated[
+    float,
+    typer.Option("--gpus-per-run", min=0.0, help="Share of a GPU that a run on a cluster gets.", rich_help_panel=HOW),
+]
+Deterministic = Annotated[
+    bool,
+    typer.Option(
+        "--deterministic",
+        help="Only operations whose bits repeat, on a GPU too, where that is slower.",
+        rich_help_panel=HOW,
+    ),
+]
+CheckpointEvery = Annotated[
+    float,
+    typer.Option(
+        "--checkpoint-every",
+        min=0.0,
+        metavar="MIN",
+        help="Minutes between checkpoints inside a task; 0 is after every step.",
+        rich_help_panel=HOW,
+    ),
+]
+Watch = Annotated[bool, typer.Option("--watch", help="Show it again and again, until nothing is running.")]
 Expect = Annotated[
     str | None,
     typer.Option(
@@ -150,6 +206,21 @@ BenchBatch = Annotated[int, typer.Option("--batch", min=1, help="Images a step."
 BenchImages = Annotated[int, typer.Option("--images", min=2, max=100_000, help="Pictures that are made and timed on.")]
 BenchTests = Annotated[int, typer.Option("--images", min=1, max=10_000, help="Test images a task.")]
 BenchRepeats = Annotated[int, typer.Option("--repeats", min=1, help="Timed steps of each, after two warm-ups.")]
+BenchFinished = Annotated[
+    int, typer.Option("--finished", min=0, max=9, help="Tasks that are finished before the timed step, of ten.")
+]
+BenchCompile = Annotated[bool, typer.Option("--compile", help="Also time every step with blocks compiled by torch.")]
+BenchOut = Annotated[
+    Path | None, typer.Option("--out", metavar="FILE.json", help="Keep the measurement.", rich_help_panel=WHERE)
+]
+BenchAgainst = Annotated[
+    Path | None,
+    typer.Option("--against", metavar="FILE.json", help="Compare with a kept measurement.", rich_help_panel=WHERE),
+]
+BenchWorkers = Annotated[
+    int | None, typer.Option("--workers", min=2, help="Workers at a time; the cores, at least two, unless given.")
+]
+BenchRuns = Annotated[int, typer.Option("--runs", min=2, max=100_000, help="Empty runs that are dispatched.")]
 BenchRecord = Annotated[
     bool, typer.Option("--record", help="Keep the throughput in the results folder, for 'plan' to go by.")
 ]

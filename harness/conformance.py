@@ -8,67 +8,76 @@ and for anything that does not repeat.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from harness.conformance_reach import kept_images
-from harness.conformance_run import Finished, different, digest, register, run, same_bits, spec_of, state_of
+from harness.conformance_run import FAULTS, Finished, different, digest, register, run, same_bits, spec_of, state_of
+from harness.conformance_serving import batch_independence, predicts_without_trace, task_id_hidden
 from harness.conformance_stream import MICRO, ColouredNoise, kept_test_images, with_other_future
-from harness.data import features_of, test_batches
+from harness.conformance_words import Verdict, advised
+from harness.cost import count_costs
 from harness.engine import open_stream
+from harness.errors import UserError
+from harness.plain import sentence
+from harness.plugin_loading import unhurt
 from harness.registry import Registries
 from harness.settings import validated
-from methods.common.api import Batch
 
 __all__ = ["MICRO", "ColouredNoise", "Verdict", "check", "check_target", "failed"]
-
-TOLERANCE = 1e-4
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """One requirement, whether it is met, and what was seen."""
-
-    name: str
-    passed: bool
-    detail: str
 
 
 def check(name: str, registries: Registries) -> list[Verdict]:
     """Put the registered method ``name`` through the kit; one verdict a requirement, in a fixed order."""
+    return [advised(verdict) for verdict in _verdicts(name, registries)]
+
+
+def _verdicts(name: str, registries: Registries) -> list[Verdict]:
     method = registries.methods.load(name)
     config = validated(method.Config, {}, name)
-    if method.leaks(config):
+    if unhurt(partial(method.leaks, config), f"method {name!r} cannot say whether it leaks"):
         return [Verdict("honest", False, "this configuration reproduces a published leak; it is for study only")]
     register(registries)
     with TemporaryDirectory() as folder:
         root = Path(folder)
         try:
             done = run(name, registries, root / "first")
-        except Exception as error:  # whatever a plugin does wrong is a verdict, not a crash of the kit
-            return [Verdict("runs", False, _sentence(error))]
-        verdicts = [Verdict("runs", True, "three tasks of two classes, trained and evaluated")]
-        verdicts += [_judged(_declared_only, done), _judged(_backbone_frozen, done), _judged(_settled_kept, done)]
-        verdicts += [_judged(_predicts_without_trace, done), *_batch_independence(done), _judged(_keeps_no_data, done)]
-        reruns = (_blind_to_the_rest, _repeats, _continues, _half_precision)
-        return verdicts + [
-            _judged(partial(again, name=name, registries=registries, root=root), done) for again in reruns
+        except FAULTS as error:  # whatever a plugin does wrong is a verdict, not a crash of the kit
+            return [Verdict("runs", False, sentence(error))]
+        verdicts = [Verdict("runs", True, "three tasks of two classes, trained and evaluated on the CPU in fp32")]
+        at_once = (
+            ("gradients only where declared", _declared_only),
+            ("backbone untouched", _backbone_frozen),
+            ("earlier tasks settled", _settled_kept),
+            ("predict leaves no trace", predicts_without_trace),
+        )
+        verdicts += [_judged(title, requirement, done) for title, requirement in at_once]
+        verdicts += batch_independence(done)
+        verdicts += [
+            _judged("blind to the task id", task_id_hidden, done),
+            _judged("keeps no data", _keeps_no_data, done),
         ]
+        reruns = (
+            ("blind to later tasks and test images", _blind_to_the_rest),
+            ("repeats bit for bit", _repeats),
+            ("save, load, continue", _continues),
+            ("bf16", _half_precision),
+        )
+        for title, again in reruns:
+            verdicts.append(_judged(title, partial(again, name=name, registries=registries, root=root), done))
+        return [*verdicts, _cost(name, registries)]
 
 
-def _judged(requirement: Callable[[Finished], Verdict], done: Finished) -> Verdict:
+def _judged(title: str, requirement: Callable[[Finished], Verdict], done: Finished) -> Verdict:
     try:
         return requirement(done)
-    except Exception as error:  # as above: a broken method must still get all its verdicts
-        function = requirement.func if isinstance(requirement, partial) else requirement
-        return Verdict(function.__name__.strip("_").replace("_", " "), False, _sentence(error))
+    except FAULTS as error:  # a broken method must still get all its verdicts
+        return Verdict(title, False, sentence(error))
 
 
 def _declared_only(done: Finished) -> Verdict:
@@ -103,65 +112,6 @@ def _keeps_no_data(done: Finished) -> Verdict:
     found = kept_images(done.session.method, "method", done.session.stream)
     detail = f"images within reach of the method after the run: {', '.join(found[:5])}"
     return Verdict("keeps no data", not found, detail if found else "no view, batch or stored pixels within its reach")
-
-
-def _predicts_without_trace(done: Finished) -> Verdict:
-    before = state_of(done.session.method)
-    _logits(done, [torch.arange(7)])
-    changed = different(before, state_of(done.session.method))
-    detail = f"changed by predict: {', '.join(changed)}" if changed else "no parameter or buffer changes"
-    return Verdict("predict leaves no trace", not changed, detail)
-
-
-def _batch_independence(done: Finished) -> Iterator[Verdict]:
-    """The same image must get the same logits as in its task's own test view: alone, in any company and in any order.
-
-    The last requirement is also that the task is not read off the company: every batch holds images of all tasks.
-    """
-    sizes = [len(view) for view in done.session.stream.tests]
-    rows = torch.arange(sum(sizes))
-    place = torch.cat([torch.arange(size) for size in sizes])
-    shuffled = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
-    served = {
-        "batch size 1": rows[::5].split(1),
-        "batch size 7": rows.split(7),
-        "batch size 128": rows.split(128),
-        "shuffled order": shuffled.split(128),
-        "the task it is served with": place.argsort(stable=True).split(2 * len(sizes)),
-    }
-    try:
-        reference = _logits(done, rows.split(sizes))
-        found = {name: _logits(done, parts) for name, parts in served.items()}
-    except Exception as error:  # as above
-        yield Verdict("independent of the batch", False, _sentence(error))
-        return
-    scale = max(1.0, float(reference.abs().max()))
-    for name, logits in found.items():
-        asked = torch.cat(served[name])
-        gap = float((logits - reference[asked]).abs().max()) / scale
-        same = gap <= TOLERANCE and torch.equal(logits.argmax(dim=1), reference[asked].argmax(dim=1))
-        yield Verdict(f"independent of {name}", same, f"largest relative difference {gap:.1e}")
-
-
-@torch.no_grad()
-def _logits(done: Finished, batches: Sequence[Tensor]) -> Tensor:
-    """Logits of the test images in the order of ``batches``, whose entries are rows of all views, one after the other."""
-    session = done.session
-    session.method.eval()
-    views, transforms = session.stream.tests, session.stream.transforms
-    images = torch.cat(
-        [next(test_batches(view, transforms, batch_size=len(view), device=session.device)).images for view in views]
-    )
-    queries: Tensor | None = None
-    if session.method.needs_query:
-        queries = torch.cat(
-            [features_of(view, transforms, session.backbone.features, session.device) for view in views]
-        )
-    answers = [
-        session.method.predict(Batch(images[rows], None, None if queries is None else queries[rows]))
-        for rows in batches
-    ]
-    return torch.cat(answers)
 
 
 def _blind_to_the_rest(first: Finished, name: str, registries: Registries, root: Path) -> Verdict:
@@ -210,8 +160,17 @@ def _same_result(name: str, first: Finished, second: Finished, what: str) -> Ver
     return Verdict(name, False, f"{what}: differs in {', '.join(moved) or 'predictions'}")
 
 
-def _sentence(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+def _cost(name: str, registries: Registries) -> Verdict:
+    """What it costs, counted rather than timed. Nothing to pass: a method may cost what it likes, but it is said."""
+    try:
+        report = count_costs(registries, [name], MICRO)
+    except FAULTS as error:
+        return Verdict("cost", True, f"cannot be counted: {sentence(error)}")
+    row, a_pass = report.rows[0], report.backbone.own.forward
+    trained = f"{row.phases[-1].step.total / a_pass:.1f} forward passes a training image, " if row.phases else ""
+    sizes = f"{report.geometry.num_tasks} tasks with {report.geometry.num_classes} classes on the kit's backbone"
+    detail = f"{row.parameters:,} learnable parameters for {sizes}; {trained}{row.test.total / a_pass:.1f} a test image"
+    return Verdict("cost", True, detail)
 
 
 def failed(verdicts: Iterable[Verdict]) -> list[Verdict]:
@@ -224,6 +183,8 @@ def check_target(target: str) -> dict[str, list[Verdict]]:
     from harness.registry import open_registries
 
     if not target.endswith(".py"):
+        if "/" in target or Path(target).exists():
+            raise UserError(f"{target!r} is neither a method's name nor a plugin file, whose name ends in .py.")
         return {target: check(target, open_registries())}
     known = set(open_registries().methods.names())
     registries = open_registries([Path(target)])

@@ -20,6 +20,8 @@ from harness.spec import BackboneRef, Component, Precision, RunSpec
 from methods.common.api import Method, ParameterGroup
 from methods.common.schedules import Schedule
 
+FAULTS = (Exception, SystemExit)
+"""What a method may raise: its own fault and a verdict, where Ctrl-C is the user's wish."""
 SCHEDULE = {"batch_size": 8, "epochs": 2, "lr": 0.01}
 
 
@@ -136,5 +138,6 @@ def digest(module: nn.Module) -> str:
     found = hashlib.sha256()
     for name, tensor in module.state_dict().items():
         found.update(name.encode())
-        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        # As bytes: numpy has no name for every type that a backbone's weights are kept in.
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return found.hexdigest()

@@ -6,13 +6,17 @@ of its reach.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.stored import Raw
 from benchmarks.stream import View
 from benchmarks.transforms import Transforms
 from harness.spec import derive_seed
@@ -29,6 +33,29 @@ class FrozenFeatures:
     of_view: Callable[[View], Tensor]
 
 
+class Feeder:
+    """Assembles batches beside the network's work, on an accelerator in a stream of its own.
+
+    A copy from the host then waits for the one before it, and not for the step that is still computing.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def feeding(self) -> contextlib.AbstractContextManager[Any]:
+        """What is computed inside belongs to the next batch."""
+        return contextlib.nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
+
+    def hand_over(self, *tensors: Tensor) -> None:
+        """The network may use ``tensors`` from now on."""
+        if self._stream is not None:
+            current = torch.cuda.current_stream(self._device)
+            current.wait_stream(self._stream)
+            for tensor in tensors:
+                tensor.record_stream(current)
+
+
 class TaskData:
     """One task's training images. Each pass draws its order and augmentation from a stream of its own."""
 
@@ -41,8 +68,13 @@ class TaskData:
         device: torch.device,
         seed: int,
         frozen_features: FrozenFeatures | None = None,
+        prefetch: bool | None = None,
     ) -> None:
-        """``frozen_features`` is given where the method declares that it needs queries."""
+        """``frozen_features`` is given where the method declares that it needs queries.
+
+        ``prefetch``: read the next batch's images in a thread while this one is used; left out, on an accelerator alone.
+        No bit depends on it.
+        """
         self._view = view
         self._transforms = transforms
         self._batch_size = batch_size
@@ -50,6 +82,8 @@ class TaskData:
         self._seed = seed
         self._frozen_features = frozen_features
         self._features: Tensor | None = None
+        self._prefetch = device.type == "cuda" if prefetch is None else prefetch
+        self._feeder = Feeder(device)
         self.passes = 0
         self.images_read = 0
 
@@ -70,15 +104,34 @@ class TaskData:
         self.passes += 1
         count = len(self)
         order = torch.randperm(count, generator=generator).numpy() if shuffle else np.arange(count)
-        for step in range(self.steps(drop_last=drop_last)):
-            yield self._batch(order[step * self._batch_size : (step + 1) * self._batch_size], generator, augment)
+        size = self._batch_size
+        chosen = [order[step * size : (step + 1) * size] for step in range(self.steps(drop_last=drop_last))]
+        read = self._read_ahead(chosen) if self._prefetch else ((part, self._view.take(part)) for part in chosen)
+        with contextlib.closing(read):
+            for positions, (raw, labels) in read:
+                yield self._batch(positions, raw, labels, generator, augment)
 
-    def _batch(self, positions: np.ndarray, generator: torch.Generator, augment: bool) -> Batch:
-        raw, labels = self._view.take(positions)
-        device, transforms = self._device, self._transforms
-        images = transforms.train(raw, generator, device) if augment else transforms.test(raw, device)
+    def _read_ahead(self, chosen: list[np.ndarray]) -> Generator[tuple[np.ndarray, tuple[Raw, np.ndarray]], None, None]:
+        """Positions and what ``View.take`` gives of them, always one batch further than what is used."""
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            ahead = thread.submit(self._view.take, chosen[0]) if chosen else None
+            for number, positions in enumerate(chosen):
+                assert ahead is not None
+                taken = ahead.result()
+                if number + 1 < len(chosen):
+                    ahead = thread.submit(self._view.take, chosen[number + 1])
+                yield positions, taken
+
+    def _batch(
+        self, positions: np.ndarray, raw: Raw, labels: np.ndarray, generator: torch.Generator, augment: bool
+    ) -> Batch:
+        transforms = self._transforms
+        with self._feeder.feeding():
+            images = transforms.train(raw, generator, self._device) if augment else transforms.test(raw, self._device)
+            targets = torch.from_numpy(labels).to(self._device)
+        self._feeder.hand_over(images, targets)
         self.images_read += len(labels)
-        return Batch(images, torch.from_numpy(labels).to(self._device), self._query(images, positions, augment))
+        return Batch(images, targets, self._query(images, positions, augment))
 
     def _query(self, images: Tensor, positions: np.ndarray, augment: bool) -> Callable[[], Tensor] | None:
         frozen = self._frozen_features

@@ -246,6 +246,6 @@ def recorded_rate(results: Path, precision: str) -> Rate | None:
 def _recorded(results: Path) -> dict[str, Any]:
     try:
         found = json.loads((results / THROUGHPUT_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

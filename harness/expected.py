@@ -66,7 +66,7 @@ def read_expected(suite: Suite, source: str) -> list[dict[str, Any]]:
     except FileNotFoundError as error:
         hint = "this suite has no stored expectations; give --expect FILE" if source == STORED else "no such file"
         raise UserError(f"--expect {source}: {hint}") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f'--expect {source}: {file.name} must be JSON of the form {{"cells": [{{"row", "column", "faa", "tolerance"}}]}}'
             f" ({type(error).__name__}: {error})"

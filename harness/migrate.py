@@ -20,9 +20,9 @@ from harness.errors import UserError
 from harness.observations import npz_arrays
 from harness.seal import RECORD_SCHEMA, sealed
 from harness.spec import canonical_json
-from harness.store import Broken, Fault, Record, Store, write_bytes, write_json
+from harness.store import PREDICTIONS, Broken, Fault, Record, Store, write_bytes, write_json
 
-RESULT, PREDICTIONS = "result.json", "predictions.npz"
+RESULT = "result.json"
 ROUNDING = 1e-6
 """By so many percentage points an accuracy may differ from the share of right predictions."""
 

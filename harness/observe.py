@@ -55,19 +55,20 @@ class Observer:
         self._states: dict[str, list[NDArray]] = {}
         self._losses: list[tuple[int, str, int, float]] = []
         self._images: Arrays = {}
-        self._epoch = 0
+        self.epoch = 0
+        """Epochs of the task so far."""
         self._seconds = 0.0
 
     # -- while the run goes on -----------------------------------------------------------------------------------------
 
     def training_starts(self, task: Task, phase: str) -> None:
         """Called when a task's first phase is ready, before its first step."""
-        self._epoch = 0
+        self.epoch = 0
         self._validate(task, phase)
 
     def epoch_ended(self, task: Task, phase: str) -> None:
         """Called after every epoch; epochs are counted through all phases of a task."""
-        self._epoch += 1
+        self.epoch += 1
         self._validate(task, phase)
 
     def task_ended(self) -> None:
@@ -103,7 +104,7 @@ class Observer:
         started = time.monotonic()
         with self._undisturbed():
             loss = self._validation_loss(task)
-        self._losses.append((task.index, phase, self._epoch, loss))
+        self._losses.append((task.index, phase, self.epoch, loss))
         self._seconds += time.monotonic() - started
 
     def _validation_loss(self, task: Task) -> float:

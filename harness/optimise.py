@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
+from torch import Tensor
 
+from harness.errors import RunDivergedError
 from methods.common.api import Method, ParameterGroup, Phase
 from methods.common.schedules import Schedule, adamw, learning_rate
 
@@ -54,6 +59,85 @@ class Stretch:
         method.apply_step(self.optimizer)
         self.step += 1
         self.done += 1
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The optimiser's state: tensors by parameter number and name, and the rest, of states and groups, as JSON values."""
+        tensors: dict[str, Tensor] = {}
+        plain: dict[str, Any] = {}
+        found = self.optimizer.state_dict()
+        for number, entries in found["state"].items():
+            for name, value in entries.items():
+                kept = tensors if isinstance(value, Tensor) else plain
+                kept[f"{number}.{name}"] = value
+        groups = [{key: value for key, value in group.items() if key != "params"} for group in found["param_groups"]]
+        return tensors, {"states": plain, "groups": groups}
+
+    def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any], step: int, done: int) -> None:
+        """Put back what ``state`` gave. Raises ValueError, KeyError or RuntimeError where it is not of these groups."""
+        states: dict[int, dict[str, Any]] = {}
+        for key, value in [*tensors.items(), *values["states"].items()]:
+            number, _, name = key.partition(".")
+            states.setdefault(int(number), {})[name] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        merged = [{**group, **kept} for group, kept in zip(groups, values["groups"], strict=True)]
+        self.optimizer.load_state_dict({"state": states, "param_groups": merged})
+        self.step, self.done = step, done
+
+
+class Losses:
+    """Losses of one epoch. One is read only when the next step has been launched, so that the accelerator need not wait."""
+
+    def __init__(self, check: Callable[[float, int], None], total: float = 0.0, count: int = 0) -> None:
+        """``check`` is told each loss with its step of the phase, and raises where that is no number."""
+        self.check = check
+        self.total = total
+        self.count = count
+        self._waiting: tuple[Tensor, torch.cuda.Event | None, int] | None = None
+
+    def note(self, loss: Tensor, step: int) -> None:
+        """Take the loss of ``step``, whose work has been launched, and read the one before."""
+        copied = self._copied(loss.detach())
+        self.settle()
+        self._waiting = (*copied, step)
+
+    def settle(self) -> None:
+        """Read what has not been read yet. Raises what ``check`` raises."""
+        if self._waiting is None:
+            return
+        loss, event, step = self._waiting
+        self._waiting = None
+        if event is not None:
+            event.synchronize()
+        value = loss.item()
+        self.check(value, step)
+        self.total += value
+        self.count += 1
+
+    def mean(self) -> float:
+        """Mean loss of a step; 0 before the first."""
+        self.settle()
+        return self.total / max(self.count, 1)
+
+    @staticmethod
+    def _copied(loss: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
+        """A copy that is on its way to the host behind the step's work, and what says that it has arrived."""
+        if loss.device.type != "cuda":
+            return loss, None
+        host = torch.empty_like(loss, device="cpu", pin_memory=True)
+        host.copy_(loss, non_blocking=True)
+        event = torch.cuda.Event()
+        event.record()
+        return host, event
+
+
+def require_finite(loss: float, *, task: int, phase: str, step: int, lr: float) -> None:
+    """Raise RunDivergedError, which names the place, the last good task and a remedy, unless ``loss`` is a number."""
+    if not math.isfinite(loss):
+        good = f"last good task: {task - 1}" if task else "no task was finished"
+        raise RunDivergedError(
+            f"the loss became {loss} at step {step} of phase {phase!r} of task {task} ({good}); lower the rate,"
+            f" for example --set schedule.lr={lr / 5:g}"
+        )
 
 
 def stretch_epochs(phases: list[Phase], first: int) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.suites import SUITES, Column, Row, Suite
-from harness.errors import UserError, did_you_mean
+from harness.errors import UserError, did_you_mean, without_home
 from harness.fit import Fitting
 from harness.observations import require_observable
 from harness.registry import Registries
@@ -199,6 +199,7 @@ class Planner:
             backbone=BackboneRef(name=column.backbone, sha256=self._weights_of(backbone)),
             schedule=schedule.model_dump(mode="json"),
             precision=self.selection.precision,
+            sources=registries.sources_of(row.method, column.benchmark),
         )
         self._fitting.require(method, spec, backbone, data.num_classes, pinned.tasks)
         return spec, recipe.source, tuple(by_hand)
@@ -290,7 +291,8 @@ def manifest(suite_name: str, runs: Sequence[PlannedRun], registries: Registries
                 "train_seed": run.spec.train_seed,
                 "run_id": run.run_id,
                 "recipe": run.recipe,
-                "settings": list(run.settings),
+                "settings": [without_home(text) for text in run.settings],
+                **({"plugins": run.spec.sources} if run.spec.sources else {}),
             }
             for run in mine
         ],

@@ -14,9 +14,22 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.text import Text
 
 from harness.execute import RunStatus
+from harness.plain import plain
 from harness.plan import PlannedRun
 
 HEARTBEAT_S = 30.0
+NEWS = {
+    "held": ("waiting", "waiting for another launcher, which has it"),
+    "run_retried": ("again", "its worker died; it goes on from its last checkpoint"),
+    "stopping": ("stopping", "finishes its step and is saved; a second signal stops at once"),
+}
+"""Events of the sweep around a run: a word for lines, and what they mean."""
+ENDS = {
+    "skipped": ("skipped", "another launcher has done it"),
+    "interrupted": ("saved", "the same command goes on from there"),
+    "cancelled": ("cancelled", "as was asked; what it has done is kept"),
+}
+"""Ends that are neither success nor failure, likewise."""
 PLAIN_WIDTH = 120
 Clock = Callable[[], float]
 
@@ -52,9 +65,13 @@ def make_display(console: Console, total: int) -> Display:
 
 def run_label(run: PlannedRun) -> str:
     """A run in a few words: row, benchmark and seeds."""
-    order, train = run.spec.order_seed, run.spec.train_seed
+    return label(run.row, run.benchmark, run.spec.order_seed, run.spec.train_seed)
+
+
+def label(row: str, benchmark: str, order: int, train: int) -> str:
+    """The same of a run that is known by a note of it only."""
     seeds = f"seed {order}" if order == train else f"order {order}, seed {train}"
-    return f"{run.row} · {run.benchmark} · {seeds}"
+    return f"{plain(row)} · {plain(benchmark)} · {seeds}"
 
 
 def duration(seconds: float) -> str:
@@ -128,7 +145,7 @@ class _Book:
         return running
 
     def end(self, status: RunStatus) -> _Running:
-        self.finished += 1
+        self.finished += status.state in ("done", "failed", "skipped")
         self.failed += status.state == "failed"
         return self.running.pop(status.planned.run_id, _Running(self.clock()))
 
@@ -162,6 +179,10 @@ class LineDisplay:
 
     def update(self, run: PlannedRun, event: dict[str, Any]) -> None:
         """Say that a run started, or that it is still alive."""
+        if event.get("event") in NEWS:
+            word, meaning = NEWS[event["event"]]
+            self._say(f"{word:<9} {run_label(run)}: {meaning}")
+            return
         is_new = run.run_id not in self._book.running
         self._book.take(run, event)
         if is_new:
@@ -178,6 +199,10 @@ class LineDisplay:
         if status.state == "failed":
             self._say(f"FAILED    {label}: {status.error} {count}")
             return
+        if status.state in ENDS:
+            word, meaning = ENDS[status.state]
+            self._say(f"{word:<9} {label}: {meaning} {count}")
+            return
         faa = f"FAA {running.faa:6.2f} %  " if running.faa is not None else ""
         self._say(f"finished  {label}  {faa}{duration(self._clock() - running.started)} {count}")
 
@@ -193,6 +218,7 @@ class LiveDisplay:
     def __init__(self, console: Console, total: int, clock: Clock = time.monotonic) -> None:
         self._console, self._book, self._clock = console, _Book(total, clock), clock
         self._bars: dict[str, TaskID] = {}
+        self._notes: dict[str, str] = {}
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=28, complete_style="cyan", finished_style="green"),
@@ -214,11 +240,18 @@ class LiveDisplay:
 
     def update(self, run: PlannedRun, event: dict[str, Any]) -> None:
         """Move the run's bar."""
-        running = self._book.take(run, event)
         if run.run_id not in self._bars:
             self._bars[run.run_id] = self._progress.add_task(escape(run_label(run)), total=1.0, note="", left=None)
+        if event.get("event") in NEWS:
+            self._notes[run.run_id] = NEWS[event["event"]][1].partition(";")[0]
+            self._progress.update(self._bars[run.run_id], note=self._notes[run.run_id])
+            return
+        running = self._book.take(run, event)
+        if event.get("event") == "run_started":
+            self._notes.pop(run.run_id, None)
+        note = self._notes.get(run.run_id, running.note)
         left = running.seconds_left(self._clock())
-        self._progress.update(self._bars[run.run_id], completed=running.fraction, note=running.note, left=left)
+        self._progress.update(self._bars[run.run_id], completed=running.fraction, note=note, left=left)
         self._refresh_overall()
 
     def finish(self, status: RunStatus) -> None:
@@ -231,6 +264,8 @@ class LiveDisplay:
         spent = duration(self._clock() - running.started)
         if status.state == "failed":
             self._console.print(f"[red]✗[/] {label}  [red]{escape(status.error or 'failed')}[/]", highlight=False)
+        elif status.state in ENDS:
+            self._console.print(f"[yellow]–[/] {label}  [dim]{ENDS[status.state][1]}[/]", highlight=False)
         else:
             faa = f"FAA [bold]{running.faa:.2f}[/] %  " if running.faa is not None else ""
             self._console.print(f"[green]✓[/] {label}  {faa}[dim]{spent}[/]", highlight=False)

@@ -11,7 +11,7 @@ import hashlib
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -34,6 +34,8 @@ NOT_PART_OF_A_RUN = frozenset(
         "benchmarks/transfer.py",
         "harness/bench*.py",
         "harness/catalogue.py",
+        "harness/claims.py",
+        "harness/cluster.py",
         "harness/command_options.py",
         "harness/conformance*.py",
         "harness/cost*.py",
@@ -42,15 +44,25 @@ NOT_PART_OF_A_RUN = frozenset(
         "harness/data_commands.py",
         "harness/estimate.py",
         "harness/execute.py",
+        "harness/executor_*.py",
         "harness/expected.py",
         "harness/fit.py",
+        "harness/jobs.py",
         "harness/method_table.py",
         "harness/migrate.py",
+        "harness/method_commands.py",
         "harness/metrics.py",
         "harness/mode_study.py",
+        "harness/new_method.py",
+        "harness/performance_page.py",
+        "harness/plain.py",
+        "harness/packing.py",
         "harness/plan.py",
+        "harness/plugin_*.py",
+        "harness/precision.py",
         "harness/prepare.py",
         "harness/pretrain_*.py",
+        "harness/processes.py",
         "harness/progress.py",
         "harness/provenance.py",
         "harness/recipe_table.py",
@@ -58,6 +70,8 @@ NOT_PART_OF_A_RUN = frozenset(
         "harness/search_tiny.py",
         "harness/settings.py",
         "harness/signals.py",
+        "harness/slurm_*.py",
+        "harness/status*.py",
         "harness/sweep.py",
         "harness/tune*.py",
         "harness/workers.py",
@@ -101,6 +115,14 @@ def code_fingerprint() -> str:
     return fingerprint_of(source_files(), PROJECT_ROOT)
 
 
+def with_sources(code: str, sources: Mapping[str, str]) -> str:
+    """A code fingerprint and the hashes of a run's plugins as one; without plugins the fingerprint itself."""
+    if not sources:
+        return code
+    said = "".join(f"\0{kind}\0{source}" for kind, source in sorted(sources.items()))
+    return hashlib.sha256(f"{code}{said}".encode()).hexdigest()
+
+
 @functools.cache
 def git_state() -> tuple[str | None, bool | None]:
     """(revision, whether tracked files differ from it); (None, None) outside a checkout of this project."""
@@ -129,6 +151,12 @@ def device_name(device: str) -> str:
     if device.startswith("cuda") and torch is not None:
         return str(torch.cuda.get_device_name(device))
     return cpu_model()
+
+
+def is_deterministic() -> bool:
+    """Whether torch refuses operations whose bits may differ from call to call; asks it only where it is loaded already."""
+    torch = sys.modules.get("torch")
+    return torch is not None and bool(torch.are_deterministic_algorithms_enabled())
 
 
 def version_of(distribution: str) -> str | None:
@@ -171,6 +199,7 @@ def collect(device: str = "cpu", **extra: Any) -> dict[str, Any]:
         "cpu": cpu_model(),
         "device": device,
         "device_name": device_name(device),
+        **({"deterministic": True} if is_deterministic() else {}),
         **extra,
     }
 

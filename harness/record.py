@@ -23,10 +23,12 @@ def make_record(
     flags: dict[str, bool],
     predictions_sha256: str,
     observations: dict[str, Any] | None = None,
+    memory_plan: str | None = None,
 ) -> dict[str, Any]:
     """The content of ``result.json``; accuracies in percent, times in seconds, memory in MiB.
 
     ``observations`` says which file holds what was observed beside them; a run that observed nothing has no such entry.
+    ``memory_plan``: how the backbone spent memory, where it was short.
     """
     return {
         "schema_version": RECORD_SCHEMA,
@@ -45,6 +47,7 @@ def make_record(
             "peak_memory_mb": round(progress.peak_memory_mb, 1),
             "train_images": progress.train_images,
             "test_images": progress.test_images,
+            **({"memory_plan": memory_plan} if memory_plan else {}),
         },
         "provenance": provenance.collect(
             device,
@@ -52,6 +55,7 @@ def make_record(
             finished=provenance.now(),
             weights_sha256=spec.backbone.sha256,
             split_hash=stream.split_hash,
+            **({"plugins": spec.sources} if spec.sources else {}),
         ),
         "flags": flags,
         **({"observations": observations} if observations else {}),

@@ -5,21 +5,21 @@ Nothing is imported until a name is asked for, so that a listing of names costs 
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import importlib.util
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from harness.errors import UserError, did_you_mean
+from harness.plain import plain
+from harness.plugin_loading import installed_points, run_file, unhurt
+from harness.plugin_source import source_of
 
 METHOD_GROUP = "smope_bench.methods"
 BENCHMARK_GROUP = "smope_bench.benchmarks"
+BUILT_IN = "built-in"
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,25 @@ class Listing:
 class Registry:
     """A lazy table from names to classes of one kind (``method``, ``benchmark``, ``backbone``)."""
 
-    def __init__(self, kind: str, builtin: Mapping[str, str], entry_point_group: str | None = None) -> None:
-        """``builtin`` maps a name to ``module:attribute``; the group's installed entry points are added to it."""
+    def __init__(
+        self,
+        kind: str,
+        builtin: Mapping[str, str],
+        entry_point_group: str | None = None,
+        fault: Callable[[Any], str | None] = lambda _: None,
+    ) -> None:
+        """``builtin`` maps a name to ``module:attribute``; the group's installed entry points are added to it.
+
+        ``fault`` says what keeps something that a stranger supplies from being of this kind; None where nothing does.
+        """
         self.kind = kind
+        self._fault = fault
         self._entries: dict[str, list[Entry]] = {}
         for name, target in builtin.items():
-            self._add(Entry(name, "built-in", _target_loader(target)))
+            self._add(Entry(name, BUILT_IN, _target_loader(target)))
         if entry_point_group is not None:
-            for point in sorted(entry_points(group=entry_point_group), key=lambda point: (point.name, point.value)):
-                owner = f"package {point.dist.name!r}" if point.dist is not None else f"entry point {point.value!r}"
-                self._add(Entry(point.name, owner, point.load))
+            for point in installed_points(entry_point_group):
+                self._add(Entry(point.name, point.owner, point.load))
 
     def names(self) -> list[str]:
         """All names, sorted, those that cannot be loaded included."""
@@ -70,12 +79,16 @@ class Registry:
             owners = " and by ".join(entry.owner for entry in claims)
             raise UserError(f"{self.kind} {name!r} is defined twice, by {owners}: rename or uninstall one of them.")
         entry = claims[0]
-        try:
+        if entry.owner == BUILT_IN:  # our own fault where it fails: the traceback is worth seeing
             return entry.resolve()
-        except Exception as error:
-            if entry.owner == "built-in":  # our own fault: the traceback is worth seeing
-                raise
-            raise UserError(f"{self.kind} {name!r} of {entry.owner} cannot be imported: {_one_line(error)}") from error
+        value = unhurt(entry.resolve, f"{self.kind} {name!r} of {entry.owner} cannot be imported")
+        if (fault := self._fault(value)) is not None:
+            raise UserError(f"{self.kind} {name!r} of {entry.owner} cannot be used: {fault}.")
+        return value
+
+    def source(self, name: str) -> str | None:
+        """Hash of the source behind a name that is not built-in; None for what the project's own fingerprint covers."""
+        return None if self.owner(name) == BUILT_IN else source_of(self.load(name))
 
     def listing(self) -> list[Listing]:
         """Every name with what it loads to, or the error that loading it gives. Imports everything."""
@@ -114,6 +127,11 @@ class Registries:
     backbones: Registry
     plugins: tuple[Path, ...] = ()
 
+    def sources_of(self, method: str, benchmark: str) -> dict[str, str]:
+        """Hashes of the sources of a run's plugins, by kind; empty where method and benchmark are the project's own."""
+        found = {"method": self.methods.source(method), "benchmark": self.benchmarks.source(benchmark)}
+        return {kind: source for kind, source in found.items() if source is not None}
+
     def __reduce__(self) -> tuple[Callable[..., Registries], tuple[tuple[Path, ...]]]:
         return open_registries, (self.plugins,)
 
@@ -126,8 +144,8 @@ def open_registries(plugins: Sequence[Path] = ()) -> Registries:
 
     files = tuple(Path(plugin).resolve() for plugin in plugins)
     registries = Registries(
-        methods=Registry("method", methods.BUILTIN, METHOD_GROUP),
-        benchmarks=Registry("benchmark", benchmarks.BUILTIN, BENCHMARK_GROUP),
+        methods=Registry("method", methods.BUILTIN, METHOD_GROUP, _method_fault),
+        benchmarks=Registry("benchmark", benchmarks.BUILTIN, BENCHMARK_GROUP, _benchmark_fault),
         backbones=Registry("backbone", backbones.BUILTIN),
         plugins=files,
     )
@@ -144,8 +162,8 @@ def add_plugin(registries: Registries, file: Path) -> list[str]:
     from benchmarks.base import Benchmark
     from methods.common.api import Method
 
-    module = _run_plugin(file)
-    owner = f"plugin {file.name!r}"
+    module = run_file(file)
+    owner = f"plugin {plain(file.name)!r}"
     added = []
     for registry, base in ((registries.methods, Method), (registries.benchmarks, Benchmark)):
         for value in _named_subclasses(module, base):
@@ -157,28 +175,6 @@ def add_plugin(registries: Registries, file: Path) -> list[str]:
             "write a subclass of methods.common.api.Method with a class attribute `name`."
         )
     return added
-
-
-def _run_plugin(file: Path) -> ModuleType:
-    try:
-        source = file.read_bytes()
-    except OSError as error:
-        raise UserError(f"plugin {str(file)!r} cannot be read: {error.strerror or error}.") from error
-    # The content is in the module's name: the same file is run once a process, an edited one anew.
-    name = f"smope_bench_plugin_{hashlib.sha256(str(file).encode() + source).hexdigest()[:16]}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or spec.loader is None:
-        raise UserError(f"plugin {str(file)!r} is not a Python file: its name must end in .py.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # typed configurations look their module up while it is being run
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        del sys.modules[name]
-        raise UserError(f"plugin {str(file)!r} cannot be imported: {_one_line(error)}") from error
-    return module
 
 
 def _named_subclasses(module: ModuleType, base: type) -> Iterable[Any]:
@@ -196,7 +192,25 @@ def _target_loader(target: str) -> Callable[[], Any]:
     return lambda: getattr(importlib.import_module(module), attribute)
 
 
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    where = f" (line {error.lineno})" if isinstance(error, SyntaxError) and error.lineno else ""
-    return f"{type(error).__name__}: {text}{where}" if text else f"{type(error).__name__}{where}"
+def _method_fault(value: Any) -> str | None:
+    from methods.common.api import Method, MethodCard, MethodConfig
+
+    return _class_fault(value, Method, MethodCard, MethodConfig)
+
+
+def _benchmark_fault(value: Any) -> str | None:
+    from benchmarks.base import Benchmark, BenchmarkCard, BenchmarkConfig
+
+    return _class_fault(value, Benchmark, BenchmarkCard, BenchmarkConfig)
+
+
+def _class_fault(value: Any, base: type, card: type, config: type) -> str | None:
+    """What keeps ``value`` from being a subclass of ``base`` with a card and a configuration, and the remedy."""
+    if not (isinstance(value, type) and issubclass(value, base)):
+        return f"it is of type {type(value).__name__}, not a subclass of {base.__module__}.{base.__name__}"
+    if not isinstance(getattr(value, "card", None), card):
+        return f"{value.__name__} has no class attribute `card` of type {card.__module__}.{card.__name__}"
+    own = getattr(value, "Config", None)
+    if not (isinstance(own, type) and issubclass(own, config)):
+        return f"{value.__name__}.Config is not a subclass of {config.__module__}.{config.__name__}"
+    return None

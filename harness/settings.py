@@ -14,6 +14,7 @@ from harness.errors import UserError, did_you_mean
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 SCOPES = ("schedule", "benchmark")
+MOST_SEEDS = 10_000
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def parse_setting(text: str) -> Setting:
         raise UserError(f"--set {text!r} is not of the form key=value, for example --set schedule.epochs=3")
     try:
         parsed = json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         parsed = {"True": True, "False": False, "None": None}.get(value.strip(), value.strip())
     return Setting(text, path, parsed)
 
@@ -64,6 +65,8 @@ def _seed_range(text: str) -> list[Seeds]:
             low, high = _natural(first), _natural(last)
             if high < low:
                 raise ValueError(text)
+            if high - low >= MOST_SEEDS:
+                raise UserError(f"--seeds {text!r} names more than {MOST_SEEDS:,} seeds; give a shorter range")
             return [Seeds(n, n) for n in range(low, high + 1)]
         return [Seeds(_natural(text), _natural(text))]
     except ValueError as error:

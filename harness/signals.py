@@ -1,14 +1,18 @@
-"""Ctrl-C and SIGTERM end a command in the same way: workers stopped, finished work kept, a status of its own."""
+"""Ctrl-C and SIGTERM end a command in the same way: runs saved, workers stopped, finished work kept, a status of its own."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import NoReturn
 
 INTERRUPTED, TERMINATED = 130, 143
+GRACE_S = 60.0
+"""How long runs get to finish their step and to save themselves."""
 
 
 class Stopped(BaseException):
@@ -19,19 +23,65 @@ class Stopped(BaseException):
         self.status = status
 
 
+class Stop:
+    """Whether a gentle stop was asked for, and what to do when it is."""
+
+    def __init__(self, ask: Callable[[], None] = lambda: None) -> None:
+        self.status: int | None = None
+        self.ask = ask
+
+    def require_none(self) -> None:
+        """Raise Stopped where one was asked for: everything that could be saved is."""
+        if self.status is not None:
+            raise Stopped(self.status)
+
+
 @contextlib.contextmanager
 def stop_signals() -> Iterator[None]:
     """Turn both signals into ``Stopped`` while a command runs."""
 
     def stop(number: int, _: object) -> NoReturn:
-        raise Stopped(INTERRUPTED if number == signal.SIGINT else TERMINATED)
+        raise Stopped(_status(number))
 
+    with _handling(stop):
+        yield
+
+
+@contextlib.contextmanager
+def stop_gently(grace_s: float = GRACE_S) -> Iterator[Stop]:
+    """Note the first signal and call ``Stop.ask``; a second one, or the end of the grace, raises ``Stopped`` at once."""
+    asked = Stop()
+    timers: list[threading.Timer] = []
+
+    def stop(number: int, _: FrameType | None) -> None:
+        if asked.status is not None:
+            raise Stopped(asked.status)
+        asked.status = _status(number)
+        timers.append(threading.Timer(grace_s, os.kill, (os.getpid(), number)))
+        timers[0].daemon = True
+        timers[0].start()
+        asked.ask()
+
+    try:
+        with _handling(stop):
+            yield asked
+    finally:
+        for timer in timers:
+            timer.cancel()
+
+
+@contextlib.contextmanager
+def _handling(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield
         return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+def _status(number: int) -> int:
+    return INTERRUPTED if number == signal.SIGINT else TERMINATED

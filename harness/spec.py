@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from harness import provenance
+
 SCHEMA_VERSION = 1
 
 Precision = Literal["fp32", "bf16"]
@@ -46,6 +48,9 @@ class RunSpec(_Frozen):
     precision: Precision = "fp32"
     order_seed: int = Field(default=0, ge=0)
     train_seed: int = Field(default=0, ge=0)
+    sources: dict[str, str] = Field(default_factory=dict, exclude=True)
+    """Hashes of the sources of the run's plugins, by kind. No part of the identity, nor of what is written: as other code, an
+    edited plugin leaves a run what it is and makes its record stale."""
 
     def canonical(self) -> str:
         """Canonical JSON: sorted keys, no white space, ASCII, no NaN."""
@@ -55,6 +60,11 @@ class RunSpec(_Frozen):
     def run_id(self) -> str:
         """First 16 hexadecimal digits of the SHA-256 of the canonical JSON."""
         return hashlib.sha256(self.canonical().encode()).hexdigest()[:16]
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all code that the run would be made by: the project's and its plugins'."""
+        return provenance.with_sources(provenance.code_fingerprint(), self.sources)
 
 
 def canonical_json(value: object) -> str:

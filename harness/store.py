@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.errors import UserError
+from harness.provenance import with_sources
 from harness.seal import RECORD_SCHEMA, seal_of, sealed
 
 State = Literal["new", "done", "stale", "failed"]
@@ -23,6 +24,9 @@ Fault = Literal["unreadable", "schema", "incomplete", "edited", "misplaced"]
 
 OBSERVATIONS = "observations.npz"
 """What figures draw of a run, beside its record, which has the file's hash."""
+
+PREDICTIONS = "predictions.npz"
+"""What a run predicted, beside its record, which has the file's hash."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,11 @@ class Record:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the code that made the record."""
-        return str(self.result["provenance"]["code_fingerprint"])
+        """Hash of the code that made the record, its plugins included."""
+        made = self.result["provenance"]
+        plugins = made.get("plugins")
+        sources = {str(kind): str(source) for kind, source in plugins.items()} if isinstance(plugins, dict) else {}
+        return with_sources(str(made["code_fingerprint"]), sources)
 
     @property
     def observes(self) -> frozenset[str]:
@@ -89,14 +96,22 @@ class Store:
             ) from error
 
     def state(self, run_id: str, fingerprint: str | None, observe: Collection[str] = ()) -> State:
-        """``done`` if a whole record of this code exists that has all of ``observe``; ``stale`` if it must be made anew."""
+        """``done`` if a whole record of this code exists that has all of ``observe``; ``stale`` if it must be made anew.
+
+        A record is whole with its predictions: where that file is missing or not the one it names, the run is made anew.
+        """
         found = self.load(run_id)
         if isinstance(found, Record):
             is_current = fingerprint in (None, found.fingerprint)
-            return "done" if is_current and self._has_observed(found, observe) else "stale"
+            is_whole = self._has_predictions(found) and self._has_observed(found, observe)
+            return "done" if is_current and is_whole else "stale"
         if self.failure(run_id) is not None:
             return "failed"
         return "new"
+
+    def _has_predictions(self, record: Record) -> bool:
+        named = record.result.get("predictions_sha256")  # records that were migrated may name none
+        return named is None or named == _sha256(self.path(record.run_id) / PREDICTIONS)
 
     def _has_observed(self, record: Record, names: Collection[str]) -> bool:
         return not names or (record.observes.issuperset(names) and self.observations(record) is not None)
@@ -123,6 +138,8 @@ class Store:
         """What stopped a run, or ``None``."""
         try:
             found = json.loads((self.path(run_id) / "failure.json").read_text(encoding="utf-8"))
+        except RecursionError:
+            return {"error": "failure.json is nested too deeply to be read"}
         except (OSError, ValueError):
             return None
         return found if isinstance(found, dict) else None
@@ -228,6 +245,14 @@ def _fault(run_id: str, result: Mapping[str, Any]) -> tuple[Fault, str] | None:
     if result.get("seal") != seal_of(result):
         return "edited", "was changed after it was written: its seal does not fit"
     return None
+
+
+def _sha256(file: Path) -> str | None:
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError:
+        return None
 
 
 def _no_number(name: str) -> float:

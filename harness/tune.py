@@ -18,7 +18,6 @@ from harness.errors import UserError
 from harness.execute import RunStatus
 from harness.plan import PlannedRun, Planner, Selection
 from harness.progress import Display
-from harness.provenance import code_fingerprint
 from harness.registry import Registries
 from harness.settings import Seeds, Setting, parse_setting
 from harness.spec import Precision, RunSpec, canonical_json
@@ -122,7 +121,7 @@ def plan_search(asked: Asked, registries: Registries) -> Plan:
         "grid": dict(space),
         "seeds": [[seed.order, seed.train] for seed in asked.seeds],
         "sampler": asked.sampler,
-        "code": code_fingerprint(),
+        "code": spec.fingerprint,
     }
     return Plan(asked, registries, planner, row, column, space, source, _hash(decides))
 
@@ -177,7 +176,7 @@ def search(
         study = Study(plan.folder, plan.space, asked.seeds[0].train, learns=asked.sampler == "tpe")
         known = {candidate_key(candidate): outcome for candidate, outcome in study.outcomes() if outcome.is_final}
         options = WorkerOptions(
-            plan.folder / "running", asked.data, asked.device, threads, plan.registries.plugins, RUNNER
+            plan.folder / "running", asked.data, asked.device, threads, plan.registries.plugins, RUNNER, claims=False
         )
         waves = _learning_waves(plan, study, known, workers) if study.learns else _grid_waves(plan, known)
         with _computing(workers, options) as compute:

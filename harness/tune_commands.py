@@ -231,9 +231,9 @@ def _workers(plan: Plan) -> tuple[int, int]:
 
     asked = plan.asked
     jobs = plan.trials * len(asked.seeds)
-    count = min(asked.workers or execute.default_workers(asked.device, jobs), jobs)
     tiny = plan.registries.backbones.load(plan.column.backbone).is_tiny
-    return count, asked.threads or (1 if tiny else max(1, execute.usable_cores() // count))
+    threads = asked.threads or execute.default_threads(is_tiny=tiny)
+    return min(asked.workers or execute.default_workers(asked.device, jobs, threads), jobs), threads
 
 
 def _print_report(console: Console, report: dict[str, Any]) -> None:

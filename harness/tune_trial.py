@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.execute import pin_arithmetic
+from harness.jobs import Emit, Job, WorkerOptions
 from harness.registry import Registries, open_registries
 from harness.spec import RunSpec
-from harness.workers import Emit, Job, WorkerOptions
 
 RUNNER = "harness.tune_trial:run_trial"
 

@@ -7,85 +7,56 @@ process per run is not, because importing torch takes longer than a small run. I
 from __future__ import annotations
 
 import contextlib
-import importlib
 import multiprocessing
-import os
 import signal
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any, cast
 
-from harness.spec import RunSpec
+from harness.interruption import Interruption
+from harness.jobs import End, ExecuteOptions, Job, OnEvent, WorkerOptions, run_job
+from harness.packing import Queue, oom_kills, resident_mb, total_mb
+from harness.signals import Stop, stop_gently
 
-Emit = Callable[[dict[str, Any]], None]
-OnEvent = Callable[[str, dict[str, Any]], None]
-Runner = Callable[["Job", "WorkerOptions", Emit], None]
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run as it travels to a worker."""
-
-    run_id: str
-    spec: RunSpec
-    observe: tuple[str, ...] = ()
-    """What figures need of the run beside accuracies, by name."""
+POLL_S = 0.25
+TRIES = 2
 
 
-@dataclass(frozen=True)
-class WorkerOptions:
-    """What all runs of a sweep share. ``runner`` is ``module:function``: workers import it themselves."""
+def serial_ends(jobs: Sequence[Job], options: ExecuteOptions, on_event: OnEvent) -> Iterator[End]:
+    """The executor of one run after another in this process. A signal stops the run in hand after its step, saved."""
+    with stop_gently() as stop:
+        told: set[str] = set()
 
-    results: Path
-    data: Path
-    device: str = "cpu"
-    threads: int = 1
-    plugins: tuple[Path, ...] = ()
-    runner: str = "harness.execute:run_with_engine"
+        def tell(run_id: str, event: dict[str, Any]) -> None:
+            if stop.status is not None and run_id not in told:
+                told.add(run_id)
+                on_event(run_id, {"event": "stopping"})
+            on_event(run_id, event)
 
-
-@dataclass(frozen=True)
-class End:
-    """How a job ended; ``error`` (kind, error, traceback) where it failed."""
-
-    run_id: str
-    error: dict[str, Any] | None = None
-
-
-def run_job(job: Job, options: WorkerOptions, on_event: OnEvent) -> End:
-    """Do one run in this process; an exception of the run becomes its end."""
-    try:
-        load_runner(options.runner)(job, options, lambda event: on_event(job.run_id, event))
-    except (Exception, SystemExit) as error:  # a method that calls sys.exit has failed, the sweep has not
-        return End(job.run_id, describe_error(error))
-    return End(job.run_id)
+        for job in jobs:
+            interruption = Interruption()
+            stop.ask = interruption.ask
+            stop.require_none()
+            yield run_job(job, options.for_workers(), tell, interruption)
+        stop.require_none()
 
 
-def load_runner(target: str) -> Runner:
-    """The function named ``module:function``."""
-    module, _, name = target.partition(":")
-    return getattr(importlib.import_module(module), name)
-
-
-def describe_error(error: BaseException) -> dict[str, Any]:
-    """An exception as the ``kind``, ``error`` and ``traceback`` of a failure record, the user's home folder taken out."""
-    sentence = " ".join(str(error).split()) or type(error).__name__
-    text = "".join(traceback.format_exception(error))
-    home = str(Path.home())
-    if len(home) > 1:
-        text, sentence = text.replace(home, "~"), sentence.replace(home, "~")
-    return {"kind": type(error).__name__, "error": sentence, "traceback": text}
+def pool_ends(jobs: Sequence[Job], options: ExecuteOptions, on_event: OnEvent) -> Iterator[End]:
+    """The executor of local processes. A signal stops all runs in flight after their step, saved."""
+    workers = min(options.workers, len(jobs))
+    with stop_gently() as stop, WorkerPool(workers, options.for_workers(), options.memory_mb) as pool:
+        yield from pool.run(jobs, on_event, stop)
+        stop.require_none()
 
 
 class WorkerPool:
     """``count`` spawned processes; ``run`` hands them jobs and yields what they say. Use as a context manager."""
 
-    def __init__(self, count: int, options: WorkerOptions) -> None:
-        self._options = options
+    def __init__(self, count: int, options: WorkerOptions, memory_mb: float | None = None) -> None:
+        self._options, self._memory_mb = options, memory_mb
+        self._oom_kills = oom_kills()
         self._slots = [_Slot(options) for _ in range(count)]
 
     def __enter__(self) -> WorkerPool:
@@ -97,24 +68,78 @@ class WorkerPool:
         for slot in self._slots:
             slot.join()
 
-    def run(self, jobs: Sequence[Job], on_event: OnEvent) -> Iterator[End]:
-        """Yield one end a job, in the order in which they come; ``on_event`` gets what the runs say in between."""
-        waiting = list(reversed(jobs))
+    def run(self, jobs: Sequence[Job], on_event: OnEvent, stop: Stop | None = None) -> Iterator[End]:
+        """Yield one end a job, in the order in which they come; ``on_event`` gets what the runs say in between.
+
+        A run whose worker died is tried once more. After a ``stop``, what has not begun has no end.
+        """
+        stop, queue, tries = stop or Stop(), Queue(jobs, self._memory_mb), dict[str, int]()
+        is_told = False
         while True:
-            for i, slot in enumerate(self._slots):
-                if slot.job is None and waiting:
-                    if not slot.process.is_alive():
-                        self._slots[i] = _Slot(self._options)
-                    self._slots[i].give(waiting.pop())
+            if stop.status is None:
+                self._hand_out(queue)
+            elif not is_told:
+                is_told = True
+                self._interrupt(on_event)
             busy = {slot.pipe: slot for slot in self._slots if slot.job is not None}
             if not busy:
                 return
-            for pipe in wait(list(busy)):
-                told = busy[cast(Connection, pipe)].receive()
-                if isinstance(told, End):
-                    yield told
-                else:
+            for pipe in wait(list(busy), timeout=POLL_S):
+                slot = busy[cast(Connection, pipe)]
+                job = cast(Job, slot.job)
+                told = slot.receive()
+                if not isinstance(told, End):
                     on_event(*told)
+                    continue
+                if stop.status is not None and slot.exit_code is not None:
+                    told = End(job.run_id, interrupted=True)
+                tries[job.run_id] = tries.get(job.run_id, 0) + 1
+                if stop.status is None and self._may_try_again(told, slot) and tries[job.run_id] < TRIES:
+                    on_event(job.run_id, {"event": "run_retried"})
+                    queue.put_back(job, alone=self._lacked_memory(slot) is not False)
+                else:
+                    yield self._explained(told, slot, job)
+            for slot in busy.values():
+                slot.look()
+
+    def _hand_out(self, queue: Queue) -> None:
+        for i, slot in enumerate(self._slots):
+            if slot.job is None:
+                job = queue.take([other.job for other in self._slots if other.job is not None])
+                if job is None:
+                    return
+                if not slot.process.is_alive():
+                    self._slots[i] = _Slot(self._options)
+                self._slots[i].give(job)
+
+    def _interrupt(self, on_event: OnEvent) -> None:
+        for slot in self._slots:
+            if slot.job is not None:
+                on_event(slot.job.run_id, {"event": "stopping"})
+                slot.process.terminate()
+
+    def _may_try_again(self, end: End, slot: _Slot) -> bool:
+        """Whether the run was ended from outside: its worker died, or was asked to stop when nobody stops the sweep."""
+        return slot.exit_code is not None or (end.interrupted and not end.cancelled)
+
+    def _lacked_memory(self, slot: _Slot) -> bool | None:
+        """Whether the system ended a worker for want of memory; None where it may have."""
+        if slot.exit_code != -signal.SIGKILL:
+            return False
+        kills = oom_kills()
+        return None if kills is None or self._oom_kills is None else kills > self._oom_kills
+
+    def _explained(self, end: End, slot: _Slot, job: Job) -> End:
+        if slot.exit_code is None or end.error is None:
+            return end
+        error, lacked = end.error["error"], self._lacked_memory(slot)
+        if lacked is not False:
+            expected = f", {job.memory_mb:.0f} MiB were expected of it" if job.memory_mb else ""
+            error += (
+                f"; the system {'ran' if lacked else 'may have run'} out of memory: the run held {slot.peak_mb:.0f} MiB when"
+                f" last seen{expected}, the machine has {total_mb():.0f} MiB; try fewer --workers"
+            )
+        return End(end.run_id, {**end.error, "error": error})
 
 
 class _Slot:
@@ -124,13 +149,16 @@ class _Slot:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.job: Job | None = None
+        self.exit_code: int | None = None
+        """How the process ended, where it died on its job."""
+        self.peak_mb, self._looked = 0.0, 0.0
         self.process: BaseProcess = context.Process(target=_work, args=(theirs, options), daemon=True)
-        with _interrupts_held():
+        with _signals_held():
             self.process.start()
         theirs.close()  # so that the death of the worker reads as the end of the pipe
 
     def give(self, job: Job) -> None:
-        self.job = job
+        self.job, self.peak_mb = job, 0.0
         with contextlib.suppress(OSError):  # a worker that died meanwhile is noticed by `receive`
             self.pipe.send(job)
 
@@ -142,18 +170,27 @@ class _Slot:
             told: End | tuple[str, dict[str, Any]] = self.pipe.recv()
         except (EOFError, OSError):
             self.process.join(timeout=5)
-            told = End(job.run_id, _death(self.process.exitcode))
+            self.exit_code = self.process.exitcode or 0
+            error = f"the worker process {_death(self.exit_code)}"
+            told = End(job.run_id, {"kind": "WorkerDied", "error": error, "traceback": ""})
             self.pipe.close()
         if isinstance(told, End):
             self.job = None
         return told
+
+    def look(self) -> None:
+        """Note how much memory the worker holds, once a second: whoever is killed for it cannot say."""
+        now = time.monotonic()
+        if self.job is not None and self.process.pid is not None and now - self._looked >= 1.0:
+            self._looked = now
+            self.peak_mb = max(self.peak_mb, resident_mb(self.process.pid))
 
     def stop(self, politely: bool) -> None:
         with contextlib.suppress(OSError):
             if politely:
                 self.pipe.send(None)
             else:
-                self.process.terminate()
+                self.process.kill()  # a request would only end the step in hand
 
     def join(self) -> None:
         self.process.join(timeout=3)
@@ -163,43 +200,68 @@ class _Slot:
         self.pipe.close()
 
 
+class _Desk:
+    """What a worker's signal handler must know: whether there is a run to interrupt."""
+
+    def __init__(self) -> None:
+        self.interruption: Interruption | None = None
+        self.is_orphan = False
+
+    def terminate(self, number: int, _: object) -> None:
+        """Interrupt the run in hand, which is then saved, or end at once where there is none."""
+        if self.interruption is None:
+            raise SystemExit(128 + number)
+        self.interruption.ask()
+
+
 def _work(pipe: Connection, options: WorkerOptions) -> None:
     """Body of a worker: jobs in, events and ends out, until told to stop or the parent is gone."""
+    desk = _Desk()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what it means
+    signal.signal(signal.SIGTERM, desk.terminate)
+    _let_signals_in()
 
     def tell(message: End | tuple[str, dict[str, Any]]) -> None:
         try:
             pipe.send(message)
-        except OSError:
-            os._exit(1)  # nobody is listening any more: the run resumes under another parent
+        except OSError:  # nobody is listening any more: the run is saved, and resumes under another parent
+            desk.is_orphan = True
+            if desk.interruption is not None:
+                desk.interruption.ask()
 
-    while True:
+    while not desk.is_orphan:
         try:
             job = pipe.recv()
         except (EOFError, OSError):
             return
         if job is None:
             return
-        tell(run_job(job, options, lambda run_id, event: tell((run_id, event))))
+        desk.interruption = Interruption()
+        end = run_job(job, options, lambda run_id, event: tell((run_id, event)), desk.interruption)
+        tell(end)
+        desk.interruption = None  # from here on, a signal ends the process
 
 
 @contextlib.contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Block SIGINT, which a child inherits, so that Ctrl-C cannot hit a worker before it ignores it."""
+def _signals_held() -> Iterator[None]:
+    """Block what a child inherits, so that no signal can hit a worker before it has its handlers."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _death(exit_code: int | None) -> dict[str, Any]:
-    if exit_code is not None and exit_code < 0:
+def _let_signals_in() -> None:
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+
+
+def _death(exit_code: int) -> str:
+    if exit_code < 0:
         with contextlib.suppress(ValueError):
-            name = signal.Signals(-exit_code).name
-            hint = "; the system may have run out of memory, try fewer --workers" if name == "SIGKILL" else ""
-            return {"kind": "WorkerDied", "error": f"the worker process was ended by {name}{hint}", "traceback": ""}
-    return {"kind": "WorkerDied", "error": f"the worker process ended with status {exit_code}", "traceback": ""}
+            return f"was ended by {signal.Signals(-exit_code).name}"
+    return f"ended with status {exit_code}"

@@ -7,7 +7,6 @@ often a prompt was used lowers its score in later tasks' routing (HDR) and shrin
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Literal
 
 import torch
@@ -32,7 +31,8 @@ from methods.common.classifier import current_task_loss, make_head, seen_logits
 from methods.common.contrastive import contrastive_loss
 from methods.common.errors import MethodError
 from methods.common.history import HistoryConfig, PromptHistory
-from methods.common.prompt_routing import PenaltyScope, RouterInput, Routing, RoutingLog, SharedPool, route
+from methods.common.prompt_routing import PenaltyScope, Picker, RouterInput, Routing, RoutingLog, SharedPool
+from methods.common.rules import Trace
 from methods.common.tap import HIDE_TAP, TapConfig, align
 from methods.common.task_inference import TaskInference, TaskInferenceConfig, classes_of, mlp_cost
 from methods.common.vit import PromptedViT
@@ -183,7 +183,7 @@ class HashPrompt(Method):
         config = self.config
         if config.history_update == "online":
             self._heed_history()
-        trace: list[Routing] = []
+        trace: Trace[Routing] = Trace()
         features = self._features(batch.images, self._own_router(batch), self.history.penalty, trace)
         logits = seen_logits(self.head, features, self.seen_classes)
         loss = current_task_loss(logits, batch.targets, self.old_classes)
@@ -247,7 +247,7 @@ class HashPrompt(Method):
     @torch.no_grad()
     def _count_afterwards(self, data: TrainingData) -> None:
         for batch in data.batches(augment=False):
-            trace: list[Routing] = []
+            trace: Trace[Routing] = Trace()
             self._features(batch.images, self._own_router(batch), self.history.penalty, trace)
             self.history.add(self.task_index, _choices(trace))
 
@@ -310,23 +310,15 @@ class HashPrompt(Method):
         return self.history.penalty
 
     def _features(
-        self, images: Tensor, tasks: Tensor | None, penalty: Tensor, trace: list[Routing] | None = None
+        self, images: Tensor, tasks: Tensor | None, penalty: Tensor, trace: Trace[Routing] | None = None
     ) -> Tensor:
         """Prompted features (B, d) with the routers of ``tasks`` (B,) under ``penalty`` (T, slots, M)."""
-        pick = partial(self._pick, tasks, penalty, [] if trace is None else trace)
+        config, kept = self.config, Trace[Routing]() if trace is None else trace
+        pick = Picker(tasks, penalty, config.top_k, config.penalty_scope, kept)
         return self.pool.features(self.backbone, images, self.task_index + 1, pick)
 
-    def _pick(self, tasks: Tensor | None, penalty: Tensor, trace: list[Routing], slot: int, scores: Tensor) -> Tensor:
-        handicap = penalty[: scores.shape[1], slot]
-        if tasks is None:
-            scores, handicap = scores.mean(dim=1), handicap.mean(dim=0)
-        else:
-            scores, handicap = scores[torch.arange(len(tasks), device=tasks.device), tasks], handicap[tasks]
-        trace.append(route(scores, handicap, self.config.top_k, self.config.penalty_scope))
-        return trace[-1].weights
 
-
-def _choices(trace: list[Routing]) -> Tensor:
+def _choices(trace: Trace[Routing]) -> Tensor:
     """Choices of a batch: boolean (slots, B, M)."""
     return torch.stack([each.chosen for each in trace])
 

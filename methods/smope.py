@@ -31,6 +31,7 @@ from methods.common.classifier import current_task_loss, make_head, seen_logits
 from methods.common.experts import Choice, Form, Handicap, SparseExperts, prototype_loss, router_loss, select
 from methods.common.observations import EXPERT_SCORES, EXPERT_STATE, first_block_scores
 from methods.common.prefix import project_prefix
+from methods.common.rules import Trace
 from methods.common.tap import TapConfig, align_after_task
 from methods.common.vit import AttentionRule, PromptedViT
 
@@ -185,7 +186,7 @@ class SMoPE(Method):
     def training_step(self, batch: Batch) -> Tensor:
         """Cross-entropy over the current task's classes, plus router and prototype losses in sparse phases."""
         config, keys_values = self.config, self._experts()
-        trace: list[Choice] = []
+        trace: Trace[Choice] = Trace()
         features = self.backbone(batch.images, self._rules(*keys_values, self._training_handicaps(batch), trace))
         logits = seen_logits(self.head, features, self.seen_classes)
         loss = current_task_loss(logits, batch.targets, self.old_classes, mask_old=config.mask_old_logits)
@@ -197,7 +198,7 @@ class SMoPE(Method):
             loss = loss + config.alpha_proto * self._prototype_loss(keys_values[0])
         return loss
 
-    def _router_loss(self, trace: list[Choice]) -> Tensor:
+    def _router_loss(self, trace: Trace[Choice]) -> Tensor:
         scores = torch.stack([choice.scores for choice in trace])
         if self.config.router_scale == "sqrt_d":
             scores = scores * self.backbone.head_dim**-0.5
@@ -240,7 +241,7 @@ class SMoPE(Method):
             return
         masked = self.config.mask_unused != "never"
         for batch in data.batches(shuffle=True, drop_last=True):
-            trace: list[Choice] = []
+            trace: Trace[Choice] = Trace()
             rules = self._rules(*self._experts(), self._inference_handicaps(masked), trace)
             self.backbone.run_prompted(batch.images, rules)
             for layer, choice in enumerate(trace):
@@ -293,13 +294,16 @@ class SMoPE(Method):
         return project_prefix(self.prefix_keys, key_weights), project_prefix(self.prefix_values, value_weights)
 
     def _rules(
-        self, keys: Tensor, values: Tensor, handicaps: list[Handicap], trace: list[Choice] | None = None
+        self, keys: Tensor, values: Tensor, handicaps: list[Handicap], trace: Trace[Choice] | None = None
     ) -> dict[int, AttentionRule]:
         top_k = 0 if self.dense else self.config.top_k
         per_token = self.config.score_agg == "per_token"
+        records = [None if trace is None else trace.recorder(layer) for layer in self.layers]
         return {
-            layer: SparseExperts(keys[layer], values[layer], top_k, handicaps[layer], per_token=per_token, trace=trace)
-            for layer in self.layers
+            layer: SparseExperts(
+                keys[layer], values[layer], top_k, handicaps[layer], per_token=per_token, record=record
+            )
+            for layer, record in zip(self.layers, records, strict=True)
         }
 
     def _training_handicaps(self, batch: Batch) -> list[Handicap]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from reports.grid import Entry, Grid, Heading, Line, Value, spans
 from reports.model import Cell, SuiteResults
-from reports.present import METRIC_NAMES, NONE
+from reports.present import METRIC_NAMES, NONE, without_controls
 
 TIDY_HEADER = (
     "suite", "benchmark", "tasks", "row", "method", "kind", "state", "metric", "planned", "n", "mean", "std", "ci_low",
@@ -125,5 +125,5 @@ def _text(value: Value) -> str:
         return ""
     if not isinstance(value, str):
         return repr(value)
-    text = value.replace("\r\n", "\n").replace("\r", "\n")
+    text = without_controls(value.replace("\r\n", "\n").replace("\r", "\n"))
     return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\n") else text

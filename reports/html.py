@@ -21,7 +21,7 @@ from reports.grid import Entry, Grid, spans, traces
 from reports.model import Column, SuiteResults
 from reports.outcome import Outcome
 from reports.page_data import PageData
-from reports.present import METRIC_HELP, METRIC_NAMES, METRICS, RUN_WORDS, counts_text, number
+from reports.present import METRIC_HELP, METRIC_NAMES, METRICS, RUN_WORDS, counts_text, number, without_controls
 from reports.provenance import Environments, version_line
 from reports.runs import cell_anchors, drill_down, problems_by_row
 from reports.svg import PageFigure, place_figures
@@ -82,11 +82,17 @@ class GridView:
         ]
 
 
+def _shown(value: object) -> object:
+    """Texts of records without characters that no page may hold; our own markup as it is."""
+    return without_controls(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 def render_page(document: Document, downloads: Sequence[Download] = ()) -> str:
     """The whole page as text. It forbids itself every outside resource and every script but its own."""
     environment = Environment(
         loader=FunctionLoader(_resource),
         autoescape=True,
+        finalize=_shown,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

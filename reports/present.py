@@ -141,6 +141,11 @@ def plain(text: str) -> str:
     return "".join(char if char.isprintable() or char in "\u00a0\u202f" else "\ufffd" for char in flat)
 
 
+def without_controls(text: str) -> str:
+    """``text`` with its lines and tabs, and without what a terminal would obey: as files are written that somebody may ``cat``."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\ufffd", text)
+
+
 def file_name(text: str, taken: Collection[str] = ()) -> str:
     """A name for files and anchors that is safe on every system, and none of those ``taken``."""
     name = re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")[:60] or "suite"

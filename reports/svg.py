@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from reports.figure_style import FigureFile
+from reports.present import plain
 
 _UNSEEN = re.compile(r"<!--.*?-->|<metadata>.*?</metadata>|<style type=.*?</style>", re.DOTALL)
 _NUMBER = re.compile(r"(\d+\.\d{2})\d+(?![\de])")
@@ -49,7 +50,7 @@ def inline_svg(figure: FigureFile, prefix: str) -> Markup:
     body = re.sub(r">\s*\n\s*<", "><", _UNSEEN.sub("", body)).strip()
     body = re.sub(r"<[^>]+>", lambda tag: _squeeze(tag.group(0)), _rename(body, prefix))
     opening = Markup('<svg viewBox="{}" role="img" aria-label="{}">')
-    return opening.format(box.group(1) if box else "0 0 100 100", figure.alt) + Markup(body)
+    return opening.format(box.group(1) if box else "0 0 100 100", plain(figure.alt)) + Markup(body)
 
 
 def _rename(body: str, prefix: str) -> str:

@@ -34,6 +34,7 @@ SURFACE = {
     "report": {"--results", "--out", "--against", "--mixed"},
     "migrate": {"--results"},
     "check": set(),
+    "new-method": {"--out"},
     "cost": {"--json", "--methods", "--out", "--plugin"},
     "bench": set(),
     "tune": {"--backbone", "--tiny", "--trials", "--seeds", "--holdout", "--set", "--grid", "--sampler", "--precision"}
@@ -261,11 +262,14 @@ def test_stopping_is_one_line(plugin: str, number: signal.Signals, workers: int,
             start_new_session=True,
         )
     try:
-        end = time.monotonic() + 60
-        while (tmp_path / "out").read_text().count("started ") < workers:
-            assert sweep.poll() is None and time.monotonic() < end, "no run was started"
-            time.sleep(0.05)
+        _wait_until((tmp_path / "out"), "started ", workers, sweep)
         os.killpg(sweep.pid, number)  # as a terminal does: the parent and its workers alike
+        if workers > 1:  # in one process, a method that sleeps cannot be said to be stopping
+            _wait_until((tmp_path / "out"), "stopping ", workers, sweep)
+        else:
+            time.sleep(0.5)
+        assert sweep.poll() is None, "runs are given time to be saved"
+        os.killpg(sweep.pid, number)  # these runs cannot be
         told = sweep.communicate(timeout=30)[1]
     finally:
         if sweep.poll() is None:
@@ -273,6 +277,13 @@ def test_stopping_is_one_line(plugin: str, number: signal.Signals, workers: int,
             sweep.wait()
     assert sweep.returncode == status
     assert told == "stopped: what was finished is kept, and the same command goes on from there.\n"
+
+
+def _wait_until(out: Path, word: str, times: int, sweep: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + 60
+    while out.read_text().count(word) < times:
+        assert sweep.poll() is None and time.monotonic() < end, f"{word!r} was not said"
+        time.sleep(0.05)
 
 
 def test_a_reader_that_has_seen_enough_meets_no_traceback() -> None:
@@ -296,8 +307,12 @@ def verdicts(*passed: bool) -> list[Verdict]:
 @pytest.mark.parametrize(
     ("checked", "status", "words"),
     [
-        ({"a": verdicts(True, True)}, 0, "a\n  ✓ rule 0: [seen]\n  ✓ rule 1: [seen]\n"),
-        ({"a": verdicts(True), "b": verdicts(False)}, 1, "a\n  ✓ rule 0: [seen]\nb\n  ✗ rule 0: [seen]\n"),
+        ({"a": verdicts(True, True)}, 0, "a\n  ✓ rule 0: [seen]\n  ✓ rule 1: [seen]\n  all 2 are met\n"),
+        (
+            {"a": verdicts(True), "b": verdicts(False)},
+            1,
+            "a\n  ✓ rule 0: [seen]\n  all 1 are met\nb\n  ✗ rule 0: [seen]\n  1 of 1 are not met\n",
+        ),
         ({}, 2, ""),
     ],
 )

@@ -159,6 +159,12 @@ class Method(nn.Module):
     ``parameter_groups``, ``epoch_batches`` and ``training_step`` per batch; ``end_task``; ``predict``. A method that
     overrides ``fit_task`` has no training steps. Randomness comes from torch's default generator, which the engine seeds
     for each task.
+
+    A run may be stopped between any two steps and go on in another process, to the same bits. State must therefore live in
+    parameters and buffers: those are kept. ``begin_task``, then ``begin_phase`` and ``parameter_groups`` of every phase begun
+    so far, are called again, ``begin_task`` on the tensors with which the task began; then all tensors, the optimiser and the
+    generators of torch, NumPy and Python are put back. Plain attributes may hold what these hooks set, ``begin_phase`` from
+    its argument alone, and what a step leaves for its own ``apply_step``; a counter that steps keep in one is lost.
     """
 
     name: ClassVar[str]
@@ -208,7 +214,10 @@ class Method(nn.Module):
         return [ParameterGroup("all", list(self.parameters()))]
 
     def epoch_batches(self, data: TrainingData) -> Iterator[Batch]:
-        """What an epoch trains on: the task's images, shuffled, unless overridden. Its length must not change."""
+        """What an epoch trains on: the task's images, shuffled, unless overridden. Its length must not change.
+
+        Where it is overridden, an epoch that was cut off is repeated from its start.
+        """
         return data.batches(shuffle=True, drop_last=self.setup.schedule.drop_last)
 
     def training_step(self, batch: Batch) -> Tensor:

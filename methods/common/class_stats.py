@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 Covariance = Literal["diag", "full"]
 
+STRETCH = 192
+"""Columns of a triangular factor that are multiplied at once."""
+
 
 class ClassStatistics(nn.Module):
     """Mean and covariance a class, in buffers, so that they are part of a checkpoint.
@@ -108,17 +111,27 @@ class GaussianSampler:
         rows = rows.to(self.mean.device)
         noise = torch.randn(len(rows), self.mean.shape[1], device=self.mean.device)
         if self.factor.dim() == 2:
-            features = torch.addcmul(self.mean[rows], self.factor[rows], noise)
+            features = torch.addcmul(self.mean[rows], self.factor[rows], noise, out=noise)
         else:
-            features = self.mean[rows] + self._coloured(noise, rows)
+            features = self._coloured(noise, rows).add_(self.mean[rows])
         return features, self.classes[rows]
 
     def _coloured(self, noise: Tensor, rows: Tensor) -> Tensor:
-        """Noise (n, d) through the factor of its row, as one product a class: no (n, d, d) gather."""
-        counts = torch.bincount(rows, minlength=self.rows)
+        """Noise (n, d) through the factor of its row, all classes in one product: no (n, d, d) gather. Overwrites ``noise``.
+
+        Factors are lower triangular, so a stretch of columns needs no noise beyond its end.
+        """
+        width, counts = noise.shape[1], torch.bincount(rows, minlength=self.rows)
         order = rows.argsort(stable=True)
         place = torch.empty_like(rows)
         place[order] = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows[order]]
-        padded = noise.new_zeros(self.rows, int(counts.max()), noise.shape[1])
-        padded[rows, place] = noise
-        return torch.bmm(padded, self.factor.transpose(1, 2))[rows, place]
+        most = int(counts.max())
+        slots = rows * most + place
+        # What no sample fills is never read.
+        by_class = noise.new_empty(self.rows * most, width).index_copy_(0, slots, noise).view(self.rows, most, width)
+        coloured = torch.empty_like(by_class)
+        for start in range(0, width, STRETCH):
+            end = min(start + STRETCH, width)
+            factor = self.factor[:, start:end, :end].transpose(1, 2)
+            torch.bmm(by_class[:, :, :end], factor, out=coloured[:, :, start:end])
+        return torch.index_select(coloured.view(-1, width), 0, slots, out=noise)

@@ -5,6 +5,7 @@ One proxy score an expert, from the mean query of its head, serves all tokens of
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from methods.common.attention import attend
 from methods.common.prefix import attend_with_shared_logits, prepend
+from methods.common.rules import Recorder, of_images
 
 Form = Literal["logprob", "prob"]
 
@@ -44,6 +47,11 @@ class Handicap:
             lowered = lowered - self.absolute
         return lowered
 
+    def part(self, rows: slice) -> Handicap:
+        """For some of the images."""
+        fields = (self.of_range, self.absolute)
+        return Handicap(*(None if field is None else of_images(field, rows, 2) for field in fields))
+
 
 class SparseExperts:
     """Attention rule of one block: ``top_k`` of the P experts of each head join the tokens (top_k <= 0: all)."""
@@ -56,31 +64,38 @@ class SparseExperts:
         handicap: Handicap,
         *,
         per_token: bool = False,
-        trace: list[Choice] | None = None,
+        record: Recorder[Choice] | None = None,
     ) -> None:
         self.keys = keys
         self.values = values
         self.top_k = top_k
         self.handicap = handicap
         self.per_token = per_token
-        self.trace = trace
+        self.record = record
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Head outputs (B, heads, N, head_dim); what was chosen is appended to ``trace``."""
+        """Head outputs (B, heads, N, head_dim); what was chosen is recorded."""
         scores = proxy_scores(q, self.keys)
         selected = select(self.handicap.apply(scores), self.top_k)
-        if self.trace is not None:
-            self.trace.append(Choice(scores, selected))
+        if self.record is not None:
+            self.record(Choice(scores, selected))
         if self.per_token:
             return self._attend_per_token(q, k, v, selected)
         logits = (scores * q.shape[-1] ** -0.5).masked_fill(~selected, -torch.inf)
         return attend_with_shared_logits(q, k, v, logits, self.values)
 
+    def part(self, rows: slice) -> SparseExperts:
+        """The rule for some of the images."""
+        part = copy.copy(self)
+        part.handicap = self.handicap.part(rows)
+        part.record = None if self.record is None else self.record.part(rows)
+        return part
+
     def _attend_per_token(self, q: Tensor, k: Tensor, v: Tensor, selected: Tensor) -> Tensor:
         mask = None
         if self.top_k > 0:
             mask = F.pad(selected, (0, k.shape[2]), value=True)[:, :, None]
-        return F.scaled_dot_product_attention(q, prepend(self.keys, k), prepend(self.values, v), attn_mask=mask)
+        return attend(q, prepend(self.keys, k), prepend(self.values, v), mask=mask)
 
 
 def proxy_scores(q: Tensor, keys: Tensor) -> Tensor:
@@ -129,7 +144,7 @@ def prototype_loss(
     """
     old_keys = old_keys.detach()
     with torch.autocast(keys.device.type, enabled=False):
-        now = torch.einsum("lhue,lhpe->lhup", old_keys, keys)
+        now = torch.einsum("lhue,lhpe->lhup", old_keys, keys.to(old_keys.dtype))  # projected ones are autocast's
         then = torch.einsum("lhue,lhpe->lhup", old_keys, old_keys)
     targets = select(then if target == "old" else now.detach(), top_k)
     each = -_picked(now, targets, form).sum(dim=-1) * important

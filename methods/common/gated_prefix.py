@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from methods.common.attention import attend
 from methods.common.prefix import prepend
+from methods.common.rules import of_images
 
 Activation = Literal["sigmoid", "tanh", "gelu", "relu", "softplus", "elu", "identity"]
 
@@ -36,7 +38,12 @@ class GatedPrefix:
         self.values = values
         self.tau = tau
         self.alpha = alpha
-        self.activate = ACTIVATIONS[activation]
+        self.activation: Activation = activation
+
+    def part(self, rows: slice) -> GatedPrefix:
+        """The rule for some of the images."""
+        keys, values = of_images(self.keys, rows, 3), of_images(self.values, rows, 3)
+        return GatedPrefix(keys, values, self.tau, self.alpha, self.activation)
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention over the P prefix pairs and the N token pairs: (B, heads, N, head_dim).
@@ -47,10 +54,10 @@ class GatedPrefix:
         batch, heads, _, width = q.shape
         scale = width**-0.5
         scores = (q @ self.keys.transpose(-2, -1).to(q.dtype)) * scale
-        gated = scores + self.alpha * self.activate(self.tau * scores)
+        gated = scores + self.alpha * ACTIVATIONS[self.activation](self.tau * scores)
         count = scores.shape[-1]
         queries = torch.cat([q, gated.to(q.dtype) / scale], dim=-1)
         channels = F.pad(torch.eye(count, dtype=k.dtype, device=k.device), (width, 0))
         keys = torch.cat([channels.expand(batch, heads, -1, -1), F.pad(k, (0, count))], dim=2)
         pairs = F.pad(prepend(self.values, v), (0, count))
-        return F.scaled_dot_product_attention(queries, keys, pairs, scale=scale)[..., :width]
+        return attend(queries, keys, pairs, scale=scale)[..., :width]

@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from methods.common.experts import proxy_scores
+from methods.common.rules import Recorder, Trace
 from methods.common.vit import PromptedViT, plain_attention
 
 EXPERT_STATE = ("activation_counts", "prefix_keys")
 EXPERT_SCORES = ("expert_scores", "head_inputs", "head_keys")
 
 
-class _FirstBlock:
-    """An attention rule that leaves attention as it is and keeps what it was given."""
+@dataclass(frozen=True)
+class _Inputs:
+    """Queries and keys of a block, each (B, heads, N, head_dim)."""
 
     q: Tensor
     k: Tensor
 
+
+class _Spy:
+    """An attention rule that leaves attention as it is and records what it was given."""
+
+    def __init__(self, record: Recorder[_Inputs]) -> None:
+        self.record = record
+
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        self.q, self.k = q, k
+        self.record(_Inputs(q, k))
         return plain_attention(q, k, v)
+
+    def part(self, rows: slice) -> _Spy:
+        return _Spy(self.record.part(rows))
 
 
 @torch.no_grad()
@@ -30,7 +44,8 @@ def first_block_scores(backbone: PromptedViT, images: Tensor, keys: Tensor) -> d
     ``expert_scores`` (B, heads, Np): raw, unscaled; ``head_inputs`` (B, heads, head_dim): the mean query that they score;
     ``head_keys``: the mean key of the tokens, likewise.
     """
-    seen = _FirstBlock()
-    backbone.run_prompted(images, {0: seen})
+    trace: Trace[_Inputs] = Trace()
+    backbone.run_prompted(images, {0: _Spy(trace.recorder(0))})
+    (seen,) = trace
     means = (seen.q.float().mean(dim=2), seen.k.float().mean(dim=2))
     return dict(zip(EXPERT_SCORES, (proxy_scores(seen.q, keys), *means), strict=True))

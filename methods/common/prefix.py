@@ -10,6 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from methods.common.attention import attend
+from methods.common.rules import of_images
+
 
 class PlainPrefix:
     """Ordinary prefix tuning: every query token scores every prefix key itself."""
@@ -20,7 +23,11 @@ class PlainPrefix:
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention over the P prefix pairs and the N token pairs: (B, heads, N, head_dim)."""
-        return F.scaled_dot_product_attention(q, prepend(self.keys, k), prepend(self.values, v))
+        return attend(q, prepend(self.keys, k), prepend(self.values, v))
+
+    def part(self, rows: slice) -> PlainPrefix:
+        """The rule for some of the images."""
+        return PlainPrefix(of_images(self.keys, rows, 3), of_images(self.values, rows, 3))
 
 
 def split_heads(rows: Tensor, heads: int) -> Tensor:
@@ -50,7 +57,7 @@ def attend_with_shared_logits(q: Tensor, k: Tensor, v: Tensor, logits: Tensor, v
     queries = F.pad(q, (0, 1), value=1.0)
     keys = torch.cat([channel, F.pad(k, (0, 1))], dim=2)
     pairs = F.pad(torch.cat([mixed[:, :, None].to(v.dtype), v], dim=2), (0, 1))
-    return F.scaled_dot_product_attention(queries, keys, pairs, scale=scale)[..., :-1]
+    return attend(queries, keys, pairs, scale=scale)[..., :-1]
 
 
 def project_prefix(rows: Tensor, weights: Tensor) -> Tensor:

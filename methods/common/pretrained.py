@@ -229,7 +229,7 @@ class CheckpointBackbone:
             found = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise self._missing() from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise MethodError(f"weights of backbone {self.name!r}: {path} cannot be read: {error}") from error
         keys = {"backbone": str, "sha256": str, "file_sha256": str, "file_bytes": int}
         fits = isinstance(found, dict) and all(isinstance(found.get(key), kind) for key, kind in keys.items())

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -12,13 +12,11 @@ from torch import Tensor, nn
 
 from methods.common.history import top_mask
 from methods.common.prefix import PlainPrefix
+from methods.common.rules import Trace, of_images
 from methods.common.vit import AttentionRule, PromptedViT, TokenRule
 
 PenaltyScope = Literal["both", "select_only"]
 RouterInput = Literal["embed", "embed_raw", "per_layer", "frozen_final"]
-
-Pick = Callable[[int, Tensor], Tensor]
-"""Maps a slot and its scores (B, T, M) by all routers so far to mixing weights (B, M)."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +26,10 @@ class Routing:
     scores: Tensor
     chosen: Tensor
     weights: Tensor
+
+    def detached(self) -> Routing:
+        """Without a graph."""
+        return Routing(self.scores.detach(), self.chosen, self.weights.detach())
 
     @property
     def entropy(self) -> Tensor:
@@ -52,6 +54,39 @@ def route(scores: Tensor, penalty: Tensor | float, top_k: int, scope: PenaltySco
     return Routing(scores, chosen, base.masked_fill(~chosen, -torch.inf).softmax(dim=-1))
 
 
+@dataclass(frozen=True)
+class Picker:
+    """Routes images by the routers of ``tasks`` (B,), or by the mean of all routers where that is None.
+
+    ``penalty``: (T, slots, M). What was chosen goes to ``trace``, a place a slot; ``first``: number of the first image.
+    """
+
+    tasks: Tensor | None
+    penalty: Tensor
+    top_k: int
+    scope: PenaltyScope
+    trace: Trace[Routing]
+    first: int = 0
+
+    def __call__(self, slot: int, scores: Tensor) -> Tensor:
+        """Mixing weights (B, M) from a slot's scores (B, T, M) by all routers so far."""
+        penalty = self.penalty[: scores.shape[1], slot]
+        if self.tasks is None:
+            scores, penalty = scores.mean(dim=1), penalty.mean(dim=0)
+        else:
+            own = torch.arange(len(self.tasks), device=self.tasks.device)
+            scores, penalty = scores[own, self.tasks], penalty[self.tasks]
+        found = route(scores, penalty, self.top_k, self.scope)
+        # No graph in the trace: one that holds the rule, for recomputation, would close a circle that is never freed.
+        self.trace.note(slot, self.first, found.detached())
+        return found.weights
+
+    def part(self, rows: slice) -> Picker:
+        """For some of the images."""
+        tasks = None if self.tasks is None else of_images(self.tasks, rows, 0)
+        return replace(self, tasks=tasks, first=rows.start)
+
+
 def mix(weights: Tensor, pool: Tensor) -> Tensor:
     """Prefixes (L, 2, B, heads, P, e) of images with ``weights`` (B, M) from a pool (L, 2, M, heads, P, e); float32."""
     with torch.autocast(weights.device.type, enabled=False):
@@ -73,9 +108,24 @@ class RoutedPrefix(TokenRule):
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention over the prefix that the last ``read`` chose, and the tokens."""
-        if self._prefix is None:
+        # Used once and let go: kept, its graph would hold this rule and this rule the graph.
+        prefix, self._prefix = self._prefix, None
+        if prefix is None:
             raise RuntimeError("a routed prefix was asked to attend before it was shown its block's tokens")
-        return self._prefix(q, k, v)
+        return prefix(q, k, v)
+
+
+class PickedPrefix(RoutedPrefix):
+    """A routed prefix whose images each have routers of their own, by a ``Picker``."""
+
+    def __init__(self, prefix_by: Callable[[Picker, Tensor], Tensor], pick: Picker) -> None:
+        super().__init__(partial(prefix_by, pick))
+        self._prefix_by = prefix_by
+        self._pick = pick
+
+    def part(self, rows: slice) -> PickedPrefix:
+        """The rule for some of the images."""
+        return PickedPrefix(self._prefix_by, self._pick.part(rows))
 
 
 class SharedPool(nn.Module):
@@ -107,19 +157,19 @@ class SharedPool(nn.Module):
         routers = (torch.empty(self.slots, backbone.feature_dim, prompts).uniform_(-1, 1) for _ in range(tasks))
         self.routers = nn.ParameterList(routers)
 
-    def features(self, backbone: PromptedViT, images: Tensor, tasks: int, pick: Pick) -> Tensor:
+    def features(self, backbone: PromptedViT, images: Tensor, tasks: int, pick: Picker) -> Tensor:
         """Prompted features (B, d); ``pick`` sees the scores of the first ``tasks`` routers."""
         rules: dict[int, AttentionRule]
         if self.reads == "per_layer":
-            own = [partial(self._own_prefix, tasks, pick, slot) for slot in range(self.slots)]
-            rules = {block: RoutedPrefix(each) for block, each in zip(self.blocks, own, strict=True)}
+            own = [partial(self._own_prefix, tasks, slot) for slot in range(self.slots)]
+            rules = {block: PickedPrefix(each, pick) for block, each in zip(self.blocks, own, strict=True)}
         else:
             prefixes = mix(pick(0, self._scores(tasks, 0, self._read(backbone, images))), self.prompts)
             prefixes = prefixes.expand(len(self.blocks), *prefixes.shape[1:])
             rules = {block: PlainPrefix(*each) for block, each in zip(self.blocks, prefixes, strict=True)}
         return backbone(images, rules)
 
-    def _own_prefix(self, tasks: int, pick: Pick, slot: int, inputs: Tensor) -> Tensor:
+    def _own_prefix(self, tasks: int, slot: int, pick: Picker, inputs: Tensor) -> Tensor:
         return mix(pick(slot, self._scores(tasks, slot, inputs)), self.prompts[slot : slot + 1])[0]
 
     def _scores(self, tasks: int, slot: int, inputs: Tensor) -> Tensor:
@@ -148,13 +198,14 @@ class RoutingLog(nn.Module):
         self.register_buffer("images", torch.zeros(num_tasks, dtype=torch.long))
 
     @torch.no_grad()
-    def note(self, task: int, trace: list[Routing]) -> None:
+    def note(self, task: int, trace: Iterable[Routing]) -> None:
         """Add a training batch of ``task``; where layers decide for themselves, all their decisions."""
-        scores = torch.cat([each.scores.detach() for each in trace])
+        decisions = list(trace)
+        scores = torch.cat([each.scores.detach() for each in decisions])
         median = (scores.amax(dim=-1) - scores.amin(dim=-1)).median()
         self.score_range[task, 0] = torch.where(self.images[task] == 0, median, self.score_range[task, 0])
         self.score_range[task, 1] = median
-        self.entropy_sum[task] += torch.cat([each.entropy for each in trace]).sum()
+        self.entropy_sum[task] += torch.cat([each.entropy for each in decisions]).sum()
         self.images[task] += len(scores)
 
     @property

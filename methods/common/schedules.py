@@ -97,5 +97,5 @@ def adamw(groups: Iterable[tuple[list[nn.Parameter], float]], schedule: Schedule
         betas=(schedule.beta1, schedule.beta2),
         eps=schedule.eps,
         weight_decay=schedule.weight_decay,
-        foreach=True,
+        fused=True,
     )

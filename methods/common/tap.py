@@ -131,8 +131,8 @@ def _optimizer(head: nn.Module, config: TapConfig) -> torch.optim.Optimizer:
     for parameter in parameters:
         parameter.requires_grad_(True)
     if config.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=config.lr, momentum=0.9, weight_decay=config.weight_decay, foreach=True)
-    return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, foreach=True)
+        return torch.optim.SGD(parameters, lr=config.lr, momentum=0.9, weight_decay=config.weight_decay, fused=True)
+    return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
 
 
 def _rate(config: TapConfig, epoch: int, step: int, total: int) -> float:

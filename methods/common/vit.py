@@ -6,33 +6,21 @@ The blocks are timm's own, weights by name. Only the attention product of a prom
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeAlias, cast
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import Tensor, nn
 
+from methods.common.attention import attend
 from methods.common.errors import MethodError
+from methods.common.memory_plan import MemoryPlan, recomputed
+from methods.common.rules import AttentionRule, TokenRule, part_of
 
 MIN_BLOCKS = 6
 
-AttentionRule: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Maps the q, k, v of one block, each (B, heads, N, head_dim), to head outputs of the same shape.
-
-The logits' scale is 1/sqrt(head_dim). A rule is made anew for each forward pass, so it may carry tensors of that pass.
-"""
-
-
-class TokenRule:
-    """An attention rule that is also shown what its block attends with, before it is called."""
-
-    def read(self, tokens: Tensor) -> None:
-        """The block's input after its first norm: (B, N, d)."""
-
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """As any attention rule."""
-        raise NotImplementedError
+Result = TypeVar("Result")
 
 
 class PromptedViT(nn.Module):
@@ -49,6 +37,13 @@ class PromptedViT(nn.Module):
         self.head_dim = self.attentions[0].head_dim
         self.feature_dim: int = int(vit.num_features)
         self.image_size: int = int(vit.patch_embed.img_size[0])  # type: ignore[index]
+        self.memory = MemoryPlan()
+
+    def keep_products_in(self, precision: torch.dtype) -> None:
+        """Keep the weights of linear layers and convolutions in what autocast would cast them to in every pass: same bits."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                module.to(precision)
 
     @property
     def depth(self) -> int:
@@ -65,24 +60,51 @@ class PromptedViT(nn.Module):
 
         ``rules`` maps block numbers, 0-based, to attention rules; other blocks are timm's.
         """
-        rules = rules or {}
-        tokens = self._embed(images)
-        last = self.depth - 1
-        for number, block in enumerate(self.blocks):
-            if number == last and last not in rules:
-                tokens = _class_token_block(block, tokens)
-            elif number in rules:
-                tokens = _prompted_block(block, tokens, rules[number])
-            else:
-                tokens = block(tokens)
-        return self.vit.norm(tokens[:, 0])
+        return _put_together(self._by_slices(self._pass, images, rules or {}))
 
     def run_prompted(self, images: Tensor, rules: Mapping[int, AttentionRule]) -> None:
         """Run no further than the last prompted block, for what the rules record on their way."""
+        self._by_slices(self._prompted_pass, images, rules)
+
+    def _by_slices(
+        self,
+        run: Callable[[Tensor, Mapping[int, AttentionRule]], Result],
+        images: Tensor,
+        rules: Mapping[int, AttentionRule],
+    ) -> list[Result]:
+        """What ``run`` gives for the images that the memory plan takes at a time, each pass recomputed for its gradient."""
+        slices = self.memory.slices(len(images))
+        if len(slices) == 1:
+            return [run(images, rules)]
+        parts = ({number: part_of(rule, rows) for number, rule in rules.items()} for rows in slices)
+        return [recomputed(run, images[rows], part) for rows, part in zip(slices, parts, strict=True)]
+
+    def _pass(self, images: Tensor, rules: Mapping[int, AttentionRule]) -> Tensor:
+        last = self.depth - 1
+        tokens = self._up_to(last, images, rules)
+        if last in rules:
+            tokens = self._through(last, tokens, rules)
+        elif self.memory.checkpoint_blocks:
+            tokens = recomputed(_class_token_block, self.blocks[last], tokens, may_draw=False)
+        else:
+            tokens = _class_token_block(self.blocks[last], tokens)
+        return self.vit.norm(tokens[:, 0])
+
+    def _prompted_pass(self, images: Tensor, rules: Mapping[int, AttentionRule]) -> None:
+        self._up_to(max(rules) + 1, images, rules)
+
+    def _up_to(self, depth: int, images: Tensor, rules: Mapping[int, AttentionRule]) -> Tensor:
         tokens = self._embed(images)
-        for number in range(max(rules) + 1):
-            block = self.blocks[number]
-            tokens = _prompted_block(block, tokens, rules[number]) if number in rules else block(tokens)
+        for number in range(depth):
+            tokens = self._through(number, tokens, rules)
+        return tokens
+
+    def _through(self, number: int, tokens: Tensor, rules: Mapping[int, AttentionRule]) -> Tensor:
+        block, rule = self.blocks[number], rules.get(number, plain_attention)
+        # Below the first prompt there is no graph, so nothing is kept that could be recomputed.
+        if self.memory.checkpoint_blocks and (number in rules or tokens.requires_grad):
+            return recomputed(_block, block, tokens, rule, may_draw=number in rules)
+        return _block(block, tokens, rule)
 
     def require_blocks(self, count: int, method: str) -> None:
         """Raise MethodError unless the first ``count`` blocks can be prompted."""
@@ -103,12 +125,14 @@ class PromptedViT(nn.Module):
     @torch.no_grad()
     def tokens(self, images: Tensor, depth: int = 0, *, norm: bool = True) -> Tensor:
         """Tokens (B, N, d) after the first ``depth`` blocks without prompts, and through the norm that comes next."""
-        tokens = self._embed(images)
-        for block in self.blocks[:depth]:
-            tokens = block(tokens)
-        if not norm:
-            return tokens
-        return self.blocks[depth].norm1(tokens) if depth < self.depth else self.vit.norm(tokens)
+
+        def run(images: Tensor, rules: Mapping[int, AttentionRule]) -> Tensor:
+            tokens = self._up_to(depth, images, rules)
+            if not norm:
+                return tokens
+            return self.blocks[depth].norm1(tokens) if depth < self.depth else self.vit.norm(tokens)
+
+        return _put_together(self._by_slices(run, images, {}))
 
     def key_value_weights(self, blocks: range) -> tuple[Tensor, Tensor]:
         """Frozen W_K and W_V of ``blocks``, each (len(blocks), heads, head_dim, feature_dim)."""
@@ -119,7 +143,11 @@ class PromptedViT(nn.Module):
 
 def plain_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attention without a prompt, as an attention rule."""
-    return F.scaled_dot_product_attention(q, k, v)
+    return attend(q, k, v)
+
+
+def _put_together(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _heads(attention: Attention, tokens: Tensor) -> Tensor:
@@ -140,7 +168,7 @@ def _residuals(block: Block, tokens: Tensor, attended: Tensor) -> Tensor:
     return tokens + block.drop_path2(block.ls2(block.mlp(block.norm2(tokens))))
 
 
-def _prompted_block(block: Block, tokens: Tensor, rule: AttentionRule) -> Tensor:
+def _block(block: Block, tokens: Tensor, rule: AttentionRule) -> Tensor:
     attention = cast("Attention", block.attn)
     normed = block.norm1(tokens)
     if isinstance(rule, TokenRule):
@@ -161,7 +189,7 @@ def _class_token_block(block: Block, tokens: Tensor) -> Tensor:
     pairs = F.linear(normed, weight[width:], None if bias is None else bias[width:])
     q = query.view(batch, 1, attention.num_heads, attention.head_dim).transpose(1, 2)
     k, v = pairs.view(batch, count, 2, attention.num_heads, attention.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
-    heads = F.scaled_dot_product_attention(attention.q_norm(q), attention.k_norm(k), v)
+    heads = attend(attention.q_norm(q), attention.k_norm(k), v)
     return _residuals(block, tokens[:, :1], _leave_heads(attention, heads))
 
 

@@ -57,7 +57,7 @@ class Official:
 
     def __init__(self, root: Path, learner: str, prompt: str, prompt_param: list[float]) -> None:
         self.root = root / NAME
-        with _importable(self.root):
+        with importable(self.root):
             self.zoo: Any = importlib.import_module("models.zoo")
             self.vit: Any = importlib.import_module("models.vit")
             self.schedulers: Any = importlib.import_module("utils.schedulers")
@@ -95,31 +95,31 @@ class Official:
         self.net.task_id = index
         self.learner.add_valid_output_dim(CLASSES_A_TASK)
         self.learner.init_optimizer()
-        with _cpu_only():
+        with cpu_only():
             self.learner.data_weighting(None)
 
     def step(self, batch: Batch) -> Tensor:
         """One official training step; the loss before it. Gradients stay on the parameters."""
-        with _cpu_only():
+        with cpu_only():
             return self.learner.update_model(batch.images, batch.targets)[0]
 
     def training_terms(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Logits of all classes, mean cross-entropy of the current task, and the prompt loss."""
         low, high = self.learner.last_valid_out_dim, self.learner.valid_out_dim
-        with _cpu_only():
+        with cpu_only():
             logits, prompt_loss = self.net(batch.images, train=True)
         return logits, F.cross_entropy(logits[:, low:high], batch.targets - low), prompt_loss.sum()
 
     @torch.no_grad()
     def test_logits(self, images: Tensor) -> Tensor:
         """Logits of the classes seen so far, in evaluation mode."""
-        with _cpu_only():
+        with cpu_only():
             return self.net(images)[:, : self.learner.valid_out_dim]
 
     @torch.no_grad()
     def query(self, images: Tensor) -> Tensor:
         """Frozen class-token features (B, d)."""
-        with _cpu_only():
+        with cpu_only():
             return self.net.feat(images)[0][:, 0]
 
     def rates(self, epochs: int) -> Tensor:
@@ -233,14 +233,14 @@ def _learner_config(prompt_param: list[float]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _cpu_only() -> Iterator[None]:
+def cpu_only() -> Iterator[None]:
     """The official code sends some tensors to the GPU whatever it is told; a clone stands for the copy that this makes."""
     with mock.patch.object(torch.Tensor, "cuda", lambda tensor, *_, **__: tensor.clone()):
         yield
 
 
 @contextlib.contextmanager
-def _importable(repository: Path) -> Iterator[None]:
+def importable(repository: Path) -> Iterator[None]:
     """Make the repository's modules importable, with names that timm has moved since."""
     helpers: Any = types.ModuleType("timm.models.helpers")
     helpers.named_apply = helpers.adapt_input_conv = None  # imported, and used for checkpoints from files alone

@@ -15,6 +15,7 @@ from torch import Tensor
 from harness.optimise import Stretch, declare_trainable
 from methods.common.api import Batch, Phase, Setup, TaskInfo
 from methods.common.experts import Choice
+from methods.common.rules import Trace
 from methods.common.schedules import Schedule
 from methods.common.tap import TapConfig
 from methods.common.vit import PromptedViT
@@ -174,7 +175,7 @@ def compare_parts(entry: Entry, stage: str, official: Official, method: SMoPE, d
     batch = Batch(images, labels)
     method.begin_phase(Phase("sparse", 1))
     for mode, training in {"training": True, "inference": False}.items():
-        trace: list[Choice] = []
+        trace: Trace[Choice] = Trace()
         handicaps = method._training_handicaps(batch) if training else method._inference_handicaps(masked=True)
         with torch.no_grad():
             method.backbone(images, method._rules(*method._experts(), handicaps, trace))

@@ -1,14 +1,17 @@
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness import catalogue
-from harness.catalogue import list_backbones, plan_summary
+from harness.catalogue import list_backbones, list_methods, plan_summary
 from harness.cost_plan import median_seconds
 from harness.plan import MISSING, PlannedRun
 from harness.registry import Registries, Registry, open_registries
 from harness.store import Record, Store
+from methods.common.api import Method, MethodCard
 from tests.conftest import micro_spec  # pyright: ignore[reportMissingImports]
 
 
@@ -46,8 +49,39 @@ def test_what_cannot_be_described_is_listed_with_its_error() -> None:
     backbones = Registry("backbone", {})
     backbones.add("bad", "package 'x'", Bad())
     rows = list_backbones(Registries(Registry("method", {}), Registry("benchmark", {}), backbones))
-    error = "backbone 'bad' cannot be described: description cannot be read"
+    error = "backbone 'bad' cannot be described: ValueError: description cannot be read"
     assert rows == [{"name": "bad", "owner": "package 'x'", "error": error}]
+
+
+HOSTILE = "[red]\x1b[31m<script>alert(1)</script>[/nothing]\x9b5m\u202e\ud800\n\\"
+
+
+def test_no_card_breaks_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    class Loud(Method):
+        name = "loud"
+        card = MethodCard(title=HOSTILE, summary=HOSTILE, paper=HOSTILE, paper_url=HOSTILE, kind=HOSTILE)
+
+    class Numb(Method):
+        name = "numb"
+        card = MethodCard(title=None, summary=17, code_url=object())  # type: ignore[arg-type]
+
+    class Exit:
+        def __get__(self, *_: object) -> None:
+            sys.exit(3)
+
+    class Angry(Method):
+        card = Exit()  # type: ignore[assignment]
+
+    methods = Registry("method", {})
+    for name, value in (("loud", Loud), ("numb", Numb), ("angry", Angry)):
+        methods.add(name, "package '[b]\x1b'", value)
+    rows = list_methods(Registries(methods, Registry("benchmark", {}), Registry("backbone", {})))
+    json.dumps(rows, ensure_ascii=False).encode("utf-8")
+    catalogue.print_rows(rows, catalogue.LIST_COLUMNS["methods"])
+    shown = capsys.readouterr().out
+    assert not {"\x1b", "\x9b", "\u202e", "\ud800"} & set(shown)
+    assert "[red" in shown and "17" in shown
+    assert [bool(row.get("error")) for row in rows] == [True, False, False]
 
 
 def test_a_backbone_that_is_not_prepared_is_listed_as_such(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -202,6 +202,46 @@ class TeachesItselfAtTest(Honest):
         return self.head(self.backbone(batch.images) - 5 * served[0])[:, : self.seen_classes]
 
 
+class PeeksAtTheTask(Honest):
+    """Reads off its caller which task's view it is shown, and answers within that task's classes."""
+
+    def predict(self, batch: Batch) -> Tensor:
+        logits = super().predict(batch)
+        view = sys._getframe(1).f_locals.get("view")
+        if view is not None:
+            mask = torch.full_like(logits, -100.0)
+            mask[:, int(view.labels.min()) : int(view.labels.max()) + 1] = 0.0
+            logits = logits + mask
+        return logits
+
+
+class CountsTheQuestions(Honest):
+    """Tasks are tested in turn: the number of a question tells the task."""
+
+    def begin_task(self, task: Any) -> None:
+        self.__dict__["asked"] = 0
+
+    def predict(self, batch: Batch) -> Tensor:
+        logits = super().predict(batch)
+        task = self.__dict__["asked"]
+        self.__dict__["asked"] = task + 1
+        if task <= self.task_index:
+            logits[:, 2 * task : 2 * task + 2] += 100
+        return logits
+
+
+class Leaves(Honest):
+    def training_step(self, batch: Batch) -> Tensor:
+        sys.exit(7)
+
+
+class LeavesWhenHalf(Honest):
+    def training_step(self, batch: Batch) -> Tensor:
+        if torch.is_autocast_enabled("cpu"):
+            raise SystemExit(7)
+        return super().training_step(batch)
+
+
 class Crashes(Honest):
     def training_step(self, batch: Batch) -> Tensor:
         raise IndexError("list index out of range")
@@ -229,6 +269,10 @@ CHEATS: dict[type[Method], str] = {
     PeeksAhead: "blind to later tasks and test images",
     LearnsFromTestImages: "blind to later tasks and test images",
     TeachesItselfAtTest: "blind to later tasks and test images",
+    PeeksAtTheTask: "blind to the task id",
+    CountsTheQuestions: "blind to the task id",
+    Leaves: "runs",
+    LeavesWhenHalf: "bf16",
     Crashes: "runs",
 }
 
@@ -242,14 +286,22 @@ def verdicts_of(method: type[Method]) -> list[Verdict]:
 def test_an_honest_plugin_passes() -> None:
     verdicts = verdicts_of(Honest)
     assert failed(verdicts) == []
-    assert len(verdicts) == 15
-    assert len({verdict.name for verdict in verdicts}) == 15
+    assert len(verdicts) == 17
+    assert len({verdict.name for verdict in verdicts}) == 17
+    assert not any(verdict.remedy for verdict in verdicts)
+
+
+def test_what_a_method_costs_is_said() -> None:
+    """A head of 200 x 24 weights and 200 biases; a gradient only through it, so little more than a forward pass."""
+    cost = verdicts_of(Honest)[-1]
+    assert cost.name == "cost" and cost.detail.startswith("5,000 learnable parameters for 10 tasks with 200 classes")
+    assert "; 1.0 forward passes a training image, 1.0 a test image" in cost.detail
 
 
 @pytest.mark.parametrize("method", CHEATS, ids=lambda method: method.__name__)
 def test_every_cheat_is_caught(method: type[Method]) -> None:
-    caught = {verdict.name for verdict in failed(verdicts_of(method))}
-    assert CHEATS[method] in caught
+    caught = {verdict.name: verdict.remedy for verdict in failed(verdicts_of(method))}
+    assert caught.get(CHEATS[method]), "not caught, or without a word on what to do"
 
 
 @pytest.mark.parametrize("name", BUILTIN)
@@ -301,6 +353,11 @@ def test_the_changed_stream_differs_only_where_a_method_may_not_look(tmp_path: P
         (pixels(one) == pixels(two)).all(axis=(1, 2, 3)) for one, two in zip(stream.tests, changed.tests, strict=True)
     ]
     assert np.array_equal(np.concatenate(same), kept) and kept.sum() == len(kept) / 2 >= 64
+
+
+def test_only_the_task_id_gives_who_peeks_at_it_away() -> None:
+    """It answers the kit honestly: nothing but the run's own answers can tell."""
+    assert [one.name for one in failed(verdicts_of(PeeksAtTheTask))] == ["blind to the task id"]
 
 
 def test_a_labelled_leak_is_refused() -> None:

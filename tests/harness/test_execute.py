@@ -14,15 +14,17 @@ from typing import Any
 import pytest
 
 from harness import execute as execute_module
+from harness import workers as workers_module
 from harness.errors import UserError
 from harness.execute import ExecuteOptions, RunStatus, execute, prepare_benchmarks, resolve_device, split_done
+from harness.jobs import Job, WorkerOptions, describe_error
 from harness.plan import PlannedRun
 from harness.provenance import PROJECT_ROOT, code_fingerprint
 from harness.registry import Registries, Registry
 from harness.seal import RECORD_SCHEMA
 from harness.spec import BackboneRef, Component, RunSpec
 from harness.store import Record, Store
-from harness.workers import Job, WorkerOptions, WorkerPool, describe_error
+from harness.workers import WorkerPool
 
 RUNNER = """
     import hashlib, os, signal, time
@@ -163,7 +165,7 @@ def test_a_run_of_two_suites_observes_what_either_asks(workers: ExecuteOptions) 
 
 @pytest.mark.parametrize(
     ("how", "words"),
-    [("die_at", "ended by SIGKILL; the system may have run out of memory"), ("exit_at", "ended with status 7")],
+    [("die_at", "the worker process was ended by SIGKILL"), ("exit_at", "the worker process ended with status 7")],
 )
 def test_a_worker_that_dies_costs_its_own_run_only(options: ExecuteOptions, how: str, words: str) -> None:
     bad, good = planned(0, **{how: 1}), [planned(seed) for seed in range(1, 5)]
@@ -172,6 +174,32 @@ def test_a_worker_that_dies_costs_its_own_run_only(options: ExecuteOptions, how:
     assert [statuses[run.run_id].state for run in good] == ["done"] * 4
     failure = Store(options.results).failure(bad.run_id)
     assert failure is not None and failure["kind"] == "WorkerDied" and failure["last_good_task"] == 0
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [([0, 2, 4, 6], "the system ran out of memory: the run held"), ([None] * 4, "may have run out of memory")],
+    ids=["counted", "unknown"],
+)
+def test_a_run_that_was_killed_for_memory_is_tried_alone_and_told_with_numbers(
+    options: ExecuteOptions, monkeypatch: pytest.MonkeyPatch, counts: list[int | None], words: str
+) -> None:
+    told = iter(counts)
+    monkeypatch.setattr(workers_module, "oom_kills", lambda: next(told))
+    bad, good = planned(0, die_at=1), [planned(seed) for seed in range(1, 4)]
+    events: list[tuple[str, str]] = []
+
+    def note(run: PlannedRun, word: str) -> None:
+        events.append((run.run_id, word))
+
+    shared, memory = replace(options, workers=2), {bad.run_id: 123.0}
+    for status in execute([bad, *good], shared, lambda run, event: note(run, event["event"]), memory):
+        note(status.planned, status.state)
+    assert events[-1] == (bad.run_id, "failed") and events.count((bad.run_id, "run_started")) == 2
+    again = len(events) - 1 - events[::-1].index((bad.run_id, "run_started"))
+    assert all(events.index((run.run_id, "done")) < again for run in good), "the second time it has the machine alone"
+    error = str((Store(options.results).failure(bad.run_id) or {})["error"])
+    assert words in error and "123 MiB were expected" in error and error.endswith("MiB; try fewer --workers")
 
 
 def test_workers_outlive_their_runs(options: ExecuteOptions) -> None:
@@ -316,3 +344,6 @@ def test_worker_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_options_travel_whole(options: ExecuteOptions) -> None:
     travelling = replace(options, device="cuda", threads=3, plugins=(Path("p.py"),)).for_workers()
     assert travelling == WorkerOptions(options.results, options.data, "cuda", 3, (Path("p.py"),), options.runner)
+    assert replace(options, deterministic=True, checkpoint_every_s=7.0).for_workers() == replace(
+        options.for_workers(), deterministic=True, checkpoint_every_s=7.0
+    )

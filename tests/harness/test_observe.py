@@ -15,12 +15,13 @@ from benchmarks.stream import View
 from harness import engine
 from harness.catalogue import list_plan
 from harness.execute import run_with_engine, split_done
+from harness.interruption import Interruption
+from harness.jobs import Control, Job, WorkerOptions
 from harness.observations import read_observations
 from harness.observe import spread, undisturbed
 from harness.plan import PlannedRun
 from harness.registry import Registries
 from harness.store import Store
-from harness.workers import Job, WorkerOptions
 from methods.common.api import Batch
 from tests.conftest import micro_spec  # pyright: ignore[reportMissingImports]
 from tests.harness.observed import (  # pyright: ignore[reportMissingImports]
@@ -98,7 +99,7 @@ def test_observing_changes_no_bit(
 
             if event["event"] == "run_finished":
                 learned.extend(
-                    file.read_bytes() for file in (folder / spec.run_id / "checkpoint").glob("*.safetensors")
+                    file.read_bytes() for file in sorted((folder / spec.run_id / "checkpoint").glob("*.safetensors"))
                 )
 
         record = run(spec, registries, folder, *names, on_event=note)
@@ -264,6 +265,8 @@ def test_names_reach_the_engine_from_a_worker(monkeypatch: pytest.MonkeyPatch, t
     given: list[Any] = []
     monkeypatch.setattr(engine, "run", lambda spec, **options: given.append(options["observe"]))
     run_with_engine(
-        Job("id", micro_spec("smope"), ("prefix_keys",)), WorkerOptions(tmp_path, tmp_path), lambda event: None
+        Job("id", micro_spec("smope"), ("prefix_keys",)),
+        WorkerOptions(tmp_path, tmp_path),
+        Control(lambda event: None, Interruption()),
     )
     assert given == [("prefix_keys",)]

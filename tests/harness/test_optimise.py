@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.engine import Session
-from harness.optimise import Stretch, stretch_epochs
+from harness.optimise import Losses, Stretch, stretch_epochs
 from harness.registry import Registries
 from methods.common.api import Batch, Method, MethodCard, ParameterGroup, Phase
 from methods.common.schedules import Schedule
@@ -92,3 +93,34 @@ def test_clipping_bounds_the_global_norm(clip: float, expected: float, registrie
     nn.Module.__init__(method)
     stretch.descend(one.sum() * 8 + two.sum() * 18, method)
     assert method.norm == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_loss_is_read_after_the_next_step_and_told_with_its_own() -> None:
+    checked: list[tuple[float, int]] = []
+    losses = Losses(lambda loss, step: checked.append((loss, step)), total=10.0, count=4)
+    for step in (4, 5):
+        losses.note(torch.tensor(float(step)), step)
+    assert checked == [(4.0, 4)] and losses.count == 5
+    assert losses.mean() == 19.0 / 6
+    losses.settle()
+    assert checked == [(4.0, 4), (5.0, 5)]
+
+
+def test_a_state_put_back_continues_to_the_same_bits() -> None:
+    def trained(cut: int | None) -> torch.Tensor:
+        torch.manual_seed(0)
+        weight, bias = nn.Parameter(torch.randn(4, 3)), nn.Parameter(torch.randn(4))
+        groups = [ParameterGroup("a", [weight], 0.5), ParameterGroup("b", [bias])]
+        stretch, method = Stretch(Schedule(lr=0.1), groups, epochs=2), Method.__new__(Method)
+        for step in range(6):
+            if step == cut:
+                tensors, values = stretch.state()
+                kept = {name: tensor.clone() for name, tensor in tensors.items()}
+                stretch = Stretch(Schedule(lr=0.1), groups, epochs=2)
+                stretch.restore(kept, json.loads(json.dumps(values)), step, step)
+            stretch.set_rate(3)
+            stretch.descend(((weight * (step + 1)).sum(dim=1) * bias).square().sum(), method)
+        return torch.cat([weight.detach().flatten(), bias.detach()])
+
+    whole = trained(None)
+    assert all(torch.equal(trained(cut), whole) for cut in (0, 1, 5))

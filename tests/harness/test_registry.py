@@ -1,3 +1,5 @@
+import importlib.metadata
+import os
 import pickle
 import textwrap
 from importlib.metadata import EntryPoint
@@ -5,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from harness import plugin_loading
 from harness import registry as registry_module
 from harness.errors import UserError
 from harness.registry import Registries, Registry, add_plugin
+from methods.common.api import Method, MethodCard
 
 PLUGIN = """
     from __future__ import annotations
@@ -43,7 +47,7 @@ def installed(monkeypatch: pytest.MonkeyPatch):
     """Pretend that packages with these entry points are installed."""
 
     def install(*points: EntryPoint) -> None:
-        monkeypatch.setattr(registry_module, "entry_points", lambda group: [p for p in points if p.group == group])
+        monkeypatch.setattr(plugin_loading, "entry_points", lambda group: [p for p in points if p.group == group])
 
     return install
 
@@ -119,6 +123,9 @@ def test_a_plugin_cannot_take_a_taken_name(tmp_path: Path) -> None:
         ("import no_such_module", "mine.py' cannot be imported: ModuleNotFoundError: No module named 'no_such_module'"),
         ("def broken(:\n    pass", r"mine.py' cannot be imported: SyntaxError: .*line 1"),
         ("raise SystemExit(3)", "mine.py' cannot be imported: SystemExit: 3"),
+        ("raise BaseException('odd')", "mine.py' cannot be imported: BaseException: odd"),
+        ("raise ValueError('a\\x1b[31m\\nb')", "cannot be imported: ValueError: a�\\[31m b"),
+        ("x = '\\0'\x00", "mine.py' cannot be imported: "),
         ("x = 1", "mine.py' defines no method and no benchmark: write a subclass"),
         ("from methods.common.api import Method", "defines no method"),
     ],
@@ -150,3 +157,90 @@ def test_registries_travel_to_workers_as_their_plugin_files(tmp_path: Path) -> N
     assert again.plugins == (file.resolve(),)
     assert again.methods.names() == registries.methods.names()
     assert "shout" in again.methods.names()
+
+
+def test_what_a_plugin_prints_does_not_mix_with_a_listing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    add_plugin(empty_registries(), write_plugin(tmp_path, PLUGIN + "\n    print('hello')"))
+    assert capsys.readouterr() == ("", "hello\n")
+
+
+def test_an_edit_is_seen_whatever_was_compiled_before(tmp_path: Path) -> None:
+    """Same length, same second: what Python tells a compiled file's age by."""
+    for volume in ("1.0", "2.0"):
+        file = write_plugin(tmp_path, PLUGIN.replace("= 1.0", f"= {volume}"))
+        os.utime(file, (1_700_000_000, 1_700_000_000))
+        registries = empty_registries()
+        add_plugin(registries, file)
+        assert registries.methods.load("shout").Config().volume == float(volume)
+    assert [one.name for one in tmp_path.iterdir()] == ["mine.py"]
+
+
+class Leaving:
+    """An entry point whose import leaves the process."""
+
+    name, value, group = "leaves", "x:y", "g"
+    dist = None
+
+    def load(self) -> None:
+        print("goodbye")
+        raise SystemExit(3)
+
+
+def test_an_installed_package_that_leaves_is_an_error_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(plugin_loading, "entry_points", lambda group: [Leaving()])
+    rows = Registry("method", {"order": "collections:OrderedDict"}, "g").listing()
+    assert [row.error for row in rows if row.name == "leaves"] == [
+        "method 'leaves' of entry point 'x:y' cannot be imported: SystemExit: 3"
+    ]
+    assert capsys.readouterr().out == ""
+
+
+def test_ctrl_c_during_an_import_is_the_users_wish() -> None:
+    def load() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        plugin_loading.unhurt(load, "never said")
+
+
+def test_a_list_of_entry_points_that_cannot_be_read_hurts_its_own_package_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in (
+        ("good", "[g]\norder = collections:OrderedDict\n"),
+        ("bad", "[g]\nno equals sign\n"),
+        ("elsewhere", "[other]\nno equals sign\n"),
+    ):
+        folder = tmp_path / f"{name}-1.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n", encoding="utf-8")
+        (folder / "entry_points.txt").write_text(text, encoding="utf-8")
+    found = list(importlib.metadata.distributions(path=[str(tmp_path)]))
+    monkeypatch.setattr(plugin_loading, "distributions", lambda: found)
+
+    def refuse(group: str) -> None:
+        raise TypeError("as reading them all at once does")
+
+    monkeypatch.setattr(plugin_loading, "entry_points", refuse)
+    rows = {row.name: row for row in Registry("method", {}, "g").listing()}
+    assert sorted(rows) == ["bad", "order"] and rows["order"].error is None
+    assert "'bad' of package 'bad' cannot be imported: " in str(rows["bad"].error)
+    assert "its list of entry points is broken" in str(rows["bad"].error)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (len, "it is of type builtin_function_or_method, not a subclass of methods.common.api.Method"),
+        (dict, "it is of type type, not a subclass of methods.common.api.Method"),
+        (type("Bare", (Method,), {"name": "x"}), "Bare has no class attribute `card` of type"),
+        (type("Odd", (Method,), {"card": MethodCard("t", "s"), "Config": dict}), "Odd.Config is not a subclass of"),
+    ],
+)
+def test_what_is_no_method_says_what_it_lacks(value: object, message: str) -> None:
+    registries = registry_module.open_registries()
+    registries.methods.add("x", "package 'p'", value)
+    with pytest.raises(UserError, match=f"method 'x' of package 'p' cannot be used: {message}"):
+        registries.methods.load("x")

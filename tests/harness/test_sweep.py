@@ -4,18 +4,27 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from torch import nn
 
-from harness import execute
+from harness import execute, packing
+from harness.errors import UserError
 from harness.execute import RunStatus
 from harness.plan import PlannedRun
 from harness.registry import Registries, Registry
 from harness.spec import BackboneRef, Component, RunSpec
-from harness.sweep import Asked, Outcome, fitted_options, print_outcome
+from harness.store import Record, Store
+from harness.sweep import Asked, How, Outcome, expected_memory, fitted_options, print_outcome
 
 
 @dataclass(frozen=True)
 class Backbone:
     is_tiny: bool
+
+    def at(self, data: Path) -> "Backbone":
+        return self
+
+    def skeleton(self) -> nn.Module:
+        return nn.Linear(1024, 2048, bias=False)
 
 
 def planned(backbone: str, seed: int = 0) -> PlannedRun:
@@ -52,10 +61,13 @@ def test_tiny_runs_take_one_thread_whatever_the_workers(registries: Registries) 
     ] == [(8, 1), (1, 1), (3, 1), (20, 1)]
 
 
-def test_large_runs_share_the_cores(registries: Registries) -> None:
+def test_large_runs_take_threads_that_do_not_follow_from_the_workers(registries: Registries) -> None:
     runs = [planned("small"), planned("large")]
     options = fitted_options(ASKED, "cpu", runs, registries)
     assert (options.workers, options.threads) == (2, 4)
+    assert {fitted_options(replace(ASKED, workers=workers), "cpu", runs, registries).threads for workers in (1, 2)} == {
+        4
+    }
     assert fitted_options(replace(ASKED, threads=3), "cpu", runs, registries).threads == 3
     assert fitted_options(ASKED, "cuda", runs, registries).workers == 1
 
@@ -68,3 +80,45 @@ def test_the_outcome_goes_to_stdout_and_failures_to_stderr(capsys: pytest.Captur
     assert capsys.readouterr().err == "failed: [A] · x · seed 0: no [space] left\n"
     print_outcome(Console(file=out, width=100), Outcome(0, 3))
     assert out.getvalue().count("\n") == 1
+
+
+def test_no_more_workers_than_memory_holds(registries: Registries, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "free_mb", lambda device: 1000.0 if device == "cpu" else 300.0)
+    runs = [planned("small", seed) for seed in range(6)]
+    memory = {run.run_id: 250.0 for run in runs}
+    fitted = fitted_options(ASKED, "cpu", runs, registries, memory)
+    assert (fitted.workers, fitted.memory_mb) == (3, 900.0)
+    by_hand = fitted_options(replace(ASKED, workers=5), "cpu", runs, registries, memory)
+    assert (by_hand.workers, by_hand.memory_mb) == (5, 900.0), "as many as were asked for, as far as they fit"
+    assert fitted_options(replace(ASKED, workers=2), "cuda", runs, registries, memory).memory_mb == 270.0
+    assert fitted_options(ASKED, "cuda", runs, registries, memory).workers == 1
+    serial = replace(ASKED, workers=4, how=How(executor="serial"))
+    assert (fitted_options(serial, "cpu", runs, registries, memory).workers) == 1
+
+
+def test_what_runs_need_is_measured_else_reckoned_else_unknown(
+    registries: Registries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = {"method": {"name": "x"}, "backbone": {"name": "small"}, "benchmark": {"name": "x"}}
+    result = {"spec": spec, "costs": {"peak_memory_mb": 700.0}, "provenance": {"device": "cpu"}}
+    monkeypatch.setattr(Store, "scan", lambda self: iter([Record("id", result)]))
+    runs = [planned("small"), planned("large")]
+    asked = expected_memory(ASKED, "cpu", runs, registries)
+    assert asked == {runs[0].run_id: 700.0, runs[1].run_id: packing.CPU_BASE_MB + packing.COPIES * 8.0}
+    given = expected_memory(replace(ASKED, workers=2), "cpu", runs, registries)
+    assert given == {runs[0].run_id: 700.0, runs[1].run_id: 0.0}
+
+
+def test_all_that_is_said_of_how_to_run_arrives(registries: Registries) -> None:
+    how = How("slurm", None, ("partition=gpu",), 0.5, True, 60.0)
+    options = fitted_options(replace(ASKED, how=how), "cpu", [planned("small")], registries)
+    assert {name: getattr(options, name) for name in vars(how)} == vars(how)
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [(How(address="head:6379"), "--address head:6379 is of a Ray cluster"), (How(slurm=("a=b",)), "--executor slurm")],
+)
+def test_settings_of_another_executor_are_mistakes(how: How, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        how.require_sense()

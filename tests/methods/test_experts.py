@@ -10,6 +10,7 @@ from torch import Tensor
 
 from methods.common.experts import Choice, Handicap, SparseExperts, prototype_loss, router_loss, select
 from methods.common.prefix import PlainPrefix
+from methods.common.rules import Trace
 
 Q = torch.tensor([[1.0, 0, 2, 0], [0, 1, 0, -1]])[None, None]
 K = torch.tensor([[1.0, 1, 0, 0], [0, 0, 1, 1]])[None, None]
@@ -59,10 +60,11 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_attention_example_of_the_card(case: str) -> None:
     top_k, handicap, chosen, expected = CASES[case]
-    trace: list[Choice] = []
-    output = SparseExperts(KEYS, VALUES, top_k, handicap, trace=trace)(Q, K, V)
-    assert trace[0].scores[0, 0].tolist() == [1.5, 1.0, 0.5]
-    assert set(trace[0].selected[0, 0].nonzero().flatten().tolist()) == chosen
+    trace: Trace[Choice] = Trace()
+    output = SparseExperts(KEYS, VALUES, top_k, handicap, record=trace.recorder(0))(Q, K, V)
+    (choice,) = trace
+    assert choice.scores[0, 0].tolist() == [1.5, 1.0, 0.5]
+    assert set(choice.selected[0, 0].nonzero().flatten().tolist()) == chosen
     torch.testing.assert_close(output[0, 0], torch.tensor(expected), atol=1e-6, rtol=0)
 
 
@@ -132,12 +134,12 @@ def test_fused_attention_equals_the_naive_formula_with_gradients(top_k: int) -> 
     leaves = (q, k, v, keys, values)
     weight = torch.randn(batch, heads, tokens, dim)
 
-    trace: list[Choice] = []
-    fused = SparseExperts(keys, values, top_k, handicap, trace=trace)(q, k, v)
+    trace: Trace[Choice] = Trace()
+    fused = SparseExperts(keys, values, top_k, handicap, record=trace.recorder(0))(q, k, v)
     found = torch.autograd.grad((fused * weight).sum(), leaves)
 
     shared = torch.einsum("bhe,hpe->bhp", q.mean(dim=2), keys) * dim**-0.5
-    shared = shared.masked_fill(~trace[0].selected, -torch.inf)[:, :, None].expand(-1, -1, tokens, -1)
+    shared = shared.masked_fill(~next(iter(trace)).selected, -torch.inf)[:, :, None].expand(-1, -1, tokens, -1)
     own = q @ k.transpose(-1, -2) * dim**-0.5
     attention = torch.cat([shared, own], dim=-1).softmax(dim=-1)
     naive = attention @ torch.cat([values.expand(batch, -1, -1, -1), v], dim=2)
@@ -152,9 +154,9 @@ def test_values_of_unselected_experts_get_exactly_no_gradient() -> None:
     torch.manual_seed(1)
     q, k, v = (torch.randn(1, 2, 5, 4) for _ in range(3))
     keys, values = (torch.rand(2, 6, 4, requires_grad=True) for _ in range(2))
-    trace: list[Choice] = []
-    SparseExperts(keys, values, 2, Handicap(), trace=trace)(q, k, v).square().sum().backward()
-    unused = ~trace[0].selected[0]
+    trace: Trace[Choice] = Trace()
+    SparseExperts(keys, values, 2, Handicap(), record=trace.recorder(0))(q, k, v).square().sum().backward()
+    unused = ~next(iter(trace)).selected[0]
     assert values.grad is not None and keys.grad is not None
     assert unused.sum() == 2 * 4
     assert (values.grad[unused] == 0).all() and (keys.grad[unused] == 0).all()
@@ -174,8 +176,8 @@ def test_per_token_scores_respect_the_selection() -> None:
     torch.manual_seed(3)
     q, k, v = (torch.randn(2, 2, 5, 4) for _ in range(3))
     keys, values = torch.rand(2, 6, 4), torch.rand(2, 6, 4, requires_grad=True)
-    trace: list[Choice] = []
-    SparseExperts(keys, values, 2, Handicap(), per_token=True, trace=trace)(q, k, v).sum().backward()
-    used = trace[0].selected.any(dim=0)
+    trace: Trace[Choice] = Trace()
+    SparseExperts(keys, values, 2, Handicap(), per_token=True, record=trace.recorder(0))(q, k, v).sum().backward()
+    used = next(iter(trace)).selected.any(dim=0)
     assert values.grad is not None
     assert (values.grad[~used] == 0).all() and (values.grad[used] > 0).all()

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from methods.common.class_stats import ClassStatistics, Covariance
+from methods.common.class_stats import STRETCH, ClassStatistics, Covariance, GaussianSampler
 from methods.common.tap import TapConfig, align
 
 
@@ -78,6 +78,18 @@ def test_full_covariance_draws_are_the_noise_through_each_rows_own_factor() -> N
     expected = torch.stack([sampler.mean[r] + sampler.factor[r] @ z for r, z in zip(rows, noise, strict=True)])
     torch.testing.assert_close(drawn, expected)
     assert labels.tolist() == [3, 2, 2, 4, 3, 3, 2]
+
+
+def test_wide_factors_are_multiplied_by_stretches_of_their_triangle() -> None:
+    width, generator = 2 * STRETCH + 7, torch.Generator().manual_seed(0)
+    factor = torch.randn(3, width, width, generator=generator).tril()
+    sampler = GaussianSampler(torch.arange(3), torch.randn(3, width, generator=generator), factor)
+    rows = torch.tensor([2, 0, 2])
+    torch.manual_seed(5)
+    drawn, _ = sampler.draw(rows)
+    torch.manual_seed(5)
+    noise = torch.randn(len(rows), width)
+    torch.testing.assert_close(drawn, sampler.mean[rows] + torch.einsum("nde,ne->nd", factor[rows], noise))
 
 
 def test_alignment_by_sgd_takes_the_steps_of_the_card() -> None:

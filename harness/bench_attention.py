@@ -1,0 +1,142 @@
+"""Timed claim about attention rules: how a prefix's logit that is no plain product reaches the attention, form beside form.
+
+Two kinds of logit: ``shared``, one number an image, head and prefix for all query tokens; ``gated``, a function of the plain
+score. The rules in ``methods/common`` use the form named first of each kind; the others exist here alone, to be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from harness.bench_timing import Spread, interleaved, ratios, spread
+from harness.resident import MIB
+from methods.common.gated_prefix import GatedPrefix
+from methods.common.prefix import attend_with_shared_logits, prepend
+
+HEADS, TOKENS, HEAD_DIM = 12, 197, 64
+SHARED, GATED = 25, 20
+"""Prefixes of a head, in the sizes of the published recipes."""
+
+Heads = tuple[Tensor, Tensor, Tensor]
+Form = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class FormTimes:
+    """Forward and backward of one form over the repeats; ``kept_mb``: tensors that the graph keeps for the backward pass."""
+
+    logit: str
+    form: str
+    seconds: Spread
+    to_used: Spread
+    kept_mb: float
+
+
+def bench_attention(*, batch: int, repeats: int, precision: str, device: str) -> list[FormTimes]:
+    """Time every form at the sizes of ViT-B/16, 224 px, interleaved within its kind of logit."""
+    place, rows = torch.device(device), []
+    heads = make_heads(batch, place, torch.bfloat16 if precision == "bf16" else torch.float32)
+    for logit, forms in (("shared", shared_forms(batch, place)), ("gated", gated_forms(place))):
+        steps = {name: _step(form, heads) for name, form in forms.items()}
+        times = interleaved(steps, repeats, place)
+        used = times[next(iter(forms))]
+        rows += [
+            FormTimes(logit, name, spread(times[name]), ratios(times[name], used), kept_mb(form, heads))
+            for name, form in forms.items()
+        ]
+    return rows
+
+
+def make_heads(batch: int, device: torch.device, dtype: torch.dtype) -> Heads:
+    """Random q, k, v (B, heads, N, head_dim) as a block's projection leaves them: views of one tensor."""
+    generator = torch.Generator().manual_seed(0)
+    qkv = torch.randn(batch, TOKENS, 3, HEADS, HEAD_DIM, generator=generator).to(device, dtype).requires_grad_()
+    q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+    return q, k, v
+
+
+def shared_forms(batch: int, device: torch.device) -> dict[str, Form]:
+    """One logit a prefix for all query tokens of an image."""
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(batch, HEADS, SHARED, generator=generator).to(device).requires_grad_()
+    values = torch.randn(HEADS, SHARED, HEAD_DIM, generator=generator).to(device).requires_grad_()
+
+    def merged() -> tuple[Tensor, Tensor]:
+        mixed = torch.einsum("bhp,hpe->bhe", logits.softmax(dim=-1), values)
+        return logits.logsumexp(dim=-1, keepdim=True), mixed[:, :, None]
+
+    def with_mask(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, pairs: Tensor) -> Tensor:
+        count = bias.shape[-1]
+        mask = F.pad(bias, (0, k.shape[2])).to(q.dtype)[:, :, None].expand(-1, -1, q.shape[2], -1)
+        joined = torch.cat([pairs.to(v.dtype), v], dim=2)
+        return F.scaled_dot_product_attention(q, F.pad(k, (0, 0, count, 0)), joined, attn_mask=mask)
+
+    def all_masked(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return with_mask(q, k, v, logits, values.expand(batch, -1, -1, -1))
+
+    def products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        joint, mixed = merged()
+        scores = q @ k.transpose(-2, -1) * HEAD_DIM**-0.5
+        constant = joint[:, :, None].to(scores.dtype).expand(-1, -1, scores.shape[2], 1)
+        return torch.cat([constant, scores], dim=-1).softmax(dim=-1) @ torch.cat([mixed.to(v.dtype), v], dim=2)
+
+    return {
+        "one pair, extra channel": lambda q, k, v: attend_with_shared_logits(q, k, v, logits, values),
+        "one pair, additive mask": lambda q, k, v: with_mask(q, k, v, *merged()),
+        "all pairs, additive mask": all_masked,
+        "one pair, plain products": products,
+    }
+
+
+def gated_forms(device: torch.device) -> dict[str, Form]:
+    """The plain score plus a gate of it."""
+    generator = torch.Generator().manual_seed(2)
+    keys, values = torch.randn(2, HEADS, GATED, HEAD_DIM, generator=generator).to(device)
+    keys, values = keys.requires_grad_(), values.requires_grad_()
+    alpha, tau = (torch.tensor(value, device=device, requires_grad=True) for value in (0.5, 1.5))
+
+    def gate(q: Tensor) -> Tensor:
+        return alpha * torch.sigmoid(tau * (q @ keys.transpose(-2, -1).to(q.dtype)) * HEAD_DIM**-0.5)
+
+    def masked(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        mask = F.pad(gate(q), (0, k.shape[2])).to(q.dtype)
+        return F.scaled_dot_product_attention(q, prepend(keys, k), prepend(values, v), attn_mask=mask)
+
+    def products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        scores = q @ prepend(keys, k).transpose(-2, -1) * HEAD_DIM**-0.5
+        return (scores + F.pad(gate(q), (0, k.shape[2])).to(q.dtype)).softmax(dim=-1) @ prepend(values, v)
+
+    return {
+        "extra channel a prefix": GatedPrefix(keys, values, tau, alpha, "sigmoid"),
+        "additive mask": masked,
+        "plain products": products,
+    }
+
+
+def kept_mb(form: Form, heads: Heads) -> float:
+    """Mebibytes of the distinct storages that the graph of one forward keeps."""
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = form(*heads)
+    del output
+    return sum(kept.values()) / MIB
+
+
+def _step(form: Form, heads: Heads) -> Callable[[], None]:
+    def step() -> None:
+        detached = tuple(each.detach().requires_grad_() for each in heads)
+        output = form(detached[0], detached[1], detached[2])
+        output.backward(torch.ones_like(output))
+
+    return step

@@ -1,0 +1,233 @@
+"""Stored measurements: what a bench command kept in a file, and how a later one compares with it.
+
+Plain JSON, checked as it is read; nothing in it is ever executed. Importing this module imports no torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import typer
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harness.errors import UserError
+
+if TYPE_CHECKING:
+    from harness.bench_timing import Spread
+
+MAY_DIFFER = frozenset({"repeats", "torch", "python", "timm"})
+"""Conditions under which numbers can still be compared: what a comparison is often about."""
+NOT_IN_COMMANDS = frozenset({"out", "against", "as_json", "results", "data", "record", "plugin"})
+"""Options that change no number, or that name places."""
+
+Value = str | int | float | bool | None
+
+
+class _Plain(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
+
+
+class StoredSpread(_Plain):
+    """Median and extremes over the repeats; all the same for what was counted, not timed."""
+
+    median: float
+    least: float
+    most: float
+
+    @property
+    def is_count(self) -> bool:
+        """Whether there is nothing to spread."""
+        return self.least == self.most
+
+    def overlaps(self, other: StoredSpread) -> bool:
+        """Whether some value lies in both."""
+        return self.least <= other.most and other.least <= self.most
+
+
+class StoredRow(_Plain):
+    """All that was measured of one thing, by name of the measure."""
+
+    name: str
+    measures: dict[str, StoredSpread]
+    note: str = ""
+
+
+class Stored(_Plain):
+    """A measurement with what it takes to repeat it: the command without paths, the code, and the conditions."""
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    bench: str
+    command: str
+    made: str
+    """UTC."""
+    revision: str | None
+    fingerprint: str
+    conditions: dict[str, Value]
+    rows: list[StoredRow]
+
+    def row(self, name: str) -> StoredRow | None:
+        """The row of that name."""
+        return next((row for row in self.rows if row.name == name), None)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One measure of one row, now and in an earlier measurement; ``ratio``: now / then of the medians, None where then is 0."""
+
+    name: str
+    measure: str
+    now: StoredSpread
+    then: StoredSpread
+    ratio: float | None
+    is_within: bool
+    """Whether the two spreads overlap: then the difference may be chance."""
+
+
+def measured_row(row: Any, leave_out: Iterable[str] = ()) -> StoredRow:
+    """A report's row (a dataclass with a ``name``): its spreads and numbers; what is None or a text is no measure."""
+    skipped = {"name", *leave_out}
+    found = {field.name: getattr(row, field.name) for field in fields(row) if field.name not in skipped}
+    return named_row(row.name, {key: value for key, value in found.items() if value is not None})
+
+
+def named_row(name: str, values: Mapping[str, Spread | float | str], note: str = "") -> StoredRow:
+    """A row from spreads and single numbers; texts are left out."""
+    return StoredRow(name=name, measures=dict(_measures(values)), note=note)
+
+
+def _measures(values: Mapping[str, Spread | float | str]) -> Iterator[tuple[str, StoredSpread]]:
+    for key, value in values.items():
+        if isinstance(value, str):
+            continue
+        same = isinstance(value, int | float)
+        found = {"median": value, "least": value, "most": value} if same else asdict(value)
+        yield key, StoredSpread.model_validate(found)
+
+
+def stored(bench: str, command: str, conditions: Mapping[str, Value], rows: Sequence[StoredRow]) -> Stored:
+    """A measurement of the code that this process runs, made now."""
+    from harness import provenance
+
+    return Stored(
+        bench=bench,
+        command=command,
+        made=provenance.now(),
+        revision=provenance.git_state()[0],
+        fingerprint=provenance.code_fingerprint(),
+        conditions=dict(conditions),
+        rows=list(rows),
+    )
+
+
+def conditions_here(device: str, **asked: Value) -> dict[str, Value]:
+    """``asked`` with what this process adds to it: threads, device by name, versions."""
+    import platform
+
+    import torch
+
+    from harness.provenance import device_name, version_of
+
+    return {
+        **asked,
+        "threads": torch.get_num_threads(),
+        "device": device_name(device),
+        "torch": version_of("torch"),
+        "timm": version_of("timm"),
+        "python": platform.python_version(),
+    }
+
+
+def command_line(context: typer.Context) -> str:
+    """The command as it can be given again: options that differ from their defaults, without paths."""
+    parts = (
+        ["run_all.py", *context.command_path.split()[1:]] if context.parent else ["run_all.py", context.command_path]
+    )
+    for option in context.command.params:
+        value = context.params.get(option.name or "")
+        if option.name in NOT_IN_COMMANDS or value in (None, [], ()) or value == option.get_default(context):
+            continue
+        flag = max(option.opts, key=len)
+        parts += [flag] if value is True else [flag, _written(value)]
+    return " ".join(parts)
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ",".join(map(_written, value))
+    return str(getattr(value, "value", value))
+
+
+def write(file: Path, kept: Stored) -> None:
+    """Keep a measurement. Raises UserError where the file cannot be written."""
+    from harness.store import write_json
+
+    try:
+        write_json(file, kept.model_dump(mode="json", by_alias=True))
+    except OSError as error:
+        raise UserError(f"--out {str(file)!r} cannot be written: {error.strerror or error}") from error
+
+
+def require_writable(file: Path) -> None:
+    """Raises UserError before a measurement that could not be kept."""
+    if file.is_dir():
+        raise UserError(f"--out {str(file)!r} is a folder; name a file in it, such as {str(file / 'step.json')!r}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {str(file)!r} cannot be written: {error.strerror or error}") from error
+
+
+def read(file: Path) -> Stored:
+    """A kept measurement. Raises UserError where the file is not one."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{str(file)!r} cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{str(file)!r} is not JSON ({error}); bench commands write such files with --out") from error
+    try:
+        return Stored.model_validate(found)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the whole of it"
+        raise UserError(
+            f"{str(file)!r} is not a stored measurement ({place}: {first['msg']}); bench commands write such files with --out"
+        ) from error
+
+
+def require_comparable(then: Stored, bench: str, conditions: Mapping[str, Value], file: Path) -> None:
+    """Raises UserError where a ratio would compare machines, sizes or precisions instead of code."""
+    if then.bench != bench:
+        raise UserError(
+            f"--against {str(file)!r} holds 'bench {then.bench}', not 'bench {bench}'; name a file of the same bench"
+        )
+    for key, value in conditions.items():
+        if key in then.conditions and key not in MAY_DIFFER and then.conditions[key] != value:
+            raise UserError(
+                f"--against {str(file)!r} was measured with {key} {then.conditions[key]!r}, this is {value!r}: their ratio"
+                f" would not be the code's; measure both with the same {key}"
+            )
+
+
+def compared(now: Stored, then: Stored) -> list[Compared]:
+    """Every measure that both have. Counts that did not change are left out."""
+    rows: list[Compared] = []
+    for row in now.rows:
+        before = then.row(row.name)
+        for measure, mine in row.measures.items():
+            theirs = None if before is None else before.measures.get(measure)
+            if theirs is None or (mine == theirs and mine.is_count):
+                continue
+            ratio = mine.median / theirs.median if theirs.median else None
+            rows.append(Compared(row.name, measure, mine, theirs, ratio, mine.overlaps(theirs)))
+    return rows
+
+
+def unmatched(now: Stored, then: Stored) -> list[str]:
+    """Names of rows that only one of two measurements has."""
+    mine, theirs = {row.name for row in now.rows}, {row.name for row in then.rows}
+    return sorted(mine ^ theirs)

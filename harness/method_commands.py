@@ -1,0 +1,49 @@
+"""The commands for whoever adds a method: ``new-method`` and ``check``. Everything heavy is imported when they are called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness import command_options as opt
+from harness.errors import UserError
+
+NewName = Annotated[str, typer.Argument(metavar="NAME", help="The method's name, and its file's: my_prompt.")]
+NewOut = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where both files are written.")]
+CHECK_FAILED = 1
+
+
+def new_method(name: NewName, out: NewOut = Path()) -> None:
+    """Write NAME.py, a working method of about 20 lines, and test_NAME.py, which puts it through 'check'."""
+    from harness.new_method import new_method as written
+
+    plugin, test = written(name, out)
+    print(f"wrote {plugin} and {test}; next:")
+    print(f"  run_all.py check {plugin}")
+    print(f"  run_all.py run smoke --plugin {plugin} --methods {name},ncm --seeds 0")
+
+
+def check(target: opt.CheckTarget) -> None:
+    """Put a method through the conformance kit: leaks, gradients, checkpoints, determinism, precision, cost."""
+    from harness.conformance import check_target, failed
+    from harness.plain import plain
+    from harness.progress import make_console
+
+    checked, console = check_target(target), make_console()
+    if not checked:
+        raise UserError(f"plugin {target!r} defines no method to check: write a subclass of methods.common.api.Method.")
+    for name, verdicts in checked.items():
+        console.print(plain(name), style="bold", markup=False, emoji=False)
+        following = [*(verdict.remedy for verdict in verdicts[1:]), ""]
+        for verdict, next_remedy in zip(verdicts, following, strict=True):
+            mark, style = ("✓", "green") if verdict.passed else ("✗", "red")
+            said = f"  {mark} {verdict.name}: {plain(verdict.detail)}"
+            console.print(said, style=style, markup=False, emoji=False)
+            if verdict.remedy != next_remedy and verdict.remedy:  # said once where several ask for the same
+                console.print(f"    → {verdict.remedy}", markup=False, emoji=False)
+        missed = failed(verdicts)
+        outcome = f"{len(missed)} of {len(verdicts)} are not met" if missed else f"all {len(verdicts)} are met"
+        console.print(f"  {outcome}", markup=False)
+    raise typer.Exit(CHECK_FAILED if any(failed(verdicts) for verdicts in checked.values()) else 0)

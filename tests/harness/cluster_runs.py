@@ -1,0 +1,114 @@
+"""A stand-in for the engine that workers of any executor import, and jobs for it: real processes, but no torch."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.jobs import End, ExecuteOptions, Job
+from harness.provenance import PROJECT_ROOT, code_fingerprint
+from harness.seal import RECORD_SCHEMA
+from harness.spec import BackboneRef, Component, RunSpec
+from harness.store import Store
+
+RUNNER = """
+    import json, os, signal, time
+    from harness.interruption import Interrupted
+    from harness.store import Store
+
+    def run(job, options, control):
+        todo, folder = job.spec.method.config, options.results / job.run_id
+        with (folder / "attempts").open("a") as stream:
+            stream.write(f"{os.getpid()}\\n")
+        attempt = len((folder / "attempts").read_text().split())
+        with (folder / "events.jsonl").open("w") as stream:
+            def say(**event):
+                stream.write(json.dumps(event) + "\\n")
+                stream.flush()
+                control(event)
+            say(event="run_started", total_tasks=2, tasks_done=0)
+            say(event="task_evaluated", task=0)
+            if attempt <= todo.get("die", 0):
+                os.kill(os.getpid(), signal.SIGKILL)
+            if todo.get("fail"):
+                raise FloatingPointError("loss is nan")
+            end = time.monotonic() + (todo.get("sleep", 0) if attempt == 1 else 0)
+            while time.monotonic() < end:
+                if control.interruption.asked():
+                    (folder / "saved").touch()
+                    raise Interrupted
+                time.sleep(0.05)
+            say(event="task_evaluated", task=1)
+        assert control.may_publish()
+        with (folder / "published").open("a") as stream:
+            stream.write("once\\n")
+        Store(options.results).write_result(job.run_id, {
+            "schema_version": RECORD_SCHEMA, "run_id": job.run_id, "spec": job.spec.model_dump(mode="json"),
+            "accuracy_matrix": [[50.0]], "test_counts": [1], "costs": {}, "timings": {},
+            "provenance": {"code_fingerprint": FINGERPRINT}})
+"""
+
+
+@pytest.fixture
+def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ExecuteOptions:
+    text = textwrap.dedent(RUNNER).replace("FINGERPRINT", repr(code_fingerprint()))
+    name = f"stand_in_{tmp_path.name.replace('-', '_')}_{os.getpid()}"
+    (tmp_path / f"{name}.py").write_text(text.replace("RECORD_SCHEMA", str(RECORD_SCHEMA)), encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(PROJECT_ROOT)]))
+    (tmp_path / "results").mkdir()
+    return ExecuteOptions(tmp_path / "results", tmp_path / "data", workers=2, runner=f"{name}:run")
+
+
+def job(seed: int = 0, **todo: Any) -> Job:
+    """A job for the stand-in: ``die`` (so many workers), ``fail``, ``sleep`` (seconds, in the first attempt)."""
+    spec = RunSpec(
+        method=Component(name="m", config=todo),
+        benchmark=Component(name="b"),
+        backbone=BackboneRef(name="x", sha256="0"),
+        schedule={},
+        order_seed=seed,
+        train_seed=seed,
+    )
+    return Job(spec.run_id, spec)
+
+
+class Heard:
+    """Events as they arrive, by run."""
+
+    def __init__(self) -> None:
+        self.events: dict[str, list[dict[str, Any]]] = {}
+
+    def __call__(self, run_id: str, event: dict[str, Any]) -> None:
+        self.events.setdefault(run_id, []).append(event)
+
+    def names(self, run_id: str) -> list[str]:
+        return [event["event"] for event in self.events.get(run_id, [])]
+
+
+def assert_done_once(jobs: list[Job], ends: list[End], options: ExecuteOptions) -> None:
+    """Every job has one end, its record is there, and it was published once."""
+    assert sorted(end.run_id for end in ends) == sorted(job.run_id for job in jobs)
+    assert [(end.state, end.error) for end in ends] == [("done", None)] * len(jobs)
+    store = Store(options.results)
+    assert [store.state(job.run_id, code_fingerprint()) for job in jobs] == ["done"] * len(jobs)
+    assert [(store.path(job.run_id) / "published").read_text() for job in jobs] == ["once\n"] * len(jobs)
+
+
+def attempts(done: Job, options: ExecuteOptions) -> int:
+    """How many workers have begun this job."""
+    file = options.results / done.run_id / "attempts"
+    return len(file.read_text().split()) if file.exists() else 0
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)

@@ -1,0 +1,43 @@
+"""Forms of attention rules that are compared in speed say the same, and are counted and timed for what they are."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from harness import bench_attention as bench
+
+CPU = torch.device("cpu")
+KINDS = {"shared": lambda: bench.shared_forms(2, CPU), "gated": lambda: bench.gated_forms(CPU)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_forms_of_a_logit_give_the_same_output_and_gradient(kind: str) -> None:
+    q, k, v = (each.detach().requires_grad_() for each in bench.make_heads(2, CPU, torch.float32))
+    found = {}
+    for name, form in KINDS[kind]().items():
+        output = form(q, k, v)
+        found[name] = (output.detach(), *torch.autograd.grad(output.square().sum(), (q, k, v)))
+    used = found.pop(next(iter(found)))
+    for other in found.values():
+        for mine, theirs in zip(used, other, strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_the_form_in_use_comes_first_and_is_its_own_measure() -> None:
+    rows = bench.bench_attention(batch=1, repeats=1, precision="fp32", device="cpu")
+    used = {row.logit: row for row in reversed(rows)}
+    assert {logit: row.form for logit, row in used.items()} == {
+        "shared": "one pair, extra channel",
+        "gated": "extra channel a prefix",
+    }
+    assert all(row.to_used.median == 1.0 for row in used.values())
+    assert all(row.seconds.median > 0 for row in rows)
+
+
+def test_what_a_graph_keeps_is_counted_once_a_storage() -> None:
+    heads = bench.make_heads(1, CPU, torch.float32)
+    forms = bench.shared_forms(1, CPU)
+    plain = bench.kept_mb(forms["one pair, plain products"], heads)
+    assert plain > 4 * bench.HEADS * bench.TOKENS * (bench.TOKENS + 1) / 2**20, "plain products keep the weights"
+    assert bench.kept_mb(lambda q, k, v: q * q, heads) == pytest.approx(4 * 3 * heads[0].numel() / 2**20)

@@ -1,0 +1,72 @@
+"""Compiled blocks compute the same, and are gone when the bench has timed them. Nothing is translated to C++ here."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import pytest
+import torch
+from timm.models.vision_transformer import Block
+from torch._dynamo.utils import counters
+
+from harness import bench_compile
+from harness.bench import COMPILED, bench_step
+from harness.bench_compile import PARTS, CompiledBlocks
+from harness.bench_timing import WARM_UPS
+from harness.conformance import MICRO
+from harness.errors import UserError
+from harness.registry import Registries
+from methods.common import vit
+from methods.common.vit import PromptedViT, plain_attention
+
+
+def test_compiled_blocks_compute_the_same_without_falling_back(micro_vit: PromptedViT) -> None:
+    images, rules = torch.rand(2, 3, 16, 16), {0: lambda q, k, v: plain_attention(q, k, 2 * v)}
+    plain = (micro_vit(images), micro_vit(images, rules), micro_vit.vit(images))
+    blocks = CompiledBlocks("eager")
+    counters.clear()
+    with blocks.in_place():
+        compiled = (micro_vit(images), micro_vit(images, rules), micro_vit.vit(images))
+    for one, two in zip(plain, compiled, strict=True):
+        torch.testing.assert_close(one, two)
+    assert counters["frames"]["ok"] > 0 and not counters["graph_break"]
+
+
+def test_the_plain_blocks_come_back_even_after_an_error() -> None:
+    before = [Block.forward, *(getattr(vit, name) for name in PARTS)]
+    with pytest.raises(ZeroDivisionError), CompiledBlocks("eager").in_place():
+        assert Block.forward is not before[0] and vit._residuals is not before[3]  # pyright: ignore[reportPrivateUsage]
+        raise ZeroDivisionError
+    assert [Block.forward, *(getattr(vit, name) for name in PARTS)] == before
+
+
+def test_every_part_is_there() -> None:
+    assert not [name for name in PARTS if not hasattr(vit, name)], "the backbone's code has other parts now"
+
+
+def test_every_step_is_also_timed_compiled(registries: Registries, monkeypatch: pytest.MonkeyPatch) -> None:
+    entered: list[int] = []
+
+    class Counted:
+        @contextlib.contextmanager
+        def in_place(self) -> Iterator[None]:
+            entered.append(1)
+            yield
+
+    monkeypatch.setattr(bench_compile, "CompiledBlocks", Counted)
+    asked = {"backbone": MICRO.name, "batch": 2, "repeats": 1, "precision": "fp32", "device": "cpu"}
+    report = bench_step(registries, ["smope"], is_compiled=True, **asked)
+    names = ["bare", "frozen pass", "smope"]
+    assert [row.name for row in report.rows] == [*names, *(f"{name}{COMPILED}" for name in names)]
+    assert report.rows[2].kept_mb == report.rows[5].kept_mb
+    assert len(entered) == 3 * (WARM_UPS + 1 + 1), "three steps: warm-ups, a repeat, and one for peak memory"
+
+
+def test_where_nothing_can_be_compiled_a_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("no C++ compiler\nlong story")
+
+    monkeypatch.setattr(torch, "compile", fails)
+    with pytest.raises(UserError, match=r"--compile: .* \(no C\+\+ compiler\); measure without it"):
+        bench_compile.require_compiler()

@@ -1,0 +1,190 @@
+"""The bench of sweeps measures what it says: dispatch by real workers, and overhead as all that is not arithmetic or I/O."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks.stream import View
+from harness import bench_runners, bench_sweep
+from harness.bench_overhead import FUNCTIONS, HOOKS, PLACES, Clock, RunTime, clocked, noise_spec, timed_run
+from harness.bench_sweep import SweepBench, first_trained
+from harness.conformance import MICRO
+from harness.errors import UserError
+from harness.execute import ExecuteOptions, OnUpdate, RunStatus
+from harness.optimise import Stretch
+from harness.plan import PlannedRun
+from harness.registry import Registries
+from harness.spec import RunSpec
+from methods.common.api import Batch, Method
+from methods.linear_probe import LinearProbe
+from methods.ncm import Ncm
+
+NAP = 0.05
+
+
+def bench(folder: Path, repeats: int = 1) -> SweepBench:
+    return SweepBench(folder, "cpu", threads=1, workers=2, repeats=repeats)
+
+
+def test_the_clock_counts_nested_calls_once() -> None:
+    clock = Clock()
+    inner = clock.timed(lambda: time.sleep(NAP))
+    clock.timed(lambda: (inner(), inner()))()
+    time.sleep(NAP)
+    assert 2 * NAP <= clock.seconds < 3 * NAP
+
+
+def test_the_clock_is_taken_off_again() -> None:
+    places: list[tuple[Any, str]] = [
+        (Stretch, "descend"),
+        (View, "take"),
+        (torch.Tensor, "item"),
+        (LinearProbe, "predict"),
+    ]
+    before = [owner.__dict__.get(name) for owner, name in places]
+    with clocked(LinearProbe):
+        assert all(owner.__dict__.get(name) is not old for (owner, name), old in zip(places, before, strict=True))
+    assert [owner.__dict__.get(name) for owner, name in places] == before
+    assert not any(
+        name in LinearProbe.__dict__ for name in HOOKS if getattr(LinearProbe, name) is getattr(Method, name)
+    )
+
+
+def test_everything_that_is_no_overhead_is_found() -> None:
+    import harness.engine  # noqa: F401
+
+    lost = [f"{owner.__name__}.{name}" for owner, names in PLACES for name in names if not hasattr(owner, name)]
+    lost += [
+        f"{module}.{name}" for module, names in FUNCTIONS for name in names if not hasattr(sys.modules[module], name)
+    ]
+    assert not lost, f"renamed? harness/bench_overhead.py counts {lost} as overhead now"
+
+
+def test_hooks_that_a_method_leaves_alone_stay_alone() -> None:
+    with clocked(LinearProbe):
+        assert LinearProbe.fit_task is Method.fit_task
+    with clocked(Ncm):
+        assert Ncm.training_step is Method.training_step and Ncm.fit_task is not Method.fit_task
+
+
+def test_time_in_hooks_is_no_overhead_and_time_around_them_is(
+    registries: Registries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = noise_spec("linear_probe", MICRO.name, registries)
+    timed_run(spec, registries, tmp_path, "cpu")
+    original = LinearProbe.training_step
+
+    def slow(self: LinearProbe, batch: Batch) -> Tensor:
+        time.sleep(NAP)
+        return original(self, batch)
+
+    monkeypatch.setattr(LinearProbe, "training_step", slow)
+    inside = timed_run(spec, registries, tmp_path, "cpu")
+    monkeypatch.setattr(LinearProbe, "training_step", original)
+    events: list[str] = []
+
+    def listen(event: dict[str, Any]) -> None:
+        events.append(event["event"])
+        if event["event"] == "task_evaluated":
+            time.sleep(5 * NAP)
+
+    around = timed_run(spec, registries, tmp_path, "cpu", listen)
+    assert inside.inside > 8 * NAP and "run_finished" in events
+    assert around.wall - around.inside > 10 * NAP > inside.wall - inside.inside
+    assert 0 < inside.percent < around.percent < 100
+
+
+class Pretended:
+    """Stands for the executor: notes what it is asked for, and says that every run is done."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int, str]] = []
+
+    def __call__(
+        self, planned: Sequence[PlannedRun], options: ExecuteOptions, on_update: OnUpdate
+    ) -> Iterator[RunStatus]:
+        self.asked.append((len({run.run_id for run in planned}), options.workers, options.runner))
+        time.sleep(NAP * options.workers)
+        for run in planned:
+            on_update(run, {"event": "run_started"})
+            time.sleep(0.001)
+            yield RunStatus(run, "done")
+
+
+@pytest.fixture
+def pretended(monkeypatch: pytest.MonkeyPatch) -> Pretended:
+    made = Pretended()
+    monkeypatch.setattr(bench_sweep, "execute", made)
+    return made
+
+
+def test_runs_are_dispatched_to_one_worker_and_to_several(tmp_path: Path, pretended: Pretended) -> None:
+    rows = {row.name: row.measures for row in bench(tmp_path, repeats=2).dispatch(8)}
+    assert list(rows) == ["empty runs, 1 worker", "empty runs, 2 workers", "runs that compute for 50 ms, 2 workers"]
+    assert all(rows[name]["ms_a_run"].median >= 1 for name in list(rows)[:2])
+    assert rows["runs that compute for 50 ms, 2 workers"]["times_one_worker"].median > 0
+    empty, busy = "harness.bench_runners:nothing", "harness.bench_runners:computing"
+    assert pretended.asked == [
+        *[(8, 1, empty)] * 2,
+        *[(8, 2, empty)] * 2,
+        *[(bench_sweep.COMPUTING_RUNS, 1, busy)] * 2,
+        *[(2 * bench_sweep.COMPUTING_RUNS, 2, busy)] * 2,
+    ]
+
+
+def test_empty_runs_go_through_the_real_executor(tmp_path: Path) -> None:
+    found = bench(tmp_path)._dispatched(4, 1, "nothing")  # pyright: ignore[reportPrivateUsage]
+    assert 0 < found.start <= found.wall and found.each > 0
+
+
+def test_the_pace_is_that_of_the_middle() -> None:
+    assert bench_sweep._pace([5, 5.5, 6, 6.5, 7, 7.5, 8, 20]) == 0.5  # pyright: ignore[reportPrivateUsage]
+    assert bench_sweep._pace([1, 3]) == 2  # pyright: ignore[reportPrivateUsage]
+
+
+def test_a_failing_run_ends_the_measurement(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="a run of the bench is failed"):
+        bench(tmp_path)._dispatched(2, 1, "absent")  # pyright: ignore[reportPrivateUsage]
+
+
+def test_computing_keeps_a_core_busy() -> None:
+    started = time.process_time()
+    bench_runners.computing()
+    assert time.process_time() - started >= bench_runners.COMPUTED_S
+
+
+def test_all_parts_are_reported(
+    registries: Registries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pretended: Pretended
+) -> None:
+    specs: list[RunSpec] = []
+
+    def pretend_run(spec: RunSpec, *_: object) -> RunTime:
+        specs.append(spec)
+        return RunTime(wall=2.0, inside=1.5)
+
+    monkeypatch.setattr(bench_sweep, "open_registries", lambda _: registries)
+    monkeypatch.setattr(bench_sweep, "timed_run", pretend_run)
+    prepared: list[str] = []
+    monkeypatch.setattr(bench_sweep, "prepare_benchmarks", lambda runs, *_: prepared.extend(run.run_id for run in runs))
+    rows = bench(tmp_path).rows(["ncm"], MICRO.name, 4)
+    overheads = ["overhead: ncm on digits, tiny", f"overhead: ncm on noise, {MICRO.name}"]
+    assert [row.name for row in rows][-3:] == [*overheads, "4 small runs, 2 workers"]
+    assert {measure: found.median for measure, found in rows[-2].measures.items()} == {
+        "percent": 25,
+        "ms": 500,
+        "run_s": 2,
+    }
+    assert [spec.backbone.name for spec in specs] == ["tiny", "tiny", MICRO.name], "a small run warms up"
+    packing = rows[-1].measures
+    assert packing["times_one_worker"].median < 0.8, "the start of two takes twice as long here"
+    assert packing["times_one_worker"].median < packing["times_one_worker_once_started"].median
+    assert pretended.asked[-2:] == [(4, 1, ExecuteOptions.runner), (4, 2, ExecuteOptions.runner)]
+    assert len(prepared) == 4 and first_trained(registries) in registries.methods.names()
