@@ -143,9 +143,10 @@ def conditions_here(device: str, **asked: Value) -> dict[str, Value]:
 
 def command_line(context: typer.Context) -> str:
     """The command as it can be given again: options that differ from their defaults, without paths."""
-    parts = (
-        ["run_all.py", *context.command_path.split()[1:]] if context.parent else ["run_all.py", context.command_path]
-    )
+    parts, place = [context.info_name or ""], context.parent
+    while place is not None and place.parent is not None:  # the outermost name is whatever the program was called by
+        parts, place = [place.info_name or "", *parts], place.parent
+    parts = ["run_all.py", *parts]
     for option in context.command.params:
         value = context.params.get(option.name or "")
         if option.name in NOT_IN_COMMANDS or value in (None, [], ()) or value == option.get_default(context):
