@@ -182,7 +182,7 @@ def cost(
     from reports import cost_table
 
     registries = open_registries(plugin or ())
-    report = count_costs(registries, opt.split_values(methods) or registries.methods.names()).as_json()
+    report = count_costs(registries, opt.split_values(methods) or registries.methods.loadable_names()).as_json()
     if out is not None:
         _write_text(out, cost_table.markdown(report))
     if as_json:

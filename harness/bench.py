@@ -2,35 +2,35 @@
 
 ``bare`` is what no method can avoid: timm's own forward of the frozen backbone, a linear head, cross-entropy, and the
 backward pass down to the input, as a prompt in the first block needs it. ``frozen pass`` is timm's forward without a graph,
-which a method that asks for queries pays once more. A method's own floor is its counted operations at the speed of ``bare``.
+which a method that asks for queries pays once more. A method's own floor is its counted operations at the speed of ``bare``;
+``matrix product`` tells how far the device itself is from that speed.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import platform
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
+from harness.bench_steps import TimedStep, bare_step, frozen_pass, makers, product_step
 from harness.bench_timing import Spread, interleaved, ratios, spread
 from harness.cost_counts import stored_counts
-from harness.cost_walk import make_method
 from harness.memory import PeakMemory
-from harness.optimise import Stretch, declare_trainable
 from harness.provenance import device_name
 from harness.registry import Registries
-from harness.resident import MIB
-from harness.settings import validated
-from methods.common.api import Batch, Method, Phase, Setup, TaskInfo
-from methods.common.schedules import Schedule, adamw
 from methods.common.vit import PromptedViT
 
-CLASSES, TASKS = 200, 10
-BARE, FROZEN, COMPILED = "bare", "frozen pass", ", compiled"
+BARE, FROZEN, PRODUCT, COMPILED = "bare", "frozen pass", "matrix product", ", compiled"
+WARM_UPS = 1
+"""Beside the step that a method takes while it is made."""
+
+Maker = Callable[[], TimedStep | None]
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,11 @@ class StepTimes:
     """One step over the repeats: seconds, and ratios to what it is held against.
 
     ``to_passes``: to plain timm doing the same number of passes, ``queries`` frozen ones beside the bare step.
-    ``to_floor``: to the method's counted operations at the speed of the bare step; None where they are not counted at this
-    size. ``peak_mb``: of one step, in MiB, the backbone included. ``kept_mb``: all that the method's checkpoint holds, in MiB;
-    ``task_mb``: how much of it each further task of as many classes takes. None for what is no method.
+    ``to_floor``: to the method's counted operations at the speed of the bare step; ``of_peak``: those operations a second over
+    the matrix product's; None where they are not counted at this size. ``peak_mb``: of one step without other methods in
+    memory, in MiB; on a CPU the resident memory of the whole process, backbone and libraries included. ``kept_mb``: all that
+    the method keeps between tasks, in MiB; ``task_mb``: how much of it each further task of as many classes takes. None for
+    what is no method.
     """
 
     name: str
@@ -52,6 +54,16 @@ class StepTimes:
     peak_mb: float
     kept_mb: float | None = None
     task_mb: float | None = None
+    of_peak: Spread | None = None
+
+
+@dataclass(frozen=True)
+class ProductTimes:
+    """A large matrix product over the repeats, in the precision of the steps: seconds, and 10^12 operations a second."""
+
+    name: str
+    seconds: Spread
+    tera_per_s: Spread
 
 
 @dataclass(frozen=True)
@@ -69,6 +81,8 @@ class StepReport:
     rows: list[StepTimes]
     finished: int = 1
     """Tasks before the one whose step is timed."""
+    products: list[ProductTimes] = field(default_factory=list[ProductTimes])
+    """One where operations are counted at this size, else none: nothing would be held against it."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -76,18 +90,12 @@ class StepReport:
 
 
 @dataclass(frozen=True)
-class TimedStep:
-    """A step that can be taken again and again; ``queries``: frozen passes that it asks for; ``phase``: what it trains.
+class Counted:
+    """What ratios to counted operations need: images a step, and seconds and operations of the matrix product."""
 
-    ``trained``: parameters that the optimiser holds; ``kept_mb`` and ``task_mb``: see ``StepTimes``.
-    """
-
-    take: Callable[[], None]
-    queries: int = 0
-    phase: str = ""
-    trained: int = 0
-    kept_mb: float | None = None
-    task_mb: float | None = None
+    batch: int
+    product: Sequence[float]
+    operations: int
 
 
 def bench_step(
@@ -106,18 +114,26 @@ def bench_step(
 
     Methods in closed form take no step and are left out. ``is_compiled`` adds every step with compiled blocks.
     """
-    place = torch.device(device)
+    place, dtype = torch.device(device), torch.bfloat16 if precision == "bf16" else torch.float32
     vit = registries.backbones.load(backbone).load().to(place)
     if precision == "bf16":
         vit.keep_products_in(torch.bfloat16)
     images = torch.rand(batch, 3, vit.image_size, vit.image_size, generator=torch.Generator().manual_seed(0)).to(place)
-    classes = {name: registries.methods.load(name) for name in methods}
+    make: dict[str, Maker] = {
+        BARE: lambda: TimedStep(bare_step(vit, images)),
+        FROZEN: lambda: TimedStep(frozen_pass(vit, images)),
+        **makers(registries, methods, vit, images, finished),
+    }
     with torch.autocast(place.type, dtype=torch.bfloat16, enabled=precision == "bf16", cache_enabled=False):
-        steps = _steps(classes, vit, images, finished)
-        steps |= _compiled(steps) if is_compiled else {}
-        times = interleaved({name: step.take for name, step in steps.items()}, repeats, place)
-        is_counted = vit.depth == 12 and vit.feature_dim == 768 and vit.image_size == 224
-        rows = [_row(name, step, times, _peak(step, place), is_counted) for name, step in steps.items()]
+        make |= _compiled(make) if is_compiled else {}
+        peaks = {name: _peak(maker, place) for name, maker in make.items()}
+        steps = {name: step for name, maker in make.items() if peaks[name] is not None and (step := maker())}
+        product, operations = product_step(place, dtype) if _is_counted(vit) else (None, 0)
+        timed = {PRODUCT: product} if product else {}
+        times = interleaved(
+            {**timed, **{name: step.take for name, step in steps.items()}}, repeats, place, warm_ups=WARM_UPS
+        )
+    counted = Counted(batch, times[PRODUCT], operations) if product else None
     return StepReport(
         backbone=backbone,
         batch=batch,
@@ -127,150 +143,92 @@ def bench_step(
         device=device_name(device),
         torch=torch.__version__,
         python=platform.python_version(),
-        rows=rows,
+        rows=[step_times(name, step, times, peaks[name] or 0.0, counted) for name, step in steps.items()],
         finished=finished,
+        products=[product_times(counted)] if counted else [],
     )
 
 
-def _steps(
-    classes: Mapping[str, type[Method]], vit: PromptedViT, images: Tensor, finished: int
-) -> dict[str, TimedStep]:
-    """What is timed, by name: the bare step, the frozen pass, and every method that takes steps."""
-    steps = {BARE: TimedStep(bare_step(vit, images)), FROZEN: TimedStep(frozen_pass(vit, images))}
-    for name, method_class in classes.items():
-        step = method_step(method_class, name, vit, images, finished) if not _fits_at_once(method_class) else None
-        if step is not None:
-            steps[name] = step
-    return steps
+def _is_counted(vit: PromptedViT) -> bool:
+    """Whether operations are counted at this size: that of ViT-B/16 at 224 px."""
+    return vit.depth == 12 and vit.feature_dim == 768 and vit.image_size == 224
 
 
-def _fits_at_once(method_class: type[Method]) -> bool:
-    return method_class.fit_task is not Method.fit_task
-
-
-def _compiled(steps: Mapping[str, TimedStep]) -> dict[str, TimedStep]:
+def _compiled(make: Mapping[str, Maker]) -> dict[str, Maker]:
     """The same steps with compiled blocks, each under its name with ``COMPILED`` behind it."""
     from harness.bench_compile import CompiledBlocks
 
     blocks = CompiledBlocks()
 
-    def within(take: Callable[[], None]) -> Callable[[], None]:
-        def step() -> None:
-            with blocks.in_place():
-                take()
+    def within(maker: Maker) -> Maker:
+        def made() -> TimedStep | None:
+            step = maker()
+            return None if step is None else replace(step, take=lambda: blocks.call(step.take), is_warm=False)
 
-        return step
+        return made
 
-    return {f"{name}{COMPILED}": replace(step, take=within(step.take)) for name, step in steps.items()}
-
-
-def bare_step(vit: PromptedViT, images: Tensor) -> Callable[[], None]:
-    """A step of timm's forward with a head; the input carries the gradient, so that no block escapes the backward."""
-    head = nn.Linear(vit.feature_dim, CLASSES).to(images.device)
-    labels = torch.arange(len(images), device=images.device) % CLASSES
-    optimizer = adamw([(list(head.parameters()), 1e-3)], Schedule())
-    inputs = images.clone().requires_grad_()
-
-    def step() -> None:
-        loss = F.cross_entropy(head(vit.vit(inputs)), labels)
-        optimizer.zero_grad(set_to_none=True)
-        inputs.grad = None
-        loss.backward()
-        optimizer.step()
-
-    return step
+    return {f"{name}{COMPILED}": within(maker) for name, maker in make.items()}
 
 
-def frozen_pass(vit: PromptedViT, images: Tensor) -> Callable[[], None]:
-    """timm's forward without a graph."""
-
-    def step() -> None:
-        with torch.no_grad():
-            vit.vit(images)
-
-    return step
-
-
-def method_step(
-    method_class: type[Method], name: str, vit: PromptedViT, images: Tensor, finished: int = 1
-) -> TimedStep | None:
-    """A step of the longest phase as the engine takes it, after ``finished`` tasks: from one on every loss of a method is on.
-
-    None for a method without training phases.
-    """
-    schedule = Schedule()
-    config = validated(method_class.Config, {}, name)
-    method = method_class(config, vit, Setup(CLASSES, TASKS, schedule)).to(images.device)
-    size = CLASSES // TASKS
-    phases: list[Phase] = []
-    for index in range(finished + 1):
-        task = TaskInfo(index, range(index * size, (index + 1) * size), (1,) * size)
-        method.enter_task(task)
-        method.begin_task(task)
-        phases = method.phases() or phases
-    if not phases:
+def _peak(maker: Maker, device: torch.device) -> float | None:
+    """MiB at the peak of one step, the second at least, while no other step is in memory; None where there is no step."""
+    step = maker()
+    if step is None:
         return None
-    phase = max(reversed(phases), key=lambda phase: phase.epochs)
-    method.begin_phase(phase)
-    groups = method.parameter_groups()
-    declare_trainable(method, groups)
-    stretch = Stretch(schedule.model_copy(update={"lr": 1e-4, "shape": "constant"}), groups, epochs=1)
-    labels = finished * size + torch.arange(len(images), device=images.device) % size
-    asked: list[int] = []
-
-    def query() -> Tensor:
-        asked.append(1)
-        return vit.features(images)
-
-    def step() -> None:
-        asked.clear()
-        loss = method.training_step(Batch(images, labels, query if method.needs_query else None))
-        loss.item()
-        stretch.descend(loss, method)
-
-    step()  # tells how often the query is asked for; a batch computes it once
-    trained = sum(parameter.numel() for group in groups for parameter in group.parameters)
-    return TimedStep(step, min(len(asked), 1), phase.name, trained, *checkpoint_mb(method_class, name, vit))
-
-
-def checkpoint_mb(method_class: type[Method], name: str, vit: PromptedViT) -> tuple[float, float]:
-    """MiB of a method's checkpoint in the bench's protocol, and MiB that each further task of as many classes adds.
-
-    A checkpoint has its final shapes from the start, so that growth shows between protocols, not between tasks.
-    """
-    sizes: list[float] = []
-    for factor in (1, 2):
-        with torch.device("meta"):  # shapes are enough: class covariances of ViT-B/16 take gigabytes
-            method, _ = make_method(method_class, name, vit, factor * CLASSES, factor * TASKS)
-        sizes.append(sum(tensor.numel() * tensor.element_size() for tensor in method.state_dict().values()) / MIB)
-    return sizes[0], (sizes[1] - sizes[0]) / TASKS
-
-
-def _peak(step: TimedStep, device: torch.device) -> float:
+    if not step.is_warm:
+        step.take()
     memory = PeakMemory(device)
     step.take()
-    return memory.read_mb()
+    peak = memory.read_mb()
+    del step
+    _release(device)
+    return peak
 
 
-def _row(name: str, step: TimedStep, times: dict[str, list[float]], peak: float, is_counted: bool) -> StepTimes:
+def _release(device: torch.device) -> None:
+    """Give back what nothing refers to: the next step's peak would hold it."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    with contextlib.suppress(OSError, AttributeError):  # other C libraries have no such call
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def step_times(
+    name: str, step: TimedStep, times: Mapping[str, Sequence[float]], peak: float, counted: Counted | None
+) -> StepTimes:
+    """A row from the seconds of every step and what is known of this one."""
     mine, bare, frozen = times[name], times[BARE], times[FROZEN]
     passes = [one + step.queries * other for one, other in zip(bare, frozen, strict=True)]
-    operations = _operations(name.removesuffix(COMPILED), step) if is_counted else None
-    floor = None if operations is None else [one * operations / stored_counts().complete for one in bare]
+    operations = None if counted is None else _operations(name.removesuffix(COMPILED), step)
+    floor = of_peak = None
+    if counted is not None and operations is not None:
+        floor = ratios(mine, [one * operations / stored_counts().complete for one in bare])
+        least = [one * counted.batch * operations / counted.operations for one in counted.product]
+        of_peak = ratios(least, mine)
     return StepTimes(
         name=name,
         seconds=spread(mine),
         to_bare=ratios(mine, bare),
         queries=step.queries,
         to_passes=ratios(mine, passes),
-        to_floor=None if floor is None else ratios(mine, floor),
+        to_floor=floor,
         peak_mb=peak,
         kept_mb=step.kept_mb,
         task_mb=step.task_mb,
+        of_peak=of_peak,
     )
 
 
+def product_times(counted: Counted) -> ProductTimes:
+    """The matrix product's own row."""
+    rates = [counted.operations / one / 1e12 for one in counted.product]
+    return ProductTimes(PRODUCT, spread(list(counted.product)), spread(rates))
+
+
 def _operations(name: str, step: TimedStep) -> int | None:
-    """Counted operations an image of a method's phase, its query pass included."""
+    """Counted operations an image, the query pass included: of a method's phase, or of the bare step."""
+    if name == BARE:
+        return stored_counts().complete
     counts = stored_counts().methods.get(name)
     return None if counts is None else counts.phases.get(step.phase)

@@ -1,20 +1,22 @@
-"""Timed claim about attention rules: how a prefix's logit that is no plain product reaches the attention, form beside form.
+"""Timed claims about attention: the product itself, and how a prefix's logit that is no plain product reaches it.
 
-Two kinds of logit: ``shared``, one number an image, head and prefix for all query tokens; ``gated``, a function of the plain
-score. The rules in ``methods/common`` use the form named first of each kind; the others exist here alone, to be compared.
+Three kinds of logit: ``plain``, scores alone; ``shared``, one number an image, head and prefix for all query tokens; ``gated``,
+a function of the plain score. ``methods/common`` uses the form named first of each kind; the others are there to be compared.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.bench_timing import Spread, interleaved, ratios, spread
+from harness.bench_timing import Spread, interleaved, ratios, saved_bytes, spread
 from harness.resident import MIB
+from methods.common.attention import attend
 from methods.common.gated_prefix import GatedPrefix
 from methods.common.prefix import attend_with_shared_logits, prepend
 
@@ -28,27 +30,27 @@ Form = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class FormTimes:
-    """Forward and backward of one form over the repeats; ``kept_mb``: tensors that the graph keeps for the backward pass."""
+    """Forward and backward of one form over the repeats; ``saved_mb``: MiB that the graph keeps for the backward pass."""
 
     logit: str
     form: str
     seconds: Spread
     to_used: Spread
-    kept_mb: float
+    saved_mb: float
 
 
 def bench_attention(*, batch: int, repeats: int, precision: str, device: str) -> list[FormTimes]:
     """Time every form at the sizes of ViT-B/16, 224 px, interleaved within its kind of logit."""
-    place, rows = torch.device(device), []
-    heads = make_heads(batch, place, torch.bfloat16 if precision == "bf16" else torch.float32)
-    for logit, forms in (("shared", shared_forms(batch, place)), ("gated", gated_forms(place))):
-        steps = {name: _step(form, heads) for name, form in forms.items()}
-        times = interleaved(steps, repeats, place)
-        used = times[next(iter(forms))]
-        rows += [
-            FormTimes(logit, name, spread(times[name]), ratios(times[name], used), kept_mb(form, heads))
-            for name, form in forms.items()
-        ]
+    place, rows, is_short = torch.device(device), list[FormTimes](), precision == "bf16"
+    heads = make_heads(batch, place, torch.bfloat16 if is_short else torch.float32)
+    kinds = {"plain": plain_forms(), "shared": shared_forms(batch, place), "gated": gated_forms(place)}
+    with torch.autocast(place.type, dtype=torch.bfloat16, enabled=is_short, cache_enabled=False):  # as runs do
+        for logit, forms in kinds.items():
+            times = interleaved({name: _step(form, heads) for name, form in forms.items()}, repeats, place)
+            used = times[next(iter(forms))]
+            for name, form in forms.items():
+                saved = saved_bytes(partial(form, *heads)) / MIB
+                rows.append(FormTimes(logit, name, spread(times[name]), ratios(times[name], used), saved))
     return rows
 
 
@@ -58,6 +60,19 @@ def make_heads(batch: int, device: torch.device, dtype: torch.dtype) -> Heads:
     qkv = torch.randn(batch, TOKENS, 3, HEADS, HEAD_DIM, generator=generator).to(device, dtype).requires_grad_()
     q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
     return q, k, v
+
+
+def plain_forms() -> dict[str, Form]:
+    """Scores without anything beside them."""
+
+    def products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return (q @ k.transpose(-2, -1) * HEAD_DIM**-0.5).softmax(dim=-1) @ v
+
+    return {
+        "as used": attend,
+        "fused kernel": F.scaled_dot_product_attention,
+        "plain products": products,
+    }
 
 
 def shared_forms(batch: int, device: torch.device) -> dict[str, Form]:
@@ -116,21 +131,6 @@ def gated_forms(device: torch.device) -> dict[str, Form]:
         "additive mask": masked,
         "plain products": products,
     }
-
-
-def kept_mb(form: Form, heads: Heads) -> float:
-    """Mebibytes of the distinct storages that the graph of one forward keeps."""
-    kept: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        output = form(*heads)
-    del output
-    return sum(kept.values()) / MIB
 
 
 def _step(form: Form, heads: Heads) -> Callable[[], None]:

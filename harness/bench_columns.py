@@ -2,75 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
 from harness.bench_store import Compared, StoredRow
+from harness.bench_words import heading, spread_text
 from harness.catalogue import Columns, Rows, print_rows
 
 if TYPE_CHECKING:
     from harness.bench import StepReport
 
 
-def spread_text(found: Mapping[str, float] | None) -> str:
-    """``0.951 (0.930 to 0.972)``: the median of ratios with their extremes."""
-    if found is None:
-        return "–"
-    if found["least"] == found["most"]:
-        return f"{found['median']:.3f}"
-    return f"{found['median']:.3f} ({found['least']:.3f} to {found['most']:.3f})"
+CHANCE = {True: "spreads overlap", False: "[bold]outside[/]", None: "one timing"}
+"""What is said of a difference by ``Compared.is_within``."""
 
 
 def _mebibytes(found: float | None) -> str:
     return "–" if found is None else f"{found:.2f}"
 
 
+def _spread(measure: str) -> tuple[str, Callable[[dict[str, Any]], str]]:
+    return heading(measure), lambda row: spread_text(row[measure])
+
+
+def _size(measure: str) -> tuple[str, Callable[[dict[str, Any]], str]]:
+    return heading(measure), lambda row: _mebibytes(row[measure])
+
+
+def _text(measure: str, said: str = "") -> tuple[str, Callable[[dict[str, Any]], str]]:
+    return said or heading(measure), lambda row: escape(str(row[measure]))
+
+
 STEP_COLUMNS: Columns = (
-    ("step of", lambda row: escape(row["name"])),
+    _text("name", "step of"),
     ("median ms", lambda row: f"{1000 * row['seconds']['median']:.0f}"),
-    ("times bare", lambda row: spread_text(row["to_bare"])),
-    ("queries", lambda row: str(row["queries"])),
-    ("times its passes", lambda row: spread_text(row["to_passes"])),
-    ("times its floor", lambda row: spread_text(row["to_floor"])),
-    ("peak MiB", lambda row: f"{row['peak_mb']:.0f}"),
-    ("kept MiB", lambda row: _mebibytes(row["kept_mb"])),
-    ("of it a task", lambda row: _mebibytes(row["task_mb"])),
+    _spread("to_bare"),
+    _text("queries"),
+    _spread("to_passes"),
+    _spread("to_floor"),
+    _spread("of_peak"),
+    (heading("peak_mb"), lambda row: f"{row['peak_mb']:.0f}"),
+    _size("kept_mb"),
+    _size("task_mb"),
 )
-EVAL_COLUMNS: Columns = (
-    ("evaluations of", lambda row: escape(row["name"])),
-    ("uncached s", lambda row: f"{row['uncached_s']['median']:.1f}"),
-    ("times uncached, first run", lambda row: spread_text(row["cold"])),
-    ("times uncached, later runs", lambda row: spread_text(row["warm"])),
-)
-TAP_COLUMNS: Columns = (
-    ("covariance", lambda row: escape(row["covariance"])),
-    ("classes", lambda row: str(row["classes"])),
-    ("dimensions", lambda row: str(row["dim"])),
-    ("epochs", lambda row: str(row["epochs"])),
-    ("seconds", lambda row: spread_text(row["seconds"])),
-)
+EVAL_COLUMNS: Columns = (_text("name", "evaluations of"), _spread("uncached_s"), _spread("cold"), _spread("warm"))
+TAP_COLUMNS: Columns = (_text("covariance"), _text("classes"), _text("dim"), _text("epochs"), _spread("seconds"))
 ATTENTION_COLUMNS: Columns = (
-    ("logit", lambda row: escape(row["logit"])),
-    ("form", lambda row: escape(row["form"])),
+    _text("logit"),
+    _text("form"),
     ("median ms", lambda row: f"{1000 * row['seconds']['median']:.1f}"),
-    ("times the first", lambda row: spread_text(row["to_used"])),
-    ("kept for backward, MiB", lambda row: _mebibytes(row["kept_mb"])),
+    _spread("to_used"),
+    _size("saved_mb"),
 )
 MEASURE_COLUMNS: Columns = (
-    ("of", lambda row: escape(row["name"])),
-    ("measure", lambda row: escape(row["measure"])),
+    _text("name", "of"),
+    _text("measure"),
     ("median (least to most)", spread_text),
 )
 AGAINST_COLUMNS: Columns = (
-    ("of", lambda row: escape(row["name"])),
-    ("measure", lambda row: escape(row["measure"])),
+    _text("name", "of"),
+    _text("measure"),
     ("now", lambda row: spread_text(row["now"])),
     ("then", lambda row: spread_text(row["then"])),
     ("now / then", lambda row: "–" if row["ratio"] is None else f"{row['ratio']:.3f}"),
-    ("", lambda row: "spreads overlap" if row["is_within"] else "[bold]outside[/]"),
+    ("", lambda row: CHANCE[row["is_within"]]),
 )
 
 
@@ -81,6 +79,9 @@ def print_step(report: StepReport, kept: str | None) -> None:
         f"{report.backbone}, batch {report.batch}, {report.precision}, finished tasks: {report.finished}, {report.threads}"
         f" threads, {report.repeats} repeats, {report.device}"
     )
+    for product in report.products:
+        rate = spread_text(asdict(product.tera_per_s))
+        print(f"{product.name}: {1000 * product.seconds.median:.0f} ms, {rate} {heading('tera_per_s')}")
     if kept:
         print(f"kept for 'plan': {kept}")
 
@@ -88,7 +89,7 @@ def print_step(report: StepReport, kept: str | None) -> None:
 def print_measures(rows: Sequence[StoredRow]) -> None:
     """One line a measure, for rows that do not share their measures."""
     flat: Rows = [
-        {"name": row.name, "measure": words(measure), **found.model_dump()}
+        {"name": row.name, "measure": heading(measure), **found.model_dump()}
         for row in rows
         for measure, found in row.measures.items()
     ]
@@ -100,7 +101,7 @@ def print_compared(rows: Sequence[Compared]) -> None:
     flat: Rows = [
         {
             "name": row.name,
-            "measure": words(row.measure),
+            "measure": heading(row.measure),
             "now": row.now.model_dump(),
             "then": row.then.model_dump(),
             "ratio": row.ratio,
@@ -109,8 +110,3 @@ def print_compared(rows: Sequence[Compared]) -> None:
         for row in rows
     ]
     print_rows(flat, AGAINST_COLUMNS)
-
-
-def words(measure: str) -> str:
-    """A measure's name as it is read."""
-    return measure.replace("_", " ")

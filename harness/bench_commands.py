@@ -41,7 +41,7 @@ def bench_step(
     from harness.registry import open_registries
 
     registries = open_registries(plugin or ())
-    names = list(opt.split_values(methods)) or sorted(set(registries.methods.names()))
+    names = list(opt.split_values(methods)) or registries.methods.loadable_names()
     sizes = {"backbone": backbone, "batch": batch, "repeats": repeats}
     place = _pinned(threads, device)
     if compiled:
@@ -52,7 +52,7 @@ def bench_step(
     )
     kept = record_throughput(report, Estimator(registries, data), results) if record else None
 
-    rows = [bench_store.measured_row(row) for row in report.rows]
+    rows = [bench_store.measured_row(row) for row in [*report.rows, *report.products]]
     keeper.finish(rows, report.as_json(), as_json, lambda: print_step(report, kept and kept.words))
 
 
@@ -61,8 +61,8 @@ def bench_eval(
     context: typer.Context,
     methods: opt.Methods = None,
     backbone: opt.BenchBackbone = "random",
-    images: opt.BenchTests = 4,
-    repeats: opt.BenchRepeats = 3,
+    images: opt.BenchTests = 1,
+    repeats: opt.BenchRepeats = 2,
     threads: opt.Threads = None,
     device: opt.Device = opt.DeviceName.cpu,
     out: opt.BenchOut = None,
@@ -78,7 +78,7 @@ def bench_eval(
     from harness.registry import open_registries
 
     registries = open_registries(plugin or ())
-    names = list(opt.split_values(methods)) or sorted(set(registries.methods.names()))
+    names = list(opt.split_values(methods)) or registries.methods.loadable_names()
     place = _pinned(threads, device)
     keeper = make_keeper(context, out, against, place, backbone=backbone, images=images, repeats=repeats)
     report = timed(registries, names, backbone=backbone, images=images, repeats=repeats, device=place)
@@ -144,7 +144,7 @@ def bench_attention(
     plain = [asdict(row) for row in found]
     rows = [
         bench_store.named_row(
-            f"{row.logit}: {row.form}", {"seconds": row.seconds, "to_used": row.to_used, "kept_mb": row.kept_mb}
+            f"{row.logit}: {row.form}", {"seconds": row.seconds, "to_used": row.to_used, "saved_mb": row.saved_mb}
         )
         for row in found
     ]

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from harness import bench_store
-from harness.bench_store import Stored, StoredRow, Value
+from harness.bench_store import Code, Stored, StoredRow, Value
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,13 @@ class Keeper:
     bench: str
     command: str
     conditions: dict[str, Value]
+    code: Code
     out: Path | None
     then: Stored | None
 
     def finish(self, rows: Sequence[StoredRow], found: Any, as_json: bool, show: Callable[[], None]) -> None:
         """Keep ``rows``; print ``found`` as JSON or ``show`` it, and the comparison with the earlier measurement."""
-        now = bench_store.stored(self.bench, self.command, self.conditions, rows)
+        now = bench_store.stored(self.bench, self.command, self.conditions, rows, self.code)
         if self.out is not None:
             bench_store.write(self.out, now)
         if as_json:
@@ -60,13 +61,13 @@ def make_keeper(
         bench_store.require_comparable(then, bench, conditions, against)
     if out is not None:
         bench_store.require_writable(out)
-    return Keeper(bench, bench_store.command_line(context), conditions, out, then)
+    return Keeper(bench, bench_store.command_line(context), conditions, bench_store.code_here(), out, then)
 
 
 def _show_compared(now: Stored, then: Stored) -> None:
     from harness import bench_columns
 
-    print(f"against {then.command}, {then.made}, revision {(then.revision or 'unknown')[:12]}:")
+    print(f"against {then.command}, {then.made}, {then.code_words}:")
     bench_columns.print_compared(bench_store.compared(now, then))
     for key in sorted(bench_store.MAY_DIFFER & now.conditions.keys() & then.conditions.keys()):
         if now.conditions[key] != then.conditions[key]:

@@ -27,24 +27,31 @@ NOT_IN_COMMANDS = frozenset({"out", "against", "as_json", "results", "data", "re
 Value = str | int | float | bool | None
 
 
+@dataclass(frozen=True)
+class Code:
+    """What was measured: the revision, whether files that git follows differed from it, and the hash of the code."""
+
+    revision: str | None
+    is_dirty: bool | None
+    fingerprint: str
+
+
 class _Plain(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
 
 
 class StoredSpread(_Plain):
-    """Median and extremes over the repeats; all the same for what was counted, not timed."""
+    """Median and extremes over the repeats; ``is_count``: what was counted, not timed, so that nothing can spread."""
 
     median: float
     least: float
     most: float
+    is_count: bool = False
 
-    @property
-    def is_count(self) -> bool:
-        """Whether there is nothing to spread."""
-        return self.least == self.most
-
-    def overlaps(self, other: StoredSpread) -> bool:
-        """Whether some value lies in both."""
+    def overlaps(self, other: StoredSpread) -> bool | None:
+        """Whether some value lies in both; None where one of them is a single timing, which has no spread."""
+        if any(one.least == one.most and not one.is_count for one in (self, other)):
+            return None
         return self.least <= other.most and other.least <= self.most
 
 
@@ -65,9 +72,17 @@ class Stored(_Plain):
     made: str
     """UTC."""
     revision: str | None
+    is_dirty: bool | None = None
+    """Whether files that git follows differed from the revision."""
     fingerprint: str
     conditions: dict[str, Value]
     rows: list[StoredRow]
+
+    @property
+    def code_words(self) -> str:
+        """The code in a few words, uncommitted changes included."""
+        changed = " with uncommitted changes" if self.is_dirty else ""
+        return f"revision {(self.revision or 'unknown')[:12]}{changed}"
 
     def row(self, name: str) -> StoredRow | None:
         """The row of that name."""
@@ -83,8 +98,8 @@ class Compared:
     now: StoredSpread
     then: StoredSpread
     ratio: float | None
-    is_within: bool
-    """Whether the two spreads overlap: then the difference may be chance."""
+    is_within: bool | None
+    """Whether the two spreads overlap: then the difference may be chance; None where one timing says nothing of chance."""
 
 
 def measured_row(row: Any, leave_out: Iterable[str] = ()) -> StoredRow:
@@ -103,21 +118,28 @@ def _measures(values: Mapping[str, Spread | float | str]) -> Iterator[tuple[str,
     for key, value in values.items():
         if isinstance(value, str):
             continue
-        same = isinstance(value, int | float)
-        found = {"median": value, "least": value, "most": value} if same else asdict(value)
+        is_count = isinstance(value, int | float)
+        found = {"median": value, "least": value, "most": value} if is_count else asdict(value)
+        found["is_count"] = is_count
         yield key, StoredSpread.model_validate(found)
 
 
-def stored(bench: str, command: str, conditions: Mapping[str, Value], rows: Sequence[StoredRow]) -> Stored:
-    """A measurement of the code that this process runs, made now."""
+def code_here() -> Code:
+    """The code that this process runs; to be asked for before a measurement, during which files may change."""
+    from harness import provenance
+
+    return Code(*provenance.git_state(), provenance.code_fingerprint())
+
+
+def stored(bench: str, command: str, conditions: Mapping[str, Value], rows: Sequence[StoredRow], code: Code) -> Stored:
+    """A measurement of ``code``, made now."""
     from harness import provenance
 
     return Stored(
         bench=bench,
         command=command,
         made=provenance.now(),
-        revision=provenance.git_state()[0],
-        fingerprint=provenance.code_fingerprint(),
+        **asdict(code),
         conditions=dict(conditions),
         rows=list(rows),
     )
@@ -206,12 +228,18 @@ def require_comparable(then: Stored, bench: str, conditions: Mapping[str, Value]
         raise UserError(
             f"--against {str(file)!r} holds 'bench {then.bench}', not 'bench {bench}'; name a file of the same bench"
         )
-    for key, value in conditions.items():
-        if key in then.conditions and key not in MAY_DIFFER and then.conditions[key] != value:
+    for key in [*conditions, *(then.conditions.keys() - conditions.keys())]:
+        now, before = (_condition(one, key) for one in (conditions, then.conditions))
+        if key not in MAY_DIFFER and now != before:
             raise UserError(
-                f"--against {str(file)!r} was measured with {key} {then.conditions[key]!r}, this is {value!r}: their ratio"
+                f"--against {str(file)!r} was measured with {key} {before}, this is {now}: their ratio"
                 f" would not be the code's; measure both with the same {key}"
             )
+
+
+def _condition(conditions: Mapping[str, Value], key: str) -> str:
+    """As a sentence writes it; a condition that a measurement does not name is another than any it could name."""
+    return repr(conditions[key]) if key in conditions else "not said"
 
 
 def compared(now: Stored, then: Stored) -> list[Compared]:
@@ -221,7 +249,7 @@ def compared(now: Stored, then: Stored) -> list[Compared]:
         before = then.row(row.name)
         for measure, mine in row.measures.items():
             theirs = None if before is None else before.measures.get(measure)
-            if theirs is None or (mine == theirs and mine.is_count):
+            if theirs is None or (mine.is_count and mine.median == theirs.median):
                 continue
             ratio = mine.median / theirs.median if theirs.median else None
             rows.append(Compared(row.name, measure, mine, theirs, ratio, mine.overlaps(theirs)))

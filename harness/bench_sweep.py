@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -68,8 +68,7 @@ class SweepBench:
 
     def dispatch(self, runs: int) -> list[StoredRow]:
         """Empty runs with one worker and with several, and runs that only compute: several against one."""
-        sides = (1, self.workers)
-        empty = {side: [self._dispatched(runs, side, "nothing") for _ in range(self.repeats)] for side in sides}
+        empty = self._in_turn(lambda side: self._dispatched(runs, side, "nothing"), self.repeats)
         rows = [
             named_row(
                 _workers("empty runs", side),
@@ -77,13 +76,14 @@ class SweepBench:
                     "start_s": spread([one.start for one in found]),
                     "ms_a_run": spread([1000 * one.each for one in found]),
                 },
+                _in_words(found),
             )
             for side, found in empty.items()
         ]
-        busy = {side: [self._computed(side) for _ in range(self.repeats)] for side in sides}
+        busy = self._in_turn(self._computed, self.repeats)
         faster = ratios([one.each for one in busy[1]], [one.each for one in busy[self.workers]])
         label = f"runs that compute for {1000 * COMPUTED_S:.0f} ms"
-        return [*rows, named_row(_workers(label, self.workers), {"times_one_worker": faster})]
+        return [*rows, named_row(_workers(label, self.workers), {"times_one_worker": faster}, _in_words(busy[1]))]
 
     def overhead(self, label: str, spec: RunSpec, registries: Registries, warm_ups: int = 0) -> StoredRow:
         """Of whole runs in this process."""
@@ -98,12 +98,14 @@ class SweepBench:
                 "ms": spread([1000 * (one.wall - one.inside) for one in found]),
                 "run_s": spread([one.wall for one in found]),
             },
+            f"{len(found)} whole {'run' if len(found) == 1 else 'runs'}",
         )
 
     def packing(self, planned: Sequence[PlannedRun]) -> StoredRow:
         """The same small runs with one worker and with several, with and without the start of the workers."""
-        repeats = range(max(1, self.repeats // 3))  # each takes as long as all else together
-        alone, packed = ([self._swept(planned, side) for _ in repeats] for side in (1, self.workers))
+        repeats = max(1, self.repeats // 3)  # each takes as long as all else together
+        found = self._in_turn(lambda side: self._swept(planned, side), repeats)
+        alone, packed = found[1], found[self.workers]
         whole = ratios([one.wall for one in alone], [one.wall for one in packed])
         started = ratios([one.under_way for one in alone], [one.under_way for one in packed])
         return named_row(
@@ -113,6 +115,7 @@ class SweepBench:
                 "times_one_worker": whole,
                 "times_one_worker_once_started": started,
             },
+            _in_words(packed),
         )
 
     def small_runs(self, methods: Sequence[str], registries: Registries) -> list[PlannedRun]:
@@ -122,6 +125,15 @@ class SweepBench:
         planned = plan([SUITE], chosen, registries, self.data)
         prepare_benchmarks(planned, registries, self.data, lambda _: None)
         return planned
+
+    def _in_turn(self, sweep: Callable[[int], Dispatched], repeats: int) -> dict[int, list[Dispatched]]:
+        """Sweeps by number of workers, both in every repeat, after one that leaves files read and queries kept for both."""
+        found: dict[int, list[Dispatched]] = {1: [], self.workers: []}
+        sweep(self.workers)
+        for _ in range(repeats):
+            for side, taken in found.items():
+                taken.append(sweep(side))
+        return found
 
     def _computed(self, workers: int) -> Dispatched:
         return self._dispatched(COMPUTING_RUNS * workers, workers, "computing")
@@ -136,6 +148,7 @@ class SweepBench:
                 results=Path(folder),
                 data=self.data,
                 device=self.device,
+                executor="local",  # also with one worker: both sides go the same way
                 workers=workers,
                 threads=self.threads,
                 plugins=self.plugins,
@@ -164,6 +177,11 @@ def _pace(ends: Sequence[float]) -> float:
     """Seconds from end to end in the middle half of a sweep: neither starting nor running out of work counts."""
     low, high = len(ends) // 4, max(3 * len(ends) // 4, len(ends) // 4 + 1)
     return (ends[high] - ends[low]) / (high - low)
+
+
+def _in_words(found: Sequence[Dispatched]) -> str:
+    repeats = "1 repeat" if len(found) == 1 else f"{len(found)} repeats"
+    return f"{repeats}, one worker and several in turn, after a warm-up"
 
 
 def _workers(what: str, count: int) -> str:

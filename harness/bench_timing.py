@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 WARM_UPS = 2
 
@@ -54,6 +55,21 @@ def timed(step: Callable[[], object], device: torch.device) -> float:
     step()
     synchronise(device)
     return time.perf_counter() - started
+
+
+def saved_bytes(forward: Callable[[], object]) -> int:
+    """Bytes of the distinct storages that the graphs of one call keep for their backward passes."""
+    saved: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = forward()
+    del output  # the graph lives as long as this: no address could be used twice
+    return sum(saved.values())
 
 
 def synchronise(device: torch.device) -> None:

@@ -8,6 +8,7 @@ and the one before it are kept, so that a damaged one costs only the work in bet
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import shutil
@@ -26,7 +27,9 @@ from harness.seal import seal_of, sealed
 from harness.store import write_bytes, write_json
 
 METHOD, START, TRAINING, OBSERVED = "method", "start", "training", "observed"
-DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, BadZipFile, SafetensorError)
+DAMAGE = (ValueError, LookupError, TypeError, AttributeError, RecursionError, BadZipFile, SafetensorError)
+ABSENT = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
+"""Of an OSError, what says that a file is not there. Anything else says nothing about it: a disk that is away may come back."""
 
 
 @dataclass
@@ -90,26 +93,46 @@ class Checkpoint:
     """Only when loaded, inside a later task: the method's tensors when that task began."""
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """A checkpoint on disk. It shares nothing with the progress of the run, which goes on."""
+
+    number: int
+    files: Mapping[str, Mapping[str, str]]
+    is_inside: bool
+    """Inside a task, not between two."""
+    tasks_done: int
+
+
 class Checkpoints:
     """The checkpoints of one run in one folder. ``fingerprint`` names its code and data: nothing is continued with others."""
 
     def __init__(self, folder: Path, fingerprint: str) -> None:
         self._folder = folder
         self._fingerprint = fingerprint
-        self._last: dict[str, Any] | None = None
-        """The marker of the newest checkpoint that is known to be whole."""
+        self._last: _Kept | None = None
+        """The newest checkpoint that is known to be whole."""
 
     def load(self) -> Checkpoint | None:
-        """The newest whole checkpoint; ``None`` where there is none, so that the run starts anew."""
+        """The newest whole checkpoint; ``None`` where there is none, so that the run starts anew.
+
+        Raises OSError where a file is there and cannot be read: then nothing is known of it, and nothing may replace it.
+        """
         self._last = None
         for number, file in self._markers():
-            with contextlib.suppress(*DAMAGE):
+            try:
                 marker = json.loads(file.read_text(encoding="utf-8"))
                 if marker["seal"] != seal_of(marker) or marker["fingerprint"] != self._fingerprint:
                     continue
-                found = self._read(marker)
-                self._last = {**marker, "number": number}
-                return found
+                kept, found = _kept(number, marker), self._read(marker)
+            except DAMAGE:
+                continue
+            except OSError as error:
+                if error.errno not in ABSENT:
+                    raise
+                continue
+            self._last = kept
+            return found
         return None
 
     def save(self, state: Checkpoint) -> None:
@@ -119,16 +142,16 @@ class Checkpoints:
         """
         number = max((number for number, _ in self._markers()), default=0) + 1
         try:
-            marker = self._written(number, state)
+            written = self._written(number, state)
         except OSError:
-            self._remove_all_but([self._last])
+            self._remove(number)
             raise
-        self._remove_all_but([marker, self._last])
-        self._last = marker
+        self._remove_all_but([written, self._last])
+        self._last = written
 
     def knows_start(self, task: int) -> bool:
         """Whether the tensors with which ``task`` began are known: a checkpoint inside it would be of no use without."""
-        return task == 0 or (self._last is not None and len(self._last["progress"]["timings"]) == task)
+        return task == 0 or (self._last is not None and self._last.tasks_done == task)
 
     def start_anew(self) -> None:
         """What was loaded cannot be used: nothing refers to it, and the first checkpoint of the new run replaces it."""
@@ -141,15 +164,16 @@ class Checkpoints:
 
     # -- files ---------------------------------------------------------------------------------------------------------
 
-    def _written(self, number: int, state: Checkpoint) -> dict[str, Any]:
-        files = {METHOD: self._write(f"{number:06d}.safetensors", save(_apart(state.tensors)))}
+    def _written(self, number: int, state: Checkpoint) -> _Kept:
+        files: dict[str, Mapping[str, str]] = {}
+        files[METHOD] = self._write(f"{number:06d}.safetensors", save(_apart(state.tensors)))
         if state.training:
             files[TRAINING] = self._write(f"{number:06d}.training.safetensors", save(_apart(state.training)))
         if state.observed:
             files[OBSERVED] = self._write(f"{number:06d}.npz", npz_bytes(state.observed))
         if state.position is not None and self._last is not None:
-            before = self._last["files"]
-            start = before[METHOD] if self._last["position"] is None else before.get(START)
+            before = self._last.files
+            start = before.get(START) if self._last.is_inside else before[METHOD]
             if start is not None:
                 files[START] = start
         marker = {
@@ -163,7 +187,7 @@ class Checkpoints:
             "log": list(state.log),
         }
         write_json(self._folder / f"{number:06d}.json", sealed(marker))
-        return {**marker, "number": number}
+        return _kept(number, marker)
 
     def _write(self, name: str, data: bytes) -> dict[str, str]:
         write_bytes(self._folder / name, data)
@@ -191,18 +215,33 @@ class Checkpoints:
 
     def _markers(self) -> Iterator[tuple[int, Path]]:
         """Numbered markers, newest first."""
-        files = [file for file in self._folder.glob("*.json") if file.stem.isdecimal()]
+        try:
+            files = [file for file in self._folder.iterdir() if file.suffix == ".json" and file.stem.isdecimal()]
+        except OSError as error:
+            if error.errno not in ABSENT:
+                raise
+            return
         yield from sorted(((int(file.stem), file) for file in files), reverse=True)
 
-    def _remove_all_but(self, markers: Iterable[Mapping[str, Any] | None]) -> None:
+    def _remove(self, number: int) -> None:
+        """What was written of a checkpoint that could not be finished, its marker first."""
+        with contextlib.suppress(OSError):
+            for file in sorted(self._folder.glob(f"{number:06d}.*")):
+                file.unlink(missing_ok=True)
+
+    def _remove_all_but(self, checkpoints: Iterable[_Kept | None]) -> None:
         kept: set[str] = set()
-        for marker in markers:
-            if marker is not None:
-                kept |= {f"{marker['number']:06d}.json", *(file["name"] for file in marker["files"].values())}
+        for one in checkpoints:
+            if one is not None:
+                kept |= {f"{one.number:06d}.json", *(file["name"] for file in one.files.values())}
         with contextlib.suppress(OSError):
             for other in list(self._folder.iterdir()):
                 if other.name not in kept:
                     other.unlink(missing_ok=True)
+
+
+def _kept(number: int, marker: Mapping[str, Any]) -> _Kept:
+    return _Kept(number, marker["files"], marker["position"] is not None, len(marker["progress"]["timings"]))
 
 
 def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -70,10 +70,18 @@ class Held:
 class Claim:
     """A run that is this process's to do, until ``release``; a thread keeps it alive."""
 
-    def __init__(self, folder: Path, number: int, token: str, beat_s: float, on_cancel: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        number: int,
+        token: str,
+        beat_s: float,
+        on_cancel: Callable[[], None],
+        stop_file: Path | None = None,
+    ) -> None:
         self.folder, self.number, self.token = folder, number, token
         self.is_lost = self.cancelled = False
-        self._beat_s, self._beats, self._on_cancel = beat_s, 0, on_cancel
+        self._beat_s, self._beats, self._on_cancel, self._stop_file = beat_s, 0, on_cancel, stop_file
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep_alive, name="claim", daemon=True)
 
@@ -115,11 +123,15 @@ class Claim:
                 if not self.cancelled and (self.folder / CANCEL).exists():
                     self.cancelled = True
                     self._on_cancel()
+                if self._stop_file is not None and self._stop_file.exists():
+                    self._on_cancel()
                 if time.monotonic() >= due:
                     due = time.monotonic() + self._beat_s
                     if not self.still_ours():
+                        self._on_cancel()  # what the run writes from here on would go into its heir's files
                         return
-                    self._write(HELD)
+                    if not self._ended.is_set():  # else it was given back while the file system kept this waiting
+                        self._write(HELD)
 
     def _write(self, state: str) -> None:
         """In place and of the same length, so that whoever reads meanwhile reads a whole claim; never into another's."""
@@ -131,9 +143,18 @@ class Claim:
             os.close(handle)
 
 
-def acquire(folder: Path, *, beat_s: float = BEAT_S, on_cancel: Callable[[], None] = lambda: None) -> Claim | Held:
+def acquire(
+    folder: Path,
+    *,
+    beat_s: float = BEAT_S,
+    on_cancel: Callable[[], None] = lambda: None,
+    stop_file: Path | None = None,
+) -> Claim | Held:
     """The claim of the run in ``folder``, or who has it. Of many that try, one wins. Raises UserError where nothing can be
     written; never waits.
+
+    ``on_cancel`` is called, perhaps more than once, when the folder's ``cancel`` or ``stop_file`` appears: the first stops the
+    run whoever holds it, the second only while this claim does. Also when the claim was lost.
 
     A claim whose owner is another machine's is not judged here, because that takes time: ``Watch`` does.
     """
@@ -145,7 +166,7 @@ def acquire(folder: Path, *, beat_s: float = BEAT_S, on_cancel: Callable[[], Non
         token, number = secrets.token_hex(16), held.number + 1 if held else 1
         if not _create(folder, number, _content(token, 0, HELD)):
             return newest(folder) or Held(folder, number, "")
-        claim = Claim(folder, number, token, beat_s, on_cancel)
+        claim = Claim(folder, number, token, beat_s, on_cancel, stop_file)
         if max(_numbers(folder), default=0) > number:  # the folder was listed before others came and went
             claim.release(forget=False)
             return newest(folder) or Held(folder, number, "")

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.claims import CANCEL
 from harness.interruption import Interruption
 from harness.jobs import End, Job, OnEvent, WorkerOptions, run_job
 from harness.provenance import code_fingerprint
@@ -27,9 +27,11 @@ STOP_S = 20.0
 
 
 def travelling(options: WorkerOptions) -> WorkerOptions:
-    """The options with absolute paths: a worker elsewhere starts in another folder."""
-    plugins = tuple(plugin.absolute() for plugin in options.plugins)
-    return replace(options, results=options.results.absolute(), data=options.data.absolute(), plugins=plugins)
+    """The options with absolute paths, for a worker elsewhere starts in another folder, and with a stop file of this launcher's
+    own: another may have some of the same runs, and stopping one must not stop the other's."""
+    results, plugins = options.results.absolute(), tuple(plugin.absolute() for plugin in options.plugins)
+    stop_file = results / f".stop-{secrets.token_hex(8)}"
+    return replace(options, results=results, data=options.data.absolute(), plugins=plugins, stop_file=stop_file)
 
 
 def run_remotely(job: Job, options: WorkerOptions, fingerprint: str, interruption: Interruption | None = None) -> End:
@@ -47,20 +49,18 @@ def _nobody_listens(run_id: str, event: dict[str, Any]) -> None:
     """The launcher reads what the run writes."""
 
 
-def ask_to_stop(results: Path, run_ids: Iterable[str]) -> None:
-    """Ask whoever does these runs to save them and stop."""
-    for run_id in run_ids:
-        with contextlib.suppress(OSError):
-            (results / run_id).mkdir(exist_ok=True)
-            (results / run_id / CANCEL).touch()
+def ask_to_stop(options: WorkerOptions) -> None:
+    """Ask whoever does a run for this launcher to save it and stop."""
+    assert options.stop_file is not None
+    with contextlib.suppress(OSError):
+        options.stop_file.touch()
 
 
-def withdraw_stop(results: Path, run_ids: Iterable[str]) -> None:
-    """Forget what ``ask_to_stop`` asked, so that the next attempt is not stopped by it; a folder made for it goes too."""
-    for run_id in run_ids:
-        with contextlib.suppress(OSError):
-            (results / run_id / CANCEL).unlink(missing_ok=True)
-            (results / run_id).rmdir()  # refused where anything was written
+def withdraw_stop(options: WorkerOptions) -> None:
+    """Forget what ``ask_to_stop`` asked."""
+    assert options.stop_file is not None
+    with contextlib.suppress(OSError):
+        options.stop_file.unlink(missing_ok=True)
 
 
 def wait_for_end(unfinished: Callable[[], bool], seconds: float = STOP_S) -> None:
@@ -93,15 +93,19 @@ class Tail:
 
 
 class _RunTail:
-    """``events.jsonl`` and ``progress.json`` of one run. A new attempt rewrites the first from where it resumes."""
+    """``events.jsonl`` and ``progress.json`` of one run. A new attempt cuts the first back to where it resumes and adds to it.
+
+    One that resumes does not write again that it started, so that its log reads like that of a run that was never stopped.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._events, self._progress = folder / "events.jsonl", folder / "progress.json"
         self._stamps = {self._events: _stamp(self._events), self._progress: _stamp(self._progress)}
         self._told = _lines(self._events)
+        self._is_started = False
 
     def news(self) -> Iterator[dict[str, Any]]:
-        """Events since the last call."""
+        """Events since the last call; the first of an attempt tells how much was done before it."""
         if self._changed(self._events):
             yield from self._new_events()
         if self._changed(self._progress):
@@ -109,6 +113,7 @@ class _RunTail:
                 step = json.loads(self._progress.read_text(encoding="utf-8"))
                 kept = {key: step[key] for key in ("task", "phase", "step", "total_steps") if key in step}
                 if "step" in kept and "total_steps" in kept:
+                    yield from self._start(self._told)
                     yield {"event": "step", **kept}
 
     def _changed(self, file: Path) -> bool:
@@ -117,12 +122,25 @@ class _RunTail:
 
     def _new_events(self) -> Iterator[dict[str, Any]]:
         lines = _lines(self._events)
-        told, self._told = self._told, lines
-        goes_on = lines[: len(told)] == told
-        events = [event for line in (lines[len(told) :] if goes_on else lines) if (event := _event(line))]
-        starts = [i for i, event in enumerate(events) if event.get("event") == "run_started"]
-        # Before its start come an earlier attempt's lines, about tasks that are not repeated.
-        yield from events[starts[-1] if starts else 0 :]
+        kept = _equal_lines(self._told, lines)
+        self._is_started &= kept == len(self._told)
+        self._told = lines
+        new = _parsed(lines[kept:])
+        starts = [i for i, event in enumerate(new) if event.get("event") == "run_started"]
+        if starts:
+            self._is_started = True
+            yield from new[starts[-1] :]
+        else:
+            yield from self._start(lines[:kept])
+            yield from new
+
+    def _start(self, before: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """The start of an attempt that goes on from the lines ``before``, if it is not told yet and they have one."""
+        events = [] if self._is_started else _parsed(before)
+        starts = [event for event in events if event.get("event") == "run_started"]
+        if starts:
+            self._is_started = True
+            yield {**starts[-1], "tasks_done": sum(event.get("event") == "task_evaluated" for event in events)}
 
 
 def _lines(file: Path) -> list[str]:
@@ -133,11 +151,20 @@ def _lines(file: Path) -> list[str]:
         return []
 
 
-def _event(line: str) -> dict[str, Any] | None:
-    with contextlib.suppress(ValueError):
-        event = json.loads(line)
-        return event if isinstance(event, dict) else None
-    return None
+def _equal_lines(one: Sequence[str], other: Sequence[str]) -> int:
+    """How many lines both begin with."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (line, same) in pairs if line != same), min(len(one), len(other)))
+
+
+def _parsed(lines: Iterable[str]) -> list[dict[str, Any]]:
+    """The events among the lines."""
+    events: list[dict[str, Any]] = []
+    for line in lines:
+        with contextlib.suppress(ValueError, RecursionError):
+            event = json.loads(line)
+            events += [event] if isinstance(event, dict) else []
+    return events
 
 
 def _stamp(file: Path) -> tuple[int, int, int] | None:

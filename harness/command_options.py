@@ -205,7 +205,7 @@ BenchBackbone = Annotated[str, typer.Option("--backbone", metavar="NAME", help="
 BenchBatch = Annotated[int, typer.Option("--batch", min=1, help="Images a step.")]
 BenchImages = Annotated[int, typer.Option("--images", min=2, max=100_000, help="Pictures that are made and timed on.")]
 BenchTests = Annotated[int, typer.Option("--images", min=1, max=10_000, help="Test images a task.")]
-BenchRepeats = Annotated[int, typer.Option("--repeats", min=1, help="Timed steps of each, after two warm-ups.")]
+BenchRepeats = Annotated[int, typer.Option("--repeats", min=1, help="How often each is timed, after a warm-up.")]
 BenchFinished = Annotated[
     int, typer.Option("--finished", min=0, max=9, help="Tasks that are finished before the timed step, of ten.")
 ]

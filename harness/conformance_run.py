@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Mapping
+import itertools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ from torch import Tensor, nn
 
 from benchmarks.stream import Stream
 from harness.conformance_stream import MICRO, ColouredNoise
+from harness.conformance_words import Verdict
 from harness.engine import Session
+from harness.interruption import Interrupted, Interruption
 from harness.registry import Registries
 from harness.spec import BackboneRef, Component, Precision, RunSpec
-from methods.common.api import Method, ParameterGroup
+from methods.common.api import Batch, Method, ParameterGroup
 from methods.common.schedules import Schedule
 
 FAULTS = (Exception, SystemExit)
@@ -71,10 +74,17 @@ def run(
     precision: Precision = "fp32",
     stream: Stream | None = None,
     stop: tuple[str, int] | None = None,
+    steps: int | None = None,
+    prepare: Callable[[Session], None] = lambda _: None,
 ) -> Finished:
-    """Run to the end, or until the event ``stop`` of a task. The stages are noted before anything else can happen."""
+    """Run to the end, or until the event ``stop`` of a task. The stages are noted before anything else can happen.
+
+    ``steps``: the run is asked to stop after so many, and goes on from there when it is run in the same folder again;
+    ``prepare`` is shown the session before its tasks begin.
+    """
     spec = spec_of(name, registries, precision)
     stages: list[Stage] = []
+    interruption = Interruption()
 
     def listen(event: dict[str, Any]) -> None:
         if event["event"] == "task_evaluated":
@@ -84,12 +94,15 @@ def run(
 
     with (
         torch.random.fork_rng(devices=[]),
-        Session(spec, folder, folder, "cpu", registries, listen, stream) as session,
+        Session(spec, folder, folder, "cpu", registries, listen, stream, interruption=interruption) as session,
     ):
         before = state_of(session.method)
         frozen = digest(session.backbone)
         declared = _note_declared(session.method)
-        with contextlib.suppress(_StoppedError):
+        if steps is not None:
+            _ask_after(steps, session.method, interruption)
+        prepare(session)
+        with contextlib.suppress(_StoppedError, Interrupted):
             session.run_tasks()
     return Finished(session, declared, before, frozen, stages)
 
@@ -107,6 +120,18 @@ def _note_declared(method: Method) -> set[str]:
 
     method.__dict__["parameter_groups"] = noted
     return declared
+
+
+def _ask_after(steps: int, method: Method, interruption: Interruption) -> None:
+    """Have the run asked to stop while it takes its step number ``steps``, from 1."""
+    number, original = itertools.count(1), method.training_step
+
+    def counted(batch: Batch) -> Tensor:
+        if next(number) == steps:
+            interruption.ask()
+        return original(batch)
+
+    method.__dict__["training_step"] = counted
 
 
 class _StoppedError(RuntimeError):
@@ -131,6 +156,15 @@ def different(one: dict[str, Tensor], two: dict[str, Tensor]) -> list[str]:
 def same_bits(one: Tensor, two: Tensor) -> bool:
     """Same type, shape and values."""
     return one.dtype == two.dtype and torch.equal(one, two)
+
+
+def same_result(name: str, first: Finished, second: Finished, what: str) -> Verdict:
+    """Whether two runs to the end gave the same predictions and left the same state, to the bit."""
+    same_matrix = first.session.progress.predictions == second.session.progress.predictions
+    moved = different(state_of(first.session.method), state_of(second.session.method))
+    if same_matrix and not moved:
+        return Verdict(name, True, f"{what}: same predictions, same state")
+    return Verdict(name, False, f"{what}: differs in {', '.join(moved) or 'predictions'}")
 
 
 def digest(module: nn.Module) -> str:

@@ -19,7 +19,7 @@ TOLERANCE = 1e-4
 def predicts_without_trace(done: Finished) -> Verdict:
     """No parameter or buffer changes while a method answers."""
     before = state_of(done.session.method)
-    _logits(done, [torch.arange(7)])
+    logits_of(done, [torch.arange(7)])
     changed = different(before, state_of(done.session.method))
     detail = f"changed by predict: {', '.join(changed)}" if changed else "no parameter or buffer changes"
     return Verdict("predict leaves no trace", not changed, detail)
@@ -42,8 +42,8 @@ def batch_independence(done: Finished) -> Iterator[Verdict]:
         "the task it is served with": place.argsort(stable=True).split(2 * len(sizes)),
     }
     try:
-        reference = _logits(done, rows.split(sizes))
-        found = {name: _logits(done, parts) for name, parts in served.items()}
+        reference = logits_of(done, rows.split(sizes))
+        found = {name: logits_of(done, parts) for name, parts in served.items()}
     except FAULTS as error:  # whatever a plugin does wrong is a verdict
         yield Verdict("independent of the batch", False, sentence(error))
         return
@@ -63,7 +63,7 @@ def task_id_hidden(done: Finished) -> Verdict:
     name = "blind to the task id"
     sizes = [len(view) for view in done.session.stream.tests]
     parts = torch.arange(sum(sizes)).split(sizes)[::-1]
-    logits = _logits(done, parts)[torch.cat(parts).argsort()]
+    logits = logits_of(done, parts)[torch.cat(parts).argsort()]
     inside = torch.tensor(done.session.progress.predictions[-1])
     rows = torch.arange(len(inside))
     # Frozen features may come from batches of another size: a tie may break either way.
@@ -77,7 +77,7 @@ def task_id_hidden(done: Finished) -> Verdict:
 
 
 @torch.no_grad()
-def _logits(done: Finished, batches: Sequence[Tensor]) -> Tensor:
+def logits_of(done: Finished, batches: Sequence[Tensor]) -> Tensor:
     """Logits of the test images in the order of ``batches``, whose entries are rows of all views, one after the other."""
     session = done.session
     session.method.eval()

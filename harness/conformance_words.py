@@ -33,7 +33,10 @@ REMEDIES = {
     " predict",
     "repeats bit for bit": "draw from torch's default generator, which is seeded, not from the clock or a generator of one's own;"
     " iterate over no set",
-    "save, load, continue": "keep what is learnt in parameters or register_buffer: plain attributes are not in a checkpoint",
+    "save, load, continue": "keep what is learnt in parameters or register_buffer: plain attributes are not in a checkpoint, and"
+    " begin_task and begin_phase are called again where a task goes on, so that a counter they set begins anew",
+    "short of memory": "give a rule with tensors of single images a method part(rows); a rule draws no random numbers, but carries"
+    " what was drawn before, and notes to a Trace alone: it may be called again, for all images or for some",
     "bf16": "create tensors in the type of what they are combined with, and compute in float32 within torch.autocast(...,"
     " enabled=False) where needed",
 }

@@ -98,7 +98,7 @@ def verify(
         print(json.dumps([asdict(row) for row in rows], indent=2, ensure_ascii=False))
     bad = [row for row in rows if row.state != "intact"]
     for row in bad:
-        print(f"{row.state}: {row.name}: {row.what}: {row.remedy}", file=sys.stderr)
+        print(f"failed: {row.name}: {row.what}: {row.state}: {row.remedy}", file=sys.stderr)
     raise typer.Exit(BAD_FILES if bad else 0)
 
 

@@ -31,4 +31,4 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def without_home(text: str) -> str:
     """``text`` with the user's home folder written ``~``: what is kept of a run must not tell whose machine it was."""
     home = str(Path.home())
-    return re.sub(rf"{re.escape(home)}(?![\w.-])", "~", text) if len(home) > 1 else text
+    return re.sub(rf"{re.escape(home)}(?![\w-]|\.\w)", "~", text) if len(home) > 1 else text

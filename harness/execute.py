@@ -20,6 +20,7 @@ from harness.errors import UserError, did_you_mean
 from harness.jobs import Control, End, ExecuteOptions, Job, OnEvent, WorkerOptions
 from harness.plan import PlannedRun
 from harness.registry import Registries, open_registries
+from harness.run_files import tidy_done
 from harness.seal import RECORD_SCHEMA
 from harness.store import Store
 
@@ -36,6 +37,8 @@ EXECUTORS: Mapping[str, str] = {
     "slurm": "harness.executor_slurm:ends",
 }
 """By name, each ``module:function``: its module is imported when it is asked for."""
+OUTER = frozenset({"WorkerDied", "OtherCode", "UserError", "OutOfMemoryRun"})
+"""Kinds of failures that come of the machine or of what was asked for: they say nothing against a record of before."""
 LOOK_S = (0.25, 5.0)
 """Pauses between looks at what another launcher does: the first, and the longest."""
 
@@ -80,6 +83,7 @@ def execute(
     store = Store(options.results)
     to_do, done = split_done(planned, store)
     for run in done:
+        tidy_done(store.path(run.run_id))
         yield RunStatus(run, "skipped")
     _withdraw_cancels(to_do, store)
     runs = {run.run_id: run for run in to_do}
@@ -169,13 +173,19 @@ def _withdraw_cancels(runs: Iterable[PlannedRun], store: Store) -> None:
 
 
 def _note_failure(store: Store, run: PlannedRun, error: Mapping[str, Any], last_good_task: int | None) -> None:
-    """Record what stopped a run, unless somebody else has taken it up, or done it, meanwhile."""
+    """Record what stopped a run, unless somebody else has taken it up, or done it, meanwhile.
+
+    A record of this code stays though it lacks what is asked to be observed now; one of other code stays where the run itself
+    did nothing wrong.
+    """
     with contextlib.suppress(OSError, UserError):  # a disk that is full is no reason to stop the others
         claim = acquire(store.path(run.run_id))
         if isinstance(claim, Held):
             return
         try:
-            if store.state(run.run_id, run.spec.fingerprint, run.observe) != "done":
+            is_outer = error["kind"] in OUTER and (store.path(run.run_id) / "result.json").exists()
+            is_done = store.state(run.run_id, run.spec.fingerprint) == "done"
+            if not is_outer and not is_done:
                 store.write_failure(run.run_id, failure_record(run, error, last_good_task))
         finally:
             claim.release(forget=False)

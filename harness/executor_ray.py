@@ -10,20 +10,28 @@ import contextlib
 import logging
 import os
 import secrets
+import shutil
+import signal
 import socket
-from collections.abc import Iterator, Sequence
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
 from harness.cluster import POLL_S, STOP_S, Tail, ask_to_stop, run_remotely, travelling, withdraw_stop
 from harness.errors import UserError
-from harness.jobs import End, ExecuteOptions, Job, OnEvent
+from harness.interruption import Interruption
+from harness.jobs import End, ExecuteOptions, Job, OnEvent, WorkerOptions
 from harness.provenance import code_fingerprint
 
 RETRIES = 3
 """How many killed workers one run survives before it counts as failed: a run that kills each of its workers must end."""
 CONNECT_S = 5.0
+SOCKET_PATH, BELOW_FOLDER = 107, 75
+"""Bytes that the path of a socket may have, and those that Ray adds to its folder's."""
 
 
 def ends(jobs: Sequence[Job], options: ExecuteOptions, on_event: OnEvent) -> Iterator[End]:
@@ -33,26 +41,36 @@ def ends(jobs: Sequence[Job], options: ExecuteOptions, on_event: OnEvent) -> Ite
     caller stops early, running runs are asked to save themselves, and a cluster that was started here is taken down.
     """
     address = options.address or os.environ.get("RAY_ADDRESS")
-    ray = _import_ray(starts_one=address in (None, "local"))
-    _connect(ray, address, options, len(jobs))
-    try:
-        _require_resources(ray, options)
-        yield from _Sweep(ray, jobs, options, on_event).ends()
-    finally:
-        ray.shutdown()  # ends a cluster that was started here, and takes leave of one that was there before
+    starts_one = address in (None, "local")
+    ray = _import_ray(starts_one)
+    with _folder_for_ray() if starts_one else contextlib.nullcontext() as folder:
+        try:
+            with _own_handler():
+                _connect(ray, address, options, len(jobs), folder)
+            _require_resources(ray, options)
+            yield from _Sweep(ray, jobs, options, on_event).ends()
+        finally:
+            ray.shutdown()  # ends a cluster that was started here, and takes leave of one that was there before
 
 
 class _Sweep:
     """The tasks of one sweep."""
 
     def __init__(self, ray: ModuleType, jobs: Sequence[Job], options: ExecuteOptions, on_event: OnEvent) -> None:
-        self._ray, self._results, self._on_event = ray, options.results, on_event
+        self._ray, self._on_event = ray, on_event
         self._tail = Tail(options.results, [job.run_id for job in jobs])
-        task = ray.remote(run_remotely).options(
+        self._task = ray.remote(_run_in_worker).options(
             num_cpus=options.threads, num_gpus=_gpus(options), max_retries=RETRIES, retry_exceptions=False
         )
-        shared, code = travelling(options.for_workers()), code_fingerprint()
-        self._open: dict[Any, Job] = {task.remote(job, shared, code): job for job in jobs}
+        self._shared, self._code = travelling(options.for_workers()), code_fingerprint()
+        self._open: dict[Any, Job] = {}
+        self._tries = Counter[str]()
+        for job in jobs:
+            self._hand_over(job)
+
+    def _hand_over(self, job: Job) -> None:
+        self._open[self._task.remote(job, self._shared, self._code)] = job
+        self._tries[job.run_id] += 1
 
     def ends(self) -> Iterator[End]:
         try:
@@ -60,6 +78,10 @@ class _Sweep:
                 for ref in self._ready():
                     job = self._open.pop(ref)
                     end = self._end(ref, job)
+                    if end.state == "interrupted" and self._tries[job.run_id] <= RETRIES:  # its node is given up
+                        self._on_event(job.run_id, {"event": "run_retried"})
+                        self._hand_over(job)
+                        continue
                     self._tail.forget(job.run_id, self._on_event)
                     yield end
                 self._tail.tell(self._on_event)
@@ -82,15 +104,57 @@ class _Sweep:
 
     def _stop(self) -> None:
         """Ask everything that runs to save itself, give it time, then end it. A second signal cuts the wait short."""
-        left = {job.run_id for job in self._open.values()}
-        ask_to_stop(self._results, left)
+        ask_to_stop(self._shared)
         try:
             self._ray.wait(list(self._open), num_returns=len(self._open), timeout=STOP_S)
         finally:
             for ref in self._open:
                 with contextlib.suppress(self._ray.exceptions.RayError, ValueError):
                     self._ray.cancel(ref, force=True)
-            withdraw_stop(self._results, left)
+            withdraw_stop(self._shared)
+
+
+def _run_in_worker(job: Job, options: WorkerOptions, code: str) -> End:
+    """Body of a task. A worker's process is asked to end when its node is given up: its run is saved first."""
+    interruption = Interruption()
+    with _own_handler(lambda *_: interruption.ask()):
+        return run_remotely(job, options, code, interruption)
+
+
+@contextlib.contextmanager
+def _own_handler(during: Callable[..., object] | None = None) -> Iterator[None]:
+    """Put back what handles SIGTERM now, which Ray replaces when it is joined; ``during`` handles it until then."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    if during is not None:
+        signal.signal(signal.SIGTERM, during)
+    try:
+        yield
+    except SystemExit as answer:
+        signal.signal(signal.SIGTERM, before)
+        if answer.code == signal.SIGTERM:  # Ray's answer to one that came meanwhile
+            signal.raise_signal(signal.SIGTERM)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _folder_for_ray() -> Iterator[str | None]:
+    """Where a cluster that is started here keeps its logs and sockets, which Ray would leave there for ever.
+
+    None, which leaves it to Ray, where there is none or its path is too long for a socket.
+    """
+    folder = None
+    with contextlib.suppress(OSError):
+        folder = tempfile.mkdtemp(prefix="ray-", dir=os.environ.get("RAY_TMPDIR"))
+    try:
+        yield folder if folder and len(os.fsencode(folder)) + BELOW_FOLDER <= SOCKET_PATH else None
+    finally:
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _import_ray(starts_one: bool) -> ModuleType:
@@ -109,7 +173,7 @@ def _import_ray(starts_one: bool) -> ModuleType:
     return ray
 
 
-def _connect(ray: ModuleType, address: str | None, options: ExecuteOptions, jobs: int) -> None:
+def _connect(ray: ModuleType, address: str | None, options: ExecuteOptions, jobs: int, folder: str | None) -> None:
     """Join the cluster at the address, or start one for this sweep alone."""
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     if address and address != "local":
@@ -123,7 +187,7 @@ def _connect(ray: ModuleType, address: str | None, options: ExecuteOptions, jobs
             ) from error
         return
     cores = max(1, min(options.workers, jobs)) * options.threads
-    ray.init(address="local", num_cpus=cores, include_dashboard=False, **quiet)
+    ray.init(address="local", num_cpus=cores, include_dashboard=False, _temp_dir=folder, **quiet)
 
 
 def _require_answer(address: str) -> None:

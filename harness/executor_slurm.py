@@ -17,8 +17,9 @@ from types import ModuleType
 from typing import Any
 
 from harness.cluster import POLL_S, Tail, ask_to_stop, travelling, wait_for_end, withdraw_stop
-from harness.errors import UserError
+from harness.errors import UserError, without_home
 from harness.jobs import End, ExecuteOptions, Job, OnEvent
+from harness.plain import plain
 from harness.provenance import PROJECT_ROOT, code_fingerprint
 from harness.slurm_job import SlurmRun, read_end
 from harness.slurm_options import SlurmPlan, slurm_plan
@@ -58,7 +59,8 @@ class _Batch:
         self._queue: Queue = SlurmQueue() if plan.cluster == "slurm" else LocalQueue()
         # submitit's local executor starts all that it is given at once.
         self._at_once = ARRAY_LIMIT if plan.cluster == "slurm" else options.workers
-        self._body = SlurmRun(travelling(options.for_workers()), self._folder, code_fingerprint())
+        self._shared = travelling(options.for_workers())
+        self._body = SlurmRun(self._shared, self._folder, code_fingerprint())
         self._tail = Tail(self._results, [job.run_id for job in jobs])
         self._waiting = list(jobs)
         self._open: dict[str, Any] = {}
@@ -119,12 +121,12 @@ class _Batch:
         """A second signal cuts the wait short."""
         left, handles = list(self._open), list(self._open.values())
         self._queue.cancel_waiting(handles)
-        ask_to_stop(self._results, left)
+        ask_to_stop(self._shared)
         try:
             wait_for_end(lambda: any(read_end(self._folder, run_id) is None for run_id in self._running(left)))
         finally:
             self._queue.cancel(handles)
-            withdraw_stop(self._results, left)
+            withdraw_stop(self._shared)
 
     def _running(self, run_ids: Sequence[str]) -> list[str]:
         alive = self._queue.alive(self._open.values())
@@ -162,4 +164,4 @@ def _death(log: Path) -> dict[str, Any]:
 
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1].replace(str(Path.home()), "~")[:300] if lines else ""
+    return plain(without_home(lines[-1]), 300) if lines else ""

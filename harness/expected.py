@@ -80,8 +80,7 @@ def verify(
 
     ``only_planned`` leaves out cells that the results folder knows nothing of; otherwise they count as missing.
     """
-    cells = (store.read_manifest(suite) or {}).get("cells", [])
-    planned = {(cell["row"], cell["column"]) for cell in cells}
+    planned = {(cell["row"], cell["column"]) for cell in store.read_cells(suite)}
     found = measured(suite, store)
     return [
         Verdict(*key, _mean(found.get(key)), cell["faa"], cell["tolerance"])
@@ -106,14 +105,14 @@ def print_verdicts(store: Store, expected: dict[str, list[dict[str, Any]]], *, o
         for verdict in verdicts:
             print(verdict)
         if not verdicts:
-            print(f"nothing is expected of the rows of suite {name!r} that ran", file=sys.stderr)
+            print(f"failed: nothing is expected of the rows of suite {name!r} that ran", file=sys.stderr)
     return outside
 
 
 def measured(suite: str, store: Store) -> dict[Cell, list[float]]:
     """FAA of every finished run of a suite's manifest, by row and column."""
     found: dict[Cell, list[float]] = {}
-    for cell in (store.read_manifest(suite) or {}).get("cells", []):
+    for cell in store.read_cells(suite):
         record = store.load(cell["run_id"])
         faa = final_average_accuracy(record.result["accuracy_matrix"]) if isinstance(record, Record) else None
         if faa is not None:

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import threading
-
 
 class Interruption:
     """A request to stop. It is read between two steps, so that the run ends at a point it can go on from.
 
-    ``ask`` may be called by a signal handler or from another thread.
+    ``ask`` may be called by a signal handler or from another thread. It takes no lock: a handler that interrupts another one
+    would wait for what only that one can give back.
     """
 
     def __init__(self) -> None:
-        self._flag = threading.Event()
+        self._asked = False
 
     def ask(self) -> None:
         """Ask the run to finish its step, save and stop."""
-        self._flag.set()
+        self._asked = True
 
     def asked(self) -> bool:
         """Whether anybody has asked."""
-        return self._flag.is_set()
+        return self._asked
 
 
 class Interrupted(BaseException):  # neither an error, which a failing run would be

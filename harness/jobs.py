@@ -6,6 +6,7 @@ Every executor's worker ends in ``run_job``, so that claims, cancelling and inte
 from __future__ import annotations
 
 import importlib
+import os
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,8 +14,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.claims import CANCEL, Claim, Held, acquire
+from harness.errors import without_home
 from harness.interruption import Interrupted, Interruption
 from harness.plain import plain
+from harness.run_files import tidy_done
 from harness.spec import RunSpec
 from harness.store import Store
 
@@ -52,6 +55,8 @@ class WorkerOptions:
     checkpoint_every_s: float = CHECKPOINT_EVERY_S
     claims: bool = True
     """Whether runs are claimed: not where the caller holds a lock over all of them."""
+    stop_file: Path | None = None
+    """Where this exists, the launcher that handed out the run asks for it to be saved and stopped."""
 
 
 @dataclass(frozen=True)
@@ -149,30 +154,46 @@ def run_job(job: Job, options: WorkerOptions, on_event: OnEvent, interruption: I
     if not options.claims:
         return _attempt(job, options, Control(emit, interruption))
     try:
-        claim = acquire(options.results / job.run_id, on_cancel=interruption.ask)
+        claim = acquire(options.results / job.run_id, on_cancel=interruption.ask, stop_file=options.stop_file)
     except Exception as error:
         return End(job.run_id, describe_error(error))
     if isinstance(claim, Held):
         return End(job.run_id, held=True)
     end = End(job.run_id, interrupted=True)
+
+    def may_publish() -> bool:  # a sleeper whose heir is done finds no claim, or one made after that
+        return claim.still_ours() and not _is_done(job, options.results)
+
     try:
-        end = _under_claim(job, options, Control(emit, interruption, claim.still_ours), claim)
+        end = _under_claim(job, options, Control(emit, interruption, may_publish), claim)
     finally:
         claim.release(forget=end.state in ("done", "skipped"))
+    if end.state == "skipped":
+        tidy_done(options.results / job.run_id)
     return end
 
 
 def _under_claim(job: Job, options: WorkerOptions, control: Control, claim: Claim) -> End:
-    if _is_done(job, options.results):  # by another launcher, since this one looked
-        return End(job.run_id, skipped=True)
-    if (options.results / job.run_id / CANCEL).exists():
-        return End(job.run_id, interrupted=True, cancelled=True)
+    if (early := _not_begun(job, options)) is not None:
+        return early
     end = _attempt(job, options, control)
+    if end.state == "interrupted" and _is_done(job, options.results):  # by whoever took it over, since it began
+        return End(job.run_id, skipped=True)
     if end.state == "interrupted" and claim.cancelled:
         return End(job.run_id, interrupted=True, cancelled=True)
     if end.state in ("interrupted", "failed") and claim.is_lost:  # whoever took it over also says how it ended
         return End(job.run_id, held=True)
     return end
+
+
+def _not_begun(job: Job, options: WorkerOptions) -> End | None:
+    """The end of a run that is not to be begun."""
+    if _is_done(job, options.results):  # by another launcher, since this one looked
+        return End(job.run_id, skipped=True)
+    is_cancelled = (options.results / job.run_id / CANCEL).exists()
+    if is_cancelled or (options.stop_file is not None and options.stop_file.exists()):
+        return End(job.run_id, interrupted=True, cancelled=is_cancelled)
+    return None
 
 
 def _attempt(job: Job, options: WorkerOptions, control: Control) -> End:
@@ -186,7 +207,7 @@ def _attempt(job: Job, options: WorkerOptions, control: Control) -> End:
 
 
 def _is_done(job: Job, results: Path) -> bool:
-    if not (results / job.run_id / "result.json").exists():
+    if not os.path.exists(results / job.run_id / "result.json"):  # noqa: PTH110  # unlike a Path, it never raises
         return False
     return Store(results).state(job.run_id, job.spec.fingerprint, job.observe) == "done"
 
@@ -199,9 +220,6 @@ def load_runner(target: str) -> Runner:
 
 def describe_error(error: BaseException) -> dict[str, Any]:
     """An exception as the ``kind``, ``error`` and ``traceback`` of a failure record, the user's home folder taken out."""
-    sentence = plain(error) or type(error).__name__
-    text = "".join(traceback.format_exception(error))
-    home = str(Path.home())
-    if len(home) > 1:
-        text, sentence = text.replace(home, "~"), sentence.replace(home, "~")
+    sentence = without_home(plain(error)) or type(error).__name__
+    text = without_home("".join(traceback.format_exception(error)))
     return {"kind": type(error).__name__, "error": sentence, "traceback": text}

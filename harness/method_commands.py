@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -20,9 +21,10 @@ def new_method(name: NewName, out: NewOut = Path()) -> None:
     from harness.new_method import new_method as written
 
     plugin, test = written(name, out)
+    quoted = shlex.quote(str(plugin))
     print(f"wrote {plugin} and {test}; next:")
-    print(f"  run_all.py check {plugin}")
-    print(f"  run_all.py run smoke --plugin {plugin} --methods {name},ncm --seeds 0")
+    print(f"  run_all.py check {quoted}")
+    print(f"  run_all.py run smoke --plugin {quoted} --methods {name} --seeds 0")
 
 
 def check(target: opt.CheckTarget) -> None:

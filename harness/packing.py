@@ -15,6 +15,7 @@ from harness.resident import MIB
 from harness.store import Record
 
 CGROUP = Path("/sys/fs/cgroup")
+OWN_CGROUP = Path("/proc/self/cgroup")
 VMSTAT = Path("/proc/vmstat")
 SPARE = 0.9
 """Share of the free memory that is given out: what runs need is known from other runs of their kind."""
@@ -67,20 +68,25 @@ class Peaks:
     """What runs need at their peak, from what finished runs on such a device needed."""
 
     def __init__(self, records: Iterable[Record], device: str) -> None:
+        """Runs that were short of memory and made do with less are passed over: another may have the machine to itself."""
         self._device = device
-        self._known: dict[tuple[str, ...], float] = {}
+        self._known: dict[tuple[Any, ...], float] = {}
         for record in records:
-            with contextlib.suppress(KeyError, TypeError, ValueError):
-                if str(record.result["provenance"].get("device", "")).partition(":")[0] == device:
-                    self._learn(record.spec, float(record.result["costs"]["peak_memory_mb"]))
+            with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):
+                costs, used = record.result["costs"], str(record.result["provenance"].get("device", ""))
+                if used.partition(":")[0] == device and "memory_plan" not in costs:
+                    self._learn(record.spec, float(costs["peak_memory_mb"]))
 
     def _learn(self, spec: Mapping[str, Any], peak_mb: float) -> None:
-        for key in _keys(spec["method"]["name"], spec["backbone"]["name"], spec["benchmark"]["name"]):
+        for key in _keys(spec):
             self._known[key] = max(self._known.get(key, 0.0), peak_mb)
 
-    def measured(self, method: str, backbone: str, benchmark: str) -> float | None:
-        """Of this method on this backbone and benchmark, else the largest of the backbone; MiB with the process's own."""
-        found = next((self._known[key] for key in _keys(method, backbone, benchmark) if key in self._known), None)
+    def measured(self, spec: Mapping[str, Any]) -> float | None:
+        """Of its method on its backbone and benchmark, else the largest of the backbone; MiB with the process's own.
+
+        Only runs of the same batch size and precision tell anything of it; None where there was none.
+        """
+        found = next((self._known[key] for key in _keys(spec) if key in self._known), None)
         return None if not found else found + (CUDA_BASE_MB if self._device == "cuda" else 0.0)
 
     def guessed(self, weights_mb: float) -> float:
@@ -88,8 +94,10 @@ class Peaks:
         return (CUDA_BASE_MB if self._device == "cuda" else CPU_BASE_MB) + COPIES * weights_mb
 
 
-def _keys(method: str, backbone: str, benchmark: str) -> tuple[tuple[str, ...], ...]:
-    return (method, backbone, benchmark), (backbone,)
+def _keys(spec: Mapping[str, Any]) -> tuple[tuple[Any, ...], ...]:
+    """What runs have in common whose peaks are alike, the closest first."""
+    size = (spec["backbone"]["name"], spec["schedule"].get("batch_size"), spec["precision"])
+    return (spec["method"]["name"], spec["benchmark"]["name"], *size), size
 
 
 def free_mb(device: str) -> float:
@@ -114,7 +122,7 @@ def total_mb(device: str = "cpu") -> float:
 def oom_kills() -> int | None:
     """How often the system has ended a process for want of memory; None where nothing tells."""
     counts = []
-    for file in (CGROUP / "memory.events", CGROUP / "memory" / "memory.oom_control", VMSTAT):
+    for file in (_own_folders()[0] / "memory.events", CGROUP / "memory" / "memory.oom_control", VMSTAT):
         with contextlib.suppress(OSError, ValueError, IndexError):
             lines = [line.split() for line in file.read_text(encoding="ascii").splitlines()]
             counts += [int(line[1]) for line in lines if line[0] == "oom_kill"]
@@ -139,11 +147,22 @@ def _group_limits() -> list[float]:
     return [max(0.0, limit - used) for limit, used in _groups()]
 
 
+def _own_folders() -> list[Path]:
+    """The folder of this process's group and of those that it is in, innermost first; a batch system limits a group of its own."""
+    said = ""
+    with contextlib.suppress(OSError, ValueError):
+        said = next((one for one in OWN_CGROUP.read_text(encoding="utf-8").splitlines() if one.startswith("0::")), "")
+    parts = [part for part in said.removeprefix("0::").split("/") if part not in ("", "..")]
+    folders = [CGROUP.joinpath(*parts[:count]) for count in range(len(parts), -1, -1)]
+    # A container may be told a path of the machine's, of which it sees none.
+    return [folder for folder in folders if folder.is_dir()] or [CGROUP]
+
+
 def _groups() -> list[tuple[float, float]]:
-    """(limit, in use without file caches that would make room) in bytes, of the container, in either kind of group."""
+    """(limit, in use without file caches that would make room) in bytes, of each group around, in either kind of group."""
     found = []
     for folder, limit, used, cache in (
-        (CGROUP, "memory.max", "memory.current", "inactive_file"),
+        *((folder, "memory.max", "memory.current", "inactive_file") for folder in _own_folders()),
         (CGROUP / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     ):
         with contextlib.suppress(OSError, ValueError):  # 'max' is no limit

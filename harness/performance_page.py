@@ -14,27 +14,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness import bench_store
-from harness.bench_store import Stored, StoredRow, StoredSpread
+from harness.bench_store import Stored, StoredRow
+from harness.bench_words import heading, number, spread_text
 from harness.errors import UserError, did_you_mean
 
 TABLE = re.compile(r"(<!-- measured: ([^/\s]+) -->\n)(.*?)(<!-- end of measured -->)", re.DOTALL)
 NUMBER = re.compile(r"(<!-- measured: ([^/\s]+)/([^/>]+)/(\w+)(?:/(\w+))? -->)(.*?)(<!-- end -->)", re.DOTALL)
 NOT_YET = "not measured yet"
-HEADINGS = {
-    "cold": "times uncached, first run",
-    "dim": "dimensions",
-    "kept_mb": "kept MiB",
-    "peak_mb": "peak MiB",
-    "run_s": "run, s",
-    "start_s": "start, s",
-    "task_mb": "of it a task, MiB",
-    "to_bare": "times bare",
-    "to_floor": "times its floor",
-    "to_passes": "times its passes",
-    "to_used": "times the form used",
-    "uncached_s": "uncached, s",
-    "warm": "times uncached, later runs",
-}
 DENSE = 0.6
 """Share of cells that must be filled for a column a measure; else there is a line a measure."""
 
@@ -66,26 +52,8 @@ def table(kept: Stored) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def number(value: float) -> str:
-    """Three digits or more: ``1,234``, ``12.3``, ``1.23``, ``0.123``; whole numbers below a thousand as they are."""
-    if value == int(value) and abs(value) < 1000:
-        return f"{value:.0f}"
-    if abs(value) >= 100:
-        return f"{value:,.0f}"
-    if abs(value) >= 10:
-        return f"{value:.1f}"
-    return f"{value:.2f}" if abs(value) >= 1 else f"{value:.3f}" if abs(value) >= 0.001 else f"{value:.2g}"
-
-
-def spread_text(found: StoredSpread) -> str:
-    """``0.95 (0.81 to 0.97)``, or the number alone where there is nothing to spread."""
-    if found.is_count:
-        return number(found.median)
-    return f"{number(found.median)} ({number(found.least)} to {number(found.most)})"
-
-
 def _wide(rows: Sequence[StoredRow], measures: Sequence[str]) -> list[str]:
-    headings = ["of", *(HEADINGS.get(measure, measure.replace("_", " ")) for measure in measures)]
+    headings = ["of", *(heading(measure) for measure in measures)]
     lines = [_line(headings), _line(["---"] * len(headings))]
     return lines + [_line([row.name, *(_cell(row, measure) for measure in measures)]) for row in rows]
 
@@ -94,14 +62,14 @@ def _long(rows: Sequence[StoredRow]) -> list[str]:
     lines = [_line(["of", "measure", "median (least to most)"]), _line(["---"] * 3)]
     for row in rows:
         lines += [
-            _line([row.name, HEADINGS.get(measure, measure.replace("_", " ")), spread_text(value)])
+            _line([row.name, heading(measure), spread_text(value.model_dump())])
             for measure, value in row.measures.items()
         ]
     return lines
 
 
 def _cell(row: StoredRow, measure: str) -> str:
-    return spread_text(row.measures[measure]) if measure in row.measures else "–"
+    return spread_text(row.measures[measure].model_dump()) if measure in row.measures else "–"
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -110,7 +78,7 @@ def _line(cells: Sequence[str]) -> str:
 
 def _conditions(kept: Stored) -> str:
     facts = [f"{key.replace('_', ' ')} {value}" for key, value in kept.conditions.items() if value is not None]
-    return f"{', '.join(facts)}; {kept.made[:10]}, revision {(kept.revision or 'unknown')[:12]}."
+    return f"{', '.join(facts)}; {kept.made[:10]}, {kept.code_words}."
 
 
 def _table_of(name: str, found: Mapping[str, Stored]) -> str:
@@ -130,7 +98,7 @@ def _number_of(found: Mapping[str, Stored], name: str, row_name: str, measure: s
     forms = {
         "least": number(value.least),
         "most": number(value.most),
-        "spread": spread_text(value),
+        "spread": spread_text(value.model_dump()),
         "inverse": number(1 / value.median) if value.median else "–",
     }
     if form is not None and form not in forms:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from harness.signals import Stopped
 
 T = TypeVar("T")
 
+LONGEST_NAME = 60
+_NAME = re.compile(rf"\w[\w+.-]{{0,{LONGEST_NAME - 1}}}")
+
 
 @dataclass(frozen=True)
 class Point:
@@ -30,10 +34,24 @@ class Point:
     load: Callable[[], Any]
 
 
+def is_usable_name(name: str) -> bool:
+    """Whether a name can be chosen on the command line, where commas separate names."""
+    return _NAME.fullmatch(name) is not None
+
+
+def unusable_name(name: str) -> str:
+    """The name and what to write in its place, as the end of a sentence."""
+    return (
+        f"{plain(name, LONGEST_NAME)!r}, which cannot be chosen: use letters, digits, '_', '+', '.' and '-', a letter, digit"
+        f" or '_' first, at most {LONGEST_NAME}"
+    )
+
+
 def installed_points(group: str) -> list[Point]:
     """The entry points of ``group``, sorted; imports nothing.
 
-    A package whose list of entry points cannot be read, and that mentions the group, is a point that cannot be loaded.
+    A package whose list of entry points cannot be read, and that mentions the group, is a point that cannot be loaded; so is
+    a point whose name cannot be chosen.
     """
     try:
         return [_point(point) for point in sorted(entry_points(group=group), key=_order)]
@@ -86,7 +104,8 @@ def run_file(file: Path) -> ModuleType:
 
 
 def _point(point: EntryPoint) -> Point:
-    return Point(plain(point.name), _owner(point), point.load)
+    load = point.load if is_usable_name(point.name) else _refusal(f"it is named {unusable_name(point.name)}")
+    return Point(plain(point.name), _owner(point), load)
 
 
 def _order(point: EntryPoint) -> tuple[str, str]:

@@ -5,12 +5,16 @@ Imports no torch.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+from harness.errors import UserError
+from harness.plain import plain
 from harness.provenance import PROJECT_ROOT, ROOMS, fingerprint_of
 
 SUFFIXES = frozenset({".py", ".pyx", ".so", ".pyd", ".json", ".yaml", ".yml", ".toml", ".csv", ".safetensors"})
@@ -21,7 +25,8 @@ PINNED = "__smope_bench_source__"
 def source_of(value: object) -> str | None:
     """sha256 (hex) of the file, or of the whole package, that defines ``value``; None for the project's own code.
 
-    A module without a file has the hash of nothing.
+    Of a module that lies in no file of its own, as in an archive, its text counts. Raises UserError where there is none: an
+    edit would go unnoticed.
     """
     module = sys.modules.get(str(getattr(value, "__module__", "")))
     pinned = getattr(module, PINNED, None)
@@ -29,12 +34,23 @@ def source_of(value: object) -> str | None:
         return pinned
     root = _root(module) if module is not None else None
     if root is None:
-        return hashlib.sha256().hexdigest()
+        return hashlib.sha256(_text(value, module).encode("utf-8", "surrogateescape")).hexdigest()
     if any(root.is_relative_to(PROJECT_ROOT / room) for room in ROOMS):
         return None
     if root.is_file():
         return hashlib.sha256(root.read_bytes()).hexdigest()
     return fingerprint_of(sorted(_files(root)), root)
+
+
+def _text(value: object, module: ModuleType | None) -> str:
+    """The module's text as its loader tells it."""
+    with contextlib.suppress(OSError, TypeError):
+        if module is not None:
+            return inspect.getsource(module)
+    name = plain(getattr(value, "__name__", value))
+    raise UserError(
+        f"the source of {name} cannot be found, so that no edit of it would be noticed: define it in a file."
+    )
 
 
 def _files(folder: Path) -> Iterator[Path]:

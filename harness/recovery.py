@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from harness.checkpoint import Checkpoint, Checkpoints
+from harness.errors import UserError
 from harness.interruption import ClaimLost, Interrupted, Interruption
+from harness.publish import unwritable
 from harness.run_log import RunLog
+
+PAUSES_S = (0.1, 0.5, 2.0)
+"""Between looks at a claim that cannot be read: a file system that is away for a moment ends no run."""
 
 
 class Keeper:
@@ -15,6 +21,7 @@ class Keeper:
 
     def __init__(
         self,
+        folder: Path,
         checkpoints: Checkpoints,
         log: RunLog,
         *,
@@ -22,7 +29,9 @@ class Keeper:
         every_s: float = 300.0,
         may_publish: Callable[[], bool] = lambda: True,
     ) -> None:
-        """``every_s``: seconds between two checkpoints inside a task; ``may_publish`` says whether the run is still ours."""
+        """``folder``: the run's; ``every_s``: seconds between two checkpoints inside a task; ``may_publish`` says whether the
+        run is still ours, or raises OSError where that cannot be seen."""
+        self._folder = folder
         self._checkpoints = checkpoints
         self._log = log
         self._interruption = interruption or Interruption()
@@ -30,28 +39,42 @@ class Keeper:
         self._may_publish = may_publish
         self._saved = time.monotonic()
 
-    def point(self, task: int, make: Callable[[], Checkpoint], *, patience: float = 1.0) -> float:
+    def load(self) -> Checkpoint | None:
+        """What the run goes on from; ``None`` where it begins. Raises UserError."""
+        try:
+            return self._checkpoints.load()
+        except OSError as error:
+            raise UserError(
+                f"a checkpoint of run {self._folder.name} in {str(self._folder)!r} cannot be read"
+                f" ({error.strerror or type(error).__name__}) and was kept; run the same command once it can be, or delete the"
+                " folder's checkpoint/ and the run starts anew"
+            ) from error
+
+    def point(self, task: int, make: Callable[[], Checkpoint], *, patience: float = 1.0) -> tuple[bool, float]:
         """A place inside ``task`` that a run can go on from: save if it is time or if the run must stop.
 
-        ``patience``: part of the usual time between checkpoints. Returns the seconds it took. Raises Interrupted.
+        ``patience``: part of the usual time between checkpoints. Returns whether a checkpoint was written, and the seconds
+        that went by. Raises Interrupted, ClaimLost, UserError.
         """
         asked, now = self._interruption.asked(), time.monotonic()
         if not asked and now - self._saved < patience * self._every_s:
-            return 0.0
-        if self._checkpoints.knows_start(task):
-            self.save(make)
+            return False, 0.0
+        is_saved = self._checkpoints.knows_start(task) and self.save(make)
         self._saved = time.monotonic()
         self.stop_if_asked()
-        return self._saved - now
+        return is_saved, self._saved - now
 
-    def save(self, make: Callable[[], Checkpoint]) -> None:
-        """Write a checkpoint. Where there is no room for it the run goes on, and says so."""
+    def save(self, make: Callable[[], Checkpoint]) -> bool:
+        """Write a checkpoint; whether it was. Where there is no room for it the run goes on, and says so."""
         self.require_ours()
+        is_saved = True
         try:
             self._checkpoints.save(make())
         except OSError as error:
+            is_saved = False
             self._log.say("checkpoint_failed", reason=error.strerror or type(error).__name__)
         self._saved = time.monotonic()
+        return is_saved
 
     def stop_if_asked(self) -> None:
         """Raise Interrupted where somebody asked to stop."""
@@ -59,6 +82,17 @@ class Keeper:
             raise Interrupted("the run was asked to stop; the same command goes on from its last checkpoint")
 
     def require_ours(self) -> None:
-        """Raise ClaimLost where another process has taken the run over."""
-        if not self._may_publish():
+        """Raise ClaimLost where another process has taken the run over, UserError where that cannot be seen."""
+        if not self._is_ours():
             raise ClaimLost("another process has taken this run over")
+
+    def _is_ours(self) -> bool:
+        for pause_s in PAUSES_S:
+            try:
+                return self._may_publish()
+            except OSError:
+                time.sleep(pause_s)
+        try:
+            return self._may_publish()
+        except OSError as error:
+            raise unwritable(self._folder.name, self._folder, error) from error

@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.errors import UserError, did_you_mean
 from harness.plain import plain
-from harness.plugin_loading import installed_points, run_file, unhurt
+from harness.plugin_loading import installed_points, is_usable_name, run_file, unhurt, unusable_name
 from harness.plugin_source import source_of
 
 METHOD_GROUP = "smope_bench.methods"
@@ -67,6 +67,10 @@ class Registry:
     def names(self) -> list[str]:
         """All names, sorted, those that cannot be loaded included."""
         return sorted(self._entries)
+
+    def loadable_names(self) -> list[str]:
+        """The names that can be loaded, sorted: what a command means by all where the user names none. Imports everything."""
+        return [row.name for row in self.listing() if row.error is None]
 
     def owner(self, name: str) -> str:
         """Who supplies a name: ``built-in``, ``package 'x'`` or ``plugin 'file.py'``."""
@@ -167,6 +171,8 @@ def add_plugin(registries: Registries, file: Path) -> list[str]:
     added = []
     for registry, base in ((registries.methods, Method), (registries.benchmarks, Benchmark)):
         for value in _named_subclasses(module, base):
+            if not is_usable_name(value.name):
+                raise UserError(f"{owner} names a {registry.kind} {unusable_name(value.name)}.")
             registry.add(value.name, owner, value)
             added.append(value.name)
     if not added:

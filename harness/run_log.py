@@ -79,11 +79,6 @@ class RunLog:
             with contextlib.suppress(OSError):
                 write_json(self._folder / PROGRESS, {**shown, "updated": time.time()})
 
-    def forget_progress(self) -> None:
-        """The run is over: how far it was is no news."""
-        with contextlib.suppress(OSError):
-            (self._folder / PROGRESS).unlink(missing_ok=True)
-
 
 def _cut(file: Path, size: int) -> None:
     """Keep the first ``size`` bytes, and of those only whole lines."""

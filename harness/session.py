@@ -28,6 +28,7 @@ from harness.random_state import seed_everything
 from harness.recovery import Keeper
 from harness.registry import Registries
 from harness.restore import UnfitError, load_after
+from harness.run_files import tidy
 from harness.run_log import OnEvent, RunLog
 from harness.short_memory import OutOfMemoryRun, is_out_of_memory
 from harness.spec import RunSpec, derive_seed
@@ -80,17 +81,19 @@ class Session:
         self._observe = tuple(observe)
         self._tried: list[MemoryPlan] = []
         self.log = RunLog(self.folder, on_event)
-        # What a checkpoint can be continued with: this code on these images.
-        fingerprint = f"{spec.fingerprint} {self.stream.split_hash}"
+        # What a checkpoint can be continued with: this code on these images, to the same last bits.
+        arithmetic = f"{torch.__version__} {torch.get_num_threads()}"
+        fingerprint = f"{spec.fingerprint} {self.stream.split_hash} {arithmetic}"
         self._checkpoints = Checkpoints(self.folder / "checkpoint", fingerprint)
         self.keeper = Keeper(
+            self.folder,
             self._checkpoints,
             self.log,
             interruption=interruption,
             every_s=checkpoint_every_s,
             may_publish=may_publish,
         )
-        self._go_on_from(self._checkpoints.load())
+        self._go_on_from(self.keeper.load())
         self.flags = flags_of(registries, spec, self.method)
         self.memory = PeakMemory(self.device)
 
@@ -291,7 +294,7 @@ class Session:
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        self._go_on_from(self._checkpoints.load())
+        self._go_on_from(self.keeper.load())
         self._open_log()
         if self._tried:
             self.say("memory_plan", plan=self.backbone.memory.words)
@@ -309,5 +312,5 @@ class Session:
         self.keeper.require_ours()
         publish(self, started)
         self.say("run_finished", faa=final_average_accuracy(self.progress.matrix))
-        self.log.forget_progress()
         self._checkpoints.forget()
+        tidy(self.folder)

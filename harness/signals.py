@@ -13,6 +13,8 @@ from typing import NoReturn
 INTERRUPTED, TERMINATED = 130, 143
 GRACE_S = 60.0
 """How long runs get to finish their step and to save themselves."""
+LOOK_S = 0.25
+"""Pause between looks at whether a stop was asked for."""
 
 
 class Stopped(BaseException):
@@ -50,24 +52,32 @@ def stop_signals() -> Iterator[None]:
 @contextlib.contextmanager
 def stop_gently(grace_s: float = GRACE_S) -> Iterator[Stop]:
     """Note the first signal and call ``Stop.ask``; a second one, or the end of the grace, raises ``Stopped`` at once."""
-    asked = Stop()
-    timers: list[threading.Timer] = []
+    asked, over = Stop(), threading.Event()
+    # Made here and not by the handler, which must take no lock: it may have interrupted whoever holds it.
+    watcher = threading.Thread(target=_end_of_grace, args=(asked, over, grace_s), name="grace", daemon=True)
 
     def stop(number: int, _: FrameType | None) -> None:
         if asked.status is not None:
             raise Stopped(asked.status)
         asked.status = _status(number)
-        timers.append(threading.Timer(grace_s, os.kill, (os.getpid(), number)))
-        timers[0].daemon = True
-        timers[0].start()
         asked.ask()
 
-    try:
-        with _handling(stop):
+    watcher.start()
+    with _handling(stop):
+        try:
             yield asked
-    finally:
-        for timer in timers:
-            timer.cancel()
+        finally:
+            over.set()
+            watcher.join()
+
+
+def _end_of_grace(asked: Stop, over: threading.Event, grace_s: float) -> None:
+    """Repeat the signal where the work is not ``over`` so long after a stop was asked for."""
+    while not over.wait(LOOK_S):
+        if asked.status is not None:
+            if not over.wait(grace_s):
+                os.kill(os.getpid(), signal.SIGINT if asked.status == INTERRUPTED else signal.SIGTERM)
+            return
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -17,6 +16,7 @@ from harness.claims import Watch
 from harness.cluster import run_remotely
 from harness.interruption import Interruption
 from harness.jobs import End, Job, WorkerOptions
+from harness.slurm_queue import ask
 from harness.store import write_json
 
 TAKE_OVER_S, LOOK_S = 180.0, 5.0
@@ -122,11 +122,5 @@ def _limit_signal() -> int:
 def _is_preempted() -> bool:
     """After SIGTERM: whether Slurm wants the room for another job. A job that somebody cancelled is completing by now."""
     job = os.environ.get("SLURM_JOB_ID")
-    if job is None:
-        return False
-    try:
-        command = ["squeue", "--noheader", f"--jobs={job}", "--format=%T"]
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return answer.returncode == 0 and answer.stdout.split()[:1] == ["RUNNING"]
+    answer = ask("squeue", "--noheader", f"--jobs={job}", "--format=%T") if job is not None else None
+    return answer is not None and answer.split()[:1] == ["RUNNING"]

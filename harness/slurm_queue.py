@@ -48,19 +48,19 @@ class SlurmQueue:
         return self._known
 
     def _ask(self) -> set[str] | None:
-        answer = _run("squeue", "--me", "--noheader", "--array", "--format=%i")
+        answer = ask("squeue", "--me", "--noheader", "--array", "--format=%i")
         return set(answer.split()) if answer is not None else None
 
     def cancel_waiting(self, handles: Iterable[Any]) -> None:
         """Take jobs that have not started out of the queue."""
         self._known, self._asked = None, float("-inf")
         if ids := [handle.job_id for handle in handles]:
-            _run("scancel", "--state=PENDING", *ids)
+            ask("scancel", "--state=PENDING", *ids)
 
     def cancel(self, handles: Iterable[Any]) -> None:
         """End jobs."""
         if ids := [handle.job_id for handle in handles]:
-            _run("scancel", *ids)
+            ask("scancel", *ids)
 
 
 class LocalQueue:
@@ -81,7 +81,8 @@ class LocalQueue:
             handle.cancel(check=False)
 
 
-def _run(*command: str) -> str | None:
+def ask(*command: str) -> str | None:
+    """What one of Slurm's tools answers; None where it fails or takes too long."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_S, check=False)
     except (OSError, subprocess.TimeoutExpired):

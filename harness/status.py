@@ -65,10 +65,9 @@ def planned_cells(store: Store, suites: Sequence[str]) -> list[Cell]:
     noted = sorted(file.stem for file in (store.root / "suites").glob("*.json"))
     cells: dict[str, Cell] = {}
     for name in suites or noted:
-        manifest = store.read_manifest(name)
-        if manifest is None:
+        if store.read_manifest(name) is None:
             raise UserError(f"nothing was run for suite {name!r} in {str(store.root)!r}{did_you_mean(name, noted)}")
-        cells |= {cell.run_id: cell for cell in _cells(name, manifest) if cell.run_id not in cells}
+        cells |= {cell.run_id: cell for cell in _cells(store, name) if cell.run_id not in cells}
     if not cells:
         raise UserError(f"nothing was run in {str(store.root)!r}; name another folder with --results DIR")
     return list(cells.values())
@@ -115,17 +114,12 @@ def cancel_runs(
         time.sleep(LOOK_S)
 
 
-def _cells(suite: str, manifest: Mapping[str, Any]) -> Iterator[Cell]:
+def _cells(store: Store, suite: str) -> Iterator[Cell]:
     """What a suite notes of its cells, which may be of anybody's making: an id that is none could name any folder."""
-    try:
-        for cell in manifest["cells"]:
-            words = label(cell["row"], cell["column"], cell["order_seed"], cell["train_seed"])
-            if _RUN_ID.fullmatch(cell["run_id"]):
-                yield Cell(cell["run_id"], plain(words), cell.get("plugins") or {})
-    except (KeyError, TypeError) as error:
-        raise UserError(
-            f"the plan of suite {plain(suite)!r} cannot be used; run the suite again to write it anew"
-        ) from error
+    for cell in store.read_cells(suite):
+        words = label(cell["row"], cell["column"], cell["order_seed"], cell["train_seed"])
+        if _RUN_ID.fullmatch(cell["run_id"]):
+            yield Cell(cell["run_id"], plain(words), cell.get("plugins", {}))
 
 
 def _mark(folder: Path) -> None:
@@ -138,13 +132,15 @@ def _mark(folder: Path) -> None:
 
 def _view(store: Store, cell: Cell, now: float) -> RunView:
     folder = store.path(cell.run_id)
-    held = _claim(folder)
+    held, fingerprint = _claim(folder), with_sources(code_fingerprint(), cell.plugins)
     if held is None or held.is_released:
-        state = store.state(cell.run_id, with_sources(code_fingerprint(), cell.plugins))
+        state = store.state(cell.run_id, fingerprint)
         if state == "new" and (folder / "checkpoint").is_dir():
             return RunView(cell.run_id, cell.label, "waiting", **_progress(folder))
         return RunView(cell.run_id, cell.label, state)
     is_alive = not held.is_free and now - held.written < DEAD_S
+    if not is_alive and store.state(cell.run_id, fingerprint) == "done":  # killed after it had published
+        return RunView(cell.run_id, cell.label, "done")
     owner = "this" if held.is_here else "another"
     return RunView(cell.run_id, cell.label, "running" if is_alive else "dead", owner=owner, **_progress(folder))
 

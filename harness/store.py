@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from benchmarks.locks import locked
 from harness.errors import UserError
+from harness.plain import plain
 from harness.provenance import with_sources
 from harness.seal import RECORD_SCHEMA, seal_of, sealed
 
@@ -177,29 +179,37 @@ class Store:
         except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"{str(file)!r} cannot be read ({error}); run the suite again to write it anew") from error
 
+    def read_cells(self, suite: str) -> list[Mapping[str, Any]]:
+        """The runs that ``run`` noted of a suite, none where it noted nothing: row, column, seeds, run id, plugins.
+
+        Raises UserError where a cell is none: the file may be of anybody's making.
+        """
+        noted = self.read_manifest(suite)
+        cells = [] if noted is None else noted.get("cells") if isinstance(noted, dict) else None
+        if not isinstance(cells, list) or not all(map(_is_cell, cells)):
+            raise UserError(f"the plan of suite {plain(suite)!r} cannot be used; run the suite again to write it anew")
+        return cells
+
     def write_manifest(self, suite: str, manifest: Mapping[str, Any]) -> None:
         """Note a suite's plan. Cells merge by (row, column, seeds): a partial re-run does not forget the others.
 
-        A manifest that cannot be read is written anew.
+        A manifest that cannot be used is written anew.
         """
-        old: Mapping[str, Any] = {}
-        with contextlib.suppress(UserError):
-            old = self.read_manifest(suite) or {}
-        merged = dict(manifest)
-        cells = {_cell_key(cell): cell for cell in old.get("cells", [])}
-        cells |= {_cell_key(cell): cell for cell in manifest["cells"]}
-        for part in ("rows", "columns"):
-            known = {entry["label"] for entry in manifest[part]}
-            merged[part] = [*manifest[part], *(entry for entry in old.get(part, []) if entry["label"] not in known)]
-        order = {entry["label"]: i for i, entry in enumerate(merged["rows"])}
-        merged["cells"] = sorted(cells.values(), key=lambda cell: (order[cell["row"]], *map(str, _cell_key(cell))))
-        write_json(self.root / "suites" / f"{suite}.json", merged)
+        folder = self.root / "suites"
+        folder.mkdir(parents=True, exist_ok=True)
+        # Of two launchers that note their parts at once, neither is forgotten.
+        with locked(folder / f".{suite}.lock", lambda: None):
+            try:
+                self.read_cells(suite)
+                data = _json_bytes(_merged(self.read_manifest(suite) or {}, manifest))
+            except (UserError, KeyError, TypeError, ValueError, AttributeError, RecursionError):
+                data = _json_bytes(manifest)
+            write_bytes(folder / f"{suite}.json", data)
 
 
 def write_json(file: Path, value: object) -> None:
     """Write durably and atomically: temporary file in the same folder, fsync, rename, fsync of the folder."""
-    text = json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False)
-    write_bytes(file, (text + "\n").encode())
+    write_bytes(file, _json_bytes(value))
 
 
 def write_bytes(file: Path, data: bytes) -> None:
@@ -221,6 +231,10 @@ def write_bytes(file: Path, data: bytes) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _json_bytes(value: object) -> bytes:
+    return (json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()
 
 
 def _checked(run_id: str, result: object) -> Record | Broken:
@@ -257,6 +271,32 @@ def _sha256(file: Path) -> str | None:
 
 def _no_number(name: str) -> float:
     raise ValueError(f"{name} is not a measurement")
+
+
+def _is_cell(value: object) -> bool:
+    if not isinstance(value, dict):
+        return False
+    plugins = value.get("plugins", {})
+    return (
+        all(isinstance(value.get(name), str) for name in ("row", "column", "run_id"))
+        and all(isinstance(value.get(name), int) for name in ("order_seed", "train_seed"))
+        and isinstance(plugins, dict)
+        and all(isinstance(source, str) for source in plugins.values())
+    )
+
+
+def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """``new`` with the rows, columns and cells that only ``old`` has; ValueError or KeyError where they do not fit together."""
+    merged = dict(new)
+    for part in ("rows", "columns"):
+        known = {entry["label"] for entry in new[part]}
+        merged[part] = [*new[part], *(entry for entry in old.get(part, []) if entry["label"] not in known)]
+    cells = {_cell_key(cell): cell for cell in [*old.get("cells", []), *new["cells"]]}
+    if not {cell["column"] for cell in cells.values()} <= {entry["label"] for entry in merged["columns"]}:
+        raise ValueError("a cell has a column that is not listed")
+    order = {entry["label"]: i for i, entry in enumerate(merged["rows"])}
+    merged["cells"] = sorted(cells.values(), key=lambda cell: (order[cell["row"]], *map(str, _cell_key(cell))))
+    return merged
 
 
 def _cell_key(cell: Mapping[str, Any]) -> tuple[str, str, int, int]:

@@ -171,7 +171,7 @@ def expected_memory(asked: Asked, device: str, to_do: Sequence[PlannedRun], regi
     needs: dict[str, float] = {}
     for run in to_do:
         name = run.spec.backbone.name
-        found = peaks.measured(run.spec.method.name, name, run.spec.benchmark.name)
+        found = peaks.measured(run.spec.model_dump())
         if found is None and asked.workers is None:
             if name not in weights:
                 skeleton = registries.backbones.load(name).at(asked.data).skeleton()

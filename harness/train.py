@@ -83,10 +83,11 @@ class TaskTraining:
         method, log = self._method, self._crew.log
         (log.say if self._found is None else log.tell)("task_started", task=self._task.index, images=len(self._data))
         info = task_info(self._task)
+        if not method.is_closed_form:
+            method.train()  # before its hooks: they must not see whether a task was evaluated in this process
         method.enter_task(info)
         method.begin_task(info)
         if not method.is_closed_form:
-            method.train()
             self._train_phases()
         elif not self._at.is_trained:
             method.fit_task(self._data)
@@ -97,8 +98,8 @@ class TaskTraining:
             method.eval()
         seconds = self._seconds()
         place = Position(is_trained=True, passes=self._data.passes, images_read=self._data.images_read)
-        saving = self._point(lambda: self._moment(place), TRAINED_PATIENCE)
-        self.is_saved = saving > 0 or self._at.is_trained
+        is_saved = self._point(lambda: self._moment(place), TRAINED_PATIENCE)
+        self.is_saved = is_saved or self._at.is_trained
         return seconds
 
     # -- phases, epochs, steps -----------------------------------------------------------------------------------------
@@ -146,6 +147,7 @@ class TaskTraining:
             held = _held(self._moment(place, stretch)) if self._repeats_epochs else None
             self._point(lambda: self._moment(place, stretch) if held is None else held)
             batches = iter(self._method.epoch_batches(data))
+        found = None  # half a gigabyte at times, which the epoch need not hold
         for batch in batches:
             self._step(batch, phase, stretch, losses)
             self._point(lambda: self._moment(place, stretch, losses) if held is None else held)
@@ -168,10 +170,10 @@ class TaskTraining:
 
     # -- places that a run can go on from ------------------------------------------------------------------------------
 
-    def _point(self, make: Callable[[], Checkpoint], patience: float = 1.0) -> float:
-        seconds = self._crew.keeper.point(self._task.index, make, patience=patience)
+    def _point(self, make: Callable[[], Checkpoint], patience: float = 1.0) -> bool:
+        is_saved, seconds = self._crew.keeper.point(self._task.index, make, patience=patience)
         self._spent -= seconds
-        return seconds
+        return is_saved
 
     def _seconds(self) -> float:
         self._spent -= self._crew.observer.seconds_since_asked()

@@ -22,6 +22,8 @@ from harness.signals import Stop, stop_gently
 
 POLL_S = 0.25
 TRIES = 2
+SHORTAGE_S = 2.0
+"""A shortage of memory may cost several workers, whose deaths are then noticed one after another."""
 
 
 def serial_ends(jobs: Sequence[Job], options: ExecuteOptions, on_event: OnEvent) -> Iterator[End]:
@@ -56,7 +58,7 @@ class WorkerPool:
 
     def __init__(self, count: int, options: WorkerOptions, memory_mb: float | None = None) -> None:
         self._options, self._memory_mb = options, memory_mb
-        self._oom_kills = oom_kills()
+        self._oom_kills, self._short_until = oom_kills(), 0.0
         self._slots = [_Slot(options) for _ in range(count)]
 
     def __enter__(self) -> WorkerPool:
@@ -94,11 +96,12 @@ class WorkerPool:
                 if stop.status is not None and slot.exit_code is not None:
                     told = End(job.run_id, interrupted=True)
                 tries[job.run_id] = tries.get(job.run_id, 0) + 1
+                lacked = self._lacked_memory(slot)
                 if stop.status is None and self._may_try_again(told, slot) and tries[job.run_id] < TRIES:
                     on_event(job.run_id, {"event": "run_retried"})
-                    queue.put_back(job, alone=self._lacked_memory(slot) is not False)
+                    queue.put_back(job, alone=lacked is not False)
                 else:
-                    yield self._explained(told, slot, job)
+                    yield self._explained(told, slot, job, lacked)
             for slot in busy.values():
                 slot.look()
 
@@ -123,16 +126,22 @@ class WorkerPool:
         return slot.exit_code is not None or (end.interrupted and not end.cancelled)
 
     def _lacked_memory(self, slot: _Slot) -> bool | None:
-        """Whether the system ended a worker for want of memory; None where it may have."""
+        """Whether the system ended a worker for want of memory; None where it may have. To be asked once a death."""
         if slot.exit_code != -signal.SIGKILL:
             return False
-        kills = oom_kills()
-        return None if kills is None or self._oom_kills is None else kills > self._oom_kills
+        before, self._oom_kills = self._oom_kills, oom_kills()
+        if before is None or self._oom_kills is None:
+            return None
+        is_new, now = self._oom_kills > before, time.monotonic()
+        if is_new:
+            self._short_until = now + SHORTAGE_S
+        return is_new or now < self._short_until
 
-    def _explained(self, end: End, slot: _Slot, job: Job) -> End:
+    def _explained(self, end: End, slot: _Slot, job: Job, lacked: bool | None) -> End:
+        """The end of a run with what is known of why its worker died; ``lacked`` memory, None where it may have."""
         if slot.exit_code is None or end.error is None:
             return end
-        error, lacked = end.error["error"], self._lacked_memory(slot)
+        error = end.error["error"]
         if lacked is not False:
             expected = f", {job.memory_mb:.0f} MiB were expected of it" if job.memory_mb else ""
             error += (
@@ -170,6 +179,9 @@ class _Slot:
             told: End | tuple[str, dict[str, Any]] = self.pipe.recv()
         except (EOFError, OSError):
             self.process.join(timeout=5)
+            if self.process.is_alive():  # it hangs at its exit; while it lives, the run counts as held
+                self.process.kill()
+                self.process.join(timeout=5)
             self.exit_code = self.process.exitcode or 0
             error = f"the worker process {_death(self.exit_code)}"
             told = End(job.run_id, {"kind": "WorkerDied", "error": error, "traceback": ""})

@@ -12,7 +12,7 @@ from reports.provenance import FIELD_LABELS, said
 FIELDS: Mapping[str, str] = {
     key: FIELD_LABELS[key]
     for key in (
-        "project", "git_revision", "git_dirty", "code_fingerprint", "python", "torch", "timm", "numpy", "platform", "cpu",
+        "project", "git_revision", "git_dirty", "code_fingerprint", "plugins", "python", "torch", "timm", "numpy", "platform", "cpu",
         "device", "device_name",
     )
 }  # fmt: skip

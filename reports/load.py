@@ -91,7 +91,7 @@ def make_cell(row: Row, column: Column, runs: Sequence[Run], *, mixed: bool = Fa
     if len(kinds) > 1:
         state, used = ("mixed" if fresh else "stale"), []
         note = f"{len(kinds)} different settings or versions of the code, which are not averaged; run the suite again"
-    elif fresh or len({run.outcome.fingerprint for run in used if run.outcome}) > 1:
+    elif fresh or len({run.outcome.made_by for run in used if run.outcome}) > 1:
         state = "ok" if len(used) == len(runs) else "partial"
     elif stale:
         state = "stale"
@@ -105,7 +105,7 @@ def make_cell(row: Row, column: Column, runs: Sequence[Run], *, mixed: bool = Fa
 
 def _kind(outcome: Outcome, mixed: bool) -> tuple[object, ...]:
     flags = outcome.flags
-    code = None if mixed else outcome.fingerprint
+    code = None if mixed else outcome.made_by
     return (outcome.setting, code, outcome.tasks, flags.leaking, flags.tiny, flags.random_backbone)
 
 
@@ -155,9 +155,11 @@ def _run(entry: CellEntry, found: Found, reference: str | None) -> Run:
         return Run(*ids, state, recipe=entry.recipe, settings=entry.settings, **facts)
 
     if found.outcome is not None:
-        if reference in (None, found.outcome.fingerprint):
+        is_current = reference in (None, found.outcome.fingerprint)
+        if is_current and entry.plugins == found.outcome.plugins:
             return run("ok", outcome=found.outcome)
-        return run("stale", outcome=found.outcome, problem="made by another version of the code")
+        problem = f"made by another version of the {'plugin' if is_current else 'code'}"
+        return run("stale", outcome=found.outcome, problem=problem)
     if found.failure is not None:
         return run("failed", problem=str(found.failure.get("error") or "no reason given"), failure=found.failure)
     if found.left_out is not None:

@@ -47,6 +47,7 @@ class CellEntry(_Entry):
     run_id: str
     recipe: str | None = None
     settings: tuple[str, ...] = ()
+    plugins: dict[str, str] = {}
 
 
 class Manifest(_Entry):

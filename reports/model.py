@@ -81,7 +81,7 @@ class Cell:
     def marks(self) -> tuple[str, ...]:
         """What has to be said beside the cell's numbers, e.g. ``leaking``."""
         found = ["stale"] if self.state == "stale" and self.used else []
-        if len({outcome.fingerprint for outcome in self.outcomes}) > 1:
+        if len({outcome.made_by for outcome in self.outcomes}) > 1:
             found.append(MIXED_CODE)
         if any(outcome.flags.leaking for outcome in self.outcomes):
             found.append("leaking")

@@ -17,6 +17,7 @@ from harness.metrics import (
     forgetting,
     micro_accuracy,
 )
+from harness.provenance import with_sources
 from harness.spec import canonical_json
 from harness.store import Fault
 
@@ -118,6 +119,17 @@ class Outcome(_Part):
     def fingerprint(self) -> str:
         """Hash of the code that made the result."""
         return str(self.provenance["code_fingerprint"])
+
+    @property
+    def plugins(self) -> dict[str, str]:
+        """Hashes of the plugins' sources, by kind; empty where all code was the project's."""
+        found = self.provenance.get("plugins")
+        return {str(kind): str(source) for kind, source in found.items()} if isinstance(found, dict) else {}
+
+    @property
+    def made_by(self) -> str:
+        """Hash of all code that made the result, that of its plugins included."""
+        return with_sources(self.fingerprint, self.plugins)
 
     @cached_property
     def setting(self) -> str:

@@ -193,6 +193,6 @@ def notes(results: SuiteResults, column: Column | None = None) -> list[str]:
 
 def _mixed_code_note(cells: Sequence[Cell]) -> str:
     outcomes = {outcome.run_id: outcome for cell in cells for outcome in cell.outcomes}
-    counts = Counter(outcome.fingerprint[:8] for outcome in outcomes.values())
+    counts = Counter(outcome.made_by[:8] for outcome in outcomes.values())
     said = ", ".join(f"{version}: {n} run{'s' * (n != 1)}" for version, n in sorted(counts.items()))
     return f"Mixed code: averaged over runs of {len(counts)} versions of the code, as was asked for ({said}); never ranked."

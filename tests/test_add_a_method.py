@@ -40,7 +40,7 @@ def run_shell(text: str, folder: Path, commands: Path, status: int) -> str:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert done.returncode == status, f"{text}\n{done.stdout}\n{done.stderr}"

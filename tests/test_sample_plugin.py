@@ -22,7 +22,7 @@ PACKAGES = ("sample_plugin", "sample_plugin_broken")
 def command(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": "", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     texts = [str(one) for one in arguments]
-    return subprocess.run(texts, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(texts, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.fixture(scope="module")

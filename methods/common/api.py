@@ -161,10 +161,12 @@ class Method(nn.Module):
     for each task.
 
     A run may be stopped between any two steps and go on in another process, to the same bits. State must therefore live in
-    parameters and buffers: those are kept. ``begin_task``, then ``begin_phase`` and ``parameter_groups`` of every phase begun
-    so far, are called again, ``begin_task`` on the tensors with which the task began; then all tensors, the optimiser and the
-    generators of torch, NumPy and Python are put back. Plain attributes may hold what these hooks set, ``begin_phase`` from
-    its argument alone, and what a step leaves for its own ``apply_step``; a counter that steps keep in one is lost.
+    parameters and buffers: those are kept. Of the task that it stopped in, ``begin_task``, then ``begin_phase`` and
+    ``parameter_groups`` of every phase begun so far, are called again, ``begin_task`` on the tensors with which the task
+    began; then all tensors, the optimiser and the generators of torch, NumPy and Python are put back. Plain attributes may
+    hold what these hooks set, ``begin_phase`` from its argument alone, and what a step leaves for its own ``apply_step``; a
+    counter that steps keep in one is lost, and so is what earlier tasks left in one: their hooks are not called again, but
+    for the parameters that they add.
     """
 
     name: ClassVar[str]

@@ -11,7 +11,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, scale
     """Softmax attention of q (B, heads, N, e) over k and v (B, heads, M, e): (B, heads, N, e).
 
     ``mask``: boolean, broadcasts to (B, heads, N, M), true where a key takes part; ``scale``: 1/sqrt(e) unless given. torch's
-    fused kernel, except in bfloat16 on a CPU, where two plain products take less than half of its time with a backward pass.
+    fused kernel, except in bfloat16 on a CPU, where two plain products take less time with a backward pass.
     """
     if q.device.type == "cpu" and _product_type(q) == torch.bfloat16 and mask is None:
         return _plain(q.bfloat16(), k.bfloat16(), v.bfloat16(), scale)

@@ -94,12 +94,13 @@ class ClassStatistics(nn.Module):
 
 
 class GaussianSampler:
-    """Draws pseudo-features of classes from cached factors."""
+    """Draws pseudo-features of classes from cached factors, in memory that is used again: fresh pages cost more than samples."""
 
     def __init__(self, classes: Tensor, mean: Tensor, factor: Tensor) -> None:
         self.classes = classes
         self.mean = mean
         self.factor = factor
+        self._memory: dict[str, Tensor] = {}
 
     @property
     def rows(self) -> int:
@@ -107,13 +108,18 @@ class GaussianSampler:
         return len(self.classes)
 
     def draw(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """One sample for each entry of ``rows``, positions in ``classes``: features (n, d) and labels (n,)."""
-        rows = rows.to(self.mean.device)
-        noise = torch.randn(len(rows), self.mean.shape[1], device=self.mean.device)
+        """One sample for each entry of ``rows``, positions in ``classes``: features (n, d) and labels (n,).
+
+        The next call overwrites the features.
+        """
+        rows, width = rows.to(self.mean.device), self.mean.shape[1]
+        noise = torch.randn(len(rows), width, out=self._room("noise", len(rows)))
+        mean = torch.index_select(self.mean, 0, rows, out=self._room("mean", len(rows)))
         if self.factor.dim() == 2:
-            features = torch.addcmul(self.mean[rows], self.factor[rows], noise, out=noise)
+            factor = torch.index_select(self.factor, 0, rows, out=self._room("factor", len(rows)))
+            features = torch.addcmul(mean, factor, noise, out=noise)
         else:
-            features = self._coloured(noise, rows).add_(self.mean[rows])
+            features = self._coloured(noise, rows).add_(mean)
         return features, self.classes[rows]
 
     def _coloured(self, noise: Tensor, rows: Tensor) -> Tensor:
@@ -128,10 +134,16 @@ class GaussianSampler:
         most = int(counts.max())
         slots = rows * most + place
         # What no sample fills is never read.
-        by_class = noise.new_empty(self.rows * most, width).index_copy_(0, slots, noise).view(self.rows, most, width)
-        coloured = torch.empty_like(by_class)
+        by_class = self._room("by class", self.rows * most).index_copy_(0, slots, noise).view(self.rows, most, width)
+        coloured = self._room("coloured", self.rows * most).view(self.rows, most, width)
         for start in range(0, width, STRETCH):
             end = min(start + STRETCH, width)
             factor = self.factor[:, start:end, :end].transpose(1, 2)
             torch.bmm(by_class[:, :, :end], factor, out=coloured[:, :, start:end])
         return torch.index_select(coloured.view(-1, width), 0, slots, out=noise)
+
+    def _room(self, use: str, count: int) -> Tensor:
+        """Memory (count, d) with whatever an earlier draw has left in it."""
+        if len(self._memory.get(use, ())) < count:
+            self._memory[use] = self.mean.new_empty(count, self.mean.shape[1])
+        return self._memory[use][:count]

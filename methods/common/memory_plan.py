@@ -1,7 +1,8 @@
-"""How a pass through the backbone spends memory: whole, block by block, or a few images at a time. No plan changes a result.
+"""How a pass through the backbone spends memory: whole, block by block, or a few images at a time.
 
-Recomputation is torch's checkpointing in its non-reentrant form: the graph is the plain pass's own, so what rules note on
-their way keeps its gradient, and bits stay as they are with recomputed blocks.
+As long as attention rules keep to their contract, no plan changes a result but for rounding, and recomputed blocks not a bit;
+the conformance kit tries it. Recomputation is torch's checkpointing in its non-reentrant form: the graph is the plain pass's
+own, so what rules note on their way keeps its gradient.
 """
 
 from __future__ import annotations

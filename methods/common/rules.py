@@ -19,7 +19,8 @@ AttentionRule: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 The logits' scale is 1/sqrt(head_dim). A rule is made anew for each forward pass, so it may carry tensors of that pass. One
 with tensors of single images has a method ``part(rows: slice)``, which gives the rule for these images alone. Where memory
-is short a rule is called again in the backward pass: what it notes goes to a ``Trace``, never to a list.
+is short a rule is called for a few images at a time, and again in the backward pass: what it notes goes to a ``Trace``, never to
+a list, and it draws no random numbers: they are drawn before the pass, for the whole batch, and carried.
 """
 
 Recorded = TypeVar("Recorded")
@@ -110,7 +111,7 @@ class _Undivided(TokenRule):
         with self._watched():
             heads = self._rule(q, k, v)
         if heads.shape != q.shape:
-            raise self._refusal()
+            raise self._refusal(f"it gives {tuple(heads.shape)} for {tuple(q.shape)}")
         return heads
 
     @contextlib.contextmanager
@@ -120,13 +121,13 @@ class _Undivided(TokenRule):
         except (RuntimeError, IndexError, ValueError) as error:
             if is_memory_shortage(error):
                 raise
-            raise self._refusal() from error
+            raise self._refusal(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
 
-    def _refusal(self) -> MethodError:
+    def _refusal(self, reason: str) -> MethodError:
         name = getattr(self._rule, "__qualname__", type(self._rule).__qualname__)
         return MethodError(
-            f"attention rule {name} cannot be split by images, which the micro-batches of a run short of memory need: give it a"
-            " method part(rows), or lower schedule.batch_size"
+            f"attention rule {name} cannot be split by images ({reason}), which the micro-batches of a run short of memory need:"
+            " give it a method part(rows), or lower schedule.batch_size"
         )
 
 

@@ -151,7 +151,7 @@ def _put_together(parts: list[Tensor]) -> Tensor:
 
 
 def _heads(attention: Attention, tokens: Tensor) -> Tensor:
-    """Project tokens (B, N, d) to (3, B, heads, N, head_dim), normalised where the model does so."""
+    """Project tokens (B, N, d) to (3, B, heads, N, head_dim); queries and keys are not normalised yet."""
     batch, count, _ = tokens.shape
     qkv = attention.qkv(tokens).view(batch, count, 3, attention.num_heads, attention.head_dim)
     return qkv.permute(2, 0, 3, 1, 4)

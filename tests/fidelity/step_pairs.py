@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.bench import TimedStep, bare_step, method_step
+from harness.bench_steps import TimedStep, bare_step, method_step
 from harness.bench_timing import ratios, spread, timed
 from harness.registry import open_registries
 from tests.fidelity.ledger import revision  # pyright: ignore[reportMissingImports]

@@ -20,7 +20,7 @@ from ledger import ADAPTERS, ROOT, RUN_AS_MODULE  # pyright: ignore[reportMissin
 sys.path.insert(0, str(ROOT))  # a script's own folder is there alone
 
 from harness import bench_store
-from harness.bench_store import Stored, StoredRow
+from harness.bench_store import Code, Stored, StoredRow
 from harness.bench_timing import Spread
 
 METHODS = (
@@ -34,21 +34,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
     if options.out:
         bench_store.require_writable(options.out)
-    rows: list[StoredRow] = []
+    rows, code = list[StoredRow](), bench_store.code_here()
     for name in options.methods:
         rows.append(_row(name, options))
         if options.out:  # after every method, so that a failure of the next one loses nothing
-            bench_store.write(options.out, _kept(rows, options))
-    kept = _kept(rows, options)
+            bench_store.write(options.out, _kept(rows, options, code))
+    kept = _kept(rows, options, code)
     print(kept.model_dump_json(indent=2, by_alias=True) if options.json else _table(kept))
 
 
-def _kept(rows: list[StoredRow], options: argparse.Namespace) -> Stored:
+def _kept(rows: list[StoredRow], options: argparse.Namespace, code: Code) -> Stored:
     """A measurement in the form that bench commands keep, without this machine's folders."""
     asked = {"precision": options.precision, "batch": options.batch, "repeats": options.repeats}
     chosen = " ".join(f"--{name} {value}" for name, value in asked.items())
     command = f"tests/fidelity/step_times.py --official DIR --methods {','.join(options.methods)} {chosen}"
-    return bench_store.stored("official", command, bench_store.conditions_here("cpu", **asked), rows)
+    return bench_store.stored("official", command, bench_store.conditions_here("cpu", **asked), rows, code)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

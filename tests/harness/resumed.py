@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import random
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -20,9 +22,12 @@ from harness.spec import RunSpec
 from harness.store import Record, Store
 from methods.common.api import Batch, Method, MethodCard, ParameterGroup, Phase, TaskInfo, TrainingData
 
+OFTEN: dict[str, Any] = {"checkpoint_every_s": 0.0}
+
 
 class Hoarder(Method):
-    """Everything that is hard to resume: parameters that arrive with tasks, memories set by hooks, draws from every generator.
+    """Everything that is hard to resume: parameters that arrive with tasks, memories set by hooks, draws from every generator,
+    hooks that do something else where the method is not in training mode.
 
     Four phases, of which the third and the fourth continue the second; buffers that every step changes.
     """
@@ -42,7 +47,7 @@ class Hoarder(Method):
 
     def begin_task(self, task: TaskInfo) -> None:
         self.before = self.scale.detach().clone()
-        self.luck = float(torch.rand(()))
+        self.luck = float(nn.functional.dropout(torch.rand(8), 0.5, self.training).sum()) / 8
         self.heads.append(nn.Linear(self.backbone.feature_dim, len(task.new_classes)))
         self.register_buffer(f"seen_{task.index}", torch.zeros(len(task.new_classes), dtype=torch.long))
 
@@ -146,6 +151,25 @@ def assert_same(one: Outcome, other: Outcome) -> None:
     assert one.observations == other.observations
     assert one.state.keys() == other.state.keys()
     assert [name for name in one.state if not torch.equal(one.state[name], other.state[name])] == []
+
+
+def cut(spec: RunSpec, registries: Registries, folder: Path, saves: int) -> Path:
+    """A run that died inside a task; the folder of its checkpoints."""
+    with pytest.raises(Killed):
+        finish(spec, registries, folder, may_publish=dies_at_save(saves), **OFTEN)
+    return folder / spec.run_id / "checkpoint"
+
+
+def place_of(spec: RunSpec, registries: Registries, folder: Path) -> Any:
+    """Where the next attempt would begin: finished tasks, and the place inside the next."""
+    session = Session(spec, folder, folder, "cpu", registries, lambda _: None)
+    inside = session._inside
+    return session.progress.tasks_done, inside and inside.position
+
+
+def full_disk(file: Path, *_: Any) -> None:
+    """In the place of a function that writes."""
+    raise OSError(errno.ENOSPC, "No space left on device", str(file))
 
 
 def dies_at_save(number: int) -> Callable[[], bool]:

@@ -1,4 +1,4 @@
-"""A real Slurm on this machine for the length of a test session: controller and one node, unprivileged plugins, no accounting.
+"""A real Slurm on this machine for the length of a test module: controller and one node, unprivileged plugins, no accounting.
 
 It needs Debian's ``slurm-wlm`` and root, since a node that starts other users' jobs does. Neither ``munge`` nor systemd.
 """
@@ -59,7 +59,7 @@ def why_not() -> str | None:
     return None
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A running Slurm of one node with two processors; SLURM_CONF points to it. Skips, with the reason, where none starts."""
     if reason := why_not():

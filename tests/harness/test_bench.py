@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import weakref
 from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
-from harness.bench import bare_step, bench_step, method_step
+from harness import bench_steps
+from harness.bench import BARE, FROZEN, PRODUCT, Counted, bench_step, product_times, step_times
+from harness.bench_steps import TimedStep, bare_step, method_step, product_step
 from harness.bench_timing import Spread, interleaved, ratios, spread
 from harness.conformance import MICRO
+from harness.cost_counts import stored_counts
+from harness.memory import PeakMemory
 from harness.registry import Registries
+from methods.common.api import Method
 from methods.common.vit import PromptedViT
 from methods.smope import SMoPE
 
@@ -23,7 +30,7 @@ def test_ratios_are_taken_pair_by_pair(registries: Registries) -> None:
     assert (bare.name, bare.to_bare, bare.to_passes) == ("bare", one, one) and frozen.name == "frozen pass"
     for found in (smope.seconds, smope.to_bare, smope.to_passes):
         assert 0 < found.least <= found.median <= found.most
-    assert smope.to_floor is None, "counts are kept for ViT-B/16 alone"
+    assert smope.to_floor is smope.of_peak is None and not report.products, "counts are kept for ViT-B/16 alone"
     assert report.as_json()["rows"][2]["name"] == "smope" and report.threads >= 1
 
 
@@ -81,3 +88,46 @@ def test_methods_that_do_not_step_are_not_timed(registries: Registries) -> None:
         registries, ["ncm", "linear_probe"], backbone=MICRO.name, batch=2, repeats=1, precision="fp32", device="cpu"
     )
     assert [row.name for row in report.rows] == ["bare", "frozen pass", "linear_probe"]
+
+
+def test_a_step_is_held_against_the_matrix_product() -> None:
+    counts = stored_counts()
+    phase, operations = next(iter(counts.methods["smope"].phases.items()))
+    times = {BARE: [1.0, 2.0], FROZEN: [0.5, 0.5], "smope": [2.0, 4.0], PRODUCT: [0.1, 0.2]}
+    counted = Counted(
+        batch=4, product=times[PRODUCT], operations=8 * operations
+    )  # twice a step's: at 0.05 s, the step's own
+    row = step_times("smope", TimedStep(lambda: None, phase=phase), times, 1.0, counted)
+    assert row.of_peak is not None and row.of_peak.median == pytest.approx(0.05 / 2)
+    assert row.to_floor is not None and row.to_floor.median == pytest.approx(2 * counts.complete / operations)
+    frozen = step_times(FROZEN, TimedStep(lambda: None), times, 1.0, counted)
+    assert frozen.of_peak is None and frozen.to_floor is None
+    found = product_times(counted)
+    assert found.tera_per_s.most == pytest.approx(8 * operations / 0.1 / 1e12) and found.seconds.least == 0.1
+
+
+def test_the_matrix_product_has_as_many_operations_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_steps, "PRODUCT_ELSEWHERE", (16, 3))
+    step, operations = product_step(torch.device("cpu"), torch.bfloat16)
+    with FlopCounterMode(display=False) as counter:
+        step()
+    assert counter.get_total_flops() == operations == 3 * 2 * 16**3
+
+
+def test_peaks_are_taken_one_step_at_a_time(registries: Registries, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[weakref.ref[Method]] = []
+    alive: list[int] = []
+
+    def noted(method: Method, *_: object) -> None:
+        made.append(weakref.ref(method))
+
+    def counting(device: torch.device) -> PeakMemory:
+        alive.append(sum(one() is not None for one in made))
+        return PeakMemory(device)
+
+    monkeypatch.setattr("harness.bench_steps.declare_trainable", noted)
+    monkeypatch.setattr("harness.bench.PeakMemory", counting)
+    names = ["smope", "one_prompt"]
+    report = bench_step(registries, names, backbone=MICRO.name, batch=2, repeats=1, precision="fp32", device="cpu")
+    assert alive == [0, 0, 1, 1], "bare, frozen pass, and each method alone"
+    assert len(made) == 4 and all(row.peak_mb > 0 for row in report.rows)

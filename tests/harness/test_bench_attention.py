@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
 from harness import bench_attention as bench
+from harness.bench_timing import saved_bytes
+from methods.common.attention import attend
 
 CPU = torch.device("cpu")
-KINDS = {"shared": lambda: bench.shared_forms(2, CPU), "gated": lambda: bench.gated_forms(CPU)}
+KINDS = {
+    "plain": bench.plain_forms,
+    "shared": lambda: bench.shared_forms(2, CPU),
+    "gated": lambda: bench.gated_forms(CPU),
+}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -24,10 +31,12 @@ def test_all_forms_of_a_logit_give_the_same_output_and_gradient(kind: str) -> No
             torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
 
 
-def test_the_form_in_use_comes_first_and_is_its_own_measure() -> None:
-    rows = bench.bench_attention(batch=1, repeats=1, precision="fp32", device="cpu")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_form_in_use_comes_first_and_is_its_own_measure(precision: str) -> None:
+    rows = bench.bench_attention(batch=1, repeats=1, precision=precision, device="cpu")
     used = {row.logit: row for row in reversed(rows)}
     assert {logit: row.form for logit, row in used.items()} == {
+        "plain": "as used",
         "shared": "one pair, extra channel",
         "gated": "extra channel a prefix",
     }
@@ -38,6 +47,18 @@ def test_the_form_in_use_comes_first_and_is_its_own_measure() -> None:
 def test_what_a_graph_keeps_is_counted_once_a_storage() -> None:
     heads = bench.make_heads(1, CPU, torch.float32)
     forms = bench.shared_forms(1, CPU)
-    plain = bench.kept_mb(forms["one pair, plain products"], heads)
-    assert plain > 4 * bench.HEADS * bench.TOKENS * (bench.TOKENS + 1) / 2**20, "plain products keep the weights"
-    assert bench.kept_mb(lambda q, k, v: q * q, heads) == pytest.approx(4 * 3 * heads[0].numel() / 2**20)
+    plain = saved_bytes(lambda: forms["one pair, plain products"](*heads))
+    assert plain > 4 * bench.HEADS * bench.TOKENS * (bench.TOKENS + 1), "plain products keep the weights"
+    assert saved_bytes(lambda: heads[0] * heads[0]) == 4 * 3 * heads[0].numel()
+
+
+def test_bf16_is_timed_under_autocast_as_runs_compute(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[bool, torch.dtype]] = []
+
+    def noted(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        seen.append((torch.is_autocast_enabled("cpu"), q.dtype))
+        return attend(q, k, v)
+
+    monkeypatch.setattr(bench, "attend", noted)
+    bench.bench_attention(batch=1, repeats=1, precision="bf16", device="cpu")
+    assert set(seen) == {(True, torch.bfloat16)} and not torch.is_autocast_enabled("cpu")

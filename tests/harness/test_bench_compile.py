@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -11,9 +10,8 @@ from timm.models.vision_transformer import Block
 from torch._dynamo.utils import counters
 
 from harness import bench_compile
-from harness.bench import COMPILED, bench_step
+from harness.bench import COMPILED, WARM_UPS, bench_step
 from harness.bench_compile import PARTS, CompiledBlocks
-from harness.bench_timing import WARM_UPS
 from harness.conformance import MICRO
 from harness.errors import UserError
 from harness.registry import Registries
@@ -30,7 +28,7 @@ def test_compiled_blocks_compute_the_same_without_falling_back(micro_vit: Prompt
         compiled = (micro_vit(images), micro_vit(images, rules), micro_vit.vit(images))
     for one, two in zip(plain, compiled, strict=True):
         torch.testing.assert_close(one, two)
-    assert counters["frames"]["ok"] > 0 and not counters["graph_break"]
+    assert counters["stats"]["unique_graphs"] > 0 and not counters["graph_break"]
 
 
 def test_the_plain_blocks_come_back_even_after_an_error() -> None:
@@ -49,10 +47,9 @@ def test_every_step_is_also_timed_compiled(registries: Registries, monkeypatch: 
     entered: list[int] = []
 
     class Counted:
-        @contextlib.contextmanager
-        def in_place(self) -> Iterator[None]:
+        def call(self, step: Callable[[], None]) -> None:
             entered.append(1)
-            yield
+            step()
 
     monkeypatch.setattr(bench_compile, "CompiledBlocks", Counted)
     asked = {"backbone": MICRO.name, "batch": 2, "repeats": 1, "precision": "fp32", "device": "cpu"}
@@ -60,7 +57,20 @@ def test_every_step_is_also_timed_compiled(registries: Registries, monkeypatch: 
     names = ["bare", "frozen pass", "smope"]
     assert [row.name for row in report.rows] == [*names, *(f"{name}{COMPILED}" for name in names)]
     assert report.rows[2].kept_mb == report.rows[5].kept_mb
-    assert len(entered) == 3 * (WARM_UPS + 1 + 1), "three steps: warm-ups, a repeat, and one for peak memory"
+    assert len(entered) == 3 * (2 + WARM_UPS + 1), "three steps: two for peak memory, warm-ups, a repeat"
+
+
+def test_a_block_that_cannot_be_compiled_whole_is_an_error(
+    micro_vit: PromptedViT, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Block, tokens: torch.Tensor, **_: object) -> torch.Tensor:
+        torch._dynamo.graph_break()
+        return tokens
+
+    monkeypatch.setattr(Block, "forward", broken)
+    blocks = CompiledBlocks("eager")
+    with pytest.raises(UserError, match=r"a block cannot be compiled .*; measure without it"):
+        blocks.call(lambda: micro_vit.vit(torch.rand(2, 3, 16, 16)))
 
 
 def test_where_nothing_can_be_compiled_a_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 import torch
 
+from harness import queries
 from harness.bench_eval import TASKS, bench_eval, bench_tap, noise_stream
 from harness.conformance import MICRO
 from harness.registry import Registries
@@ -15,10 +19,24 @@ def test_queries_are_computed_once_when_cold_never_when_warm_and_always_without(
     report = bench_eval(registries, ["dualprompt"], backbone=MICRO.name, images=3, repeats=1, device="cpu")
     (row,) = report.rows
     assert report.images == 30 and row.uncached_s.median > 0 and row.warm.median > 0
-    # Without a cache every view of every evaluation; with one, the chunk that holds all thirty images. The warm-up does the
-    # same, and fills the folder that the later run finds.
-    uncached = [3] * sum(range(1, TASKS + 1))
-    assert counted == [*uncached, 30, 30, *uncached, 30]
+    # Always as many at a time as a task has test images. The warm-up fills the folder that the later run finds.
+    uncached, once = [3] * sum(range(1, TASKS + 1)), [3] * TASKS
+    assert counted == [*once, *uncached, *once]
+
+
+def test_a_first_run_writes_its_queries_and_a_later_one_finds_them(
+    registries: Registries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    original = queries._write  # pyright: ignore[reportPrivateUsage]
+
+    def noted(file: Path, values: torch.Tensor) -> None:
+        written.append(str(file.parent.parent))
+        original(file, values)
+
+    monkeypatch.setattr(queries, "_write", noted)
+    bench_eval(registries, ["dualprompt"], backbone=MICRO.name, images=1, repeats=2, device="cpu")
+    assert len(written) == len(set(written)) == 3, "the warm-up, and each first run in a fresh folder"
 
 
 def test_methods_that_ask_for_nothing_or_train_nothing_are_left_out(registries: Registries) -> None:

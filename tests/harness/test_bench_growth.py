@@ -6,11 +6,12 @@ from collections import Counter
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.bench import CLASSES, TASKS, bench_step, checkpoint_mb, method_step
+from harness.bench import bench_step
+from harness.bench_steps import CLASSES, TASKS, checkpoint_mb, method_step
+from harness.bench_timing import saved_bytes
 from harness.conformance import MICRO
 from harness.registry import Registries
 from harness.resident import MIB
@@ -35,17 +36,11 @@ def smope_step(vit: PromptedViT, *, finished: int, images: int) -> tuple[int, Co
     """FLOPs, operations, and bytes of the storages that the graph keeps, of one step."""
     taken = method_step(SMoPE, "smope", vit, torch.rand(images, 3, 16, 16), finished)
     assert taken is not None
-    kept: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with FlopCounterMode(display=False) as flops, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        taken.take()
+    with FlopCounterMode(display=False) as flops:
+        kept = saved_bytes(taken.take)
     with Operations() as operations:
         taken.take()
-    return flops.get_total_flops(), operations.counts, sum(kept.values())
+    return flops.get_total_flops(), operations.counts, kept
 
 
 def test_a_step_does_not_grow_with_finished_tasks(micro_vit: PromptedViT) -> None:

@@ -10,7 +10,17 @@ import pytest
 
 import run_all
 from harness import bench_store
-from harness.bench_store import Stored, StoredSpread, compared, measured_row, named_row, require_comparable, stored
+from harness.bench_store import (
+    Code,
+    Stored,
+    StoredSpread,
+    code_here,
+    compared,
+    measured_row,
+    named_row,
+    require_comparable,
+    stored,
+)
 from harness.bench_timing import Spread
 from harness.errors import UserError
 
@@ -25,14 +35,14 @@ class Row:
 
 def kept(seconds: Spread, **conditions: bench_store.Value) -> Stored:
     rows = [measured_row(Row("m", seconds, None, 1)), named_row("other", {"only_here": 2.0, "said": "text"})]
-    return stored("step", "run_all.py bench step", {"batch": 4, "device": "a CPU", **conditions}, rows)
+    return stored("step", "run_all.py bench step", {"batch": 4, "device": "a CPU", **conditions}, rows, code_here())
 
 
 def test_spreads_and_counts_are_measures_and_nothing_else_is() -> None:
     first, second = kept(Spread(2, 1, 3)).rows
     assert first.measures == {
         "seconds": StoredSpread(median=2, least=1, most=3),
-        "queries": StoredSpread(median=1, least=1, most=1),
+        "queries": StoredSpread(median=1, least=1, most=1, is_count=True),
     }
     assert second.measures.keys() == {"only_here"}
 
@@ -63,15 +73,32 @@ def test_ratios_are_now_to_then_and_unchanged_counts_are_left_out() -> None:
     assert bench_store.unmatched(now, then.model_copy(update={"rows": then.rows[:1]})) == ["other"]
 
 
+def test_a_single_timing_is_no_count() -> None:
+    once, again = kept(Spread(2, 2, 2)), kept(Spread(3, 3, 3))
+    assert [(row.measure, row.is_within) for row in compared(again, once)] == [("seconds", None)]
+    assert [row.measure for row in compared(once, once)] == ["seconds"], "an equal timing is still a result"
+
+
+def test_the_code_is_what_ran_when_the_command_began() -> None:
+    code = Code("0123456789abcdef", True, "f")
+    found = stored("step", "run_all.py bench step", {}, [], code)
+    assert (found.revision, found.is_dirty, found.fingerprint) == ("0123456789abcdef", True, "f")
+    assert found.code_words == "revision 0123456789ab with uncommitted changes"
+    assert found.model_copy(update={"is_dirty": False}).code_words == "revision 0123456789ab"
+
+
 def test_other_conditions_are_refused_other_versions_are_not() -> None:
     then, file = kept(Spread(2, 1, 3), torch="1"), Path("old.json")
-    require_comparable(then, "step", {"batch": 4, "device": "a CPU", "torch": "2", "new": 1}, file)
+    require_comparable(then, "step", {"batch": 4, "device": "a CPU", "torch": "2"}, file)
     for changed, said in (
+        ({"new": 1}, "new not said, this is 1"),
         ({"batch": 8}, "batch 4, this is 8"),
         ({"device": "a GPU"}, "device 'a CPU', this is 'a GPU'"),
     ):
         with pytest.raises(UserError, match=said):
             require_comparable(then, "step", {"batch": 4, "device": "a CPU", **changed}, file)
+    with pytest.raises(UserError, match="device 'a CPU', this is not said"):
+        require_comparable(then, "step", {"batch": 4}, file)
     with pytest.raises(UserError, match="holds 'bench step', not 'bench eval'"):
         require_comparable(then, "eval", {}, file)
 
@@ -101,7 +128,7 @@ def test_commands_keep_and_compare(tmp_path: Path, capsys: pytest.CaptureFixture
     [
         (["data", "--images", "2"], 6, {"ms", "times_faster"}),
         (["eval", "--backbone", "tiny", "--methods", "dualprompt", "--images", "1"], 1, {"uncached_s", "cold", "warm"}),
-        (["attention", "--batch", "1"], 7, {"seconds", "to_used", "kept_mb"}),
+        (["attention", "--batch", "1"], 10, {"seconds", "to_used", "saved_mb"}),
     ],
 )
 @pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.stream import View
-from harness import bench_runners, bench_sweep
+from harness import bench_overhead, bench_runners, bench_sweep
 from harness.bench_overhead import FUNCTIONS, HOOKS, PLACES, Clock, RunTime, clocked, noise_spec, timed_run
 from harness.bench_sweep import SweepBench, first_trained
 from harness.conformance import MICRO
@@ -27,19 +27,34 @@ from methods.common.api import Batch, Method
 from methods.linear_probe import LinearProbe
 from methods.ncm import Ncm
 
-NAP = 0.05
+NAP, RUN_S = 0.05, 0.001
 
 
 def bench(folder: Path, repeats: int = 1) -> SweepBench:
     return SweepBench(folder, "cpu", threads=1, workers=2, repeats=repeats)
 
 
-def test_the_clock_counts_nested_calls_once() -> None:
+class Hands:
+    """A clock that is moved by hand, in the place of the module ``time``."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_the_clock_counts_nested_calls_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    hands = Hands()
+    monkeypatch.setattr(bench_overhead, "time", hands)
     clock = Clock()
-    inner = clock.timed(lambda: time.sleep(NAP))
+    inner = clock.timed(lambda: hands.sleep(NAP))
     clock.timed(lambda: (inner(), inner()))()
-    time.sleep(NAP)
-    assert 2 * NAP <= clock.seconds < 3 * NAP
+    hands.sleep(NAP)
+    assert clock.seconds == pytest.approx(2 * NAP)
 
 
 def test_the_clock_is_taken_off_again() -> None:
@@ -78,44 +93,46 @@ def test_hooks_that_a_method_leaves_alone_stay_alone() -> None:
 def test_time_in_hooks_is_no_overhead_and_time_around_them_is(
     registries: Registries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    hands = Hands()  # of it, all the run's other work takes no time
+    monkeypatch.setattr(bench_overhead, "time", hands)
     spec = noise_spec("linear_probe", MICRO.name, registries)
-    timed_run(spec, registries, tmp_path, "cpu")
-    original = LinearProbe.training_step
+    original, steps, events = LinearProbe.training_step, list[int](), list[str]()
 
     def slow(self: LinearProbe, batch: Batch) -> Tensor:
-        time.sleep(NAP)
+        steps.append(1)
+        hands.sleep(NAP)
         return original(self, batch)
-
-    monkeypatch.setattr(LinearProbe, "training_step", slow)
-    inside = timed_run(spec, registries, tmp_path, "cpu")
-    monkeypatch.setattr(LinearProbe, "training_step", original)
-    events: list[str] = []
 
     def listen(event: dict[str, Any]) -> None:
         events.append(event["event"])
         if event["event"] == "task_evaluated":
-            time.sleep(5 * NAP)
+            hands.sleep(5 * NAP)
 
-    around = timed_run(spec, registries, tmp_path, "cpu", listen)
-    assert inside.inside > 8 * NAP and "run_finished" in events
-    assert around.wall - around.inside > 10 * NAP > inside.wall - inside.inside
-    assert 0 < inside.percent < around.percent < 100
+    monkeypatch.setattr(LinearProbe, "training_step", slow)
+    found = timed_run(spec, registries, tmp_path, "cpu", listen)
+    assert "run_finished" in events and len(steps) == 2 * 4
+    assert found.inside == pytest.approx(len(steps) * NAP)
+    assert found.wall - found.inside == pytest.approx(2 * 5 * NAP), "two tasks"
+    assert found.percent == pytest.approx(100 * 10 / (len(steps) + 10))
 
 
 class Pretended:
-    """Stands for the executor: notes what it is asked for, and says that every run is done."""
+    """Stands for the executor: notes what it is asked for, and says that every run is done, all on a clock of its own."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[int, int, str]] = []
+        self.executors: set[str] = set()
+        self.hands = Hands()
 
     def __call__(
         self, planned: Sequence[PlannedRun], options: ExecuteOptions, on_update: OnUpdate
     ) -> Iterator[RunStatus]:
         self.asked.append((len({run.run_id for run in planned}), options.workers, options.runner))
-        time.sleep(NAP * options.workers)
+        self.executors.add(options.executor)
+        self.hands.sleep(NAP * options.workers)
         for run in planned:
             on_update(run, {"event": "run_started"})
-            time.sleep(0.001)
+            self.hands.sleep(RUN_S / options.workers)
             yield RunStatus(run, "done")
 
 
@@ -123,21 +140,25 @@ class Pretended:
 def pretended(monkeypatch: pytest.MonkeyPatch) -> Pretended:
     made = Pretended()
     monkeypatch.setattr(bench_sweep, "execute", made)
+    monkeypatch.setattr(bench_sweep, "time", made.hands)
     return made
 
 
 def test_runs_are_dispatched_to_one_worker_and_to_several(tmp_path: Path, pretended: Pretended) -> None:
     rows = {row.name: row.measures for row in bench(tmp_path, repeats=2).dispatch(8)}
     assert list(rows) == ["empty runs, 1 worker", "empty runs, 2 workers", "runs that compute for 50 ms, 2 workers"]
-    assert all(rows[name]["ms_a_run"].median >= 1 for name in list(rows)[:2])
-    assert rows["runs that compute for 50 ms, 2 workers"]["times_one_worker"].median > 0
+    ms = [rows[name]["ms_a_run"].median for name in list(rows)[:2]]
+    assert ms == pytest.approx([1000 * RUN_S, 500 * RUN_S])
+    assert rows["runs that compute for 50 ms, 2 workers"]["times_one_worker"].median == pytest.approx(2)
     empty, busy = "harness.bench_runners:nothing", "harness.bench_runners:computing"
+    one, two = bench_sweep.COMPUTING_RUNS, 2 * bench_sweep.COMPUTING_RUNS
     assert pretended.asked == [
-        *[(8, 1, empty)] * 2,
-        *[(8, 2, empty)] * 2,
-        *[(bench_sweep.COMPUTING_RUNS, 1, busy)] * 2,
-        *[(2 * bench_sweep.COMPUTING_RUNS, 2, busy)] * 2,
-    ]
+        (8, 2, empty),
+        *[(8, 1, empty), (8, 2, empty)] * 2,
+        (two, 2, busy),
+        *[(one, 1, busy), (two, 2, busy)] * 2,
+    ], "a warm-up, then in turn"
+    assert pretended.executors == {"local"}, "one worker goes the same way as several"
 
 
 def test_empty_runs_go_through_the_real_executor(tmp_path: Path) -> None:
@@ -184,7 +205,9 @@ def test_all_parts_are_reported(
     }
     assert [spec.backbone.name for spec in specs] == ["tiny", "tiny", MICRO.name], "a small run warms up"
     packing = rows[-1].measures
-    assert packing["times_one_worker"].median < 0.8, "the start of two takes twice as long here"
-    assert packing["times_one_worker"].median < packing["times_one_worker_once_started"].median
-    assert pretended.asked[-2:] == [(4, 1, ExecuteOptions.runner), (4, 2, ExecuteOptions.runner)]
+    start, alone = NAP, 4 * RUN_S
+    assert packing["times_one_worker"].median == pytest.approx((start + alone) / (2 * start + alone / 2))
+    assert packing["times_one_worker_once_started"].median == pytest.approx(2)
+    assert pretended.asked[-3:] == [(4, side, ExecuteOptions.runner) for side in (2, 1, 2)]
+    assert rows[-1].note == "1 repeat, one worker and several in turn, after a warm-up"
     assert len(prepared) == 4 and first_trained(registries) in registries.methods.names()

@@ -289,3 +289,29 @@ def test_a_full_disk_leaves_no_claim_that_nobody_can_read(folder: Path, monkeypa
     monkeypatch.setattr(claims, "file_system_now", lambda where: full(0, b""))
     assert claim.still_ours(), "nothing can be written, but nobody has taken it"
     claim.release(forget=True)
+
+
+def test_a_holder_hears_that_it_lost_its_claim(folder: Path) -> None:
+    asked = threading.Event()
+    claim = taken(acquire(folder, beat_s=0.02, on_cancel=asked.set))
+    (folder / "claim.2").write_bytes(claims._content("h" * 32, 0, "held"))
+    assert asked.wait(20) and claim.is_lost and not claim.cancelled
+    claim.release(forget=False)
+
+
+def test_a_slow_beat_does_not_undo_that_the_claim_was_given_back(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked, given_back = threading.Event(), threading.Event()
+    claim = taken(acquire(folder, beat_s=0.02))
+
+    def slow() -> bool:
+        looked.set()
+        return given_back.wait(20)
+
+    monkeypatch.setattr(claim, "still_ours", slow)
+    assert looked.wait(20)
+    monkeypatch.setattr(claim._thread, "join", lambda timeout: None)  # the file system keeps it waiting for longer
+    claim.release(forget=False)
+    given_back.set()
+    threading.Thread.join(claim._thread, 20)
+    held = newest(folder)
+    assert held is not None and held.is_released

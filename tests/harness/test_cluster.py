@@ -2,17 +2,23 @@
 
 import json
 import time
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness import cluster
-from harness.claims import CANCEL
+from harness import claims, cluster
 from harness.cluster import Tail, ask_to_stop, run_remotely, travelling, withdraw_stop
 from harness.jobs import ExecuteOptions, WorkerOptions
-from tests.harness.cluster_runs import Heard, job, options  # noqa: F401  # pyright: ignore[reportMissingImports]
+from harness.provenance import code_fingerprint
+from tests.harness.cluster_runs import (  # noqa: F401  # pyright: ignore[reportMissingImports]
+    Heard,
+    attempts,
+    job,
+    options,
+    wait_for,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -30,8 +36,8 @@ def started(done: int, at: float = 0.0) -> dict[str, Any]:
     return {"t": at, "event": "run_started", "total_tasks": 3, "tasks_done": done}
 
 
-def evaluated(task: int) -> dict[str, Any]:
-    return {"t": 1.0, "event": "task_evaluated", "task": task}
+def evaluated(task: int, at: float = 1.0) -> dict[str, Any]:
+    return {"t": at, "event": "task_evaluated", "task": task}
 
 
 def test_old_events_are_no_news_and_new_ones_come_once(tmp_path: Path) -> None:
@@ -42,20 +48,44 @@ def test_old_events_are_no_news_and_new_ones_come_once(tmp_path: Path) -> None:
     write(tmp_path / "r", started(0), evaluated(0), evaluated(1), rest='{"event": "half')
     tail.tell(heard)
     tail.tell(heard)
-    assert heard.events == {"r": [evaluated(1)]}
+    assert heard.events == {"r": [started(1), evaluated(1)]}
     write(tmp_path / "r", started(0), evaluated(0), evaluated(1), {"event": "half written"})
     tail.forget("r", heard)
-    assert heard.names("r") == ["task_evaluated", "half written"]
+    assert heard.names("r") == ["run_started", "task_evaluated", "half written"]
 
 
-def test_a_new_attempt_is_told_from_its_start(tmp_path: Path) -> None:
+def test_an_attempt_that_resumes_tells_where_though_its_log_does_not(tmp_path: Path) -> None:
+    write(tmp_path / "r", started(0), evaluated(0), evaluated(1, at=2.0))
+    tail, heard = Tail(tmp_path, ["r"]), Heard()
+    write(tmp_path / "r", started(0), evaluated(0))  # cut back to its checkpoint
+    tail.tell(heard)
+    assert heard.events["r"] == [started(1)]
+    write(tmp_path / "r", started(0), evaluated(0), evaluated(1, at=3.0))
+    tail.tell(heard)
+    assert heard.events["r"] == [started(1), evaluated(1, at=3.0)]
+    # Another attempt, between two looks.
+    write(tmp_path / "r", started(0), evaluated(0), evaluated(1, at=4.0), evaluated(2))
+    tail.tell(heard)
+    assert heard.events["r"][2:] == [started(1), evaluated(1, at=4.0), evaluated(2)]
+
+
+def test_an_attempt_from_scratch_is_told_from_its_start(tmp_path: Path) -> None:
     tail, heard = Tail(tmp_path, ["r"]), Heard()
     write(tmp_path / "r", started(0), evaluated(0), evaluated(1))
     tail.tell(heard)
     heard.events.clear()
-    write(tmp_path / "r", evaluated(0), started(1, 0.5), evaluated(1), evaluated(2))
+    for first in (started(0), started(0, 0.25)):  # its first line may be the same to the letter
+        write(tmp_path / "r", first, evaluated(0, at=9.0))
+        tail.tell(heard)
+        assert heard.events.pop("r") == [first, evaluated(0, at=9.0)]
+
+
+def test_a_step_is_no_first_news(tmp_path: Path) -> None:
+    write(tmp_path / "r", started(0), evaluated(0))
+    tail, heard = Tail(tmp_path, ["r"]), Heard()
+    (tmp_path / "r" / "progress.json").write_text('{"step": 4, "total_steps": 9}')
     tail.tell(heard)
-    assert heard.events["r"] == [started(1, 0.5), evaluated(1), evaluated(2)]
+    assert heard.events["r"] == [started(1), {"event": "step", "step": 4, "total_steps": 9}]
 
 
 def test_steps_come_from_the_progress_file_and_rubbish_is_passed_over(tmp_path: Path) -> None:
@@ -91,17 +121,33 @@ def test_other_code_is_refused(options: ExecuteOptions) -> None:  # noqa: F811
     assert not (options.results / job().run_id / "attempts").exists()
 
 
-def test_asking_to_stop_is_taken_back_without_a_trace(tmp_path: Path) -> None:
-    write(tmp_path / "began", started(0))
-    ask_to_stop(tmp_path, ["began", "waits"])
-    assert (tmp_path / "began" / CANCEL).exists() and (tmp_path / "waits" / CANCEL).exists()
-    withdraw_stop(tmp_path, ["began", "waits", "unheard of"])
-    assert [file.name for file in (tmp_path / "began").iterdir()] == ["events.jsonl"]
-    assert not (tmp_path / "waits").exists()
+def test_stopping_one_launcher_stops_no_other_s_runs(
+    options: ExecuteOptions,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(claims, "CANCEL_S", 0.05)
+    one, other = travelling(options.for_workers()), travelling(options.for_workers())
+    jobs = [job(0, sleep=60), job(1, sleep=60)]
+    with ThreadPoolExecutor(2) as pool:
+        first, second = (
+            pool.submit(run_remotely, run, there, code_fingerprint())
+            for run, there in zip(jobs, (one, other), strict=True)
+        )
+        wait_for(lambda: all(attempts(run, options) for run in jobs))
+        ask_to_stop(one)
+        assert first.result(60).state == "interrupted" and not second.done()
+        waits = job(2)
+        assert run_remotely(waits, one, code_fingerprint()).state == "interrupted" and attempts(waits, options) == 0
+        assert run_remotely(waits, other, code_fingerprint()).state == "done"
+        ask_to_stop(other)
+        assert second.result(60).state == "interrupted"
+    for there in (one, other):
+        withdraw_stop(there)
+    assert list(options.results.glob(".stop-*")) == []
 
 
 def test_paths_travel_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     there = travelling(WorkerOptions(Path("results"), Path("data"), plugins=(Path("p.py"),), threads=3))
     assert (there.results, there.data, there.plugins) == (tmp_path / "results", tmp_path / "data", (tmp_path / "p.py",))
-    assert replace(there, results=Path("results"), data=Path("data"), plugins=(Path("p.py"),)).threads == 3
+    assert there.threads == 3

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-import sys
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from torch import Tensor, nn
 
 from benchmarks.base import BenchmarkConfig
@@ -18,263 +15,21 @@ from harness.conformance import ColouredNoise, Verdict, check, check_target, fai
 from harness.conformance_stream import kept_test_images, with_other_future
 from harness.registry import open_registries
 from methods import BUILTIN
-from methods.common.api import Batch, Method, MethodCard, ParameterGroup
-
-
-class Honest(Method):
-    """A linear head on frozen features."""
-
-    name: ClassVar[str] = "honest"
-    card = MethodCard("Honest", "a head")
-
-    def __init__(self, config: Any, backbone: Any, setup: Any) -> None:
-        super().__init__(config, backbone, setup)
-        self.head = nn.Linear(backbone.feature_dim, setup.num_classes)
-        self.spare = nn.Parameter(torch.ones(1))
-        self.register_buffer("served", torch.zeros(1))
-
-    def parameter_groups(self) -> list[ParameterGroup]:
-        return [ParameterGroup("head", list(self.head.parameters()))]
-
-    def training_step(self, batch: Batch) -> Tensor:
-        return nn.functional.cross_entropy(self.head(self.backbone(batch.images)), batch.targets)
-
-    def predict(self, batch: Batch) -> Tensor:
-        return self.head(self.backbone(batch.images))[:, : self.seen_classes]
-
-
-class MajorityVote(Honest):
-    """Every image of a batch gets what most of the batch wants."""
-
-    def predict(self, batch: Batch) -> Tensor:
-        logits = super().predict(batch)
-        winner = logits.argmax(dim=1).mode().values
-        return logits + 100 * nn.functional.one_hot(winner, logits.shape[1])
-
-
-class NormalisesOverTheBatch(Honest):
-    def predict(self, batch: Batch) -> Tensor:
-        logits = super().predict(batch)
-        return (logits - logits.mean(dim=0)) / (logits.std(dim=0, correction=0) + 1e-6)
-
-
-class MixesNeighbours(Honest):
-    """A reshape where a permute is meant: image b reads its neighbours' features."""
-
-    def predict(self, batch: Batch) -> Tensor:
-        features = self.backbone(batch.images)
-        mixed = features.T.reshape(features.shape)
-        return self.head(mixed)[:, : self.seen_classes]
-
-
-class ReadsLabels(Honest):
-    def predict(self, batch: Batch) -> Tensor:
-        return nn.functional.one_hot(batch.targets, self.seen_classes).float()
-
-
-class SeesTheFuture(Honest):
-    def predict(self, batch: Batch) -> Tensor:
-        return self.head(self.backbone(batch.images))
-
-
-class LearnsAtTest(Honest):
-    def predict(self, batch: Batch) -> Tensor:
-        self.served += len(batch.images)
-        return super().predict(batch)
-
-
-class MovesWhatItDidNotDeclare(Honest):
-    def training_step(self, batch: Batch) -> Tensor:
-        with torch.no_grad():
-            self.spare += 1
-        return super().training_step(batch)
-
-
-class TunesTheBackbone(Honest):
-    def training_step(self, batch: Batch) -> Tensor:
-        with torch.no_grad():
-            self.backbone.vit.cls_token += 1e-3  # type: ignore[operator]
-        return super().training_step(batch)
-
-
-class ForgetsItsState(Honest):
-    """Keeps what it learned outside parameters and buffers, so that a checkpoint loses it."""
-
-    def __init__(self, config: Any, backbone: Any, setup: Any) -> None:
-        super().__init__(config, backbone, setup)
-        self.bias = 0.0
-
-    def training_step(self, batch: Batch) -> Tensor:
-        self.bias += 1.0
-        return super().training_step(batch) * self.bias
-
-
-class DrawsFromTheClock(Honest):
-    def training_step(self, batch: Batch) -> Tensor:
-        torch.seed()
-        return super().training_step(batch) * torch.rand(())
-
-
-class RewritesItsPast(Honest):
-    """Declares the classifier's rows of finished tasks settled, but its softmax over all classes goes on moving them."""
-
-    def settled(self) -> dict[str, Tensor]:
-        return {
-            f"rows of task {task}": self.head.weight[2 * task : 2 * task + 2] for task in range(self.task_index + 1)
-        }
-
-
-class LosesItsPast(Honest):
-    def settled(self) -> dict[str, Tensor]:
-        return {f"spare of task {self.task_index}": self.spare}
-
-
-class CalibratesLargeBatches(Honest):
-    def predict(self, batch: Batch) -> Tensor:
-        logits = super().predict(batch)
-        return logits - logits.mean(dim=0) if len(logits) >= 100 else logits
-
-
-class VotesOnTheTask(Honest):
-    """The images of a batch elect the task that all of them belong to."""
-
-    def predict(self, batch: Batch) -> Tensor:
-        logits = super().predict(batch)
-        by_task = logits.softmax(dim=1).unflatten(1, (-1, 2)).sum(dim=2)
-        winner = by_task.sum(dim=0).argmax()
-        return logits + 10 * nn.functional.one_hot(winner, by_task.shape[1]).repeat_interleave(2)
-
-
-class KeepsItsTrainingData(Honest):
-    def end_task(self, data: Any) -> None:
-        self.kept = {"earlier": [data]}
-
-
-class KeepsABatch(Honest):
-    def training_step(self, batch: Batch) -> Tensor:
-        self.last = batch
-        return super().training_step(batch)
-
-
-class HidesTestViews(Honest):
-    """Finds the test images in its caller and keeps them out of sight."""
-
-    def end_task(self, data: Any) -> None:
-        tests = sys._getframe(1).f_locals["self"].stream.tests
-        self.peek = functools.partial(lambda index: tests[index], 0)
-
-
-class HoldsPixels(Honest):
-    def end_task(self, data: Any) -> None:
-        self.pixels = torch.from_numpy(data._view.images)
-
-
-class PeeksAhead(Honest):
-    """A task's view shares its pixel array with all the others; this one reads on."""
-
-    brightness = 1.0
-
-    def epoch_batches(self, data: Any) -> Any:
-        self.brightness = float(data._view.images.mean()) / 255
-        return super().epoch_batches(data)
-
-    def training_step(self, batch: Batch) -> Tensor:
-        return super().training_step(batch) * self.brightness
-
-
-class LearnsFromTestImages(Honest):
-    """What it was tested on decides how it trains on the next task."""
-
-    def predict(self, batch: Batch) -> Tensor:
-        self.__dict__["brightness"] = float(batch.images.mean())
-        return super().predict(batch)
-
-    def training_step(self, batch: Batch) -> Tensor:
-        return super().training_step(batch) * self.__dict__.get("brightness", 1.0)
-
-
-class TeachesItselfAtTest(Honest):
-    """Keeps its state, but answers by all the images that it was ever served."""
-
-    def predict(self, batch: Batch) -> Tensor:
-        served = self.__dict__.setdefault("served_images", [])
-        served.append(self.backbone(batch.images).mean(dim=0))
-        return self.head(self.backbone(batch.images) - 5 * served[0])[:, : self.seen_classes]
-
-
-class PeeksAtTheTask(Honest):
-    """Reads off its caller which task's view it is shown, and answers within that task's classes."""
-
-    def predict(self, batch: Batch) -> Tensor:
-        logits = super().predict(batch)
-        view = sys._getframe(1).f_locals.get("view")
-        if view is not None:
-            mask = torch.full_like(logits, -100.0)
-            mask[:, int(view.labels.min()) : int(view.labels.max()) + 1] = 0.0
-            logits = logits + mask
-        return logits
-
-
-class CountsTheQuestions(Honest):
-    """Tasks are tested in turn: the number of a question tells the task."""
-
-    def begin_task(self, task: Any) -> None:
-        self.__dict__["asked"] = 0
-
-    def predict(self, batch: Batch) -> Tensor:
-        logits = super().predict(batch)
-        task = self.__dict__["asked"]
-        self.__dict__["asked"] = task + 1
-        if task <= self.task_index:
-            logits[:, 2 * task : 2 * task + 2] += 100
-        return logits
-
-
-class Leaves(Honest):
-    def training_step(self, batch: Batch) -> Tensor:
-        sys.exit(7)
-
-
-class LeavesWhenHalf(Honest):
-    def training_step(self, batch: Batch) -> Tensor:
-        if torch.is_autocast_enabled("cpu"):
-            raise SystemExit(7)
-        return super().training_step(batch)
-
-
-class Crashes(Honest):
-    def training_step(self, batch: Batch) -> Tensor:
-        raise IndexError("list index out of range")
-
-
-CHEATS: dict[type[Method], str] = {
-    MajorityVote: "independent of batch size 1",
-    NormalisesOverTheBatch: "independent of batch size 7",
-    MixesNeighbours: "independent of batch size 7",
-    ReadsLabels: "runs",
-    SeesTheFuture: "runs",
-    LearnsAtTest: "predict leaves no trace",
-    MovesWhatItDidNotDeclare: "gradients only where declared",
-    TunesTheBackbone: "backbone untouched",
-    ForgetsItsState: "save, load, continue",
-    DrawsFromTheClock: "repeats bit for bit",
-    RewritesItsPast: "earlier tasks settled",
-    LosesItsPast: "earlier tasks settled",
-    CalibratesLargeBatches: "independent of batch size 128",
-    VotesOnTheTask: "independent of the task it is served with",
-    KeepsItsTrainingData: "keeps no data",
-    KeepsABatch: "keeps no data",
-    HidesTestViews: "keeps no data",
-    HoldsPixels: "keeps no data",
-    PeeksAhead: "blind to later tasks and test images",
-    LearnsFromTestImages: "blind to later tasks and test images",
-    TeachesItselfAtTest: "blind to later tasks and test images",
-    PeeksAtTheTask: "blind to the task id",
-    CountsTheQuestions: "blind to the task id",
-    Leaves: "runs",
-    LeavesWhenHalf: "bf16",
-    Crashes: "runs",
-}
+from methods.common.api import Batch, Method
+from tests.harness.cheats import (  # pyright: ignore[reportMissingImports]
+    LEARNING,
+    CannotBeDivided,
+    CountsTheStepsOfATask,
+    Honest,
+    Prompted,
+)
+from tests.harness.cheats_answering import (  # pyright: ignore[reportMissingImports]
+    ANSWERING,
+    CalibratesLargeBatches,
+    PeeksAtTheTask,
+)
+
+CHEATS: dict[type[Method], str] = ANSWERING | LEARNING
 
 
 def verdicts_of(method: type[Method]) -> list[Verdict]:
@@ -286,8 +41,8 @@ def verdicts_of(method: type[Method]) -> list[Verdict]:
 def test_an_honest_plugin_passes() -> None:
     verdicts = verdicts_of(Honest)
     assert failed(verdicts) == []
-    assert len(verdicts) == 17
-    assert len({verdict.name for verdict in verdicts}) == 17
+    assert len(verdicts) == 18
+    assert len({verdict.name for verdict in verdicts}) == 18
     assert not any(verdict.remedy for verdict in verdicts)
 
 
@@ -376,3 +131,21 @@ def test_a_plugin_file_is_checked_by_its_path(tmp_path: Path) -> None:
     )
     found = check_target(str(file))
     assert list(found) == ["mine"] and failed(found["mine"]) == []
+
+
+def test_a_prompt_that_keeps_the_contract_passes() -> None:
+    verdicts = verdicts_of(Prompted)
+    assert failed(verdicts) == []
+    said = next(one.detail for one in verdicts if one.name == "short of memory")
+    assert said.startswith("blocks recomputed: same predictions, same state; 3 images at a time: largest relative")
+
+
+def test_why_a_rule_cannot_be_divided_is_said() -> None:
+    (verdict,) = failed(verdicts_of(CannotBeDivided))
+    assert "cannot be split by images (RuntimeError: The size of tensor" in verdict.detail
+    assert "part(rows)" in verdict.remedy
+
+
+def test_a_counter_that_begins_with_a_task_is_found_inside_one() -> None:
+    (verdict,) = failed(verdicts_of(CountsTheStepsOfATask))
+    assert verdict.detail.startswith("stopped every 5 steps and continued: differs in ")

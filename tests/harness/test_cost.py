@@ -13,7 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 import run_all
-from harness import cost, cost_counts
+from harness import cost, cost_counts, registry
 from harness.conformance import MICRO
 from harness.cost import CLASSES, TASKS, count_costs, geometry_of, published_cost
 from harness.cost_executed import Counters
@@ -47,6 +47,23 @@ def registries(monkeypatch: pytest.MonkeyPatch) -> Registries:
     """The built-in methods, and counts on a micro backbone in place of ViT-B/16."""
     monkeypatch.setattr(cost, "RANDOM_VIT_B16", MICRO)
     return open_registries()
+
+
+def test_a_package_that_is_broken_is_left_out_unless_it_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[list[str]] = []
+    made = open_registries()
+    made.methods.add("broken", "package 'p'", object())
+    monkeypatch.setattr(registry, "open_registries", lambda _: made)
+
+    def refuse(_: Registries, names: list[str]) -> None:
+        asked.append(names)
+        raise UserError("counted")
+
+    monkeypatch.setattr(cost, "count_costs", refuse)
+    assert [run_all.main(["cost", *chosen]) for chosen in ([], ["--methods", "broken"])] == [2, 2]
+    assert [list(names) for names in asked] == [sorted(BUILTIN), ["broken"]]
 
 
 def test_a_pass_by_the_published_convention(vit_b16: PromptedViT) -> None:

@@ -1,6 +1,7 @@
 """The executor seam, driven by a stand-in for the engine: no torch is imported, so that real processes stay quick."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import textwrap
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,10 +30,14 @@ from harness.workers import WorkerPool
 
 RUNNER = """
     import hashlib, os, signal, time
+    from harness.errors import UserError
     from harness.store import OBSERVATIONS, Store, write_bytes
 
     def run(job, options, emit):
         todo = job.spec.method.config
+        broken = options.results / "broken"
+        if broken.exists():
+            raise (UserError if broken.read_text() == "outer" else FloatingPointError)("no")
         emit({"event": "run_started", "total_steps": 2})
         for task in range(2):
             if todo.get("fail_at") == task:
@@ -144,6 +150,57 @@ def test_a_record_of_other_code_is_made_anew(options: ExecuteOptions) -> None:
     assert store.state(run.run_id, code_fingerprint()) == "done"
 
 
+@pytest.mark.parametrize(
+    ("fingerprint", "how", "state"),
+    [(None, "inner", "done"), ("older", "outer", "stale"), ("older", "inner", "failed")],
+    ids=["more is asked to be observed", "the machine is at fault", "the run is at fault"],
+)
+def test_a_failure_leaves_the_record_that_it_does_not_disprove(
+    options: ExecuteOptions, fingerprint: str | None, how: str, state: str
+) -> None:
+    run, store = planned(0), Store(options.results)
+    run_all([run], options)
+    if fingerprint:
+        record = json.loads((store.path(run.run_id) / "result.json").read_text())
+        record["provenance"]["code_fingerprint"] = fingerprint
+        store.write_result(run.run_id, record)
+    (options.results / "broken").write_text(how)
+    assert run_all([replace(run, observe=("a",))], options)[run.run_id].state == "failed"
+    assert store.state(run.run_id, code_fingerprint()) == state
+
+
+def test_what_a_killed_process_left_of_a_finished_run_is_removed(options: ExecuteOptions) -> None:
+    run = planned(0)
+    run_all([run], options)
+    folder = options.results / run.run_id
+    whole = {file.name for file in folder.iterdir()}
+    (folder / "checkpoint").mkdir()
+    (folder / ".spec.json-x").touch()
+    assert run_all([run], options)[run.run_id].state == "skipped"
+    assert {file.name for file in folder.iterdir()} == whole
+
+
+def test_a_worker_that_hangs_at_its_exit_is_ended() -> None:
+    class Hanging:
+        exitcode: int | None = None
+
+        def join(self, timeout: float) -> None:
+            pass
+
+        def is_alive(self) -> bool:
+            return self.exitcode is None
+
+        def kill(self) -> None:
+            self.exitcode = -signal.SIGKILL
+
+    slot: Any = workers_module._Slot.__new__(workers_module._Slot)
+    slot.pipe, theirs = multiprocessing.Pipe()
+    theirs.close()
+    slot.process, slot.job, run = Hanging(), Job(planned().run_id, planned().spec), planned()
+    end = slot.receive()
+    assert end.state == "failed" and end.run_id == run.run_id and slot.exit_code == -signal.SIGKILL
+
+
 def test_a_run_of_two_suites_is_done_once(options: ExecuteOptions) -> None:
     first = planned(0)
     to_do, done = split_done([first, replace(first, suite="other")], Store(options.results))
@@ -202,6 +259,19 @@ def test_a_run_that_was_killed_for_memory_is_tried_alone_and_told_with_numbers(
     assert words in error and "123 MiB were expected" in error and error.endswith("MiB; try fewer --workers")
 
 
+def test_a_shortage_of_memory_is_no_later_death_s_cause(
+    options: ExecuteOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, clock = iter([3, 4, 4, 4, 5]), iter([0.0, 0.5, 60.0, 61.0])
+    monkeypatch.setattr(workers_module, "oom_kills", lambda: next(told))
+    monkeypatch.setattr(workers_module, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    killed, left = SimpleNamespace(exit_code=-signal.SIGKILL), SimpleNamespace(exit_code=1)
+    pool: Any = WorkerPool(0, options.for_workers())
+    assert [pool._lacked_memory(slot) for slot in (killed, left, killed, killed, killed)] == [
+        True, False, True, False, True
+    ], "two workers that one shortage cost, one that somebody ended an hour later, and another shortage"  # fmt: skip
+
+
 def test_workers_outlive_their_runs(options: ExecuteOptions) -> None:
     runs = [planned(seed) for seed in range(6)]
     run_all(runs, replace(options, workers=2))
@@ -222,7 +292,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def wait_for(condition: Any, seconds: float = 10.0) -> None:
+def wait_for(condition: Any, seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"

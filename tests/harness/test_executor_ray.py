@@ -1,9 +1,12 @@
 """The Ray executor on real local clusters. Workers are real processes and are really killed; what they do is a stand-in."""
 
 import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,6 +21,7 @@ from harness.claims import CANCEL
 from harness.errors import UserError
 from harness.executor_ray import ends
 from harness.jobs import ExecuteOptions
+from harness.signals import TERMINATED, Stopped, stop_signals
 from tests.harness.cluster_runs import (  # noqa: F401  # pyright: ignore[reportMissingImports]
     Heard,
     assert_done_once,
@@ -38,8 +42,9 @@ def _no_process_survives(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("RAY_AUTH_MODE", "token")  # with one of our own, or Ray would leave one in the home folder
     monkeypatch.setenv("RAY_AUTH_TOKEN", "0123456789abcdef" * 4)
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "0")  # a machine short of memory would cost workers
     yield
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while (left := marked(mark)) and time.monotonic() < end:
         time.sleep(0.1)
     for process in left:
@@ -64,29 +69,40 @@ def test_killed_workers_cost_no_run_and_no_run_is_done_twice(
 ) -> None:
     monkeypatch.setattr(executor_ray, "RETRIES", 2)
     jobs = [job(0, die=1), job(1), job(2, sleep=0.5), job(3, die=2), job(4)]
+    jobs.append(job(7, sleep=60, terminate=1))
     bad, deadly, heard = job(5, fail=True), job(6, die=9), Heard()
     found = {end.run_id: end for end in ends([*jobs, bad, deadly], options, heard)}
     failed, dead = found.pop(bad.run_id).error, found.pop(deadly.run_id).error
     assert failed is not None and failed["error"] == "loss is nan"
     assert dead is not None and dead["kind"] == "WorkerDied" and "died 3 times" in dead["error"]
     assert_done_once(jobs, list(found.values()), options)
-    assert [attempts(done, options) for done in (*jobs, bad, deadly)] == [2, 1, 1, 3, 1, 1, 3]
+    assert [attempts(done, options) for done in (*jobs, bad, deadly)] == [2, 1, 1, 3, 1, 2, 1, 3]
+    assert "run_retried" in heard.names(jobs[-1].run_id) and (options.results / jobs[-1].run_id / "saved").exists()
     for done in jobs:
-        assert heard.names(done.run_id)[-2:] == ["task_evaluated", "task_evaluated"]
+        names = [name for name in heard.names(done.run_id) if name != "run_retried"]
+        assert names == ["run_started", "task_evaluated", "task_evaluated"]
     assert not sys.modules["ray"].is_initialized()
 
 
-def test_a_stop_saves_what_runs_and_begins_nothing(options: ExecuteOptions) -> None:  # noqa: F811
+def test_a_stop_saves_what_runs_and_begins_nothing(
+    options: ExecuteOptions,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kept_by_ray = Path(tempfile.mkdtemp(prefix="t-"))  # short, as the path of a socket has to be
+    monkeypatch.setenv("RAY_TMPDIR", str(kept_by_ray))
     jobs = [job(0, sleep=60), job(1, sleep=60)]
 
     def stop_once_something_runs(run_id: str, event: dict[str, object]) -> None:
-        raise KeyboardInterrupt
+        os.kill(os.getpid(), signal.SIGTERM)  # Ray would answer it in its own way
 
-    with pytest.raises(KeyboardInterrupt):
+    with stop_signals(), pytest.raises(Stopped) as stopped:
         list(ends(jobs, replace(options, workers=1), stop_once_something_runs))
+    assert stopped.value.status == TERMINATED
+    kept_by_ray.rmdir()  # nothing is left of the cluster
     assert sorted(attempts(run, options) for run in jobs) == [0, 1]
     assert len(list(options.results.glob("*/saved"))) == 1
     assert list(options.results.glob("*/result.json")) == [] and list(options.results.glob(f"*/{CANCEL}")) == []
+    assert list(options.results.glob(".stop-*")) == []
     assert not sys.modules["ray"].is_initialized()
 
 
@@ -98,6 +114,8 @@ def existing(options: ExecuteOptions) -> Iterator[str]:  # noqa: F811
         port = probe.getsockname()[1]
     command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--port={port}"]
     command += ["--num-cpus=2", "--include-dashboard=false", "--disable-usage-stats", "--node-ip-address=127.0.0.1"]
+    folder = tempfile.mkdtemp(prefix="t-")
+    command.append(f"--temp-dir={folder}")
     quiet = subprocess.DEVNULL
     head = subprocess.Popen(command, stdout=quiet, stderr=quiet, start_new_session=True)
     try:
@@ -114,6 +132,7 @@ def existing(options: ExecuteOptions) -> Iterator[str]:  # noqa: F811
         for process in [*psutil.Process(head.pid).children(recursive=True), head]:
             process.kill()
         head.wait()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_an_existing_cluster_is_used_and_left_running(existing: str, options: ExecuteOptions) -> None:  # noqa: F811

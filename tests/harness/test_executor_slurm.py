@@ -62,8 +62,14 @@ def check_an_array(options: ExecuteOptions) -> None:  # noqa: F811
     assert (found[dead.run_id].error or {})["kind"] == "WorkerDied"
     assert "left the queue without a result" in (found[dead.run_id].error or {})["error"]
     assert any(file.suffix == ".err" for file in logs(options))
-    again = [dead]
-    assert_done_once(again, list(ends(again, options, Heard())), options)
+    again, heard = [dead], Heard()
+    assert_done_once(again, list(ends(again, options, heard)), options)
+    assert heard.names(dead.run_id) == ["run_started", "task_evaluated"]
+    assert heard.events[dead.run_id][0]["tasks_done"] == 1  # it resumed, and did not write that it started
+
+
+def traces_of_a_stop(options: ExecuteOptions) -> list[Path]:  # noqa: F811
+    return [*options.results.glob(f"*/{CANCEL}"), *options.results.glob(".stop-*")]
 
 
 def check_a_stop(options: ExecuteOptions, runs: int) -> None:  # noqa: F811
@@ -74,7 +80,7 @@ def check_a_stop(options: ExecuteOptions, runs: int) -> None:  # noqa: F811
 
     with pytest.raises(KeyboardInterrupt):
         list(ends(jobs, options, stop_once_something_runs))
-    assert list(options.results.glob("*/result.json")) == [] and list(options.results.glob(f"*/{CANCEL}")) == []
+    assert list(options.results.glob("*/result.json")) == [] and traces_of_a_stop(options) == []
     begun = [run for run in jobs if attempts(run, options)]
     assert begun and [(options.results / run.run_id / "saved").exists() for run in begun] == [True] * len(begun)
 
@@ -117,7 +123,7 @@ def test_a_run_that_slurm_gives_notice_goes_back_into_the_queue(on_slurm: Execut
     with meanwhile([long], on_slurm) as found:
         wait_for(lambda: attempts(long, on_slurm) == 1)
         subprocess.run(["scancel", f"--signal={signal}", *squeue()], check=True)  # to the job's steps, as Slurm does
-        assert_done_once([long], found.result(40), on_slurm)
+        assert_done_once([long], found.result(120), on_slurm)
     assert attempts(long, on_slurm) == 2 and (on_slurm.results / long.run_id / "saved").exists()
 
 
@@ -126,7 +132,7 @@ def test_a_job_that_somebody_cancels_saves_its_run_and_is_not_put_back(on_slurm:
     with meanwhile([long], on_slurm) as found:
         wait_for(lambda: attempts(long, on_slurm) == 1)
         subprocess.run(["scancel", *squeue()], check=True)
-        (end,) = found.result(40)
+        (end,) = found.result(120)
     assert end.state in ("interrupted", "failed")
     assert (on_slurm.results / long.run_id / "saved").exists() and attempts(long, on_slurm) == 1
     wait_for(lambda: not squeue())

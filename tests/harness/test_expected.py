@@ -34,7 +34,8 @@ def store(tmp_path: Path) -> Store:
         }
         extra = {"spec": {}, "provenance": {"code_fingerprint": "x"}, "costs": {}, "timings": {}}
         write_json(tmp_path / run_id / "result.json", sealed({**record, **extra}))
-    planned = [{"row": row, "column": COLUMN, "run_id": run_id} for row, run_id in cells]
+    seeds = {"order_seed": 0, "train_seed": 0}
+    planned = [{"row": row, "column": COLUMN, "run_id": run_id, **seeds} for row, run_id in cells]
     write_json(tmp_path / "suites" / "ci.json", {"cells": planned})
     return Store(tmp_path)
 
@@ -44,6 +45,13 @@ def test_means_over_seeds_are_compared_and_missing_runs_fail(store: Store) -> No
     assert [verdict.holds for verdict in verdicts] == [True, False, False, False]
     assert str(verdicts[1]) == f"OUTSIDE A on {COLUMN}: FAA 85.00, expected 87.50 ± 2.00"
     assert "B on digits, 2 tasks: no finished run" in str(verdicts[2])
+
+
+@pytest.mark.parametrize("manifest", [[], {"cells": "x"}, {"cells": [{"row": "A"}]}])
+def test_a_damaged_plan_is_one_sentence(store: Store, manifest: object) -> None:
+    write_json(store.root / "suites" / "ci.json", manifest)
+    with pytest.raises(UserError, match="the plan of suite 'ci' cannot be used; run the suite again"):
+        verify("ci", store, [cell("A", 85)], only_planned=True)
 
 
 def test_what_was_not_planned_can_be_left_out(store: Store) -> None:

@@ -40,11 +40,12 @@ RUNNER = f"""
         todo = job.spec.method.config
         note(options, "began", job.run_id, os.getpid())
         control({{"event": "run_started", "total_tasks": 1, "tasks_done": 0}})
-        until = time.monotonic() + todo.get("seconds", 0.0)
-        while time.monotonic() < until:
+        until, go = time.monotonic() + todo.get("seconds", 0.0), options.results.parent / "go"
+        while time.monotonic() < until or (todo.get("gate") and not go.exists()):
             time.sleep(0.01)
             control({{"event": "step", "step": 1, "total_steps": 2}})
             if control.interruption.asked() and not todo.get("deaf"):
+                control({{"event": "step", "step": 2, "total_steps": 2}})  # the signal may have come after the first
                 note(options, "saved", job.run_id)
                 raise Interrupted
         if not control.may_publish():
@@ -106,6 +107,10 @@ class Place:
     def count(self, word: str) -> Counter[str]:
         return Counter(line[1] for line in self.log() if line[0] == word)
 
+    def let_go(self) -> None:
+        """Let runs that have a gate end."""
+        (self.root / "go").touch()
+
     def done(self) -> list[str]:
         return [run.run_id for run in self.runs if self.store.state(run.run_id, code_fingerprint()) == "done"]
 
@@ -144,7 +149,7 @@ def planned(seed: int, **config: Any) -> PlannedRun:
     return PlannedRun(suite="s", row="M", method="m", benchmark="b", spec=spec)
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 20.0) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 120.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -152,7 +157,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 20.0) -> None:
 
 
 def finish(*launchers: subprocess.Popen[str]) -> list[str]:
-    return [launcher.communicate(timeout=30)[0] for launcher in launchers]
+    return [launcher.communicate(timeout=300)[0] for launcher in launchers]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -168,7 +173,7 @@ def test_two_launchers_share_the_work_and_do_nothing_twice(place: Callable[..., 
 
 
 def test_a_launcher_that_is_killed_leaves_its_run_to_the_one_that_waits(place: Callable[..., Place]) -> None:
-    here = place({"seconds": 1.0})
+    here = place({"gate": True})
     first = here.start()
     wait_for(lambda: here.count("began"))
     second = here.start()
@@ -176,6 +181,7 @@ def test_a_launcher_that_is_killed_leaves_its_run_to_the_one_that_waits(place: C
     assert second.stdout.readline().startswith("event held")
     first.kill()
     first.communicate()
+    here.let_go()
     assert finish(second)[0].splitlines()[-1] == f"end done {here.runs[0].run_id}"
     assert here.count("published") == {here.runs[0].run_id: 1}
 
@@ -184,7 +190,7 @@ def test_a_launcher_that_is_killed_leaves_its_run_to_the_one_that_waits(place: C
 def test_a_signal_saves_what_is_in_flight(
     place: Callable[..., Place], number: signal.Signals, workers: int, exit_code: int
 ) -> None:
-    here = place(*[{"seconds": 30.0}] * 3)
+    here = place(*[{"gate": True}] * 3)
     launcher = here.start(workers)
     wait_for(lambda: len(here.count("began")) == workers)
     os.killpg(launcher.pid, number)
@@ -197,11 +203,12 @@ def test_a_signal_saves_what_is_in_flight(
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_second_signal_does_not_wait(place: Callable[..., Place], workers: int) -> None:
-    here = place(*[{"seconds": 30.0, "deaf": True}] * 2)
+    here = place(*[{"gate": True, "deaf": True}] * 2)
     launcher = here.start(workers)
     wait_for(lambda: len(here.count("began")) == workers)
     launcher.send_signal(signal.SIGTERM)
-    time.sleep(0.3)
+    assert launcher.stdout is not None
+    assert any(line.startswith("event stopping") for line in iter(launcher.stdout.readline, ""))
     assert launcher.poll() is None
     launcher.send_signal(signal.SIGTERM)
     finish(launcher)
@@ -209,11 +216,12 @@ def test_a_second_signal_does_not_wait(place: Callable[..., Place], workers: int
 
 
 def test_a_killed_worker_s_run_is_tried_again_and_the_others_go_on(place: Callable[..., Place]) -> None:
-    here = place(*[{"seconds": 0.6}] * 3)
+    here = place(*[{"gate": True}] * 3)
     launcher = here.start(2)
     wait_for(lambda: len(here.count("began")) == 2)
     victim = here.log()[0]
     os.kill(int(victim[2]), signal.SIGKILL)
+    here.let_go()
     text = finish(launcher)[0]
     assert launcher.returncode == 0 and len(here.done()) == 3
     assert f"event run_retried {victim[1]}" in text
@@ -221,16 +229,18 @@ def test_a_killed_worker_s_run_is_tried_again_and_the_others_go_on(place: Callab
 
 
 def test_a_worker_that_is_asked_to_end_gives_its_run_to_another(place: Callable[..., Place]) -> None:
-    here = place(*[{"seconds": 0.6}] * 2)
+    here = place(*[{"gate": True}] * 2)
     launcher = here.start(2)
     wait_for(lambda: len(here.count("began")) == 2)
     os.kill(int(here.log()[0][2]), signal.SIGTERM)
+    wait_for(lambda: here.count("saved"))
+    here.let_go()
     finish(launcher)
     assert len(here.done()) == 2 and set(here.count("published").values()) == {1}
 
 
 def test_a_sweep_is_seen_and_cancelled_from_elsewhere(place: Callable[..., Place]) -> None:
-    here = place(*[{"seconds": 30.0}] * 4)
+    here = place(*[{"gate": True}] * 4)
     launcher = here.start(2)
     wait_for(lambda: len(here.count("began")) == 2)
     wait_for(lambda: sum(view.state == "running" for view in statuses(here.store, here.cells)) == 2)

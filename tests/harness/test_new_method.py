@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +23,7 @@ def test_what_is_written_passes_its_own_test_under_pytest(tmp_path: Path) -> Non
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(test)]
     environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": ""}
     done = subprocess.run(
-        command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=60, check=False
+        command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=300, check=False
     )
     assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout + done.stderr
 
@@ -38,7 +39,17 @@ def test_it_is_short(tmp_path: Path) -> None:
 def test_the_command_says_what_comes_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_all.main(["new-method", "mine", "--out", str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    assert f"run_all.py check {tmp_path / 'mine.py'}" in out and "--methods mine,ncm" in out
+    assert f"run_all.py check {tmp_path / 'mine.py'}\n" in out and "--methods mine --seeds 0" in out
+
+
+def test_what_comes_next_can_be_pasted_whatever_the_folder_is_called(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_all.main(["new-method", "mine", "--out", str(tmp_path / "my $(own) folder")]) == 0
+    _, check, run = capsys.readouterr().out.splitlines()
+    plugin = str(tmp_path / "my $(own) folder" / "mine.py")
+    assert shlex.split(check) == ["run_all.py", "check", plugin]
+    assert shlex.split(run)[3:5] == ["--plugin", plugin]
 
 
 def test_nothing_is_overwritten_and_nothing_half_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

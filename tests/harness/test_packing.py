@@ -20,10 +20,13 @@ def job(name: str, memory_mb: float = 0.0) -> Job:
     return Job(name, SPEC, memory_mb=memory_mb)
 
 
-def record(method: str, backbone: str, benchmark: str, peak: Any, device: str = "cpu") -> Record:
-    spec = {"method": {"name": method}, "backbone": {"name": backbone}, "benchmark": {"name": benchmark}}
-    result = {"spec": spec, "costs": {"peak_memory_mb": peak}, "provenance": {"device": device}}
-    return Record("id", result)
+def spec(method: str, backbone: str, benchmark: str, batch: int = 8, precision: str = "fp32") -> dict[str, Any]:
+    named = {"method": {"name": method}, "backbone": {"name": backbone}, "benchmark": {"name": benchmark}}
+    return {**named, "schedule": {"batch_size": batch}, "precision": precision}
+
+
+def record(of: dict[str, Any], peak: Any, device: str = "cpu", **costs: str) -> Record:
+    return Record("id", {"spec": of, "costs": {"peak_memory_mb": peak, **costs}, "provenance": {"device": device}})
 
 
 def packed(queue: Queue, slots: int) -> list[list[str]]:
@@ -86,43 +89,88 @@ def test_workers_that_fit_whichever_runs_they_get(peaks: list[float], budget: fl
 
 def test_peaks_are_of_the_same_kind_else_of_the_backbone() -> None:
     records = [
-        record("m", "x", "b", 700.0),
-        record("m", "x", "b", 650.0),
-        record("n", "x", "b", 900.0),
-        record("m", "x", "b", 9.0, "cuda:0"),
-        record("m", "y", "b", "much"),
+        record(spec("m", "x", "b"), 700.0),
+        record(spec("m", "x", "b"), 650.0),
+        record(spec("n", "x", "b"), 900.0),
+        record(spec("m", "x", "b"), 9.0, "cuda:0"),
+        record(spec("m", "y", "b"), "much"),
+        record({"method": "forged"}, 5000.0),
     ]
     peaks = Peaks(records, "cpu")
-    assert peaks.measured("m", "x", "b") == 700.0
-    assert peaks.measured("other", "x", "b") == 900.0
-    assert peaks.measured("m", "y", "b") is None
-    assert Peaks(records, "cuda").measured("m", "x", "b") == 9.0 + packing.CUDA_BASE_MB
+    assert peaks.measured(spec("m", "x", "b")) == 700.0
+    assert peaks.measured(spec("other", "x", "b")) == 900.0
+    assert peaks.measured(spec("m", "y", "b")) is None
+    assert Peaks(records, "cuda").measured(spec("m", "x", "b")) == 9.0 + packing.CUDA_BASE_MB
     assert peaks.guessed(344.0) == packing.CPU_BASE_MB + packing.COPIES * 344.0
 
 
+def test_peaks_of_other_batches_and_precisions_tell_nothing() -> None:
+    peaks = Peaks([record(spec("m", "x", "b", 8), 700.0), record(spec("n", "x", "b", 128), 9000.0)], "cpu")
+    assert [peaks.measured(spec("m", "x", "b", batch)) for batch in (8, 128, 64)] == [700.0, 9000.0, None]
+    assert peaks.measured(spec("m", "x", "b", 8, "bf16")) is None
+
+
+def test_a_run_that_made_do_with_less_memory_tells_nothing() -> None:
+    short = record(spec("m", "x", "b"), 300.0, memory_plan="1 image at a time")
+    assert Peaks([short], "cpu").measured(spec("m", "x", "b")) is None
+    assert Peaks([short, record(spec("m", "x", "b"), 700.0)], "cpu").measured(spec("m", "x", "b")) == 700.0
+
+
+def limit(group: Path, limit: str, used_mb: int, cache_mb: int = 0) -> None:
+    group.mkdir(parents=True, exist_ok=True)
+    (group / "memory.max").write_text(f"{limit}\n")
+    (group / "memory.current").write_text(f"{used_mb * 2**20}\n")
+    (group / "memory.stat").write_text(f"anon 1\ninactive_file {cache_mb * 2**20}\n")
+
+
 def test_a_container_s_limit_is_the_machine_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "OWN_CGROUP", tmp_path / "untold")
     monkeypatch.setattr(packing, "CGROUP", tmp_path / "none")
-    unlimited = free_mb("cpu")
-    group = tmp_path / "group"
-    group.mkdir()
-    (group / "memory.max").write_text(f"{64 * 2**20}\n")
-    (group / "memory.current").write_text(f"{40 * 2**20}\n")
-    (group / "memory.stat").write_text(f"anon 1\ninactive_file {16 * 2**20}\n")
+    unlimited, group = free_mb("cpu"), tmp_path / "group"
+    limit(group, str(64 * 2**20), 40, 16)
     monkeypatch.setattr(packing, "CGROUP", group)
     assert (free_mb("cpu"), total_mb()) == (40.0, 64.0) and unlimited > 40
-    (group / "memory.max").write_text("max\n")
+    limit(group, "max", 40, 16)
     assert free_mb("cpu") > 40
+
+
+@pytest.mark.parametrize(
+    ("own", "free", "total"),
+    [
+        ("0::/system/job_7/step_0", 24.0, 32.0),
+        ("1:name=systemd:/x\n0::/system", 59.0, 64.0),
+        ("0::/../../elsewhere", 59.0, 64.0),
+        ("", 59.0, 64.0),
+    ],
+)
+def test_the_least_limit_of_all_groups_around_counts(
+    own: str, free: float, total: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a batch system nests them: the job is limited, its step is not."""
+    limit(tmp_path / "group", str(64 * 2**20), 5)
+    limit(tmp_path / "group" / "system", "max", 5)
+    limit(tmp_path / "group" / "system" / "job_7", str(32 * 2**20), 8)
+    limit(tmp_path / "group" / "system" / "job_7" / "step_0", "max", 8)
+    (tmp_path / "own").write_text(f"{own}\n")
+    monkeypatch.setattr(packing, "CGROUP", tmp_path / "group")
+    monkeypatch.setattr(packing, "OWN_CGROUP", tmp_path / "own")
+    assert (free_mb("cpu"), total_mb()) == (free, total)
 
 
 def test_kills_for_want_of_memory_are_counted_where_the_system_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(packing, "CGROUP", tmp_path)
+    monkeypatch.setattr(packing, "OWN_CGROUP", tmp_path / "own")
     monkeypatch.setattr(packing, "VMSTAT", tmp_path / "vmstat")
     assert oom_kills() is None
     (tmp_path / "memory.events").write_text("low 0\noom 5\noom_kill 2\n")
     (tmp_path / "vmstat").write_text("nr_free_pages 10\noom_kill 3\n")
     assert oom_kills() == 5
+    (tmp_path / "job").mkdir()
+    (tmp_path / "job" / "memory.events").write_text("oom_kill 1\n")
+    (tmp_path / "own").write_text("0::/job\n")
+    assert oom_kills() == 4, "kills in other groups are none of ours"
 
 
 def test_what_a_process_holds() -> None:

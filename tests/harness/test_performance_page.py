@@ -8,8 +8,9 @@ import pytest
 
 from harness import performance_page
 from harness.bench_store import Stored, StoredRow, StoredSpread
+from harness.bench_words import number
 from harness.errors import UserError
-from harness.performance_page import NOT_YET, number, read_folder, renewed, shown, table
+from harness.performance_page import NOT_YET, NUMBER, read_folder, renewed, shown, table
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "docs" / "performance.md", ROOT / "README.md"]
@@ -47,6 +48,13 @@ def test_committed_pages_are_what_the_stored_measurements_give() -> None:
         text = page.read_text(encoding="utf-8")
         assert renewed(text, found) == text, f"run {performance_page.__doc__}"
     assert found.keys() <= set().union(*(shown(page.read_text(encoding="utf-8")) for page in PAGES))
+
+
+def test_both_pages_take_numbers_from_measurements() -> None:
+    performance, readme = (page.read_text(encoding="utf-8") for page in PAGES)
+    assert shown(performance) and NUMBER.search(readme), "without marks nothing holds their numbers"
+    if found := read_folder(ROOT / "docs" / "performance"):
+        assert NOT_YET not in readme and found.keys() & shown(performance)
 
 
 def test_a_table_has_its_command_and_conditions_beneath() -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import linecache
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 
+from harness.errors import UserError
 from harness.plan import Selection, plan
 from harness.plugin_source import source_of
 from harness.provenance import code_fingerprint, with_sources
@@ -66,6 +69,26 @@ def test_a_record_compares_as_its_spec_does() -> None:
 
 def test_the_projects_own_code_has_no_source_of_its_own() -> None:
     assert source_of(Ncm) is None
+
+
+def test_a_class_without_a_source_is_refused() -> None:
+    made = type("Typed", (), {"__module__": "no_such_module"})
+    with pytest.raises(UserError, match="the source of Typed cannot be found, so that no edit"):
+        source_of(made)
+
+
+def test_of_a_module_in_an_archive_the_text_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for number in range(2):
+        archive = tmp_path / f"packed{number}.zip"
+        with zipfile.ZipFile(archive, "w") as packed:
+            packed.writestr("packed_method.py", f"class Packed:\n    number = {number}\n")
+        with monkeypatch.context() as patch:
+            patch.syspath_prepend(archive)
+            found.append(source_of(importlib.import_module("packed_method").Packed))
+            del sys.modules["packed_method"]
+            linecache.clearcache()
+    assert None not in found and found[0] != found[1]
 
 
 @pytest.fixture

@@ -241,7 +241,7 @@ def test_the_commands(registries: Registries, tmp_path: Path, capsys: pytest.Cap
     assert command("verify", "fetched", "weighted", *data, "--json") == 1
     told = capsys.readouterr()
     assert [row["state"] for row in json.loads(told.out)] == ["intact", "intact", "damaged"]
-    assert told.err.startswith("damaged: weighted: weights: ") and told.err.count("\n") == 1
+    assert told.err.startswith("failed: weighted: weights: damaged: ") and told.err.count("\n") == 1
 
 
 MISTAKES = [

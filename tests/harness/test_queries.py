@@ -11,8 +11,9 @@ import torch
 
 from benchmarks.stream import Stream, build_stream
 from harness import provenance
-from harness.conformance import ColouredNoise
+from harness.conformance import MICRO, ColouredNoise
 from harness.queries import CHUNK, Queries
+from methods.common.memory_plan import MemoryPlan
 from methods.common.vit import PromptedViT
 
 CPU = torch.device("cpu")
@@ -110,6 +111,17 @@ def test_a_folder_that_cannot_be_written_costs_nothing_but_time(micro_vit: Promp
     (tmp_path / "q").write_text("a file where the folder should be")
     found = queries(micro_vit, stream, tmp_path / "q").of(stream.tests[0])
     assert torch.equal(found, queries(micro_vit, stream, None).of(stream.tests[0]))
+
+
+def test_what_is_computed_a_few_images_at_a_time_is_not_kept(tmp_path: Path) -> None:
+    """Its last bits differ, and runs with enough memory would find it."""
+    stream, vit = stream_of(tmp_path), MICRO.load()
+    vit.memory = MemoryPlan(micro_batch=1)
+    queries(vit, stream, tmp_path / "q").of(stream.tests[0])
+    assert not list(tmp_path.glob("q/*/*.queries"))
+    vit.memory = MemoryPlan()
+    queries(vit, stream, tmp_path / "q").of(stream.tests[0])
+    assert list(tmp_path.glob("q/*/*.queries"))
 
 
 def test_a_search_has_no_name_for_its_images(tmp_path: Path) -> None:

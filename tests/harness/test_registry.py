@@ -89,6 +89,34 @@ def test_a_broken_package_is_listed_with_its_error_and_hurts_nothing_else(instal
         table.load("bad")
 
 
+def test_all_that_can_be_loaded_leaves_out_what_cannot(installed) -> None:
+    points = [("bad", "no_such_module:X"), ("order", "x:y"), ("extra", "collections:Counter")]
+    installed(*(EntryPoint(name, target, "g") for name, target in points))
+    table = Registry("method", {"order": "collections:OrderedDict", "chain": "collections:ChainMap"}, "g")
+    assert table.loadable_names() == ["chain", "extra"]
+
+
+UNUSABLE = ["a,b", "a b", "-a", ".a", "a=b", "a/b", "", "a" * 61, "a\nb", "\x1b[2J"]
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_a_name_that_cannot_be_chosen_is_refused(name: str, installed, tmp_path: Path) -> None:
+    text = PLUGIN.replace('"shout"', repr(name))
+    with pytest.raises(UserError, match=r"plugin 'mine.py' names a method '.*', which cannot be chosen: use") as caught:
+        add_plugin(empty_registries(), write_plugin(tmp_path, text))
+    assert "\n" not in str(caught.value) and "\x1b" not in str(caught.value)
+    installed(EntryPoint(name, "collections:Counter", "g"))
+    (row,) = Registry("method", {}, "g").listing()
+    assert row.value is None and "which cannot be chosen: use letters" in str(row.error)
+
+
+@pytest.mark.parametrize("name", ["l2p++", "a.b-c", "2nd", "_x", "é", "a" * 60])
+def test_names_that_can_be_chosen(name: str, installed, tmp_path: Path) -> None:
+    assert add_plugin(empty_registries(), write_plugin(tmp_path, PLUGIN.replace('"shout"', repr(name)))) == [name]
+    installed(EntryPoint(name, "collections:Counter", "g"))
+    assert Registry("method", {}, "g").loadable_names() == [name]
+
+
 def test_a_name_claimed_twice_names_both_owners_and_leaves_other_names_alone(installed) -> None:
     installed(EntryPoint("order", "collections:Counter", "g"))
     table = Registry("method", {"order": "collections:OrderedDict", "chain": "collections:ChainMap"}, "g")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -20,18 +19,21 @@ from harness.store import Store
 from tests.conftest import micro_spec  # pyright: ignore[reportMissingImports]
 from tests.harness.observed import EVERYTHING, SMOPE, held_out  # pyright: ignore[reportMissingImports]
 from tests.harness.resumed import (  # pyright: ignore[reportMissingImports]
+    OFTEN,
     Hoarder,
     Killed,
     Replayer,
     assert_same,
+    cut,
     dies_at_save,
     events,
     finish,
+    full_disk,
+    place_of,
 )
 
 TAP = {"epochs": 2, "samples": 4}
 INFERENCE = {"tap": TAP, "task_inference": {"epochs": 1, "tap": TAP}}
-OFTEN = {"checkpoint_every_s": 0.0}
 
 
 @pytest.fixture(autouse=True)
@@ -161,13 +163,6 @@ def test_an_interruption_asked_beforehand_trains_nothing(registries: Registries,
     assert [event["event"] for event in said] == ["run_started"]
 
 
-def cut(spec: RunSpec, registries: Registries, folder: Path, saves: int) -> Path:
-    """A run that died inside a task; the folder of its checkpoints."""
-    with pytest.raises(Killed):
-        finish(spec, registries, folder, may_publish=dies_at_save(saves), **OFTEN)
-    return folder / spec.run_id / "checkpoint"
-
-
 def damage(file: Path, how: str) -> None:
     data = file.read_bytes()
     if how == "missing":
@@ -176,12 +171,6 @@ def damage(file: Path, how: str) -> None:
         file.write_bytes(data[: len(data) // 2])
     else:
         file.write_bytes(data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 1]) + data[len(data) // 2 + 1 :])
-
-
-def place_of(spec: RunSpec, registries: Registries, folder: Path) -> Any:
-    session = Session(spec, folder, folder, "cpu", registries, lambda _: None)
-    inside = session._inside
-    return session.progress.tasks_done, inside and inside.position
 
 
 @pytest.mark.parametrize("how", ["flipped", "truncated", "missing"])
@@ -248,10 +237,6 @@ def test_a_checkpoint_that_does_not_fit_is_no_reason_to_fail(registries: Registr
 
 
 # -- what the disk and other processes do ------------------------------------------------------------------------------
-
-
-def full_disk(file: Path, *_: Any) -> None:
-    raise OSError(errno.ENOSPC, "No space left on device", str(file))
 
 
 def test_a_full_disk_costs_checkpoints_and_not_the_run(

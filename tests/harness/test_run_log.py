@@ -66,8 +66,6 @@ def test_steps_are_throttled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         "step": 32,
         "total_steps": 100,
     }
-    log.forget_progress()
-    assert not (tmp_path / "progress.json").exists()
 
 
 def test_a_log_that_cannot_be_written_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,11 @@
 """What happens inside a Slurm job when Slurm gives notice, without Slurm: signals to this very process."""
 
+import contextlib
 import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -42,12 +42,18 @@ def slurm_run(options: ExecuteOptions) -> SlurmRun:  # noqa: F811
     return SlurmRun(options.for_workers(), options.results, code_fingerprint())
 
 
-def notice_once_it_runs(number: int, options: ExecuteOptions) -> None:  # noqa: F811
+@contextlib.contextmanager
+def notice_once_it_runs(number: int, options: ExecuteOptions) -> Iterator[None]:  # noqa: F811
     def send() -> None:
         wait_for(lambda: attempts(job(sleep=60), options) == 1)
         os.kill(os.getpid(), number)
 
-    threading.Thread(target=send).start()
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        yield
+    finally:
+        sender.join()
 
 
 def test_near_the_time_limit_a_run_is_saved_before_it_is_put_back(
@@ -56,8 +62,7 @@ def test_near_the_time_limit_a_run_is_saved_before_it_is_put_back(
 ) -> None:
     pytest.importorskip("submitit")
     long, handler = job(sleep=60), signal.getsignal(signal.SIGUSR2)
-    notice_once_it_runs(signal.SIGUSR2, options)
-    with pytest.raises(SystemExit):
+    with notice_once_it_runs(signal.SIGUSR2, options), pytest.raises(SystemExit):
         slurm_run(options)(long)
     assert requeued == [signal.SIGUSR2] and (options.results / long.run_id / "saved").exists()
     assert read_end(options.results, long.run_id) is None  # the launcher goes on waiting
@@ -77,16 +82,12 @@ def test_after_a_termination_only_a_pre_empted_run_is_put_back(
 ) -> None:
     long = job(sleep=60)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    answer = SimpleNamespace(returncode=0 if state else 1, stdout=f"{state}\n")
-    monkeypatch.setattr(slurm_job.subprocess, "run", lambda *_, **__: answer)
-    notice_once_it_runs(signal.SIGTERM, options)
-    if is_put_back:
-        with pytest.raises(SystemExit):
-            slurm_run(options)(long)
-    else:
+    monkeypatch.setattr(slurm_job, "ask", lambda *_: f"{state}\n" if state else None)
+    expected = pytest.raises(SystemExit) if is_put_back else contextlib.nullcontext()
+    with notice_once_it_runs(signal.SIGTERM, options), expected:
         slurm_run(options)(long)
-        end = read_end(options.results, long.run_id)
-        assert end is not None and end.state == "interrupted"
+    end = read_end(options.results, long.run_id)
+    assert (end and end.state) == (None if is_put_back else "interrupted")
     assert bool(requeued) == is_put_back and (options.results / long.run_id / "saved").exists()
 
 

@@ -12,6 +12,8 @@ import run_all
 from harness import claims
 from harness.claims import DEAD_S, Claim, acquire
 from harness.errors import UserError
+from harness.provenance import code_fingerprint
+from harness.seal import RECORD_SCHEMA
 from harness.status import Cell, RunView, planned_cells, statuses, summary
 from harness.store import Store
 
@@ -84,6 +86,23 @@ def test_a_failed_run_that_is_tried_again_runs(store: Store) -> None:
     assert statuses(store, cells)[0].state == "failed"
 
 
+def test_a_finished_run_whose_process_died_afterwards_is_done(store: Store) -> None:
+    folder = store.path(IDS[0])
+    elsewhere(folder, DEAD_S + 5)
+    record = {
+        "schema_version": RECORD_SCHEMA,
+        "run_id": IDS[0],
+        "spec": {},
+        "accuracy_matrix": [[50.0]],
+        "test_counts": [1],
+    }
+    made = {"code_fingerprint": code_fingerprint()}
+    store.write_result(IDS[0], {**record, "costs": {}, "timings": {}, "provenance": made})
+    assert statuses(store, planned_cells(store, []))[0].state == "done"
+    elsewhere(folder, 1)
+    assert statuses(store, planned_cells(store, []))[0].state == "running", "it may be observed anew"
+
+
 def test_progress_of_anybody_s_making_hurts_nothing(store: Store) -> None:
     folder = store.path(IDS[0])
     claim = held(folder)
@@ -105,7 +124,20 @@ def test_only_ids_are_ids(store: Store) -> None:
     assert "\x1b" not in cells[0].label
 
 
-@pytest.mark.parametrize("manifest", [{}, {"cells": 1}, {"cells": [{}]}, {"cells": [1]}])
+CELL = {"row": "M", "column": "b", "order_seed": 0, "train_seed": 0, "run_id": IDS[0]}
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        {},
+        [],
+        {"cells": 1},
+        {"cells": [{}]},
+        {"cells": [1]},
+        *({"cells": [CELL | {"plugins": p}]} for p in ("x", ["x"])),
+    ],
+)
 def test_a_damaged_plan_is_one_sentence(store: Store, manifest: Any) -> None:
     (store.root / "suites" / "mine.json").write_text(json.dumps(manifest))
     with pytest.raises(UserError, match="the plan of suite 'mine' cannot be used; run the suite again"):

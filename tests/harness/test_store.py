@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness import store as store_module
 from harness.errors import UserError
 from harness.seal import RECORD_SCHEMA
 from harness.store import OBSERVATIONS, Broken, Record, Store, write_json
@@ -144,7 +146,70 @@ def test_unreadable_manifest_is_the_users_to_mend(tmp_path: Path) -> None:
     assert [cell["run_id"] for cell in (Store(tmp_path).read_manifest("smoke") or {})["cells"]] == ["new0"]
 
 
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        (("cells",), 3),
+        (("cells", 0), None),
+        (("cells", 0, "run_id"), None),
+        (("cells", 0, "row"), ["A"]),
+        (("cells", 0, "row"), "unlisted"),
+        (("cells", 0, "column"), "unlisted"),
+        (("cells", 0, "order_seed"), "0"),
+        (("cells", 0, "plugins"), "text"),
+        (("rows",), None),
+        (("rows", 0), {}),
+        (("columns", 0), []),
+        (("columns", 0), {"label": "d", "tasks": float("inf")}),
+        (("rows", 0), {"label": "\ud800"}),
+    ],
+)
+def test_a_manifest_that_cannot_be_merged_is_written_anew(tmp_path: Path, part: tuple[Any, ...], value: Any) -> None:
+    store, old = Store(tmp_path), manifest("A", [0], "old")
+    inside: Any = old
+    for key in part[:-1]:
+        inside = inside[key]
+    inside[part[-1]] = value
+    (tmp_path / "suites").mkdir()
+    (tmp_path / "suites" / "smoke.json").write_text(json.dumps(old))
+    store.write_manifest("smoke", new := manifest("B", [0], "new") | {"columns": [{"label": "e"}]} | named("B", "e"))
+    assert store.read_manifest("smoke") == new
+
+
+def named(row: str, column: str) -> dict[str, Any]:
+    return {"cells": [{"row": row, "column": column, "order_seed": 0, "train_seed": 0, "run_id": "new0"}]}
+
+
+@pytest.mark.parametrize("text", ["[]", "3", '"x"', "null", "{}", '{"cells": {}}', '{"cells": [3]}'])
+def test_cells_of_what_is_no_plan_are_the_users_to_mend(tmp_path: Path, text: str) -> None:
+    assert Store(tmp_path).read_cells("smoke") == []
+    (tmp_path / "suites").mkdir()
+    (tmp_path / "suites" / "smoke.json").write_text(text)
+    if text != "null":
+        with pytest.raises(UserError, match="the plan of suite 'smoke' cannot be used; run the suite again"):
+            Store(tmp_path).read_cells("smoke")
+    Store(tmp_path).write_manifest("smoke", manifest("A", [0], "new"))
+    assert [cell["run_id"] for cell in Store(tmp_path).read_cells("smoke")] == ["new0"]
+
+
 def test_unwritable_results_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot be written.*--results"):
         Store(tmp_path / "file" / "results").require_writable()
+
+
+def test_two_launchers_that_note_a_suite_at_once_both_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, files = store_module.write_bytes, Store(tmp_path)
+    second = threading.Thread(target=files.write_manifest, args=("smoke", manifest("B", [0], "b")))
+
+    def slowly(file: Path, data: bytes) -> None:
+        if second.ident is None:
+            second.start()
+            second.join(timeout=0.3)  # time enough to write, were it not for the lock
+        write(file, data)
+
+    monkeypatch.setattr(store_module, "write_bytes", slowly)
+    files.write_manifest("smoke", manifest("A", [0], "a"))
+    second.join(timeout=30)
+    assert sorted(cell["run_id"] for cell in (files.read_manifest("smoke") or {})["cells"]) == ["a0", "b0"]
+    assert [file.name for file in (tmp_path / "suites").iterdir()] == ["smoke.json"]

@@ -99,7 +99,7 @@ def test_no_more_workers_than_memory_holds(registries: Registries, monkeypatch: 
 def test_what_runs_need_is_measured_else_reckoned_else_unknown(
     registries: Registries, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = {"method": {"name": "x"}, "backbone": {"name": "small"}, "benchmark": {"name": "x"}}
+    spec = planned("small").spec.model_dump()
     result = {"spec": spec, "costs": {"peak_memory_mb": 700.0}, "provenance": {"device": "cpu"}}
     monkeypatch.setattr(Store, "scan", lambda self: iter([Record("id", result)]))
     runs = [planned("small"), planned("large")]

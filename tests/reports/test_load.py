@@ -325,3 +325,28 @@ def test_no_suites_give_no_results_but_the_health_of_the_folder(factory) -> None
     publish(factory, [0])
     loaded = load_suites(factory.store, [], factory.FRESH)
     assert (loaded.suites, loaded.fingerprints, loaded.health.records) == ((), (), 1)
+
+
+def with_plugin(factory, seed: int, recorded: str, planned: str) -> None:
+    spec = factory.spec("a", "digits", seed, seed, 4)
+    matrix = factory.matrix(4, LEVEL, LOSS, seed)
+    provenance = factory.result(spec, matrix)["provenance"] | {"plugins": {"method": recorded}}
+    factory.publish("A", spec, matrix, provenance=provenance)
+    factory.cells[-1]["plugins"] = {"method": planned}
+
+
+def test_seeds_of_different_versions_of_a_plugin_are_not_averaged(factory) -> None:
+    for seed, source in enumerate(["one", "one", "two"]):
+        with_plugin(factory, seed, source, source)
+    factory.publish("B", factory.spec("b", "digits", 0, 0, 4), factory.matrix(4, 50.0, LOSS, 0))
+    store = factory.write()
+    a, b = load_suites(store, ["smoke"], factory.FRESH).suites[0].cells.values()
+    assert (a.state, a.used, b.state) == ("mixed", (), "ok"), "a plugin's row stands beside the project's own"
+    (results,) = load_suites(store, ["smoke"], factory.FRESH, mixed=True).suites
+    assert (results.cells["A", "digits"].marks, len(results.cells["A", "digits"].used)) == (("mixed code",), 3)
+
+
+def test_a_record_of_another_version_of_the_plugin_than_planned_is_stale(factory) -> None:
+    with_plugin(factory, 0, "one", "two")
+    run = only(load_suite(factory.write(), "smoke", factory.FRESH)).runs[0]
+    assert (run.state, run.problem) == ("stale", "made by another version of the plugin")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import random
@@ -26,6 +27,7 @@ from harness.store import Record, Store
 from tests.robustness import inputs  # pyright: ignore[reportMissingImports]
 
 SEED, LONGEST_S = 20260, 20
+SENTENCES = ("error: ", "failed: ")
 Make = Callable[[random.Random, Path], list[str]]
 PLAN = ["plan", "ci", "--methods", "linear_probe"]
 
@@ -43,8 +45,18 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def fonts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where matplotlib keeps its list of fonts, which is made here: it takes longer than any call may."""
+    folder = tmp_path_factory.mktemp("fonts")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MPLCONFIGDIR", str(folder))
+        importlib.import_module("matplotlib.font_manager")
+        yield folder
+
+
 @pytest.fixture
-def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fonts: Path) -> Path:
     """Home and working folder below one that is watched; no network, no waiting."""
 
     def offline(*_: object, **__: object) -> Any:
@@ -53,9 +65,6 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_facto
     for name in ("home", "work"):
         (tmp_path / name).mkdir()
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv(
-        "MPLCONFIGDIR", str(tmp_path_factory.getbasetemp() / "fonts")
-    )  # matplotlib keeps its list of fonts in a cache of its own
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setattr(socket, "getaddrinfo", offline)
     monkeypatch.setattr(time, "sleep", lambda _: None)
@@ -107,6 +116,8 @@ def call(arguments: list[str], surroundings: Path, capsys: pytest.CaptureFixture
     told = capsys.readouterr()
     if status == 2 and not (told.err.startswith("error: ") and told.err.count("\n") == 1):
         wrong.append(f"is answered by {told.err[:600]!r}")
+    if not all(line.startswith(SENTENCES) for line in told.err.splitlines()):
+        wrong.append(f"is told {told.err[:600]!r}")
     if status not in (-1, 0, 1, 2) or (status == 0 and told.err) or "Traceback" in told.out + told.err:
         wrong.append(f"ends with status {status} and {told.err[:600]!r}")
     if {"\x1b", "\x9b"} & set(told.err + told.out):
@@ -248,9 +259,14 @@ def test_damaged_records_and_manifests(number: int, template: Path, surroundings
         found = Store(results).load(finished.run_id)
         same = isinstance(found, Record) and found.result == finished.result
         assert same or not isinstance(found, Record), "a changed record is not believed"
-    commands = (["plan", "ci", "--methods", "ncm"], ["migrate"], *([["report", "ci"]] if number < 4 else []))
+    commands = [["plan", "ci", "--methods", "ncm"], ["migrate"], ["status", "ci"], ["cancel", "ci"]]
+    commands += [["report", "ci"]] * (number < 4)
     for command in commands:
         assert call(command, surroundings, capsys)[1] == []
+    if not number % 2:  # its only run is done
+        again = ["run", "ci", "--methods", "ncm", "--workers", "1", "--device", "cpu", "--expect", "stored"]
+        assert call(again, surroundings, capsys)[1] == []
+        assert len(Store(results).read_cells("ci")) >= 1, "what could not be used was written anew"
 
 
 @pytest.mark.parametrize("number", range(50))

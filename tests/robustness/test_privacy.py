@@ -68,12 +68,12 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Path:
     places = ["--results", str(home / "kept" / "results"), "--data", str(home / "kept" / "data")]
     done = subprocess.run(
         [*command, *images, *places, "--workers", "2", "--device", "cpu"],
-        capture_output=True, text=True, env=environment, timeout=120, check=False, cwd=home,
+        capture_output=True, text=True, env=environment, timeout=300, check=False, cwd=home,
     )  # fmt: skip
     assert done.returncode == 1 and "secret/file is not there" in done.stderr, done.stderr
     again = subprocess.run(
         [sys.executable, str(ROOT / "run_all.py"), "report", "ci", *places[:2], "--out", str(home / "kept" / "report")],
-        capture_output=True, text=True, env=environment, timeout=120, check=False, cwd=home,
+        capture_output=True, text=True, env=environment, timeout=300, check=False, cwd=home,
     )  # fmt: skip
     assert again.returncode == 0, again.stderr
     return home / "kept"
