@@ -12,8 +12,8 @@ from reports.provenance import FIELD_LABELS, said
 FIELDS: Mapping[str, str] = {
     key: FIELD_LABELS[key]
     for key in (
-        "project", "git_revision", "git_dirty", "code_fingerprint", "plugins", "python", "torch", "timm", "numpy", "platform", "cpu",
-        "device", "device_name",
+        "project", "git_revision", "git_dirty", "code_fingerprint", "plugins", "python", "torch", "timm", "numpy", "platform",
+        "cpu", "device", "device_name",
     )
 }  # fmt: skip
 """What is recorded of an environment, by the names of a record's provenance."""

@@ -14,7 +14,8 @@ from reports.stats import median
 
 FIELD_LABELS = {
     "project": "Project", "git_revision": "Git revision", "git_dirty": "Uncommitted changes",
-    "code_fingerprint": "Code fingerprint", "plugins": "Plugin sources", "python": "Python", "torch": "PyTorch", "timm": "timm", "numpy": "NumPy",
+    "code_fingerprint": "Code fingerprint", "plugins": "Plugin sources", "python": "Python", "torch": "PyTorch",
+    "timm": "timm", "numpy": "NumPy",
     "platform": "Platform", "cpu": "CPU", "device": "Device", "device_name": "Device name",
     "weights_sha256": "Backbone weights (SHA-256)",
 }  # fmt: skip
