@@ -35,7 +35,7 @@ __all__ = ["MICRO", "ColouredNoise", "Verdict", "check", "check_target", "failed
 
 STEPS = 5
 """So many steps after a run began or went on, it is stopped inside a task: in the middle of an epoch, most of the time."""
-MOST_STOPS = 16
+MOST_STOPS = 6
 
 
 def check(name: str, registries: Registries) -> list[Verdict]:
