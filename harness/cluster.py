@@ -101,7 +101,7 @@ class _RunTail:
     def __init__(self, folder: Path) -> None:
         self._events, self._progress = folder / "events.jsonl", folder / "progress.json"
         self._stamps = {self._events: _stamp(self._events), self._progress: _stamp(self._progress)}
-        self._told = _lines(self._events)
+        self._told = lines_of(self._events)
         self._is_started = False
 
     def news(self) -> Iterator[dict[str, Any]]:
@@ -121,11 +121,11 @@ class _RunTail:
         return self._stamps[file] not in (None, before)
 
     def _new_events(self) -> Iterator[dict[str, Any]]:
-        lines = _lines(self._events)
+        lines = lines_of(self._events)
         kept = _equal_lines(self._told, lines)
         self._is_started &= kept == len(self._told)
         self._told = lines
-        new = _parsed(lines[kept:])
+        new = events_in(lines[kept:])
         starts = [i for i, event in enumerate(new) if event.get("event") == "run_started"]
         if starts:
             self._is_started = True
@@ -136,15 +136,15 @@ class _RunTail:
 
     def _start(self, before: Sequence[str]) -> Iterator[dict[str, Any]]:
         """The start of an attempt that goes on from the lines ``before``, if it is not told yet and they have one."""
-        events = [] if self._is_started else _parsed(before)
+        events = [] if self._is_started else events_in(before)
         starts = [event for event in events if event.get("event") == "run_started"]
         if starts:
             self._is_started = True
             yield {**starts[-1], "tasks_done": sum(event.get("event") == "task_evaluated" for event in events)}
 
 
-def _lines(file: Path) -> list[str]:
-    """Whole lines: the last one may be half written."""
+def lines_of(file: Path) -> list[str]:
+    """Whole lines of a log: the last one may be half written."""
     try:
         return file.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
     except OSError:
@@ -157,7 +157,7 @@ def _equal_lines(one: Sequence[str], other: Sequence[str]) -> int:
     return next((i for i, (line, same) in pairs if line != same), min(len(one), len(other)))
 
 
-def _parsed(lines: Iterable[str]) -> list[dict[str, Any]]:
+def events_in(lines: Iterable[str]) -> list[dict[str, Any]]:
     """The events among the lines."""
     events: list[dict[str, Any]] = []
     for line in lines:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.claims import CANCEL, DEAD_S, Held, file_system_now, newest
+from harness.cluster import events_in, lines_of
 from harness.errors import UserError, did_you_mean
 from harness.plain import plain
 from harness.progress import label
@@ -161,7 +162,7 @@ def _now(root: Path) -> float:
 def _progress(folder: Path) -> dict[str, Any]:
     """How far a run is and its pace, as far as it has said anything."""
     found: dict[str, Any] = {}
-    for event in _events(folder / "events.jsonl"):
+    for event in events_in(lines_of(folder / "events.jsonl")):
         with contextlib.suppress(KeyError, TypeError, ValueError):
             match event.get("event"):
                 case "run_started":
@@ -177,13 +178,3 @@ def _progress(folder: Path) -> dict[str, Any]:
         if told["task"] >= found.get("task", 0):  # else it is of a task that has been finished since
             found |= told
     return found
-
-
-def _events(file: Path) -> list[dict[str, Any]]:
-    events: list[dict[str, Any]] = []
-    with contextlib.suppress(OSError):
-        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-            with contextlib.suppress(ValueError, RecursionError):  # the last one may be half written
-                event = json.loads(line)
-                events += [event] if isinstance(event, dict) else []
-    return events
