@@ -1,7 +1,8 @@
 """Timed claims about attention: the product itself, and how a prefix's logit that is no plain product reaches it.
 
 Three kinds of logit: ``plain``, scores alone; ``shared``, one number an image, head and prefix for all query tokens; ``gated``,
-a function of the plain score. ``methods/common`` uses the form named first of each kind; the others are there to be compared.
+a function of the plain score. First of each kind stands what ``methods/common`` does on this device in this precision, which is
+one of the others.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from torch import Tensor
 
 from harness.bench_timing import Spread, interleaved, ratios, saved_bytes, spread
 from harness.resident import MIB
+from methods.common import prefix_logits
 from methods.common.attention import attend
 from methods.common.gated_prefix import GatedPrefix
-from methods.common.prefix import attend_with_shared_logits, prepend
+from methods.common.prefix import prepend
 
 HEADS, TOKENS, HEAD_DIM = 12, 197, 64
 SHARED, GATED = 25, 20
@@ -42,8 +44,9 @@ class FormTimes:
 def bench_attention(*, batch: int, repeats: int, precision: str, device: str) -> list[FormTimes]:
     """Time every form at the sizes of ViT-B/16, 224 px, interleaved within its kind of logit."""
     place, rows, is_short = torch.device(device), list[FormTimes](), precision == "bf16"
-    heads = make_heads(batch, place, torch.bfloat16 if is_short else torch.float32)
-    kinds = {"plain": plain_forms(), "shared": shared_forms(batch, place), "gated": gated_forms(place)}
+    dtype = torch.bfloat16 if is_short else torch.float32
+    heads = make_heads(batch, place, dtype)
+    kinds = {"plain": plain_forms(), "shared": shared_forms(batch, place, dtype), "gated": gated_forms(place, dtype)}
     with torch.autocast(place.type, dtype=torch.bfloat16, enabled=is_short, cache_enabled=False):  # as runs do
         for logit, forms in kinds.items():
             times = interleaved({name: _step(form, heads) for name, form in forms.items()}, repeats, place)
@@ -75,7 +78,7 @@ def plain_forms() -> dict[str, Form]:
     }
 
 
-def shared_forms(batch: int, device: torch.device) -> dict[str, Form]:
+def shared_forms(batch: int, device: torch.device, dtype: torch.dtype) -> dict[str, Form]:
     """One logit a prefix for all query tokens of an image."""
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(batch, HEADS, SHARED, generator=generator).to(device).requires_grad_()
@@ -84,6 +87,12 @@ def shared_forms(batch: int, device: torch.device) -> dict[str, Form]:
     def merged() -> tuple[Tensor, Tensor]:
         mixed = torch.einsum("bhp,hpe->bhe", logits.softmax(dim=-1), values)
         return logits.logsumexp(dim=-1, keepdim=True), mixed[:, :, None]
+
+    def beside(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return prefix_logits.beside_the_kernel(q, k, v, *merged())
+
+    def channel(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return prefix_logits.through_a_channel(q, k, v, *merged())
 
     def with_mask(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, pairs: Tensor) -> Tensor:
         count = bias.shape[-1]
@@ -101,14 +110,16 @@ def shared_forms(batch: int, device: torch.device) -> dict[str, Form]:
         return torch.cat([constant, scores], dim=-1).softmax(dim=-1) @ torch.cat([mixed.to(v.dtype), v], dim=2)
 
     return {
-        "one pair, extra channel": lambda q, k, v: attend_with_shared_logits(q, k, v, logits, values),
+        "as used": lambda q, k, v: prefix_logits.attend_with_shared_logits(q, k, v, logits, values),
+        **({"one pair, beside the kernel": beside} if _kernel_by_name(device, dtype) else {}),
+        "one pair, extra channel": channel,
         "one pair, additive mask": lambda q, k, v: with_mask(q, k, v, *merged()),
         "all pairs, additive mask": all_masked,
         "one pair, plain products": products,
     }
 
 
-def gated_forms(device: torch.device) -> dict[str, Form]:
+def gated_forms(device: torch.device, dtype: torch.dtype) -> dict[str, Form]:
     """The plain score plus a gate of it."""
     generator = torch.Generator().manual_seed(2)
     keys, values = torch.randn(2, HEADS, GATED, HEAD_DIM, generator=generator).to(device)
@@ -118,19 +129,29 @@ def gated_forms(device: torch.device) -> dict[str, Form]:
     def gate(q: Tensor) -> Tensor:
         return alpha * torch.sigmoid(tau * (q @ keys.transpose(-2, -1).to(q.dtype)) * HEAD_DIM**-0.5)
 
+    def gated(q: Tensor) -> Tensor:
+        return (q @ keys.transpose(-2, -1).to(q.dtype)) * HEAD_DIM**-0.5 + gate(q)
+
+    def beside(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        logits = gated(q)
+        return prefix_logits.beside_the_kernel(q, k, v, logits.logsumexp(dim=-1), logits.softmax(dim=-1) @ values)
+
     def masked(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         mask = F.pad(gate(q), (0, k.shape[2])).to(q.dtype)
         return F.scaled_dot_product_attention(q, prepend(keys, k), prepend(values, v), attn_mask=mask)
 
-    def products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        scores = q @ prepend(keys, k).transpose(-2, -1) * HEAD_DIM**-0.5
-        return (scores + F.pad(gate(q), (0, k.shape[2])).to(q.dtype)).softmax(dim=-1) @ prepend(values, v)
-
     return {
-        "extra channel a prefix": GatedPrefix(keys, values, tau, alpha, "sigmoid"),
+        "as used": GatedPrefix(keys, values, tau, alpha, "sigmoid"),
+        **({"one pair, beside the kernel": beside} if _kernel_by_name(device, dtype) else {}),
+        "extra channel a prefix": lambda q, k, v: prefix_logits.through_channels(q, k, v, gated(q), values),
         "additive mask": masked,
-        "plain products": products,
+        "plain products": lambda q, k, v: prefix_logits.in_plain_products(q, k, v, gated(q), values),
     }
+
+
+def _kernel_by_name(device: torch.device, dtype: torch.dtype) -> bool:
+    """Where the kernel's log-sum-exp is at hand."""
+    return device.type == "cpu" and dtype == torch.float32
 
 
 def _step(form: Form, heads: Heads) -> Callable[[], None]:

@@ -13,12 +13,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, scale
     ``mask``: boolean, broadcasts to (B, heads, N, M), true where a key takes part; ``scale``: 1/sqrt(e) unless given. torch's
     fused kernel, except in bfloat16 on a CPU, where two plain products take less time with a backward pass.
     """
-    if q.device.type == "cpu" and _product_type(q) == torch.bfloat16 and mask is None:
+    if q.device.type == "cpu" and product_type(q) == torch.bfloat16 and mask is None:
         return _plain(q.bfloat16(), k.bfloat16(), v.bfloat16(), scale)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
 
 
-def _product_type(q: Tensor) -> torch.dtype:
+def product_type(q: Tensor) -> torch.dtype:
     """What autocast would compute the products in."""
     return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else q.dtype
 

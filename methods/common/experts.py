@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from methods.common.attention import attend
-from methods.common.prefix import attend_with_shared_logits, prepend
+from methods.common.prefix import prepend
+from methods.common.prefix_logits import attend_with_shared_logits
 from methods.common.rules import Recorder, of_images
 
 Form = Literal["logprob", "prob"]

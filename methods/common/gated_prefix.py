@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from methods.common.attention import attend
-from methods.common.prefix import prepend
+from methods.common.prefix_logits import attend_with_logits
 from methods.common.rules import of_images
 
 Activation = Literal["sigmoid", "tanh", "gelu", "relu", "softplus", "elu", "identity"]
@@ -46,18 +45,7 @@ class GatedPrefix:
         return GatedPrefix(keys, values, self.tau, self.alpha, self.activation)
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attention over the P prefix pairs and the N token pairs: (B, heads, N, head_dim).
-
-        One extra channel a prefix carries the gated logits to the fused kernel as a plain product: the logit in the query,
-        1 in that prefix's key. No (N, P + N) bias is ever stored.
-        """
-        batch, heads, _, width = q.shape
-        scale = width**-0.5
-        scores = (q @ self.keys.transpose(-2, -1).to(q.dtype)) * scale
+        """Attention over the P prefix pairs and the N token pairs: (B, heads, N, head_dim)."""
+        scores = (q @ self.keys.transpose(-2, -1).to(q.dtype)) * q.shape[-1] ** -0.5
         gated = scores + self.alpha * ACTIVATIONS[self.activation](self.tau * scores)
-        count = scores.shape[-1]
-        queries = torch.cat([q, gated.to(q.dtype) / scale], dim=-1)
-        channels = F.pad(torch.eye(count, dtype=k.dtype, device=k.device), (width, 0))
-        keys = torch.cat([channels.expand(batch, heads, -1, -1), F.pad(k, (0, count))], dim=2)
-        pairs = F.pad(prepend(self.values, v), (0, count))
-        return attend(queries, keys, pairs, scale=scale)[..., :width]
+        return attend_with_logits(q, k, v, gated, self.values)

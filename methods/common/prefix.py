@@ -7,7 +7,6 @@ dimension where an image has a prefix of its own.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from methods.common.attention import attend
@@ -40,24 +39,6 @@ def prepend(prefix: Tensor, tokens: Tensor) -> Tensor:
     batch = tokens.shape[0]
     shared = prefix.expand(batch, *prefix.shape[-3:])
     return torch.cat([shared.to(tokens.dtype), tokens], dim=2)
-
-
-def attend_with_shared_logits(q: Tensor, k: Tensor, v: Tensor, logits: Tensor, values: Tensor) -> Tensor:
-    """Attention in which prefix j has one logit for all query tokens, through the fused kernel.
-
-    ``logits``: (B, heads, P), already scaled, -inf for an absent prefix (at least one must be present); ``values``: (heads,
-    P, head_dim). Prefixes whose logits do not depend on the query act together as a single pair: its logit is their
-    log-sum-exp and its value their softmax-weighted mean. One extra channel carries that logit, 1 in every query and the
-    logit in the added key, so that the kernel sees a plain product.
-    """
-    joint = logits.logsumexp(dim=-1)
-    mixed = torch.einsum("bhp,hpe->bhe", logits.softmax(dim=-1), values)
-    scale = q.shape[-1] ** -0.5
-    channel = F.pad((joint / scale)[:, :, None, None], (q.shape[-1], 0)).to(k.dtype)
-    queries = F.pad(q, (0, 1), value=1.0)
-    keys = torch.cat([channel, F.pad(k, (0, 1))], dim=2)
-    pairs = F.pad(torch.cat([mixed[:, :, None].to(v.dtype), v], dim=2), (0, 1))
-    return attend(queries, keys, pairs, scale=scale)[..., :-1]
 
 
 def project_prefix(rows: Tensor, weights: Tensor) -> Tensor:

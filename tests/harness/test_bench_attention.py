@@ -13,8 +13,8 @@ from methods.common.attention import attend
 CPU = torch.device("cpu")
 KINDS = {
     "plain": bench.plain_forms,
-    "shared": lambda: bench.shared_forms(2, CPU),
-    "gated": lambda: bench.gated_forms(CPU),
+    "shared": lambda: bench.shared_forms(2, CPU, torch.float32),
+    "gated": lambda: bench.gated_forms(CPU, torch.float32),
 }
 
 
@@ -35,18 +35,14 @@ def test_all_forms_of_a_logit_give_the_same_output_and_gradient(kind: str) -> No
 def test_the_form_in_use_comes_first_and_is_its_own_measure(precision: str) -> None:
     rows = bench.bench_attention(batch=1, repeats=1, precision=precision, device="cpu")
     used = {row.logit: row for row in reversed(rows)}
-    assert {logit: row.form for logit, row in used.items()} == {
-        "plain": "as used",
-        "shared": "one pair, extra channel",
-        "gated": "extra channel a prefix",
-    }
+    assert {logit: row.form for logit, row in used.items()} == dict.fromkeys(KINDS, "as used")
     assert all(row.to_used.median == 1.0 for row in used.values())
     assert all(row.seconds.median > 0 for row in rows)
 
 
 def test_what_a_graph_keeps_is_counted_once_a_storage() -> None:
     heads = bench.make_heads(1, CPU, torch.float32)
-    forms = bench.shared_forms(1, CPU)
+    forms = bench.shared_forms(1, CPU, torch.float32)
     plain = saved_bytes(lambda: forms["one pair, plain products"](*heads))
     assert plain > 4 * bench.HEADS * bench.TOKENS * (bench.TOKENS + 1), "plain products keep the weights"
     assert saved_bytes(lambda: heads[0] * heads[0]) == 4 * 3 * heads[0].numel()
