@@ -16,7 +16,6 @@ from math import prod
 from typing import Any
 
 import torch
-from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
@@ -35,6 +34,8 @@ def published_pass(backbone: PromptedViT) -> int:
     and one for each GELU element. Products of attention are not counted, all blocks are complete and the final norm sees
     every token. Source: method cards, section 7.
     """
+    from timm.layers.mlp import Mlp
+
     vit: Any = backbone.vit
     patches = int(vit.patch_embed.num_patches)
     tokens = patches + int(vit.num_prefix_tokens)

@@ -11,10 +11,10 @@ import contextlib
 import hashlib
 import platform
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import timm
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -116,7 +116,7 @@ def _subject(stream: Stream, device: torch.device, weights: str, precision: str)
         "precision": precision,
         "device": [str(device.type), provenance.device_name(str(device))],
         "threads": torch.get_num_threads(),
-        "versions": [torch.__version__, timm.__version__, np.__version__, platform.machine()],
+        "versions": [torch.__version__, version("timm"), np.__version__, platform.machine()],
     }
 
 

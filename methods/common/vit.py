@@ -6,17 +6,19 @@ The blocks are timm's own, weights by name. Only the attention product of a prom
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
-from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import Tensor, nn
 
 from methods.common.attention import attend
 from methods.common.errors import MethodError
 from methods.common.memory_plan import MemoryPlan, recomputed
 from methods.common.rules import AttentionRule, TokenRule, part_of
+
+if TYPE_CHECKING:  # timm takes longer to import than torch, and what plans, launches or reports needs no network
+    from timm.models.vision_transformer import Attention, Block, VisionTransformer
 
 MIN_BLOCKS = 6
 
@@ -194,6 +196,8 @@ def _class_token_block(block: Block, tokens: Tensor) -> Tensor:
 
 
 def _require_supported(vit: VisionTransformer) -> None:
+    from timm.models.vision_transformer import Attention, Block
+
     blocks = list(vit.blocks)
     if len(blocks) < MIN_BLOCKS:
         raise MethodError(f"the backbone has {len(blocks)} blocks; prompts need a ViT of at least {MIN_BLOCKS}")
