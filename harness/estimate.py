@@ -77,6 +77,7 @@ class Estimator:
         self._images: dict[str, ImageCounts | None] = {}
         self._epochs: dict[str, Mapping[str, float] | None] = {}
         self._scales: dict[str, float] = {}
+        self._narrow: Any = None
 
     def work(self, spec: RunSpec) -> Work | None:
         """The work of a run; None while nobody knows how many images its benchmark has."""
@@ -145,19 +146,17 @@ class Estimator:
         import torch
 
         from methods.common.api import Method, Setup, TaskInfo
-        from methods.common.backbones import VIT_B16, RandomBackbone
         from methods.common.schedules import Schedule
 
         method_class, schedule = self._registries.methods.load(spec.method.name), Schedule(**spec.schedule)
         if method_class.fit_task is not Method.fit_task:
             return None
         tasks = 1 if method_class.trains_jointly else int(spec.benchmark.config.get("tasks") or 1)
-        narrow = RandomBackbone("narrow", "", VIT_B16 | {"embed_dim": 12, "img_size": 32})
         found: dict[str, float] = {}
         try:  # phases hang on settings and on the task's number, not on the backbone's width
             with torch.random.fork_rng(devices=[]):
                 setup = Setup(2 * tasks, tasks, schedule)
-                method = method_class(method_class.Config(**spec.method.config), narrow.skeleton(), setup)
+                method = method_class(method_class.Config(**spec.method.config), self._skeleton(), setup)
                 for index in range(tasks):
                     task = TaskInfo(index, range(2 * index, 2 * index + 2), (1, 1))
                     method.enter_task(task)
@@ -168,6 +167,14 @@ class Estimator:
             # A plugin's method may want a real backbone: what most methods do is then as good a guess as any.
             return {"train": float(schedule.epochs)}
         return found
+
+    def _skeleton(self) -> Any:
+        """A backbone of no width for all methods: making one takes longer than walking through a method's phases."""
+        from methods.common.backbones import VIT_B16, RandomBackbone
+
+        if self._narrow is None:
+            self._narrow = RandomBackbone("narrow", "", VIT_B16 | {"embed_dim": 12, "img_size": 32}).skeleton()
+        return self._narrow
 
 
 def _has_statistics(method: Any) -> bool:

@@ -177,7 +177,7 @@ def skeleton_of(architecture: Mapping[str, Any]) -> PromptedViT:
     import torch
 
     with torch.device("meta"):
-        return prompted(build(architecture))
+        return prompted(build({**architecture, "weight_init": "skip"}))  # nothing is stored that could be drawn
 
 
 def build(architecture: Mapping[str, Any]) -> Any:
