@@ -59,6 +59,12 @@ def split_done(planned: Sequence[PlannedRun], store: Store) -> tuple[list[Planne
     return [run for run in unique if run.run_id not in done], [run for run in unique if run.run_id in done]
 
 
+def tidy_all(done: Iterable[PlannedRun], store: Store) -> None:
+    """Remove from finished runs what a process that was killed just after publishing left there."""
+    for run in done:
+        tidy_done(store.path(run.run_id))
+
+
 def united(planned: Iterable[PlannedRun]) -> list[PlannedRun]:
     """Each run once: planned by several suites, it observes what any of them asks for."""
     runs: dict[str, PlannedRun] = {}
@@ -82,8 +88,8 @@ def execute(
     """
     store = Store(options.results)
     to_do, done = split_done(planned, store)
+    tidy_all(done, store)
     for run in done:
-        tidy_done(store.path(run.run_id))
         yield RunStatus(run, "skipped")
     _withdraw_cancels(to_do, store)
     runs = {run.run_id: run for run in to_do}
@@ -149,6 +155,7 @@ def _freed(held: list[PlannedRun], store: Store, watch: Watch) -> Generator[RunS
         for run in list(held):
             if store.state(run.run_id, run.spec.fingerprint, run.observe) == "done":
                 held.remove(run)
+                tidy_all([run], store)  # its worker may have died before it gave its claim back
                 yield RunStatus(run, "skipped")
                 continue
             with contextlib.suppress(OSError):  # a network's file system comes back

@@ -106,6 +106,7 @@ def sweep(asked: Asked, console: Console) -> Outcome:
     if asked.how.trains_here and (remark := precision_remark(asked.selection.precision, device)):
         tell(f"note: {remark}")
     to_do, done = execute.split_done(runs, store)
+    execute.tidy_all(done, store)
     execute.prepare_benchmarks(to_do, registries, asked.data, tell)
     for suite in dict.fromkeys(asked.suites):
         store.write_manifest(suite, manifest(suite, runs, registries))

@@ -15,7 +15,7 @@ import pytest
 import typer
 
 import run_all
-from harness import conformance
+from harness import claims, conformance
 from harness.conformance import Verdict
 from harness.store import Store
 from reports import commands as report_commands
@@ -147,6 +147,15 @@ def test_a_run_leaves_a_record_and_a_table(finished: tuple[Path, Path], capsys: 
     out = capsys.readouterr().out
     assert out.startswith("1 of 1 runs are already done; nothing trained.")
     assert "Nearest class mean" in out and "report smoke --results" in out
+
+
+def test_the_next_call_removes_what_a_killed_one_left_of_a_finished_run(finished: tuple[Path, Path]) -> None:
+    folder = next(finished[0].glob("*/result.json")).parent
+    whole = {file.name for file in folder.iterdir()}
+    (folder / "checkpoint").mkdir()
+    (folder / "claim.1").write_text(claims._content("d" * 32, 0, claims.FREE).decode())
+    assert run_all.main(["run", "smoke", *QUICK, *folders(finished)]) == 0
+    assert {file.name for file in folder.iterdir()} == whole
 
 
 def test_the_plan_knows_what_is_done(finished: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
