@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import textwrap
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness.jobs import End, ExecuteOptions, Job
-from harness.provenance import PROJECT_ROOT, code_fingerprint
-from harness.seal import RECORD_SCHEMA
-from harness.spec import BackboneRef, Component, RunSpec
+from harness.provenance import code_fingerprint
 from harness.store import Store
+from tests.harness.stand_ins import spec_of, with_runner  # pyright: ignore[reportMissingImports]
 
 RUNNER = """
     import json, os, signal, time
     from harness.interruption import Interrupted
-    from harness.store import Store
+    from tests.harness.stand_ins import publish
 
     def run(job, options, control):
         todo, folder = job.spec.method.config, options.results / job.run_id
@@ -57,34 +52,19 @@ RUNNER = """
         assert control.may_publish()
         with (folder / "published").open("a") as stream:
             stream.write("once\\n")
-        Store(options.results).write_result(job.run_id, {
-            "schema_version": RECORD_SCHEMA, "run_id": job.run_id, "spec": job.spec.model_dump(mode="json"),
-            "accuracy_matrix": [[50.0]], "test_counts": [1], "costs": {}, "timings": {},
-            "provenance": {"code_fingerprint": FINGERPRINT}})
+        publish(job, options)
 """
 
 
 @pytest.fixture
 def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ExecuteOptions:
-    text = textwrap.dedent(RUNNER).replace("FINGERPRINT", repr(code_fingerprint()))
-    name = f"stand_in_{tmp_path.name.replace('-', '_')}_{os.getpid()}"
-    (tmp_path / f"{name}.py").write_text(text.replace("RECORD_SCHEMA", str(RECORD_SCHEMA)), encoding="utf-8")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(PROJECT_ROOT)]))
     (tmp_path / "results").mkdir()
-    return ExecuteOptions(tmp_path / "results", tmp_path / "data", workers=2, runner=f"{name}:run")
+    return with_runner(tmp_path, monkeypatch, RUNNER, workers=2)
 
 
 def job(seed: int = 0, **todo: Any) -> Job:
     """A job for the stand-in: ``die`` and ``terminate`` (so many workers), ``fail``, ``sleep`` (seconds, at first)."""
-    spec = RunSpec(
-        method=Component(name="m", config=todo),
-        benchmark=Component(name="b"),
-        backbone=BackboneRef(name="x", sha256="0"),
-        schedule={},
-        order_seed=seed,
-        train_seed=seed,
-    )
+    spec = spec_of(seed, **todo)
     return Job(spec.run_id, spec)
 
 
@@ -114,10 +94,3 @@ def attempts(done: Job, options: ExecuteOptions) -> int:
     """How many workers have begun this job."""
     file = options.results / done.run_id / "attempts"
     return len(file.read_text().split()) if file.exists() else 0
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)

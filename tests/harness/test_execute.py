@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,15 +22,16 @@ from harness.jobs import Job, WorkerOptions, describe_error
 from harness.plan import PlannedRun
 from harness.provenance import PROJECT_ROOT, code_fingerprint
 from harness.registry import Registries, Registry
-from harness.seal import RECORD_SCHEMA
-from harness.spec import BackboneRef, Component, RunSpec
+from harness.spec import Component
 from harness.store import Record, Store
 from harness.workers import WorkerPool
+from tests.harness.stand_ins import planned, wait_for, with_runner  # pyright: ignore[reportMissingImports]
 
 RUNNER = """
     import hashlib, os, signal, time
     from harness.errors import UserError
-    from harness.store import OBSERVATIONS, Store, write_bytes
+    from harness.store import OBSERVATIONS, write_bytes
+    from tests.harness.stand_ins import publish
 
     def run(job, options, emit):
         todo = job.spec.method.config
@@ -57,35 +57,13 @@ RUNNER = """
             write_bytes(options.results / job.run_id / OBSERVATIONS, b"seen")
             digest = hashlib.sha256(b"seen").hexdigest()
             observations = {"observations": {"names": list(job.observe), "sha256": digest}}
-        Store(options.results).write_result(job.run_id, {
-            **observations,
-            "schema_version": RECORD_SCHEMA, "run_id": job.run_id, "spec": job.spec.model_dump(mode="json"),
-            "accuracy_matrix": [[50.0]], "test_counts": [1], "costs": {}, "timings": {"pid": os.getpid()},
-            "provenance": {"code_fingerprint": FINGERPRINT}})
+        publish(job, options, timings={"pid": os.getpid()}, **observations)
 """
 
 
 @pytest.fixture
 def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ExecuteOptions:
-    text = textwrap.dedent(RUNNER).replace("FINGERPRINT", repr(code_fingerprint()))
-    text = text.replace("RECORD_SCHEMA", str(RECORD_SCHEMA))
-    name = f"stand_in_{abs(hash(str(tmp_path)))}"
-    (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(PROJECT_ROOT)]))
-    return ExecuteOptions(tmp_path / "results", tmp_path / "data", runner=f"{name}:run")
-
-
-def planned(seed: int = 0, **config: Any) -> PlannedRun:
-    spec = RunSpec(
-        method=Component(name="m", config=config),
-        benchmark=Component(name="b"),
-        backbone=BackboneRef(name="x", sha256="0"),
-        schedule={},
-        order_seed=seed,
-        train_seed=seed,
-    )
-    return PlannedRun(suite="s", row="M", method="m", benchmark="b", spec=spec)
+    return with_runner(tmp_path, monkeypatch, RUNNER)
 
 
 def run_all(runs: list[PlannedRun], options: ExecuteOptions) -> dict[str, RunStatus]:
@@ -290,13 +268,6 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
-
-
-def wait_for(condition: Any, seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
 
 
 def test_an_interrupt_in_the_parent_leaves_no_worker_behind(options: ExecuteOptions) -> None:

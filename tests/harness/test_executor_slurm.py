@@ -23,9 +23,9 @@ from tests.harness.cluster_runs import (  # noqa: F401  # pyright: ignore[report
     attempts,
     job,
     options,
-    wait_for,
 )
 from tests.harness.slurm_cluster import slurm  # noqa: F401  # pyright: ignore[reportMissingImports]
+from tests.harness.stand_ins import wait_for  # pyright: ignore[reportMissingImports]
 
 pytest.importorskip("submitit", reason="submitit is not installed: pip install smope-bench[slurm]")
 

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,17 +19,16 @@ from harness.claims import CANCEL, acquire
 from harness.execute import ExecuteOptions, execute
 from harness.plan import PlannedRun
 from harness.provenance import PROJECT_ROOT, code_fingerprint
-from harness.seal import RECORD_SCHEMA
-from harness.spec import BackboneRef, Component, RunSpec
 from harness.status import Cell, cancel_runs, statuses
 from harness.store import Store
+from tests.harness.stand_ins import planned, wait_for  # pyright: ignore[reportMissingImports]
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 
-RUNNER = f"""
+RUNNER = """
     import os, time
     from harness.interruption import ClaimLost, Interrupted
-    from harness.store import Store
+    from tests.harness.stand_ins import publish
 
     def note(options, *words):
         with (options.results.parent / "log").open("a") as log:
@@ -39,22 +37,19 @@ RUNNER = f"""
     def run(job, options, control):
         todo = job.spec.method.config
         note(options, "began", job.run_id, os.getpid())
-        control({{"event": "run_started", "total_tasks": 1, "tasks_done": 0}})
+        control({"event": "run_started", "total_tasks": 1, "tasks_done": 0})
         until, go = time.monotonic() + todo.get("seconds", 0.0), options.results.parent / "go"
         while time.monotonic() < until or (todo.get("gate") and not go.exists()):
             time.sleep(0.01)
-            control({{"event": "step", "step": 1, "total_steps": 2}})
+            control({"event": "step", "step": 1, "total_steps": 2})
             if control.interruption.asked() and not todo.get("deaf"):
-                control({{"event": "step", "step": 2, "total_steps": 2}})  # the signal may have come after the first
+                control({"event": "step", "step": 2, "total_steps": 2})  # the signal may have come after the first
                 note(options, "saved", job.run_id)
                 raise Interrupted
         if not control.may_publish():
             raise ClaimLost
         note(options, "published", job.run_id)
-        Store(options.results).write_result(job.run_id, {{
-            "schema_version": {RECORD_SCHEMA}, "run_id": job.run_id, "spec": job.spec.model_dump(mode="json"),
-            "accuracy_matrix": [[50.0]], "test_counts": [1], "costs": {{}}, "timings": {{}},
-            "provenance": {{"code_fingerprint": {code_fingerprint()!r}}}}})
+        publish(job, options)
 """
 LAUNCHER = """
     import sys
@@ -135,25 +130,6 @@ def is_ours(pid: int, root: Path) -> bool:
         return Path(f"/proc/{pid}/cwd").resolve() == root.resolve()
     except OSError:
         return False
-
-
-def planned(seed: int, **config: Any) -> PlannedRun:
-    spec = RunSpec(
-        method=Component(name="m", config=config),
-        benchmark=Component(name="b"),
-        backbone=BackboneRef(name="x", sha256="0"),
-        schedule={},
-        order_seed=seed,
-        train_seed=seed,
-    )
-    return PlannedRun(suite="s", row="M", method="m", benchmark="b", spec=spec)
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 120.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
 
 
 def finish(*launchers: subprocess.Popen[str]) -> list[str]:

@@ -1,0 +1,68 @@
+"""What stand-ins for the engine share: runs without content, their records, and waiting. Workers import it, so no torch here."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.jobs import ExecuteOptions, Job, WorkerOptions
+from harness.plan import PlannedRun
+from harness.provenance import PROJECT_ROOT, code_fingerprint
+from harness.seal import RECORD_SCHEMA
+from harness.spec import BackboneRef, Component, RunSpec
+from harness.store import Store
+
+
+def spec_of(seed: int = 0, **todo: Any) -> RunSpec:
+    """A run whose method's settings tell the stand-in what to do."""
+    return RunSpec(
+        method=Component(name="m", config=todo),
+        benchmark=Component(name="b"),
+        backbone=BackboneRef(name="x", sha256="0"),
+        schedule={},
+        order_seed=seed,
+        train_seed=seed,
+    )
+
+
+def planned(seed: int = 0, **todo: Any) -> PlannedRun:
+    """The same as a suite plans it."""
+    return PlannedRun(suite="s", row="M", method="m", benchmark="b", spec=spec_of(seed, **todo))
+
+
+def publish(job: Job, options: WorkerOptions, **more: Any) -> None:
+    """A whole record of this code."""
+    record = {
+        "schema_version": RECORD_SCHEMA,
+        "run_id": job.run_id,
+        "spec": job.spec.model_dump(mode="json"),
+        "accuracy_matrix": [[50.0]],
+        "test_counts": [1],
+        "costs": {},
+        "timings": {},
+        "provenance": {"code_fingerprint": code_fingerprint()},
+    }
+    Store(options.results).write_result(job.run_id, record | more)
+
+
+def with_runner(folder: Path, monkeypatch: pytest.MonkeyPatch, runner: str, **options: Any) -> ExecuteOptions:
+    """Options for workers that do ``runner``, the text of a module with a function ``run``."""
+    name = f"stand_in_{folder.name.replace('-', '_')}_{os.getpid()}"
+    (folder / f"{name}.py").write_text(textwrap.dedent(runner), encoding="utf-8")
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(PROJECT_ROOT)]))
+    return ExecuteOptions(folder / "results", folder / "data", runner=f"{name}:run", **options)
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 120.0) -> None:
+    """Until something is so; fails where it takes longer."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
