@@ -15,7 +15,7 @@ from tests.harness.stand_ins import spec_of, with_runner  # pyright: ignore[repo
 RUNNER = """
     import json, os, signal, time
     from harness.interruption import Interrupted
-    from tests.harness.stand_ins import publish
+    from stand_ins import publish
 
     def run(job, options, control):
         todo, folder = job.spec.method.config, options.results / job.run_id

@@ -18,6 +18,9 @@ from harness.seal import RECORD_SCHEMA
 from harness.spec import BackboneRef, Component, RunSpec
 from harness.store import Store
 
+HERE = Path(__file__).parent
+"""Where workers find this module as ``stand_ins``: another package in their environment may be called ``tests``."""
+
 
 def spec_of(seed: int = 0, **todo: Any) -> RunSpec:
     """A run whose method's settings tell the stand-in what to do."""
@@ -55,9 +58,15 @@ def with_runner(folder: Path, monkeypatch: pytest.MonkeyPatch, runner: str, **op
     """Options for workers that do ``runner``, the text of a module with a function ``run``."""
     name = f"stand_in_{folder.name.replace('-', '_')}_{os.getpid()}"
     (folder / f"{name}.py").write_text(textwrap.dedent(runner), encoding="utf-8")
+    monkeypatch.syspath_prepend(HERE)
     monkeypatch.syspath_prepend(folder)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(PROJECT_ROOT)]))
+    monkeypatch.setenv("PYTHONPATH", python_path(folder))
     return ExecuteOptions(folder / "results", folder / "data", runner=f"{name}:run", **options)
+
+
+def python_path(folder: Path) -> str:
+    """For processes that import what lies in ``folder``, this module and the project."""
+    return os.pathsep.join(str(place) for place in (folder, HERE, PROJECT_ROOT))
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 120.0) -> None:

@@ -31,7 +31,7 @@ RUNNER = """
     import hashlib, os, signal, time
     from harness.errors import UserError
     from harness.store import OBSERVATIONS, write_bytes
-    from tests.harness.stand_ins import publish
+    from stand_ins import publish
 
     def run(job, options, emit):
         todo = job.spec.method.config

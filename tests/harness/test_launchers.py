@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 RUNNER = """
     import os, time
     from harness.interruption import ClaimLost, Interrupted
-    from tests.harness.stand_ins import publish
+    from stand_ins import publish
 
     def note(options, *words):
         with (options.results.parent / "log").open("a") as log:
