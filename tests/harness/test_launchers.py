@@ -18,10 +18,10 @@ from harness import status
 from harness.claims import CANCEL, acquire
 from harness.execute import ExecuteOptions, execute
 from harness.plan import PlannedRun
-from harness.provenance import PROJECT_ROOT, code_fingerprint
+from harness.provenance import code_fingerprint
 from harness.status import Cell, cancel_runs, statuses
 from harness.store import Store
-from tests.harness.stand_ins import planned, wait_for  # pyright: ignore[reportMissingImports]
+from tests.harness.stand_ins import HERE, planned, python_path, wait_for  # pyright: ignore[reportMissingImports]
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 
@@ -89,7 +89,7 @@ class Place:
         return [Cell(run.run_id, f"run {i}") for i, run in enumerate(self.runs)]
 
     def start(self, workers: int = 1) -> subprocess.Popen[str]:
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(self.root), str(PROJECT_ROOT)])}
+        environment = os.environ | {"PYTHONPATH": python_path(self.root)}
         command = [sys.executable, "launcher.py", str(workers)]
         return subprocess.Popen(
             command, cwd=self.root, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
@@ -235,6 +235,7 @@ def test_a_sweep_is_seen_and_cancelled_from_elsewhere(place: Callable[..., Place
 
 def test_what_was_cancelled_can_be_asked_for_again(place: Callable[..., Place], monkeypatch: Any) -> None:
     here = place({})
+    monkeypatch.syspath_prepend(HERE)
     monkeypatch.syspath_prepend(here.root)
     folder = here.store.path(here.runs[0].run_id)
     folder.mkdir(parents=True)
@@ -266,6 +267,7 @@ def test_a_run_that_somebody_else_took_over_is_not_published(
     place: Callable[..., Place], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = place({"seconds": 0.1})
+    monkeypatch.syspath_prepend(HERE)
     monkeypatch.syspath_prepend(here.root)
     folder, states = here.store.path(here.runs[0].run_id), []
 
