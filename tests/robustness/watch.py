@@ -7,8 +7,9 @@ import os
 import select
 import struct
 import threading
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -51,10 +52,12 @@ class Watch:
         for descriptor in (self._fd, self._over, self._stop):
             os.close(descriptor)
 
-    def wait_for(self, changes: int, seconds: float) -> None:
-        """Wait until there were so many notices, or so many seconds."""
+    def wait_for(self, changes: int, seconds: float, ended: Callable[[], bool]) -> None:
+        """Wait until there were so many notices, or so many seconds, or there will be no more."""
+        end = time.monotonic() + seconds
         with self._condition:
-            self._condition.wait_for(lambda: self.changes >= changes, seconds)
+            while self.changes < changes and time.monotonic() < end and not ended():
+                self._condition.wait(0.2)
 
     def times(self, name: str) -> dict[str, int]:
         """How often a file of this name was renamed into each folder."""
