@@ -18,8 +18,8 @@ from tests.harness.cluster_runs import (  # noqa: F401  # pyright: ignore[report
     attempts,
     job,
     options,
-    wait_for,
 )
+from tests.harness.stand_ins import wait_for  # pyright: ignore[reportMissingImports]
 
 
 @pytest.fixture

@@ -145,7 +145,9 @@ def disturb(sweep: Sweep, watch: Watch, kills: int, tally: Tally, draw: random.R
         tally.invocations += 1
         while tally.killed < kills and launcher.poll() is None:
             if draw.random() < 0.8:  # while runs are being done: soon after one of the next changes on disk
-                watch.wait_for(watch.changes + draw.randint(1, 60), 60, lambda: launcher.poll() is not None)
+                watch.wait_for(
+                    watch.changes + draw.randint(1, 60), 60, lambda process=launcher: process.poll() is not None
+                )
                 time.sleep(draw.random() * draw.choice((0.0, 0.02, 0.3)))
             else:  # at any time, the start included
                 time.sleep(draw.uniform(0, 5))
