@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
+from harness.conformance_hints import mistaken_hooks, untrained, where
 from harness.conformance_memory import TITLE as SHORT_OF_MEMORY
 from harness.conformance_memory import survives_short_memory
 from harness.conformance_reach import kept_images
@@ -54,8 +55,9 @@ def _verdicts(name: str, registries: Registries) -> list[Verdict]:
         try:
             done = run(name, registries, root / "first")
         except FAULTS as error:  # whatever a plugin does wrong is a verdict, not a crash of the kit
-            return [Verdict("runs", False, sentence(error))]
-        verdicts = [Verdict("runs", True, "three tasks of two classes, trained and evaluated on the CPU in fp32")]
+            return [Verdict("runs", False, sentence(error) + where(error, method))]
+        ran = "three tasks of two classes, trained and evaluated on the CPU in fp32"
+        verdicts = [Verdict("runs", True, ran + mistaken_hooks(method))]
         at_once = (
             ("gradients only where declared", _declared_only),
             ("backbone untouched", _backbone_frozen),
@@ -92,7 +94,8 @@ def _declared_only(done: Finished) -> Verdict:
     moved = [n for n, p in after.items() if n not in done.declared and not torch.equal(p.detach(), done.before[n])]
     if moved:
         return Verdict("gradients only where declared", False, f"changed without being declared: {', '.join(moved)}")
-    return Verdict("gradients only where declared", True, f"declared: {', '.join(sorted(done.declared)) or 'nothing'}")
+    detail = f"declared: {', '.join(sorted(done.declared)) or 'nothing'}"
+    return Verdict("gradients only where declared", True, detail + untrained(done))
 
 
 def _backbone_frozen(done: Finished) -> Verdict:

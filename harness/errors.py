@@ -21,7 +21,8 @@ class RunDivergedError(RuntimeError):
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return a hint such as ``; did you mean 'digits'? Known: digits, glyphs``; long lists only where nothing is close."""
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    spellings = (name.lower().replace("-", "_"), name)
+    close = next(filter(None, (difflib.get_close_matches(each, names, n=1, cutoff=0.5) for each in spellings)), [])
     if close and len(names) > LONG_LIST:
         return f"; did you mean {close[0]!r}?"
     hint = f"; did you mean {close[0]!r}?" if close else "."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,8 @@ from harness.errors import UserError
 NewName = Annotated[str, typer.Argument(metavar="NAME", help="The method's name, and its file's: my_prompt.")]
 NewOut = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where both files are written.")]
 CHECK_FAILED = 1
+INSTALLED = "smope-bench"
+"""What the command is called where the project is installed."""
 
 
 def new_method(name: NewName, out: NewOut = Path()) -> None:
@@ -21,10 +24,11 @@ def new_method(name: NewName, out: NewOut = Path()) -> None:
     from harness.new_method import new_method as written
 
     plugin, test = written(name, out)
-    quoted = shlex.quote(str(plugin))
+    quoted, command = shlex.quote(str(plugin)), Path(sys.argv[0]).name
+    command = command if command == INSTALLED else "run_all.py"
     print(f"wrote {plugin} and {test}; next:")
-    print(f"  run_all.py check {quoted}")
-    print(f"  run_all.py run smoke --plugin {quoted} --methods {name} --seeds 0")
+    print(f"  {command} check {quoted}")
+    print(f"  {command} run smoke --plugin {quoted} --methods {name} --seeds 0")
 
 
 def check(target: opt.CheckTarget) -> None:

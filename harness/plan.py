@@ -250,6 +250,10 @@ def _scope(setting: Setting, method: str, config: type[Any], schedule: type[Any]
     return None, ()
 
 
+ALIASES = {"learning_rate": "schedule.lr", "num_epochs": "schedule.epochs", "batchsize": "schedule.batch_size"}
+"""What other toolboxes call settings of the schedule."""
+
+
 def _unused_setting(setting: Setting, runs: Sequence[PlannedRun], registries: Registries) -> str:
     from methods.common.schedules import Schedule
 
@@ -259,7 +263,8 @@ def _unused_setting(setting: Setting, runs: Sequence[PlannedRun], registries: Re
         known |= set(registries.methods.load(name).Config.model_fields)
         known |= {f"{name}.{field}" for field in registries.methods.load(name).Config.model_fields}
     key = ".".join(setting.path)
-    return f"--set {setting.text!r}: no method of this plan ({', '.join(methods)}) has a setting {key!r}{did_you_mean(key, known)}"
+    hint = did_you_mean(ALIASES.get(setting.path[-1], key), known)
+    return f"--set {setting.text!r}: no method of this plan ({', '.join(methods)}) has a setting {key!r}{hint}"
 
 
 def _check_fit(data: Any, backbone: Any, column: Column) -> None:

@@ -57,6 +57,7 @@ class Registry:
         """
         self.kind = kind
         self._fault = fault
+        self._takes_plugins = entry_point_group is not None
         self._entries: dict[str, list[Entry]] = {}
         for name, target in builtin.items():
             self._add(Entry(name, BUILT_IN, _target_loader(target)))
@@ -118,7 +119,8 @@ class Registry:
 
     def _claims(self, name: str) -> list[Entry]:
         if name not in self._entries:
-            raise UserError(f"unknown {self.kind} {name!r}{did_you_mean(name, self._entries)}")
+            plugin = " One of your own needs --plugin FILE.py." if self._takes_plugins else ""
+            raise UserError(f"unknown {self.kind} {name!r}{did_you_mean(name, self._entries)}{plugin}")
         return self._entries[name]
 
 

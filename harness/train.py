@@ -23,6 +23,7 @@ from harness.recovery import Keeper
 from harness.restore import UnfitError, load_exactly
 from harness.run_log import RunLog
 from methods.common.api import Batch, Method, Phase, TaskInfo
+from methods.common.errors import MethodError
 from methods.common.schedules import Schedule
 
 TRAINED_PATIENCE = 0.1
@@ -157,7 +158,7 @@ class TaskTraining:
         stretch.set_rate(self._steps)
         step = stretch.step
         try:
-            loss = self._method.training_step(batch)
+            loss = _scalar(self._method.training_step(batch), self._method)
             stretch.descend(loss, self._method)
         except Exception:
             losses.settle()  # a loss that was no number explains what came of it
@@ -221,3 +222,13 @@ def _held(state: Checkpoint) -> Checkpoint:
         {name: tensor.to("cpu", copy=True) for name, tensor in kept.items()} for kept in (state.tensors, state.training)
     )
     return replace(state, tensors=tensors, training=training)
+
+
+def _scalar(loss: object, method: Method) -> Tensor:
+    """The loss of a step, which a plugin may have forgotten to return."""
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        said = tuple(loss.shape) if isinstance(loss, Tensor) else loss
+        raise MethodError(
+            f"training_step of {method.name!r} returned {said!r}; return the loss, a tensor of one number"
+        )
+    return loss

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from reports.grid import Block, Entry, Grid, Heading, Line, Tone
@@ -20,11 +20,14 @@ from reports.present import (
     runs_text,
     show,
 )
+from reports.published import by_hand
 
 _LEAD = (
     "Mean ± standard deviation (n - 1) over runs, with the 95 % t-interval of FAA. Bold is the best and underlined the second "
     "among sequential rows (floors and methods), by the printed mean; no significance is claimed."
 )
+GENERIC = "generic"
+"""How the name of a recipe begins that is nobody's in particular."""
 _NUMBERS = ("mean", "std", "ci_low", "ci_high", "n")
 HEADINGS = (
     Heading("FAA", help=METRIC_HELP["faa"], fields=("mean", "std", "n")),
@@ -70,9 +73,26 @@ def _grid(results: SuiteResults, column: Column, number: int) -> Grid:
     )
     where = f": {column_text(column)}" if len(results.columns) > 1 else ""
     newest = f" Newest record: {results.newest}." if results.newest else ""
-    said = [*notes(results, column), f"The suite has {counts_text(results)}.{newest}"]
+    cells = [results.cell(row, column) for row in results.rows]
+    said = [*notes(results, column), *_how_made(cells), f"The suite has {counts_text(results)}.{newest}"]
     key = f"{file_name(results.suite)}-{number}"
     return Grid(key, results.title + where, "Method", HEADINGS, blocks, _LEAD, tuple(said))
+
+
+def _how_made(cells: Sequence[Cell]) -> list[str]:
+    """Whose runs were not made by a recipe of their own alone: such rows are not like with like."""
+    used = [cell for cell in cells if cell.used]
+    generic = [cell.row.label for cell in used if any((run.recipe or "").startswith(GENERIC) for run in cell.used)]
+    said = (
+        [f"Generic recipe, not tuned for this benchmark: {', '.join(generic)}."] if 0 < len(generic) < len(used) else []
+    )
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for cell in used:
+        rows.setdefault(by_hand(cell), []).append(cell.row.label)
+    if len(rows) < 2:
+        return said + [f"Set by hand in all rows: {', '.join(settings)}." for settings in rows if settings]
+    by_row = [f"{', '.join(labels)}: {', '.join(settings) or 'nothing'}" for settings, labels in rows.items()]
+    return [*said, f"Set by hand: {'; '.join(by_row)}."]
 
 
 def _line(cell: Cell, ranks: Mapping[str, Mapping[str, int]]) -> Line:

@@ -62,6 +62,10 @@ class PromptedViT(nn.Module):
 
         ``rules`` maps block numbers, 0-based, to attention rules; other blocks are timm's.
         """
+        if rules and not 0 <= min(rules) <= max(rules) < self.depth:
+            raise MethodError(
+                f"attention rules are given for blocks {sorted(rules)}, but the backbone has {self.depth}"
+            )
         return _put_together(self._by_slices(self._pass, images, rules or {}))
 
     def run_prompted(self, images: Tensor, rules: Mapping[int, AttentionRule]) -> None:
@@ -112,7 +116,7 @@ class PromptedViT(nn.Module):
         """Raise MethodError unless the first ``count`` blocks can be prompted."""
         if count > self.depth:
             raise MethodError(
-                f"{method} prompts the first {count} blocks, but the backbone has {self.depth}; lower prompt_blocks"
+                f"{method} prompts the first {count} blocks, but the backbone has {self.depth}; prompt fewer"
             )
 
     def _embed(self, images: Tensor) -> Tensor:

@@ -128,7 +128,7 @@ def test_commands_keep_and_compare(tmp_path: Path, capsys: pytest.CaptureFixture
     [
         (["data", "--images", "2"], 6, {"ms", "times_faster"}),
         (["eval", "--backbone", "tiny", "--methods", "dualprompt", "--images", "1"], 1, {"uncached_s", "cold", "warm"}),
-        (["attention", "--batch", "1"], 10, {"seconds", "to_used", "saved_mb"}),
+        (["attention", "--batch", "1"], 14, {"seconds", "to_used", "saved_mb"}),
     ],
 )
 @pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")

@@ -42,6 +42,14 @@ def test_the_command_says_what_comes_next(tmp_path: Path, capsys: pytest.Capture
     assert f"run_all.py check {tmp_path / 'mine.py'}\n" in out and "--methods mine --seeds 0" in out
 
 
+def test_it_speaks_of_the_command_by_which_it_was_called(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/somewhere/smope-bench", "new-method"])
+    assert run_all.main(["new-method", "mine", "--out", str(tmp_path)]) == 0
+    assert f"smope-bench check {tmp_path / 'mine.py'}\n" in capsys.readouterr().out
+
+
 def test_what_comes_next_can_be_pasted_whatever_the_folder_is_called(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -81,6 +83,29 @@ def test_best_and_second_are_among_sequential_rows_and_ties_share(factory) -> No
         "Joint": 0,
     }
     assert [block.title for block in grid.blocks] == ["Floors", "Methods", "Ceilings"]
+
+
+def made_with(factory, **cells: Mapping[str, object]) -> str:
+    """The notes of a table whose rows' runs were planned so."""
+    for label, how in cells.items():
+        factory.level(label, 90.0, seeds=(0,))
+        factory.cells[-1] |= how
+    (grid,) = detail_grids(load_suite(factory.write(), "smoke", factory.FRESH))
+    return " ".join(grid.notes)
+
+
+def test_rows_that_are_not_like_with_like_are_named(factory) -> None:
+    tuned, generic = {"recipe": "docs/tiny-recipes.md"}, {"recipe": "generic: not tuned for this combination"}
+    notes = made_with(factory, A=tuned, B=generic, C=tuned | {"settings": ["lr=0.1", "epochs=2"]})
+    assert "Generic recipe, not tuned for this benchmark: B." in notes
+    assert "Set by hand: A, B: nothing; C: lr=0.1, epochs=2." in notes
+
+
+def test_what_holds_for_all_rows_is_said_once_or_not_at_all(factory, tmp_path: Path) -> None:
+    generic, by_hand = {"recipe": "generic: not tuned for this combination"}, {"settings": ["epochs=2"]}
+    notes = made_with(factory, A=generic | by_hand, B=generic | by_hand)
+    assert "Set by hand in all rows: epochs=2." in notes and "Generic" not in notes
+    assert "Set by hand" not in made_with(type(factory)(tmp_path / "other"), A={}, B={})
 
 
 def test_less_forgetting_is_better(factory) -> None:
