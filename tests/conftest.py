@@ -15,7 +15,17 @@ from harness.registry import Registries, open_registries
 from harness.spec import BackboneRef, Component, RunSpec
 from methods.common.vit import PromptedViT
 
-LONGEST_FIRST = ("test_kill_sweep", "test_add_a_method", "test_sample_plugin", "test_paper_scale")
+LONGEST_FIRST = (
+    "test_kill_sweep",
+    "test_add_a_method",
+    "test_conformance",
+    "test_cli",
+    "test_executor_slurm",
+    "test_executor_ray",
+    "test_sample_plugin",
+    "test_paper_scale",
+    "test_privacy",
+)
 """Files that take a minute or so, by name: begun last, one of them would keep a single process busy at the end."""
 
 
