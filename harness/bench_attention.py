@@ -85,8 +85,7 @@ def shared_forms(batch: int, device: torch.device, dtype: torch.dtype) -> dict[s
     values = torch.randn(HEADS, SHARED, HEAD_DIM, generator=generator).to(device).requires_grad_()
 
     def merged() -> tuple[Tensor, Tensor]:
-        mixed = torch.einsum("bhp,hpe->bhe", logits.softmax(dim=-1), values)
-        return logits.logsumexp(dim=-1, keepdim=True), mixed[:, :, None]
+        return prefix_logits.shared_pair(logits, values)
 
     def beside(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return prefix_logits.beside_the_kernel(q, k, v, *merged())

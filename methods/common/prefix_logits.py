@@ -24,11 +24,14 @@ def attend_with_shared_logits(q: Tensor, k: Tensor, v: Tensor, logits: Tensor, v
     ``logits``: (B, heads, P), already scaled, -inf for an absent prefix (at least one must be present); ``values``: (heads,
     P, head_dim).
     """
-    joint = logits.logsumexp(dim=-1, keepdim=True)
-    mixed = torch.einsum("bhp,hpe->bhe", logits.softmax(dim=-1), values)[:, :, None]
-    if _kernel_tells_its_sum(q):
-        return beside_the_kernel(q, k, v, joint, mixed)
-    return through_a_channel(q, k, v, joint, mixed)
+    form = beside_the_kernel if _kernel_tells_its_sum(q) else through_a_channel
+    return form(q, k, v, *shared_pair(logits, values))
+
+
+def shared_pair(logits: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """The pair as which prefixes act on all query tokens of an image: its logit (B, heads, 1), value (B, heads, 1, head_dim)."""
+    mixed = torch.einsum("bhp,hpe->bhe", logits.softmax(dim=-1), values)
+    return logits.logsumexp(dim=-1, keepdim=True), mixed[:, :, None]
 
 
 def attend_with_logits(q: Tensor, k: Tensor, v: Tensor, logits: Tensor, values: Tensor) -> Tensor:

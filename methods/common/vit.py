@@ -62,10 +62,6 @@ class PromptedViT(nn.Module):
 
         ``rules`` maps block numbers, 0-based, to attention rules; other blocks are timm's.
         """
-        if rules and not 0 <= min(rules) <= max(rules) < self.depth:
-            raise MethodError(
-                f"attention rules are given for blocks {sorted(rules)}, but the backbone has {self.depth}"
-            )
         return _put_together(self._by_slices(self._pass, images, rules or {}))
 
     def run_prompted(self, images: Tensor, rules: Mapping[int, AttentionRule]) -> None:
@@ -79,6 +75,10 @@ class PromptedViT(nn.Module):
         rules: Mapping[int, AttentionRule],
     ) -> list[Result]:
         """What ``run`` gives for the images that the memory plan takes at a time, each pass recomputed for its gradient."""
+        if rules and not 0 <= min(rules) <= max(rules) < self.depth:
+            raise MethodError(
+                f"attention rules are given for blocks {sorted(rules)}, but the backbone has {self.depth}"
+            )
         slices = self.memory.slices(len(images))
         if len(slices) == 1:
             return [run(images, rules)]

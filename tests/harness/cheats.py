@@ -10,9 +10,18 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from harness.conformance import Verdict, check
+from harness.registry import open_registries
 from methods.common.api import Batch, Method, MethodCard, ParameterGroup, TaskInfo
 from methods.common.attention import attend
 from methods.common.rules import AttentionRule
+
+
+def verdicts_of(method: type[Method]) -> list[Verdict]:
+    """What the kit says of a method that no registry knows."""
+    registries = open_registries()
+    registries.methods.add("candidate", "tests", method)
+    return check("candidate", registries)
 
 
 class Honest(Method):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from benchmarks.base import BenchmarkConfig
 from benchmarks.stream import View, build_stream
-from harness.conformance import ColouredNoise, Verdict, check, check_target, failed
+from harness.conformance import ColouredNoise, check, check_target, failed
 from harness.conformance_stream import kept_test_images, with_other_future
 from harness.registry import open_registries
 from methods import BUILTIN
@@ -22,6 +22,7 @@ from tests.harness.cheats import (  # pyright: ignore[reportMissingImports]
     CountsTheStepsOfATask,
     Honest,
     Prompted,
+    verdicts_of,
 )
 from tests.harness.cheats_answering import (  # pyright: ignore[reportMissingImports]
     ANSWERING,
@@ -30,12 +31,6 @@ from tests.harness.cheats_answering import (  # pyright: ignore[reportMissingImp
 )
 
 CHEATS: dict[type[Method], str] = ANSWERING | LEARNING
-
-
-def verdicts_of(method: type[Method]) -> list[Verdict]:
-    registries = open_registries()
-    registries.methods.add("candidate", "tests", method)
-    return check("candidate", registries)
 
 
 def test_an_honest_plugin_passes() -> None:

@@ -9,13 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from harness.conformance import check, failed
+from harness.conformance import failed
 from harness.conformance_hints import mistaken_hooks
-from harness.conformance_words import Verdict
-from harness.registry import open_registries
 from methods.common.api import Batch, Method, ParameterGroup
 from methods.common.attention import attend
-from tests.harness.cheats import Honest  # pyright: ignore[reportMissingImports]
+from tests.harness.cheats import Honest, verdicts_of  # pyright: ignore[reportMissingImports]
 
 
 class AfterTask(Honest):
@@ -61,12 +59,6 @@ class PromptsBlocksThatAreNotThere(Honest):
         return self.head(self.backbone(batch.images, {self.backbone.depth: attend}))[:, : self.seen_classes]
 
 
-def verdicts_of(method: type[Method]) -> dict[str, Verdict]:
-    registries = open_registries()
-    registries.methods.add("candidate", "tests", method)
-    return {verdict.name: verdict for verdict in check("candidate", registries)}
-
-
 def test_a_hook_by_another_name_is_named_and_a_helper_is_not() -> None:
     said = mistaken_hooks(AfterTask)
     assert "after_task (like " in said and "enter_task" not in said
@@ -75,7 +67,7 @@ def test_a_hook_by_another_name_is_named_and_a_helper_is_not() -> None:
 
 
 def test_parameters_that_stand_still_are_named_with_the_task_they_last_moved_in() -> None:
-    verdicts = verdicts_of(TrainedOnce)
+    verdicts = {verdict.name: verdict for verdict in verdicts_of(TrainedOnce)}
     assert failed(verdicts.values()) == []
     said = verdicts["gradients only where declared"].detail
     assert said.endswith("; never changed: spare; changed last in: scale (task 1)")
@@ -90,6 +82,6 @@ def test_parameters_that_stand_still_are_named_with_the_task_they_last_moved_in(
     ],
 )
 def test_what_stops_a_run_is_said_with_its_place(method: type[Method], says: str) -> None:
-    (verdict,) = verdicts_of(method).values()
+    (verdict,) = verdicts_of(method)
     assert verdict.name == "runs" and not verdict.passed
     assert re.search(says, verdict.detail), verdict.detail
