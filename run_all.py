@@ -10,21 +10,24 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from benchmarks.errors import BenchmarkError
-from harness import command_options as opt
-from harness import data_commands, method_commands, status_commands, tune_commands
-from harness.bench_commands import bench
-from harness.errors import UserError
-from harness.plain import plain
-from harness.signals import Stopped, stop_signals
-from methods.common.errors import MethodError
-from reports import commands as report_commands
-from reports.bench import bench_report
+from smope_bench.benchmarks.errors import BenchmarkError
+from smope_bench.harness.cancellation import Stopped, stop_signals
+from smope_bench.harness.cli import data as data_commands
+from smope_bench.harness.cli import methods as method_commands
+from smope_bench.harness.cli import options as opt
+from smope_bench.harness.cli import status as status_commands
+from smope_bench.harness.cli import tune as tune_commands
+from smope_bench.harness.cli.bench import bench
+from smope_bench.harness.errors import UserError
+from smope_bench.harness.text import plain
+from smope_bench.methods.common.errors import MethodError
+from smope_bench.reports import cli as report_commands
+from smope_bench.reports.report_timing import bench_report
 
 if TYPE_CHECKING:
-    from harness.plan import Selection
-    from harness.store import Store
-    from harness.sweep import Asked
+    from smope_bench.harness.execution.launcher import Asked
+    from smope_bench.harness.planning.planner import Selection
+    from smope_bench.harness.records.store import Store
 
 DEFAULT_SUITE = "smoke"
 RUNS_FAILED, USER_MISTAKE = 1, 2
@@ -53,7 +56,7 @@ def default(context: typer.Context) -> None:
     Without a command: run the suite 'smoke', report it, and say where the page is.
     """
     if context.invoked_subcommand is None:
-        from harness.sweep import Asked
+        from smope_bench.harness.execution.launcher import Asked
 
         failed = _sweep(Asked([DEFAULT_SUITE], opt.RESULTS, opt.DATA))
         report_commands.write([DEFAULT_SUITE], opt.RESULTS, opt.REPORT, with_tables=False)
@@ -65,8 +68,8 @@ def list_(
     kind: opt.KindToList, as_json: opt.AsJson = False, data: opt.Data = opt.DATA, plugin: opt.Plugins = None
 ) -> None:
     """Show what there is: methods, benchmarks, backbones, suites."""
-    from harness import catalogue
-    from harness.registry import open_registries
+    from smope_bench.harness.cli import listing as catalogue
+    from smope_bench.harness.registry.registry import open_registries
 
     if kind is opt.Kind.suites:
         rows = catalogue.list_suites()
@@ -96,10 +99,10 @@ def plan(
     plugin: opt.Plugins = None,
 ) -> None:
     """Show each run with its id, its state and what it would cost. Trains nothing."""
-    from harness import catalogue
-    from harness.counted import split_counted
-    from harness.store import Store
-    from harness.sweep import Asked, plan_asked
+    from smope_bench.harness.cli import listing as catalogue
+    from smope_bench.harness.cost.cost_suites import split_counted
+    from smope_bench.harness.execution.launcher import Asked, plan_asked
+    from smope_bench.harness.records.store import Store
 
     selection = _selection(tiny, methods, benchmarks, seeds, settings, precision)
     trained, counted = split_counted(suites)
@@ -140,10 +143,10 @@ def run(
     expect: opt.Expect = None,
 ) -> None:
     """Do the runs of some suites that are not done yet, and print their tables."""
-    from harness.counted import split_counted
-    from harness.expected import print_verdicts, read_all_expected
-    from harness.store import Store
-    from harness.sweep import Asked, How
+    from smope_bench.harness.cli.expectations import print_verdicts, read_all_expected
+    from smope_bench.harness.cost.cost_suites import split_counted
+    from smope_bench.harness.execution.launcher import Asked, How
+    from smope_bench.harness.records.store import Store
 
     selection = _selection(tiny, methods, benchmarks, seeds, settings, precision)
     trained, counted = split_counted(suites)
@@ -163,7 +166,7 @@ def run(
 @app.command()
 def migrate(results: opt.Results = opt.RESULTS) -> None:
     """Bring records of older schemas up to date; the originals are kept, and what cannot be trusted is left alone."""
-    from harness.migrate import migrate_command
+    from smope_bench.harness.records.migrate import migrate_command
 
     migrate_command(results)
 
@@ -176,10 +179,10 @@ def cost(
     plugin: opt.Plugins = None,
 ) -> None:
     """Count parameters and operations an image on ViT-B/16, beside the paper's Table 3. Needs no weights, trains nothing."""
-    from harness.cost import count_costs
-    from harness.progress import make_console
-    from harness.registry import open_registries
-    from reports import cost_table
+    from smope_bench.harness.cost.report import count_costs
+    from smope_bench.harness.execution.progress import make_console
+    from smope_bench.harness.registry.registry import open_registries
+    from smope_bench.reports.tables import costs as cost_table
 
     registries = open_registries(plugin or ())
     report = count_costs(registries, opt.split_values(methods) or registries.methods.loadable_names()).as_json()
@@ -199,8 +202,8 @@ def _selection(
     settings: Sequence[str] | None,
     precision: opt.PrecisionName,
 ) -> Selection:
-    from harness.plan import Selection
-    from harness.settings import parse_seeds, parse_setting
+    from smope_bench.harness.planning.planner import Selection
+    from smope_bench.harness.planning.settings import parse_seeds, parse_setting
 
     pairs = tuple(parse_seeds(seeds)) if seeds else ()
     if seeds and not pairs:
@@ -217,8 +220,8 @@ def _selection(
 
 def _sweep(asked: Asked) -> int:
     """Do what is asked, print the tables and what failed; returns the number of failed runs."""
-    from harness.progress import make_console
-    from harness.sweep import print_outcome, sweep
+    from smope_bench.harness.execution.launcher import print_outcome, sweep
+    from smope_bench.harness.execution.progress import make_console
 
     console = make_console()
     outcome = sweep(asked, console)
@@ -229,10 +232,10 @@ def _sweep(asked: Asked) -> int:
 
 def _count(suites: Sequence[str], selection: Selection, plugins: Sequence[Path], store: Store) -> None:
     """Do the suites that only count, and print their tables."""
-    from harness.counted import count_suite
-    from harness.progress import make_console
-    from harness.registry import open_registries
-    from reports import cost_table
+    from smope_bench.harness.cost.cost_suites import count_suite
+    from smope_bench.harness.execution.progress import make_console
+    from smope_bench.harness.registry.registry import open_registries
+    from smope_bench.reports.tables import costs as cost_table
 
     for name in suites:
         store.require_writable()

@@ -1,11 +1,16 @@
 """Data sets with a continual-learning protocol. The table names them without importing anything."""
 
+if __name__ != "smope_bench.benchmarks":
+    raise ImportError(
+        f"{__name__!r} is a folder of smope-bench, not a package of its own: import smope_bench.benchmarks instead."
+    )
+
 BUILTIN: dict[str, str] = {
-    "cifar100": "benchmarks.cifar100:Cifar100",
-    "cub200": "benchmarks.cub200:Cub200",
-    "digits": "benchmarks.digits:Digits",
-    "fashion_mnist": "benchmarks.fashion_mnist:FashionMnist",
-    "glyphs": "benchmarks.glyphs:Glyphs",
-    "imagefolder": "benchmarks.imagefolder:ImageFolder",
-    "imagenet_r": "benchmarks.imagenet_r:ImageNetR",
+    "cifar100": "smope_bench.benchmarks.datasets.cifar100:Cifar100",
+    "cub200": "smope_bench.benchmarks.datasets.cub200:Cub200",
+    "digits": "smope_bench.benchmarks.datasets.digits:Digits",
+    "fashion_mnist": "smope_bench.benchmarks.datasets.fashion_mnist:FashionMnist",
+    "glyphs": "smope_bench.benchmarks.datasets.glyphs:Glyphs",
+    "imagefolder": "smope_bench.benchmarks.datasets.image_folder:ImageFolder",
+    "imagenet_r": "smope_bench.benchmarks.datasets.imagenet_r:ImageNetR",
 }

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from benchmarks.augmentation import Augmentation, Interpolation, NoAugmentation, Normalize
-from benchmarks.errors import BenchmarkError
+from smope_bench.benchmarks.augmentation import Augmentation, Interpolation, NoAugmentation, Normalize
+from smope_bench.benchmarks.errors import BenchmarkError
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, Split] = ("train", "test")

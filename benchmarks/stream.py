@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.base import Benchmark, BenchmarkConfig, ImageSet
-from benchmarks.errors import BenchmarkError
-from benchmarks.stored import Raw, Store
+from smope_bench.benchmarks.base import Benchmark, BenchmarkConfig, ImageSet
+from smope_bench.benchmarks.errors import BenchmarkError
+from smope_bench.benchmarks.image_store.arrays import Raw, Store
 
 if TYPE_CHECKING:
-    from benchmarks.transforms import Transforms
+    from smope_bench.benchmarks.transforms.batch import Transforms
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +96,7 @@ class Stream:
     @property
     def transforms(self) -> Transforms:
         """What turns stored images into the network's input; the only part that needs torch."""
-        from benchmarks.transforms import Transforms
+        from smope_bench.benchmarks.transforms.batch import Transforms
 
         return Transforms.from_config(self.config)
 

@@ -1,24 +1,29 @@
-"""Continual-learning methods, one file each, over the parts in ``methods.common``.
+"""Continual-learning methods, one file each, over the parts in ``smope_bench.methods.common``.
 
 ``BUILTIN`` is the lazy table of names: looking at it imports nothing.
 """
 
+if __name__ != "smope_bench.methods":
+    raise ImportError(
+        f"{__name__!r} is a folder of smope-bench, not a package of its own: import smope_bench.methods instead."
+    )
+
 BUILTIN: dict[str, str] = {
-    "l2p++": "methods.l2p:L2P",
-    "deep_l2p++": "methods.deep_l2p:DeepL2P",
-    "dualprompt": "methods.dualprompt:DualPrompt",
-    "coda_prompt": "methods.coda_prompt:CODAPrompt",
-    "ovor": "methods.ovor:OVOR",
-    "hide_prompt": "methods.hide_prompt:HidePrompt",
-    "norga": "methods.norga:NoRGa",
-    "vq_prompt": "methods.vq_prompt:VQPrompt",
-    "hash_prompt": "methods.hash_prompt:HashPrompt",
-    "smope": "methods.smope:SMoPE",
-    "one_prompt": "methods.one_prompt:OnePrompt",
-    "linear_probe": "methods.linear_probe:LinearProbe",
-    "ncm": "methods.ncm:Ncm",
-    "ridge": "methods.ridge:Ridge",
-    "ranpac": "methods.ranpac:RanPAC",
-    "joint_head": "methods.joint_head:JointHead",
-    "joint": "methods.joint:Joint",
+    "l2p++": "smope_bench.methods.l2p:L2P",
+    "deep_l2p++": "smope_bench.methods.x_deep_l2p:DeepL2P",
+    "dualprompt": "smope_bench.methods.dualprompt:DualPrompt",
+    "coda_prompt": "smope_bench.methods.coda_prompt:CODAPrompt",
+    "ovor": "smope_bench.methods.ovor:OVOR",
+    "hide_prompt": "smope_bench.methods.hide_prompt:HidePrompt",
+    "norga": "smope_bench.methods.norga:NoRGa",
+    "vq_prompt": "smope_bench.methods.vq_prompt:VQPrompt",
+    "hash_prompt": "smope_bench.methods.hash_prompt:HashPrompt",
+    "smope": "smope_bench.methods.smope:SMoPE",
+    "one_prompt": "smope_bench.methods.baselines.one_prompt:OnePrompt",
+    "linear_probe": "smope_bench.methods.baselines.linear_probe:LinearProbe",
+    "ncm": "smope_bench.methods.baselines.ncm:Ncm",
+    "ridge": "smope_bench.methods.baselines.ridge:Ridge",
+    "ranpac": "smope_bench.methods.ranpac:RanPAC",
+    "joint_head": "smope_bench.methods.baselines.x_joint_head:JointHead",
+    "joint": "smope_bench.methods.baselines.joint:Joint",
 }

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.common.api import (
+from smope_bench.methods.common.api import (
     Batch,
     Geometry,
     Method,
@@ -24,10 +24,10 @@ from methods.common.api import (
     Setup,
     TaskInfo,
 )
-from methods.common.classifier import current_task_loss, make_head, seen_logits
-from methods.common.errors import MethodError
-from methods.common.pools import prefix_rules
-from methods.common.vit import AttentionRule, PromptedViT
+from smope_bench.methods.common.backbone.vit import AttentionRule, PromptedViT
+from smope_bench.methods.common.classifier import current_task_loss, make_head, seen_logits
+from smope_bench.methods.common.errors import MethodError
+from smope_bench.methods.common.prompts.pools import prefix_rules
 
 SMALLEST_NORM = 1e-12
 SMALLEST_SQUARED_ROW = 1e-8

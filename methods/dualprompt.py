@@ -9,7 +9,7 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor
 
-from methods.common.api import (
+from smope_bench.methods.common.api import (
     Batch,
     Geometry,
     Method,
@@ -19,10 +19,10 @@ from methods.common.api import (
     PublishedCost,
     Setup,
 )
-from methods.common.classifier import current_task_loss, make_head, seen_logits
-from methods.common.errors import MethodError
-from methods.common.pools import PromptPool, choose, known_entry_loss, prefix_rules, uniform
-from methods.common.vit import PromptedViT
+from smope_bench.methods.common.backbone.vit import PromptedViT
+from smope_bench.methods.common.classifier import current_task_loss, make_head, seen_logits
+from smope_bench.methods.common.errors import MethodError
+from smope_bench.methods.common.prompts.pools import PromptPool, choose, known_entry_loss, prefix_rules, uniform
 
 TABLE_GENERAL, TABLE_EXPERT = (2, 5), (3, 20)
 """Table 3's (blocks, tokens a side)."""

@@ -13,7 +13,11 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from methods.common.api import (
+from smope_bench.methods.common.alignment.centroids import make_statistics
+from smope_bench.methods.common.alignment.class_stats import ClassStatistics
+from smope_bench.methods.common.alignment.tap import HIDE_TAP, TapConfig, align
+from smope_bench.methods.common.alignment.task_inference import TaskInference, TaskInferenceConfig, classes_of, mlp_cost
+from smope_bench.methods.common.api import (
     Batch,
     Geometry,
     Method,
@@ -25,17 +29,20 @@ from methods.common.api import (
     TaskInfo,
     TrainingData,
 )
-from methods.common.centroids import make_statistics
-from methods.common.class_stats import ClassStatistics
-from methods.common.classifier import current_task_loss, make_head, seen_logits
-from methods.common.contrastive import contrastive_loss
-from methods.common.errors import MethodError
-from methods.common.history import HistoryConfig, PromptHistory
-from methods.common.prompt_routing import PenaltyScope, Picker, RouterInput, Routing, RoutingLog, SharedPool
-from methods.common.rules import Trace
-from methods.common.tap import HIDE_TAP, TapConfig, align
-from methods.common.task_inference import TaskInference, TaskInferenceConfig, classes_of, mlp_cost
-from methods.common.vit import PromptedViT
+from smope_bench.methods.common.backbone.attention_rules import Trace
+from smope_bench.methods.common.backbone.vit import PromptedViT
+from smope_bench.methods.common.classifier import current_task_loss, make_head, seen_logits
+from smope_bench.methods.common.errors import MethodError
+from smope_bench.methods.common.prompts.routing import (
+    PenaltyScope,
+    Picker,
+    RouterInput,
+    Routing,
+    RoutingLog,
+    SharedPool,
+)
+from smope_bench.methods.common.prompts.usage_history import HistoryConfig, PromptHistory
+from smope_bench.methods.x_contrastive import contrastive_loss
 
 HASH_TAP = HIDE_TAP.model_copy(update={"weight_decay": 5e-4})
 """Classifier alignment of the Hash card, section 9.2: HiDe-Prompt's with the weight decay that its options name."""

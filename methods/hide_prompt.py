@@ -13,7 +13,10 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from methods.common.api import (
+from smope_bench.methods.common.alignment.centroids import StatisticsKind, make_statistics
+from smope_bench.methods.common.alignment.tap import HIDE_TAP, HideTap, align
+from smope_bench.methods.common.alignment.task_inference import TaskInference, TaskInferenceConfig, mlp_cost
+from smope_bench.methods.common.api import (
     Batch,
     Geometry,
     Method,
@@ -26,13 +29,10 @@ from methods.common.api import (
     TaskInfo,
     TrainingData,
 )
-from methods.common.centroids import StatisticsKind, make_statistics
-from methods.common.classifier import current_task_loss, make_head, seen_logits
-from methods.common.contrastive import contrastive_loss
-from methods.common.prefix import PlainPrefix
-from methods.common.tap import HIDE_TAP, HideTap, align
-from methods.common.task_inference import TaskInference, TaskInferenceConfig, mlp_cost
-from methods.common.vit import AttentionRule, PromptedViT
+from smope_bench.methods.common.backbone.vit import AttentionRule, PromptedViT
+from smope_bench.methods.common.classifier import current_task_loss, make_head, seen_logits
+from smope_bench.methods.common.prefix import PlainPrefix
+from smope_bench.methods.x_contrastive import contrastive_loss
 
 TABLE_BLOCKS, TABLE_LENGTH = 5, 20
 

@@ -10,10 +10,16 @@ from typing import Literal
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from methods.common.api import Batch, Method, MethodCard, MethodConfig, ParameterGroup, Setup
-from methods.common.classifier import current_task_loss, make_head, seen_logits
-from methods.common.pools import PromptPool, choose, prefix_rules, pull_loss_over_batch, pull_loss_per_image
-from methods.common.vit import PromptedViT
+from smope_bench.methods.common.api import Batch, Method, MethodCard, MethodConfig, ParameterGroup, Setup
+from smope_bench.methods.common.backbone.vit import PromptedViT
+from smope_bench.methods.common.classifier import current_task_loss, make_head, seen_logits
+from smope_bench.methods.common.prompts.pools import (
+    PromptPool,
+    choose,
+    prefix_rules,
+    pull_loss_over_batch,
+    pull_loss_per_image,
+)
 
 PULL_LOSSES = {"batch": pull_loss_over_batch, "image": pull_loss_per_image}
 

@@ -8,10 +8,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.common.api import Geometry, MethodCard, PublishedCost, Setup
-from methods.common.gated_prefix import Activation, GatedPrefix
-from methods.common.vit import AttentionRule, PromptedViT
-from methods.hide_prompt import TABLE_BLOCKS, HidePrompt, HidePromptConfig
+from smope_bench.methods.common.api import Geometry, MethodCard, PublishedCost, Setup
+from smope_bench.methods.common.backbone.vit import AttentionRule, PromptedViT
+from smope_bench.methods.common.prompts.gated_prefix import Activation, GatedPrefix
+from smope_bench.methods.hide_prompt import TABLE_BLOCKS, HidePrompt, HidePromptConfig
 
 
 class NoRGaConfig(HidePromptConfig):

@@ -13,7 +13,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.common.api import (
+from smope_bench.methods.common.alignment.outliers import OutlierConfig, energy_loss, synthesize
+from smope_bench.methods.common.api import (
     Batch,
     Geometry,
     Method,
@@ -25,10 +26,9 @@ from methods.common.api import (
     Setup,
     TrainingData,
 )
-from methods.common.classifier import current_task_loss, make_head, seen_logits
-from methods.common.outliers import OutlierConfig, energy_loss, synthesize
-from methods.common.prefix import PlainPrefix, split_heads
-from methods.common.vit import AttentionRule, PromptedViT
+from smope_bench.methods.common.backbone.vit import AttentionRule, PromptedViT
+from smope_bench.methods.common.classifier import current_task_loss, make_head, seen_logits
+from smope_bench.methods.common.prefix import PlainPrefix, split_heads
 
 GENERAL_BLOCKS = range(2)
 EXPERT_BLOCKS = range(2, 5)

@@ -14,12 +14,21 @@ import torch.nn.functional as F
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from methods.common.api import Batch, Method, MethodCard, MethodConfig, ParameterGroup, Phase, Setup, TrainingData
-from methods.common.classifier import current_task_loss, make_head, seen_logits
-from methods.common.errors import MethodError
-from methods.common.prefix import PlainPrefix
-from methods.common.ridge import RidgeMoments, choose_penalty
-from methods.common.vit import AttentionRule, PromptedViT
+from smope_bench.methods.common.alignment.ridge import RidgeMoments, choose_penalty
+from smope_bench.methods.common.api import (
+    Batch,
+    Method,
+    MethodCard,
+    MethodConfig,
+    ParameterGroup,
+    Phase,
+    Setup,
+    TrainingData,
+)
+from smope_bench.methods.common.backbone.vit import AttentionRule, PromptedViT
+from smope_bench.methods.common.classifier import current_task_loss, make_head, seen_logits
+from smope_bench.methods.common.errors import MethodError
+from smope_bench.methods.common.prefix import PlainPrefix
 
 PUBLISHED_RATIO = 10_000 / 768
 LARGEST = 20_000

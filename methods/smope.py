@@ -13,7 +13,9 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from methods.common.api import (
+from smope_bench.methods.common.alignment.class_stats import ClassStatistics
+from smope_bench.methods.common.alignment.tap import TapConfig, align_after_task
+from smope_bench.methods.common.api import (
     Batch,
     Geometry,
     Method,
@@ -26,14 +28,20 @@ from methods.common.api import (
     TaskInfo,
     TrainingData,
 )
-from methods.common.class_stats import ClassStatistics
-from methods.common.classifier import current_task_loss, make_head, seen_logits
-from methods.common.experts import Choice, Form, Handicap, SparseExperts, prototype_loss, router_loss, select
-from methods.common.observations import EXPERT_SCORES, EXPERT_STATE, first_block_scores
-from methods.common.prefix import project_prefix
-from methods.common.rules import Trace
-from methods.common.tap import TapConfig, align_after_task
-from methods.common.vit import AttentionRule, PromptedViT
+from smope_bench.methods.common.backbone.attention_rules import Trace
+from smope_bench.methods.common.backbone.vit import AttentionRule, PromptedViT
+from smope_bench.methods.common.classifier import current_task_loss, make_head, seen_logits
+from smope_bench.methods.common.prefix import project_prefix
+from smope_bench.methods.common.prompts.experts import (
+    Choice,
+    Form,
+    Handicap,
+    SparseExperts,
+    prototype_loss,
+    router_loss,
+    select,
+)
+from smope_bench.methods.common.prompts.observations import EXPERT_SCORES, EXPERT_STATE, first_block_scores
 
 UNUSED_HANDICAP = 2.0
 

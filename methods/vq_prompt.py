@@ -15,7 +15,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from methods.common.api import (
+from smope_bench.methods.common.alignment.class_stats import ClassStatistics
+from smope_bench.methods.common.alignment.tap import TapConfig, align_after_task, filled_from
+from smope_bench.methods.common.api import (
     Batch,
     Geometry,
     Method,
@@ -26,11 +28,9 @@ from methods.common.api import (
     Setup,
     TrainingData,
 )
-from methods.common.class_stats import ClassStatistics
-from methods.common.classifier import current_task_loss, make_head, seen_logits
-from methods.common.pools import PromptPool, gather_entries, prefix_rules
-from methods.common.tap import TapConfig, align_after_task, filled_from
-from methods.common.vit import AttentionRule, PromptedViT
+from smope_bench.methods.common.backbone.vit import AttentionRule, PromptedViT
+from smope_bench.methods.common.classifier import current_task_loss, make_head, seen_logits
+from smope_bench.methods.common.prompts.pools import PromptPool, gather_entries, prefix_rules
 
 VQ_TAP = TapConfig(epochs=10, samples=512)
 """The statistics stage (card, section 4): samples are four times a training batch of 128, on CUB-200 twice."""

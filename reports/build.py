@@ -11,28 +11,28 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UserError
-from harness.observations import read_observations
-from harness.store import Store
-from reports.against import against_grids
-from reports.counted import counted_section
-from reports.csv_files import grid_csv, tidy_csv
-from reports.detail import detail_grids
-from reports.document import Document, FigureGroup, Section, all_grids
-from reports.figures import figure_groups
-from reports.grid import Grid
-from reports.health import health_grid
-from reports.html import Download, render_page
-from reports.latex import grid_latex, latex_document
-from reports.ledger import ledger_grid
-from reports.load import Loaded
-from reports.markdown import document_markdown, grid_markdown
-from reports.model import SuiteResults
-from reports.paper_table import paper_grid
-from reports.present import file_name
-from reports.provenance import cost_grid
-from reports.statistics_figures import statistics_figures
-from reports.statistics_tables import statistics_grids
+from smope_bench.harness.errors import UserError
+from smope_bench.harness.records.observations import read_observations
+from smope_bench.harness.records.store import Store
+from smope_bench.reports.document import Document, FigureGroup, Section, all_grids
+from smope_bench.reports.figures.critical_difference import statistics_figures
+from smope_bench.reports.figures.suite import figure_groups
+from smope_bench.reports.formatting import file_name
+from smope_bench.reports.loading.environments import cost_grid
+from smope_bench.reports.loading.integrity import health_grid
+from smope_bench.reports.loading.load import Loaded
+from smope_bench.reports.loading.model import SuiteResults
+from smope_bench.reports.tables.benchmark import detail_grids
+from smope_bench.reports.tables.comparison import against_grids
+from smope_bench.reports.tables.ledger import ledger_grid
+from smope_bench.reports.tables.paper import paper_grid
+from smope_bench.reports.tables.statistics import statistics_grids
+from smope_bench.reports.tables.table import Grid
+from smope_bench.reports.tables.x_counted import counted_section
+from smope_bench.reports.writers.csv import grid_csv, tidy_csv
+from smope_bench.reports.writers.html import Download, render_page
+from smope_bench.reports.writers.latex import grid_latex, latex_document
+from smope_bench.reports.writers.markdown import document_markdown, grid_markdown
 
 WRITTEN = "files.json"
 """The files of a report with their hashes, so that the next report can take away those that are no longer part of it."""

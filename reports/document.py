@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reports.figure_style import FigureFile
-from reports.grid import Grid
-from reports.model import SuiteResults
+from smope_bench.reports.figures.style import FigureFile
+from smope_bench.reports.loading.model import SuiteResults
+from smope_bench.reports.tables.table import Grid
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The gallery of the documentation: every table and figure of the papers, from the runs of its tiny suite.
 
-``python -m reports.gallery --results DIR --out docs/gallery`` writes ``README.md`` and the pictures that it shows. It trains
+``python -m smope_bench.reports.gallery --results DIR --out docs/gallery`` writes ``README.md`` and the pictures that it shows. It trains
 nothing; equal stores give equal bytes.
 """
 
@@ -15,22 +15,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.suites import SUITES
-from benchmarks.suites_form import Suite
-from harness.counted import read_counted
-from harness.errors import UserError
-from harness.observations import read_observations
-from harness.store import Store
-from reports.counted import counted_section
-from reports.figure_style import FigureFile
-from reports.gallery_figures import example_figures, paper_figures
-from reports.grid import Block, Grid
-from reports.load import VERSION_DIGITS, load_suites, suites_in
-from reports.markdown import escape, grid_markdown
-from reports.model import Run, SuiteResults
-from reports.observed_runs import Observed
-from reports.paper_table import LEAD, TINY_LEAD, paper_grid
-from reports.provenance import said
+from smope_bench.benchmarks.suites import SUITES
+from smope_bench.benchmarks.suites.schema import Suite
+from smope_bench.harness.cost.cost_suites import read_counted
+from smope_bench.harness.errors import UserError
+from smope_bench.harness.records.observations import read_observations
+from smope_bench.harness.records.store import Store
+from smope_bench.reports.figures.style import FigureFile
+from smope_bench.reports.loading.environments import said
+from smope_bench.reports.loading.load import VERSION_DIGITS, load_suites, suites_in
+from smope_bench.reports.loading.model import Run, SuiteResults
+from smope_bench.reports.loading.observed import Observed
+from smope_bench.reports.tables.paper import LEAD, TINY_LEAD, paper_grid
+from smope_bench.reports.tables.table import Block, Grid
+from smope_bench.reports.tables.x_counted import counted_section
+from smope_bench.reports.writers.markdown import escape, grid_markdown
+from smope_bench.reports.x_gallery_figures import example_figures, paper_figures
 
 PAGE = "README.md"
 _MISSING = "**Missing**: not run in this results folder. Make it with `{command}`."
@@ -42,7 +42,7 @@ papers' scale** and predict none of the papers' numbers; [reproduce.md](../repro
 
 Each part names the command that made it; it makes the part again in any results folder. `python run_all.py report SUITE` then
 writes the page with the id of every run behind every number, intervals, statistics and all figures, and
-`python -m reports.gallery --results DIR` this one.
+`python -m smope_bench.reports.gallery --results DIR` this one.
 
 Tables: """
 _LEAD = f"{LEAD}{TINY_LEAD} Marks in brackets and words in place of numbers are those of the report.\n"
@@ -225,7 +225,7 @@ def _shown(page: Path) -> set[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m reports.gallery", description="Write the gallery of the tiny suites."
+        prog="python -m smope_bench.reports.gallery", description="Write the gallery of the tiny suites."
     )
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder with the runs of the tiny suites")
     parser.add_argument("--out", type=Path, default=Path("docs/gallery"), help="folder of the page and its pictures")

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.conformance import MICRO, ColouredNoise
-from harness.registry import Registries, open_registries
-from harness.spec import BackboneRef, Component, RunSpec
-from methods.common.vit import PromptedViT
+from smope_bench.harness.conformance.check import MICRO, ColouredNoise
+from smope_bench.harness.registry.registry import Registries, open_registries
+from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
+from smope_bench.methods.common.backbone.vit import PromptedViT
 
 LONGEST_FIRST = (
     "test_kill_sweep",

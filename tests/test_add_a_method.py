@@ -9,7 +9,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-import run_all
+from smope_bench import run_all
 
 ROOT = Path(run_all.__file__).resolve().parent
 PAGE = ROOT / "docs" / "add-a-method.md"
@@ -31,7 +31,7 @@ def place_commands(folder: Path) -> Path:
 def run_shell(text: str, folder: Path, commands: Path, status: int) -> str:
     environment = os.environ | {
         "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": str(ROOT / "src"),
         "OMP_NUM_THREADS": "1",
     }
     done = subprocess.run(

@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 import typer
 
-import run_all
-from harness import claims, conformance
-from harness.conformance import Verdict
-from harness.store import Store
-from reports import commands as report_commands
+from smope_bench import run_all
+from smope_bench.harness.conformance import check as conformance
+from smope_bench.harness.conformance.check import Verdict
+from smope_bench.harness.execution import lease as claims
+from smope_bench.harness.records.store import Store
+from smope_bench.reports import cli as report_commands
 
 ROOT = Path(run_all.__file__).resolve().parent
 HEAVY = {"torch", "timm", "pandas", "avalanche", "numpy", "matplotlib", "sklearn", "scipy", "torchvision"}
@@ -49,7 +50,7 @@ CHOICES = [
 
 PLUGIN = """
     import time
-    from methods.common.api import Method, MethodCard
+    from smope_bench.methods.common.api import Method, MethodCard
 
     class Fails(Method):
         name = "fails"
@@ -94,14 +95,14 @@ def folders(finished: tuple[Path, Path]) -> list[str]:
 
 
 def in_own_process(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     command = [sys.executable, "-c", textwrap.dedent(code), *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
 
 
 MAIN_THEN_HEAVY = f"""
     import sys
-    import run_all
+    from smope_bench import run_all
     status = run_all.main(sys.argv[1:])
     print("HEAVY", sorted({HEAVY!r} & set(sys.modules)), status)
 """
@@ -296,12 +297,12 @@ def _wait_until(out: Path, word: str, times: int, sweep: subprocess.Popen[str]) 
 
 
 def test_a_reader_that_has_seen_enough_meets_no_traceback() -> None:
-    code = "import sys, run_all; sys.exit(run_all.main(sys.argv[1:]))"
+    code = "import sys; from smope_bench import run_all; sys.exit(run_all.main(sys.argv[1:]))"
     sweep = subprocess.Popen(
         [sys.executable, "-c", code, "list", "suites", "--json"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
     )
     assert sweep.stdout is not None and sweep.stderr is not None
     sweep.stdout.close()

@@ -16,16 +16,16 @@ from typing import Any, cast
 
 import pytest
 
-import run_all
-from benchmarks import cifar100, cub200, fashion_mnist, imagenet_r
-from benchmarks.suites import SUITES, Column, Row, Suite
-from harness.store import Record, Store
-from methods.common import backbones
+from smope_bench import run_all
+from smope_bench.benchmarks.datasets import cifar100, cub200, fashion_mnist, imagenet_r
+from smope_bench.benchmarks.suites import SUITES, Column, Row, Suite
+from smope_bench.harness.records.store import Record, Store
+from smope_bench.methods.common.backbone import backbones
 
 SUITE = "paper_scale"
 PLUGIN = """
-    from methods.ncm import Ncm
-    from methods.one_prompt import OnePrompt
+    from smope_bench.methods.baselines.ncm import Ncm
+    from smope_bench.methods.baselines.one_prompt import OnePrompt
 
     class Means(Ncm):
         '''Known parts refuse combinations without a recipe, which random weights have none of: hence the new name.'''

@@ -7,16 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.suites import SUITES
-from harness.method_table import built_in_table, markdown, renewed
-from run_all import app
+from smope_bench.benchmarks.suites import SUITES
+from smope_bench.harness.maintenance.x_method_table import built_in_table, markdown, renewed
+from smope_bench.run_all import app
 
 README = Path(__file__).parents[1] / "README.md"
 
 
 def test_the_method_table_is_generated_from_the_registry() -> None:
     text = README.read_text(encoding="utf-8")
-    assert renewed(text, built_in_table()) == text, "run python -m harness.method_table README.md"
+    assert renewed(text, built_in_table()) == text, (
+        "run python -m smope_bench.harness.maintenance.x_method_table README.md"
+    )
 
 
 def test_methods_come_before_floors_and_links_are_links() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-import run_all
+from smope_bench import run_all
 
 ROOT = Path(run_all.__file__).resolve().parent
 PACKAGES = ("sample_plugin", "sample_plugin_broken")

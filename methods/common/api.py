@@ -11,8 +11,8 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from methods.common.schedules import Schedule, Shape
-from methods.common.vit import PromptedViT
+from smope_bench.methods.common.backbone.vit import PromptedViT
+from smope_bench.methods.common.schedules import Schedule, Shape
 
 
 class MethodConfig(BaseModel):

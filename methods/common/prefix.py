@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from methods.common.attention import attend
-from methods.common.rules import of_images
+from smope_bench.methods.common.backbone.attention import attend
+from smope_bench.methods.common.backbone.attention_rules import of_images
 
 
 class PlainPrefix:

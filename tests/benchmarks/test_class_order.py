@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.base import task_sizes
-from benchmarks.errors import BenchmarkError
+from smope_bench.benchmarks.base import task_sizes
+from smope_bench.benchmarks.errors import BenchmarkError
 
 # First classes, and first 12 hex digits of the sha1 of the comma-joined order (SMoPE card, section 11 g).
 OFFICIAL = {

@@ -9,9 +9,9 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from benchmarks import BUILTIN
-from benchmarks.augmentation import Affine, RandomResizedCrop
-from benchmarks.base import BenchmarkConfig
+from smope_bench.benchmarks import BUILTIN
+from smope_bench.benchmarks.augmentation import Affine, RandomResizedCrop
+from smope_bench.benchmarks.base import BenchmarkConfig
 
 
 def test_defaults_survive_json() -> None:
@@ -69,7 +69,7 @@ def test_settings_cannot_be_changed() -> None:
 
 def test_streams_and_benchmarks_need_no_torch() -> None:
     code = (
-        "import sys, benchmarks.stream, benchmarks.digits, benchmarks.imagefolder, benchmarks.picture_store\n"
+        "import sys, smope_bench.benchmarks.stream, smope_bench.benchmarks.datasets.digits, smope_bench.benchmarks.datasets.image_folder, smope_bench.benchmarks.image_store.picture_benchmark\n"
         "print([name for name in ('torch', 'sklearn', 'pandas', 'avalanche') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

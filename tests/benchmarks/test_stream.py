@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from benchmarks.errors import BenchmarkError
-from benchmarks.stream import Stream, Task, View, build_stream, stratum
+from smope_bench.benchmarks.errors import BenchmarkError
+from smope_bench.benchmarks.stream import Stream, Task, View, build_stream, stratum
 
 
 def taken(view: View, positions: Any = slice(None)) -> tuple[np.ndarray, np.ndarray]:

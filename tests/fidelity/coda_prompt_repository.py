@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from methods.common.api import Batch, Method, Setup, TaskInfo
-from methods.common.schedules import Schedule, adamw, learning_rate
-from methods.common.vit import PromptedViT
+from smope_bench.methods.common.api import Batch, Method, Setup, TaskInfo
+from smope_bench.methods.common.backbone.vit import PromptedViT
+from smope_bench.methods.common.schedules import Schedule, adamw, learning_rate
 from tests.fidelity.ledger import Entry, revision  # pyright: ignore[reportMissingImports]
 
 NAME = "CODA-Prompt"

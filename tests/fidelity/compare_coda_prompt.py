@@ -11,9 +11,9 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from methods.coda_prompt import CODAPrompt, CODAPromptConfig, ortho_penalty
-from methods.common.api import TaskInfo
-from methods.common.classifier import current_task_loss
+from smope_bench.methods.coda_prompt import CODAPrompt, CODAPromptConfig, ortho_penalty
+from smope_bench.methods.common.api import TaskInfo
+from smope_bench.methods.common.classifier import current_task_loss
 from tests.fidelity.coda_prompt_repository import (  # pyright: ignore[reportMissingImports]
     CLASSES_A_TASK,
     TASKS,

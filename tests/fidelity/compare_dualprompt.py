@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
-from methods.common.api import TaskInfo
-from methods.common.pools import known_entry_loss
-from methods.dualprompt import DualPrompt, DualPromptConfig
+from smope_bench.methods.common.api import TaskInfo
+from smope_bench.methods.common.prompts.pools import known_entry_loss
+from smope_bench.methods.dualprompt import DualPrompt, DualPromptConfig
 from tests.fidelity.coda_prompt_repository import (  # pyright: ignore[reportMissingImports]
     CLASSES_A_TASK,
     TASKS,

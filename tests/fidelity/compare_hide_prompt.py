@@ -6,7 +6,7 @@ import contextlib
 import sys
 from pathlib import Path
 
-from methods.hide_prompt import HidePrompt
+from smope_bench.methods.hide_prompt import HidePrompt
 from tests.fidelity.ledger import Entry, revision, run_adapter  # pyright: ignore[reportMissingImports]
 from tests.fidelity.moe_promptcl import (  # pyright: ignore[reportMissingImports]
     DEVIATIONS,

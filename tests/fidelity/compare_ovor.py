@@ -16,12 +16,12 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from harness.optimise import Stretch, declare_trainable, stretch_epochs
-from methods.common.api import Batch, Phase, Setup, TaskInfo
-from methods.common.outliers import OutlierConfig, synthesize
-from methods.common.schedules import Schedule
-from methods.common.vit import PromptedViT
-from methods.ovor import OVOR, OutlierBatch, OVORConfig
+from smope_bench.harness.training.optimization import Stretch, declare_trainable, stretch_epochs
+from smope_bench.methods.common.alignment.outliers import OutlierConfig, synthesize
+from smope_bench.methods.common.api import Batch, Phase, Setup, TaskInfo
+from smope_bench.methods.common.backbone.vit import PromptedViT
+from smope_bench.methods.common.schedules import Schedule
+from smope_bench.methods.ovor import OVOR, OutlierBatch, OVORConfig
 from tests.fidelity.ledger import Entry, revision, run_adapter  # pyright: ignore[reportMissingImports]
 
 TASKS, PER_TASK, PER_CLASS, BATCH, EPOCHS, LR = 2, 3, 20, 16, 5, 1e-3

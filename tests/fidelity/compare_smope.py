@@ -12,14 +12,14 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from harness.optimise import Stretch, declare_trainable
-from methods.common.api import Batch, Phase, Setup, TaskInfo
-from methods.common.experts import Choice
-from methods.common.rules import Trace
-from methods.common.schedules import Schedule
-from methods.common.tap import TapConfig
-from methods.common.vit import PromptedViT
-from methods.smope import SMoPE, SMoPEConfig
+from smope_bench.harness.training.optimization import Stretch, declare_trainable
+from smope_bench.methods.common.alignment.tap import TapConfig
+from smope_bench.methods.common.api import Batch, Phase, Setup, TaskInfo
+from smope_bench.methods.common.backbone.attention_rules import Trace
+from smope_bench.methods.common.backbone.vit import PromptedViT
+from smope_bench.methods.common.prompts.experts import Choice
+from smope_bench.methods.common.schedules import Schedule
+from smope_bench.methods.smope import SMoPE, SMoPEConfig
 from tests.fidelity.ledger import Entry, revision, run_adapter  # pyright: ignore[reportMissingImports]
 from tests.fidelity.smope_repository import (  # pyright: ignore[reportMissingImports]
     ALPHA_PROTO,

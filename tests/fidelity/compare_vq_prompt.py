@@ -13,12 +13,12 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from harness.optimise import declare_trainable
-from methods.common.api import Batch, Setup, TaskInfo
-from methods.common.classifier import current_task_loss
-from methods.common.tap import TapConfig
-from methods.common.vit import PromptedViT
-from methods.vq_prompt import VQPrompt, VQPromptConfig, quantise
+from smope_bench.harness.training.optimization import declare_trainable
+from smope_bench.methods.common.alignment.tap import TapConfig
+from smope_bench.methods.common.api import Batch, Setup, TaskInfo
+from smope_bench.methods.common.backbone.vit import PromptedViT
+from smope_bench.methods.common.classifier import current_task_loss
+from smope_bench.methods.vq_prompt import VQPrompt, VQPromptConfig, quantise
 from tests.fidelity.compare_smope import SCHEDULE, end, learn  # pyright: ignore[reportMissingImports]
 from tests.fidelity.ledger import Entry, revision, run_adapter  # pyright: ignore[reportMissingImports]
 from tests.fidelity.smope_repository import (  # pyright: ignore[reportMissingImports]

@@ -18,10 +18,10 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from methods.common.api import Batch, Setup
-from methods.common.schedules import Schedule
-from methods.common.vit import PromptedViT
-from methods.hide_prompt import HidePrompt
+from smope_bench.methods.common.api import Batch, Setup
+from smope_bench.methods.common.backbone.vit import PromptedViT
+from smope_bench.methods.common.schedules import Schedule
+from smope_bench.methods.hide_prompt import HidePrompt
 from tests.fidelity.ledger import Entry  # pyright: ignore[reportMissingImports]
 
 CPU = torch.device("cpu")

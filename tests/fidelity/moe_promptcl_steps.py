@@ -9,9 +9,9 @@ from unittest.mock import patch
 
 import torch
 
-from harness.optimise import Stretch, declare_trainable
-from methods.common.api import Batch, Phase, TaskInfo
-from methods.hide_prompt import HidePrompt
+from smope_bench.harness.training.optimization import Stretch, declare_trainable
+from smope_bench.methods.common.api import Batch, Phase, TaskInfo
+from smope_bench.methods.hide_prompt import HidePrompt
 from tests.fidelity.ledger import Entry  # pyright: ignore[reportMissingImports]
 from tests.fidelity.moe_promptcl import (  # pyright: ignore[reportMissingImports]
     CPU,

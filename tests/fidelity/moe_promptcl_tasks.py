@@ -14,10 +14,10 @@ import torch
 from timm.scheduler import CosineLRScheduler
 from torch import Tensor
 
-from harness.optimise import Stretch, declare_trainable
-from methods.common.api import TaskInfo
-from methods.common.class_stats import GaussianSampler
-from methods.hide_prompt import HidePrompt
+from smope_bench.harness.training.optimization import Stretch, declare_trainable
+from smope_bench.methods.common.alignment.class_stats import GaussianSampler
+from smope_bench.methods.common.api import TaskInfo
+from smope_bench.methods.hide_prompt import HidePrompt
 from tests.fidelity.ledger import Entry  # pyright: ignore[reportMissingImports]
 from tests.fidelity.moe_promptcl import (  # pyright: ignore[reportMissingImports]
     BATCH,

@@ -15,7 +15,7 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from methods.common.api import Batch
+from smope_bench.methods.common.api import Batch
 
 VIT: dict[str, Any] = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 8, "num_heads": 4, "num_classes": 0}
 EXPERTS, TOP_K, EPSILON, ALPHA_ROUTER, ALPHA_PROTO = 25, 5, 0.4, 1e-3, 2e-3

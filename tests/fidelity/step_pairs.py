@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.bench_steps import TimedStep, bare_step, method_step
-from harness.bench_timing import ratios, spread, timed
-from harness.registry import open_registries
+from smope_bench.harness.registry.registry import open_registries
+from smope_bench.harness.timing.measure import ratios, spread, timed
+from smope_bench.harness.timing.x_bench_steps import TimedStep, bare_step, method_step
 from tests.fidelity.ledger import revision  # pyright: ignore[reportMissingImports]
 from tests.fidelity.official_loops import (  # pyright: ignore[reportMissingImports]
     OFFICIAL,

@@ -19,9 +19,9 @@ from ledger import ADAPTERS, ROOT, RUN_AS_MODULE  # pyright: ignore[reportMissin
 
 sys.path.insert(0, str(ROOT))  # a script's own folder is there alone
 
-from harness import bench_store
-from harness.bench_store import Code, Stored, StoredRow
-from harness.bench_timing import Spread
+from smope_bench.harness.timing import records as bench_store
+from smope_bench.harness.timing.measure import Spread
+from smope_bench.harness.timing.records import Code, Stored, StoredRow
 
 METHODS = (
     "smope", "l2p++", "deep_l2p++", "dualprompt", "coda_prompt", "ovor", "vq_prompt", "hide_prompt", "norga",

@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from harness import engine
-from harness.registry import Registries
-from harness.spec import RunSpec
-from harness.store import Record, Store
-from methods.common.api import Batch, Method, MethodCard, ParameterGroup
+from smope_bench.harness.records.store import Record, Store
+from smope_bench.harness.registry.registry import Registries
+from smope_bench.harness.run_spec import RunSpec
+from smope_bench.harness.training import x_engine as engine
+from smope_bench.methods.common.api import Batch, Method, MethodCard, ParameterGroup
 from tests.conftest import micro_spec  # pyright: ignore[reportMissingImports]
 
 OF_STATE = ("activation_counts", "prefix_keys")

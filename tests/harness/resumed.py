@@ -15,12 +15,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from harness.conformance_run import state_of
-from harness.engine import Session
-from harness.registry import Registries
-from harness.spec import RunSpec
-from harness.store import Record, Store
-from methods.common.api import Batch, Method, MethodCard, ParameterGroup, Phase, TaskInfo, TrainingData
+from smope_bench.harness.conformance.runner import state_of
+from smope_bench.harness.records.store import Record, Store
+from smope_bench.harness.registry.registry import Registries
+from smope_bench.harness.run_spec import RunSpec
+from smope_bench.harness.training.x_engine import Session
+from smope_bench.methods.common.api import Batch, Method, MethodCard, ParameterGroup, Phase, TaskInfo, TrainingData
 
 OFTEN: dict[str, Any] = {"checkpoint_every_s": 0.0}
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from harness.jobs import ExecuteOptions, Job, WorkerOptions
-from harness.plan import PlannedRun
-from harness.provenance import PROJECT_ROOT, code_fingerprint
-from harness.seal import RECORD_SCHEMA
-from harness.spec import BackboneRef, Component, RunSpec
-from harness.store import Store
+from smope_bench.harness.execution.job import ExecuteOptions, Job, WorkerOptions
+from smope_bench.harness.planning.planner import PlannedRun
+from smope_bench.harness.provenance import IMPORT_ROOT, code_fingerprint
+from smope_bench.harness.records.checksum import RECORD_SCHEMA
+from smope_bench.harness.records.store import Store
+from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
 
 HERE = Path(__file__).parent
 """Where workers find this module as ``stand_ins``: another package in their environment may be called ``tests``."""
@@ -66,7 +66,7 @@ def with_runner(folder: Path, monkeypatch: pytest.MonkeyPatch, runner: str, **op
 
 def python_path(folder: Path) -> str:
     """For processes that import what lies in ``folder``, this module and the project."""
-    return os.pathsep.join(str(place) for place in (folder, HERE, PROJECT_ROOT))
+    return os.pathsep.join(str(place) for place in (folder, HERE, IMPORT_ROOT))
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 120.0) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.metrics import (
+from smope_bench.harness.metrics import (
     average_accuracies,
     backward_transfer,
     cumulative_average_accuracy,

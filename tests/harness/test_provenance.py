@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import provenance
+from smope_bench.harness import provenance
 
 
 def make_tree(root: Path) -> Path:
@@ -15,9 +15,9 @@ def make_tree(root: Path) -> Path:
         "methods/a.py": "a = 1\n",
         "methods/common/w.safetensors": "weights",
         "benchmarks/b.py": "b = 1\n",
-        "benchmarks/suites.py": "suite = 1\n",
-        "harness/engine.py": "e = 1\n",
-        "harness/progress.py": "p = 1\n",
+        "benchmarks/suites/__init__.py": "suite = 1\n",
+        "harness/training/x_engine.py": "e = 1\n",
+        "harness/execution/progress.py": "p = 1\n",
         "reports/r.py": "r = 1\n",
         "tests/test_a.py": "t = 1\n",
         "methods/__pycache__/a.py": "junk",
@@ -34,7 +34,7 @@ def fingerprint(root: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "name", ["methods/a.py", "methods/common/w.safetensors", "benchmarks/b.py", "harness/engine.py"]
+    "name", ["methods/a.py", "methods/common/w.safetensors", "benchmarks/b.py", "harness/training/x_engine.py"]
 )
 def test_editing_what_a_run_executes_changes_the_fingerprint(tmp_path: Path, name: str) -> None:
     before = fingerprint(make_tree(tmp_path))
@@ -47,8 +47,8 @@ def test_editing_what_a_run_executes_changes_the_fingerprint(tmp_path: Path, nam
     [
         "reports/r.py",
         "tests/test_a.py",
-        "benchmarks/suites.py",
-        "harness/progress.py",
+        "benchmarks/suites/__init__.py",
+        "harness/execution/progress.py",
         "methods/notes.md",
         "methods/__pycache__/a.py",
     ],
@@ -77,9 +77,7 @@ def test_files_left_out_of_the_fingerprint_exist() -> None:
 
 
 def test_the_fingerprint_costs_no_torch() -> None:
-    code = (
-        "import sys; from harness.provenance import code_fingerprint; code_fingerprint(); print('torch' in sys.modules)"
-    )
+    code = "import sys; from smope_bench.harness.provenance import code_fingerprint; code_fingerprint(); print('torch' in sys.modules)"
     root = provenance.PROJECT_ROOT
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

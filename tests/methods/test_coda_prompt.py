@@ -10,15 +10,15 @@ from pydantic import ValidationError
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from harness.metrics import average_accuracies, cumulative_average_accuracy, forgetting
-from methods.coda_prompt import CODAPrompt, CODAPromptConfig, assemble, ortho_penalty, orthogonal_rows
-from methods.common.api import Batch, Geometry, Setup, TaskInfo, learnable_count
-from methods.common.backbones import VIT_B16
-from methods.common.classifier import current_task_loss
-from methods.common.errors import MethodError
-from methods.common.prefix import PlainPrefix
-from methods.common.schedules import Schedule, adamw, quarter_cosine
-from methods.common.vit import PromptedViT
+from smope_bench.harness.metrics import average_accuracies, cumulative_average_accuracy, forgetting
+from smope_bench.methods.coda_prompt import CODAPrompt, CODAPromptConfig, assemble, ortho_penalty, orthogonal_rows
+from smope_bench.methods.common.api import Batch, Geometry, Setup, TaskInfo, learnable_count
+from smope_bench.methods.common.backbone.backbones import VIT_B16
+from smope_bench.methods.common.backbone.vit import PromptedViT
+from smope_bench.methods.common.classifier import current_task_loss
+from smope_bench.methods.common.errors import MethodError
+from smope_bench.methods.common.prefix import PlainPrefix
+from smope_bench.methods.common.schedules import Schedule, adamw, quarter_cosine
 
 TABLE_3 = Geometry(dim=768, num_heads=12, depth=12, tokens=197, num_classes=200, num_tasks=10)
 

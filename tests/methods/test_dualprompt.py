@@ -10,14 +10,14 @@ from pydantic import ValidationError
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from methods.common.api import Batch, Geometry, Setup, TaskInfo, learnable_count
-from methods.common.backbones import VIT_B16
-from methods.common.classifier import current_task_loss
-from methods.common.errors import MethodError
-from methods.common.pools import known_entry_loss
-from methods.common.schedules import Schedule, adamw
-from methods.common.vit import PromptedViT
-from methods.dualprompt import DualPrompt, DualPromptConfig
+from smope_bench.methods.common.api import Batch, Geometry, Setup, TaskInfo, learnable_count
+from smope_bench.methods.common.backbone.backbones import VIT_B16
+from smope_bench.methods.common.backbone.vit import PromptedViT
+from smope_bench.methods.common.classifier import current_task_loss
+from smope_bench.methods.common.errors import MethodError
+from smope_bench.methods.common.prompts.pools import known_entry_loss
+from smope_bench.methods.common.schedules import Schedule, adamw
+from smope_bench.methods.dualprompt import DualPrompt, DualPromptConfig
 
 TASKS = 3
 

@@ -11,14 +11,14 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from harness.optimise import Stretch, declare_trainable
-from methods.common.api import Batch, Geometry, Phase, Setup, TaskInfo
-from methods.common.backbones import VIT_B16
-from methods.common.errors import MethodError
-from methods.common.prompt_routing import route
-from methods.common.schedules import Schedule
-from methods.common.vit import PromptedViT
-from methods.hash_prompt import HashPrompt, HashPromptConfig
+from smope_bench.harness.training.optimization import Stretch, declare_trainable
+from smope_bench.methods.common.api import Batch, Geometry, Phase, Setup, TaskInfo
+from smope_bench.methods.common.backbone.backbones import VIT_B16
+from smope_bench.methods.common.backbone.vit import PromptedViT
+from smope_bench.methods.common.errors import MethodError
+from smope_bench.methods.common.prompts.routing import route
+from smope_bench.methods.common.schedules import Schedule
+from smope_bench.methods.hash_prompt import HashPrompt, HashPromptConfig
 
 PHASE = Phase("prompts", 2)
 

@@ -12,14 +12,14 @@ from pydantic import ValidationError
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from methods.common.api import Batch, Geometry, Phase, Setup, TaskInfo
-from methods.common.classifier import current_task_loss, seen_logits
-from methods.common.contrastive import contrastive_loss
-from methods.common.errors import MethodError
-from methods.common.prefix import PlainPrefix, split_heads
-from methods.common.schedules import Schedule
-from methods.common.vit import PromptedViT
-from methods.hide_prompt import HidePrompt, HidePromptConfig, mixed_up
+from smope_bench.methods.common.api import Batch, Geometry, Phase, Setup, TaskInfo
+from smope_bench.methods.common.backbone.vit import PromptedViT
+from smope_bench.methods.common.classifier import current_task_loss, seen_logits
+from smope_bench.methods.common.errors import MethodError
+from smope_bench.methods.common.prefix import PlainPrefix, split_heads
+from smope_bench.methods.common.schedules import Schedule
+from smope_bench.methods.hide_prompt import HidePrompt, HidePromptConfig, mixed_up
+from smope_bench.methods.x_contrastive import contrastive_loss
 
 VIT_B16 = Geometry(dim=768, num_heads=12, depth=12, tokens=197, num_classes=200, num_tasks=10)
 

@@ -10,15 +10,15 @@ import torch
 from pydantic import ValidationError
 from timm.models.vision_transformer import VisionTransformer
 
-from methods.common.api import Batch, Geometry, Setup, TaskInfo, learnable_count
-from methods.common.backbones import VIT_B16
-from methods.common.classifier import current_task_loss
-from methods.common.errors import MethodError
-from methods.common.pools import choose, pull_loss_over_batch, pull_loss_per_image
-from methods.common.schedules import Schedule, adamw
-from methods.common.vit import PromptedViT
-from methods.deep_l2p import DeepL2P
-from methods.l2p import L2P, L2PConfig
+from smope_bench.methods.common.api import Batch, Geometry, Setup, TaskInfo, learnable_count
+from smope_bench.methods.common.backbone.backbones import VIT_B16
+from smope_bench.methods.common.backbone.vit import PromptedViT
+from smope_bench.methods.common.classifier import current_task_loss
+from smope_bench.methods.common.errors import MethodError
+from smope_bench.methods.common.prompts.pools import choose, pull_loss_over_batch, pull_loss_per_image
+from smope_bench.methods.common.schedules import Schedule, adamw
+from smope_bench.methods.l2p import L2P, L2PConfig
+from smope_bench.methods.x_deep_l2p import DeepL2P
 
 VIT_B16_GEOMETRY = Geometry(dim=768, num_heads=12, depth=12, tokens=197, num_classes=200, num_tasks=10)
 

@@ -13,14 +13,20 @@ from pydantic import ValidationError
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from harness.optimise import Stretch, declare_trainable, stretch_epochs
-from methods.common.api import Batch, Geometry, Setup, TaskInfo, learnable_count
-from methods.common.errors import MethodError
-from methods.common.outliers import OutlierConfig, energy_loss, largest, neighbour_distance, synthesize
-from methods.common.prefix import PlainPrefix
-from methods.common.schedules import Schedule, learning_rate
-from methods.common.vit import PromptedViT
-from methods.ovor import OVOR, OutlierBatch, OVORConfig
+from smope_bench.harness.training.optimization import Stretch, declare_trainable, stretch_epochs
+from smope_bench.methods.common.alignment.outliers import (
+    OutlierConfig,
+    energy_loss,
+    largest,
+    neighbour_distance,
+    synthesize,
+)
+from smope_bench.methods.common.api import Batch, Geometry, Setup, TaskInfo, learnable_count
+from smope_bench.methods.common.backbone.vit import PromptedViT
+from smope_bench.methods.common.errors import MethodError
+from smope_bench.methods.common.prefix import PlainPrefix
+from smope_bench.methods.common.schedules import Schedule, learning_rate
+from smope_bench.methods.ovor import OVOR, OutlierBatch, OVORConfig
 
 
 class Data:

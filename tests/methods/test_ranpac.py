@@ -15,15 +15,15 @@ from sklearn.linear_model import Ridge as SklearnRidge
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from harness import engine
-from harness.registry import Registries
-from harness.store import Record, Store
-from methods.common.api import Batch, Setup, TaskInfo, learnable_count
-from methods.common.errors import MethodError
-from methods.common.ridge import RidgeMoments, choose_penalty, resolvable
-from methods.common.schedules import Schedule
-from methods.common.vit import PromptedViT
-from methods.ranpac import LARGEST, PENALTIES, RanPAC, RanPACConfig
+from smope_bench.harness.records.store import Record, Store
+from smope_bench.harness.registry.registry import Registries
+from smope_bench.harness.training import x_engine as engine
+from smope_bench.methods.common.alignment.ridge import RidgeMoments, choose_penalty, resolvable
+from smope_bench.methods.common.api import Batch, Setup, TaskInfo, learnable_count
+from smope_bench.methods.common.backbone.vit import PromptedViT
+from smope_bench.methods.common.errors import MethodError
+from smope_bench.methods.common.schedules import Schedule
+from smope_bench.methods.ranpac import LARGEST, PENALTIES, RanPAC, RanPACConfig
 from tests.conftest import micro_spec  # pyright: ignore[reportMissingImports]
 
 SETUP = Setup(6, 3, Schedule(batch_size=4, epochs=2))

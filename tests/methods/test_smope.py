@@ -11,11 +11,11 @@ from pydantic import ValidationError
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from methods.common.api import Batch, Geometry, Phase, Setup, TaskInfo, learnable_count
-from methods.common.backbones import VIT_B16
-from methods.common.schedules import Schedule
-from methods.common.vit import PromptedViT
-from methods.smope import SMoPE, SMoPEConfig
+from smope_bench.methods.common.api import Batch, Geometry, Phase, Setup, TaskInfo, learnable_count
+from smope_bench.methods.common.backbone.backbones import VIT_B16
+from smope_bench.methods.common.backbone.vit import PromptedViT
+from smope_bench.methods.common.schedules import Schedule
+from smope_bench.methods.smope import SMoPE, SMoPEConfig
 
 
 class Data:

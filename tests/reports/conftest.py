@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 import pytest
 from matplotlib.figure import Figure
 
-from harness.seal import RECORD_SCHEMA
-from harness.spec import BackboneRef, Component, RunSpec
-from harness.store import Store
-from reports.build import ReportFiles, make_document, write_report
-from reports.load import load_suites
+from smope_bench.harness.records.checksum import RECORD_SCHEMA
+from smope_bench.harness.records.store import Store
+from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
+from smope_bench.reports.build import ReportFiles, make_document, write_report
+from smope_bench.reports.loading.load import load_suites
 
 FRESH, OLD = "f" * 16, "0" * 16
 #       label              method          kind       level after the last task, loss a task

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from harness.errors import UserError
-from reports import build
-from reports.build import ReportFiles, make_document, write_report
-from reports.document import Document, all_grids
-from reports.load import load_suites
-from reports.terminal import print_document
+from smope_bench.harness.errors import UserError
+from smope_bench.reports import build
+from smope_bench.reports.build import ReportFiles, make_document, write_report
+from smope_bench.reports.document import Document, all_grids
+from smope_bench.reports.loading.load import load_suites
+from smope_bench.reports.writers.terminal import print_document
 
 
 def contents(folder: Path) -> dict[str, bytes]:

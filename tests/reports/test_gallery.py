@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 
-from benchmarks.suites import SUITES
-from harness.errors import UserError
-from harness.store import Store
-from reports import gallery, gallery_figures
-from reports.build import ReportFiles
-from reports.document import FigureGroup
-from reports.figure_style import FigureFile
-from reports.gallery import main, seeds_option, write_gallery
-from reports.model import Run
+from smope_bench.benchmarks.suites import SUITES
+from smope_bench.harness.errors import UserError
+from smope_bench.harness.records.store import Store
+from smope_bench.reports import gallery
+from smope_bench.reports import x_gallery_figures as gallery_figures
+from smope_bench.reports.build import ReportFiles
+from smope_bench.reports.document import FigureGroup
+from smope_bench.reports.figures.style import FigureFile
+from smope_bench.reports.gallery import main, seeds_option, write_gallery
+from smope_bench.reports.loading.model import Run
 
 
 @pytest.fixture

@@ -16,22 +16,22 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from harness.errors import UserError
-from harness.metrics import cumulative_average_accuracy, final_average_accuracy, forgetting, micro_accuracy
-from harness.store import Record, Store, write_json
-from reports.against import WORDS as VERDICTS
-from reports.against import against_grids
-from reports.csv_files import grid_csv, tidy_csv
-from reports.detail import detail_grids
-from reports.grid import Entry, Grid
-from reports.latex import grid_latex
-from reports.ledger import ledger_grid
-from reports.load import load_suite, load_suites
-from reports.markdown import grid_markdown
-from reports.model import SuiteResults
-from reports.paper_table import paper_grid
-from reports.provenance import cost_grid
-from reports.statistics_tables import statistics_grids
+from smope_bench.harness.errors import UserError
+from smope_bench.harness.metrics import cumulative_average_accuracy, final_average_accuracy, forgetting, micro_accuracy
+from smope_bench.harness.records.store import Record, Store, write_json
+from smope_bench.reports.loading.environments import cost_grid
+from smope_bench.reports.loading.load import load_suite, load_suites
+from smope_bench.reports.loading.model import SuiteResults
+from smope_bench.reports.tables.benchmark import detail_grids
+from smope_bench.reports.tables.comparison import WORDS as VERDICTS
+from smope_bench.reports.tables.comparison import against_grids
+from smope_bench.reports.tables.ledger import ledger_grid
+from smope_bench.reports.tables.paper import paper_grid
+from smope_bench.reports.tables.statistics import statistics_grids
+from smope_bench.reports.tables.table import Entry, Grid
+from smope_bench.reports.writers.csv import grid_csv, tidy_csv
+from smope_bench.reports.writers.latex import grid_latex
+from smope_bench.reports.writers.markdown import grid_markdown
 
 SUITE, COLUMN, TASKS = "smoke", "digits", 3
 ROWS = ("A", "B", "C", "D")

@@ -94,7 +94,7 @@ def json_bytes(value: Any, draw: random.Random) -> bytes:
 
 
 METHOD = """
-    from methods.common.api import Method, MethodCard
+    from smope_bench.methods.common.api import Method, MethodCard
 
     class Mine(Method):
         name = {name}
@@ -105,11 +105,11 @@ CARD = 'MethodCard(title="Mine", summary="m")'
 BODIES = (
     "", "def", "import sys\nsys.exit(3)", "import sys\nsys.exit()", "raise SystemExit('x\\ny')", "def f(): f()\nf()",
     "class E(BaseException): pass\nraise E('own')", "1/0", "import no_such_module_anywhere",
-    "from methods.common.api import NoSuchThing", "\0", "x = '\\ud800'\nraise ValueError(x)", "raise ValueError('\\x1b[2J')",
-    "from methods.common.api import Method\nclass A(Method): pass", "import torch\nraise torch.OutOfMemoryError('a\\nb')",
-    "from methods.common.api import Method\nMethod()", "raise GeneratorExit", "raise Exception", "raise MemoryError",
+    "from smope_bench.methods.common.api import NoSuchThing", "\0", "x = '\\ud800'\nraise ValueError(x)", "raise ValueError('\\x1b[2J')",
+    "from smope_bench.methods.common.api import Method\nclass A(Method): pass", "import torch\nraise torch.OutOfMemoryError('a\\nb')",
+    "from smope_bench.methods.common.api import Method\nMethod()", "raise GeneratorExit", "raise Exception", "raise MemoryError",
     "class M(type):\n    def __instancecheck__(c, i): raise RuntimeError('meta')\nclass A(metaclass=M): pass\nx = A()",
-    "(" * 300 + ")" * 300, "a" * 100_000, "from harness.errors import UserError\nraise UserError('mine')",
+    "(" * 300 + ")" * 300, "a" * 100_000, "from smope_bench.harness.errors import UserError\nraise UserError('mine')",
     "class S(str):\n    def __str__(self): raise ValueError\nraise ValueError(S())",
 )  # fmt: skip
 NAMES = (
@@ -130,7 +130,7 @@ MORE = (
     "def __init_subclass__(cls): raise ValueError('no')", "def __init__(self, *a): raise ValueError('\\x1b[2J')",
     "is_closed_form = 1",
     "from pydantic import BaseModel\n        class Config(BaseModel):\n            needed: int",
-    "from methods.common.api import MethodConfig\n        class Config(MethodConfig):\n            needed: int",
+    "from smope_bench.methods.common.api import MethodConfig\n        class Config(MethodConfig):\n            needed: int",
 )  # fmt: skip
 
 

@@ -14,15 +14,15 @@ from typing import Any
 
 import pytest
 
-from benchmarks.errors import BenchmarkError
-from harness import engine
-from harness.conformance_stream import MICRO, ColouredNoise
-from harness.errors import UserError
-from harness.jobs import describe_error
-from harness.provenance import code_fingerprint
-from harness.registry import Registries, open_registries
-from harness.spec import Component
-from harness.store import Broken, Record, Store
+from smope_bench.benchmarks.errors import BenchmarkError
+from smope_bench.harness.conformance.fixtures import MICRO, ColouredNoise
+from smope_bench.harness.errors import UserError
+from smope_bench.harness.execution.job import describe_error
+from smope_bench.harness.provenance import code_fingerprint
+from smope_bench.harness.records.store import Broken, Record, Store
+from smope_bench.harness.registry.registry import Registries, open_registries
+from smope_bench.harness.run_spec import Component
+from smope_bench.harness.training import x_engine as engine
 from tests.conftest import micro_spec  # pyright: ignore[reportMissingImports]
 from tests.robustness.faults import Faults  # pyright: ignore[reportMissingImports]
 

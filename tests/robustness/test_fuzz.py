@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 import torch
 
-import run_all
-from harness.checkpoint import Checkpoint, Checkpoints, Progress
-from harness.errors import UserError
-from harness.seal import sealed
-from harness.settings import parse_seeds, parse_setting
-from harness.slurm_options import slurm_plan
-from harness.store import Record, Store
+from smope_bench import run_all
+from smope_bench.harness.checkpointing.checkpoint import Checkpoint, Checkpoints, Progress
+from smope_bench.harness.errors import UserError
+from smope_bench.harness.executors.slurm_options import slurm_plan
+from smope_bench.harness.planning.settings import parse_seeds, parse_setting
+from smope_bench.harness.records.checksum import sealed
+from smope_bench.harness.records.store import Record, Store
 from tests.robustness import inputs  # pyright: ignore[reportMissingImports]
 
 SEED, LONGEST_S = 20260, 20

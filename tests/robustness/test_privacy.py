@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import run_all
+from smope_bench import run_all
 
 ROOT = Path(run_all.__file__).resolve().parent
 USER, HOST = "markeduser7531", "markedhost8642"
@@ -28,7 +28,7 @@ MARKS = f"""
 """
 PLUGIN = """
     from pathlib import Path
-    from methods.common.api import Method, MethodCard
+    from smope_bench.methods.common.api import Method, MethodCard
 
     class Fails(Method):
         name = "fails"

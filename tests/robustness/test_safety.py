@@ -19,14 +19,14 @@ import numpy as np
 import pytest
 import torch
 
-import run_all
-from benchmarks.archives import members
-from benchmarks.errors import BenchmarkError
-from benchmarks.fetch import Remote
-from benchmarks.safe_pickle import load_plain
-from harness.observations import npz_arrays
-from harness.provenance import PROJECT_ROOT
-from methods.common.errors import MethodError
+from smope_bench import run_all
+from smope_bench.benchmarks.download.archives import members
+from smope_bench.benchmarks.download.fetch import Remote
+from smope_bench.benchmarks.download.safe_pickle import load_plain
+from smope_bench.benchmarks.errors import BenchmarkError
+from smope_bench.harness.provenance import PROJECT_ROOT
+from smope_bench.harness.records.observations import npz_arrays
+from smope_bench.methods.common.errors import MethodError
 from tests.reports.conftest import Factory  # pyright: ignore[reportMissingImports]
 
 SOURCES = sorted(
@@ -46,11 +46,11 @@ SAFE_ONLY = {
 PICKLES = re.compile(r"import (pickle|marshal|shelve|dill|joblib|cloudpickle)$")
 NETWORK = re.compile(r"import (urllib\.request|http\.client|requests|ftplib|huggingface_hub|torch\.hub)$")
 MAY_CALL = {
-    "benchmarks/safe_pickle.py": ("import pickle",),  # a reader that knows three names, all ours
-    "methods/common/checkpoints.py": ("import pickle",),  # catches what torch's reader of tensors refuses
-    "benchmarks/transfer.py": ("import urllib.request", "import http.client"),  # the one place that downloads
-    "methods/common/pretrained.py": ("import huggingface_hub",),  # asks its cache, not the network
-    "harness/plugin_loading.py": ("exec", "compile"),  # a plugin that the user names is a program, and is run
+    "benchmarks/download/safe_pickle.py": ("import pickle",),  # a reader that knows three names, all ours
+    "methods/common/backbone/conversion.py": ("import pickle",),  # catches what torch's reader of tensors refuses
+    "benchmarks/download/transfer.py": ("import urllib.request", "import http.client"),  # the one place that downloads
+    "methods/common/backbone/pretrained.py": ("import huggingface_hub",),  # asks its cache, not the network
+    "harness/registry/plugins.py": ("exec", "compile"),  # a plugin that the user names is a program, and is run
 }
 
 
@@ -142,7 +142,7 @@ class Bomb:
 
 
 def test_a_hostile_pickle_is_never_executed(tmp_path: Path) -> None:
-    from methods.common.checkpoints import LAYOUTS, convert
+    from smope_bench.methods.common.backbone.conversion import LAYOUTS, convert
 
     mark, bomb = tmp_path / "executed", pickle.dumps(Bomb(tmp_path / "executed"))
     with pytest.raises(BenchmarkError):
@@ -198,7 +198,7 @@ def test_links_and_devices_are_refused(kind: bytes, tmp_path: Path) -> None:
 
 
 def test_every_download_has_a_digest_or_says_that_it_is_pinned() -> None:
-    from benchmarks import cifar100, cub200, fashion_mnist, imagenet_r
+    from smope_bench.benchmarks.datasets import cifar100, cub200, fashion_mnist, imagenet_r
 
     remotes = [
         v
@@ -314,7 +314,7 @@ def test_hostile_texts_do_not_reach_the_terminals_controls(reported: tuple[Path,
 
 
 PLUGIN = """
-    from methods.common.api import Method, MethodCard
+    from smope_bench.methods.common.api import Method, MethodCard
 
     class Evil(Method):
         name = "evil"

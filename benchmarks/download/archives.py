@@ -1,0 +1,245 @@
+"""Archives read member by member, in their own order, and never unpacked to disk.
+
+Nothing that an archive says of itself is believed: names are checked, links and devices refused, sizes counted.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, NoReturn
+
+from smope_bench.benchmarks.download.x_archive_limits import DEFAULT, Count, Limits
+from smope_bench.benchmarks.errors import BenchmarkError
+
+BLOCK = 512
+REMEDY = "delete it and prepare again, or give an intact copy with --from FILE"
+HEADER_LIMIT = 1 << 20  # bytes of one header, long names included
+CHUNK = 1 << 20
+UNREADABLE = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    OSError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    RecursionError,
+)
+"""What the standard library raises over archives that are cut off, damaged or made to confuse it."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file of an archive."""
+
+    name: str
+    """Relative, with forward slashes, checked."""
+    size: int
+    read: Callable[[], bytes]
+    """The content; to be called before the next member is asked for."""
+
+
+def members(path: Path, *, limits: Limits = DEFAULT) -> Iterator[Member]:
+    """The files of a tar, tar.gz, tgz or zip archive, or of a folder into which one was unpacked, one at a time.
+
+    Archives keep their own order, folders are sorted by name. What macOS adds is left out. Raises BenchmarkError, naming
+    archive and member, for names that lead out, links, devices, bombs, and for what is cut off or damaged.
+    """
+    count = Count(path, limits)
+    try:
+        if path.is_dir():
+            yield from _folder_members(path, count)
+            return
+        with path.open("rb") as file:
+            kind = _kind(path, file)
+            yield from _zip_members(file, count) if kind == "zip" else _tar_members(file, kind, count)
+    except BenchmarkError:
+        raise
+    except UNREADABLE as error:
+        raise _unreadable(error, count) from error
+
+
+def _kind(path: Path, file: IO[bytes]) -> str:
+    """Told by content, as names lie: ``zip``, ``gzip`` or ``tar``."""
+    head = file.read(BLOCK)
+    file.seek(0)
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return "zip"
+    if head.startswith(b"\x1f\x8b"):
+        return "gzip"
+    if head[257:262] == b"ustar" or _is_old_tar(head):
+        return "tar"
+    begin = f"it begins with {head[:16]!r}" if head else "it is empty"
+    raise BenchmarkError(f"{path} is not a tar, tar.gz or zip archive ({begin}); {REMEDY}")
+
+
+def _is_old_tar(head: bytes) -> bool:
+    try:
+        return len(head) == BLOCK and tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape").chksum > 0
+    except tarfile.HeaderError:
+        return False
+
+
+class _Metered:
+    """The tar inside an archive: limits what one header may make the reader hold, and remembers the last block read."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.in_header, self.last = True, b""
+
+    def read(self, size: int = -1) -> bytes:
+        if self.in_header and not 0 <= size <= HEADER_LIMIT:
+            raise tarfile.ReadError(f"a header of {size:,} bytes")
+        self.last = self._file.read(size)
+        return self.last
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+
+def _tar_members(file: IO[bytes], kind: str, count: Count) -> Iterator[Member]:
+    plain: IO[bytes] = gzip.GzipFile(fileobj=file, mode="rb") if kind == "gzip" else file  # pyright: ignore[reportAssignmentType]
+    metered = _Metered(plain)
+    with tarfile.open(fileobj=metered, mode="r:", errorlevel=2) as tar:  # pyright: ignore[reportArgumentType, reportCallIssue]
+        while (info := tar.next()) is not None:
+            tar.members = []  # otherwise every entry ever seen is kept
+            name = count.enter(info.name)
+            if name is None or info.isdir():
+                _require_small(info, count)
+                continue
+            if not info.isreg() or info.issparse():
+                count.refuse(info.name, f"it is {_tar_kind(info)}, not a file")
+            count.hold(info.name, info.size)
+            once = _Once(count, lambda info=info: _tar_content(tar, info, metered))
+            yield Member(name, info.size, once.read)
+            once.end()
+    if len(metered.last) < BLOCK or metered.last.strip(b"\0"):
+        # The reader stops silently at a header that is cut off or does not add up.
+        raise tarfile.ReadError("no end-of-archive mark" if len(metered.last) < BLOCK else "bad header")
+    if kind == "gzip":
+        _drain(plain, count)
+
+
+def _require_small(info: tarfile.TarInfo, count: Count) -> None:
+    """What is left out is skipped over, which costs time where it is compressed."""
+    if info.size:
+        count.hold(info.name, info.size)
+
+
+def _tar_content(tar: tarfile.TarFile, info: tarfile.TarInfo, metered: _Metered) -> bytes:
+    file = tar.extractfile(info)
+    assert file is not None, "regular files have content"
+    metered.in_header = False
+    try:
+        with file:
+            data = file.read()
+    finally:
+        metered.in_header = True
+    if len(data) != info.size:
+        raise tarfile.ReadError(f"{info.name!r} ends after {len(data):,} of {info.size:,} bytes")
+    return data
+
+
+def _tar_kind(info: tarfile.TarInfo) -> str:
+    if info.issym() or info.islnk():
+        return f"a link to {info.linkname!r}"
+    return "sparse" if info.issparse() else "a device, pipe or other special entry"
+
+
+def _drain(plain: IO[bytes], count: Count) -> None:
+    """Read the padding after the last member, so that the checksum at the end of the compressed data is compared."""
+    while chunk := plain.read(CHUNK):
+        count.hold("the padding at its end", len(chunk))
+
+
+def _zip_members(file: IO[bytes], count: Count) -> Iterator[Member]:
+    with zipfile.ZipFile(file) as archive:
+        for info in archive.infolist():
+            raw = info.orig_filename  # `filename` is already cut at a NUL
+            name = count.enter(raw)
+            mode = info.external_attr >> 16
+            if name is None or info.is_dir():
+                continue
+            if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+                count.refuse(raw, "it is a link or special entry, not a file")
+            if info.flag_bits & 1:
+                count.refuse(raw, "it is encrypted")
+            count.hold(raw, info.file_size)
+            once = _Once(count, lambda info=info: _zip_content(archive, info))
+            yield Member(name, info.file_size, once.read)
+            once.end()
+
+
+def _zip_content(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    with archive.open(info) as file:
+        data = file.read(info.file_size + 1)  # no more than was declared, and the checksum compared
+    if len(data) != info.file_size:
+        raise zipfile.BadZipFile(f"{info.filename!r} has {len(data):,} bytes, not the declared {info.file_size:,}")
+    return data
+
+
+def _folder_members(folder: Path, count: Count) -> Iterator[Member]:
+    root = folder.resolve()
+    for place, folders, files in os.walk(root, followlinks=False, onerror=_raise):
+        folders.sort()
+        for link in (entry for entry in folders if (Path(place) / entry).is_symlink()):
+            count.refuse(link, "it is a link to a folder")
+        for file in sorted(files):
+            path = Path(place) / file
+            raw = path.relative_to(root).as_posix()
+            name = count.enter(raw)
+            if name is None:
+                continue
+            if not path.resolve().is_relative_to(root):
+                count.refuse(raw, "it is a link that leaves the folder")
+            if not path.is_file():
+                count.refuse(raw, "it is not a file")
+            size = path.stat().st_size
+            count.hold(raw, size)
+            once = _Once(count, path.read_bytes)
+            yield Member(name, size, once.read)
+            once.end()
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error
+
+
+class _Once:
+    """Reads a member while it is its turn: later, a stream would have to be read again from its beginning."""
+
+    def __init__(self, count: Count, read: Callable[[], bytes]) -> None:
+        self._count, self._read = count, read
+        self._name, self._is_over = count.last, False
+
+    def read(self) -> bytes:
+        if self._is_over:
+            raise LookupError(f"member {self._name} is read after the next one was asked for")
+        try:
+            return self._read()
+        except UNREADABLE as error:
+            raise _unreadable(error, self._count) from error
+
+    def end(self) -> None:
+        self._is_over = True
+
+
+def _unreadable(error: BaseException, count: Count) -> BenchmarkError:
+    if isinstance(error, OSError) and error.errno is not None:
+        return BenchmarkError(
+            f"{count.path} cannot be read ({error.strerror or error}); check its place and permissions"
+        )
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return BenchmarkError(f"{count.path} is cut off or damaged at {count.last} ({reason}); {REMEDY}")

@@ -1,0 +1,134 @@
+"""What benchmarks share whose files are published by their owners: where the originals are, and what to say without them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import ClassVar
+
+from pydantic import Field
+
+from smope_bench.benchmarks.augmentation import Augmentation, RandomResizedCrop
+from smope_bench.benchmarks.base import Progress, silent
+from smope_bench.benchmarks.download.archives import Member, members
+from smope_bench.benchmarks.download.fetch import Remote, check, downloads_folder, fetch, unpinned_on_error
+from smope_bench.benchmarks.download.transfer import shown_bytes
+from smope_bench.benchmarks.errors import BenchmarkError
+from smope_bench.benchmarks.image_store.picture_benchmark import PictureConfig
+
+ARCHIVE_ENDINGS = (".tar", ".tgz", ".gz", ".zip")
+
+
+class PaperPictureConfig(PictureConfig):
+    """Settings of benchmarks of pictures, with the transforms of most recipes as defaults."""
+
+    tasks: int = Field(default=10, ge=1, description="number of tasks the classes are split into, in order of arrival")
+    image_size: int = Field(
+        default=224, ge=8, le=1024, description="side in pixels of the images that the network sees"
+    )
+    augment: Augmentation = Field(
+        default_factory=RandomResizedCrop, description="what is done to training images; most recipes' is the default"
+    )
+    test_resize: int | None = Field(
+        default=256,
+        ge=8,
+        le=2048,
+        description="at test the shorter side is resized to this and the central square of image_size is cut out;"
+        " none = the whole image is resized to image_size",
+    )
+
+
+class Published:
+    """Mixed into a cached benchmark. ``remotes`` are verified by digest; there is no way around that but another class."""
+
+    name: ClassVar[str]
+    root: Path
+    given: tuple[Path, ...]
+    remotes: ClassVar[tuple[Remote, ...]]
+    layout: ClassVar[str]
+    """The files that can be placed by hand, as a sentence's end names them."""
+
+    @property
+    def downloads(self) -> Path:
+        """Where originals are downloaded to, and where they can be placed by hand."""
+        return downloads_folder(self.root, self.name)
+
+    def missing(self) -> BenchmarkError:
+        """Say how the images can be had."""
+        size = shown_bytes(sum(remote.size or 0 for remote in self.remotes))
+        places = [[url.removesuffix(remote.name) for url in remote.urls] for remote in self.remotes]
+        owners = dict.fromkeys(owner for owner, *_ in places)
+        mirrors = dict.fromkeys(mirror for _, *others in places for mirror in others)
+        also = f" (mirrors: {', '.join(mirrors)})" if mirrors else ""
+        return BenchmarkError(
+            f"{self.name}: no prepared images under {self.root}; call 'data prepare {self.name}', which downloads {size} "
+            f"from {' and '.join(owners)}{also}; without a connection, copy {self.layout} into "
+            f"{self.downloads}, or name the place where they lie: 'data prepare {self.name} --from PATH'"
+        )
+
+    def prepare(self, progress: Progress = silent, given: Sequence[Path] = ()) -> None:
+        """As every cached benchmark; files that are refused for what they hold are not pinned. Raises BenchmarkError."""
+        self.task_sizes()  # type: ignore[attr-defined]  # an impossible split is said before gigabytes are fetched for it
+        with unpinned_on_error(self.downloads, [remote.name for remote in self.remotes]):
+            super().prepare(progress, given)  # type: ignore[misc]  # the benchmark that this is mixed into
+
+    @classmethod
+    def download_fault(cls, file: Path, remote: Remote, folder: Path, progress: Progress = silent) -> str:
+        """What speaks against a file in the downloads folder, or '' where ``prepare`` would use it. Raises BenchmarkError."""
+        checked = check(file, remote, folder, progress)
+        return "" if checked.fits else f"it has {checked.found}, expected {checked.expected}"
+
+    def obtain(self, remote: Remote, progress: Progress) -> Path:
+        """One published file, verified: given by the user, placed by hand, or downloaded. Raises BenchmarkError."""
+        key = (remote, self.given)
+        if key not in self._obtained:  # gigabytes are not hashed again for each file of an archive
+            self._obtained[key] = fetch(remote, self.downloads, self.given, progress)
+        return self._obtained[key]
+
+    @cached_property
+    def _obtained(self) -> dict[tuple[Remote, tuple[Path, ...]], Path]:
+        return {}
+
+    def archive_or_folder(self, remote: Remote, top: str, progress: Progress) -> Path:
+        """The archive ``remote``, or a folder ``top`` that somebody has unpacked from it.
+
+        What the user gave comes before what lies in the downloads folder. A folder cannot be compared with the published
+        digest: that is said, and the reader of its content has to check what it can.
+        """
+        for places in (self.given, (self.downloads,)):
+            packed = any(_is_archive(place) or (place / remote.name).is_file() for place in places)
+            unpacked = next((folder for place in places if (folder := _unpacked(place, top))), None)
+            if unpacked is not None and not packed:
+                progress(f"{self.name}: reading {unpacked}, which no published digest covers")
+                return unpacked
+        return self.obtain(remote, progress)
+
+
+def _is_archive(place: Path) -> bool:
+    return place.is_file() and place.name.lower().endswith(ARCHIVE_ENDINGS)
+
+
+def _unpacked(place: Path, top: str) -> Path | None:
+    for folder in (place, place / top):
+        if folder.resolve().name == top and folder.is_dir():
+            return folder
+    return None
+
+
+def below(source: Path, top: str) -> Iterator[tuple[str, Member]]:
+    """(name below the folder ``top``, member) of an archive or of an unpacked ``top``; hidden files are left out."""
+    for member in members(source):
+        parts = PurePosixPath(member.name).parts
+        if not source.is_dir():
+            if parts[0] != top:
+                continue
+            parts = parts[1:]
+        if parts and not any(part.startswith(".") for part in parts):
+            yield "/".join(parts), member
+
+
+def named(items: list[str], at_most: int = 3) -> str:
+    """The first of some names, and how many more there are."""
+    more = f" and {len(items) - at_most:,} more" if len(items) > at_most else ""
+    return ", ".join(map(repr, items[:at_most])) + more

@@ -1,0 +1,67 @@
+"""Pickles from outside, read without trusting them: numbers, text, containers and arrays of bytes, and nothing else."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from smope_bench.benchmarks.errors import BenchmarkError
+
+
+def load_plain(data: bytes, called: str) -> Any:
+    """Unpickle what Python 2 and numpy wrote: text comes back as ``str`` (latin 1), arrays as uint8.
+
+    A pickle can call any function that it names; here it can name three, and all three are ours. Raises BenchmarkError,
+    which calls the pickle ``called``, where it asks for anything else or is damaged.
+    """
+    try:
+        return _Unpickler(io.BytesIO(data), encoding="latin1").load()
+    except BenchmarkError as error:
+        raise BenchmarkError(f"{called} {error}") from error
+    except Exception as error:
+        # A damaged pickle makes the unpickler stumble in any way: EOFError, KeyError, ValueError, MemoryError, ...
+        raise BenchmarkError(f"{called} is damaged ({error or type(error).__name__})") from error
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str, /) -> Any:
+        try:
+            return _KNOWN[module, name]
+        except KeyError:
+            raise BenchmarkError(
+                f"asks for {module}.{name}, which no data file needs: it is refused, as it could run any program"
+            ) from None
+
+    def persistent_load(self, pid: Any, /) -> Any:
+        raise BenchmarkError(f"refers to something outside of itself ({pid!r})")
+
+
+class _ArrayType:
+    """Stands for ``numpy.ndarray`` where a pickle names it: a name to hand on, and nothing that can be called."""
+
+
+def _array(kind: object, shape: object, code: object) -> np.ndarray:
+    """An empty array, which the pickle then fills; the size that it asks for here is not believed."""
+    if kind is not _ArrayType or shape != (0,):
+        raise BenchmarkError("builds an array in an unknown way")
+    del code
+    return np.empty(0, dtype=np.uint8)
+
+
+def _dtype(code: object, *flags: object) -> np.dtype:
+    del flags
+    if code != "u1":
+        raise BenchmarkError(f"holds an array of {code!r} and not of bytes ('u1')")
+    # A copy: the pickle sets the state of what it gets here, which must not be numpy's own.
+    return np.dtype(np.uint8, False, True)
+
+
+_KNOWN: dict[tuple[str, str], type | Callable[..., Any]] = {
+    ("numpy.core.multiarray", "_reconstruct"): _array,
+    ("numpy", "ndarray"): _ArrayType,
+    ("numpy", "dtype"): _dtype,
+}

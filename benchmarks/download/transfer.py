@@ -1,0 +1,291 @@
+"""One file from one address to one place, continued where an earlier try was cut off. Digests are the caller's business."""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import json
+import os
+import shutil
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from smope_bench.benchmarks.base import Progress
+from smope_bench.benchmarks.errors import BenchmarkError
+
+SCHEMES = ("https", "http", "file")
+CHUNK = 1 << 18
+TIMEOUT_S = 30.0  # to connect, and of silence between two reads
+TRIES = 3
+PAUSE_S = 1.0
+WORTH = 16 << 20  # a try that brought this many bytes does not count as failed, however it ended
+INTERVAL_S = 1.0
+WORTH_TRYING_AGAIN = (408, 425, 429, 500, 502, 503, 504)
+RANGE_NOT_SATISFIABLE = 416
+HEADERS = {"User-Agent": "smope-bench", "Accept-Encoding": "identity"}
+
+
+class RefusedError(Exception):
+    """An address does not give the file; the next one may."""
+
+
+class CutError(Exception):
+    """A try ended early; the next one may go on from there."""
+
+
+@dataclass(frozen=True)
+class Noted:
+    """What was known of a file when its partial download began."""
+
+    url: str
+    validator: str | None
+    length: int | None
+
+
+@dataclass(frozen=True)
+class Part:
+    """A partial file beside a note of where it comes from. Never trusted as the file itself."""
+
+    path: Path
+
+    @property
+    def note(self) -> Path:
+        """The note's place."""
+        return self.path.with_name(self.path.name + ".json")
+
+    @property
+    def size(self) -> int:
+        """Bytes that are there."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def noted(self) -> Noted | None:
+        """The note, or None where there is none that can be read."""
+        try:
+            return Noted(**json.loads(self.note.read_text("utf-8")))
+        except (OSError, ValueError, TypeError, RecursionError):
+            return None
+
+    def begin(self, noted: Noted) -> None:
+        """Start anew: no old byte may stand behind a new note."""
+        self.path.write_bytes(b"")
+        self.note.write_text(json.dumps(asdict(noted)), "utf-8")
+
+    def discard(self) -> None:
+        """Remove both files."""
+        self.path.unlink(missing_ok=True)
+        self.note.unlink(missing_ok=True)
+
+
+class Pace:
+    """Says how far a transfer is, about once a second."""
+
+    def __init__(self, name: str, progress: Progress, clock: Callable[[], float] = time.monotonic) -> None:
+        self.name, self._progress, self._clock = name, progress, clock
+        self._began = self._said = clock()
+        self._from = 0
+
+    def say(self, text: str) -> None:
+        """Say something now."""
+        self._progress(f"{self.name}: {text}")
+
+    def begin(self, done: int) -> None:
+        """A try begins with ``done`` bytes at hand."""
+        self._began, self._from = self._clock(), done
+
+    def moved(self, done: int, total: int | None, doing: str = "") -> None:
+        """Say bytes, percent and rate, unless something was said within the last second."""
+        now = self._clock()
+        if now - self._said < INTERVAL_S:
+            return
+        self._said = now
+        rate = shown_bytes((done - self._from) / max(now - self._began, 1e-9))
+        share = f" of {shown_bytes(total)} ({100 * done / total:.0f} %)" if total else ""
+        self.say(f"{doing}{shown_bytes(done)}{share}, {rate}/s")
+
+
+def shown_bytes(count: float) -> str:
+    """``2.2 GB``, ``12.3 MB`` or ``4.5 kB``, in powers of ten."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count / 1e3:.1f} kB"
+
+
+def transfer(url: str, part: Part, pace: Pace, *, checked_later: bool) -> None:
+    """Make ``part`` complete, in several tries where need be.
+
+    ``checked_later`` says that a digest is known: only then is a file continued of which the server gives no version.
+    Raises RefusedError, and BenchmarkError where the disk is at fault; either way what came so far stays for next time.
+    """
+    failed = 0
+    while True:
+        before = part.size
+        try:
+            return _attempt(url, part, pace, checked_later=checked_later)
+        except CutError as error:
+            failed = 0 if part.size - before >= WORTH else failed + 1
+            if failed >= TRIES:
+                raise RefusedError(str(error)) from error
+            pace.say(f"{error}; trying again")
+            time.sleep(PAUSE_S * failed)
+
+
+def _attempt(url: str, part: Part, pace: Pace, *, checked_later: bool) -> None:
+    noted = _continued(url, part, checked_later)
+    start = part.size if noted is not None else 0
+    if noted is not None and start == noted.length:
+        return
+    with _opened(url, part, _range(noted, start)) as response:
+        now = _answered(url, response)
+        if getattr(response, "status", None) != http.client.PARTIAL_CONTENT:
+            start = 0  # the whole file comes, whatever was asked for
+        elif noted is None or not _unchanged(noted, now) or _first_byte(response) != start:
+            part.discard()
+            raise CutError("the file at the address has changed")
+        else:
+            now = noted
+        try:
+            _require_space(part, now.length, start)
+            _receive(response, part, now, start, pace)
+        except OSError as error:
+            raise BenchmarkError(_disk_in_words(error, part, pace.name)) from error
+    if now.length is not None and part.size != now.length:
+        raise CutError(f"the connection ended after {shown_bytes(part.size)} of {shown_bytes(now.length)}")
+
+
+def _receive(response: Any, part: Part, now: Noted, start: int, pace: Pace) -> None:
+    """Append what comes. An OSError out of here is the disk's: those of the connection have become CutError."""
+    if start == 0:
+        part.begin(now)
+    size = f", {shown_bytes(now.length)}" if now.length else ""
+    pace.say(f"going on from {shown_bytes(start)}{size}" if start else f"downloading from {now.url}{size}")
+    pace.begin(start)
+    done = start
+    with part.path.open("ab") as file:
+        while chunk := _read(response):
+            _write(file, chunk)
+            done += len(chunk)
+            pace.moved(done, now.length)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read(response: Any) -> bytes:
+    try:
+        return response.read(CHUNK)
+    except (OSError, http.client.HTTPException) as error:
+        raise CutError(f"the connection broke ({_reason(error)})") from error
+
+
+def _write(file: IO[bytes], chunk: bytes) -> None:
+    file.write(chunk)
+
+
+def _continued(url: str, part: Part, checked_later: bool) -> Noted | None:
+    """The note of a part that may be continued from this address, or None."""
+    noted = part.noted()
+    if noted is None or noted.url != url or not part.size:
+        return None
+    if noted.validator is None and not (checked_later and noted.length is not None):
+        return None
+    return noted if noted.length is None or part.size <= noted.length else None
+
+
+def _range(noted: Noted | None, start: int) -> dict[str, str]:
+    if noted is None:
+        return {}
+    asked = {"Range": f"bytes={start}-"}
+    # A weak validator may not stand in If-Range; what the answer says is compared either way.
+    if noted.validator is not None and not noted.validator.startswith("W/"):
+        asked["If-Range"] = noted.validator
+    return asked
+
+
+def _answered(url: str, response: Any) -> Noted:
+    headers: Mapping[str, str] = response.headers
+    total = headers.get("Content-Range", "").rpartition("/")[2] or headers.get("Content-Length", "")
+    return Noted(url, headers.get("ETag") or headers.get("Last-Modified"), int(total) if total.isdigit() else None)
+
+
+def _unchanged(noted: Noted, now: Noted) -> bool:
+    """Whether an answer speaks of the noted file; the answer to If-Range need not repeat what it was asked about."""
+    return now.validator in (None, noted.validator) and now.length in (None, noted.length)
+
+
+def _first_byte(response: Any) -> int:
+    first = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
+    return int(first) if first.isdigit() else -1
+
+
+def _opened(url: str, part: Part, headers: Mapping[str, str]) -> Any:
+    scheme = urllib.parse.urlsplit(url).scheme
+    if scheme not in SCHEMES:
+        raise RefusedError(f"{scheme or 'no scheme'!r} is not one of {', '.join(SCHEMES)}")
+    try:
+        return _opener().open(urllib.request.Request(url, headers={**HEADERS, **headers}), timeout=TIMEOUT_S)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == RANGE_NOT_SATISFIABLE:
+            part.discard()
+            raise CutError("the file at the address has changed") from error
+        said = f"HTTP {error.code} {_reason(error)}"
+        raise (CutError if error.code in WORTH_TRYING_AGAIN else RefusedError)(said) from error
+    except (OSError, http.client.HTTPException) as error:
+        raise (RefusedError if scheme == "file" else CutError)(_reason(error)) from error
+    except ValueError as error:
+        raise RefusedError(_reason(error)) from error
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows a redirect to the same scheme, or from http to https, and to nothing else."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        old, new = req.type, urllib.parse.urlsplit(newurl).scheme
+        if new != "https" and (old, new) != ("http", "http"):
+            raise urllib.error.HTTPError(newurl, code, f"leads to {newurl}, which is not {old}", headers, fp)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler,
+        urllib.request.UnknownHandler,
+        urllib.request.HTTPHandler,
+        urllib.request.HTTPSHandler,
+        urllib.request.HTTPDefaultErrorHandler,
+        _Redirects,
+        urllib.request.HTTPErrorProcessor,
+        urllib.request.FileHandler,
+    ):
+        opener.add_handler(handler())
+    return opener
+
+
+def _reason(error: BaseException) -> str:
+    reason = getattr(error, "reason", None)
+    told = getattr(reason, "strerror", None) or reason or getattr(error, "strerror", None) or error
+    return " ".join(str(told).split()) or type(error).__name__
+
+
+def _require_space(part: Part, length: int | None, start: int) -> None:
+    """Say that the disk is too small before filling it to the brim."""
+    freed = part.size - start  # a fresh start gives back what an old part takes
+    if length is not None and length - start - freed > shutil.disk_usage(part.path.parent).free:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _disk_in_words(error: OSError, part: Part, name: str) -> str:
+    folder = part.path.parent
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"no space is left under {folder} to download {name}: free some and give the same command again, which "
+            f"goes on from {shown_bytes(part.size)}, or choose another data folder"
+        )
+    return f"{name} cannot be kept under {folder} ({error.strerror or error}); choose another data folder"

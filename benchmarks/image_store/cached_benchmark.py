@@ -1,0 +1,105 @@
+"""What benchmarks that keep their images in an image cache share."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+
+from smope_bench.benchmarks.base import Benchmark, ConfigT, ImageSet, Progress, Split, silent
+from smope_bench.benchmarks.errors import BenchmarkError
+from smope_bench.benchmarks.image_store.cache import (
+    CacheState,
+    CacheWriter,
+    ImageCache,
+    Part,
+    Recipe,
+    build_caches,
+    cache_folder,
+    open_cache,
+    verify_caches,
+)
+
+
+class CachedBenchmark(Benchmark[ConfigT]):
+    """A benchmark whose images are made once and then mapped: a subclass says what they are made of, and makes them."""
+
+    given: tuple[Path, ...] = ()
+    """Archives that the user already has, for ``fill``."""
+
+    @abstractmethod
+    def recipe(self) -> Recipe:
+        """Everything the stored images depend on, as JSON: source, sizes, seeds and a version of the code's rules."""
+
+    @abstractmethod
+    def fill(self, writer: CacheWriter, progress: Progress) -> None:
+        """Make all images of both splits."""
+
+    def parts(self) -> tuple[Part, ...]:
+        """The caches that hold the images: one, unless splits depend on different things."""
+        return (Part(self.recipe()),)
+
+    def fill_parts(self, writers: Sequence[CacheWriter], progress: Progress) -> None:
+        """Make all images that the writers' parts ask for; ``writers`` are those of the parts that are lacking."""
+        for writer in writers:
+            self.fill(writer, progress)
+
+    def names_to_store(self, progress: Progress) -> tuple[str, ...]:
+        """Class names of caches that are about to be built, for benchmarks that have to read them from their source."""
+        del progress
+        return self.class_names
+
+    @property
+    def cache_parent(self) -> Path:
+        """The folder of this benchmark's caches."""
+        return self.root / self.name
+
+    def prepare(self, progress: Progress = silent, given: Sequence[Path] = ()) -> None:
+        """Build the caches, or verify every byte of those that are there. Raises BenchmarkError."""
+        self.given = tuple(given)
+        parent = self.cache_parent
+        lacking = [part for part in self.parts() if open_cache(parent, part, verify=True) is None]
+        if any(cache_folder(parent, part.recipe).exists() for part in lacking):
+            progress(f"{self.name}: the stored images do not match their manifest and are made anew")
+        if lacking:
+            build_caches(
+                parent, lacking, self.names_to_store(progress), lambda writers: self.fill_parts(writers, progress)
+            )
+        self.task_sizes()  # an impossible split is said here, before anything trains
+
+    def images_key(self) -> str:
+        """The recipes of the caches."""
+        return json.dumps([part.recipe for part in self.parts()], sort_keys=True)
+
+    def verify(self, progress: Progress = silent) -> list[CacheState]:
+        """Read all caches of this benchmark through, of whatever settings, and say which are damaged."""
+        states = []
+        for state in verify_caches(self.cache_parent):
+            states.append(state)
+            progress(f"{self.name}: {state.name} is {state.state}")
+        return states
+
+    def image_set(self, split: Split) -> ImageSet:
+        """Open a split of the cache. Raises BenchmarkError where ``prepare`` has not run."""
+        return self.opened(split).image_set(split)
+
+    def content_hash(self) -> str:
+        """The hash of the caches' manifests, which hold the hashes of their files."""
+        hashes = [self._open(part).content_hash for part in self.parts()]
+        return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+    def missing(self) -> BenchmarkError:
+        """What to say where the images are needed and are not there."""
+        return BenchmarkError(f"{self.name}: no prepared images under {self.root}; call prepare first")
+
+    def opened(self, split: Split = "train") -> ImageCache:
+        """The cache of a split, its sizes checked. Raises ``missing``."""
+        return self._open(next(part for part in self.parts() if split in part.splits))
+
+    def _open(self, part: Part) -> ImageCache:
+        cache = open_cache(self.cache_parent, part)
+        if cache is None:
+            raise self.missing()
+        return cache

@@ -1,0 +1,144 @@
+"""Benchmarks of pictures of any size: kept as the files that they are (exact) or squeezed to one size (fast).
+
+Exact: the encoded files are packed one behind another and decoded whenever they are used. Fast: training pictures are
+kept squeezed, whole, to a square of ``store_size``, from which boxes are cut; test pictures are kept as the test
+transform leaves them, computed from the original. Test pictures are therefore the same to the bit in both modes; training
+pictures, under the test transform too, come from the squeezed ones in the fast mode.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any, ClassVar, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import Field
+
+from smope_bench.benchmarks.base import BenchmarkConfig, Progress, Split
+from smope_bench.benchmarks.errors import BenchmarkError
+from smope_bench.benchmarks.image_store.cached_benchmark import CachedBenchmark
+from smope_bench.benchmarks.image_store.pictures import Frame, framed, in_threads, open_picture, squeezed
+from smope_bench.benchmarks.image_store.writer import CacheWriter, Kind, Part
+
+RULES = 2  # raise it when the stored bytes of the same pictures change
+BATCH = 64
+NAMED_AT_MOST = 5
+
+ImageMode = Literal["exact", "fast"]
+
+
+class PictureConfig(BenchmarkConfig):
+    """Settings of benchmarks of pictures."""
+
+    image_mode: ImageMode = Field(
+        default="exact",
+        description="exact: pictures are decoded whenever they are used, as the official code does;"
+        " fast: training pictures are kept decoded, squeezed to store_size",
+    )
+    store_size: int = Field(default=256, ge=8, le=2048, description="side in pixels of what the fast mode keeps")
+
+
+PictureConfigT = TypeVar("PictureConfigT", bound=PictureConfig)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An encoded image file of one split, with its original class id.
+
+    ``name`` is how messages call it, and where it comes among the rows of its split.
+    """
+
+    split: Split
+    label: int
+    name: str
+    data: bytes
+
+
+class PictureBenchmark(CachedBenchmark[PictureConfigT]):
+    """A subclass says what its pictures depend on and brings them one by one; how they are kept is decided here."""
+
+    upright: ClassVar[bool] = False
+    """Whether pictures are turned by their EXIF tag and put on white, which the official loaders do not."""
+    remedy: ClassVar[str] = "the archive is damaged: fetch it again"
+    """What helps against pictures that cannot be decoded."""
+
+    @abstractmethod
+    def source(self) -> dict[str, Any]:
+        """What the pictures depend on, as JSON: the archive's digest, lists, rules. Not how they are kept."""
+
+    @abstractmethod
+    def pictures(self, progress: Progress) -> Iterator[Picture]:
+        """Every picture of both splits, one at a time, in any order: rows are those of the sorted names."""
+
+    def recipe(self) -> dict[str, Any]:
+        """The source and how the pictures are kept: everything that the images of a run depend on."""
+        return {"parts": [part.recipe for part in self.parts()]}
+
+    def parts(self) -> tuple[Part, ...]:
+        """One cache in exact mode. In fast mode one a split: only the test pictures depend on the test transform."""
+        common = {"benchmark": self.name, "rules": RULES, "source": self.source(), "upright": self.upright}
+        config = self.config
+        if config.image_mode == "exact":
+            return (Part({**common, "keeps": "files"}, "encoded", upright=self.upright),)
+        frame = {"size": config.image_size, "resize": config.test_resize, "filter": config.test_interpolation}
+        return (
+            Part({**common, "keeps": "squeezed train", "side": config.store_size}, "squeezed", ("train",)),
+            Part({**common, "keeps": "finished test", "frame": frame}, "finished", ("test",)),
+        )
+
+    def fill(self, writer: CacheWriter, progress: Progress) -> None:
+        """Make one part; see ``fill_parts``."""
+        self.fill_parts([writer], progress)
+
+    def fill_parts(self, writers: Sequence[CacheWriter], progress: Progress) -> None:
+        """Decode every picture once, a few at a time. All that cannot be decoded are looked for before any is named."""
+        bad, done = [], 0
+        pictures = iter(self.pictures(progress))
+        while batch := list(islice(pictures, BATCH)):
+            entries = in_threads(partial(self._entries, writers=writers), batch)
+            for picture, made in zip(batch, entries, strict=True):
+                if isinstance(made, str):
+                    bad.append(f"{picture.name}: {made}")
+                elif not bad:
+                    for writer, pixels, size in made:
+                        _append(writer, picture, pixels, size)
+            done += len(batch)
+            progress(f"{self.name}: decoded {done:,} pictures")
+        if bad:
+            more = f" and {len(bad) - NAMED_AT_MOST} more" if len(bad) > NAMED_AT_MOST else ""
+            named = "; ".join(bad[:NAMED_AT_MOST])
+            raise BenchmarkError(f"{len(bad)} of {done} files cannot be used: {named}{more}; {self.remedy}")
+
+    def _entries(self, picture: Picture, writers: Sequence[CacheWriter]) -> list[Entry] | str:
+        """What each writer of the picture's split keeps of it, or what is wrong with it."""
+        try:
+            image = open_picture(picture.data, upright=self.upright)
+        except BenchmarkError as error:
+            return str(error)
+        size = (image.height, image.width)
+        wanted = [writer for writer in writers if picture.split in writer.part.splits]
+        return [(writer, self._pixels(image, writer.part.kind), size) for writer in wanted]
+
+    def _pixels(self, image: Image.Image, kind: Kind) -> NDArray[np.uint8] | None:
+        config = self.config
+        if kind == "encoded":
+            return None
+        if kind == "squeezed":
+            return squeezed(image, config.store_size)
+        return framed(image, Frame(config.image_size, config.test_resize, config.test_interpolation))
+
+
+Entry = tuple[CacheWriter, NDArray[np.uint8] | None, tuple[int, int]]
+
+
+def _append(writer: CacheWriter, picture: Picture, pixels: NDArray[np.uint8] | None, size: tuple[int, int]) -> None:
+    if pixels is None:
+        writer.add_file(picture.split, picture.data, picture.label, picture.name)
+    else:
+        writer.add_picture(picture.split, pixels, picture.label, picture.name, size)

@@ -1,0 +1,182 @@
+"""Single pictures with Pillow, torch-free: decoding, and the transforms of official loaders to the bit."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageEnhance, ImageOps
+
+from smope_bench.benchmarks.augmentation import Interpolation
+from smope_bench.benchmarks.errors import BenchmarkError
+
+# Only raster formats that Pillow decodes by itself: some others start an external program on what the file contains.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+FILTERS: dict[Interpolation, Image.Resampling] = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
+SQUEEZE: Interpolation = "bicubic"
+ORIENTATION, QUARTER_TURNS = 0x0112, (5, 6, 7, 8)  # of the EXIF tag
+THREADS_AT_MOST = 16
+SLIVER = 64  # sides in this proportion
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The test transform: the shorter side to ``resize`` and a central square of ``size``; None: the whole to ``size``."""
+
+    size: int
+    resize: int | None = None
+    interpolation: Interpolation = "bilinear"
+
+    def lengths(self, sizes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Heights and widths (B, 2) after the resize and the top left corner (B, 2) of the square, as torchvision rounds.
+
+        ``sizes``: heights and widths (B, 2) of the pictures.
+        """
+        if self.resize is None:
+            return np.full_like(sizes, self.size), np.zeros_like(sizes)
+        resized = self.resize * sizes // sizes.min(axis=1, keepdims=True)
+        return resized, np.rint((resized - self.size) / 2).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Crop:
+    """What was drawn for one training picture. ``box``: top, left, height, width; ``brightness``: a factor or None."""
+
+    box: tuple[float, float, float, float]
+    flip: bool = False
+    brightness: float | None = None
+
+
+def open_picture(data: bytes, *, upright: bool = False) -> Image.Image:
+    """Decode an image file to RGB as the official loaders do; ``upright``: as people look at it.
+
+    Upright means turned by the EXIF tag, transparent parts white, and 16-bit grey scaled to 8 bits. Of an animation the
+    first frame is taken. Raises BenchmarkError with what is wrong, without a file name.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+            return _rgb(ImageOps.exif_transpose(opened)) if upright else opened.convert("RGB")
+    except BenchmarkError:
+        raise
+    except Image.UnidentifiedImageError as error:
+        raise BenchmarkError(f"not an image in one of the formats {', '.join(FORMATS)}") from error
+    except Exception as error:
+        # Decoders raise whatever a damaged file makes them stumble over: OSError, SyntaxError, struct.error, ...
+        raise BenchmarkError(f"a damaged image ({error or type(error).__name__})") from error
+
+
+def picture_size(data: bytes, *, upright: bool = False) -> tuple[int, int]:
+    """Height and width of a picture as ``open_picture`` returns it, without decoding it."""
+    with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+        turned = upright and opened.getexif().get(ORIENTATION, 1) in QUARTER_TURNS
+        return (opened.width, opened.height) if turned else (opened.height, opened.width)
+
+
+def decode(data: bytes, side: int) -> NDArray[np.uint8]:
+    """Decode a picture upright and return its central square as uint8 (side, side, 3). Raises BenchmarkError."""
+    return central_square(open_picture(data, upright=True), side)
+
+
+def central_square(image: Image.Image, side: int) -> NDArray[np.uint8]:
+    """Resize the shorter side to ``side`` and cut the centre, up to a rounding and in one step: (side, side, 3)."""
+    box = _central_box(image.width, image.height, side, side)
+    return np.asarray(_resized(image, side, side, "bilinear", box))
+
+
+def squeezed(image: Image.Image, side: int) -> NDArray[np.uint8]:
+    """The whole picture as uint8 (side, side, 3), whatever its proportions."""
+    return np.asarray(_resized(image, side, side, SQUEEZE))
+
+
+def framed(image: Image.Image, frame: Frame, shape: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+    """A picture under the test transform as uint8 (size, size, 3): torchvision's Resize and CenterCrop to the bit.
+
+    ``shape``: height and width that the picture had before it was squeezed, where it was.
+    """
+    if frame.resize is not None and max(image.size) > SLIVER * min(image.size):
+        # The whole of a sliver, resized, would fill the memory; its middle alone differs by roundings.
+        box = _central_box(image.width, image.height, frame.resize, frame.size)
+        return np.asarray(_resized(image, frame.size, frame.size, frame.interpolation, box))
+    sizes = np.array([shape or (image.height, image.width)], dtype=np.int64)
+    ((height, width),), ((top, left),) = (array.tolist() for array in frame.lengths(sizes))
+    resized = _resized(image, width, height, frame.interpolation)
+    return np.asarray(resized.crop((left, top, left + frame.size, top + frame.size)))
+
+
+def cropped(image: Image.Image, crop: Crop, size: int, interpolation: Interpolation) -> NDArray[np.uint8]:
+    """A box of a picture as uint8 (size, size, 3): torchvision's resized_crop, hflip and adjust_brightness to the bit.
+
+    A box may begin and end within pixels; those pixels are used, none beyond.
+    """
+    top, left, height, width = crop.box
+    x, y = math.floor(left), math.floor(top)
+    image = image.crop((x, y, math.ceil(left + width), math.ceil(top + height)))
+    box = (left - x, top - y, left - x + width, top - y + height)
+    image = _resized(image, size, size, interpolation, box)
+    if crop.flip:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if crop.brightness is not None:
+        image = ImageEnhance.Brightness(image).enhance(crop.brightness)
+    return np.asarray(image)
+
+
+def _resized(
+    image: Image.Image,
+    width: int,
+    height: int,
+    interpolation: Interpolation,
+    box: tuple[float, float, float, float] | None = None,
+) -> Image.Image:
+    """Resize (left, upper, right, lower) of an image, always along the rows first.
+
+    Up to version 12 Pillow's own order is this one; from 13 on it depends on the proportions, and bytes with it.
+    """
+    left, upper, right, lower = box or (0, 0, *image.size)
+    kind = FILTERS[interpolation]
+    image = image.resize((width, image.height), kind, box=(left, 0, right, image.height))
+    return image.resize((width, height), kind, box=(0, upper, width, lower))
+
+
+def in_threads(work: Callable[[Item], Made], items: Sequence[Item]) -> list[Made]:
+    """``work`` on every item, in order of the items, in as many threads as there are cores for this process."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = min(cores, THREADS_AT_MOST, len(items))
+    if workers <= 1:
+        return [work(item) for item in items]
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(work, items))
+
+
+def _central_box(width: int, height: int, side: int, size: int) -> tuple[float, float, float, float]:
+    """The part of an image that torchvision's Resize(side) and CenterCrop(size) keep, in the image's own pixels."""
+    short = min(width, height)
+    resized = side * width // short, side * height // short
+    scale = width / resized[0], height / resized[1]
+    left, top = (round((length - size) / 2) * step for length, step in zip(resized, scale, strict=True))
+    # Rounding may carry the far edge past the image by less than a rounding error, which Pillow refuses.
+    return left, top, min(left + size * scale[0], width), min(top + size * scale[1], height)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) // 256).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise BenchmarkError(f"pixels of type {image.mode!r} have no fixed range; save the image with 8 or 16 bits")
+    if image.has_transparency_data:
+        # Dropping the alpha channel would show what an editor left under it, often plain black.
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")

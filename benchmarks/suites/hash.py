@@ -1,0 +1,96 @@
+"""The experiments of the Hash paper, all on three class orders; its baseline CPG is not hosted here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from smope_bench.benchmarks.suites.schema import (
+    CIFAR_10,
+    DIGITS_5,
+    GLYPHS_10,
+    GLYPHS_RANDOM,
+    HASH,
+    HIDE,
+    NORGA,
+    OVOR,
+    Printed,
+    Row,
+    Suite,
+    imagenet_r,
+)
+
+ORIGINAL = "sup21k_orig"
+SEEDS = (0, 1, 2)
+COMPARED = (OVOR, HIDE, NORGA, HASH)
+CIFAR = replace(CIFAR_10, backbone=ORIGINAL, printed_backbone="sup21k")
+IMAGENET_R = replace(imagenet_r(10, ORIGINAL), printed_backbone="sup21k")
+
+
+def _layers(*spans: tuple[int, int]) -> tuple[Row, ...]:
+    """Rows that prompt blocks from ... to ..., counted from 1."""
+    return tuple(
+        Row(
+            f"Block {first}" if first == last else f"Blocks {first}-{last}",
+            "hash_prompt",
+            {"layers": list(range(first, last + 1))},
+            f"layers_{first}_{last}",
+        )
+        for first, last in spans
+    )
+
+
+HASH_SUITES: tuple[Suite, ...] = (
+    Suite(
+        name="hash_main",
+        title="Hash: main comparison",
+        summary="Hash and its hosted baselines on CIFAR-100 and ImageNet-R, original 21k weights; tiny: digits and glyphs",
+        rows=COMPARED,
+        tiny=(DIGITS_5, GLYPHS_10),
+        full=(CIFAR, IMAGENET_R),
+        seeds=SEEDS,
+        printed=Printed("hash", "hash_main"),
+        metrics=("faa", "caa", "fm"),
+    ),
+    Suite(
+        name="hash_ablation",
+        title="Hash: routing penalty and update scaling",
+        summary="the shared pool alone, with HDR, with HGM and with both; tiny form on digits and glyphs",
+        rows=(
+            Row("Shared pool", "hash_prompt", {"phi": "none", "psi": "none"}, "moe_only"),
+            Row("+ HDR", "hash_prompt", {"psi": "none"}, "moe_hdr"),
+            Row("+ HGM", "hash_prompt", {"phi": "none"}, "moe_hgm"),
+            Row("+ HDR + HGM", "hash_prompt", variant="full"),
+        ),
+        tiny=(DIGITS_5, GLYPHS_10),
+        full=(CIFAR, IMAGENET_R),
+        seeds=SEEDS,
+        printed=Printed("hash", "hash_ablation"),
+        metrics=("faa",),
+    ),
+    Suite(
+        name="hash_layers",
+        title="Hash: which blocks are prompted",
+        summary="spans of blocks and two single ones (ours: the paper's two are not named) on CIFAR-100; tiny: six blocks",
+        rows=_layers((1, 4), (1, 12), (5, 12), (1, 1), (12, 12)),
+        tiny=(GLYPHS_10,),
+        full=(CIFAR,),
+        seeds=SEEDS,
+        tiny_rows=_layers((1, 4), (1, 6), (5, 6), (1, 1), (6, 6)),
+        printed=Printed("hash", "hash_layers"),
+        metrics=("faa",),
+    ),
+    Suite(
+        name="hash_backbones",
+        title="Hash: other weights",
+        summary="ImageNet-R on supervised, iBOT, DINO and MoCo v3 weights; tiny form with the tiny and with RANDOM weights",
+        rows=COMPARED,
+        tiny=(GLYPHS_10, GLYPHS_RANDOM),
+        full=(
+            imagenet_r(10, ORIGINAL, "Sup-21K"),
+            imagenet_r(10, "ibot1k", "iBOT-1K"),
+            imagenet_r(10, "dino1k", "DINO-1K"),
+            imagenet_r(10, "moco1k", "MoCo-1K"),
+        ),
+        seeds=SEEDS,
+    ),
+)

@@ -1,0 +1,127 @@
+"""Resizing parts of many images at once, on any device, as Pillow resizes one image of 8 bits: filters, edges, roundings.
+
+Each axis is a product of matrices, along the rows first. Pillow's coefficients have 22 binary places. They are split into
+a coarse and a fine part, whose sums float32 holds exactly: results are Pillow's to the bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from smope_bench.benchmarks.augmentation import Interpolation
+
+PLACES = float(1 << 22)
+COARSE = float(1 << 11)
+CHUNK = 32
+REACH: dict[Interpolation, float] = {"bilinear": 1.0, "bicubic": 2.0}
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of a resize; tensors (B,) on the CPU.
+
+    Pixels [start, start + length) become ``total`` pixels, of which those from ``first`` on are made. Nothing outside
+    the part is mixed in, but where it begins or ends within a pixel.
+    """
+
+    start: Tensor
+    length: Tensor
+    total: Tensor
+    first: Tensor
+
+    @classmethod
+    def of(cls, start: Tensor, length: Tensor, size: int) -> Axis:
+        """A part that becomes ``size`` pixels, all of which are made."""
+        return cls(start, length, torch.full_like(length, size), torch.zeros_like(length))
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The part of each image that is resized. ``flip``: bool (B,), which of the results are mirrored; None: none."""
+
+    vertical: Axis
+    horizontal: Axis
+    flip: Tensor | None = None
+
+    @classmethod
+    def of(cls, boxes: Tensor, size: int, flip: Tensor | None = None) -> Parts:
+        """Boxes (B, 4): top, left, height, width, which become squares of ``size``."""
+        top, left, height, width = boxes.unbind(dim=1)
+        return cls(Axis.of(top, height, size), Axis.of(left, width, size), flip)
+
+
+def resized(images: Tensor, parts: Parts, size: int, interpolation: Interpolation = "bilinear") -> Tensor:
+    """Resize a part of each image: uint8 (B, H, W, 3) to float32 (B, 3, size, size) of whole numbers 0 to 255."""
+    rows = _taps(parts.vertical, images.shape[1], size, interpolation)
+    columns = _taps(parts.horizontal, images.shape[2], size, interpolation)
+    if parts.flip is not None:
+        mirrored = parts.flip.cpu().view(-1, 1, 1)
+        columns = (
+            torch.where(mirrored, columns[0].flip(1), columns[0]),
+            torch.where(mirrored, columns[1].flip(1), columns[1]),
+        )
+    out = torch.empty(len(images), 3, size, size, dtype=torch.float32, device=images.device)
+    # Mixed precision would round pixels to 8 bits of mantissa here.
+    with torch.autocast(images.device.type, enabled=False):
+        for start in range(0, len(images), CHUNK):
+            some = slice(start, start + CHUNK)
+            pixels = images[some].permute(0, 3, 1, 2).float()
+            for taps in (columns, rows):
+                # The result has its axes exchanged, so that the second product runs along the columns.
+                pixels = _along_last(pixels, taps, some).transpose(-1, -2)
+            out[some] = pixels
+    return out
+
+
+def _along_last(pixels: Tensor, taps: tuple[Tensor, Tensor], some: slice) -> Tensor:
+    """Resize along the last axis to whole numbers 0 to 255, halves rounded up."""
+    coarse, fine = (weights.transpose(-1, -2) for weights in _dense(taps, some, pixels))
+    whole = (pixels @ coarse).add_(0.5)
+    # Adding the fine sum to the coarse one would round; added to what the coarse one has behind the point it does not.
+    rounded = whole.floor()
+    rest = whole.sub_(rounded).add_(pixels @ fine)
+    return rounded.add_(rest.floor_()).clamp_(0, 255)
+
+
+def _taps(axis: Axis, side: int, size: int, interpolation: Interpolation) -> tuple[Tensor, Tensor]:
+    """Which pixels each result is made of, int64 (B, size, K), and their weights, float64; on the CPU, Pillow's steps."""
+    start, length, total, first = (
+        each.double().view(-1, 1) for each in (axis.start, axis.length, axis.total, axis.first)
+    )
+    origin = start.floor()
+    step = length / total
+    widen = step.clamp(min=1)
+    reach = REACH[interpolation] * widen
+    centre = (start - origin) + (torch.arange(size) + first + 0.5) * step
+    limit = torch.ceil(start - origin + length).minimum(side - origin)
+    low = (centre - reach + 0.5).trunc().clamp(min=0)
+    high = (centre + reach + 0.5).trunc().minimum(limit)
+    count = int((high - low).max()) if len(low) else 1
+    base = (origin + low).clamp(max=side - count)
+    places = base.unsqueeze(-1) + torch.arange(count)
+    inside = places - origin.unsqueeze(-1)
+    weights = _kernel((inside - centre.unsqueeze(-1) + 0.5) * (1 / widen).unsqueeze(-1), interpolation)
+    weights = weights * ((inside >= low.unsqueeze(-1)) & (inside < high.unsqueeze(-1)))
+    weights = weights / weights.sum(dim=-1, keepdim=True)
+    return places.long(), (weights.abs() * PLACES + 0.5).floor() * weights.sign() / PLACES
+
+
+def _kernel(x: Tensor, interpolation: Interpolation) -> Tensor:
+    x = x.abs()
+    if interpolation == "bilinear":
+        return (1 - x).clamp(min=0)
+    near = (1.5 * x - 2.5) * x * x + 1
+    far = (((x - 5) * x + 8) * x - 4) * -0.5
+    return torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
+
+
+def _dense(taps: tuple[Tensor, Tensor], some: slice, pixels: Tensor) -> list[Tensor]:
+    """Coarse and fine weights (b, 1, size, side) of some images, on the pixels' device."""
+    places, weights = taps[0][some].to(pixels.device), taps[1][some]
+    coarse = (weights * COARSE).round() / COARSE
+    empty = pixels.new_zeros(*places.shape[:2], pixels.shape[-1])
+    parts = (coarse.float().to(pixels.device), (weights - coarse).float().to(pixels.device))
+    return [empty.scatter(2, places, part).unsqueeze(1) for part in parts]

@@ -1,0 +1,98 @@
+"""When a run writes a checkpoint, and when it stops: by time, and on request."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from smope_bench.harness.checkpointing.checkpoint import Checkpoint, Checkpoints
+from smope_bench.harness.errors import UserError
+from smope_bench.harness.records.event_log import RunLog
+from smope_bench.harness.training.x_publish import unwritable
+from smope_bench.harness.x_interruption import ClaimLost, Interrupted, Interruption
+
+PAUSES_S = (0.1, 0.5, 2.0)
+"""Between looks at a claim that cannot be read: a file system that is away for a moment ends no run."""
+
+
+class Keeper:
+    """Keeps a run: it saves what it is given, and raises ``Interrupted`` where the run was asked to stop."""
+
+    def __init__(
+        self,
+        folder: Path,
+        checkpoints: Checkpoints,
+        log: RunLog,
+        *,
+        interruption: Interruption | None = None,
+        every_s: float = 300.0,
+        may_publish: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """``folder``: the run's; ``every_s``: seconds between two checkpoints inside a task; ``may_publish`` says whether the
+        run is still ours, or raises OSError where that cannot be seen."""
+        self._folder = folder
+        self._checkpoints = checkpoints
+        self._log = log
+        self._interruption = interruption or Interruption()
+        self._every_s = every_s
+        self._may_publish = may_publish
+        self._saved = time.monotonic()
+
+    def load(self) -> Checkpoint | None:
+        """What the run goes on from; ``None`` where it begins. Raises UserError."""
+        try:
+            return self._checkpoints.load()
+        except OSError as error:
+            raise UserError(
+                f"a checkpoint of run {self._folder.name} in {str(self._folder)!r} cannot be read"
+                f" ({error.strerror or type(error).__name__}) and was kept; run the same command once it can be, or delete the"
+                " folder's checkpoint/ and the run starts anew"
+            ) from error
+
+    def point(self, task: int, make: Callable[[], Checkpoint], *, patience: float = 1.0) -> tuple[bool, float]:
+        """A place inside ``task`` that a run can go on from: save if it is time or if the run must stop.
+
+        ``patience``: part of the usual time between checkpoints. Returns whether a checkpoint was written, and the seconds
+        that went by. Raises Interrupted, ClaimLost, UserError.
+        """
+        asked, now = self._interruption.asked(), time.monotonic()
+        if not asked and now - self._saved < patience * self._every_s:
+            return False, 0.0
+        is_saved = self._checkpoints.knows_start(task) and self.save(make)
+        self._saved = time.monotonic()
+        self.stop_if_asked()
+        return is_saved, self._saved - now
+
+    def save(self, make: Callable[[], Checkpoint]) -> bool:
+        """Write a checkpoint; whether it was. Where there is no room for it the run goes on, and says so."""
+        self.require_ours()
+        is_saved = True
+        try:
+            self._checkpoints.save(make())
+        except OSError as error:
+            is_saved = False
+            self._log.say("checkpoint_failed", reason=error.strerror or type(error).__name__)
+        self._saved = time.monotonic()
+        return is_saved
+
+    def stop_if_asked(self) -> None:
+        """Raise Interrupted where somebody asked to stop."""
+        if self._interruption.asked():
+            raise Interrupted("the run was asked to stop; the same command goes on from its last checkpoint")
+
+    def require_ours(self) -> None:
+        """Raise ClaimLost where another process has taken the run over, UserError where that cannot be seen."""
+        if not self._is_ours():
+            raise ClaimLost("another process has taken this run over")
+
+    def _is_ours(self) -> bool:
+        for pause_s in PAUSES_S:
+            try:
+                return self._may_publish()
+            except OSError:
+                time.sleep(pause_s)
+        try:
+            return self._may_publish()
+        except OSError as error:
+            raise unwritable(self._folder.name, self._folder, error) from error

@@ -1,0 +1,160 @@
+"""Expected accuracies of a suite, stored beside it, and whether stored runs meet them: for CI, ours and users'.
+
+``python -m smope_bench.harness.cli.expectations SUITE`` runs the suite over several training seeds and writes the file anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from smope_bench.benchmarks.suites import Suite
+from smope_bench.harness.errors import UserError
+from smope_bench.harness.metrics import final_average_accuracy
+from smope_bench.harness.records.store import Record, Store, write_json
+
+STORED = "stored"
+LEAST_TOLERANCE = 2.0
+DEVIATIONS = 3.0
+TRAIN_SEEDS = tuple(range(3))
+
+Cell = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One cell of the suite: what was found, what was expected, in percent FAA."""
+
+    row: str
+    column: str
+    found: float | None
+    expected: float
+    tolerance: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the run exists and lies within the tolerance."""
+        return self.found is not None and abs(self.found - self.expected) <= self.tolerance
+
+    def __str__(self) -> str:
+        found = "no finished run" if self.found is None else f"FAA {self.found:.2f}"
+        mark = "ok" if self.holds else "OUTSIDE"
+        return f"{mark:7} {self.row} on {self.column}: {found}, expected {self.expected:.2f} ± {self.tolerance:.2f}"
+
+
+def stored_file(suite: Suite) -> Path:
+    """Where the expected accuracies of a built-in suite are kept."""
+    return Path(__file__).parents[2] / "benchmarks" / "suites" / f"{suite.name}_expected.json"
+
+
+def read_expected(suite: Suite, source: str) -> list[dict[str, Any]]:
+    """The expected cells from ``stored`` or a file. Raises UserError where there are none, or they say too little."""
+    file = stored_file(suite) if source == STORED else Path(source)
+    try:
+        cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+        return [
+            {**cell, "row": str(cell["row"]), "column": str(cell["column"]), "faa": float(cell["faa"])}
+            | {"tolerance": float(cell["tolerance"])}
+            for cell in cells
+        ]
+    except FileNotFoundError as error:
+        hint = "this suite has no stored expectations; give --expect FILE" if source == STORED else "no such file"
+        raise UserError(f"--expect {source}: {hint}") from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(
+            f'--expect {source}: {file.name} must be JSON of the form {{"cells": [{{"row", "column", "faa", "tolerance"}}]}}'
+            f" ({type(error).__name__}: {error})"
+        ) from error
+
+
+def verify(
+    suite: str, store: Store, expected: Sequence[dict[str, Any]], *, only_planned: bool = False
+) -> list[Verdict]:
+    """Compare a suite's stored runs, means over their seeds, with what is expected.
+
+    ``only_planned`` leaves out cells that the results folder knows nothing of; otherwise they count as missing.
+    """
+    planned = {(cell["row"], cell["column"]) for cell in store.read_cells(suite)}
+    found = measured(suite, store)
+    return [
+        Verdict(*key, _mean(found.get(key)), cell["faa"], cell["tolerance"])
+        for cell in expected
+        if (key := (cell["row"], cell["column"])) in planned or not only_planned
+    ]
+
+
+def read_all_expected(suites: Sequence[str], source: str | None) -> dict[str, list[dict[str, Any]]]:
+    """What is expected of each suite, none where no source is named; read before anything trains."""
+    from smope_bench.harness.planning.planner import find_suite
+
+    return {} if source is None else {name: read_expected(find_suite(name), source) for name in dict.fromkeys(suites)}
+
+
+def print_verdicts(store: Store, expected: dict[str, list[dict[str, Any]]], *, only_planned: bool) -> int:
+    """Say how the stored runs compare with what was expected; returns how many cells lie outside."""
+    outside = 0
+    for name, cells in expected.items():
+        verdicts = verify(name, store, cells, only_planned=only_planned)
+        outside += sum(not verdict.holds for verdict in verdicts) + (not verdicts)
+        for verdict in verdicts:
+            print(verdict)
+        if not verdicts:
+            print(f"failed: nothing is expected of the rows of suite {name!r} that ran", file=sys.stderr)
+    return outside
+
+
+def measured(suite: str, store: Store) -> dict[Cell, list[float]]:
+    """FAA of every finished run of a suite's manifest, by row and column."""
+    found: dict[Cell, list[float]] = {}
+    for cell in store.read_cells(suite):
+        record = store.load(cell["run_id"])
+        faa = final_average_accuracy(record.result["accuracy_matrix"]) if isinstance(record, Record) else None
+        if faa is not None:
+            found.setdefault((cell["row"], cell["column"]), []).append(faa)
+    return found
+
+
+def _mean(values: list[float] | None) -> float | None:
+    return statistics.fmean(values) if values else None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure a suite over training seeds and store what is expected: the first seed's FAA and three deviations."""
+    from rich.console import Console
+
+    from smope_bench.harness.execution.launcher import Asked, sweep
+    from smope_bench.harness.planning.planner import Selection, find_suite
+    from smope_bench.harness.planning.settings import Seeds
+
+    parser = argparse.ArgumentParser(prog="python -m smope_bench.harness.cli.expectations", description=__doc__)
+    parser.add_argument("suite")
+    parser.add_argument("--results", type=Path, required=True, help="an empty folder for the runs")
+    parser.add_argument("--data", type=Path, default=Path("data"))
+    options = parser.parse_args(arguments)
+    suite, store = find_suite(options.suite), Store(options.results)
+    order = suite.seeds[0]
+    for train in TRAIN_SEEDS:
+        selection = Selection(seeds=(Seeds(order, train),))
+        sweep(Asked([suite.name], options.results, options.data, selection), Console())
+    cells = [
+        {
+            "row": row,
+            "column": column,
+            "faa": round(values[0], 2),
+            "tolerance": round(max(LEAST_TOLERANCE, DEVIATIONS * statistics.stdev(values)), 2),
+        }
+        for (row, column), values in measured(suite.name, store).items()
+    ]
+    how = f"training seed 0; {DEVIATIONS:g} deviations over {len(TRAIN_SEEDS)} training seeds, at least {LEAST_TOLERANCE:g}"
+    write_json(stored_file(suite), {"suite": suite.name, "how": how, "cells": cells})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,278 @@
+"""What there is and what is planned, as plain rows: the content of ``list`` and ``plan``, for tables and JSON alike."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from smope_bench.benchmarks.errors import BenchmarkError
+from smope_bench.benchmarks.suites import SUITES
+from smope_bench.harness.cli.options import DATA
+from smope_bench.harness.cost.x_cost_plan import Pricing
+from smope_bench.harness.errors import UserError
+from smope_bench.harness.execution.progress import duration, make_console
+from smope_bench.harness.execution.scheduler import united
+from smope_bench.harness.planning.planner import PlannedRun
+from smope_bench.harness.records.store import Store
+from smope_bench.harness.registry.plugins import unhurt
+from smope_bench.harness.registry.registry import Registries, Registry
+from smope_bench.harness.text import plain_values
+
+Rows = list[dict[str, Any]]
+Columns = tuple[tuple[str, Callable[[dict[str, Any]], str]], ...]
+"""Headings with the text that a row shows under them."""
+
+NEEDS_WEIGHTS = "needs weights"
+_STATE_STYLES = {"done": "green", "failed": "red", "stale": "yellow", "new": "cyan", NEEDS_WEIGHTS: "magenta"}
+
+
+def _text(key: str) -> Callable[[dict[str, Any]], str]:
+    return lambda row: escape(str(row.get(key) or ""))
+
+
+def _summary(row: dict[str, Any]) -> str:
+    return f"[red]{escape(row['error'])}[/]" if row.get("error") else escape(str(row["summary"]))
+
+
+def _name(row: dict[str, Any]) -> str:
+    owner = "" if row.get("owner", "built-in") == "built-in" else f"\n[dim]{escape(row['owner'])}[/]"
+    return f"[bold]{escape(row['name'])}[/]{owner}"
+
+
+def _sources(row: dict[str, Any]) -> str:
+    parts = [row.get("paper"), row.get("url"), row.get("code")]
+    return "\n".join(escape(str(part)) for part in parts if part)
+
+
+def _weights(row: dict[str, Any]) -> str:
+    if row.get("error") or row["random"]:
+        return "" if row.get("error") else "random"
+    return "ready" if row["sha256"] else "not prepared"
+
+
+def _state(row: dict[str, Any]) -> str:
+    return f"[{_STATE_STYLES[row['state']]}]{row['state']}[/]"
+
+
+def _seeds(row: dict[str, Any]) -> str:
+    order, train = row["order_seed"], row["train_seed"]
+    return str(order) if order == train else f"{order}:{train}"
+
+
+def _passes(row: dict[str, Any]) -> str:
+    passes = row["train_image_passes"]
+    return "?" if passes is None else f"{passes:,}"
+
+
+def _petaflops(row: dict[str, Any]) -> str:
+    return "?" if row["flops"] is None else f"{row['flops'] / 1e15:,.3g}"
+
+
+def _seconds(row: dict[str, Any]) -> str:
+    return "?" if row["seconds"] is None else duration(row["seconds"])
+
+
+LIST_COLUMNS: dict[str, Columns] = {
+    "methods": (("method", _name), ("kind", _text("kind")), ("what it is", _summary), ("paper and code", _sources)),
+    "benchmarks": (
+        ("benchmark", _name),
+        ("what it is", _summary),
+        ("images from", _text("source")),
+        ("state", _text("state")),
+    ),
+    "backbones": (
+        ("backbone", _name),
+        ("what it is", _summary),
+        ("px", _text("image_size")),
+        ("weights", _weights),
+    ),
+    "suites": (("suite", _name), ("what it compares", _summary), ("methods", lambda row: str(len(row["methods"])))),
+}
+PLAN_COLUMNS: Columns = (
+    ("run", lambda row: row["run_id"] or "weights missing"),
+    ("state", _state),
+    ("row", lambda row: escape(row["row"])),
+    ("benchmark", lambda row: escape(row["benchmark"])),
+    ("seeds", _seeds),
+    ("image passes", _passes),
+    ("PFLOP", _petaflops),
+    ("time", _seconds),
+)
+_RIGHT = frozenset({"seeds", "image passes", "PFLOP", "time", "px", "methods"})
+
+
+def print_rows(rows: Rows, columns: Columns) -> None:
+    """Print rows as a table, as wide as it needs where the output is not a terminal."""
+    console = make_console()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading, _ in columns:
+        table.add_column(heading, justify="right" if heading in _RIGHT else "left")
+    for row in rows:
+        table.add_row(*(render(row) for _, render in columns))
+    console.print(table)
+
+
+def plan_summary(rows: Rows) -> str:
+    """``24 runs: 18 done, 6 new; about 2:10 min of computing, ...`` for the rows of ``list_plan``, and what is to be fetched."""
+    states = Counter(row["state"] for row in rows)
+    counts = ", ".join(f"{states[state]} {state}" for state in _STATE_STYLES if states[state])
+    left = {row["run_id"] or number: row for number, row in enumerate(rows) if row["state"] != "done"}
+    if not left:
+        return f"{len(rows)} runs: {counts}; nothing is left to do."
+    return f"{len(rows)} runs: {counts}; {_time_left(list(left.values()))}{_downloads(rows)}"
+
+
+def _time_left(left: Rows) -> str:
+    known = [row["seconds"] for row in left if row["seconds"] is not None]
+    if not known:
+        return "times are known once runs of the same kind have finished."
+    guess = sum(known) * len(left) / len(known)
+    rates = list(dict.fromkeys(row["throughput"] for row in left if row.get("throughput")))
+    if not rates:
+        return f"about {duration(guess)} of computing, divided by the workers, is left."
+    hours = guess / 3600
+    at = " and ".join(rates)
+    if all(row.get("throughput") for row in left):
+        return f"about {hours:,.3g} GPU-hours at {at}."
+    return f"about {hours:,.3g} hours of computing are left, those of kinds that never finished here at {at}."
+
+
+def _downloads(rows: Rows) -> str:
+    """What lies neither in the data folder nor with the project."""
+    needed = {need["name"]: need for row in rows for need in row.get("needs", ())}
+    if not needed:
+        return ""
+    sizes = [need["bytes"] for need in needed.values()]
+    listed = ", ".join(f"{name} ({_size(need['bytes'])})" for name, need in sorted(needed.items()))
+    total = sum(size for size in sizes if size)
+    more = f"; {_size(total)} in all, and about as much again on disk once converted" if total else ""
+    return f"\nto fetch first, with run_all.py data prepare NAME: {listed}{more}."
+
+
+def _size(count: int | None) -> str:
+    if not count:
+        return "size unknown"
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(1, round(count / 1e6))} MB"
+
+
+def list_methods(registries: Registries) -> Rows:
+    """Methods with the papers they come from."""
+    return _listed(
+        registries.methods,
+        lambda method: {
+            "kind": method.card.kind,
+            "title": method.card.title,
+            "summary": method.card.summary,
+            "paper": method.card.paper,
+            "url": method.card.paper_url,
+            "code": method.card.code_url,
+            "settings": sorted(method.Config.model_fields),
+        },
+    )
+
+
+def list_benchmarks(registries: Registries, data: Path = DATA) -> Rows:
+    """Benchmarks with where their images come from, and whether they are prepared."""
+    return _listed(
+        registries.benchmarks,
+        lambda benchmark: {
+            "title": benchmark.card.title,
+            "summary": benchmark.card.summary,
+            "source": benchmark.card.source,
+            "licence": benchmark.card.licence,
+            "state": _benchmark_state(benchmark, data),
+            "settings": sorted(benchmark.Config.model_fields),
+        },
+    )
+
+
+def list_backbones(registries: Registries, data: Path = DATA) -> Rows:
+    """Backbones with the hash of their weights; None, and how to get them, where they are not prepared under ``data``."""
+    from smope_bench.methods.common.backbone.backbones import WeightsMissingError
+
+    def describe(backbone: Any) -> dict[str, Any]:
+        facts = {"summary": backbone.summary, "image_size": backbone.image_size, "random": backbone.is_random}
+        try:
+            return {**facts, "state": "ready", "sha256": backbone.at(data).sha256}
+        except WeightsMissingError:
+            return {**facts, "state": f"not prepared: data prepare {backbone.name}", "sha256": None}
+
+    return _listed(registries.backbones, describe)
+
+
+def _benchmark_state(benchmark: Any, data: Path) -> str:
+    """Whether its images are there; what is made on this machine, or is the user's, needs no preparing by hand."""
+    if not getattr(benchmark, "remotes", ()):
+        return "the user's own" if benchmark.takes_user_data else "made when needed"
+    try:
+        benchmark(benchmark.Config(), data).image_set("train")
+    except (BenchmarkError, OSError):
+        return f"not prepared: data prepare {benchmark.name}"
+    return "ready"
+
+
+def list_suites() -> Rows:
+    """Suites with what they compare."""
+    return [
+        {
+            "name": suite.name,
+            "title": suite.title,
+            "summary": suite.summary,
+            "methods": [row.label for row in suite.rows],
+            "tiny_benchmarks": [column.label for column in suite.tiny],
+            "full_benchmarks": [column.label for column in suite.full],
+            "seeds": list(suite.seeds),
+        }
+        for suite in SUITES.values()
+    ]
+
+
+def list_plan(
+    runs: Sequence[PlannedRun], store: Store, registries: Registries, data: Path, tflops: float | None = None
+) -> Rows:
+    """Each planned run with its state and what it would cost: passes over images, operations, and seconds.
+
+    Seconds are the median of finished runs of the same kind, else the operations at a throughput (``smope_bench.harness.cost.estimate``).
+    """
+    pricing = Pricing(store, registries, data, tflops)
+    observe = {run.run_id: run.observe for run in united(runs)}
+    return [
+        {
+            "run_id": None if run.lacks_weights else run.run_id,
+            # Without its weights' hash a run has no identity that a record could have.
+            "state": NEEDS_WEIGHTS
+            if run.lacks_weights
+            else store.state(run.run_id, run.spec.fingerprint, observe[run.run_id]),
+            "suite": run.suite,
+            "row": run.row,
+            "method": run.method,
+            "benchmark": run.benchmark,
+            "order_seed": run.spec.order_seed,
+            "train_seed": run.spec.train_seed,
+            "recipe": run.recipe,
+            **pricing.price(run),
+        }
+        for run in runs
+    ]
+
+
+def _listed(registry: Registry, describe: Callable[[Any], dict[str, Any]]) -> Rows:
+    """One row a name; what cannot be loaded or described is listed with its error and hides nothing else."""
+    rows = []
+    for entry in registry.listing():
+        facts: dict[str, Any] = {"error": entry.error}
+        if entry.value is not None:
+            try:
+                facts = unhurt(partial(describe, entry.value), f"{registry.kind} {entry.name!r} cannot be described")
+            except UserError as error:
+                facts = {"error": str(error)}
+        # A plugin's card may hold anything: markup, commands to the terminal, values that are no text.
+        rows.append(plain_values({"name": entry.name, "owner": entry.owner, **facts}))
+    return rows

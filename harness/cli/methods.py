@@ -1,0 +1,57 @@
+"""The commands for whoever adds a method: ``new-method`` and ``check``. Everything heavy is imported when they are called."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from smope_bench.harness.cli import options as opt
+from smope_bench.harness.errors import UserError
+
+NewName = Annotated[str, typer.Argument(metavar="NAME", help="The method's name, and its file's: my_prompt.")]
+NewOut = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where both files are written.")]
+CHECK_FAILED = 1
+INSTALLED = "smope-bench"
+"""What the command is called where the project is installed."""
+
+
+def new_method(name: NewName, out: NewOut = Path()) -> None:
+    """Write NAME.py, a working method of about 20 lines, and test_NAME.py, which puts it through 'check'."""
+    from smope_bench.harness.registry.scaffold import new_method as written
+
+    plugin, test = written(name, out)
+    quoted, command = shlex.quote(str(plugin)), Path(sys.argv[0]).name
+    command = command if command == INSTALLED else "run_all.py"
+    print(f"wrote {plugin} and {test}; next:")
+    print(f"  {command} check {quoted}")
+    print(f"  {command} run smoke --plugin {quoted} --methods {name} --seeds 0")
+
+
+def check(target: opt.CheckTarget) -> None:
+    """Put a method through the conformance kit: leaks, gradients, checkpoints, determinism, precision, cost."""
+    from smope_bench.harness.conformance.check import check_target, failed
+    from smope_bench.harness.execution.progress import make_console
+    from smope_bench.harness.text import plain
+
+    checked, console = check_target(target), make_console()
+    if not checked:
+        raise UserError(
+            f"plugin {target!r} defines no method to check: write a subclass of smope_bench.methods.common.api.Method."
+        )
+    for name, verdicts in checked.items():
+        console.print(plain(name), style="bold", markup=False, emoji=False)
+        following = [*(verdict.remedy for verdict in verdicts[1:]), ""]
+        for verdict, next_remedy in zip(verdicts, following, strict=True):
+            mark, style = ("✓", "green") if verdict.passed else ("✗", "red")
+            said = f"  {mark} {verdict.name}: {plain(verdict.detail)}"
+            console.print(said, style=style, markup=False, emoji=False)
+            if verdict.remedy != next_remedy and verdict.remedy:  # said once where several ask for the same
+                console.print(f"    → {verdict.remedy}", markup=False, emoji=False)
+        missed = failed(verdicts)
+        outcome = f"{len(missed)} of {len(verdicts)} are not met" if missed else f"all {len(verdicts)} are met"
+        console.print(f"  {outcome}", markup=False)
+    raise typer.Exit(CHECK_FAILED if any(failed(verdicts) for verdicts in checked.values()) else 0)

@@ -1,0 +1,267 @@
+"""The command ``tune``: a hyper-parameter search on held-out training images, its table and its files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from smope_bench.harness.cli import options as opt
+from smope_bench.harness.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from smope_bench.harness.tuning.search import Asked, Plan
+    from smope_bench.harness.tuning.study import Candidate, Outcome
+
+SHOWN = 10
+NONE_WORKED = 1
+
+
+class SamplerName(StrEnum):
+    """How the next trial is chosen."""
+
+    grid = "grid"
+    tpe = "tpe"
+
+
+MethodName = Annotated[str, typer.Argument(metavar="METHOD", help="What to tune.")]
+BenchmarkName = Annotated[str, typer.Argument(metavar="BENCHMARK", help="On whose training images.")]
+Backbone = Annotated[
+    str | None, typer.Option("--backbone", metavar="NAME", help="Another than the suites'.", rich_help_panel=opt.WHAT)
+]
+Trials = Annotated[
+    int | None,
+    typer.Option(
+        "--trials", min=1, help="So many in a seeded order; the whole grid unless given.", rich_help_panel=opt.WHAT
+    ),
+]
+SearchSeeds = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--seeds",
+        metavar="1000|ORDER:TRAIN",
+        help="Seeds of class order and training, none of a suite's; scores are means over them.",
+        rich_help_panel=opt.WHAT,
+    ),
+]
+Holdout = Annotated[
+    float, typer.Option("--holdout", help="Share of each class's training images.", rich_help_panel=opt.WHAT)
+]
+GridValues = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--grid", metavar="KEY=V1,V2", help="Values to try instead of, or beside, the method's grid. Repeatable."
+    ),
+]
+Sampler = Annotated[
+    SamplerName,
+    typer.Option("--sampler", help="All combinations, or Optuna's TPE among them.", rich_help_panel=opt.WHAT),
+]
+
+
+def tune(
+    method: MethodName,
+    benchmark: BenchmarkName,
+    backbone: Backbone = None,
+    tiny: opt.Tiny = False,
+    trials: Trials = None,
+    seeds: SearchSeeds = None,
+    holdout: Holdout = 0.2,
+    settings: opt.Settings = None,
+    grid: GridValues = None,
+    sampler: Sampler = SamplerName.grid,
+    precision: opt.Precision = opt.PrecisionName.fp32,
+    plugin: opt.Plugins = None,
+    workers: opt.Workers = None,
+    threads: opt.Threads = None,
+    device: opt.Device = opt.DeviceName.auto,
+    results: opt.Results = opt.RESULTS,
+    data: opt.Data = opt.DATA,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Search a method's settings on held-out training images. Test images are never read; the same command goes on."""
+    from smope_bench.harness.execution.scheduler import resolve_device
+    from smope_bench.harness.tuning.search import Asked
+
+    parsed = _parsed(seeds, settings, grid)
+    how: dict[str, Any] = {
+        "sampler": sampler.value,
+        "precision": precision.value,
+        "workers": workers,
+        "threads": threads,
+    }
+    how["device"] = resolve_device(device.value)
+    asked = Asked(method, benchmark, results, data, backbone, tiny, trials, holdout=holdout, **parsed, **how)
+    report = _searched(asked, plugin or (), as_json=as_json)
+    if as_json:
+        print(json.dumps(report, indent=2, ensure_ascii=False))
+    raise typer.Exit(0 if report["best"] else NONE_WORKED)
+
+
+def _parsed(seeds: Sequence[str] | None, settings: Sequence[str] | None, grid: Sequence[str] | None) -> dict[str, Any]:
+    from smope_bench.harness.planning.settings import Seeds, parse_seeds, parse_setting
+    from smope_bench.harness.tuning.search import SEED
+
+    return {
+        "seeds": tuple(parse_seeds(seeds or ())) or (Seeds(SEED, SEED),),
+        "settings": tuple(parse_setting(text) for text in settings or ()),
+        "grid": dict(parse_grid(text) for text in grid or ()),
+    }
+
+
+def _searched(asked: Asked, plugins: Sequence[Path], *, as_json: bool) -> dict[str, Any]:
+    """Plan, prepare, compute and write; what is printed on the way goes to standard error where the report is JSON."""
+    from smope_bench.harness.execution import scheduler as execute
+    from smope_bench.harness.execution.progress import make_console, make_display
+    from smope_bench.harness.planning.planner import PlannedRun
+    from smope_bench.harness.records.store import Store
+    from smope_bench.harness.registry.registry import open_registries
+    from smope_bench.harness.tuning.search import plan_search, search
+
+    console = _to_stderr() if as_json else make_console()
+    registries = open_registries(plugins)
+    plan = plan_search(asked, registries)
+    Store(asked.results).require_writable()
+    spec = plan.spec({key: values[0] for key, values in plan.space.items()})
+    run = PlannedRun("tune", plan.row.label, asked.method, plan.column.label, spec)
+    execute.prepare_benchmarks([run], registries, asked.data, lambda text: console.print(text, markup=False))
+    _introduce(console, plan)
+    found = search(plan, lambda total: make_display(console, total), *_workers(plan))
+    report = describe(plan, found)
+    write_files(plan.folder, report)
+    if not as_json:
+        _print_report(console, report)
+    return report
+
+
+def parse_grid(text: str) -> tuple[str, tuple[Any, ...]]:
+    """Read ``key=v1,v2`` or ``key=[v1,v2]``; values as ``--set`` takes them."""
+    from smope_bench.harness.planning.settings import parse_setting
+
+    key, equals, values = text.partition("=")
+    listed = parse_setting(f"x={values}").value
+    if not isinstance(listed, list):
+        listed = [parse_setting(f"x={value}").value for value in values.split(",") if value.strip()]
+    if not equals or not key.strip() or not listed:
+        raise UserError(f"--grid {text!r} is not of the form key=value,value, for example --grid epsilon=0.2,0.4")
+    return key.strip(), tuple(listed)
+
+
+def describe(plan: Plan, found: Sequence[tuple[Candidate, Outcome]]) -> dict[str, Any]:
+    """The search as JSON: what was searched, every trial, best first, and the best as arguments."""
+    from smope_bench.harness.tuning.search import arguments
+
+    asked = plan.asked
+    ranked = sorted(found, key=lambda item: -item[1].faa if item[1].faa is not None else float("inf"))
+    trials = [
+        {
+            "settings": dict(candidate),
+            "set": arguments(candidate),
+            "held_out_faa": outcome.faa,
+            "held_out_caa": outcome.caa,
+            "seconds": outcome.seconds,
+            "error": outcome.error,
+        }
+        for candidate, outcome in ranked
+    ]
+    best = trials[0] if trials and trials[0]["held_out_faa"] is not None else None
+    return {
+        "study": plan.folder.name,
+        "folder": plan.folder.as_posix(),
+        "method": asked.method,
+        "benchmark": plan.column.label,
+        "backbone": plan.column.backbone,
+        "holdout": asked.holdout,
+        "seeds": [{"order": seed.order, "train": seed.train} for seed in asked.seeds],
+        "sampler": asked.sampler,
+        "grid": {key: list(values) for key, values in plan.space.items()},
+        "grid_source": plan.source,
+        "combinations": plan.size,
+        "best": best and {**best, "arguments": " ".join(f"--set {text}" for text in best["set"])},
+        "trials": trials,
+    }
+
+
+def write_files(folder: Path, report: dict[str, Any]) -> None:
+    """``study.json`` and ``trials.csv``, both whole or as they were."""
+    from smope_bench.harness.records.store import write_bytes, write_json
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    keys = list(report["grid"])
+    writer.writerow(["rank", *keys, "held_out_faa", "held_out_caa", "seconds", "error"])
+    for rank, trial in enumerate(report["trials"], start=1):
+        scores = [_figure(trial["held_out_faa"]), _figure(trial["held_out_caa"]), _figure(trial["seconds"])]
+        writer.writerow([rank, *(trial["settings"][key] for key in keys), *scores, trial["error"] or ""])
+    write_bytes(folder / "trials.csv", text.getvalue().encode())
+    write_json(folder / "study.json", report)
+
+
+def _introduce(console: Console, plan: Plan) -> None:
+    from smope_bench.benchmarks.suites import SUITES
+
+    asked = plan.asked
+    grid = "; ".join(f"{key} {', '.join(map(str, values))}" for key, values in plan.space.items())
+    lines = [
+        f"{plan.trials} of {plan.size} combinations of {asked.method} on {plan.column.label}, backbone {plan.column.backbone}",
+        f"grid: {grid} ({plan.source})",
+        f"scored on {100 * asked.holdout:g} % of each class's training images, held out; kept in {plan.folder}",
+    ]
+    taken = {seed for suite in SUITES.values() for seed in suite.seeds}
+    lines.extend(
+        f"warning: seed {seed.order}:{seed.train} is a suite's: what it chooses is not independent of the tables"
+        for seed in asked.seeds
+        if taken & {seed.order, seed.train}
+    )
+    for line in lines:
+        console.print(line, markup=False)
+
+
+def _workers(plan: Plan) -> tuple[int, int]:
+    """(trials at a time, threads of each), by the rule of sweeps."""
+    from smope_bench.harness.execution import scheduler as execute
+
+    asked = plan.asked
+    jobs = plan.trials * len(asked.seeds)
+    tiny = plan.registries.backbones.load(plan.column.backbone).is_tiny
+    threads = asked.threads or execute.default_threads(is_tiny=tiny)
+    return min(asked.workers or execute.default_workers(asked.device, jobs, threads), jobs), threads
+
+
+def _print_report(console: Console, report: dict[str, Any]) -> None:
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("held-out FAA", "CAA"):
+        table.add_column(heading, justify="right")
+    table.add_column("settings")
+    for trial in report["trials"][:SHOWN]:
+        words = " ".join(trial["set"]) + (f"  failed: {trial['error']}" if trial["error"] else "")
+        table.add_row(_figure(trial["held_out_faa"]), _figure(trial["held_out_caa"]), escape(words))
+    console.print(table)
+    failed = sum(trial["held_out_faa"] is None for trial in report["trials"])
+    if failed:
+        console.print(f"{failed} of {len(report['trials'])} trials failed.")
+    if report["best"]:
+        console.print(f"best: {report['best']['arguments']}", markup=False, soft_wrap=True)
+    console.print(f"all trials: {report['folder']}/trials.csv", markup=False, soft_wrap=True)
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _to_stderr() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, width=120)

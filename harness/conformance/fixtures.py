@@ -1,0 +1,73 @@
+"""What the conformance kit runs on: a micro backbone, a benchmark of coloured noise, and the same stream with a changed future."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smope_bench.benchmarks.base import Benchmark, BenchmarkCard, BenchmarkConfig, ImageSet, Progress, Split, silent
+from smope_bench.benchmarks.stream import Stream, View
+from smope_bench.methods.common.backbone.backbones import RandomBackbone
+
+TRAIN_IMAGES, TEST_IMAGES = 12, 22
+
+MICRO = RandomBackbone(
+    "conformance-micro",
+    "six narrow blocks with random weights",
+    {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 6, "num_heads": 2, "num_classes": 0},
+)
+
+
+class ColouredNoise(Benchmark[BenchmarkConfig]):
+    """Six classes told apart by their mean colour, 16 px: few training images, and more than 128 test images in all."""
+
+    name: ClassVar[str] = "conformance-noise"
+    card: ClassVar[BenchmarkCard] = BenchmarkCard("Coloured noise", "made by the conformance kit", "none", "synthetic")
+
+    def prepare(self, progress: Progress = silent, given: Sequence[Path] = ()) -> None:
+        """Nothing to do."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Numbered names."""
+        return tuple(f"noise {i}" for i in range(6))
+
+    def image_set(self, split: Split) -> ImageSet:
+        """The same pixels at every call."""
+        seed, count = (0, TRAIN_IMAGES) if split == "train" else (1, TEST_IMAGES)
+        labels = np.repeat(np.arange(6), count)
+        colours = np.array([[(label >> bit) & 1 for bit in range(3)] for label in range(1, 7)]) * 140 + 40
+        noise = np.random.default_rng(seed).integers(0, 60, (len(labels), 16, 16, 3))
+        return ImageSet((colours[labels][:, None, None] + noise).astype(np.uint8), labels.astype(np.int64))
+
+
+def with_other_future(stream: Stream) -> Stream:
+    """``stream`` with other pixels and permuted labels in the last task's training images, and every other test image changed.
+
+    A method that has not been given the last task yet must not notice. The changed test images are those of odd rows.
+    """
+    last = stream.tasks[-1]
+    trained, tested = np.array(last.train.images), np.array(last.test.images)
+    trained[last.train.rows] = 255 - trained[last.train.rows]
+    tested[1::2] = 255 - tested[1::2]
+    labels = np.random.default_rng(2).permutation(last.train.labels)
+    tasks = tuple(
+        replace(
+            task,
+            train=View(trained, task.train.rows, labels if task is last else task.train.labels),
+            test=View(tested, task.test.rows, task.test.labels),
+        )
+        for task in stream.tasks
+    )
+    # Other pixels must not be known by the name of the ones that they replace.
+    return replace(stream, tasks=tasks, tests=tuple(task.test for task in tasks), content_hash="")
+
+
+def kept_test_images(stream: Stream, tasks: int) -> NDArray[np.bool_]:
+    """Which images of the first ``tasks`` test views ``with_other_future`` leaves as they are."""
+    return np.concatenate([view.rows for view in stream.tests[:tasks]]) % 2 == 0

@@ -1,0 +1,60 @@
+"""Suites that train nothing: the parameters and operations of their rows are counted, stored and shown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from smope_bench.harness import provenance
+from smope_bench.harness.errors import UserError
+from smope_bench.harness.planning.planner import find_suite
+from smope_bench.harness.records.checksum import RECORD_SCHEMA, seal_of, sealed
+from smope_bench.harness.records.store import Store, write_json
+from smope_bench.harness.registry.registry import Registries
+
+
+def split_counted(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(suites that train, suites that only count), each once and in the given order. UserError for an unknown name."""
+    unique = list(dict.fromkeys(names))
+    counted = [name for name in unique if find_suite(name).counts_only]
+    return [name for name in unique if name not in counted], counted
+
+
+def counted_suites(store: Store) -> list[str]:
+    """The suites whose counts a results folder holds, by name."""
+    return sorted(file.name.removesuffix(".cost.json") for file in (store.root / "suites").glob("*.cost.json"))
+
+
+def count_suite(name: str, methods: Sequence[str], registries: Registries, store: Store) -> dict[str, Any]:
+    """Count the suite's methods, or those of ``methods``, at ViT-B/16 and store the report; returns it."""
+    from smope_bench.harness.cost.report import count_costs
+
+    rows = methods or list(dict.fromkeys(row.method for row in find_suite(name).rows))
+    report = count_costs(registries, rows).as_json()
+    stored = {"schema_version": RECORD_SCHEMA, "suite": name, "cost": report, "provenance": provenance.collect()}
+    write_json(_file(store, name), sealed(stored))
+    return report
+
+
+def read_counted(store: Store, name: str) -> dict[str, Any]:
+    """The stored report of a counted suite. Raises UserError where there is none or it is not as it was written."""
+    file = _file(store, name)
+    try:
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(stored, dict) or stored.get("schema_version") != RECORD_SCHEMA:
+            raise ValueError("it has another form")
+        if stored.get("seal") != seal_of(stored):
+            raise ValueError("it was changed after it was written: its seal does not fit")
+        return stored["cost"]
+    except FileNotFoundError as error:
+        raise UserError(
+            f"suite {name!r} was not counted yet in {str(store.root)!r}; do it with: run_all.py run {name}"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{str(file)!r} cannot be used ({error}); write it anew with: run_all.py run {name}") from error
+
+
+def _file(store: Store, name: str) -> Path:
+    return store.root / "suites" / f"{name}.cost.json"

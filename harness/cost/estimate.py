@@ -1,0 +1,258 @@
+"""What a run would cost before it is run: passes over images, operations, and seconds at a throughput that is named.
+
+Operations are the executed counts of ``smope_bench.harness.cost.stored_counts``, scaled to the backbone. Left out are what does not see images
+(classifier alignment, optimiser) and differences between settings of one method. Good to some ten per cent, the throughput aside.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from smope_bench.benchmarks.errors import BenchmarkError
+from smope_bench.harness.cost.stored_counts import StoredCounts, stored_counts
+from smope_bench.harness.errors import UserError
+from smope_bench.harness.records.store import Record, write_json
+from smope_bench.harness.registry.registry import Registries
+from smope_bench.harness.run_spec import Component, RunSpec, canonical_json
+
+ASSUMED_FLOPS: Mapping[str, float] = {"fp32": 10e12, "bf16": 40e12}
+"""Effective operations a second of a data-centre GPU, about half of an A100's fp32 peak and an eighth of its bf16 peak.
+Not measured here: a plan says so wherever it goes by it."""
+THROUGHPUT_FILE = "throughput.json"
+HOW_TO_MEASURE = "run_all.py bench step --device cuda --batch 128 --record, or give --tflops"
+
+
+@dataclass(frozen=True)
+class ImageCounts:
+    """Images of a benchmark; ``prepared`` says whether they were counted on disk or are its owners' numbers."""
+
+    train: int
+    test: int
+    prepared: bool
+
+
+@dataclass(frozen=True)
+class Work:
+    """A whole run: training images shown, over all epochs and phases, and operations of training and of evaluation."""
+
+    image_passes: int
+    train_flops: float
+    test_flops: float
+
+    @property
+    def flops(self) -> float:
+        """All operations."""
+        return self.train_flops + self.test_flops
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Operations a second and where the number comes from: ``given``, ``finished runs``, ``bench step`` or ``assumed``."""
+
+    flops_per_s: float
+    source: str
+    device: str = ""
+
+    @property
+    def words(self) -> str:
+        """``10 TFLOP/s (assumed, not measured: ...)``."""
+        note = {
+            "given": "given by --tflops",
+            "assumed": f"assumed for a data-centre GPU, not measured; measure with {HOW_TO_MEASURE}",
+        }.get(self.source, f"measured: {self.source} on {self.device}")
+        return f"{self.flops_per_s / 1e12:.3g} TFLOP/s ({note})"
+
+
+class Estimator:
+    """Answers for one plan; benchmarks are opened and methods constructed once for each distinct configuration."""
+
+    def __init__(self, registries: Registries, data: Path, stored: StoredCounts | None = None) -> None:
+        self._registries, self._data = registries, data
+        self._stored = stored or stored_counts()
+        self._images: dict[str, ImageCounts | None] = {}
+        self._epochs: dict[str, Mapping[str, float] | None] = {}
+        self._scales: dict[str, float] = {}
+        self._narrow: Any = None
+
+    def work(self, spec: RunSpec) -> Work | None:
+        """The work of a run; None while nobody knows how many images its benchmark has."""
+        images = self.images(spec.benchmark)
+        if images is None:
+            return None
+        held = float(spec.benchmark.config.get("holdout") or 0.0)
+        train = round(images.train * (1 - held))
+        method, stored = self._registries.methods.load(spec.method.name), self._stored
+        counts = stored.methods.get(spec.method.name)
+        query = stored.forward if method.needs_query else 0
+        epochs = self._phase_epochs(spec)
+        if epochs is None:  # fitted in closed form: one look at the frozen features
+            passes, operations = float(train), float(train * stored.forward)
+        else:
+            passes = train * sum(epochs.values())
+            step = stored.forward + stored.backward + query
+            each = {name: (counts.phases.get(name, step) if counts else step) for name in epochs}
+            operations = sum(train * epochs[name] * each[name] for name in epochs)
+            operations += train * stored.forward * _has_statistics(method)
+        scale = self.scale(spec.backbone.name)
+        tests = images.test * self._test_passes(spec, method)
+        asked = stored.forward if (counts.queries_at_test if counts else method.needs_query) else 0
+        predicting = (counts.test if counts else stored.forward + asked) - asked
+        # Frozen queries are computed once an image and kept.
+        tested = tests * predicting + images.test * asked
+        return Work(round(passes), scale * operations, scale * tested)
+
+    def images(self, component: Component) -> ImageCounts | None:
+        """Images of a benchmark where its data is in place, else what its owners state; planning fetches nothing."""
+        key = component.model_dump_json()
+        if key not in self._images:
+            benchmark = self._registries.benchmarks.load(component.name)
+            try:
+                opened = benchmark(benchmark.Config(**component.config), self._data)
+                train, test = (len(opened.image_set(split).labels) for split in ("train", "test"))
+                self._images[key] = ImageCounts(train, test, prepared=True)
+            except (BenchmarkError, OSError):
+                published = benchmark.published_counts
+                self._images[key] = ImageCounts(*published, prepared=False) if published else None
+        return self._images[key]
+
+    def scale(self, backbone: str) -> float:
+        """A pass of a backbone in units of ViT-B/16's, by the published closed form."""
+        if backbone not in self._scales:
+            from smope_bench.harness.cost.flop_counters import published_pass
+
+            skeleton = self._registries.backbones.load(backbone).at(self._data).skeleton()
+            self._scales[backbone] = published_pass(skeleton) / self._stored.published_pass
+        return self._scales[backbone]
+
+    def _test_passes(self, spec: RunSpec, method: Any) -> float:
+        """How often a test image is looked at: after every task from its own on, for equal tasks; joint methods look once."""
+        tasks = int(spec.benchmark.config.get("tasks") or 1)
+        return 1.0 if method.trains_jointly else (tasks + 1) / 2
+
+    def _phase_epochs(self, spec: RunSpec) -> Mapping[str, float] | None:
+        """Mean epochs a task of each phase, for equal tasks; None for a method in closed form."""
+        config = spec.benchmark.config
+        key = canonical_json([spec.method.model_dump(), spec.schedule, config.get("tasks"), spec.benchmark.name])
+        if key not in self._epochs:
+            self._epochs[key] = self._walked(spec)
+        return self._epochs[key]
+
+    def _walked(self, spec: RunSpec) -> Mapping[str, float] | None:
+        import torch
+
+        from smope_bench.methods.common.api import Method, Setup, TaskInfo
+        from smope_bench.methods.common.schedules import Schedule
+
+        method_class, schedule = self._registries.methods.load(spec.method.name), Schedule(**spec.schedule)
+        if method_class.fit_task is not Method.fit_task:
+            return None
+        tasks = 1 if method_class.trains_jointly else int(spec.benchmark.config.get("tasks") or 1)
+        found: dict[str, float] = {}
+        try:  # phases hang on settings and on the task's number, not on the backbone's width
+            with torch.random.fork_rng(devices=[]):
+                setup = Setup(2 * tasks, tasks, schedule)
+                method = method_class(method_class.Config(**spec.method.config), self._skeleton(), setup)
+                for index in range(tasks):
+                    task = TaskInfo(index, range(2 * index, 2 * index + 2), (1, 1))
+                    method.enter_task(task)
+                    method.begin_task(task)
+                    for phase in method.phases():
+                        found[phase.name] = found.get(phase.name, 0.0) + phase.epochs / tasks
+        except Exception:
+            # A plugin's method may want a real backbone: what most methods do is then as good a guess as any.
+            return {"train": float(schedule.epochs)}
+        return found
+
+    def _skeleton(self) -> Any:
+        """A backbone of no width for all methods: making one takes longer than walking through a method's phases."""
+        from smope_bench.methods.common.backbone.backbones import VIT_B16, RandomBackbone
+
+        if self._narrow is None:
+            self._narrow = RandomBackbone("narrow", "", VIT_B16 | {"embed_dim": 12, "img_size": 32}).skeleton()
+        return self._narrow
+
+
+def _has_statistics(method: Any) -> bool:
+    """Whether a method does something after a task, which is at least one more pass over its images."""
+    from smope_bench.methods.common.api import Method
+
+    return method.end_task is not Method.end_task
+
+
+def measured_rate(records: Iterable[Record], estimator: Estimator, spec: RunSpec) -> Rate | None:
+    """Median throughput of finished runs on a backbone of the same size in the same precision; of the fastest device."""
+    size, found = estimator.scale(spec.backbone.name), dict[str, list[float]]()
+    for record in records:
+        seconds = float(record.result["timings"].get("total_s") or 0.0)
+        try:
+            other = RunSpec(**record.spec)
+            if seconds <= 0 or other.precision != spec.precision or estimator.scale(other.backbone.name) != size:
+                continue
+            work = estimator.work(other)
+        except (UserError, ValueError):  # a record of a plugin that is not at hand, or of another version
+            continue
+        if work is not None:
+            device = str(record.result["provenance"].get("device_name", ""))
+            found.setdefault(device, []).append(work.flops / seconds)
+    rates = {device: statistics.median(values) for device, values in found.items()}
+    best = max(rates, key=lambda device: rates[device], default=None)
+    return None if best is None else Rate(rates[best], "finished runs", best)
+
+
+def find_rate(
+    records: Sequence[Record],
+    estimator: Estimator,
+    spec: RunSpec,
+    results: Path,
+    tflops: float | None,
+    *,
+    is_tiny: bool,
+) -> Rate | None:
+    """Throughput for a run: what the user gives, else finished runs, else ``bench step --record``, else the assumption.
+
+    None for tiny backbones that nothing was measured of: a GPU's throughput says nothing of them.
+    """
+    if tflops is not None:
+        return Rate(tflops * 1e12, "given")
+    measured = measured_rate(records, estimator, spec)
+    if measured is not None or is_tiny:
+        return measured
+    return recorded_rate(results, spec.precision) or Rate(ASSUMED_FLOPS[spec.precision], "assumed")
+
+
+def record_throughput(report: Any, estimator: Estimator, results: Path) -> Rate:
+    """Keep what ``bench step`` measured of its bare step on ViT-B/16: a forward and a backward down to the image.
+
+    Raises UserError for a backbone of another size, which would say nothing of plans.
+    """
+    if estimator.scale(report.backbone) != 1:
+        raise UserError(f"--record keeps the throughput of ViT-B/16, which backbone {report.backbone!r} is not")
+    bare = next(row for row in report.rows if row.name == "bare")
+    rate = report.batch * stored_counts().complete / bare.seconds.median
+    kept = _recorded(results) | {
+        report.precision: {"flops_per_s": rate, "device": report.device, "batch": report.batch, "torch": report.torch}
+    }
+    write_json(results / THROUGHPUT_FILE, kept)
+    return Rate(rate, "bench step", report.device)
+
+
+def recorded_rate(results: Path, precision: str) -> Rate | None:
+    """What ``bench step --record`` left in the results folder, if anything readable."""
+    entry = _recorded(results).get(precision)
+    try:
+        return None if entry is None else Rate(float(entry["flops_per_s"]), "bench step", str(entry["device"]))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _recorded(results: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((results / THROUGHPUT_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,140 @@
+"""What a method's code executes for an image: its real steps and predictions on a random backbone, under two counters."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from smope_bench.harness.cost.flop_counters import Dispatched, Traced, dispatched_flops, traced_flops
+from smope_bench.methods.common.api import Batch, Method
+from smope_bench.methods.common.backbone.vit import PromptedViT
+
+IMAGES = 2
+"""Images of a counted batch; what is done once a batch or an epoch, whatever its size, is shared between them."""
+
+
+@dataclass(frozen=True)
+class Executed:
+    """Operations an image: ``forward`` by fvcore, ``backward`` by torch's counter.
+
+    ``forward_by_torch`` is torch's count of the same forward, and stands in for fvcore's where a method cannot be ``traced``.
+    ``query`` says whether the forwards include a pass of the frozen backbone for the query. ``uncounted``: how often each
+    operator occurs in the trace that no number includes.
+    """
+
+    forward: int
+    forward_by_torch: int
+    backward: int
+    query: bool
+    traced: bool
+    uncounted: dict[str, int]
+
+    @property
+    def total(self) -> int:
+        """Forward and backward."""
+        return self.forward + self.backward
+
+
+class Counters:
+    """Counts passes of one backbone and of the methods on it. ``backbone`` holds real tensors, as a trace needs them."""
+
+    def __init__(self, backbone: PromptedViT) -> None:
+        self.backbone = backbone
+        self.images = torch.rand(IMAGES, 3, backbone.image_size, backbone.image_size)
+        self.own_pass = self._bare(backbone)
+        """As the query service and the methods run it: the last block for the class token alone."""
+
+    def complete_pass(self) -> Executed:
+        """timm's own forward: every block for every token."""
+        return self._bare(self.backbone.vit)
+
+    def prediction(self, method: Method) -> Executed:
+        """``predict`` of a method after its last task."""
+
+        def run(images: Tensor, query: _Query) -> Tensor:
+            with torch.no_grad():
+                return method.predict(Batch(images, None, query if method.needs_query else None))
+
+        method.eval()
+        return self._count(method, run, trains=False)
+
+    def step(self, method: Method) -> Executed:
+        """An epoch of a single batch in the phase that the method is in: ``epoch_batches``, ``training_step`` and gradient.
+
+        The optimiser's own work is not counted.
+        """
+        labels = method.old_classes + torch.arange(IMAGES) % len(method.new_classes)
+
+        def run(images: Tensor, query: _Query) -> Tensor:
+            data = _OneBatch(Batch(images, labels, query if method.needs_query else None))
+            return method.training_step(next(iter(method.epoch_batches(data))))
+
+        return self._count(method, run, trains=True)
+
+    def _bare(self, vit: nn.Module) -> Executed:
+        """A pass without prompts; the gradient goes down to the images."""
+        images = self.images.clone().requires_grad_()
+        counted = dispatched_flops(lambda: vit(images).sum(), backward=True)
+        return _an_image(traced_flops(vit, self.images), counted)
+
+    def _count(self, method: Method, run: Callable[[Tensor, _Query], Tensor], *, trains: bool) -> Executed:
+        query, traced = _Query(IMAGES, self.backbone.feature_dim), None
+        with contextlib.suppress(RuntimeError):  # what tracing raises for operators and arguments that it does not know
+            traced = traced_flops(_Calling(lambda images: run(images, query), method, self.backbone), self.images)
+        counted = dispatched_flops(lambda: run(self.images, query), backward=trains)
+        return _an_image(traced, counted, self.own_pass if query.asked else None)
+
+
+def _an_image(traced: Traced | None, counted: Dispatched, query: Executed | None = None) -> Executed:
+    """Counts of a batch, an image each, with the pass for the query where there is one."""
+    return Executed(
+        forward=(counted.forward if traced is None else traced.flops) // IMAGES + (query.forward if query else 0),
+        forward_by_torch=counted.forward // IMAGES + (query.forward_by_torch if query else 0),
+        backward=counted.backward // IMAGES,
+        query=query is not None,
+        traced=traced is not None,
+        uncounted={} if traced is None else dict(sorted(traced.uncounted.items())),
+    )
+
+
+class _Query:
+    """Stands for the frozen features of some images. Their pass is the same for every method and is counted once."""
+
+    def __init__(self, images: int, dim: int) -> None:
+        self.features, self.asked = torch.rand(images, dim), False
+
+    def __call__(self) -> Tensor:
+        self.asked = True
+        return self.features
+
+
+class _OneBatch:
+    """A task's data: a single batch."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+
+    def __len__(self) -> int:
+        return len(self.batch.images)
+
+    def batches(self, *, shuffle: bool = False, drop_last: bool = False, augment: bool = True) -> Iterator[Batch]:
+        """The batch, however it is asked for."""
+        del shuffle, drop_last, augment
+        yield self.batch
+
+
+class _Calling(nn.Module):
+    """A function of images as a module that owns the parameters the function uses: what a trace needs."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor], *owners: nn.Module) -> None:
+        super().__init__()
+        self.owners = nn.ModuleList(owners)
+        self.function = function
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Call the function."""
+        return self.function(images)

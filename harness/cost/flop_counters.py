@@ -1,0 +1,232 @@
+"""Operations of forward and backward passes: the published closed form, fvcore's trace with our handles, and torch's counter.
+
+An executed count is two operations a multiply-add of every product: linear, convolution, matrix product, einsum, distance
+matrix and the two products of attention. Element-wise work (norms, softmax, GELU, sums, sampling, sorting) is left out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from smope_bench.methods.common.backbone.vit import PromptedViT
+
+NORM_OPERATIONS = 5
+"""What the published convention takes for an element of a LayerNorm."""
+
+
+def published_pass(backbone: PromptedViT) -> int:
+    """Operations of one image's pass in the convention of the SMoPE paper's Table 3, from the ViT's shape alone.
+
+    Twice the multiply-adds of linear layers and convolution, one for each convolution bias, five for each LayerNorm element
+    and one for each GELU element. Products of attention are not counted, all blocks are complete and the final norm sees
+    every token. Source: method cards, section 7.
+    """
+    from timm.layers.mlp import Mlp
+
+    vit: Any = backbone.vit
+    patches = int(vit.patch_embed.num_patches)
+    tokens = patches + int(vit.num_prefix_tokens)
+    convolution = vit.patch_embed.proj
+    total = 2 * patches * convolution.weight.numel()
+    if convolution.bias is not None:
+        total += patches * convolution.out_channels
+    for part in vit.modules():
+        if isinstance(part, nn.Linear) and part is not vit.head:
+            total += 2 * tokens * part.in_features * part.out_features
+        elif isinstance(part, nn.LayerNorm):
+            total += NORM_OPERATIONS * tokens * prod(part.normalized_shape)
+        elif isinstance(part, Mlp) and isinstance(part.fc1, nn.Linear):
+            total += tokens * part.fc1.out_features
+    return total
+
+
+def published_classifier(dim: int, classes: int) -> int:
+    """Operations of a linear classifier in the same convention, which leaves its bias out."""
+    return 2 * dim * classes
+
+
+# -- a forward as it is executed, traced by fvcore ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Traced:
+    """Operations of a traced forward, and how often each operator occurs that they leave out."""
+
+    flops: int
+    uncounted: Counter[str]
+
+
+def traced_flops(module: nn.Module, images: Tensor) -> Traced:
+    """Trace ``module(images)`` and count its products. ``module`` must own every parameter that its forward meets.
+
+    Needs real tensors: a trace cannot be taken on the meta device. Values come out wrong, see ``_Thin``. Operators that only
+    move or compare data are in neither part of the result. RuntimeError where the trace meets what it cannot record.
+    """
+    with _quiet():  # fvcore warns of its own means as it is imported
+        from fvcore.nn.jit_analysis import JitModelAnalysis
+        from fvcore.nn.jit_handles import conv_flop_jit, linear_flop_jit
+
+    analysis = JitModelAnalysis(module, (images,)).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    analysis.tracer_warnings("none")
+    # fvcore's own handles for products assume that no operand is broadcast, and its norms count as products.
+    analysis.set_op_handle(**{"aten::linear": linear_flop_jit, "aten::_convolution": conv_flop_jit}, **HANDLES)
+    with _quiet(), _Recordable(), _Thin().except_in_convolutions(module):
+        return Traced(2 * int(analysis.total()), Counter(analysis.unsupported_ops()))
+
+
+def _shape(value: Any) -> list[int]:
+    return list(value.type().sizes())
+
+
+def _product_macs(inputs: list[Any], outputs: list[Any]) -> int:
+    """``a @ b`` for any number of dimensions, broadcast or not."""
+    return prod(_shape(outputs[0])) * _shape(inputs[0])[-1]
+
+
+def _added_product_macs(inputs: list[Any], outputs: list[Any]) -> int:
+    """``input + a @ b``."""
+    return _product_macs(inputs[1:], outputs)
+
+
+def _attention_macs(inputs: list[Any], outputs: list[Any]) -> int:
+    """Scores and weighted values of fused attention over queries (..., L, e) and keys (..., S, e)."""
+    del outputs
+    *leading, queries, width = _shape(inputs[0])
+    keys, values = _shape(inputs[1])[-2], _shape(inputs[2])[-1]
+    return prod(leading) * queries * keys * (width + values)
+
+
+def _einsum_macs(inputs: list[Any], outputs: list[Any]) -> int:
+    """One multiply-add for each combination of indices; more than two operands are taken pair by pair, left to right."""
+    del outputs
+    equation = inputs[0].toIValue().replace(" ", "")
+    operands = [_shape(value) for value in inputs[1].node().inputs()]
+    names, _, kept = equation.partition("->")
+    terms = names.split(",")
+    pairs = [pair for term, shape in zip(terms, operands, strict=True) for pair in zip(term, shape, strict=True)]
+    sizes = dict(pairs)
+    total, left = 0, set(terms[0])
+    for number, term in enumerate(terms[1:], start=1):
+        joint = left | set(term)
+        total += prod(sizes[index] for index in joint)
+        later = set(kept).union(*terms[number + 1 :])
+        left = joint & later
+    return total
+
+
+def _distance_macs(inputs: list[Any], outputs: list[Any]) -> int:
+    """Distances between rows: one multiply-add for each channel of each pair."""
+    return prod(_shape(outputs[0])) * _shape(inputs[0])[-1]
+
+
+HANDLES: dict[str, Any] = {
+    "aten::matmul": _product_macs,
+    "aten::bmm": _product_macs,
+    "aten::mm": _product_macs,
+    "aten::mv": _product_macs,
+    "aten::dot": _product_macs,
+    "aten::addmm": _added_product_macs,
+    "aten::baddbmm": _added_product_macs,
+    "aten::einsum": _einsum_macs,
+    "aten::cdist": _distance_macs,
+    "aten::scaled_dot_product_attention": _attention_macs,
+}
+"""Operators beside linear layers and convolution, with the multiply-adds of one call."""
+
+
+# -- forward and backward as they are executed, by torch's counter -----------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Dispatched:
+    """Operations of a forward and of the backward that follows it."""
+
+    forward: int
+    backward: int
+
+
+def dispatched_flops(forward: Callable[[], Tensor], *, backward: bool) -> Dispatched:
+    """Count the products that ``forward`` and, where asked for, the gradient of its scalar send to the device.
+
+    Values come out wrong, see ``_Thin``. Attention is counted as plain products, so scores that a fused kernel computes once
+    more in its backward count once.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with _quiet(), sdpa_kernel(SDPBackend.MATH), _Thin(), FlopCounterMode(display=False) as counter:
+        if not backward:
+            with torch.no_grad():
+                forward()
+            return Dispatched(counter.get_total_flops(), 0)
+        loss = forward()
+        before = counter.get_total_flops()
+        loss.backward()
+    return Dispatched(before, counter.get_total_flops() - before)
+
+
+# -- counting without computing ----------------------------------------------------------------------------------------
+
+PRODUCTS = frozenset(getattr(torch.ops.aten, name).default for name in ("mm", "bmm", "addmm", "baddbmm"))
+
+
+class _Thin(TorchDispatchMode):
+    """Beneath tracer and counter, a matrix product sums over its first index alone: the right shape for little work.
+
+    A count does not depend on values, and what looks at values still finds some.
+    """
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operator, cut down where it is a product."""
+        if func in PRODUCTS:
+            *added, left, right = args
+            args = (*added, left.narrow(-1, 0, 1), right.narrow(-2, 0, 1))
+        return func(*args, **(kwargs or {}))
+
+    @contextlib.contextmanager
+    def except_in_convolutions(self, module: nn.Module) -> Iterator[None]:
+        """Be in force, but step aside for convolutions: a tracer records them below where a mode takes them over."""
+        parts = [part for part in module.modules() if isinstance(part, nn.Conv1d | nn.Conv2d | nn.Conv3d)]
+        hooks = [part.register_forward_pre_hook(lambda *_: self.__exit__(None, None, None)) for part in parts]
+        hooks += [part.register_forward_hook(lambda *_: self.__enter__() and None) for part in parts]
+        try:
+            with self:
+                yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+class _Recordable(TorchFunctionMode):
+    """A trace cannot be kept where a truth value is scattered; a number of the same value is the same operation."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call a function, with numbers in place of truth values where it scatters."""
+        if getattr(func, "__name__", "").rstrip("_") == "scatter":
+            args = tuple(int(value) if isinstance(value, bool) else value for value in args)
+        return func(*args, **(kwargs or {}))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Tracing and counting warn about what does not concern a count."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)

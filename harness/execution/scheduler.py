@@ -1,0 +1,295 @@
+"""The executor seam: planned runs in, one status a run out, wherever they are done.
+
+An executor is a function ``ends(jobs, options, on_event) -> Iterator[End]`` and nothing else. One failed run never stops the
+others; runs that another launcher has are waited for. Importing this module imports no torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from smope_bench.harness.errors import UserError, did_you_mean
+from smope_bench.harness.execution.job import Control, End, ExecuteOptions, Job, OnEvent, WorkerOptions
+from smope_bench.harness.execution.lease import CANCEL, Held, Watch, acquire, newest
+from smope_bench.harness.planning.planner import PlannedRun
+from smope_bench.harness.records.checksum import RECORD_SCHEMA
+from smope_bench.harness.records.cleanup import tidy_done
+from smope_bench.harness.records.store import Store
+from smope_bench.harness.registry.registry import Registries, open_registries
+
+MOST_THREADS = 4
+"""Threads of a run on a large backbone, unless ``--threads`` says otherwise."""
+
+OnUpdate = Callable[[PlannedRun, dict[str, Any]], None]
+Executor = Callable[[Sequence[Job], ExecuteOptions, OnEvent], Iterator[End]]
+
+EXECUTORS: Mapping[str, str] = {
+    "serial": "smope_bench.harness.executors.local:serial_ends",
+    "local": "smope_bench.harness.executors.local:pool_ends",
+    "ray": "smope_bench.harness.executors.ray_cluster:ends",
+    "slurm": "smope_bench.harness.executors.slurm:ends",
+}
+"""By name, each ``module:function``: its module is imported when it is asked for."""
+OUTER = frozenset({"WorkerDied", "OtherCode", "UserError", "OutOfMemoryRun"})
+"""Kinds of failures that come of the machine or of what was asked for: they say nothing against a record of before."""
+LOOK_S = (0.25, 5.0)
+"""Pauses between looks at what another launcher does: the first, and the longest."""
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """How one run ended: ``skipped`` means that its record was there, ``interrupted`` that it was saved and is not done."""
+
+    planned: PlannedRun
+    state: Literal["done", "failed", "skipped", "interrupted", "cancelled"]
+    error: str | None = None
+
+
+def split_done(planned: Sequence[PlannedRun], store: Store) -> tuple[list[PlannedRun], list[PlannedRun]]:
+    """(runs to do, runs whose record of this code exists and has what is asked to be observed); each run once."""
+    unique = united(planned)
+    done = {run.run_id for run in unique if store.state(run.run_id, run.spec.fingerprint, run.observe) == "done"}
+    return [run for run in unique if run.run_id not in done], [run for run in unique if run.run_id in done]
+
+
+def tidy_all(done: Iterable[PlannedRun], store: Store) -> None:
+    """Remove from finished runs what a process that was killed just after publishing left there."""
+    for run in done:
+        tidy_done(store.path(run.run_id))
+
+
+def united(planned: Iterable[PlannedRun]) -> list[PlannedRun]:
+    """Each run once: planned by several suites, it observes what any of them asks for."""
+    runs: dict[str, PlannedRun] = {}
+    for run in planned:
+        known = runs.get(run.run_id)
+        asked = set(run.observe) | set(known.observe if known else ())
+        runs[run.run_id] = replace(run, observe=tuple(sorted(asked)))
+    return list(runs.values())
+
+
+def execute(
+    planned: Sequence[PlannedRun],
+    options: ExecuteOptions,
+    on_update: OnUpdate,
+    memory_mb: Mapping[str, float] | None = None,
+) -> Generator[RunStatus, None, None]:
+    """Do what is not done yet and yield each run's status as it is known; ``on_update`` gets the events in between.
+
+    The results folder must be writable and the data prepared (``prepare_benchmarks``). Failures are recorded in the store.
+    ``memory_mb`` is what runs are expected to need, by run id. Raises Stopped, after what could be saved was.
+    """
+    store = Store(options.results)
+    to_do, done = split_done(planned, store)
+    tidy_all(done, store)
+    for run in done:
+        yield RunStatus(run, "skipped")
+    _withdraw_cancels(to_do, store)
+    runs = {run.run_id: run for run in to_do}
+    expected, watch, last_good = memory_mb or {}, Watch(), dict[str, int]()
+    held: list[PlannedRun] = []
+
+    def on_event(run_id: str, event: dict[str, Any]) -> None:
+        if event.get("event") == "task_evaluated":
+            last_good[run_id] = int(event["task"])
+        on_update(runs[run_id], event)
+
+    while to_do:
+        jobs = [Job(run.run_id, run.spec, run.observe, expected.get(run.run_id, 0.0)) for run in to_do]
+        with _closing(open_executor(options, len(jobs))(jobs, options, on_event)) as ends:
+            for end in ends:
+                run = runs[end.run_id]
+                if end.held:
+                    held.append(run)
+                    on_update(run, {"event": "held"})
+                else:
+                    yield _status(store, run, end, last_good.get(run.run_id))
+        to_do = yield from _freed(held, store, watch)
+
+
+def open_executor(options: ExecuteOptions, jobs: int) -> Executor:
+    """The executor that is asked for. Raises UserError for an unknown name."""
+    name = options.executor
+    if name == "auto":
+        name = "local" if min(options.workers, jobs) > 1 else "serial"
+    if name not in EXECUTORS:
+        raise UserError(f"unknown executor {name!r}{did_you_mean(name, ['auto', *EXECUTORS])}")
+    module, _, function = EXECUTORS[name].partition(":")
+    return getattr(importlib.import_module(module), function)
+
+
+@contextlib.contextmanager
+def _closing(ends: Iterator[End]) -> Iterator[Iterator[End]]:
+    """An executor that is left early stops its workers at once, not when somebody collects it."""
+    try:
+        yield ends
+    finally:
+        if isinstance(ends, Generator):
+            ends.close()
+
+
+def _status(store: Store, run: PlannedRun, end: End, last_good_task: int | None) -> RunStatus:
+    """What became of a run; a failure is recorded first."""
+    assert end.state != "held"
+    if end.error is None:
+        return RunStatus(run, end.state)
+    _note_failure(store, run, end.error, last_good_task)
+    return RunStatus(run, end.state, end.error["error"])
+
+
+def _freed(held: list[PlannedRun], store: Store, watch: Watch) -> Generator[RunStatus, None, list[PlannedRun]]:
+    """Wait for what others do: yields runs that they finish, returns those that they give up as soon as there are any.
+
+    Both kinds are taken from ``held``.
+    """
+    pause = LOOK_S[0]
+    while held:
+        free: list[PlannedRun] = []
+        for run in list(held):
+            if store.state(run.run_id, run.spec.fingerprint, run.observe) == "done":
+                held.remove(run)
+                tidy_all([run], store)  # its worker may have died before it gave its claim back
+                yield RunStatus(run, "skipped")
+                continue
+            with contextlib.suppress(OSError):  # a network's file system comes back
+                if watch.is_free(store.path(run.run_id)):
+                    held.remove(run)
+                    free.append(run)
+        if free:
+            return free
+        if held:
+            time.sleep(pause)
+            pause = min(pause * 1.5, LOOK_S[1])
+    return []
+
+
+def _withdraw_cancels(runs: Iterable[PlannedRun], store: Store) -> None:
+    """Asked for anew, a run is not stopped by what was asked before; one that another launcher has is still its to stop."""
+    for run in runs:
+        folder = store.path(run.run_id)
+        with contextlib.suppress(OSError):
+            if (folder / CANCEL).exists() and ((held := newest(folder)) is None or held.is_free):
+                (folder / CANCEL).unlink(missing_ok=True)
+
+
+def _note_failure(store: Store, run: PlannedRun, error: Mapping[str, Any], last_good_task: int | None) -> None:
+    """Record what stopped a run, unless somebody else has taken it up, or done it, meanwhile.
+
+    A record of this code stays though it lacks what is asked to be observed now; one of other code stays where the run itself
+    did nothing wrong.
+    """
+    with contextlib.suppress(OSError, UserError):  # a disk that is full is no reason to stop the others
+        claim = acquire(store.path(run.run_id))
+        if isinstance(claim, Held):
+            return
+        try:
+            is_outer = error["kind"] in OUTER and (store.path(run.run_id) / "result.json").exists()
+            is_done = store.state(run.run_id, run.spec.fingerprint) == "done"
+            if not is_outer and not is_done:
+                store.write_failure(run.run_id, failure_record(run, error, last_good_task))
+        finally:
+            claim.release(forget=False)
+
+
+def failure_record(run: PlannedRun, error: Mapping[str, Any], last_good_task: int | None) -> dict[str, Any]:
+    """The content of ``failure.json``."""
+    return {
+        "schema_version": RECORD_SCHEMA,
+        "run_id": run.run_id,
+        "spec": run.spec.model_dump(mode="json"),
+        "last_good_task": last_good_task,
+        **error,
+    }
+
+
+def prepare_benchmarks(
+    planned: Iterable[PlannedRun], registries: Registries, data: Path, progress: Callable[[str], None]
+) -> None:
+    """Fetch, verify and convert the data of each distinct benchmark, before anything trains.
+
+    Benchmarks that differ in protocol or augmentation alone share their images, gigabytes that are read through once.
+    """
+    distinct = {run.spec.benchmark.model_dump_json(): run.spec.benchmark for run in planned}
+    ready: set[str] = set()
+    for component in distinct.values():
+        benchmark = registries.benchmarks.load(component.name)
+        opened = benchmark(benchmark.Config(**component.config), data)
+        if (images := f"{component.name} {opened.images_key()}") not in ready:
+            opened.prepare(progress)
+            ready.add(images)
+        opened.task_sizes()  # an impossible split is said here, before anything trains
+
+
+def default_threads(*, is_tiny: bool) -> int:
+    """Threads of a run. They never follow from the number of workers, because CPU sums depend on them in the last bits."""
+    return 1 if is_tiny else min(usable_cores(), MOST_THREADS)
+
+
+def default_workers(device: str, jobs: int, threads: int = 1) -> int:
+    """As many as the cores serve with ``threads`` each on the CPU; one on an accelerator, which runs would only share."""
+    return max(1, min(usable_cores() // threads if device == "cpu" else 1, jobs))
+
+
+def usable_cores() -> int:
+    """Cores this process may use, which in a container can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def resolve_device(device: str) -> str:
+    """``auto`` becomes ``cuda`` where there is one; an absent accelerator is the user's mistake, not a silent fallback."""
+    if device == "cpu":
+        return device
+    import torch
+
+    available = torch.cuda.is_available()
+    if device == "cuda" and not available:
+        raise UserError("--device cuda: torch sees no CUDA device here; use --device cpu or --device auto.")
+    return "cuda" if available else "cpu"
+
+
+def run_with_engine(job: Job, options: WorkerOptions, control: Control) -> None:
+    """The runner of all real runs: the engine publishes the record, this only sets the stage."""
+    if options.deterministic:  # read by the device's libraries when they are first used
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    from smope_bench.harness.training import x_engine as engine
+
+    pin_arithmetic(options.threads, deterministic=options.deterministic)
+    engine.run(
+        job.spec,
+        results_root=options.results,
+        data_root=options.data,
+        device=resolve_device(options.device),  # a cluster's machine finds its own
+        registries=open_registries(options.plugins),
+        on_event=control,
+        observe=job.observe,
+        interruption=control.interruption,
+        checkpoint_every_s=options.checkpoint_every_s,
+        may_publish=control.may_publish,
+    )
+
+
+def pin_arithmetic(threads: int, *, deterministic: bool = False) -> None:
+    """Exactly so many threads in torch and in NumPy's BLAS, and float32 that is float32.
+
+    On recent GPUs torch rounds convolutions to TF32, 10 bits of mantissa, and products too where the environment says so, as
+    common containers do: no record would tell, and pixels would not be resized as Pillow does. ``deterministic`` also refuses
+    operations whose bits differ from call to call, as some do on a GPU; on the CPU it changes no bit.
+    """
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    torch.set_num_threads(threads)
+    threadpool_limits(limits=threads)
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.deterministic = deterministic
+    if deterministic:
+        torch.backends.cudnn.benchmark = False

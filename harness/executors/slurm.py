@@ -1,0 +1,167 @@
+"""Runs as Slurm jobs, one element of a job array each, through submitit.
+
+A run that is pre-empted or reaches its time limit saves itself, goes back into the queue and resumes from its checkpoint, also
+when the launcher is gone by then. submitit keeps what it submits as a pickle in ``results/.slurm``: the only pickles of this
+project, written and read by our own jobs. The launcher reads none: jobs say how they ended in JSON.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from smope_bench.harness.errors import UserError, without_home
+from smope_bench.harness.execution.job import End, ExecuteOptions, Job, OnEvent
+from smope_bench.harness.executors.remote import POLL_S, Tail, ask_to_stop, travelling, wait_for_end, withdraw_stop
+from smope_bench.harness.executors.slurm_job import SlurmRun, read_end
+from smope_bench.harness.executors.slurm_options import SlurmPlan, slurm_plan
+from smope_bench.harness.executors.slurm_queue import LocalQueue, Queue, SlurmQueue
+from smope_bench.harness.provenance import IMPORT_ROOT, code_fingerprint
+from smope_bench.harness.text import plain
+
+ARRAY_LIMIT = 1000
+"""Runs a job array: Slurm's own default refuses longer ones."""
+REQUEUES = 1000
+"""How often one run may reach its time limit; a run of a week in jobs of an hour has to be possible."""
+
+
+def ends(jobs: Sequence[Job], options: ExecuteOptions, on_event: OnEvent) -> Iterator[End]:
+    """Do ``jobs`` as Slurm jobs and yield one end each, in the order in which they come.
+
+    Raises UserError where submitit or Slurm is missing, or ``options.slurm`` cannot be understood. When the caller stops early,
+    waiting jobs are taken out of the queue and running ones are asked to save themselves before they are ended.
+    """
+    submitit = _import_submitit()
+    plan = slurm_plan(options.slurm, options.threads, gpus=options.device == "cuda")
+    _require_slurm(plan)
+    yield from _Batch(submitit, plan, jobs, options, on_event).ends()
+
+
+class _Batch:
+    """The submitted jobs of one sweep, in a folder of their own."""
+
+    def __init__(
+        self, submitit: ModuleType, plan: SlurmPlan, jobs: Sequence[Job], options: ExecuteOptions, on_event: OnEvent
+    ) -> None:
+        self._results, self._on_event = options.results.absolute(), on_event
+        self._folder = self._results / ".slurm" / uuid.uuid4().hex[:12]
+        self._folder.mkdir(parents=True)
+        self._executor = submitit.AutoExecutor(
+            folder=self._folder, cluster=plan.cluster, slurm_max_num_timeout=REQUEUES, local_max_num_timeout=REQUEUES
+        )
+        self._executor.update_parameters(**plan.parameters)
+        self._queue: Queue = SlurmQueue() if plan.cluster == "slurm" else LocalQueue()
+        # submitit's local executor starts all that it is given at once.
+        self._at_once = ARRAY_LIMIT if plan.cluster == "slurm" else options.workers
+        self._shared = travelling(options.for_workers())
+        self._body = SlurmRun(self._shared, self._folder, code_fingerprint())
+        self._tail = Tail(self._results, [job.run_id for job in jobs])
+        self._waiting = list(jobs)
+        self._open: dict[str, Any] = {}
+        self._gone_since: dict[str, float] = {}
+        self._all_well = True
+
+    def ends(self) -> Iterator[End]:
+        try:
+            while self._waiting or self._open:
+                self._submit()
+                for end in self._ended():
+                    self._all_well &= end.error is None
+                    self._tail.forget(end.run_id, self._on_event)
+                    yield end
+                self._tail.tell(self._on_event)
+                time.sleep(POLL_S)
+        except BaseException:
+            self._stop()
+            raise
+        if self._all_well:  # what failed keeps its logs
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _submit(self) -> None:
+        """Hand over what there is room for. All of it on Slurm, which queues: in arrays."""
+        while self._waiting and (self._at_once == ARRAY_LIMIT or len(self._open) < self._at_once):
+            room = self._at_once if self._at_once == ARRAY_LIMIT else self._at_once - len(self._open)
+            array, self._waiting = self._waiting[:room], self._waiting[room:]
+            before = os.environ.get("PYTHONPATH")
+            # Jobs import this very copy of the project, installed or not.
+            os.environ["PYTHONPATH"] = os.pathsep.join([str(IMPORT_ROOT), *([before] if before else [])])
+            try:
+                submitted = self._executor.map_array(self._body, array)
+            except Exception as error:  # submitit has no common error of its own for what sbatch says
+                raise UserError(
+                    f"Slurm refused the jobs: {_last_line(str(error))}; see the options after --slurm"
+                ) from error
+            finally:
+                os.environ.pop("PYTHONPATH")
+                if before is not None:
+                    os.environ["PYTHONPATH"] = before
+            self._open |= {job.run_id: handle for job, handle in zip(array, submitted, strict=True)}
+
+    def _ended(self) -> Iterator[End]:
+        alive = self._queue.alive(self._open.values())
+        for run_id, handle in list(self._open.items()):
+            end = read_end(self._folder, run_id)
+            if end is None and alive is not None and handle.job_id not in alive:
+                first = self._gone_since.setdefault(run_id, time.monotonic())
+                if time.monotonic() - first > self._queue.lag_s:
+                    end = read_end(self._folder, run_id) or End(run_id, _death(handle.paths.stderr))
+            elif end is None:
+                self._gone_since.pop(run_id, None)
+            if end is not None:
+                del self._open[run_id]
+                yield end
+
+    def _stop(self) -> None:
+        """A second signal cuts the wait short."""
+        left, handles = list(self._open), list(self._open.values())
+        self._queue.cancel_waiting(handles)
+        ask_to_stop(self._shared)
+        try:
+            wait_for_end(lambda: any(read_end(self._folder, run_id) is None for run_id in self._running(left)))
+        finally:
+            self._queue.cancel(handles)
+            withdraw_stop(self._shared)
+
+    def _running(self, run_ids: Sequence[str]) -> list[str]:
+        alive = self._queue.alive(self._open.values())
+        return [run_id for run_id in run_ids if alive is None or self._open[run_id].job_id in alive]
+
+
+def _import_submitit() -> ModuleType:
+    try:
+        import submitit
+    except ImportError as error:
+        raise UserError(
+            f"--executor slurm needs submitit, which cannot be imported ({error}); install it with:"
+            " pip install smope-bench[slurm]"
+        ) from error
+    return submitit
+
+
+def _require_slurm(plan: SlurmPlan) -> None:
+    if plan.cluster == "slurm" and not all(shutil.which(tool) for tool in ("sbatch", "srun", "squeue", "scancel")):
+        raise UserError(
+            "--executor slurm: there is no Slurm here (sbatch, srun, squeue and scancel are not all found); use --executor local,"
+            " or --slurm cluster=local to run the jobs on this machine"
+        )
+
+
+def _death(log: Path) -> dict[str, Any]:
+    """What can be said of a job that left the queue without a word: the last line that it wrote to its log."""
+    try:
+        said = _last_line(log.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        said = ""
+    sentence = "its job left the queue without a result; it may have run out of memory or been cancelled"
+    return {"kind": "WorkerDied", "error": f"{sentence}{f' (its last line: {said})' if said else ''}", "traceback": ""}
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return plain(without_home(lines[-1]), 300) if lines else ""

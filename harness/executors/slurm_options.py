@@ -1,0 +1,114 @@
+"""``--slurm KEY=VALUE``: what a user may ask of Slurm, under the names that its own manual uses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from smope_bench.harness.errors import UserError, did_you_mean
+
+DEFAULT_MINUTES = 240
+"""Time limit of a job. A run that needs longer resumes in another one."""
+SIGNAL_DELAY_S = 120
+"""How long before its time limit a job is told to save itself."""
+
+WORDS = frozenset(
+    {
+        "account",
+        "comment",
+        "constraint",
+        "exclude",
+        "gres",
+        "mail_type",
+        "mail_user",
+        "mem",
+        "nodelist",
+        "partition",
+        "qos",
+    }
+)
+"""Passed on as they are."""
+NUMBERS = frozenset({"array_parallelism", "cpus_per_task", "gpus_per_node", "signal_delay_s"})
+KNOWN = WORDS | NUMBERS | {"cluster", "exclusive", "setup", "time"}
+LOCAL = frozenset({"cluster", "gpus_per_node", "time"})
+
+
+@dataclass(frozen=True)
+class SlurmPlan:
+    """Where jobs go, and submitit's parameters for them."""
+
+    cluster: str = "slurm"
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+
+def slurm_plan(asked: Sequence[str], threads: int, gpus: bool) -> SlurmPlan:
+    """The plan for ``KEY=VALUE`` texts; dashes and underscores in keys are one. ``threads`` are the CPUs of a job.
+
+    Raises UserError for an unknown key, a value that is no number where one is needed, or a key given twice.
+    """
+    values = _parsed(asked)
+    cluster = values.pop("cluster", ["slurm"])[0]
+    if cluster not in ("slurm", "local"):
+        raise UserError(f"--slurm cluster={cluster}{did_you_mean(cluster, ('slurm', 'local'))}")
+    parameters: dict[str, Any] = {"timeout_min": DEFAULT_MINUTES}
+    if cluster == "slurm":
+        parameters |= {"cpus_per_task": threads, "name": "smope-bench", "slurm_signal_delay_s": SIGNAL_DELAY_S}
+        parameters["slurm_additional_parameters"] = {"requeue": True}
+    if gpus and "gres" not in values:
+        parameters["gpus_per_node"] = 1
+    for key, texts in values.items():
+        parameters |= _parameter(cluster, key, texts)
+    return SlurmPlan(cluster, parameters)
+
+
+def minutes(text: str) -> int:
+    """Slurm's own forms of a time limit: minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS; rounded up to minutes."""
+    found = re.fullmatch(r"(?:(\d{1,3})-)?(\d{1,6})(?::(\d{1,2}))?(?::(\d{1,2}))?", text.strip())
+    if found is None:
+        raise UserError(f"--slurm time={text}: not a time; write minutes, HH:MM:SS or D-HH:MM:SS")
+    days, first, second, third = (int(part) if part else None for part in found.groups())
+    assert first is not None
+    if days is not None:
+        seconds = ((days * 24 + first) * 60 + (second or 0)) * 60 + (third or 0)
+    elif third is not None:
+        seconds = (first * 60 + (second or 0)) * 60 + third
+    else:
+        seconds = first * 60 + (second or 0)
+    if seconds == 0:
+        raise UserError(f"--slurm time={text}: a job needs some time; write minutes, HH:MM:SS or D-HH:MM:SS")
+    return -(-seconds // 60)
+
+
+def _parsed(asked: Sequence[str]) -> dict[str, list[str]]:
+    values: dict[str, list[str]] = {}
+    for text in asked:
+        key, equals, value = text.partition("=")
+        key = key.strip().lstrip("-").replace("-", "_")
+        if not equals or not value.strip() or "\n" in value:
+            raise UserError(f"--slurm {text!r}: write KEY=VALUE, for example --slurm partition=gpu")
+        if key not in KNOWN:
+            raise UserError(f"--slurm {key}: unknown{did_you_mean(key, KNOWN)}")
+        if key in values and key != "setup":
+            raise UserError(f"--slurm {key} is given twice; only setup may be repeated")
+        values.setdefault(key, []).append(value.strip())
+    return values
+
+
+def _parameter(cluster: str, key: str, texts: Sequence[str]) -> dict[str, Any]:
+    text = texts[0]
+    if cluster == "local" and key not in LOCAL:
+        raise UserError(f"--slurm {key}={text} means nothing with cluster=local; leave one of them out")
+    if key == "time":
+        return {"timeout_min": minutes(text)}
+    if key == "setup":
+        return {f"{cluster}_setup": list(texts)}
+    if key == "exclusive":
+        return {f"{cluster}_exclusive": True if text.lower() in ("true", "yes", "1") else text}
+    if key in WORDS:
+        return {f"{cluster}_{key}": text}
+    if not text.isdigit():
+        raise UserError(f"--slurm {key}={text}: not a whole number")
+    generic = key in ("cpus_per_task", "gpus_per_node")
+    return {key if generic else f"{cluster}_{key}": int(text)}

@@ -1,0 +1,240 @@
+"""Data and weights by name: made ready once, and read through again on demand. The only place that lets backbones download."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from smope_bench.benchmarks.base import SPLITS, Progress, silent
+from smope_bench.benchmarks.download.fetch import (
+    FOLDER,
+    Remote,
+    check,
+    digests_of,
+    downloads_folder,
+    fetch,
+    pin_file,
+    read_pin,
+    unpinned_on_error,
+)
+from smope_bench.benchmarks.errors import BenchmarkError
+from smope_bench.benchmarks.image_store.cache import verify_caches
+from smope_bench.harness.errors import UserError, did_you_mean
+from smope_bench.harness.planning.settings import Setting, scoped, validated
+from smope_bench.harness.registry.registry import Registries
+
+Kind = Literal["benchmark", "backbone"]
+FaultOf = Callable[[Path, Remote, Path, Progress], str]
+State = Literal["intact", "damaged", "missing"]
+WEIGHTS = "weights"  # the folder of all backbones' files below the data folder
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What lies ready under a name. ``images``: how many each split has; empty for a backbone."""
+
+    name: str
+    kind: Kind
+    where: Path | None
+    images: dict[str, int]
+    bytes: int
+    content: str
+
+
+@dataclass(frozen=True)
+class Verified:
+    """One thing that was read through. ``remedy`` says what to do about one that is not intact."""
+
+    name: str
+    what: str
+    state: State
+    bytes: int
+    remedy: str = ""
+
+
+def kind_of(name: str, registries: Registries) -> Kind:
+    """Whether a name is a benchmark's or a backbone's. Raises UserError for one that is neither."""
+    if name in registries.benchmarks.names():
+        return "benchmark"
+    if name in registries.backbones.names():
+        return "backbone"
+    known = [*registries.benchmarks.names(), *registries.backbones.names()]
+    raise UserError(f"{name!r} is neither a benchmark nor a backbone{did_you_mean(name, known)}")
+
+
+def prepare_named(
+    name: str,
+    registries: Registries,
+    data_root: Path,
+    given: Sequence[Path] = (),
+    progress: Progress = silent,
+    settings: Sequence[Setting] = (),
+) -> Prepared:
+    """Download, verify and convert what a benchmark or backbone needs; a second call only verifies.
+
+    ``given``: files or folders that the user already has. ``settings``: those of the scope ``benchmark``. Raises
+    UserError and the rooms' errors.
+    """
+    for path in given:
+        if not path.exists():
+            raise UserError(f"--from {str(path)!r} does not exist: give a file, or a folder that holds it.")
+    if kind_of(name, registries) == "backbone":
+        return _prepare_backbone(registries.backbones.load(name).at(data_root), data_root, given, progress)
+    return _prepare_benchmark(name, registries, data_root, given, progress, settings)
+
+
+def verify_named(name: str, registries: Registries, data_root: Path, progress: Progress = silent) -> list[Verified]:
+    """Read through all that lies under a name, whatever settings it was made with: caches, downloads, weights."""
+    if kind_of(name, registries) == "backbone":
+        backbone = registries.backbones.load(name).at(data_root)
+        return [_verified_weights(backbone), *_verified_checkpoints(backbone, data_root, progress)]
+    again = f"`data prepare {name}`"
+    rows = [
+        *_verified_caches(name, data_root, again),
+        *_verified_downloads(name, registries, data_root, again, progress),
+    ]
+    if not hasattr(registries.benchmarks.load(name), "cache_parent"):
+        return [*rows, Verified(name, "images, kept in no file of ours", "intact", 0)]
+    if not any(row.what.startswith("images") for row in rows):
+        rows.insert(0, Verified(name, f"images in {data_root / name}", "missing", 0, f"call {again}"))
+    return rows
+
+
+def backbone_fetch(
+    name: str,
+    urls: Sequence[str],
+    digest: str | None,
+    folder: Path,
+    given: Sequence[Path] = (),
+    progress: Progress = silent,
+    size: int | None = None,
+) -> Path:
+    """``smope_bench.benchmarks.download.fetch.fetch`` in the form in which backbones ask for it."""
+    return fetch(Remote(name, tuple(urls), digest, size), folder, given, progress)
+
+
+def supply_weights(data_root: Path, progress: Progress = silent) -> Callable[[Any], None]:
+    """What a planner calls with a backbone whose weights are missing: it prepares them under the data folder."""
+
+    def supply(backbone: Any) -> None:
+        _supply(backbone.at(data_root), data_root, (), progress)
+
+    return supply
+
+
+def _supply(backbone: Any, data_root: Path, given: Sequence[Path], progress: Progress) -> None:
+    with unpinned_on_error(data_root / WEIGHTS / FOLDER, _published_names(backbone)):
+        try:
+            backbone.prepare(fetch=backbone_fetch, given=tuple(given), progress=progress)
+        except BenchmarkError as error:  # of fetch, which knows the file's name alone
+            raise UserError(f"weights of backbone {backbone.name!r}: {error}") from error
+
+
+def _published_names(backbone: Any) -> tuple[str, ...]:
+    """Names of the published file in the weights' downloads folder; none for a backbone that is not published."""
+    return tuple(getattr(backbone, "files", ()))
+
+
+def _prepare_backbone(backbone: Any, data_root: Path, given: Sequence[Path], progress: Progress) -> Prepared:
+    _supply(backbone, data_root, given, progress)
+    file = backbone.verify()
+    size = file.stat().st_size if file is not None else 0
+    return Prepared(backbone.name, "backbone", file, {}, size, backbone.sha256)
+
+
+def _prepare_benchmark(
+    name: str,
+    registries: Registries,
+    data_root: Path,
+    given: Sequence[Path],
+    progress: Progress,
+    settings: Sequence[Setting],
+) -> Prepared:
+    benchmark = registries.benchmarks.load(name)
+    config = validated(benchmark.Config, benchmark_values(settings), "benchmark")
+    data = benchmark(config, data_root)
+    data.prepare(progress, tuple(path.resolve() for path in given))
+    images = {split: len(data.image_set(split).labels) for split in SPLITS}
+    parent = data_root / name
+    size = sum(file.stat().st_size for file in parent.rglob("*") if file.is_file()) if parent.is_dir() else 0
+    return Prepared(name, "benchmark", parent if parent.is_dir() else None, images, size, data.content_hash())
+
+
+def benchmark_values(settings: Sequence[Setting]) -> dict[str, Any]:
+    """``--set benchmark.FIELD=VALUE`` as a configuration. Raises UserError for a setting of anything else."""
+    for setting in settings:
+        if setting.path[0] != "benchmark" or len(setting.path) < 2:
+            raise UserError(f"--set {setting.text!r}: only benchmark.FIELD=VALUE has a meaning here.")
+    return scoped(settings, "benchmark")
+
+
+def _verified_caches(name: str, data_root: Path, again: str) -> Iterator[Verified]:
+    parent = data_root / name
+    for cache in verify_caches(parent):
+        folder, remedy = parent / cache.name, ""
+        if cache.bad:
+            remedy = f"{', '.join(cache.bad)} does not fit its manifest: delete {folder} and call {again}"
+        yield Verified(name, f"images in {folder}", cache.state, cache.bytes, remedy)
+
+
+def _verified_downloads(
+    name: str, registries: Registries, data_root: Path, again: str, progress: Progress
+) -> Iterator[Verified]:
+    """Downloads against their published digests, and all others that are pinned against their pins."""
+    folder = downloads_folder(data_root, name)
+    benchmark = registries.benchmarks.load(name)
+    remotes: dict[str, Remote] = {remote.name: remote for remote in getattr(benchmark, "remotes", ())}
+    fault_of = getattr(benchmark, "download_fault", _fault)
+    pinned = {pin.name.removesuffix(".pin") for pin in folder.glob("*.pin")}
+    for file in (folder / wanted for wanted in sorted({*remotes, *pinned})):
+        if file.is_file():
+            yield _verified_download(name, file, remotes.get(file.name), fault_of, again, progress)
+
+
+def _verified_checkpoints(backbone: Any, data_root: Path, progress: Progress) -> Iterator[Verified]:
+    """What lies in the weights' downloads folder under a backbone's names, against its digest or its pin."""
+    folder = data_root / WEIGHTS / FOLDER
+    for file in (folder / wanted for wanted in _published_names(backbone)):
+        remote = Remote(file.name, (), getattr(backbone, "digest", None))
+        if file.is_file() and (remote.digest or pin_file(remote, folder).exists()):  # else nothing to compare it with
+            yield _verified_download(backbone.name, file, remote, _fault, f"`data prepare {backbone.name}`", progress)
+
+
+def _verified_download(
+    name: str, file: Path, remote: Remote | None, fault_of: FaultOf, again: str, progress: Progress
+) -> Verified:
+    try:
+        fault = fault_of(file, remote, file.parent, progress) if remote is not None else _against_pin(file, progress)
+    except BenchmarkError as error:
+        fault = str(error)
+    remedy = f"{fault}: delete {file} and call {again}" if fault else ""
+    return Verified(name, f"download {file}", "damaged" if fault else "intact", file.stat().st_size, remedy)
+
+
+def _fault(file: Path, remote: Remote, folder: Path, progress: Progress) -> str:
+    """What is wrong with a download, or ''."""
+    checked = check(file, remote, folder, progress)
+    return "" if checked.fits else f"it has {checked.found}, expected {checked.expected}"
+
+
+def _against_pin(file: Path, progress: Progress) -> str:
+    found = digests_of(file, {"sha256"}, progress)["sha256"]
+    expected = read_pin(file.with_name(f"{file.name}.pin"))
+    return "" if found == expected else f"it has sha256:{found}, pinned is sha256:{expected}"
+
+
+def _verified_weights(backbone: Any) -> Verified:
+    from smope_bench.methods.common.backbone.backbones import WeightsMissingError
+    from smope_bench.methods.common.errors import MethodError
+
+    try:
+        file = backbone.verify()
+    except WeightsMissingError as error:
+        return Verified(backbone.name, "weights", "missing", 0, str(error))
+    except MethodError as error:
+        return Verified(backbone.name, "weights", "damaged", 0, str(error))
+    if file is None:
+        return Verified(backbone.name, "random weights, kept in no file", "intact", 0)
+    return Verified(backbone.name, f"weights {file}", "intact", file.stat().st_size)

@@ -1,0 +1,50 @@
+"""Can this method run there at all? Asked while planning, before any data is read and any weight is loaded."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+from smope_bench.harness.errors import UserError
+from smope_bench.harness.run_spec import RunSpec, canonical_json
+from smope_bench.methods.common.errors import MethodError
+
+
+class Fitting:
+    """Builds each combination of method, backbone and task stream once, without storage, and lets its checks speak."""
+
+    def __init__(self) -> None:
+        self._known: set[str] = set()
+        self._skeletons: dict[str, Any] = {}
+
+    def require(self, method: type[Any], spec: RunSpec, backbone: Any, num_classes: int, num_tasks: int) -> None:
+        """Raise UserError, with the method's own sentence, for a combination that it refuses.
+
+        The method is constructed on PyTorch's meta device: shapes and checks are real, values are not.
+        """
+        key = canonical_json([spec.method.model_dump(), spec.backbone.name, spec.schedule, num_classes, num_tasks])
+        if key in self._known:
+            return
+        self._known.add(key)
+        import torch
+
+        from smope_bench.methods.common.api import Setup
+        from smope_bench.methods.common.schedules import Schedule
+
+        tasks = 1 if method.trains_jointly else num_tasks
+        setup = Setup(num_classes, tasks, Schedule(**spec.schedule))
+        try:
+            # A plugin may look at values in its constructor, which only a real run can give it.
+            with torch.device("meta"), contextlib.suppress(NotImplementedError, RuntimeError):
+                method(method.Config(**spec.method.config), self._skeleton(backbone), setup)
+        except MethodError as error:
+            raise UserError(
+                f"{spec.method.name} cannot run on {spec.benchmark.name} ({num_classes} classes in {num_tasks} tasks) with"
+                f" backbone {spec.backbone.name}: {error}"
+            ) from error
+
+    def _skeleton(self, backbone: Any) -> Any:
+        """One skeleton a backbone: methods share a backbone in real runs too, and making it takes longer than asking."""
+        if backbone.name not in self._skeletons:
+            self._skeletons[backbone.name] = backbone.skeleton()
+        return self._skeletons[backbone.name]

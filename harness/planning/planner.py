@@ -1,0 +1,338 @@
+"""From suites to runs: every default spelled out, every name checked, before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from smope_bench.benchmarks.suites import SUITES, Column, Row, Suite
+from smope_bench.harness.errors import UserError, did_you_mean, without_home
+from smope_bench.harness.planning.compatibility import Fitting
+from smope_bench.harness.planning.settings import (
+    SCOPES,
+    Seeds,
+    Setting,
+    has_field,
+    merged,
+    nested,
+    parse_setting,
+    scoped,
+    validated,
+)
+from smope_bench.harness.records.observations import require_observable
+from smope_bench.harness.registry.registry import Registries
+from smope_bench.harness.run_spec import BackboneRef, Component, Precision, RunSpec, canonical_json
+
+MISSING = "missing"
+Supply = Callable[[Any], None]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What of a suite is asked for; empty means all of it."""
+
+    tiny: bool = False
+    methods: tuple[str, ...] = ()
+    benchmarks: tuple[str, ...] = ()
+    seeds: tuple[Seeds, ...] = ()
+    settings: tuple[Setting, ...] = ()
+    precision: Precision = "fp32"
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One cell entry of one suite's table."""
+
+    suite: str
+    row: str
+    method: str
+    benchmark: str
+    spec: RunSpec
+    leaking: bool = False
+    recipe: str = ""
+    settings: tuple[str, ...] = ()
+    """What the user set by hand, of what this run has."""
+    observe: tuple[str, ...] = ()
+    """What figures need of the run beside accuracies; it changes no number, so it is not part of the identity."""
+
+    @property
+    def lacks_weights(self) -> bool:
+        """Whether the backbone's weights were missing when this was planned: such a run has no identity yet."""
+        return self.spec.backbone.sha256 == MISSING
+
+    @property
+    def run_id(self) -> str:
+        """Identity of the run; two suites may plan the same one."""
+        return self.spec.run_id
+
+
+def plan(
+    names: Sequence[str],
+    selection: Selection,
+    registries: Registries,
+    data_root: Path,
+    supply: Supply | None = None,
+) -> list[PlannedRun]:
+    """All runs of some suites, in the order of their tables. Raises UserError and the rooms' errors; trains nothing.
+
+    ``supply`` is called with a backbone whose weights are missing; without it such runs are planned as lacking weights.
+    """
+    planner = Planner(selection, registries, data_root, supply)
+    runs = [run for name in names for run in planner.runs(find_suite(name))]
+    planner.require_all_settings_used(runs)
+    return runs
+
+
+def find_suite(name: str) -> Suite:
+    """A suite by name."""
+    if name not in SUITES:
+        raise UserError(f"unknown suite {name!r}{did_you_mean(name, SUITES)}")
+    return SUITES[name]
+
+
+class Planner:
+    """Turns table cells into run specs for one selection; opens each benchmark once."""
+
+    def __init__(
+        self, selection: Selection, registries: Registries, data_root: Path, supply: Supply | None = None
+    ) -> None:
+        self.selection = selection
+        self.registries = registries
+        self.data_root = data_root
+        self._supply = supply
+        self._weights: dict[str, str] = {}
+        self._used: set[str] = set()
+        self._benchmarks: dict[str, Any] = {}
+        self._fitting = Fitting()
+
+    def runs(self, suite: Suite) -> list[PlannedRun]:
+        """All runs of a suite: column by column, row by row, seed by seed."""
+        seeds = self.selection.seeds or tuple(Seeds(seed, seed) for seed in suite.seeds)
+        return [
+            run
+            for column in self._columns(suite)
+            for row in self._rows(suite)
+            for run in self._cell(suite, row, column, seeds)
+        ]
+
+    def _columns(self, suite: Suite) -> tuple[Column, ...]:
+        """The columns of the asked size, narrowed to, or replaced by, the asked benchmarks."""
+        columns = suite.tiny if self._is_tiny(suite) else suite.full
+        if not columns:
+            raise UserError(f"suite {suite.name!r} has no paper-scale benchmarks in this version; run it with --tiny")
+        if not self.selection.benchmarks:
+            return columns
+        chosen: list[Column] = []
+        for name in self.selection.benchmarks:
+            own = [column for column in columns if column.benchmark == name]
+            chosen += own or [Column(name, name, {}, columns[0].backbone)]
+        return tuple(chosen)
+
+    def _is_tiny(self, suite: Suite) -> bool:
+        return self.selection.tiny or suite.is_tiny_only
+
+    def _rows(self, suite: Suite) -> tuple[Row, ...]:
+        """The suite's rows of the asked methods; a registered method that it lacks becomes a row of its own."""
+        own = suite.tiny_rows if self._is_tiny(suite) and suite.tiny_rows else suite.rows
+        if not self.selection.methods:
+            return own
+        rows: list[Row] = []
+        for name in self.selection.methods:
+            method = self.registries.methods.load(name)
+            rows += [row for row in own if row.method == name] or [Row(method.card.title, name)]
+        return tuple(rows)
+
+    def _cell(self, suite: Suite, row: Row, column: Column, seeds: Sequence[Seeds]) -> list[PlannedRun]:
+        spec, recipe, by_hand = self.spec(row, column, suite.settings)
+        method = self.registries.methods.load(row.method)
+        leaking = method.leaks(method.Config(**spec.method.config))
+        require_observable(
+            suite.observe,
+            method.observes,
+            method=row.method,
+            asker=f"suite {suite.name!r}",
+            has_validation=spec.benchmark.config.get("holdout", 0) > 0,
+        )
+        return [
+            PlannedRun(
+                suite=suite.name,
+                row=row.label,
+                method=row.method,
+                benchmark=column.label,
+                spec=spec.model_copy(update={"order_seed": seed.order, "train_seed": seed.train}),
+                leaking=leaking,
+                recipe=recipe,
+                settings=by_hand,
+                observe=suite.observe,
+            )
+            for seed in seeds
+        ]
+
+    def spec(
+        self, row: Row, column: Column, suite_settings: Sequence[str] = ()
+    ) -> tuple[RunSpec, str, tuple[str, ...]]:
+        """The spec of a table cell with both seeds 0, the source of its recipe, and what the user set of it by hand.
+
+        ``suite_settings`` apply before the user's, each where a row has its field.
+        """
+        from smope_bench.methods.common.schedules import Schedule
+        from smope_bench.methods.recipes import find_recipe
+
+        registries = self.registries
+        method, benchmark = registries.methods.load(row.method), registries.benchmarks.load(column.benchmark)
+        backbone = registries.backbones.load(column.backbone).at(self.data_root)
+        own = registries.methods.owner(row.method) != "built-in" or benchmark.takes_user_data
+        said = scoped(self.selection.settings, "benchmark")  # a recipe may hold for one number of tasks only
+        asked = validated(benchmark.Config, merged(column.config, said), "benchmark")
+        recipe = find_recipe(row.method, column.benchmark, column.backbone, tasks=asked.tasks, own=own)
+        values = {
+            row.method: merged(recipe.config, row.settings),
+            "schedule": dict(recipe.schedule),
+            "benchmark": merged(recipe.data, column.config),
+        }
+        by_hand: list[str] = []
+        for setting in (*map(parse_setting, suite_settings), *self.selection.settings):
+            scope, path = _scope(setting, row.method, method.Config, Schedule)
+            if scope is not None:
+                self._used.add(setting.text)
+                by_hand += [setting.text] if setting in self.selection.settings else []
+                values[scope] = merged(values[scope], nested(path, setting.value))
+        config = validated(method.Config, values[row.method], row.method)
+        schedule = validated(Schedule, values["schedule"], "schedule")
+        data = self._opened(column, values["benchmark"], backbone)
+        pinned = data.pinned()
+        spec = RunSpec(
+            method=Component(name=row.method, config=config.model_dump(mode="json")),
+            benchmark=Component(name=column.benchmark, config=pinned.model_dump(mode="json")),
+            backbone=BackboneRef(name=column.backbone, sha256=self._weights_of(backbone)),
+            schedule=schedule.model_dump(mode="json"),
+            precision=self.selection.precision,
+            sources=registries.sources_of(row.method, column.benchmark),
+        )
+        self._fitting.require(method, spec, backbone, data.num_classes, pinned.tasks)
+        return spec, recipe.source, tuple(by_hand)
+
+    def _weights_of(self, backbone: Any) -> str:
+        """The hash of a backbone's weights, which are verified, and supplied where they are missing, once."""
+        from smope_bench.methods.common.backbone.backbones import WeightsMissingError
+
+        if backbone.name not in self._weights:
+            try:
+                backbone.verify()
+            except WeightsMissingError:
+                if self._supply is None:
+                    return self._weights.setdefault(backbone.name, MISSING)
+                self._supply(backbone)
+                backbone.verify()
+            self._weights[backbone.name] = backbone.sha256
+        return self._weights[backbone.name]
+
+    def _opened(self, column: Column, values: Mapping[str, Any], backbone: Any) -> Any:
+        """The benchmark of a column, checked against the backbone; a user's own images are read here, and once."""
+        key = canonical_json([column.benchmark, column.backbone, dict(values)])
+        if key not in self._benchmarks:
+            benchmark = self.registries.benchmarks.load(column.benchmark)
+            data = benchmark(validated(benchmark.Config, values, "benchmark"), self.data_root)
+            _check_fit(data, backbone, column)
+            if benchmark.takes_user_data:
+                data.prepare()
+            self._benchmarks[key] = data
+        return self._benchmarks[key]
+
+    def require_all_settings_used(self, runs: Sequence[PlannedRun]) -> None:
+        """A ``--set`` that no run took is a typing error, answered with the nearest name."""
+        for setting in self.selection.settings:
+            if setting.text not in self._used:
+                raise UserError(_unused_setting(setting, runs, self.registries))
+
+
+def _scope(setting: Setting, method: str, config: type[Any], schedule: type[Any]) -> tuple[str | None, tuple[str, ...]]:
+    """Where a setting belongs in this row: ``schedule``, ``benchmark``, the method itself, or nowhere."""
+    head, rest = setting.path[0], setting.path[1:]
+    if rest and head in (*SCOPES, method):
+        return head, rest
+    if has_field(config, setting.path):
+        return method, setting.path
+    if has_field(schedule, setting.path):
+        return "schedule", setting.path
+    return None, ()
+
+
+ALIASES = {"learning_rate": "schedule.lr", "num_epochs": "schedule.epochs", "batchsize": "schedule.batch_size"}
+"""What other toolboxes call settings of the schedule."""
+
+
+def _unused_setting(setting: Setting, runs: Sequence[PlannedRun], registries: Registries) -> str:
+    from smope_bench.methods.common.schedules import Schedule
+
+    methods = sorted({run.method for run in runs})
+    known: set[str] = {*Schedule.model_fields, *(f"schedule.{name}" for name in Schedule.model_fields)}
+    for name in methods:
+        known |= set(registries.methods.load(name).Config.model_fields)
+        known |= {f"{name}.{field}" for field in registries.methods.load(name).Config.model_fields}
+    key = ".".join(setting.path)
+    hint = did_you_mean(ALIASES.get(setting.path[-1], key), known)
+    return f"--set {setting.text!r}: no method of this plan ({', '.join(methods)}) has a setting {key!r}{hint}"
+
+
+def _check_fit(data: Any, backbone: Any, column: Column) -> None:
+    if data.config.image_size != backbone.image_size:
+        raise UserError(
+            f"{column.benchmark} gives images of {data.config.image_size} px but backbone {column.backbone!r} takes"
+            f" {backbone.image_size} px; use --set benchmark.image_size={backbone.image_size}"
+        )
+
+
+def manifest(suite_name: str, runs: Sequence[PlannedRun], registries: Registries) -> dict[str, Any]:
+    """What the store notes of a planned suite, so that reports need neither torch nor the plan."""
+    suite = find_suite(suite_name)
+    mine = [run for run in runs if run.suite == suite_name]
+    rows = {run.row: run for run in mine}
+    columns = {run.benchmark: run for run in mine}
+    return {
+        "suite": suite.name,
+        "title": suite.title,
+        "description": suite.summary,
+        "tiny": all(registries.backbones.load(run.spec.backbone.name).is_tiny for run in mine),
+        "rows": [_row_entry(label, run, registries) for label, run in rows.items()],
+        "columns": [_column_entry(label, run, registries) for label, run in columns.items()],
+        "cells": [
+            {
+                "row": run.row,
+                "column": run.benchmark,
+                "order_seed": run.spec.order_seed,
+                "train_seed": run.spec.train_seed,
+                "run_id": run.run_id,
+                "recipe": run.recipe,
+                "settings": [without_home(text) for text in run.settings],
+                **({"plugins": run.spec.sources} if run.spec.sources else {}),
+            }
+            for run in mine
+        ],
+    }
+
+
+def _row_entry(label: str, run: PlannedRun, registries: Registries) -> dict[str, Any]:
+    card = registries.methods.load(run.method).card
+    return {
+        "label": label,
+        "method": run.method,
+        "kind": card.kind,
+        "summary": card.summary,
+        "paper": card.paper,
+        "url": card.paper_url,
+        "leaking": run.leaking,
+    }
+
+
+def _column_entry(label: str, run: PlannedRun, registries: Registries) -> dict[str, Any]:
+    card = registries.benchmarks.load(run.spec.benchmark.name).card
+    return {
+        "label": label,
+        "benchmark": run.spec.benchmark.name,
+        "tasks": run.spec.benchmark.config.get("tasks"),
+        "backbone": run.spec.backbone.name,
+        "summary": card.summary,
+    }

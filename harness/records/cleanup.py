@@ -1,0 +1,44 @@
+"""What a run's folder holds only while the run goes on, and its removal once the record is there. No torch.
+
+A process that is killed between publishing and giving its claim back leaves all of it, and nobody does the run again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from pathlib import Path
+
+from smope_bench.harness.errors import UserError
+from smope_bench.harness.execution.lease import CANCEL, PROBE, Held, acquire
+from smope_bench.harness.records.event_log import PROGRESS
+
+CHECKPOINT = "checkpoint"
+TEMPORARY = (".*.npz-*", ".*.json-*")
+"""What an atomic write had not renamed yet."""
+_CLAIMED = ("claim.*", CANCEL, f"{PROBE}*")
+"""What goes with the claim."""
+
+
+def tidy(folder: Path) -> None:
+    """Remove what only an unfinished run needs. For whoever holds the run's claim; what cannot be removed stays."""
+    shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        for file in (folder / PROGRESS, *_matching(folder, TEMPORARY)):
+            file.unlink(missing_ok=True)
+
+
+def tidy_done(folder: Path) -> None:
+    """The same for a finished run that nobody holds, and its claims, too; does nothing where all is tidy or somebody does."""
+    with contextlib.suppress(OSError, UserError):  # what is left over disturbs no result
+        names = (CHECKPOINT, PROGRESS, *TEMPORARY, *_CLAIMED)
+        if not _matching(folder, names) or isinstance(claim := acquire(folder), Held):
+            return
+        try:
+            tidy(folder)
+        finally:
+            claim.release(forget=True)
+
+
+def _matching(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
+    return [file for pattern in patterns for file in folder.glob(pattern)]

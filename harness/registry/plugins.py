@@ -1,0 +1,165 @@
+"""Strangers' code at arm's length: finding what installed packages offer, and importing it without being hurt by it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn, TypeVar
+
+from smope_bench.harness.cancellation import Stopped
+from smope_bench.harness.errors import UserError
+from smope_bench.harness.registry.plugin_hash import PINNED
+from smope_bench.harness.text import plain, sentence
+
+T = TypeVar("T")
+
+LONGEST_NAME = 60
+_NAME = re.compile(rf"\w[\w+.-]{{0,{LONGEST_NAME - 1}}}")
+
+
+@dataclass(frozen=True)
+class Point:
+    """What an installed package offers under a name; ``load`` imports it, or says why it cannot be found."""
+
+    name: str
+    owner: str
+    load: Callable[[], Any]
+
+
+def is_usable_name(name: str) -> bool:
+    """Whether a name can be chosen on the command line, where commas separate names."""
+    return _NAME.fullmatch(name) is not None
+
+
+def unusable_name(name: str) -> str:
+    """The name and what to write in its place, as the end of a sentence."""
+    return (
+        f"{plain(name, LONGEST_NAME)!r}, which cannot be chosen: use letters, digits, '_', '+', '.' and '-', a letter, digit"
+        f" or '_' first, at most {LONGEST_NAME}"
+    )
+
+
+def installed_points(group: str) -> list[Point]:
+    """The entry points of ``group``, sorted; imports nothing.
+
+    A package whose list of entry points cannot be read, and that mentions the group, is a point that cannot be loaded; so is
+    a point whose name cannot be chosen.
+    """
+    try:
+        return [_point(point) for point in sorted(entry_points(group=group), key=_order)]
+    except Exception:  # one package's broken metadata stops the reading of all others'
+        return sorted(_one_by_one(group), key=lambda point: point.name)
+
+
+def unhurt(load: Callable[[], T], failed: str) -> T:
+    """``load()``, which runs a stranger's code: what it prints goes to standard error, whatever it raises is a UserError.
+
+    ``failed`` opens its sentence. Only the user's own Ctrl-C and SIGTERM pass through.
+    """
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            return load()
+    except (KeyboardInterrupt, Stopped):
+        raise
+    except BaseException as error:  # an import may call sys.exit, or raise what is no Exception
+        raise UserError(f"{failed}: {sentence(error)}") from error
+
+
+def run_file(file: Path) -> ModuleType:
+    """The module that a plugin file defines, run once a process for each content; UserError where it cannot be."""
+    try:
+        source = file.read_bytes()
+    except OSError as error:
+        raise UserError(f"plugin {str(file)!r} cannot be read: {error.strerror or error}.") from error
+    # The content is in the module's name: the same file is run once a process, an edited one anew.
+    name = (
+        f"smope_bench_plugin_{hashlib.sha256(str(file).encode('utf-8', 'surrogateescape') + source).hexdigest()[:16]}"
+    )
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise UserError(f"plugin {str(file)!r} is not a Python file: its name must end in .py.")
+    module = importlib.util.module_from_spec(spec)
+    setattr(module, PINNED, hashlib.sha256(source).hexdigest())
+    sys.modules[name] = module  # typed configurations look their module up while it is being run
+    try:
+        # Not through the loader: it would read the file again, or a compiled form of an earlier content.
+        unhurt(
+            lambda: exec(compile(source, str(file), "exec"), vars(module)),
+            f"plugin {str(file)!r} cannot be imported",
+        )
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _point(point: EntryPoint) -> Point:
+    load = point.load if is_usable_name(point.name) else _refusal(f"it is named {unusable_name(point.name)}")
+    return Point(plain(point.name), _owner(point), load)
+
+
+def _order(point: EntryPoint) -> tuple[str, str]:
+    return point.name, point.value
+
+
+def _owner(point: EntryPoint) -> str:
+    with contextlib.suppress(Exception):  # a package may have lost its own name
+        if point.dist is not None and point.dist.name:
+            return f"package {plain(point.dist.name)!r}"
+    return f"entry point {plain(point.value)!r}"
+
+
+def _one_by_one(group: str) -> Iterator[Point]:
+    known: set[str] = set()
+    for number, distribution in enumerate(_readable(distributions())):
+        name = _name_of(distribution) or f"package {number}"
+        if name in known:  # an earlier place on the path goes first
+            continue
+        known.add(name)
+        try:
+            yield from [_point(point) for point in distribution.entry_points if point.group == group]
+        except Exception as error:
+            if f"[{group}]" in _text(distribution):
+                yield Point(
+                    name, f"package {name!r}", _refusal(f"its list of entry points is broken: {sentence(error)}")
+                )
+
+
+def _readable(found: Iterable[Distribution]) -> Iterator[Distribution]:
+    iterator = iter(found)
+    while True:
+        try:
+            yield next(iterator)
+        except StopIteration:
+            return
+        except Exception:  # a place on the path that cannot be searched ends the search
+            return
+
+
+def _name_of(distribution: Distribution) -> str:
+    with contextlib.suppress(Exception):
+        return plain(distribution.name)
+    return ""
+
+
+def _text(distribution: Distribution) -> str:
+    with contextlib.suppress(Exception):
+        return distribution.read_text("entry_points.txt") or ""
+    return ""
+
+
+def _refusal(reason: str) -> Callable[[], NoReturn]:
+    def refuse() -> NoReturn:
+        raise UserError(reason)
+
+    return refuse

@@ -1,0 +1,130 @@
+"""Frozen queries: what the backbone without prompts says of images as they look at test time.
+
+They depend on backbone and image alone, so they are computed once and kept beside the image cache, for all methods, seeds,
+class orders and tasks. An image is always computed in the same chunk of its split, so that nobody can tell from the bits
+whether a feature was found or made. What is found is checked by its hash, and made anew where that does not fit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import platform
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from smope_bench.benchmarks.stream import Stream, View
+from smope_bench.harness import provenance
+from smope_bench.harness.records.store import write_bytes
+from smope_bench.harness.run_spec import canonical_json
+from smope_bench.methods.common.backbone.vit import PromptedViT
+
+QUERIES = "queries"
+"""The folder's name among prepared data."""
+CHUNK = 256
+_DIGEST = 32
+
+
+class Queries:
+    """The queries of one stream's images on one backbone; ``folder`` keeps them between runs, None keeps nothing."""
+
+    def __init__(
+        self,
+        backbone: PromptedViT,
+        stream: Stream,
+        device: torch.device,
+        folder: Path | None,
+        weights: str,
+        precision: str,
+    ) -> None:
+        """``weights``: hash of the backbone's tensors; ``precision``: of the autocast around the calls of ``of``."""
+        self._backbone = backbone
+        self._stream = stream
+        self._transforms = stream.transforms
+        self._device = device
+        self._folder = None if folder is None else _own_folder(folder, _subject(stream, device, weights, precision))
+        self._tables: dict[str, Tensor] = {}
+        self._known: dict[str, NDArray[np.bool_]] = {}
+
+    def of(self, view: View) -> Tensor:
+        """Queries (n, feature_dim) of a view's images, in its order, on the device."""
+        split = self._split(view)
+        table, known = self._table(split, len(view.images))
+        for chunk in np.unique(view.rows // CHUNK).tolist():
+            if not known[chunk]:
+                rows = np.arange(chunk * CHUNK, min((chunk + 1) * CHUNK, len(view.images)))
+                table[rows[0] : rows[-1] + 1] = self._chunk(split, chunk, View(view.images, rows, rows))
+                known[chunk] = True
+        return table[torch.from_numpy(view.rows.copy())].to(self._device)
+
+    def _split(self, view: View) -> str:
+        """Views of training images share one store, views of test images another."""
+        return "train" if view.images is self._stream.tasks[0].train.images else "test"
+
+    def _table(self, split: str, images: int) -> tuple[Tensor, NDArray[np.bool_]]:
+        if split not in self._tables:
+            self._tables[split] = torch.empty(images, self._backbone.feature_dim)
+            self._known[split] = np.zeros(-(-images // CHUNK), dtype=bool)
+        return self._tables[split], self._known[split]
+
+    def _chunk(self, split: str, chunk: int, view: View) -> Tensor:
+        file = None if self._folder is None else self._folder / f"{split}-{chunk:05d}.queries"
+        shape = (len(view), self._backbone.feature_dim)
+        found = None if file is None else _read(file, shape)
+        if found is not None:
+            return found
+        raw, _ = view.take(slice(None))
+        made = self._backbone.features(self._transforms.test(raw, self._device)).float().cpu().contiguous()
+        # A few images at a time give other last bits: good for this run, which says so, but for no other.
+        if file is not None and self._backbone.memory.micro_batch is None:
+            _write(file, made)
+        return made
+
+
+def _read(file: Path, shape: tuple[int, int]) -> Tensor | None:
+    """A stored chunk; None where it is absent, of another size, or not what was written."""
+    try:
+        data = file.read_bytes()
+    except OSError:
+        return None
+    body = data[_DIGEST:]
+    if len(body) != 4 * shape[0] * shape[1] or hashlib.sha256(body).digest() != data[:_DIGEST]:
+        return None
+    return torch.from_numpy(np.frombuffer(body, dtype="<f4").astype(np.float32).reshape(shape))
+
+
+def _write(file: Path, values: Tensor) -> None:
+    body = values.numpy().astype("<f4").tobytes()
+    # A full disk costs the next run the time to compute it again, and this run nothing.
+    with contextlib.suppress(OSError):
+        write_bytes(file, hashlib.sha256(body).digest() + body)
+
+
+def _subject(stream: Stream, device: torch.device, weights: str, precision: str) -> dict[str, object]:
+    """All that can change a bit of a query, the code apart."""
+    transforms = stream.transforms
+    return {
+        "images": stream.content_hash,
+        "size": [transforms.image_size, transforms.test_resize, transforms.test_interpolation, transforms.normalize],
+        "weights": weights,
+        "precision": precision,
+        "device": [str(device.type), provenance.device_name(str(device))],
+        "threads": torch.get_num_threads(),
+        "versions": [torch.__version__, version("timm"), np.__version__, platform.machine()],
+    }
+
+
+def _own_folder(parent: Path, subject: dict[str, object]) -> Path:
+    """The folder of a subject under this code; what older code kept of the same subject is removed."""
+    key = hashlib.sha256(canonical_json(subject).encode()).hexdigest()[:16]
+    own = parent / f"{key}-{provenance.code_fingerprint()[:16]}"
+    for other in parent.glob(f"{key}-*"):
+        if other != own:
+            shutil.rmtree(other, ignore_errors=True)
+    return own

@@ -1,0 +1,198 @@
+"""Observers: what figures need of a run beside accuracies, taken while it trains. They change no number of the run.
+
+Without names to observe nothing is called and nothing is computed. With names, every look at the method leaves its modes and
+the random generators as they were.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from smope_bench.benchmarks.stream import Task, View
+from smope_bench.harness.errors import UserError
+from smope_bench.harness.records.observations import (
+    ENGINE_OBSERVES,
+    LABELS,
+    VALIDATION_LOSS,
+    Arrays,
+    require_observable,
+)
+from smope_bench.harness.training.evaluator import Evaluator
+from smope_bench.methods.common.api import Method
+
+IMAGES = 512
+
+
+class Observer:
+    """Watches one run. ``names`` is what it was asked for, and what an earlier attempt or record of the run observed."""
+
+    def __init__(self, asked: Iterable[str], before: Iterable[str], method: Method, evaluator: Evaluator) -> None:
+        """Raises UserError where the method or the stream cannot answer to an ``asked`` name.
+
+        Names of ``before`` that this code no longer offers are dropped.
+        """
+        self._method = method
+        self._evaluator = evaluator
+        tasks = evaluator.stream.tasks
+        offered = {*method.observes, *ENGINE_OBSERVES}
+        self.names = tuple(sorted({*asked, *(offered & set(before))}))
+        require_observable(
+            self.names,
+            method.observes,
+            method=method.name,
+            asker="the run",
+            has_validation=all(len(task.validation) for task in tasks),
+        )
+        self._validates = VALIDATION_LOSS in self.names
+        if self._validates and method.is_closed_form:
+            raise UserError(
+                f"method {method.name!r} does not train in epochs: it has no {VALIDATION_LOSS!r} to observe"
+            )
+        self._of_method = [name for name in self.names if name not in ENGINE_OBSERVES]
+        self._states: dict[str, list[NDArray]] = {}
+        self._losses: list[tuple[int, str, int, float]] = []
+        self._images: Arrays = {}
+        self.epoch = 0
+        """Epochs of the task so far."""
+        self._seconds = 0.0
+
+    # -- while the run goes on -----------------------------------------------------------------------------------------
+
+    def training_starts(self, task: Task, phase: str) -> None:
+        """Called when a task's first phase is ready, before its first step."""
+        self.epoch = 0
+        self._validate(task, phase)
+
+    def epoch_ended(self, task: Task, phase: str) -> None:
+        """Called after every epoch; epochs are counted through all phases of a task."""
+        self.epoch += 1
+        self._validate(task, phase)
+
+    def task_ended(self) -> None:
+        """Called once a task is learnt: keep what the method shows of its state."""
+        if not self._of_method:
+            return
+        with self._undisturbed():
+            state = self._method.observed_state()
+        for name in self._of_method:
+            if name in state:
+                self._states.setdefault(name, []).append(_array(state[name]))
+
+    def run_ended(self) -> None:
+        """Called after the last task: show the method a fixed choice of test images, where single images are asked about."""
+        names = [name for name in self._of_method if name not in self._states]
+        if not names:
+            return
+        parts: dict[str, list[NDArray]] = {name: [] for name in names}
+        views = spread(self._evaluator.stream.tests, IMAGES)
+        with self._undisturbed():
+            for batch in (batch for view in views for batch in self._evaluator.batches(view)):
+                seen = self._method.observed_batch(batch)
+                for name in names:
+                    if name not in seen:
+                        raise UserError(f"method {self._method.name!r} lists {name!r} in observes but never gives it")
+                    parts[name].append(_array(seen[name]))
+        self._images = {name: np.concatenate(arrays) for name, arrays in parts.items()}
+        self._images[LABELS] = np.concatenate([view.labels for view in views])
+
+    def _validate(self, task: Task, phase: str) -> None:
+        if not self._validates:
+            return
+        started = time.monotonic()
+        with self._undisturbed():
+            loss = self._validation_loss(task)
+        self._losses.append((task.index, phase, self.epoch, loss))
+        self._seconds += time.monotonic() - started
+
+    def _validation_loss(self, task: Task) -> float:
+        """Mean cross-entropy of the task's held-out images among its own classes."""
+        try:
+            logits = torch.cat(list(self._evaluator.logits(task.validation)))
+        except Exception as error:  # a method need not be able to predict before its task has ended
+            raise UserError(
+                f"method {self._method.name!r} cannot be observed by {VALIDATION_LOSS!r}: its predict fails in the middle of"
+                f" training ({error})"
+            ) from error
+        own = logits[:, task.classes.start : task.classes.stop].float()
+        labels = torch.from_numpy(task.validation.labels - task.classes.start).to(own.device)
+        return float(F.cross_entropy(own, labels))
+
+    def _undisturbed(self) -> contextlib.AbstractContextManager[None]:
+        return undisturbed(self._method, self._evaluator.device)
+
+    # -- what is kept --------------------------------------------------------------------------------------------------
+
+    def seconds_since_asked(self) -> float:
+        """Time that observing during training has taken since the last call: it is not the method's."""
+        seconds, self._seconds = self._seconds, 0.0
+        return seconds
+
+    def kept(self) -> Arrays:
+        """What earlier tasks have shown: with it, a run that is interrupted goes on as if it had not been."""
+        found = {name: np.stack(arrays) for name, arrays in self._states.items()}
+        if self._validates:
+            tasks, phases, epochs, losses = zip(*self._losses, strict=True) if self._losses else ((), (), (), ())
+            found[f"{VALIDATION_LOSS}.task"] = np.array(tasks, dtype=np.int64)
+            found[f"{VALIDATION_LOSS}.phase"] = np.array(phases, dtype=np.str_)
+            found[f"{VALIDATION_LOSS}.epoch"] = np.array(epochs, dtype=np.int64)
+            found[f"{VALIDATION_LOSS}.loss"] = np.array(losses, dtype=np.float64)
+        return found
+
+    def restore(self, kept: Mapping[str, NDArray]) -> None:
+        """Take back what ``kept`` gave before the interruption."""
+        self._states = {name: list(kept[name]) for name in self._of_method if name in kept}
+        if self._validates:
+            columns = (kept[f"{VALIDATION_LOSS}.{part}"].tolist() for part in ("task", "phase", "epoch", "loss"))
+            self._losses = list(zip(*columns, strict=True))
+
+    def arrays(self) -> Arrays:
+        """Everything observed, as it is published."""
+        return {**self.kept(), **self._images}
+
+
+@contextlib.contextmanager
+def undisturbed(method: nn.Module, device: torch.device) -> Iterator[None]:
+    """Evaluation mode without gradients; afterwards every module's mode and every random generator is as it was."""
+    modes = [(module, module.training) for module in method.modules()]
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
+            method.eval()
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
+
+
+def spread(views: Sequence[View], limit: int) -> list[View]:
+    """At most ``limit`` images, equally many of each class, evenly spaced among its own; the same in every run."""
+    classes = [(view, np.flatnonzero(view.labels == label)) for view in views for label in np.unique(view.labels)]
+    classes = [classes[i] for i in _evenly(len(classes), limit)]
+    quota = limit // max(len(classes), 1)
+    chosen: dict[View, list[NDArray[np.int64]]] = {}
+    for view, positions in classes:
+        chosen.setdefault(view, []).append(positions[_evenly(len(positions), quota)])
+    found = ((view, np.concatenate(parts)) for view, parts in chosen.items())
+    return [View(view.images, view.rows[positions], view.labels[positions]) for view, positions in found]
+
+
+def _evenly(count: int, wanted: int) -> NDArray[np.int64]:
+    kept = min(count, wanted)
+    return np.arange(kept) * count // max(kept, 1)
+
+
+def _array(tensor: Tensor) -> NDArray:
+    """A copy that later training cannot reach."""
+    found = tensor.detach().to("cpu", copy=True)
+    return found.float().numpy() if found.dtype in (torch.bfloat16, torch.float16) else found.numpy()

@@ -1,0 +1,148 @@
+"""Optimisation of a phase: which parameters may move, at which rate, and one step of them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from smope_bench.harness.errors import RunDivergedError
+from smope_bench.methods.common.api import Method, ParameterGroup, Phase
+from smope_bench.methods.common.schedules import Schedule, adamw, learning_rate
+
+
+def declare_trainable(method: Method, groups: list[ParameterGroup]) -> None:
+    """Only what a phase declares may receive gradient."""
+    declared = {id(parameter) for group in groups for parameter in group.parameters}
+    for parameter in method.parameters():
+        parameter.requires_grad_(id(parameter) in declared)
+        parameter.grad = None
+
+
+def declared_sizes(method: Method, groups: list[ParameterGroup]) -> dict[str, int]:
+    """Names and sizes of the parameters that some groups declare."""
+    declared = {id(parameter) for group in groups for parameter in group.parameters}
+    return {name: tensor.numel() for name, tensor in method.named_parameters() if id(tensor) in declared}
+
+
+class Stretch:
+    """One optimiser with its schedule, over one phase or over several that continue it."""
+
+    def __init__(
+        self, schedule: Schedule, groups: list[ParameterGroup], epochs: int, done: int = 0, total: int = 0
+    ) -> None:
+        self.schedule = schedule
+        self.epochs = epochs
+        self.step = 0
+        self.done = done
+        self.total = total
+        self.optimizer = adamw([(group.parameters, schedule.lr * group.lr_multiplier) for group in groups], schedule)
+
+    def set_rate(self, per_epoch: int) -> None:
+        """Give every group its rate for the step to come."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(
+                self.schedule, group["base_lr"], step=self.step, loader_steps=per_epoch, epochs=self.epochs
+            )
+
+    def descend(self, loss: torch.Tensor, method: Method) -> None:
+        """Gradients of ``loss``, clipped where the schedule says so, and one step."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.schedule.grad_clip > 0:
+            tensors = [tensor for group in self.optimizer.param_groups for tensor in group["params"]]
+            torch.nn.utils.clip_grad_norm_(tensors, self.schedule.grad_clip)
+        method.apply_step(self.optimizer)
+        self.step += 1
+        self.done += 1
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The optimiser's state: tensors by parameter number and name, and the rest, of states and groups, as JSON values."""
+        tensors: dict[str, Tensor] = {}
+        plain: dict[str, Any] = {}
+        found = self.optimizer.state_dict()
+        for number, entries in found["state"].items():
+            for name, value in entries.items():
+                kept = tensors if isinstance(value, Tensor) else plain
+                kept[f"{number}.{name}"] = value
+        groups = [{key: value for key, value in group.items() if key != "params"} for group in found["param_groups"]]
+        return tensors, {"states": plain, "groups": groups}
+
+    def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any], step: int, done: int) -> None:
+        """Put back what ``state`` gave. Raises ValueError, KeyError or RuntimeError where it is not of these groups."""
+        states: dict[int, dict[str, Any]] = {}
+        for key, value in [*tensors.items(), *values["states"].items()]:
+            number, _, name = key.partition(".")
+            states.setdefault(int(number), {})[name] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        merged = [{**group, **kept} for group, kept in zip(groups, values["groups"], strict=True)]
+        self.optimizer.load_state_dict({"state": states, "param_groups": merged})
+        self.step, self.done = step, done
+
+
+class Losses:
+    """Losses of one epoch. One is read only when the next step has been launched, so that the accelerator need not wait."""
+
+    def __init__(self, check: Callable[[float, int], None], total: float = 0.0, count: int = 0) -> None:
+        """``check`` is told each loss with its step of the phase, and raises where that is no number."""
+        self.check = check
+        self.total = total
+        self.count = count
+        self._waiting: tuple[Tensor, torch.cuda.Event | None, int] | None = None
+
+    def note(self, loss: Tensor, step: int) -> None:
+        """Take the loss of ``step``, whose work has been launched, and read the one before."""
+        copied = self._copied(loss.detach())
+        self.settle()
+        self._waiting = (*copied, step)
+
+    def settle(self) -> None:
+        """Read what has not been read yet. Raises what ``check`` raises."""
+        if self._waiting is None:
+            return
+        loss, event, step = self._waiting
+        self._waiting = None
+        if event is not None:
+            event.synchronize()
+        value = loss.item()
+        self.check(value, step)
+        self.total += value
+        self.count += 1
+
+    def mean(self) -> float:
+        """Mean loss of a step; 0 before the first."""
+        self.settle()
+        return self.total / max(self.count, 1)
+
+    @staticmethod
+    def _copied(loss: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
+        """A copy that is on its way to the host behind the step's work, and what says that it has arrived."""
+        if loss.device.type != "cuda":
+            return loss, None
+        host = torch.empty_like(loss, device="cpu", pin_memory=True)
+        host.copy_(loss, non_blocking=True)
+        event = torch.cuda.Event()
+        event.record()
+        return host, event
+
+
+def require_finite(loss: float, *, task: int, phase: str, step: int, lr: float) -> None:
+    """Raise RunDivergedError, which names the place, the last good task and a remedy, unless ``loss`` is a number."""
+    if not math.isfinite(loss):
+        good = f"last good task: {task - 1}" if task else "no task was finished"
+        raise RunDivergedError(
+            f"the loss became {loss} at step {step} of phase {phase!r} of task {task} ({good}); lower the rate,"
+            f" for example --set schedule.lr={lr / 5:g}"
+        )
+
+
+def stretch_epochs(phases: list[Phase], first: int) -> int:
+    """Epochs of a phase and of those that continue it."""
+    epochs = phases[first].epochs
+    for phase in itertools.takewhile(lambda later: later.continues, phases[first + 1 :]):
+        epochs += phase.epochs
+    return epochs

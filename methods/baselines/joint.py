@@ -1,0 +1,18 @@
+"""Joint training of prompt and head on all tasks at once: the ceiling of sequential prompt methods."""
+
+from __future__ import annotations
+
+from smope_bench.methods.baselines.one_prompt import OnePrompt
+from smope_bench.methods.common.api import MethodCard
+
+
+class Joint(OnePrompt):
+    """One prompt, but the stream gives it one training task with every class; tests stay apart by task."""
+
+    name = "joint"
+    card = MethodCard(
+        title="Joint (prompt + head)",
+        summary="one shared prefix and head trained on the images of all tasks at once",
+        kind="ceiling",
+    )
+    trains_jointly = True

@@ -1,0 +1,18 @@
+"""A linear head on frozen features, trained on all tasks at once: the ceiling of the head alone."""
+
+from __future__ import annotations
+
+from smope_bench.methods.baselines.linear_probe import LinearProbe
+from smope_bench.methods.common.api import MethodCard
+
+
+class JointHead(LinearProbe):
+    """The linear probe, but the stream gives it one training task with every class; tests stay apart by task."""
+
+    name = "joint_head"
+    card = MethodCard(
+        title="Joint (head only)",
+        summary="head alone on frozen features, trained on the images of all tasks at once",
+        kind="ceiling",
+    )
+    trains_jointly = True

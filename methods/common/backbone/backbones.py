@@ -1,0 +1,212 @@
+"""Backbones by name: where their weights are, the hash they must have, and how to load them.
+
+Importing this module imports no torch. A missing, altered or misshapen weights file is refused; nothing is silently random.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from smope_bench.methods.common.errors import MethodError
+
+if TYPE_CHECKING:
+    from smope_bench.methods.common.backbone.vit import PromptedViT
+
+WEIGHTS = Path(__file__).parent / "weights"
+
+BUILTIN: dict[str, str] = {
+    "tiny": "smope_bench.methods.common.backbone.backbones:TINY",
+    "tiny_random": "smope_bench.methods.common.backbone.backbones:TINY_RANDOM",
+    "random": "smope_bench.methods.common.backbone.backbones:RANDOM_VIT_B16",
+    "sup21k": "smope_bench.methods.common.backbone.zoo:SUP21K",
+    "sup1k": "smope_bench.methods.common.backbone.zoo:SUP1K",
+    "sup21k_orig": "smope_bench.methods.common.backbone.zoo:SUP21K_ORIG",
+    "ibot1k": "smope_bench.methods.common.backbone.zoo:IBOT1K",
+    "dino1k": "smope_bench.methods.common.backbone.zoo:DINO1K",
+    "moco1k": "smope_bench.methods.common.backbone.zoo:MOCO1K",
+}
+
+VIT_B16: dict[str, Any] = {
+    "img_size": 224,
+    "patch_size": 16,
+    "embed_dim": 768,
+    "depth": 12,
+    "num_heads": 12,
+    "num_classes": 0,
+}
+
+
+Progress = Callable[[str], None]
+Fetch = Callable[..., Path]
+"""``fetch(name, urls, digest, folder, given, progress)``: a verified file. The harness supplies it: methods do not download."""
+
+
+def silent(message: str) -> None:
+    """Swallow a progress message."""
+    del message
+
+
+class WeightsMissingError(MethodError):
+    """The weights of a backbone are not prepared under the data folder."""
+
+
+@dataclass(frozen=True)
+class StoredBackbone:
+    """A ViT whose safetensors weights and JSON description ship with the project."""
+
+    name: str
+    summary: str
+    description: Path
+    is_random: bool = False
+    is_tiny: bool = True
+
+    def at(self, root: Path) -> StoredBackbone:
+        """Itself: its weights ship with the project and lie in no data folder."""
+        del root
+        return self
+
+    def prepare(self, fetch: Fetch, given: Sequence[Path] = (), progress: Progress = silent) -> None:
+        """There is nothing to prepare."""
+        del fetch, given, progress
+
+    @property
+    def sha256(self) -> str:
+        """The hash that the weights file must have; part of a run's identity."""
+        return str(self._described()["sha256"])
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the images it was trained on."""
+        return int(self._described()["architecture"]["img_size"])
+
+    def verify(self) -> Path:
+        """Path of the weights once their hash is right. Raises MethodError."""
+        file, expected = self.description.with_suffix(".safetensors"), self.sha256
+        try:
+            found = hashlib.sha256(file.read_bytes()).hexdigest()
+        except OSError as error:
+            raise MethodError(
+                f"weights of backbone {self.name!r}: {file.name} cannot be read ({error.strerror})"
+            ) from error
+        if found != expected:
+            raise MethodError(
+                f"weights of backbone {self.name!r}: {file.name} has SHA-256 {found[:16]}..., expected {expected[:16]}...;"
+                " restore the file from the repository"
+            )
+        return file
+
+    def load(self) -> PromptedViT:
+        """The frozen backbone in float32 on the CPU. Raises MethodError for weights that do not fit the description."""
+        from safetensors.torch import load_file
+
+        file = self.verify()
+        vit = build(self._described()["architecture"])
+        tensors = {name: tensor.float() for name, tensor in load_file(file).items()}
+        try:
+            vit.load_state_dict(tensors, strict=True)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise MethodError(f"weights of backbone {self.name!r} do not fit its architecture: {reason}") from error
+        return prompted(vit)
+
+    def skeleton(self) -> PromptedViT:
+        """The architecture without values, on the meta device: enough to ask a method whether it fits."""
+        return skeleton_of(self._described()["architecture"])
+
+    def _described(self) -> dict[str, Any]:
+        try:
+            return json.loads(self.description.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise MethodError(f"description of backbone {self.name!r}: {self.description.name}: {error}") from error
+
+
+@dataclass(frozen=True)
+class RandomBackbone:
+    """A ViT with random weights, for cost and speed work; shown as random wherever it appears."""
+
+    name: str
+    summary: str
+    architecture: Mapping[str, Any]
+    seed: int = 0
+    is_random: bool = True
+    is_tiny: bool = False
+
+    def at(self, root: Path) -> RandomBackbone:
+        """Itself: it has no weights file."""
+        del root
+        return self
+
+    def prepare(self, fetch: Fetch, given: Sequence[Path] = (), progress: Progress = silent) -> None:
+        """There is nothing to prepare."""
+        del fetch, given, progress
+
+    @property
+    def sha256(self) -> str:
+        """Stands for the weights in a run's identity: which architecture and which seed."""
+        text = json.dumps([dict(self.architecture), self.seed], sort_keys=True)
+        return f"random-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of its input."""
+        return int(self.architecture["img_size"])
+
+    def verify(self) -> None:
+        """There is no file to verify."""
+
+    def load(self) -> PromptedViT:
+        """The same random weights for the same seed, whatever was drawn before."""
+        import torch
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            return prompted(build(self.architecture))
+
+    def skeleton(self) -> PromptedViT:
+        """The architecture without values, on the meta device."""
+        return skeleton_of(self.architecture)
+
+
+def skeleton_of(architecture: Mapping[str, Any]) -> PromptedViT:
+    """An architecture without values, on the meta device."""
+    import torch
+
+    with torch.device("meta"):
+        return prompted(build({**architecture, "weight_init": "skip"}))  # nothing is stored that could be drawn
+
+
+def build(architecture: Mapping[str, Any]) -> Any:
+    """timm's ViT of an architecture, with random weights."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    return VisionTransformer(**architecture)
+
+
+def prompted(vit: Any) -> PromptedViT:
+    """The frozen ViT that methods prompt."""
+    from smope_bench.methods.common.backbone.vit import PromptedViT
+
+    return PromptedViT(vit)
+
+
+TINY = StoredBackbone(
+    name="tiny",
+    summary="small ViT pre-trained by this project on rendered characters that no tiny benchmark uses",
+    description=WEIGHTS / "tiny_vit.json",
+)
+RANDOM_VIT_B16 = RandomBackbone(
+    name="random",
+    summary="ViT-B/16 at 224 px with RANDOM weights: for cost and speed work only",
+    architecture=VIT_B16,
+)
+TINY_RANDOM = RandomBackbone(
+    name="tiny_random",
+    summary="the architecture of tiny with RANDOM weights: stands for other weights where suites are rehearsed",
+    architecture=json.loads((WEIGHTS / "tiny_vit.json").read_text(encoding="utf-8"))["architecture"],
+    is_tiny=True,
+)

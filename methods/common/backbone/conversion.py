@@ -1,0 +1,251 @@
+"""Checkpoint files as their authors publish them: read without running anything in them, renamed to timm's names, checked.
+
+Every error names the file and the tensor; a tensor that does not fit is never skipped, resized or filled in.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import pickle
+import re
+import secrets
+import warnings
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from smope_bench.methods.common.backbone import x_google_vit as google_vit
+from smope_bench.methods.common.errors import MethodError
+
+Container = Literal["safetensors", "torch", "npz"]
+Shape = tuple[int, ...]
+
+_FAILURES = (RuntimeError, EOFError, OSError, ValueError, TypeError, LookupError, AttributeError, ImportError)
+_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where one publisher's files keep a ViT, and what else they hold.
+
+    ``places``: pairs of an entry of the file ("" is the file itself) and the prefix of the ViT's tensors in it, tried in
+    this order. ``drops``: how the names of tensors begin that are known and not needed, after the prefix or in full.
+    ``allows``: classes beyond tensors and plain containers that such a file may hold.
+    """
+
+    containers: tuple[Container, ...]
+    places: tuple[tuple[str, str], ...] = (("", ""),)
+    drops: tuple[str, ...] = ()
+    allows: tuple[type, ...] = ()
+
+
+LAYOUTS: dict[str, Layout] = {
+    "timm": Layout(("safetensors", "torch"), drops=("head.",)),
+    "google": Layout(("npz",), drops=("head/", "pre_logits/")),
+    "dino": Layout(("torch",)),
+    "ibot": Layout(
+        ("torch",),
+        places=(
+            ("state_dict", ""),
+            ("state_dict", "backbone."),
+            ("state_dict", "module.backbone."),
+            ("teacher", "backbone."),
+            ("teacher", "module.backbone."),
+        ),
+        drops=("head.", "module.head.", "masked_embed"),
+        allows=(argparse.Namespace,),
+    ),
+    "moco": Layout(
+        ("torch",),
+        places=(("state_dict", "module.base_encoder."), ("model", "")),
+        drops=("head.", "module.momentum_encoder.", "module.predictor."),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Converted:
+    """Tensors under timm's names in float32, and the shapes of those that were left out, under their own names."""
+
+    tensors: dict[str, Tensor]
+    dropped: dict[str, Shape]
+
+
+def convert(path: Path, layout_name: str, shapes: Mapping[str, Shape], heads: int) -> Converted:
+    """Read ``path`` and bring it to ``shapes``, a ViT's tensors under timm's names. Raises MethodError."""
+    layout = LAYOUTS[layout_name]
+    entries = _read(path, layout)
+    if layout_name == "google":
+        found, rest = google_vit.rename(entries, shapes, heads, str(path))
+        origin = google_vit.origin
+    else:
+        entry, prefix = _place(entries, layout, str(path))
+        held = {str(name): value for name, value in (entries[entry] if entry else entries).items()}
+        found = {name.removeprefix(prefix): value for name, value in held.items() if name.startswith(prefix)}
+        rest = {name: value for name, value in held.items() if not name.startswith(prefix)}
+        rest |= {name: found.pop(name) for name in list(found) if name not in shapes}
+
+        def origin(name: str) -> str:
+            return prefix + name
+
+    _require_all(found, shapes, origin, str(path))
+    dropped = _dropped(rest, layout, str(path))
+    return Converted({name: _checked(found[name], shapes[name], origin(name), str(path)) for name in shapes}, dropped)
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """Hash of names, types, shapes and values, whatever file they came from."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        values = tensors[name].detach().contiguous().numpy()
+        digest.update(json.dumps([name, str(values.dtype), list(values.shape)]).encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Hash of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_prepared(file: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Write a safetensors file and, last, the manifest beside it; what fails leaves neither. Raises MethodError."""
+    manifest = file.with_suffix(".json")
+    made: list[Path] = []
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        made.append(_temporary(file))
+        save_file({name: tensors[name].contiguous() for name in sorted(tensors)}, made[0])
+        described = {**facts, "file_sha256": file_sha256(made[0]), "file_bytes": made[0].stat().st_size}
+        made.append(_temporary(manifest))
+        made[1].write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+        made[0].chmod(made[1].stat().st_mode)  # safetensors writes for its owner alone
+        manifest.unlink(missing_ok=True)
+        made[0].replace(file)
+        made[1].replace(manifest)
+    except (OSError, SafetensorError) as error:
+        size = sum(tensor.numel() * 4 for tensor in tensors.values()) / 1e6
+        raise MethodError(
+            f"{file.name} ({size:.0f} MB) cannot be written to {file.parent} ({error}); free space there, or choose"
+            " another data folder"
+        ) from error
+    finally:
+        for path in made:
+            path.unlink(missing_ok=True)
+
+
+def _temporary(target: Path) -> Path:
+    return target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+
+
+def _read(path: Path, layout: Layout) -> dict[str, Any]:
+    try:
+        container = _sniff(path)
+        if container not in layout.containers:
+            wanted = " or ".join(layout.containers)
+            raise MethodError(f"{path} is a {container} file, expected {wanted}")
+        if container == "safetensors":
+            return dict(load_file(path))
+        _require_intact(path)
+        return _read_npz(path) if container == "npz" else _read_torch(path, layout)
+    except pickle.UnpicklingError as error:
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        what = f"names {named[1]}, which is" if named else "holds something that is"
+        raise MethodError(f"{path} {what} no tensor: nothing of it was run or loaded") from error
+    except (SafetensorError, zipfile.BadZipFile, *_FAILURES) as error:
+        if isinstance(error, MethodError):
+            raise
+        reason = " ".join(str(error).split())[:160]
+        raise MethodError(f"{path} is truncated, damaged or no checkpoint ({reason})") from error
+
+
+def _sniff(path: Path) -> Container:
+    """What kind of file it is by its first bytes: names of checkpoints are not to be trusted."""
+    with path.open("rb") as stream:
+        start = stream.read(16)
+    if start[8:9] == b"{":
+        return "safetensors"
+    if start[:4] == b"PK\x03\x04":
+        with zipfile.ZipFile(path) as archive:
+            members = archive.namelist()
+        return "npz" if members and all(name.endswith(".npy") for name in members) else "torch"
+    if start[:1] == b"\x80":
+        return "torch"
+    what = "empty" if not start else "a web page" if start.lstrip()[:1] == b"<" else "no checkpoint"
+    what = "a Git LFS pointer, not the file it stands for" if start.startswith(b"version https:") else what
+    raise MethodError(f"{path} is {what}")
+
+
+def _require_intact(path: Path) -> None:
+    """Check the checksums of a zip archive's members: reading through a memory map would not."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+        if broken:
+            raise MethodError(f"{path} is damaged: the checksum of its part {broken!r} is wrong")
+
+
+def _read_npz(path: Path) -> dict[str, Any]:
+    with np.load(path, allow_pickle=False) as archive:
+        return {name: torch.from_numpy(np.ascontiguousarray(archive[name])) for name in archive.files}
+
+
+def _read_torch(path: Path, layout: Layout) -> dict[str, Any]:
+    with torch.serialization.safe_globals(list(layout.allows)), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of pickle protocols: what cannot be read is refused below
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    if not isinstance(loaded, Mapping):
+        raise MethodError(f"{path} holds a {type(loaded).__name__}, not tensors by name")
+    return {str(name): value for name, value in loaded.items()}
+
+
+def _place(entries: Mapping[str, Any], layout: Layout, file: str) -> tuple[str, str]:
+    for entry, prefix in layout.places:
+        held = entries.get(entry) if entry else entries
+        if isinstance(held, Mapping) and f"{prefix}cls_token" in held:
+            return entry, prefix
+    wanted = " or ".join(f"{entry}/{prefix}cls_token".removeprefix("/") for entry, prefix in layout.places)
+    raise MethodError(f"{file} has no tensor {wanted}; at its top it has {_some(entries)}")
+
+
+def _dropped(rest: Mapping[str, Any], layout: Layout, file: str) -> dict[str, Shape]:
+    unknown = [name for name in rest if not name.startswith(layout.drops)] if layout.drops else list(rest)
+    if unknown:
+        raise MethodError(f"{file} has tensors that this architecture does not have: {_some(unknown)}")
+    return {name: tuple(getattr(value, "shape", ())) for name, value in rest.items()}
+
+
+def _require_all(found: Mapping[str, Any], shapes: Mapping[str, Shape], origin: Any, file: str) -> None:
+    missing = [origin(name) for name in shapes if name not in found]
+    if missing:
+        raise MethodError(f"{file} lacks {_some(missing)}: {len(missing)} of {len(shapes)} tensors")
+
+
+def _checked(value: Any, shape: Shape, name: str, file: str) -> Tensor:
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        found = str(value.dtype).removeprefix("torch.") if isinstance(value, Tensor) else type(value).__name__
+        raise MethodError(f"{file}: {name!r} is {found}, expected floating-point numbers")
+    if tuple(value.shape) != shape:
+        grid = "; position embeddings of another grid are not resized" if "pos_embed" in name else ""
+        raise MethodError(f"{file}: {name!r} has shape {tuple(value.shape)}, expected {shape}{grid}")
+    tensor = value.detach().to(torch.float32).contiguous()
+    if not bool(torch.isfinite(tensor).all()):
+        raise MethodError(f"{file}: {name!r} has values that are not finite, expected numbers")
+    return tensor
+
+
+def _some(names: Iterable[str]) -> str:
+    names = list(names)
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(map(repr, names[:_NAMED])) + more if names else "nothing"

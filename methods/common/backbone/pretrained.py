@@ -1,0 +1,258 @@
+"""Backbones whose weights their authors publish: found, checked and prepared once, then verified by hash before every use.
+
+Importing this module imports no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from smope_bench.methods.common.backbone.backbones import (
+    VIT_B16,
+    Fetch,
+    Progress,
+    WeightsMissingError,
+    build,
+    prompted,
+    silent,
+    skeleton_of,
+)
+from smope_bench.methods.common.errors import MethodError
+
+if TYPE_CHECKING:
+    from smope_bench.methods.common.backbone.vit import PromptedViT
+
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+@dataclass(frozen=True)
+class CheckpointBackbone:
+    """A published ViT. ``at(data_root)`` gives the one whose files lie in ``data_root/weights``.
+
+    ``files``: the published file's name in ``weights/downloads`` and other names under which copies of it go.
+    ``hub``: its Hugging Face repository, if it has one; ``url`` names the file itself otherwise.
+    ``digest``: ``sha256:<hex>`` where it is publicly known. ``marks``: shapes of tensors that are not used but tell this
+    file from others of the same architecture.
+    """
+
+    name: str
+    summary: str
+    layout: str
+    files: tuple[str, ...]
+    megabytes: int
+    url: str = ""
+    hub: str = ""
+    digest: str | None = None
+    marks: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    architecture: Mapping[str, Any] = field(default_factory=lambda: VIT_B16)
+    root: Path | None = None
+    is_random: bool = False
+    is_tiny: bool = False
+
+    def at(self, root: Path) -> CheckpointBackbone:
+        """The same backbone with its weights under a data folder."""
+        return replace(self, root=Path(root))
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of its input."""
+        return int(self.architecture["img_size"])
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the prepared tensors, whatever file they came from. Raises WeightsMissingError before ``prepare``."""
+        return str(self._manifest()["sha256"])
+
+    def verify(self) -> Path:
+        """Path of the prepared weights once their bytes are right. Raises WeightsMissingError or MethodError."""
+        from smope_bench.methods.common.backbone.conversion import file_sha256
+
+        expected, file = self._manifest(), self._file()
+        try:
+            size = file.stat().st_size
+            found = file_sha256(file) if size == expected["file_bytes"] else f"not read, as it has {size} bytes"
+        except FileNotFoundError as error:
+            raise self._missing() from error
+        except OSError as error:
+            raise MethodError(f"weights of backbone {self.name!r}: {file} cannot be read ({error.strerror})") from error
+        if found != expected["file_sha256"]:
+            raise MethodError(
+                f"weights of backbone {self.name!r}: {file} has changed since it was prepared (SHA-256 {found[:40]},"
+                f" expected {expected['file_sha256'][:16]}... of {expected['file_bytes']} bytes); run `data prepare"
+                f" {self.name}` again"
+            )
+        return file
+
+    def load(self) -> PromptedViT:
+        """The frozen backbone in float32 on the CPU, mapped from the prepared file. Raises MethodError."""
+        import torch
+        from safetensors.torch import load_file
+
+        file = self.verify()
+        with torch.device("meta"):
+            vit = build(self.architecture)
+        try:
+            vit.load_state_dict(load_file(file), strict=True, assign=True)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise MethodError(f"weights of backbone {self.name!r} do not fit its architecture: {reason}") from error
+        return prompted(vit)
+
+    def skeleton(self) -> PromptedViT:
+        """The architecture without values, on the meta device."""
+        return skeleton_of(self.architecture)
+
+    def prepare(self, fetch: Fetch, given: Sequence[Path] = (), progress: Progress = silent) -> None:
+        """Find the published file, check every tensor of it and write what ``load`` reads; nothing is written on an error.
+
+        Looked for in ``given`` (the file, or a folder with it), in ``weights/downloads``, in the Hugging Face cache, and
+        at its address, through ``fetch``. Raises MethodError, and what ``fetch`` raises.
+        """
+        from smope_bench.methods.common.backbone.conversion import file_sha256, tensors_sha256, write_prepared
+
+        if not given and self._is_prepared(progress):
+            return
+        source = self._find(fetch, given, progress)
+        progress(f"{self.name}: reading {source}")
+        tensors, dropped = self._convert(source)
+        facts = {
+            "backbone": self.name,
+            "layout": self.layout,
+            "architecture": dict(self.architecture),
+            "source": source.name,
+            "source_sha256": file_sha256(source),
+            "dropped": sorted(dropped),
+            "sha256": tensors_sha256(tensors),
+        }
+        write_prepared(self._file(), tensors, facts)
+        left_out = f", left out {len(dropped)} that no method uses (heads and the like)" if dropped else ""
+        progress(f"{self.name}: kept {len(tensors)} tensors{left_out}; SHA-256 {facts['sha256'][:16]}...")
+
+    def _convert(self, source: Path) -> tuple[Mapping[str, Any], Mapping[str, tuple[int, ...]]]:
+        from smope_bench.methods.common.backbone.conversion import convert
+
+        shapes = {name: tuple(value.shape) for name, value in self.skeleton().vit.state_dict().items()}
+        try:
+            converted = convert(source, self.layout, shapes, int(self.architecture["num_heads"]))
+        except MethodError as error:
+            raise MethodError(f"weights of backbone {self.name!r}: {error}; {self._wanted()}") from error
+        for name, shape in self.marks.items():
+            found = converted.dropped.get(name, "absent")
+            if found != shape:
+                raise MethodError(
+                    f"weights of backbone {self.name!r}: {source} is another checkpoint of the same architecture"
+                    f" (its {name!r} is {found}, expected {shape}); {self._wanted()}"
+                )
+        return converted.tensors, converted.dropped
+
+    def _find(self, fetch: Fetch, given: Sequence[Path], progress: Progress) -> Path:
+        if (file := self._among(given, progress)) is not None:
+            return self._matching(file)
+        downloads = self._file().parent / "downloads"
+        if not (downloads / self.files[0]).is_file():
+            file = _first_of(downloads, self.files) or self._cached()
+            if file is not None:
+                return self._matching(file)
+        return fetch(
+            name=self.files[0],
+            urls=(self.address,),
+            digest=self.digest,
+            folder=downloads,
+            given=(),
+            progress=progress,
+        )
+
+    def _among(self, given: Sequence[Path], progress: Progress) -> Path | None:
+        """The one of the given files and folders that is meant: by its name, or the only one there is."""
+        names = (*self.files, *(HUB_FILES if self.hub else ()))
+        for path in given:
+            if not path.exists():
+                raise MethodError(f"weights of backbone {self.name!r}: {path} does not exist; {self._wanted()}")
+            file = _first_of(path, names) if path.is_dir() else path if path.name in names else None
+            if file is not None:
+                return file
+        if len(given) == 1 and given[0].is_file():
+            return given[0]
+        if given:
+            progress(f"{self.name}: none of {', '.join(map(str, given))} is or has {self.files[0]}")
+        return None
+
+    def _matching(self, file: Path) -> Path:
+        from smope_bench.methods.common.backbone.conversion import file_sha256
+
+        if self.digest and (found := file_sha256(file)) != self.digest.removeprefix("sha256:"):
+            raise MethodError(
+                f"weights of backbone {self.name!r}: {file} has SHA-256 {found[:16]}..., the published file has"
+                f" {self.digest.removeprefix('sha256:')[:16]}...; {self._wanted()}"
+            )
+        return file
+
+    def _cached(self) -> Path | None:
+        """The file in the Hugging Face cache; the network is not asked."""
+        if not self.hub:
+            return None
+        from huggingface_hub import try_to_load_from_cache
+
+        found = (try_to_load_from_cache(self.hub, name) for name in HUB_FILES)
+        return next((Path(path) for path in found if isinstance(path, str)), None)
+
+    @property
+    def address(self) -> str:
+        """Where the file is published; ``HF_ENDPOINT`` names a mirror of Hugging Face, as in its own client."""
+        hub = os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
+        return f"{hub}/{self.hub}/resolve/main/{HUB_FILES[0]}" if self.hub else self.url
+
+    def _is_prepared(self, progress: Progress) -> bool:
+        try:
+            self.verify()
+        except WeightsMissingError:
+            return False
+        except MethodError as error:
+            progress(f"{error}: preparing it again")
+            return False
+        progress(f"{self.name}: prepared already")
+        return True
+
+    def _file(self) -> Path:
+        if self.root is None:
+            raise self._missing()
+        return self.root / "weights" / f"{self.name}.safetensors"
+
+    def _manifest(self) -> dict[str, Any]:
+        path = self._file().with_suffix(".json")
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise self._missing() from error
+        except (OSError, ValueError, RecursionError) as error:
+            raise MethodError(f"weights of backbone {self.name!r}: {path} cannot be read: {error}") from error
+        keys = {"backbone": str, "sha256": str, "file_sha256": str, "file_bytes": int}
+        fits = isinstance(found, dict) and all(isinstance(found.get(key), kind) for key, kind in keys.items())
+        if not fits or found["backbone"] != self.name:
+            raise MethodError(
+                f"weights of backbone {self.name!r}: {path} is no manifest of it; delete it and run `data prepare {self.name}`"
+            )
+        return found
+
+    def _wanted(self) -> str:
+        return (
+            f"use the file published at {self.address} (about {self.megabytes} MB): remove this one, or give the right one"
+            f" with `data prepare {self.name} --from FILE`"
+        )
+
+    def _missing(self) -> WeightsMissingError:
+        folder = "the data folder's weights/downloads" if self.root is None else self.root / "weights" / "downloads"
+        return WeightsMissingError(
+            f"weights of backbone {self.name!r} are not prepared: run `data prepare {self.name}` (downloads about"
+            f" {self.megabytes} MB from {self.address}), or `data prepare {self.name} --from FILE` with that file, or put"
+            f" it into {folder} as {self.files[0]} and run `data prepare {self.name}`"
+        )
+
+
+def _first_of(folder: Path, names: Sequence[str]) -> Path | None:
+    return next((folder / name for name in names if (folder / name).is_file()), None)

@@ -1,0 +1,114 @@
+"""Attention with prefixes whose logits are given, in the form that is fastest where it runs (docs/performance.md).
+
+Prefixes act on a query token together as one pair: its logit is their log-sum-exp, its value their softmax-weighted mean. What
+such a pair adds to attention over the tokens needs only the log-sum-exp of the tokens' own scores, which the fused kernel keeps.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from smope_bench.methods.common.backbone.attention import attend, product_type
+from smope_bench.methods.common.prefix import prepend
+
+Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+def attend_with_shared_logits(q: Tensor, k: Tensor, v: Tensor, logits: Tensor, values: Tensor) -> Tensor:
+    """Attention in which prefix j has one logit for all query tokens: (B, heads, N, head_dim).
+
+    ``logits``: (B, heads, P), already scaled, -inf for an absent prefix (at least one must be present); ``values``: (heads,
+    P, head_dim).
+    """
+    form = beside_the_kernel if _kernel_tells_its_sum(q) else through_a_channel
+    return form(q, k, v, *shared_pair(logits, values))
+
+
+def shared_pair(logits: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """The pair as which prefixes act on all query tokens of an image: its logit (B, heads, 1), value (B, heads, 1, head_dim)."""
+    mixed = torch.einsum("bhp,hpe->bhe", logits.softmax(dim=-1), values)
+    return logits.logsumexp(dim=-1, keepdim=True), mixed[:, :, None]
+
+
+def attend_with_logits(q: Tensor, k: Tensor, v: Tensor, logits: Tensor, values: Tensor) -> Tensor:
+    """Attention in which every query token has a logit of its own for each prefix: (B, heads, N, head_dim).
+
+    ``logits``: (B, heads, N, P), already scaled; ``values``: (heads, P, head_dim) or (B, heads, P, head_dim).
+    """
+    if _kernel_tells_its_sum(q):
+        return beside_the_kernel(q, k, v, logits.logsumexp(dim=-1), logits.softmax(dim=-1) @ values)
+    form = in_plain_products if q.device.type == "cpu" else through_channels
+    return form(q, k, v, logits, values)
+
+
+def _kernel_tells_its_sum(q: Tensor) -> bool:
+    """Whether the fused kernel of a CPU may be called by name: in full precision, and where nobody rules it out or traces."""
+    full = product_type(q) in (torch.float32, torch.float64)
+    return q.device.type == "cpu" and full and torch.backends.cuda.flash_sdp_enabled() and not torch.jit.is_tracing()
+
+
+def beside_the_kernel(q: Tensor, k: Tensor, v: Tensor, logit: Tensor, value: Tensor) -> Tensor:
+    """The kernel attends to the tokens; its log-sum-exp says how much of a query goes to the pair beside them."""
+    return _Beside.apply(q, k, v, logit, value)
+
+
+class _Beside(torch.autograd.Function):
+    """Attention over the tokens and one more pair: logit (B, heads, N or 1), value (B, heads, N or 1, head_dim).
+
+    The kernel's backward takes the output and the log-sum-exp over everything that a query saw. Given those of tokens and pair
+    together, it yields the gradients of the joint softmax.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, logit: Tensor, value: Tensor) -> Tensor:
+        tokens, of_tokens = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v)
+        share = torch.sigmoid(logit - of_tokens)
+        output = torch.lerp(tokens, value, share[..., None])
+        ctx.save_for_backward(q, k, v, output, torch.logaddexp(of_tokens, logit), share, value)
+        return output
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # the decorator hides parameter names
+        ctx: Any, *gradients: Tensor
+    ) -> Gradients:
+        q, k, v, output, total, share, value = ctx.saved_tensors
+        gradient = gradients[0]
+        of_heads = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+            gradient, q, k, v, output, total, 0.0, False
+        )
+        of_value = share[:, :, None] @ gradient if value.shape[2] == 1 else share[..., None] * gradient
+        through_sum = share * (gradient * output).sum(dim=-1)
+        of_logit = (of_value * value).sum(dim=-1) - through_sum.sum_to_size(value.shape[:3])
+        return (*of_heads, of_logit, of_value)
+
+
+def through_a_channel(q: Tensor, k: Tensor, v: Tensor, logit: Tensor, value: Tensor) -> Tensor:
+    """One more channel carries the pair's logit, 1 in every query and the logit in the added key: a plain product."""
+    width = q.shape[-1]
+    scale = width**-0.5
+    channel = F.pad((logit / scale)[..., None], (width, 0)).to(k.dtype)
+    keys = torch.cat([channel, F.pad(k, (0, 1))], dim=2)
+    pairs = F.pad(torch.cat([value.to(v.dtype), v], dim=2), (0, 1))
+    return attend(F.pad(q, (0, 1), value=1.0), keys, pairs, scale=scale)[..., :-1]
+
+
+def through_channels(q: Tensor, k: Tensor, v: Tensor, logits: Tensor, values: Tensor) -> Tensor:
+    """One more channel a prefix: the logit in the query, 1 in that prefix's key. No (N, P + N) bias is ever stored."""
+    (batch, heads, _, width), count = q.shape, logits.shape[-1]
+    scale = width**-0.5
+    channels = F.pad(torch.eye(count, dtype=k.dtype, device=k.device), (width, 0))
+    keys = torch.cat([channels.expand(batch, heads, -1, -1), F.pad(k, (0, count))], dim=2)
+    pairs = F.pad(prepend(values, v), (0, count))
+    queries = torch.cat([q, logits.to(q.dtype) / scale], dim=-1)
+    return attend(queries, keys, pairs, scale=scale)[..., :width]
+
+
+def in_plain_products(q: Tensor, k: Tensor, v: Tensor, logits: Tensor, values: Tensor) -> Tensor:
+    """Scores of the tokens beside the given logits, one softmax, one product."""
+    scores = (q @ k.transpose(-2, -1)) * q.shape[-1] ** -0.5
+    return torch.cat([logits.to(scores.dtype), scores], dim=-1).softmax(dim=-1) @ prepend(values, v)

@@ -1,0 +1,58 @@
+"""Recipes: method x benchmark x backbone -> hyper-parameters. Data, never guessed: an unknown combination is refused.
+
+``recipes_official`` holds what the papers and their code state, with the section of the method's card as source;
+``recipes_floors`` what this project chose for its floors and ceilings at that scale; ``recipes_tiny`` the searched ones.
+"""
+
+from __future__ import annotations
+
+from smope_bench.methods.common.errors import MethodError
+from smope_bench.methods.recipes.floors import FLOORS
+from smope_bench.methods.recipes.official import OFFICIAL
+from smope_bench.methods.recipes.schema import ANY, Recipe
+from smope_bench.methods.recipes.tiny import TINY
+
+__all__ = ["ANY", "GENERIC", "RECIPES", "Recipe", "find_recipe"]
+
+RECIPES: tuple[Recipe, ...] = (*TINY, *OFFICIAL, *FLOORS)
+
+GENERIC = Recipe(
+    ANY, ANY, ANY, "generic: not tuned for this combination", {"batch_size": 32, "epochs": 10, "lr": 0.005}
+)
+"""For methods from plugins and for users' own images, which nobody can have tuned; shown as such in the plan."""
+
+
+def find_recipe(method: str, benchmark: str, backbone: str, *, tasks: int | None = None, own: bool = False) -> Recipe:
+    """The recipe of a combination. Where ``own`` says that method or data are the user's, the generic one may serve.
+
+    Raises MethodError for an unknown combination of built-in parts, naming the nearest known one.
+    """
+    fits = [
+        recipe
+        for recipe in RECIPES
+        if recipe.method == method
+        and recipe.benchmark in (benchmark, ANY)
+        and recipe.backbone in (backbone, ANY)
+        and recipe.tasks in (tasks, None)
+    ]
+    if fits:
+        return min(fits, key=lambda recipe: (recipe.benchmark == ANY, recipe.backbone == ANY, recipe.tasks is None))
+    if own:
+        return GENERIC
+    asked = _combination(method, benchmark, backbone, tasks)
+    nearest = _nearest(method, benchmark, backbone, tasks)
+    known = _combination(nearest.method, nearest.benchmark, nearest.backbone, nearest.tasks)
+    raise MethodError(f"there is no recipe for {asked}; the nearest known is {known}")
+
+
+def _combination(method: str, benchmark: str, backbone: str, tasks: int | None) -> str:
+    many = "" if tasks is None else f" in {tasks} task{'s' * (tasks != 1)}"
+    return f"{method} on {benchmark if benchmark != ANY else 'any benchmark'}{many} with backbone {backbone}"
+
+
+def _nearest(method: str, benchmark: str, backbone: str, tasks: int | None) -> Recipe:
+    def shared(recipe: Recipe) -> tuple[int, int]:
+        same = 4 * (recipe.method == method) + 2 * (recipe.benchmark == benchmark) + (recipe.backbone == backbone)
+        return same, 0 if None in (tasks, recipe.tasks) else -abs((tasks or 0) - (recipe.tasks or 0))
+
+    return max(RECIPES, key=shared)

@@ -1,0 +1,94 @@
+"""Recipes of the tiny backbone: chosen on held-out training data, every method with the same small budget.
+
+``docs/tiny-recipes.md`` has the search and its log. ``tiny_random`` and ``fashion_mnist`` borrow them, untuned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from smope_bench.methods.recipes.schema import ANY, Recipe, inferred
+
+TINY_SOURCE = "docs/tiny-recipes.md"
+
+
+def _tiny(method: str, benchmark: str, schedule: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> Recipe:
+    return Recipe(method, benchmark, "tiny", TINY_SOURCE, schedule, config or {})
+
+
+DIGITS: dict[str, Any] = {"batch_size": 32, "epochs": 6, "shape": "coswm"}
+GLYPHS: dict[str, Any] = {"batch_size": 32, "epochs": 2, "shape": "coswm"}
+SMALL_TAP: dict[str, Any] = {"samples": 32, "epochs": 20, "lr": 0.01}
+NO_TAP: dict[str, Any] = SMALL_TAP | {"enabled": False}
+SMALL_SGD_TAP: dict[str, Any] = {"samples": 32, "epochs": 20, "lr": 0.05}
+CLIPPED: dict[str, Any] = {"grad_clip": 1.0, "drop_last": False, "shape": "epoch_cosine"}
+BY_EPOCH: dict[str, Any] = {"shape": "cosine"}
+KEEP_LAST: dict[str, Any] = {"drop_last": False}
+
+
+def _inferring(epochs: int) -> dict[str, Any]:
+    """Settings of a method with a task-inference network: as many epochs for it as for the prompts."""
+    inference = {"epochs": epochs, "lr": 0.005, "tap": SMALL_SGD_TAP}
+    return {"tap": SMALL_SGD_TAP, "task_inference": inference}
+
+
+SEARCHED: tuple[Recipe, ...] = (
+    _tiny("l2p++", "digits", DIGITS | BY_EPOCH | {"lr": 0.015}, {"prompt_init": 0.2}),
+    _tiny("deep_l2p++", "digits", DIGITS | BY_EPOCH | {"lr": 0.045}, {"prompt_lr_mult": 0.2}),
+    _tiny("dualprompt", "digits", DIGITS | BY_EPOCH | {"lr": 0.015}),
+    _tiny("coda_prompt", "digits", DIGITS | BY_EPOCH | {"lr": 0.015}),
+    _tiny("ovor", "digits", DIGITS | BY_EPOCH | KEEP_LAST | {"lr": 0.015}),
+    _tiny("hide_prompt", "digits", DIGITS | CLIPPED | {"lr": 0.015}, {"head_lr_mult": 1.0} | _inferring(6)),
+    _tiny("norga", "digits", DIGITS | CLIPPED | {"lr": 0.015}, _inferring(6)),
+    _tiny("vq_prompt", "digits", DIGITS | {"lr": 0.005}, {"tap": SMALL_TAP}),
+    _tiny("hash_prompt", "digits", DIGITS | CLIPPED | {"lr": 0.015}, {"head_lr_mult": 1.0} | _inferring(6)),
+    _tiny("smope", "digits", DIGITS | {"lr": 0.0015}, {"prompt_init": 0.2, "tap": SMALL_TAP}),
+    _tiny("one_prompt", "digits", DIGITS | {"lr": 0.015}, {"tap": NO_TAP}),
+    _tiny("linear_probe", "digits", DIGITS | {"lr": 0.015}, {"tap": NO_TAP}),
+    _tiny("ranpac", "digits", DIGITS | {"lr": 0.005}, {"prompt_init": 0.2}),
+    _tiny("joint_head", "digits", DIGITS | {"lr": 0.005}),
+    _tiny("joint", "digits", DIGITS | {"lr": 0.005}, {"prompt_init": 0.2}),
+    _tiny("l2p++", "glyphs", GLYPHS | BY_EPOCH | {"lr": 0.015}, {"prompt_init": 0.2}),
+    _tiny("deep_l2p++", "glyphs", GLYPHS | BY_EPOCH | {"lr": 0.015}),
+    _tiny("dualprompt", "glyphs", GLYPHS | BY_EPOCH | {"lr": 0.015}),
+    _tiny("coda_prompt", "glyphs", GLYPHS | BY_EPOCH | {"lr": 0.015}),
+    _tiny("ovor", "glyphs", GLYPHS | BY_EPOCH | KEEP_LAST | {"lr": 0.015}, {"prompt_init": 0.2}),
+    _tiny("hide_prompt", "glyphs", GLYPHS | CLIPPED | {"lr": 0.045}, _inferring(2)),
+    _tiny("norga", "glyphs", GLYPHS | CLIPPED | {"lr": 0.045}, _inferring(2)),
+    _tiny("vq_prompt", "glyphs", GLYPHS | {"lr": 0.015}, {"tap": SMALL_TAP}),
+    _tiny("hash_prompt", "glyphs", GLYPHS | CLIPPED | {"lr": 0.045}, {"head_lr_mult": 1.0} | _inferring(2)),
+    _tiny("smope", "glyphs", GLYPHS | {"lr": 0.015}, {"prompt_init": 0.2, "tap": SMALL_TAP}),
+    _tiny("one_prompt", "glyphs", GLYPHS | {"lr": 0.015}, {"prompt_init": 0.2, "tap": NO_TAP}),
+    _tiny("linear_probe", "glyphs", GLYPHS | {"lr": 0.015}, {"tap": NO_TAP}),
+    _tiny("ranpac", "glyphs", GLYPHS | {"lr": 0.045}, {"prompt_init": 0.2}),
+    _tiny("joint_head", "glyphs", GLYPHS | {"lr": 0.015, "beta1": 0.0}),
+    _tiny("joint", "glyphs", GLYPHS | {"lr": 0.015}, {"prompt_init": 0.2}),
+    _tiny("ncm", ANY, {"batch_size": 128}),
+    _tiny("ridge", ANY, {"batch_size": 128}),
+)
+
+WHOLE: dict[str, Any] = {"image_size": 32, "augment": {"kind": "none"}, "test_resize": None}
+
+
+def _on_random_weights() -> list[Recipe]:
+    """For the second weights of a rehearsed Table 2: those of ``tiny``, so that nothing but the weights differs."""
+    return inferred(SEARCHED, "as with the weights of tiny, untuned", backbone="tiny_random")
+
+
+def _on_fashion() -> list[Recipe]:
+    """As on digits, but one epoch: there are 40 times as many images."""
+    found: list[Recipe] = []
+    for recipe in SEARCHED:
+        if recipe.benchmark not in ("digits", ANY):
+            continue
+        config = dict(recipe.config)
+        if "task_inference" in config:
+            config["task_inference"] = config["task_inference"] | {"epochs": 1}
+        once = replace(recipe, schedule={**recipe.schedule, "epochs": 1}, config=config)
+        found += inferred([once], "as on digits, one epoch, untuned", benchmark="fashion_mnist", data=WHOLE)
+    return found
+
+
+TINY: tuple[Recipe, ...] = (*SEARCHED, *_on_random_weights(), *_on_fashion())

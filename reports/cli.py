@@ -1,0 +1,149 @@
+"""The command ``report``: from a results folder to a page, tables and figures. Imports no torch, trains nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from smope_bench.benchmarks.suites import SUITES
+from smope_bench.harness.cli import options as opt
+from smope_bench.harness.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from smope_bench.harness.records.store import Store
+    from smope_bench.reports.loading.load import Loaded
+
+
+def report(
+    suites: opt.SuitesFound = None,
+    results: opt.Results = opt.RESULTS,
+    out: opt.Out = opt.REPORT,
+    against: opt.Against = None,
+    mixed: opt.Mixed = False,
+) -> None:
+    """Write page, tables and figures of some suites, or of all that were run, from stored records. Never trains."""
+    write(suites or (), results, out, against=against, mixed=mixed, with_tables=True)
+
+
+def write(
+    suites: Sequence[str],
+    results: Path,
+    out: Path,
+    *,
+    against: Path | None = None,
+    mixed: bool = False,
+    with_tables: bool,
+) -> None:
+    """As the command ``report``; without ``with_tables`` nothing but the page's place is printed."""
+    from smope_bench.harness.execution.progress import make_console
+    from smope_bench.harness.provenance import code_fingerprint
+    from smope_bench.harness.records.store import Store
+    from smope_bench.reports.build import make_document, write_report
+    from smope_bench.reports.loading.load import load_suites
+    from smope_bench.reports.writers.terminal import print_document
+
+    store = Store(results)
+    _require_places(results, out)
+    trained, counted = _asked(suites, store)
+    loaded = load_suites(store, trained, code_fingerprint(), mixed=mixed)
+    counts, wrong = _counts(store, counted, asked=bool(suites))
+    other = None if against is None else _other(against, trained)
+    document = make_document(loaded, store, counts, other)
+    document = replace(document, warnings=(*document.warnings, *wrong, *_said_of(other)))
+    if with_tables:
+        print_document(make_console(), document)
+    print(f"page: {write_report(document, out).page}")
+
+
+def print_suites(console: Console, suites: Sequence[str], results: Path) -> None:
+    """Print the tables of some suites as they stand, as ``run`` does at its end."""
+    from smope_bench.harness.provenance import code_fingerprint
+    from smope_bench.harness.records.store import Store
+    from smope_bench.reports.loading.load import load_suite
+    from smope_bench.reports.writers.terminal import print_results
+
+    for name in dict.fromkeys(suites):
+        print_results(console, load_suite(Store(results), name, code_fingerprint()))
+
+
+def _require_places(results: Path, out: Path) -> None:
+    """Refuse, before anything is computed, what is no folder, and manifests and pages in one folder."""
+    if results.exists() and not results.is_dir():
+        raise UserError(f"--results {str(results)!r} is not a folder; name a results folder")
+    there = next((place for place in (out, *out.parents) if os.path.lexists(place)), None)
+    if there is not None and not there.is_dir():
+        raise UserError(
+            f"the report cannot be written to {str(out)!r}: {str(there)!r} is a file; name another --out DIR"
+        )
+    manifests = (results / "suites").resolve()
+    if manifests in (out.resolve(), *out.resolve().parents):
+        raise UserError(f"--out {str(out)!r} is where {str(results)!r} keeps its manifests; name another --out DIR")
+
+
+def _asked(suites: Sequence[str], store: Store) -> tuple[list[str], list[str]]:
+    """(suites that train, suites that only count): those named, or all that the folder holds. Raises UserError for none."""
+    from smope_bench.harness.cost.cost_suites import counted_suites
+    from smope_bench.harness.planning.planner import find_suite
+    from smope_bench.reports.loading.load import suites_in
+    from smope_bench.reports.loading.manifest import manifest_names
+
+    counted = counted_suites(store)
+    # Of suites that are named, only their own manifests may be in the way.
+    trained = manifest_names(store) if suites else suites_in(store)
+    names = list(dict.fromkeys(suites)) or [*trained, *counted]
+    if not names:
+        raise UserError(f"nothing was run in {str(store.root)!r} yet; run a suite first, as in: run_all.py run smoke")
+    for name in names:
+        if name not in (*trained, *counted):
+            # A typing error is answered with the nearest name; a suite that was not run, by its reader.
+            find_suite(name)
+    counts = [name for name in names if name in SUITES and SUITES[name].counts_only]
+    return [name for name in names if name not in counts], counts
+
+
+def _counts(store: Store, names: Sequence[str], *, asked: bool) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """The counts of suites, and what is wrong with those that cannot be used; these are refused where they were asked for."""
+    from smope_bench.harness.cost.cost_suites import read_counted
+
+    found, wrong = {}, []
+    for name in names:
+        try:
+            found[name] = read_counted(store, name)
+        except UserError as error:
+            if asked:
+                raise
+            wrong.append(f"Suite {name!r} is not shown: {error}.")
+    return found, wrong
+
+
+def _said_of(other: Loaded | None) -> list[str]:
+    """What was left out on the other side of a comparison."""
+    from smope_bench.reports.loading.integrity import health_warnings
+
+    return (
+        [] if other is None else [f"In {other.label}: {said}" for said in health_warnings(other.health, listed=False)]
+    )
+
+
+def _other(folder: Path, suites: Sequence[str]) -> Loaded:
+    """The other side of a comparison: whatever of the suites it holds, by whatever code."""
+    from smope_bench.harness.records.store import Store
+    from smope_bench.reports.loading.load import load_suites, suites_in
+
+    if not folder.is_dir():
+        raise UserError(f"--against {str(folder)!r} is not a folder; name a results folder")
+    store = Store(folder)
+    if not suites:
+        raise UserError("--against compares runs, and a suite that only counts has none; name a suite that trains")
+    there = [name for name in suites_in(store) if name in suites]
+    if not there:
+        named = ", ".join(suites)
+        raise UserError(
+            f"--against {str(folder)!r} holds none of the suites {named}; name the results folder of their runs"
+        )
+    return replace(load_suites(store, there, None, mixed=True), label=str(folder))

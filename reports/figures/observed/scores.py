@@ -1,0 +1,128 @@
+"""The scores by which the experts of a head are chosen, as box plots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from smope_bench.benchmarks.suites.schema import Drawing
+from smope_bench.reports.figures.style import COLOURS, GREY, INK, FigureFile, figure_file
+from smope_bench.reports.figures.x_figure_panels import panels
+from smope_bench.reports.figures.x_figure_rows import row_label
+from smope_bench.reports.loading.model import Cell, Column, Run
+from smope_bench.reports.loading.observed import Gathered, Observed, Seen, evenly, gather, numbers
+
+Array: TypeAlias = "NDArray[np.float64]"
+FLIERS = 12
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores (images, heads, experts) of one run, and by head the mean over images of the highest minus the lowest."""
+
+    scores: Array
+
+    @property
+    def ranges(self) -> Array:
+        """(heads,)"""
+        return np.ptp(self.scores, axis=2).mean(axis=0)
+
+
+def read_scores(arrays: Mapping[str, NDArray[Any]], _: Run) -> Scores:
+    """Scores of the experts of the first prompted block. Raises ValueError where they are not."""
+    return Scores(numbers(arrays, "expert_scores", 3))
+
+
+def score_boxes(_: Drawing, column: Column, cells: Sequence[Cell], name: str, observed: Observed) -> FigureFile | None:
+    """Box plots of the experts' scores in each head of the first prompted block, a panel a row."""
+    found = gather(cells, observed, read_scores, form=lambda value: value.scores.shape[1:])
+    if not found.rows:
+        return None
+    heads, experts = found.rows[0].values[0].scores.shape[1:]
+    boxes = [[box_of(row.values, head) for head in range(heads)] for row in found.rows]
+
+    def draw(figure: Figure) -> None:
+        drawn = panels(figure, len(boxes), 1, xlabel="head of the first prompted block", ylabel="score (unscaled)")
+        for axes, row, stats in zip(drawn, found.rows, boxes, strict=True):
+            _draw_boxes(axes, row, stats)
+            if len(boxes) > 1:
+                axes.set_title(row_label(row.cell), loc="left")
+
+    return figure_file(
+        draw,
+        (max(4.6, 0.52 * heads + 1.2), 2.6 * len(found.rows) + 0.5),
+        f"{name}-scores",
+        title=f"Scores of experts on {column.label}",
+        caption=_scores_caption(found, experts),
+        alt=_scores_alt(column, found, boxes),
+        runs=found.runs,
+    )
+
+
+def box_of(values: Sequence[Scores], head: int) -> dict[str, Any]:
+    """What a box shows of a head's scores in all runs together: quartiles, whiskers, and a few of what lies beyond."""
+    scores = np.sort(np.concatenate([value.scores[:, head].ravel() for value in values]))
+    low, middle, high = np.quantile(scores, (0.25, 0.5, 0.75))
+    reach = 1.5 * (high - low)
+    inside = scores[(scores >= low - reach) & (scores <= high + reach)]
+    below, above = scores[scores < inside[0]], scores[scores > inside[-1]]
+    fliers = [side[evenly(len(side), FLIERS)] for side in (below, above) if len(side)]
+    return {
+        "med": middle, "q1": low, "q3": high, "whislo": inside[0], "whishi": inside[-1],
+        "fliers": np.concatenate(fliers) if fliers else np.array([]), "label": str(head + 1),
+    }  # fmt: skip
+
+
+def _draw_boxes(axes: Axes, row: Seen[Scores], stats: Sequence[dict[str, Any]]) -> None:
+    axes.bxp(
+        [dict(one) for one in stats],
+        widths=0.6,
+        patch_artist=True,
+        boxprops={"facecolor": "#a9cfe6", "edgecolor": COLOURS[0]},
+        medianprops={"color": INK, "linewidth": 1.8},
+        whiskerprops={"color": COLOURS[0]},
+        capprops={"color": COLOURS[0]},
+        flierprops={"marker": "o", "markersize": 2.2, "markerfacecolor": GREY, "markeredgewidth": 0},
+    )
+    if len(row.values) > 1:
+        for head in range(len(stats)):
+            medians = [float(np.median(value.scores[:, head])) for value in row.values]
+            axes.plot([head + 1.38] * len(medians), medians, "<", color=COLOURS[1], markersize=4, markeredgewidth=0)
+    axes.grid(visible=False, axis="x")
+
+
+def _mean_ranges(found: Gathered[Scores]) -> Array:
+    return np.mean([value.ranges for row in found.rows for value in row.values], axis=0)
+
+
+def _scores_caption(found: Gathered[Scores], experts: int) -> str:
+    images = found.rows[0].values[0].scores.shape[0]
+    ranges = _mean_ranges(found)
+    narrow, wide = int(ranges.argmin()), int(ranges.argmax())
+    return found.caption(
+        f"Scores of the {experts} experts in each head of the first prompted block after all tasks, on {images} test images"
+        f" ({found.each}): inner products of the head's mean query with the expert's key, not divided by"
+        " the root of the width.",
+        "Box: quartiles and median; whiskers: the furthest score within 1.5 interquartile ranges of the box; dots: scores"
+        f" beyond, at most {FLIERS} on a side with the extremes among them.",
+        f"Within an image the experts of head {narrow + 1} span {ranges[narrow]:.1f} on average and those of head"
+        f" {wide + 1} {ranges[wide]:.1f}." if len(ranges) > 1 else "",
+        "Triangles are the medians of single runs." if found.is_repeated else "",
+    )  # fmt: skip
+
+
+def _scores_alt(column: Column, found: Gathered[Scores], boxes: Sequence[Sequence[Mapping[str, Any]]]) -> str:
+    parts = [
+        f"{row.cell.row.label}: "
+        + "; ".join(
+            f"head {k + 1} {one['med']:.1f} ({one['q1']:.1f} to {one['q3']:.1f})" for k, one in enumerate(stats)
+        )
+        for row, stats in zip(found.rows, boxes, strict=True)
+    ]
+    return f"Scores of experts by head on {column.label}, median and quartiles. {'. '.join(parts)}."

@@ -1,0 +1,269 @@
+"""What accuracy costs: FAA against operations and parameters with the Pareto front, and forgetting against plasticity."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from smope_bench.harness.cost.stored_counts import MethodCounts, stored_counts
+from smope_bench.harness.metrics import learning_accuracy
+from smope_bench.reports.figures.style import GREY, FigureFile, figure_file
+from smope_bench.reports.figures.x_figure_rows import Looks, frame, listed, row_label, run_ids
+from smope_bench.reports.figures.x_pareto import pareto_front
+from smope_bench.reports.figures.x_scatter import Spot, draw_spots, fixed_axes
+from smope_bench.reports.formatting import number
+from smope_bench.reports.loading.model import UNRANKED, Cell, Column
+from smope_bench.reports.loading.x_stats import Summary, median, summarise
+
+_WIDE = 10.0
+"""From this ratio of largest to smallest on, an axis is logarithmic."""
+_FRONT = "#374151"
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """A scatter plot of FAA against one cost, and why some rows are not in it."""
+
+    word: str
+    unit: str
+    spots: Sequence[Spot]
+    front: Sequence[Spot]
+    left_out: Sequence[str]
+
+
+def training_gflops(method: str, counts: Mapping[str, MethodCounts] | None = None) -> float | None:
+    """Executed GFLOPs an image in the dearest training phase of a method, query pass included; ``None`` if not counted.
+
+    A method in closed form trains by one pass, which is what it predicts by.
+    """
+    found = (stored_counts().methods if counts is None else counts).get(method)
+    return None if found is None else max(found.phases.values(), default=found.test) / 1e9
+
+
+def learnable_parameters(cell: Cell) -> float | None:
+    """The median of the runs' learnable parameters, as recorded."""
+    known = [outcome.costs.learnable_parameters for outcome in cell.outcomes]
+    return median(value for value in known if value is not None)
+
+
+def plasticity(cell: Cell) -> Summary | None:
+    """Accuracy right after learning over the runs that measured it; ``None`` where one did not."""
+    values = [learning_accuracy(outcome.accuracy_matrix) for outcome in cell.outcomes]
+    return None if None in values else summarise(value for value in values if value is not None)
+
+
+def cost_front(spots: Sequence[Spot], *, ranked: bool) -> list[Spot]:
+    """The spots that no other beats on both cost and FAA. Ceilings, stale and leaking rows take no part."""
+    rivals = [spot for spot in spots if _is_ranked(spot.cell)] if ranked else []
+    # As printed: costs to three digits and accuracies to two decimals, so that no row wins by what nobody can read.
+    printed = [(float(f"{spot.x:.3g}"), round(spot.y, 2)) for spot in rivals]
+    return [rivals[i] for i in pareto_front(printed)] if len(rivals) > 1 else []
+
+
+def _is_ranked(cell: Cell) -> bool:
+    return cell.row.kind != "ceiling" and not UNRANKED & set(cell.marks)
+
+
+def _panel(cells: Sequence[Cell], word: str, unit: str, cost: Callable[[Cell], float | None], ranked: bool) -> _Panel:
+    spots, left_out = [], []
+    for cell in cells:
+        x, faa = cost(cell), cell.summary("faa")
+        if x is None or faa is None:
+            left_out.append(row_label(cell))
+        else:
+            spots.append(Spot(cell, x, faa.mean, faa.std))
+    return _Panel(word, unit, spots, cost_front(spots, ranked=ranked), left_out)
+
+
+def cost_figure(
+    column: Column, cells: Sequence[Cell], name: str, looks: Looks, *, ranked: bool = True
+) -> FigureFile | None:
+    """FAA against GFLOPs and learnable parameters; a cost that is the same for all rows shows nothing and is left out.
+
+    ``ranked``: whether the rows may be compared at all; without it no front is drawn.
+    """
+    flops = "training GFLOPs an image (executed; ViT-B/16, default configuration)"
+    both = (
+        _panel(cells, flops, " GFLOPs", lambda cell: training_gflops(cell.row.method), ranked),
+        _panel(cells, "learnable parameters, as recorded by these runs", " parameters", learnable_parameters, ranked),
+    )
+    panels = [panel for panel in both if len({spot.x for spot in panel.spots}) > 1]
+    if not panels:
+        return None
+
+    def draw(figure: Figure) -> None:
+        all_axes = fixed_axes(figure, len(panels))
+        all_axes[0].set_ylabel("FAA (%)")
+        for axes, panel in zip(all_axes, panels, strict=True):
+            _draw_costs(axes, panel, looks)
+
+    line = "The step line is the Pareto front: no other row is as cheap and as accurate, and better in one of the two. "
+    caption = (
+        "Final average accuracy against what it costs; up and to the left is better. "
+        f"{line * any(panel.front for panel in panels)}{' '.join(_front_said(panel) for panel in panels)} Bars: one "
+        f"standard deviation over runs. {_flops_said(panels, flops)}Ceilings are shown and take no part."
+    )
+    said = "; ".join(
+        f"{panel.word}: {', '.join(_spot_said(spot, panel.unit) for spot in panel.spots)}" for panel in panels
+    )
+    return figure_file(
+        draw,
+        _size(len(panels), max(len(panel.spots) for panel in panels)),
+        f"{name}-tradeoff",
+        title=f"Accuracy and cost on {column.label}",
+        caption=caption,
+        alt=f"FAA against cost on {column.label}. {said}. {' '.join(_front_said(panel) for panel in panels)}",
+        runs=run_ids(spot.cell for panel in panels for spot in panel.spots),
+    )
+
+
+def _spot_said(spot: Spot, unit: str) -> str:
+    cost = f"{spot.x:,.0f}" if spot.x >= 1000 else f"{spot.x:.3g}"
+    return f"{spot.label} {number(spot.y, 1)} % at {cost}{unit}"
+
+
+def _front_said(panel: _Panel) -> str:
+    word = "By operations" if panel.unit == " GFLOPs" else "By parameters"
+    parts = [f"on the front: {listed([spot.label for spot in panel.front], 12)}"] if panel.front else []
+    parts += [f"left out, as it is not known of them: {listed(panel.left_out)}"] if panel.left_out else []
+    return f"{word}, {'; '.join(parts)}." if parts else f"{word} nothing is ranked."
+
+
+def _flops_said(panels: Sequence[_Panel], flops: str) -> str:
+    if all(panel.word != flops for panel in panels):
+        return ""
+    return (
+        "GFLOPs are counted on ViT-B/16 and not on the backbone of these runs: of the dearest training phase, query pass "
+        "included; a closed form takes one pass; rows that vary one method's settings share its count. "
+    )
+
+
+def _size(panels: int, spots: int) -> tuple[float, float]:
+    return (9.6 if panels > 1 else 6.4, min(7.0, 3.6 + 0.11 * spots))
+
+
+def _draw_costs(axes: Axes, panel: _Panel, looks: Looks) -> None:
+    axes.set_xlabel(panel.word, fontsize=8.5)
+    xs = [spot.x for spot in panel.spots]
+    _scale_costs(axes, xs)
+    spread = [spot.y + sign * (spot.std or 0.0) for spot in panel.spots for sign in (-1, 1)]
+    frame(axes.set_ylim, [*spread, max(spread) + 0.05 * (max(spread) - min(spread))])
+    corners = _steps(panel.front, axes.get_xlim()[1])
+    axes.plot([x for x, _ in corners], [y for _, y in corners], color=_FRONT, linewidth=1.3, alpha=0.75, zorder=2)
+    draw_spots(axes, panel.spots, looks, bold=panel.front, path=corners)
+
+
+def _scale_costs(axes: Axes, xs: Sequence[float]) -> None:
+    """A logarithmic axis where costs are far apart; a cost of nothing stands at its left edge, named 0."""
+    positive = [x for x in xs if x > 0]
+    low, high = min(positive), max(positive)
+    if high / low < _WIDE and len(positive) == len(xs):
+        # Costs that hardly differ must not look far apart.
+        margin = max(0.1 * (high - low), 0.05 * high)
+        axes.set_xlim(low - margin, high + margin)
+        return
+    threshold = 10 ** math.floor(math.log10(low))
+    zero = len(positive) < len(xs)
+    if zero:
+        axes.set_xscale("symlog", linthresh=threshold, linscale=0.4)
+        axes.set_xlim(-0.4 * threshold, high * 2)
+    else:
+        axes.set_xscale("log")
+        axes.set_xlim(low / 1.8, high * 1.8)
+    first, last = axes.get_xlim()
+    decades = [10.0**power for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
+    few = [step * decade for decade in decades for step in (1, 2, 5)]
+    ticks = next(ticks for ticks in ([x for x in decades if first <= x <= last], few) if len(ticks) > 2 or ticks is few)
+    axes.set_xticks([0.0] * zero + [x for x in ticks if first <= x <= last])
+    axes.xaxis.set_major_formatter(lambda value, _: _short(value))
+    axes.xaxis.set_minor_formatter(lambda _value, _place: "")
+
+
+def _short(value: float) -> str:
+    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= size:
+            return f"{value / size:g}{unit}"
+    return f"{value:g}"
+
+
+def _steps(front: Sequence[Spot], end: float) -> list[tuple[float, float]]:
+    """The corners of the front: level to the next member's cost, then up to its accuracy; none without a front."""
+    if not front:
+        return []
+    corners = [(front[0].x, front[0].y)]
+    for before, spot in pairwise(front):
+        corners += [(spot.x, before.y), (spot.x, spot.y)]
+    return [*corners, (end, front[-1].y)]
+
+
+def forgetting_figure(column: Column, cells: Sequence[Cell], name: str, looks: Looks) -> FigureFile | None:
+    """Forgetting across, accuracy right after learning upwards; ``None`` with fewer than two rows that have both."""
+    spots, left_out = [], []
+    for cell in cells:
+        lost, learned = cell.summary("fm"), plasticity(cell)
+        if lost is None or learned is None:
+            left_out.append(row_label(cell))
+        else:
+            spots.append(Spot(cell, lost.mean, learned.mean))
+    if len(spots) < 2:
+        return None
+
+    def draw(figure: Figure) -> None:
+        (axes,) = fixed_axes(figure, 1)
+        axes.set_xlabel("forgetting FM (percentage points; left is better)")
+        axes.set_ylabel("accuracy right after learning (%; up is better)")
+        xs, ys = [spot.x for spot in spots], [spot.y for spot in spots]
+        margin = max(0.5, 0.08 * (max(xs) - min(xs)))
+        axes.set_xlim(min(xs) - margin, max(xs) + margin)
+        frame(axes.set_ylim, ys)
+        draw_spots(axes, spots, looks, taken=_equal_accuracy(axes, column.tasks))
+
+    caption = (
+        "Plasticity, the mean accuracy on each task right after learning it (classes of all tasks so far compete), against "
+        "forgetting. The better corner is up and left. Along a grey line the final accuracy is the one written on it, for a "
+        "row whose tasks were at their best when just learned."
+        + (f" Left out, as not measured after each task: {listed(left_out)}." if left_out else "")
+    )
+    said = "; ".join(
+        f"{spot.label} forgets {number(spot.x, 1)} points and has {number(spot.y, 1)} % right after learning"
+        for spot in spots
+    )
+    return figure_file(
+        draw,
+        (7.2, min(6.4, 3.8 + 0.1 * len(spots))),
+        f"{name}-forgetting",
+        title=f"Forgetting and plasticity on {column.label}",
+        caption=caption,
+        alt=f"Forgetting against accuracy right after learning on {column.label}: {said}.",
+        runs=run_ids(spot.cell for spot in spots),
+    )
+
+
+def _equal_accuracy(axes: Axes, tasks: int) -> list[Text]:
+    """Lines of equal final accuracy: FAA = accuracy right after learning - (T - 1) / T x forgetting; their names."""
+    names: list[Text] = []
+    (x0, x1), (y0, y1) = axes.get_xlim(), axes.get_ylim()
+    slope = (tasks - 1) / tasks
+    lowest, highest = y0 - slope * x1, y1 - slope * x0
+    step = next((step for step in (1, 2, 5, 10, 20) if (highest - lowest) / step <= 10), 25)
+    for level in np.arange(math.ceil(lowest / step) * step, min(highest, 100.01), step):
+        axes.plot([x0, x1], [level + slope * x0, level + slope * x1], color="#d3d8de", linewidth=0.8, zorder=1)
+        x = x1 if level + slope * x1 <= y1 else (y1 - level) / slope
+        y = level + slope * x
+        if x0 + 0.12 * (x1 - x0) < x and y > y0 + 0.03 * (y1 - y0):
+            name = axes.annotate(
+                f"FAA {level:g}", (x, y), (-2, -2), textcoords="offset points", ha="right", va="top",
+                fontsize=6.8, color=GREY,
+            )  # fmt: skip
+            names.append(name)
+    axes.set_xlim(x0, x1)
+    axes.set_ylim(y0, y1)
+    axes.grid(visible=False)
+    return names

@@ -1,0 +1,198 @@
+"""How a number is written: one rule for the terminal, Markdown, LaTeX, the page and its figures."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from smope_bench.harness.metrics import FORGETTING_FORMULA
+from smope_bench.reports.loading.model import MIXED_CODE, Cell, CellState, Column, RowKind, Run, RunState, SuiteResults
+from smope_bench.reports.loading.x_stats import Summary
+
+METRICS = ("faa", "caa", "fm")
+METRIC_NAMES: Mapping[str, str] = {"faa": "FAA", "caa": "CAA", "fm": "FM", "micro": "micro accuracy"}
+METRIC_HELP: Mapping[str, str] = {
+    "faa": "Final average accuracy in percent: after the last task, the mean over tasks of each task's test accuracy. "
+    "Higher is better.",
+    "caa": "Cumulative average accuracy in percent: the mean, over all stages of training, of the average accuracy on the "
+    "tasks seen so far. Higher is better.",
+    "fm": f"Forgetting in percentage points: {FORGETTING_FORMULA}. Lower is better.",
+}
+KIND_NAMES: Mapping[RowKind, str] = {"floor": "Floors", "method": "Methods", "ceiling": "Ceilings"}
+KIND_HELP: Mapping[RowKind, str] = {
+    "floor": "simple baselines that any method should beat",
+    "method": "the methods under comparison",
+    "ceiling": "trained on all classes at once; not ranked",
+}
+CELL_HELP: Mapping[CellState, str] = {
+    "ok": "every planned run is here",
+    "partial": "some planned runs are not here; the rest is averaged",
+    "mixed": "the runs were made with different settings or code and are not averaged",
+    "stale": "made by another version of the code; shown, but not ranked",
+    "failed": "the runs stopped with an error",
+    "unusable": "the records of the runs cannot be used; the report says why",
+    "missing": "not run yet",
+    "unplanned": "not part of what was asked for",
+}
+RUN_WORDS: Mapping[RunState, str] = {
+    "ok": "done",
+    "stale": "stale",
+    "failed": "failed",
+    "broken": "unusable",
+    "missing": "missing",
+}
+NONE = "–"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A cell's metric as text: ``value`` and ``interval``, the place (0 = unranked), and the marks beside it."""
+
+    value: str
+    interval: str
+    place: int
+    marks: tuple[str, ...]
+    summary: Summary | None
+    help: str
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A fixed-point number without a negative zero; an en dash for ``None``."""
+    if value is None:
+        return NONE
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("-") if float(text) == 0 else text
+
+
+def signed(value: float | None) -> str:
+    """``+0.31``, ``-0.31`` or ``0.00``; a dash for ``None``."""
+    text = number(value)
+    return text if value is None or text.startswith("-") or float(text) == 0 else f"+{text}"
+
+
+def whole(value: float | None) -> str:
+    """``12 345`` with narrow spaces that no line breaks at; a dash for ``None``."""
+    return NONE if value is None else f"{value:,.0f}".replace(",", "\u202f")
+
+
+def mean_std(summary: Summary | None) -> str:
+    """``93.10 ± 0.42``; the deviation of a single run is a dash."""
+    return NONE if summary is None else f"{number(summary.mean)} ± {number(summary.std)}"
+
+
+def interval(summary: Summary | None) -> str:
+    """``[92.1, 94.1]``, or a dash where one run gives none."""
+    if summary is None or summary.low is None or summary.high is None:
+        return NONE
+    return f"[{number(summary.low, 1)}, {number(summary.high, 1)}]"
+
+
+def show(cell: Cell, metric: str, ranks: Mapping[str, int]) -> Shown:
+    """Decide what is printed for a metric of a cell: never blank, and no number without its mark."""
+    summary = cell.summary(metric) if cell.outcomes else None
+    ids = ", ".join(run.run_id for run in cell.used)
+    if not cell.outcomes:
+        word = "not planned" if cell.state == "unplanned" else cell.state
+        return Shown(word, NONE, 0, (), None, cell.note or CELL_HELP[cell.state])
+    if summary is None:
+        return Shown(NONE, NONE, 0, cell.marks, None, f"not defined here; runs {ids}")
+    said = f"mean over {summary.n} run{'s' * (summary.n != 1)}: {ids}"
+    return Shown(mean_std(summary), interval(summary), ranks.get(cell.row.label, 0), cell.marks, summary, said)
+
+
+def runs_text(cell: Cell) -> str:
+    """``3``, ``3 stale``, or ``2 of 3 (1 failed)`` where something is wanting."""
+    if not cell.runs:
+        return NONE
+    if len(cell.used) == len(cell.runs):
+        return str(len(cell.used)) + (" stale" if cell.state == "stale" else "")
+    others = ", ".join(f"{n} {RUN_WORDS[state]}" for state, n in cell.counts().items() if state != "ok")
+    return f"{len(cell.used)} of {len(cell.runs)}" + (f" ({others})" if others else "")
+
+
+def counts_text(results: SuiteResults) -> str:
+    """``18 runs: 16 done, 1 failed, 1 missing``."""
+    states = ", ".join(f"{n} {RUN_WORDS[state]}" for state, n in results.counts().items())
+    total = len(results.runs)
+    return f"{total} run{'s' * (total != 1)}: {states}" if total else "no runs"
+
+
+def tasks_text(column: Column) -> str:
+    """``5 tasks``, or nothing where the label says so itself."""
+    text = f"{column.tasks} task{'s' * (column.tasks != 1)}"
+    return "" if text in column.label else text
+
+
+def column_text(column: Column) -> str:
+    """``digits · 5 tasks``."""
+    return " · ".join(part for part in (column.label, tasks_text(column)) if part)
+
+
+def seeds_text(run: Run) -> str:
+    """``order 0, training 1``."""
+    return f"order {run.order_seed}, training {run.train_seed}"
+
+
+def plain(text: str) -> str:
+    """One line of text without characters that would move a terminal's cursor or colour what follows."""
+    flat = re.sub(r"[^\S\u00a0\u202f]+", " ", text).strip()
+    return "".join(char if char.isprintable() or char in "\u00a0\u202f" else "\ufffd" for char in flat)
+
+
+def without_controls(text: str) -> str:
+    """``text`` with its lines and tabs, and without what a terminal would obey: as files are written that somebody may ``cat``."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\ufffd", text)
+
+
+def file_name(text: str, taken: Collection[str] = ()) -> str:
+    """A name for files and anchors that is safe on every system, and none of those ``taken``."""
+    name = re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")[:60] or "suite"
+    number, free = 2, name
+    # Some systems do not tell capitals apart.
+    while free.lower() in {other.lower() for other in taken}:
+        number, free = number + 1, f"{name}-{number}"
+    return free
+
+
+def problem_lines(results: SuiteResults) -> list[str]:
+    """One line a run that is failed, unusable, stale or missing, in the order of rows."""
+    lines = []
+    for row in results.rows:
+        for column in results.columns:
+            for run in results.cell(row, column).runs:
+                if run.state != "ok":
+                    where = f"{row.label} on {column.label}, {seeds_text(run)} ({run.run_id})"
+                    lines.append(f"{where}: {RUN_WORDS[run.state]}: {run.problem}")
+    return lines
+
+
+def notes(results: SuiteResults, column: Column | None = None) -> list[str]:
+    """What a reader of any table of the suite, or of one of its benchmarks, must be told, in whole sentences."""
+    columns = results.columns if column is None else (column,)
+    found = []
+    if results.tiny:
+        found.append(
+            "Tiny suite: small data and a small backbone that come with the installation, not the papers' scale."
+        )
+    cells = [results.cell(row, column) for column in columns for row in results.rows]
+    mixed = [cell for cell in cells if MIXED_CODE in cell.marks]
+    if mixed:
+        found.append(_mixed_code_note(mixed))
+    if any("stale" in cell.marks or cell.counts().get("stale") for cell in cells if MIXED_CODE not in cell.marks):
+        found.append("Stale: made by another version of the code; never averaged with fresh runs and never ranked.")
+    if any("leaking" in cell.marks for cell in cells):
+        found.append("Leaking: the protocol lets information through that a test must not have; never ranked.")
+    if any("random backbone" in cell.marks for cell in cells):
+        found.append("Random backbone: the frozen weights were drawn at random, not pre-trained.")
+    found += [f"{cell.row.label} on {cell.column.label}: {cell.note}." for cell in cells if cell.note]
+    found += [caution for column in columns if (caution := results.caution(column))]
+    return found
+
+
+def _mixed_code_note(cells: Sequence[Cell]) -> str:
+    outcomes = {outcome.run_id: outcome for cell in cells for outcome in cell.outcomes}
+    counts = Counter(outcome.made_by[:8] for outcome in outcomes.values())
+    said = ", ".join(f"{version}: {n} run{'s' * (n != 1)}" for version, n in sorted(counts.items()))
+    return f"Mixed code: averaged over runs of {len(counts)} versions of the code, as was asked for ({said}); never ranked."

@@ -1,0 +1,210 @@
+"""From a results folder to the results of suites. Nothing is trained, and nothing unusable is averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from smope_bench.harness.errors import UserError
+from smope_bench.harness.records.store import Store
+from smope_bench.reports.loading.integrity import Health, examine, health_warnings
+from smope_bench.reports.loading.manifest import CellEntry, Manifest
+from smope_bench.reports.loading.model import Cell, CellState, Column, Row, Run, RunState, SuiteResults
+from smope_bench.reports.loading.reader import Found, Reader
+from smope_bench.reports.loading.run_result import LeftOut, Outcome
+
+VERSION_DIGITS = 8
+"""So many digits of a fingerprint or a git revision are shown."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Some suites of one results folder, and how the whole folder is.
+
+    ``fingerprints``: the versions of the code behind the usable records of the suites, the reference first.
+    ``is_mixed``: there are several, which was asked for. ``label`` names the folder in a comparison.
+    """
+
+    suites: tuple[SuiteResults, ...]
+    health: Health
+    fingerprints: tuple[str, ...]
+    is_mixed: bool
+    label: str = ""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the head of a report has to say: mixed versions of the code, and what was left out."""
+        return (*((_mixed_warning(self),) if self.is_mixed else ()), *health_warnings(self.health))
+
+
+def suites_in(store: Store) -> list[str]:
+    """Every suite whose manifest can be used, by name. Raises UserError where there are manifests, but none can."""
+    reader = Reader(store)
+    names = reader.suites()
+    usable = [name for name in names if isinstance(reader.manifest(name), Manifest)]
+    if names and not usable:
+        reader.require_manifest(names[0])
+    return usable
+
+
+def load_suites(store: Store, names: Sequence[str], fingerprint: str | None, *, mixed: bool = False) -> Loaded:
+    """Read some suites; the whole folder is examined, and each record is read and checked once.
+
+    ``fingerprint``: the code that records have to come from to be fresh; ``None`` takes that of the newest record of the
+    suites. Raises UserError where a suite cannot be read, and, unless ``mixed``, where records of several versions of the
+    code would stand in one report; with it they are averaged together, and such cells are marked and not ranked.
+    """
+    reader = Reader(store)
+    manifests = [reader.require_manifest(name) for name in dict.fromkeys(names)]
+    health = examine(store, reader)
+    found = [reader.find(run_id) for run_id in {entry.run_id: None for one in manifests for entry in one.cells}]
+    outcomes = [one.outcome for one in found if one.outcome is not None]
+    reference = fingerprint or _newest_fingerprint(outcomes)
+    versions = _versions(outcomes, reference)
+    if len(versions) > 1 and not mixed:
+        raise UserError(_refusal(versions, manifests))
+    suites = tuple(_results(manifest, reader, reference, mixed) for manifest in manifests)
+    return Loaded(suites, health, tuple(versions), len(versions) > 1)
+
+
+def load_suite(store: Store, suite: str, fingerprint: str | None) -> SuiteResults:
+    """Read one suite and no other record; those of other code are stale beside the fresh ones, and nothing is refused.
+
+    Raises UserError where the suite was never run here or its manifest cannot be used.
+    """
+    reader = Reader(store)
+    manifest = reader.require_manifest(suite)
+    found = [reader.find(entry.run_id).outcome for entry in manifest.cells]
+    reference = fingerprint or _newest_fingerprint(one for one in found if one is not None)
+    return _results(manifest, reader, reference, mixed=False)
+
+
+def make_cell(row: Row, column: Column, runs: Sequence[Run], *, mixed: bool = False) -> Cell:
+    """Decide what a cell may show: runs are averaged only where they share setting, flags and, unless ``mixed``, code."""
+    fresh = [run for run in runs if run.state == "ok"]
+    stale = [run for run in runs if run.state == "stale"]
+    used = [run for run in runs if run.outcome is not None] if mixed else fresh or stale
+    kinds = {_kind(run.outcome, mixed) for run in used if run.outcome is not None}
+    state: CellState
+    note = None
+    if len(kinds) > 1:
+        state, used = ("mixed" if fresh else "stale"), []
+        note = f"{len(kinds)} different settings or versions of the code, which are not averaged; run the suite again"
+    elif fresh or len({run.outcome.made_by for run in used if run.outcome}) > 1:
+        state = "ok" if len(used) == len(runs) else "partial"
+    elif stale:
+        state = "stale"
+    elif not runs:
+        state = "unplanned"
+    else:
+        states = {run.state for run in runs}
+        state = "failed" if "failed" in states else "unusable" if "broken" in states else "missing"
+    return Cell(row, column, tuple(runs), tuple(used), state, note)
+
+
+def _kind(outcome: Outcome, mixed: bool) -> tuple[object, ...]:
+    flags = outcome.flags
+    code = None if mixed else outcome.made_by
+    return (outcome.setting, code, outcome.tasks, flags.leaking, flags.tiny, flags.random_backbone)
+
+
+def _results(manifest: Manifest, reader: Reader, reference: str | None, mixed: bool) -> SuiteResults:
+    rows = tuple(Row(**entry.model_dump()) for entry in manifest.rows)
+    columns = tuple(Column(**entry.model_dump()) for entry in manifest.columns)
+    planned: dict[tuple[str, str], list[Run]] = {(row.label, column.label): [] for row in rows for column in columns}
+    row_of, column_of = {row.label: row for row in rows}, {column.label: column for column in columns}
+    for entry in sorted(manifest.cells, key=lambda entry: (entry.order_seed, entry.train_seed)):
+        found = _agreeing(entry, row_of[entry.row], column_of[entry.column], reader.find(entry.run_id))
+        planned[entry.row, entry.column].append(_run(entry, found, reference))
+    cells = {
+        (row.label, column.label): make_cell(row, column, planned[row.label, column.label], mixed=mixed)
+        for row in rows
+        for column in columns
+    }
+    title = manifest.title or manifest.suite
+    return SuiteResults(manifest.suite, title, manifest.description, manifest.tiny, rows, columns, cells, reference)
+
+
+def _agreeing(entry: CellEntry, row: Row, column: Column, found: Found) -> Found:
+    """What was found of a run, unless its record is of another method, benchmark or seed than the cell that names it."""
+    if found.outcome is None:
+        return found
+    spec = found.outcome.spec
+    for name, planned, recorded in (
+        ("method", row.method, _named(spec.get("method"))),
+        ("benchmark", column.benchmark, _named(spec.get("benchmark"))),
+        ("order seed", entry.order_seed, spec.get("order_seed")),
+        ("training seed", entry.train_seed, spec.get("train_seed")),
+    ):
+        if recorded is not None and recorded != planned:
+            reason = (
+                f"the manifest names it for {name} {planned!r}, but its record is of {recorded!r}; run the suite again"
+            )
+            return Found(left_out=LeftOut(entry.run_id, reason, "misplaced"))
+    return found
+
+
+def _named(part: object) -> object:
+    return part.get("name") if isinstance(part, dict) else None
+
+
+def _run(entry: CellEntry, found: Found, reference: str | None) -> Run:
+    def run(state: RunState, **facts: Any) -> Run:
+        ids = (entry.run_id, entry.order_seed, entry.train_seed)
+        return Run(*ids, state, recipe=entry.recipe, settings=entry.settings, **facts)
+
+    if found.outcome is not None:
+        is_current = reference in (None, found.outcome.fingerprint)
+        if is_current and entry.plugins == found.outcome.plugins:
+            return run("ok", outcome=found.outcome)
+        problem = f"made by another version of the {'plugin' if is_current else 'code'}"
+        return run("stale", outcome=found.outcome, problem=problem)
+    if found.failure is not None:
+        return run("failed", problem=str(found.failure.get("error") or "no reason given"), failure=found.failure)
+    if found.left_out is not None:
+        return run("broken", problem=found.left_out.reason)
+    return run("missing", problem="not run yet")
+
+
+def _newest_fingerprint(outcomes: Iterable[Outcome]) -> str | None:
+    dated = [(str(one.provenance.get("finished") or ""), one.fingerprint) for one in outcomes]
+    return max(dated)[1] if dated else None
+
+
+def _versions(outcomes: Iterable[Outcome], reference: str | None) -> dict[str, list[Outcome]]:
+    """The outcomes of each version of the code: the reference first, then the one with most runs."""
+    found: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        found.setdefault(outcome.fingerprint, []).append(outcome)
+    return dict(sorted(found.items(), key=lambda item: (item[0] != reference, -len(item[1]), item[0])))
+
+
+def _version_text(fingerprint: str, outcomes: Sequence[Outcome]) -> str:
+    revisions = sorted({str(outcome.provenance.get("git_revision") or "") for outcome in outcomes} - {""})
+    git = ", ".join(f"git {revision[:VERSION_DIGITS]}" for revision in revisions[:2]) or "git unknown"
+    return f"{fingerprint[:VERSION_DIGITS]} ({git}, {len(outcomes)} run{'s' * (len(outcomes) != 1)})"
+
+
+def _joined(parts: Sequence[str]) -> str:
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def _refusal(versions: Mapping[str, Sequence[Outcome]], manifests: Sequence[Manifest]) -> str:
+    named = " ".join(manifest.suite for manifest in manifests)
+    tiny = " --tiny" if all(manifest.tiny for manifest in manifests) else ""
+    said = _joined([_version_text(fingerprint, outcomes) for fingerprint, outcomes in versions.items()])
+    return (
+        f"the records of {named} come from {len(versions)} versions of the code: {said}; either run them again with one"
+        f" version (run_all.py run {named}{tiny}), or report them together, marked as mixed, with --mixed"
+    )
+
+
+def _mixed_warning(loaded: Loaded) -> str:
+    outcomes = {outcome.run_id: outcome for results in loaded.suites for outcome in results.outcomes}
+    versions = _versions(outcomes.values(), loaded.fingerprints[0])
+    said = _joined([_version_text(fingerprint, found) for fingerprint, found in versions.items()])
+    return (
+        f"Mixed code, as was asked for: the runs come from {len(versions)} versions of the code: {said}; "
+        f"cells that average several are marked and not ranked."
+    )

@@ -1,0 +1,180 @@
+"""What a report is made of: a suite's rows, columns and cells, each cell with the runs behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from smope_bench.reports.loading.run_result import Outcome
+from smope_bench.reports.loading.x_stats import Summary, summarise
+
+RunState = Literal["ok", "stale", "failed", "broken", "missing"]
+CellState = Literal["ok", "partial", "mixed", "stale", "failed", "unusable", "missing", "unplanned"]
+RowKind = Literal["method", "floor", "ceiling"]
+
+MIXED_CODE = "mixed code"
+UNRANKED = frozenset({"stale", MIXED_CODE, "leaking"})
+"""Marks of cells that are shown but take part in no rank and no test."""
+LOWER_IS_BETTER = frozenset({"fm"})
+"""Metrics of which less is better."""
+KINDS: tuple[RowKind, ...] = ("floor", "method", "ceiling")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table; ``kind`` says on which side of the methods it belongs."""
+
+    label: str
+    method: str
+    kind: RowKind
+    paper: str | None = None
+    url: str | None = None
+
+
+@dataclass(frozen=True)
+class Column:
+    """A group of columns: one benchmark."""
+
+    label: str
+    benchmark: str
+    tasks: int
+    summary: str = ""
+    backbone: str = ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A planned run and what became of it; ``outcome`` where a usable record exists, ``problem`` where not."""
+
+    run_id: str
+    order_seed: int
+    train_seed: int
+    state: RunState
+    outcome: Outcome | None = None
+    problem: str | None = None
+    failure: Mapping[str, Any] | None = None
+    recipe: str | None = None
+    """Where the hyper-parameters come from; ``None`` where the manifest is older than this note."""
+    settings: tuple[str, ...] = ()
+    """What the user set by hand, as written on the command line."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row on one benchmark. Only ``used`` runs are averaged: fresh ones, or stale ones where nothing is fresh."""
+
+    row: Row
+    column: Column
+    runs: tuple[Run, ...]
+    used: tuple[Run, ...]
+    state: CellState
+    note: str | None = None
+
+    @cached_property
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """The outcomes that are averaged."""
+        return tuple(run.outcome for run in self.used if run.outcome is not None)
+
+    @cached_property
+    def marks(self) -> tuple[str, ...]:
+        """What has to be said beside the cell's numbers, e.g. ``leaking``."""
+        found = ["stale"] if self.state == "stale" and self.used else []
+        if len({outcome.made_by for outcome in self.outcomes}) > 1:
+            found.append(MIXED_CODE)
+        if any(outcome.flags.leaking for outcome in self.outcomes):
+            found.append("leaking")
+        if any(outcome.flags.random_backbone for outcome in self.outcomes):
+            found.append("random backbone")
+        return tuple(found)
+
+    def summary(self, metric: str) -> Summary | None:
+        """Summary of ``faa``, ``caa``, ``fm`` or ``micro``; ``None`` where nothing was measured or it is not defined."""
+        values = [outcome.metrics[metric] for outcome in self.outcomes]
+        return None if None in values else summarise(value for value in values if value is not None)
+
+    def counts(self) -> dict[RunState, int]:
+        """How many runs are in each state, states without runs left out."""
+        return count_states(self.runs)
+
+
+@dataclass(frozen=True)
+class SuiteResults:
+    """A suite as it stands in a results folder. ``fingerprint`` is the code against which records are fresh or stale."""
+
+    suite: str
+    title: str
+    description: str
+    tiny: bool
+    rows: tuple[Row, ...]
+    columns: tuple[Column, ...]
+    cells: Mapping[tuple[str, str], Cell]
+    fingerprint: str | None
+
+    def cell(self, row: Row, column: Column) -> Cell:
+        """The cell of a row and a column; every pair has one."""
+        return self.cells[row.label, column.label]
+
+    def cells_of(self, column: Column) -> list[Cell]:
+        """A column's cells in the order of the rows."""
+        return [self.cell(row, column) for row in self.rows]
+
+    def rows_of(self, kind: RowKind) -> list[Row]:
+        """The rows of one kind, in order."""
+        return [row for row in self.rows if row.kind == kind]
+
+    @cached_property
+    def runs(self) -> tuple[Run, ...]:
+        """Every distinct run of the suite, in the order of cells."""
+        found = {run.run_id: run for row in self.rows for column in self.columns for run in self.cell(row, column).runs}
+        return tuple(found.values())
+
+    @cached_property
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """The outcomes of all runs that have a usable record, stale ones too."""
+        return tuple(run.outcome for run in self.runs if run.outcome is not None)
+
+    @cached_property
+    def newest(self) -> str | None:
+        """When the newest record was finished (ISO 8601, UTC): the date of a report, so that it is a function of the store."""
+        return max((str(outcome.provenance.get("finished") or "") for outcome in self.outcomes), default="") or None
+
+    def counts(self) -> dict[RunState, int]:
+        """How many distinct runs are in each state."""
+        return count_states(self.runs)
+
+    def caution(self, column: Column) -> str | None:
+        """Why the numbers of a column must not be ranked against each other, or ``None`` where they may."""
+        compared = [outcome for cell in self.cells_of(column) for outcome in cell.outcomes]
+        protocols = {(outcome.protocol, outcome.flags.tiny) for outcome in compared}
+        if len(protocols) > 1:
+            return f"{column.label}: {len(protocols)} different settings of benchmark, backbone or precision; nothing is ranked."
+        splits: dict[int, set[str]] = {}
+        for outcome in compared:
+            splits.setdefault(int(outcome.spec.get("order_seed", 0)), set()).add(str(outcome.split_hash))
+        if any(len(hashes) > 1 for hashes in splits.values()):
+            return f"{column.label}: the data was split differently under the same order seed; nothing is ranked."
+        return None
+
+    def ranks(self, column: Column, metric: str) -> dict[str, int]:
+        """Row label -> 1 (best) or 2 (second) among sequential rows, by the mean as it is printed; ties share a place.
+
+        Ceilings and cells with a mark of ``UNRANKED`` take no part; with fewer than two rows, or a caution, nobody is ranked.
+        """
+        means: dict[str, float] = {}
+        for cell in self.cells_of(column):
+            summary = cell.summary(metric)
+            if summary is not None and cell.row.kind != "ceiling" and not UNRANKED & set(cell.marks):
+                means[cell.row.label] = round(summary.mean, 2) * (-1 if metric in LOWER_IS_BETTER else 1)
+        if len(means) < 2 or self.caution(column) is not None:
+            return {}
+        places = sorted(set(means.values()), reverse=True)[:2]
+        return {label: places.index(mean) + 1 for label, mean in means.items() if mean in places}
+
+
+def count_states(runs: Iterable[Run]) -> dict[RunState, int]:
+    """Runs per state in a fixed order, states without runs left out."""
+    order: tuple[RunState, ...] = ("ok", "stale", "failed", "broken", "missing")
+    states = [run.state for run in runs]
+    return {state: states.count(state) for state in order if state in states}

@@ -1,0 +1,98 @@
+"""Reads a results folder for a report: every record and every manifest at most once, however many suites name it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from smope_bench.harness.errors import UserError
+from smope_bench.harness.records.store import Broken, Store
+from smope_bench.reports.loading.manifest import (
+    Manifest,
+    check_manifest,
+    has_half_character,
+    manifest_names,
+    read_manifest,
+)
+from smope_bench.reports.loading.run_result import Kind, LeftOut, Outcome, read_outcome
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the store holds of one run id: an outcome, a record that cannot be used, a failure, or nothing."""
+
+    outcome: Outcome | None = None
+    left_out: LeftOut | None = None
+    failure: Mapping[str, Any] | None = None
+
+
+class Reader:
+    """Remembers what it has read of one results folder; serves one report and is thrown away with it."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._found: dict[str, Found] = {}
+        self._manifests: dict[str, Manifest | str | None] = {}
+
+    def published(self) -> list[str]:
+        """Ids of all folders with a ``result.json``, whatever it is, in order."""
+        if not self.store.root.is_dir():
+            return []
+        try:
+            folders = list(self.store.root.iterdir())
+        except OSError as error:
+            raise UserError(f"the results folder {str(self.store.root)!r} cannot be read: {error.strerror}") from error
+        return sorted(folder.name for folder in folders if os.path.lexists(folder / "result.json"))
+
+    def find(self, run_id: str) -> Found:
+        """What there is of a run."""
+        found = self._found.get(run_id)
+        if found is None:
+            found = self._found[run_id] = self._read(run_id)
+        return found
+
+    def suites(self) -> list[str]:
+        """The suites that have a manifest, usable or not."""
+        return manifest_names(self.store)
+
+    def manifest(self, suite: str) -> Manifest | str | None:
+        """As ``smope_bench.reports.loading.manifest.check_manifest``."""
+        if suite not in self._manifests:
+            self._manifests[suite] = check_manifest(self.store, suite)
+        return self._manifests[suite]
+
+    def require_manifest(self, suite: str) -> Manifest:
+        """The manifest of a suite. Raises UserError where it was never run here or its manifest cannot be used."""
+        return read_manifest(self.store, suite, self.manifest(suite))
+
+    def _read(self, run_id: str) -> Found:
+        record = self.store.load(run_id)
+        if record is None:
+            return self._unpublished(run_id)
+        if isinstance(record, Broken):
+            reason = record.reason.replace(f"{self.store.root}{os.sep}", "")
+            return Found(left_out=LeftOut(run_id, reason, record.fault))
+        if has_half_character(record.result):
+            return _left_out(run_id, "holds half a character, which no file can be written with", "edited")
+        outcome = read_outcome(run_id, record.result)
+        return Found(left_out=outcome) if isinstance(outcome, LeftOut) else Found(outcome)
+
+    def _unpublished(self, run_id: str) -> Found:
+        if (self.store.path(run_id) / "result.json").is_symlink():
+            return _left_out(run_id, "is a link that leads nowhere", "unreadable")
+        return Found(failure=self._failure(run_id))
+
+    def _failure(self, run_id: str) -> Mapping[str, Any] | None:
+        """What stopped a run, in characters that can be written to a file."""
+        try:
+            found = self.store.failure(run_id)
+            return json.loads(json.dumps(found, ensure_ascii=False).encode(errors="replace"))
+        except RecursionError:
+            return {"error": "failure.json is nested too deeply to be read"}
+
+
+def _left_out(run_id: str, reason: str, kind: Kind) -> Found:
+    return Found(left_out=LeftOut(run_id, f"the record of {run_id} {reason}", kind))

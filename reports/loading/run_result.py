@@ -1,0 +1,174 @@
+"""One stored result, checked and typed, with the metrics that follow from its accuracy matrix."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from smope_bench.harness.metrics import (
+    average_accuracies,
+    cumulative_average_accuracy,
+    final_average_accuracy,
+    forgetting,
+    micro_accuracy,
+)
+from smope_bench.harness.provenance import with_sources
+from smope_bench.harness.records.store import Fault
+from smope_bench.harness.run_spec import canonical_json
+
+Kind = Fault | Literal["unusable"]
+# A word or a truth value is not a measurement, though it can be read as a number.
+Percent = Annotated[float, Field(ge=0, le=100, strict=True)]
+# The bounds are far beyond any machine: they keep sums finite.
+Seconds = Annotated[float, Field(ge=0, le=1e12)]
+Count = Annotated[int, Field(ge=0, le=10**15)]
+Megabytes = Annotated[float, Field(ge=0, le=1e12)]
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A record that cannot be used, and why in one sentence; ``unusable``: it says what cannot have been measured."""
+
+    run_id: str
+    reason: str
+    kind: Kind
+
+
+class _Part(BaseModel):
+    # Later schemas may add fields; what is read here must still be right.
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class TaskTiming(_Part):
+    """Wall time of one task, in seconds."""
+
+    task: int
+    train_s: Seconds | None = None
+    end_s: Seconds | None = None
+    evaluate_s: Seconds | None = None
+
+
+class Timings(_Part):
+    """Wall time of a run, in seconds."""
+
+    total_s: Seconds | None = None
+    tasks: list[TaskTiming] = Field(default_factory=list)
+
+    @property
+    def train_s(self) -> float | None:
+        """Seconds spent on training and on the ends of tasks; ``None`` where they were not measured."""
+        parts = [value for task in self.tasks for value in (task.train_s, task.end_s) if value is not None]
+        return sum(parts) if parts else None
+
+
+class Costs(_Part):
+    """What a run took: learnable and frozen parameters, peak memory in MB, images seen."""
+
+    learnable_parameters: Count | None = None
+    backbone_parameters: Count | None = None
+    peak_memory_mb: Megabytes | None = None
+    train_images: Count | None = None
+    test_images: Count | None = None
+
+
+class Flags(_Part):
+    """What a reader must know before comparing a run with others."""
+
+    leaking: bool = False
+    tiny: bool = False
+    random_backbone: bool = False
+
+
+class Outcome(_Part):
+    """A result of one run; ``accuracy_matrix`` is (tasks, tasks) in percent, ``None`` where not measured."""
+
+    run_id: str
+    spec: dict[str, Any]
+    accuracy_matrix: list[list[Percent | None]] = Field(min_length=1)
+    test_counts: list[Annotated[int, Field(gt=0, le=10**15, strict=True)]]
+    class_names: list[str] = Field(default_factory=list)
+    split_hash: str | None = None
+    predictions_sha256: str | None = None
+    timings: Timings
+    costs: Costs
+    provenance: dict[str, Any]
+    flags: Flags = Field(default_factory=Flags)
+    migrated_from: int | None = None
+    """The older schema that the record was written in: its seal was set at the migration, not when it was written."""
+
+    @model_validator(mode="after")
+    def _check_matrix(self) -> Outcome:
+        tasks = len(self.accuracy_matrix)
+        if any(len(row) != tasks for row in self.accuracy_matrix) or len(self.test_counts) != tasks:
+            raise ValueError(f"accuracy_matrix and test_counts do not agree on {tasks} tasks")
+        if None in self.accuracy_matrix[-1]:
+            raise ValueError("the last row of accuracy_matrix has gaps")
+        return self
+
+    @property
+    def tasks(self) -> int:
+        """Number of tasks."""
+        return len(self.accuracy_matrix)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the code that made the result."""
+        return str(self.provenance["code_fingerprint"])
+
+    @property
+    def plugins(self) -> dict[str, str]:
+        """Hashes of the plugins' sources, by kind; empty where all code was the project's."""
+        found = self.provenance.get("plugins")
+        return {str(kind): str(source) for kind, source in found.items()} if isinstance(found, dict) else {}
+
+    @property
+    def made_by(self) -> str:
+        """Hash of all code that made the result, that of its plugins included."""
+        return with_sources(self.fingerprint, self.plugins)
+
+    @cached_property
+    def setting(self) -> str:
+        """Everything of the specification but the seeds: runs with one setting may be averaged."""
+        return canonical_json({key: value for key, value in self.spec.items() if not key.endswith("_seed")})
+
+    @cached_property
+    def protocol(self) -> str:
+        """What has to be equal before two methods may be compared: benchmark, backbone and precision."""
+        return canonical_json({key: self.spec.get(key) for key in ("benchmark", "backbone", "precision")})
+
+    @cached_property
+    def stages(self) -> list[float | None]:
+        """A_t, the average accuracy over the tasks seen, after each task, in percent."""
+        return average_accuracies(self.accuracy_matrix)
+
+    @cached_property
+    def metrics(self) -> Mapping[str, float | None]:
+        """``faa``, ``caa``, ``fm`` and ``micro``; ``None`` where a metric is not defined for the run."""
+        matrix = self.accuracy_matrix
+        return {
+            "faa": final_average_accuracy(matrix),
+            "caa": cumulative_average_accuracy(matrix),
+            "fm": forgetting(matrix),
+            "micro": micro_accuracy(matrix, self.test_counts),
+        }
+
+
+def read_outcome(run_id: str, result: Mapping[str, Any]) -> Outcome | LeftOut:
+    """Check one stored result; ``LeftOut`` with the reason where it cannot be trusted."""
+    try:
+        outcome = Outcome.model_validate(dict(result))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "record"
+        return LeftOut(run_id, f"the record of {run_id} is not usable at {place}: {first['msg']}", "unusable")
+    if "code_fingerprint" not in outcome.provenance:
+        return LeftOut(run_id, f"the record of {run_id} does not say which code made it", "incomplete")
+    if hashlib.sha256(canonical_json(outcome.spec).encode()).hexdigest()[:16] != run_id:
+        reason = f"the specification in the record of {run_id} is not the one its id was made from; it was edited"
+        return LeftOut(run_id, reason, "edited")
+    return outcome

@@ -1,0 +1,228 @@
+"""What the papers print: the file of published results, typed, and how a measured cell compares with a line of it.
+
+The combined spread of a comparison is sqrt(s1^2 + s2^2) of the measured and the printed standard deviation *between runs*: a
+rough yardstick for two sets of runs of a few seeds each, and not a test of significance. Ours has n - 1 in its denominator;
+papers may print the deviation over n, which at five runs is 0.89 of it.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from types import MappingProxyType
+
+from smope_bench.benchmarks.suites import SUITES, Suite
+from smope_bench.benchmarks.suites import Column as SuiteColumn
+from smope_bench.benchmarks.suites import Row as SuiteRow
+from smope_bench.reports.formatting import signed
+from smope_bench.reports.loading.model import Cell, CellState, Column, Row, SuiteResults
+from smope_bench.reports.loading.x_stats import Summary
+from smope_bench.reports.tables.table import Tone
+
+ROUNDING = 1e-9
+INSIDE, OUTSIDE = "inside", "outside"
+NO_SPREAD_PRINTED, ONE_RUN = "no spread printed", "one run has no spread"
+OWN_SETTINGS = "own settings"
+TINY = "tiny run is no comparison"
+TONES: Mapping[str, Tone] = {INSIDE: "good", OUTSIDE: "bad"}
+_UNMEASURED: Mapping[CellState, str] = {
+    "missing": "not run yet",
+    "failed": "failed",
+    "unusable": "records cannot be used",
+    "mixed": "mixed, not averaged",
+    "stale": "stale and mixed, not averaged",
+    "unplanned": "not planned",
+}
+SPREAD_NOTE = (
+    "Inside or outside: whether the measured and the printed mean differ by no more than the combined spread, the root of the "
+    "sum of the squares of the two standard deviations between runs; it is a yardstick and no test of significance. Deviations "
+    "measured here have n - 1 in the denominator; papers may print the one over n, which at five runs is 0.89 of it."
+)
+
+
+@dataclass(frozen=True)
+class Key:
+    """Where a number is printed. ``backbone`` and ``variant`` are the file's own names."""
+
+    paper: str
+    table: str
+    benchmark: str
+    tasks: int
+    backbone: str
+    variant: str
+    method: str
+    metric: str
+
+
+@dataclass(frozen=True)
+class Published:
+    """A printed number: ``std`` is ``None`` where none is printed, ``text`` has the printed digits."""
+
+    mean: float
+    std: float | None
+    text: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A measured cell against a printed number, in the metric's unit.
+
+    ``verdict``: ``inside`` or ``outside``, or why neither can be said. ``difference`` (measured less printed) is ``None``
+    where the two are not comparable, ``spread`` also where one of the deviations does not exist.
+    """
+
+    verdict: str
+    difference: float | None = None
+    spread: float | None = None
+
+    @property
+    def text(self) -> str:
+        """``+0.31, inside``; the verdict alone where there is no difference."""
+        return self.verdict if self.difference is None else f"{signed(self.difference)}, {self.verdict}"
+
+
+@cache
+def published_values() -> Mapping[Key, Published]:
+    """Every line of the file of published results, in its order. Raises ValueError at a line that cannot be read."""
+    return read_published(files("smope_bench.reports").joinpath("published_results.csv").read_text(encoding="utf-8"))
+
+
+def read_published(text: str) -> Mapping[Key, Published]:
+    """Read a file of published results; ValueError names the line that is not usable or printed twice."""
+    found: dict[Key, Published] = {}
+    for place, line in enumerate(csv.DictReader(text.splitlines()), 2):
+        try:
+            key = Key(
+                *(line[name] for name in ("paper", "table", "benchmark")),
+                tasks=int(line["tasks"]),
+                **{name: line[name] for name in ("backbone", "variant", "method", "metric")},
+            )
+            mean, std = float(line["mean"]), float(line["std"]) if line["std"] else None
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"line {place} of the published results cannot be read: {error}") from error
+        if not math.isfinite(mean) or not math.isfinite(std or 0) or (std or 0) < 0:
+            raise ValueError(f"line {place} of the published results has no possible mean and deviation: {mean}, {std}")
+        if key in found:
+            raise ValueError(f"line {place} of the published results is printed a second time: {key}")
+        found[key] = Published(mean, std, " ± ".join(part for part in (line["mean"], line["std"]) if part))
+    return MappingProxyType(found)
+
+
+@dataclass(frozen=True)
+class PrintedTable:
+    """A table of a paper, looked up by the rows and the full-scale columns of the suite that reproduces it."""
+
+    suite: Suite
+    values: Mapping[Key, Published]
+
+    def key(self, row: SuiteRow, column: SuiteColumn, metric: str) -> Key:
+        """Where the paper would print a metric of a row on a column."""
+        printed = self.suite.printed
+        assert printed is not None
+        where = (printed.paper, printed.table, column.benchmark, int(column.config["tasks"]))
+        return Key(*where, column.printed_backbone or column.backbone, row.variant, row.method, metric)
+
+    def value(self, row: Row, column: SuiteColumn, metric: str) -> Published | None:
+        """The number printed for a row of the results, or ``None`` where the paper prints none."""
+        own = self.row_of(row)
+        return None if own is None else self.values.get(self.key(own, column, metric))
+
+    def row_of(self, row: Row) -> SuiteRow | None:
+        """The suite's row of that label and method; a row that somebody added has no printed numbers."""
+        own = (*self.suite.rows, *self.suite.tiny_rows)
+        return next((one for one in own if (one.label, one.method) == (row.label, row.method)), None)
+
+    def column_of(self, column: Column) -> SuiteColumn | None:
+        """The printed column with the benchmark, number of tasks and weights of a column of the results."""
+        for own in self.columns:
+            backbone = column.backbone or (own.backbone if own.label == column.label else "")
+            if (own.benchmark, own.config["tasks"], own.backbone) == (column.benchmark, column.tasks, backbone):
+                return own
+        return None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the printed numbers must be told of where they come from."""
+        source = self.suite.printed.source if self.suite.printed is not None else ""
+        return (f"Printed: {source}.",) if source else ()
+
+    @property
+    def columns(self) -> tuple[SuiteColumn, ...]:
+        """The full-scale columns, in the suite's order."""
+        return self.suite.full
+
+    def place(self, key: Key) -> tuple[SuiteRow | None, SuiteColumn | None]:
+        """The row and the full-scale column of a printed number; ``None`` for what is not hosted."""
+        rows = [row for row in self.suite.rows if (row.method, row.variant) == (key.method, key.variant)]
+        columns = [
+            column
+            for column in self.columns
+            if (column.benchmark, column.config["tasks"]) == (key.benchmark, key.tasks)
+            and (column.printed_backbone or column.backbone) == key.backbone
+        ]
+        return next(iter(rows), None), next(iter(columns), None)
+
+
+def printed_table(results: SuiteResults) -> PrintedTable | None:
+    """What a paper prints of a suite; ``None`` for a figure, a rehearsal, and a suite that this code does not know."""
+    suite = SUITES.get(results.suite)
+    return None if suite is None else table_of(suite)
+
+
+def table_of(suite: Suite) -> PrintedTable | None:
+    """The printed table that a suite reproduces, or ``None``."""
+    if suite.printed is None:
+        return None
+    where = (suite.printed.paper, suite.printed.table)
+    return PrintedTable(suite, {key: one for key, one in published_values().items() if (key.paper, key.table) == where})
+
+
+def compare(cell: Cell, metric: str, published: Published, column: SuiteColumn) -> Comparison:
+    """A cell's metric against a number that is printed on ``column``, if the cell's runs follow that column's protocol.
+
+    The runs' own specifications decide, not their labels. Nothing is said of tiny runs, random weights, or another benchmark,
+    number of tasks or backbone; settings made by hand do not prevent a verdict and have to be said beside it (``by_hand``).
+    """
+    if not cell.outcomes:
+        return Comparison(_UNMEASURED.get(cell.state, cell.state))
+    printed = (cell.row.method, column.benchmark, column.config["tasks"], column.backbone)
+    for outcome in cell.outcomes:
+        if outcome.flags.tiny:
+            return Comparison(TINY)
+        if outcome.flags.random_backbone:
+            return Comparison("random weights are no comparison")
+        method, benchmark, backbone = (outcome.spec[part]["name"] for part in ("method", "benchmark", "backbone"))
+        if (method, benchmark, outcome.tasks, backbone) != printed:
+            return Comparison("other protocol is no comparison")
+    summary = cell.summary(metric)
+    return Comparison("not defined") if summary is None else judge(summary, published)
+
+
+def judge(measured: Summary, published: Published) -> Comparison:
+    """Difference, combined spread and verdict of comparable means; a difference equal to the spread is inside."""
+    difference = measured.mean - published.mean
+    if published.std is None:
+        return Comparison(NO_SPREAD_PRINTED, difference)
+    if measured.std is None:
+        return Comparison(ONE_RUN, difference)
+    spread = math.hypot(measured.std, published.std)
+    return Comparison(INSIDE if abs(difference) <= spread + ROUNDING else OUTSIDE, difference, spread)
+
+
+def by_hand(cell: Cell) -> tuple[str, ...]:
+    """What the user set by hand in the runs that are averaged, each setting once."""
+    return tuple(dict.fromkeys(text for run in cell.used for text in run.settings))
+
+
+def said_marks(cell: Cell, *, tiny_suite: bool = False) -> tuple[str, ...]:
+    """All that has to be said beside a cell's number; that it is tiny only where the whole suite is not."""
+    if not cell.outcomes:
+        return cell.marks
+    found = [OWN_SETTINGS] if by_hand(cell) else []
+    found += ["tiny"] if not tiny_suite and any(outcome.flags.tiny for outcome in cell.outcomes) else []
+    found += [f"{len(cell.used)} of {len(cell.runs)} runs"] if len(cell.used) < len(cell.runs) else []
+    return (*cell.marks, *found)

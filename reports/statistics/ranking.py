@@ -1,0 +1,224 @@
+"""Average ranks over benchmarks and class orders, what sets them apart, and how far class orders agree.
+
+A block is one benchmark under one class order, its runs averaged over training seeds. Rows are ranked within each block; the
+tests are Friedman's and Nemenyi's as in Demšar (2006). Blocks of one benchmark share its images, so the tests are surer than
+they ought to be: ``DEPENDENCE`` has to stand wherever their numbers do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import statistics
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import chi2, rankdata, studentized_range
+
+from smope_bench.reports.loading.model import LOWER_IS_BETTER, Column, SuiteResults
+from smope_bench.reports.statistics.paired_tests import ALPHA
+from smope_bench.reports.statistics.samples import DIGITS, comparable
+
+DEPENDENCE = (
+    "Blocks are not independent: those of one benchmark share its images, and benchmarks may share the backbone. "
+    "The p-value and the critical difference therefore look surer than they are; read the ranks as a description."
+)
+FEWEST_BLOCKS_OF_AUTORANK = 5
+
+Block = tuple[str, int]
+"""Label of the benchmark, seed of the class order."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Complete blocks: ``values`` is (blocks, rows), percent; ``runs`` the ids behind each of them; the rest was left out."""
+
+    rows: tuple[str, ...]
+    blocks: tuple[Block, ...]
+    values: NDArray[np.float64]
+    ranks: NDArray[np.float64]
+    runs: Mapping[Block, Mapping[str, Sequence[str]]]
+    left_out: tuple[str, ...] = ()
+
+    def runs_of(self, row: str, column: str | None = None) -> tuple[str, ...]:
+        """Ids of the runs behind a row's ranks, on one benchmark where it is named."""
+        return tuple(run for block in self.blocks if column in (None, block[0]) for run in self.runs[block][row])
+
+    @property
+    def mean_ranks(self) -> dict[str, float]:
+        """Row label -> mean rank over the blocks, 1 is best; in the order of rows."""
+        return {row: statistics.fmean(self.ranks[:, i].tolist()) for i, row in enumerate(self.rows)}
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Rows ranked over all blocks. ``statistic``, ``p`` (Friedman) and ``critical`` (Nemenyi) need three rows and two blocks.
+
+    ``critical``: mean ranks that differ by less are not told apart at 0.05.
+    """
+
+    table: Table
+    statistic: float | None
+    p: float | None
+    critical: float | None
+
+    @property
+    def is_useless(self) -> bool:
+        """Whether even the first and the last of all blocks would not be told apart."""
+        return self.critical is not None and self.critical >= len(self.table.rows) - 1
+
+    @property
+    def order(self) -> list[tuple[str, float]]:
+        """Rows with their mean ranks, the best first; ties in the order of the table."""
+        return sorted(self.table.mean_ranks.items(), key=lambda pair: round(pair[1], DIGITS))
+
+    @property
+    def groups(self) -> list[tuple[int, int]]:
+        """Longest stretches (first, last) of ``order`` that are not told apart; all rows where Friedman's test sees nothing."""
+        ranks = [rank for _, rank in self.order]
+        if self.critical is None or self.p is None or self.p > ALPHA:
+            return [(0, len(ranks) - 1)]
+        found: list[tuple[int, int]] = []
+        for first, rank in enumerate(ranks):
+            last = max(i for i, other in enumerate(ranks) if other - rank <= self.critical)
+            if last > first and (not found or last > found[-1][1]):
+                found.append((first, last))
+        return found
+
+
+@dataclass(frozen=True)
+class Stability:
+    """How far the class orders of one benchmark agree on the ranking: Kendall's W (0 none, 1 full), ``None`` if all tie.
+
+    ``firsts``: row label -> in how many orders it is first, where sharing the first place counts. ``places``: best and worst.
+    """
+
+    column: Column
+    table: Table
+    w: float | None
+
+    @property
+    def firsts(self) -> dict[str, int]:
+        """Row label -> number of class orders in which no row is better."""
+        best = self.table.ranks.min(axis=1, keepdims=True)
+        return dict(zip(self.table.rows, (self.table.ranks == best).sum(axis=0).tolist(), strict=True))
+
+    @property
+    def places(self) -> dict[str, tuple[float, float]]:
+        """Row label -> its best and its worst rank over the class orders."""
+        low, high = self.table.ranks.min(axis=0).tolist(), self.table.ranks.max(axis=0).tolist()
+        return dict(zip(self.table.rows, zip(low, high, strict=True), strict=True))
+
+
+def rank_rows(results: SuiteResults, metric: str = "faa") -> Ranking | None:
+    """Rank the sequential rows over every benchmark and class order; ``None`` with fewer than two rows or two blocks."""
+    table = _table(results, results.columns, metric)
+    if table is None:
+        return None
+    statistic, p = friedman(table.ranks)
+    return Ranking(table, statistic, p, None if statistic is None else nemenyi(table.values, metric))
+
+
+def stability(results: SuiteResults, column: Column, metric: str = "faa") -> Stability | None:
+    """Compare the rankings under a benchmark's class orders; ``None`` with fewer than two rows or two orders."""
+    table = _table(results, [column], metric)
+    return None if table is None else Stability(column, table, kendall_w(table.ranks))
+
+
+def friedman(ranks: NDArray[np.float64]) -> tuple[float | None, float | None]:
+    """Friedman's chi-squared and its p-value for ``ranks`` (blocks, rows), corrected for ties; ``None`` where undefined."""
+    blocks, rows = ranks.shape
+    w = kendall_w(ranks)
+    if rows < 3 or blocks < 2 or w is None:
+        return None, None
+    statistic = blocks * (rows - 1) * w
+    return statistic, float(chi2.sf(statistic, rows - 1))
+
+
+def kendall_w(ranks: NDArray[np.float64]) -> float | None:
+    """Kendall's coefficient of concordance of (judges, items) ranks, corrected for ties; ``None`` if every judge ties all.
+
+    W = 12 S / (m^2 (k^3 - k) - m T), S the squared deviations of the k rank sums, T the sum of t^3 - t over tied groups
+    (Kendall and Gibbons 1990, chapter 6).
+    """
+    m, k = ranks.shape
+    sums = ranks.sum(axis=0)
+    spread = float(((sums - sums.mean()) ** 2).sum())
+    ties = sum(int(count) ** 3 - int(count) for judge in ranks for count in np.unique(judge, return_counts=True)[1])
+    whole = m * m * (k**3 - k) - m * ties
+    return None if whole <= 0 else min(1.0, 12 * spread / whole)
+
+
+def critical_difference(rows: int, blocks: int) -> float:
+    """Nemenyi's q(0.05, rows) sqrt(rows (rows + 1) / (6 blocks)), q the studentised range over sqrt 2, no end of freedom."""
+    q = float(studentized_range.ppf(1 - ALPHA, rows, math.inf)) / math.sqrt(2)
+    return q * math.sqrt(rows * (rows + 1) / (6 * blocks))
+
+
+def nemenyi(values: NDArray[np.float64], metric: str = "faa") -> float:
+    """The critical difference for (blocks, rows) values, from autorank; by the same formula where that refuses few blocks."""
+    blocks, rows = values.shape
+    if blocks < FEWEST_BLOCKS_OF_AUTORANK:
+        return critical_difference(rows, blocks)
+    import pandas as pd
+    from autorank import autorank  # takes a second or two, and most reports have no use for it
+
+    order = "ascending" if metric in LOWER_IS_BETTER else "descending"
+    frame = pd.DataFrame(values, columns=[f"row {i}" for i in range(rows)])
+    # It prints its tables, and tests for a normality that is not used here: constant rows make it divide by zero.
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        # Left to itself it would take an analysis of variance wherever five values happen to look normal.
+        found = autorank(frame, alpha=ALPHA, order=order, force_mode="nonparametric")
+    return critical_difference(rows, blocks) if found is None or found.cd is None else float(found.cd)
+
+
+def _table(results: SuiteResults, columns: Sequence[Column], metric: str) -> Table | None:
+    """The largest complete part that dropping the emptiest rows and blocks leaves."""
+    values: dict[Block, dict[str, float]] = {}
+    runs: dict[Block, dict[str, list[str]]] = {}
+    left_out: list[str] = []
+    for column in columns:
+        samples = comparable(results, column, metric)
+        left_out += samples.left_out
+        for sample in samples.rows:
+            grouped: dict[int, list[float]] = {}
+            for (order, train), value in sample.values.items():
+                grouped.setdefault(order, []).append(value)
+                named = runs.setdefault((column.label, order), {}).setdefault(sample.row.label, [])
+                named.append(sample.runs[order, train])
+            for order, found in grouped.items():
+                values.setdefault((column.label, order), {})[sample.row.label] = round(statistics.fmean(found), DIGITS)
+    places = [column.label for column in columns]
+    blocks = sorted(values, key=lambda block: (places.index(block[0]), block[1]))
+    rows = [row.label for row in results.rows if any(row.label in found for found in values.values())]
+    kept_rows, kept_blocks = _complete(values, rows, blocks)
+    if len(kept_rows) < 2 or len(kept_blocks) < 2:
+        return None
+    missing = [f"{label}, order {order}" for label, order in blocks if (label, order) not in kept_blocks]
+    gaps = [row for row in rows if row not in kept_rows]
+    left_out += [f"Left out of the ranks, as not run in every block: {', '.join(gaps)}."] * bool(gaps)
+    left_out += [f"Left out of the ranks, as not run by every row: {'; '.join(missing)}."] * bool(missing)
+    table = np.array([[values[block][row] for row in kept_rows] for block in kept_blocks])
+    sign = 1 if metric in LOWER_IS_BETTER else -1
+    return Table(tuple(kept_rows), tuple(kept_blocks), table, rankdata(sign * table, axis=1), runs, tuple(left_out))
+
+
+def _complete(
+    values: Mapping[Block, Mapping[str, float]], rows: Sequence[str], blocks: Sequence[Block]
+) -> tuple[list[str], list[Block]]:
+    """Drop whichever row or block has the largest share of gaps until none is left; of equals a block, and the later one."""
+    kept_rows, kept_blocks = list(rows), list(blocks)
+    while kept_rows and kept_blocks:
+        by_row = [sum(row not in values[block] for block in kept_blocks) / len(kept_blocks) for row in kept_rows]
+        by_block = [sum(row not in values[block] for row in kept_rows) / len(kept_rows) for block in kept_blocks]
+        worst = max(*by_row, *by_block)
+        if worst == 0:
+            break
+        gaps, kept = (by_block, kept_blocks) if worst in by_block else (by_row, kept_rows)
+        del kept[len(gaps) - 1 - gaps[::-1].index(worst)]
+    return kept_rows, kept_blocks

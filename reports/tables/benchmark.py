@@ -1,0 +1,120 @@
+"""One table a benchmark: every row with its accuracies, the interval, forgetting and how many runs stand behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from smope_bench.reports.formatting import (
+    KIND_HELP,
+    KIND_NAMES,
+    METRIC_HELP,
+    METRICS,
+    Shown,
+    column_text,
+    counts_text,
+    file_name,
+    notes,
+    runs_text,
+    show,
+)
+from smope_bench.reports.loading.model import KINDS, Cell, Column, SuiteResults
+from smope_bench.reports.statistics.published import by_hand
+from smope_bench.reports.tables.table import Block, Entry, Grid, Heading, Line, Tone
+
+_LEAD = (
+    "Mean ± standard deviation (n - 1) over runs, with the 95 % t-interval of FAA. Bold is the best and underlined the second "
+    "among sequential rows (floors and methods), by the printed mean; no significance is claimed."
+)
+GENERIC = "generic"
+"""How the name of a recipe begins that is nobody's in particular."""
+_NUMBERS = ("mean", "std", "ci_low", "ci_high", "n")
+HEADINGS = (
+    Heading("FAA", help=METRIC_HELP["faa"], fields=("mean", "std", "n")),
+    Heading("95 % interval", help="Two-sided 95 % t-interval of the mean FAA.", fields=("ci_low", "ci_high")),
+    Heading("CAA", help=METRIC_HELP["caa"], fields=_NUMBERS),
+    Heading("FM", help=METRIC_HELP["fm"], fields=_NUMBERS, sort="up"),
+    Heading("Runs", help="Runs averaged, of those that were planned.", fields=("used", "planned")),
+)
+
+
+def detail_grids(results: SuiteResults) -> tuple[Grid, ...]:
+    """A grid a benchmark, floors first and ceilings last. Nothing is blank, and no number stands without its mark."""
+    return tuple(_grid(results, column, i) for i, column in enumerate(results.columns, 1))
+
+
+def metric_entry(cell: Cell, metric: str, places: Mapping[str, int]) -> Entry:
+    """A metric of a cell, or the word for its absence. Its values are mean, std, low, high (of the interval) and n."""
+    shown = show(cell, metric, places)
+    summary = shown.summary
+    values = (summary.mean, summary.std, summary.low, summary.high, summary.n) if summary else ()
+    return Entry(
+        shown.value,
+        values,
+        shown.place,
+        shown.marks,
+        note=shown.help,
+        runs=tuple(run.run_id for run in cell.used),
+        cell=_place(cell),
+        tone=_tone(shown, cell),
+    )
+
+
+def _grid(results: SuiteResults, column: Column, number: int) -> Grid:
+    ranks = {metric: results.ranks(column, metric) for metric in METRICS}
+    blocks = tuple(
+        Block(
+            tuple(_line(results.cell(row, column), ranks) for row in rows),
+            KIND_NAMES[kind],
+            KIND_HELP[kind],
+        )
+        for kind in KINDS
+        if (rows := results.rows_of(kind))
+    )
+    where = f": {column_text(column)}" if len(results.columns) > 1 else ""
+    newest = f" Newest record: {results.newest}." if results.newest else ""
+    cells = [results.cell(row, column) for row in results.rows]
+    said = [*notes(results, column), *_how_made(cells), f"The suite has {counts_text(results)}.{newest}"]
+    key = f"{file_name(results.suite)}-{number}"
+    return Grid(key, results.title + where, "Method", HEADINGS, blocks, _LEAD, tuple(said))
+
+
+def _how_made(cells: Sequence[Cell]) -> list[str]:
+    """Whose runs were not made by a recipe of their own alone: such rows are not like with like."""
+    used = [cell for cell in cells if cell.used]
+    generic = [cell.row.label for cell in used if any((run.recipe or "").startswith(GENERIC) for run in cell.used)]
+    said = (
+        [f"Generic recipe, not tuned for this benchmark: {', '.join(generic)}."] if 0 < len(generic) < len(used) else []
+    )
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for cell in used:
+        rows.setdefault(by_hand(cell), []).append(cell.row.label)
+    if len(rows) < 2:
+        return said + [f"Set by hand in all rows: {', '.join(settings)}." for settings in rows if settings]
+    by_row = [f"{', '.join(labels)}: {', '.join(settings) or 'nothing'}" for settings, labels in rows.items()]
+    return [*said, f"Set by hand: {'; '.join(by_row)}."]
+
+
+def _line(cell: Cell, ranks: Mapping[str, Mapping[str, int]]) -> Line:
+    faa, caa, fm = (metric_entry(cell, metric, ranks[metric]) for metric in METRICS)
+    mean, std, low, high, n = faa.values or (None,) * 5
+    score = replace(faa, values=(mean, std, n) if faa.values else ())
+    text, values = show(cell, "faa", ranks["faa"]).interval, (low, high) if faa.values else ()
+    interval = replace(faa, text=text, values=values, place=0, marks=(), tone="muted")
+    return Line(cell.row.label, (score, interval, caa, fm, _runs(cell)), url=cell.row.url)
+
+
+def _runs(cell: Cell) -> Entry:
+    used, planned = len(cell.used), len(cell.runs)
+    ids = tuple(run.run_id for run in cell.used)
+    return Entry(runs_text(cell), (used, planned), runs=ids, cell=_place(cell), tone="" if used == planned else "word")
+
+
+def _place(cell: Cell) -> tuple[str, str] | None:
+    return (cell.row.label, cell.column.label) if cell.runs else None
+
+
+def _tone(shown: Shown, cell: Cell) -> Tone:
+    if shown.summary is not None:
+        return ""
+    return "muted" if cell.outcomes else "word"

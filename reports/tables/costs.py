@@ -1,0 +1,237 @@
+"""The cost table beside what the SMoPE paper's Table 3 prints, for the terminal, as Markdown and as plain values.
+
+``Report`` is a cost report's plain values, as ``smope_bench.harness.cost.report`` gives them: operations are those of one image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from smope_bench.benchmarks.suites import SUITES
+from smope_bench.reports.statistics.published import published_values
+
+Report = Mapping[str, Any]
+Row = Mapping[str, Any]
+Printed = dict[str, dict[str, str]]
+
+ABSENT = "–"
+QUANTITIES = ("params_m", "train_gflops", "test_gflops")
+"""The columns of Table 3, as the file of published results names them."""
+_UNITS = (("parameters", 1e6), ("train", 1e9), ("test", 1e9))
+
+INTRODUCTION = """\
+# Cost
+
+Written by `python run_all.py cost --out docs/cost.md`; do not edit. ViT-B/16 at 224 px with random weights, {classes} classes in
+{tasks} tasks, every method with its default configuration. Nothing is trained, and no count depends on a value.
+
+"""
+CONVENTION = """\
+## The published convention
+
+- *Learnable here*: every tensor that any phase of any task of this code trains, once and whole, backbone excluded. Closed-form
+  methods learn nothing by gradient; stored statistics are not parameters.
+- *By convention*: what the paper's Table 3 counts for the method. Where this is not what the code has, the note says so.
+- *GFLOPs by convention*: forward passes only. A pass is 2 x the multiply-adds of linear layers and convolution, plus the
+  convolution's bias, 5 for each element of a LayerNorm and 1 for each of a GELU, with all blocks complete: {a_pass:,}
+  operations. To the method's passes come one {classes}-way classifier and what the method computes beside them by the same
+  rule (task inference, the making of prompts). Products of attention are not counted, so a prompt in it costs nothing.
+- *Table 3*: the printed value.
+
+"""
+EXECUTED = """\
+## What this code executes
+
+GFLOPs an image: two operations a multiply-add of every linear layer, convolution, matrix product, einsum and distance matrix and
+of both products of attention. Forward: fvcore's trace of `predict` and of `training_step` with handles of our own, as fvcore's
+do not see fused attention and misread broadcast products. Backward: torch's `FlopCounterMode` over the gradient of the same
+step, as fvcore traces forwards only. torch's counter also counts every forward; {agreement}.
+
+- A *query pass* of the frozen backbone is included wherever a step or prediction asks for it. At test, and in training without
+  random augmentation, the engine keeps these features, so that the pass is made once an image and not once an epoch.
+- The bare backbone takes {complete:.3f} for a forward with all blocks complete. This code computes the last block for the class
+  token alone where it has no prompt: {own:.3f}. A backward down to the images adds {complete_backward:.3f} or {own_backward:.3f}:
+  the backbone is frozen, and no gradient of its weights is computed.
+- *Trains* is what the optimiser of the phase is given in the last task that has the phase.
+- A batch has {images} images: what is done once a batch (penalties on the prompts) or once an epoch is shared between them, and
+  weighs less in a larger batch. A fused attention kernel computes its scores once more in the backward; this is not counted.
+- Tasks are entered and not trained: what earlier tasks would have stored (class statistics, counts of use) is empty, and a loss
+  that leaves out what is empty is counted without it.
+- Not counted: the optimiser's own work, and what a task does beside its steps (statistics, alignment, counting of
+  experts, closed forms).
+- Element-wise and sorting work is not counted. Operators seen and left out: {uncounted}.
+
+"""
+
+
+def printed_values() -> Printed:
+    """Table 3 as printed: by method, then by column."""
+    found: Printed = {}
+    counted = [suite.printed for suite in SUITES.values() if suite.counts_only]
+    for key, value in published_values().items():
+        if any(table and (key.paper, key.table) == (table.paper, table.table) for table in counted):
+            found.setdefault(key.method, {})[key.metric] = value.text
+    return found
+
+
+def exact_convention(row: Row) -> tuple[float, ...]:
+    """Million parameters and GFLOPs an image in training and at test by the convention; nothing for a method without one."""
+    published = row["published"]
+    return () if published is None else tuple(published[name] / unit for name, unit in _UNITS)
+
+
+def by_convention(row: Row) -> dict[str, str]:
+    """The published convention's values of a row, written as Table 3 writes them; nothing for a method without one."""
+    return {quantity: f"{value:.2f}" for quantity, value in zip(QUANTITIES, exact_convention(row), strict=False)}
+
+
+def with_printed(report: Report) -> dict[str, Any]:
+    """The report with Table 3's rounding of each row and what the paper prints, rows in the order of ``ordered``."""
+    printed = printed_values()
+    rows = [
+        {**row, "table3": {"computed": by_convention(row), "printed": printed.get(row["method"], {})}}
+        for row in ordered(report["rows"], printed)
+    ]
+    return {**report, "rows": rows}
+
+
+def ordered(rows: Sequence[Row], printed: Printed) -> list[Row]:
+    """The rows of Table 3 in its order, then the others as they come."""
+    places = {method: place for place, method in enumerate(printed)}
+    return sorted(rows, key=lambda row: places.get(row["method"], len(places)))
+
+
+def terminal_table(report: Report) -> Table:
+    """One row a method; values that the paper prints otherwise are marked."""
+    printed = printed_values()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=Text(_caption(report)), caption_justify="left")
+    for heading in ("method", "learns", "M", "train G", "test G", "phase", "forward", "backward", "test"):
+        table.add_column(heading, justify="left" if heading in ("method", "phase") else "right", no_wrap=True)
+    for row in ordered(report["rows"], printed):
+        steps = row["phases"]
+        table.add_row(
+            Text(row["method"], style="bold"),
+            f"{row['parameters']:,}",
+            *(_compared(row, quantity, printed) for quantity in QUANTITIES),
+            Text("\n".join(phase_text(step, report) for step in steps) or ABSENT),
+            "\n".join(giga(step["step"]["forward"]) for step in steps) or ABSENT,
+            "\n".join(giga(step["step"]["backward"]) for step in steps) or ABSENT,
+            giga(row["test"]["forward"]),
+        )
+    return table
+
+
+def markdown(report: Report) -> str:
+    """The document ``docs/cost.md``."""
+    printed = printed_values()
+    rows = ordered(report["rows"], printed)
+    geometry, backbone = report["geometry"], report["backbone"]
+    complete, own = backbone["complete"], backbone["own"]
+    introduction = INTRODUCTION.format(classes=geometry["num_classes"], tasks=geometry["num_tasks"])
+    convention = CONVENTION.format(classes=geometry["num_classes"], a_pass=backbone["published"])
+    executed = EXECUTED.format(
+        agreement=agreement(report),
+        complete=complete["forward"] / 1e9,
+        own=own["forward"] / 1e9,
+        complete_backward=complete["backward"] / 1e9,
+        own_backward=own["backward"] / 1e9,
+        images=report["images"],
+        uncounted=_uncounted(rows),
+    )
+    notes = [
+        f"- `{row['method']}`: {row['published']['note']}." for row in rows if (row["published"] or {}).get("note")
+    ]
+    parts = [convention + _convention_lines(rows, printed), "\n".join(["Notes:", "", *notes, ""]) if notes else ""]
+    return introduction + "\n".join(part for part in parts if part) + "\n" + executed + _executed_lines(rows, report)
+
+
+def _convention_lines(rows: Sequence[Row], printed: Printed) -> str:
+    head = ("method", "learnable here", "by convention", "M", "Table 3", "train G", "Table 3", "test G", "Table 3")
+    lines = ["| " + " | ".join(head) + " |", "| :-- |" + " --: |" * (len(head) - 1)]
+    for row in rows:
+        computed, theirs = by_convention(row), printed.get(row["method"], {})
+        pairs = [text for name in QUANTITIES for text in (computed.get(name, ABSENT), _marked(name, computed, theirs))]
+        count = f"{row['published']['parameters']:,}" if row["published"] else ABSENT
+        lines.append("| " + " | ".join([f"`{row['method']}`", f"{row['parameters']:,}", count, *pairs]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _executed_lines(rows: Sequence[Row], report: Report) -> str:
+    head = ("method", "what", "trains", "query pass", "forward", "backward", "total")
+    lines = ["| " + " | ".join(head) + " |", "| :-- | :-- | --: | :-- | --: | --: | --: |"]
+    for row in rows:
+        steps = [(phase_text(step, report), f"{step['parameters']:,}", step["step"]) for step in row["phases"]]
+        steps = steps or [("closed form", ABSENT, None)]
+        for i, (what, trains, step) in enumerate([*steps, ("test", "", row["test"])]):
+            name = f"`{row['method']}`" if i == 0 else ""
+            lines.append("| " + " | ".join([name, what, trains, *_executed_fields(step)]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _executed_fields(step: Row | None) -> list[str]:
+    if step is None:
+        return ["", ABSENT, ABSENT, ABSENT]
+    forward = giga(step["forward"]) + ("" if step["traced"] else " (torch)")
+    return ["yes" if step["query"] else "", forward, giga(step["backward"]), giga(step["forward"] + step["backward"])]
+
+
+def phase_text(phase: Row, report: Report) -> str:
+    """A phase's name, and the tasks that have it where not all do."""
+    tasks = phase["tasks"]
+    if len(tasks) == report["geometry"]["num_tasks"] or phase["name"] == "train":
+        return f"{phase['name']}"
+    where = str(tasks[0]) if len(tasks) == 1 else f"{tasks[0]}-{tasks[-1]}"
+    return f"{phase['name']} (task {where})"
+
+
+def _compared(row: Row, quantity: str, printed: Printed) -> Text:
+    computed, theirs = by_convention(row), printed.get(row["method"], {})
+    if quantity not in computed:
+        return Text(ABSENT, style="dim")
+    if quantity not in theirs:
+        return Text(computed[quantity], style="dim")
+    same = computed[quantity] == theirs[quantity]
+    return Text(
+        computed[quantity] if same else f"{computed[quantity]} ≠ {theirs[quantity]}", "green" if same else "red"
+    )
+
+
+def _marked(quantity: str, computed: Mapping[str, str], theirs: Mapping[str, str]) -> str:
+    printed = theirs.get(quantity, ABSENT)
+    return f"**{printed}**" if printed not in (ABSENT, computed.get(quantity)) else printed
+
+
+def agreement(report: Report) -> str:
+    """How far the two counters of forwards are apart, in the worst case."""
+    counts = [step["step"] for row in report["rows"] for step in row["phases"]] + [
+        row["test"] for row in report["rows"]
+    ]
+    gaps = [abs(count["forward"] / count["forward_by_torch"] - 1) for count in counts if count["forward_by_torch"]]
+    worst = max(gaps, default=0.0)
+    return "the two agree exactly" if worst == 0 else f"the largest difference is {100 * worst:.3f} %"
+
+
+def _uncounted(rows: Sequence[Row]) -> str:
+    steps = [phase["step"] for row in rows for phase in row["phases"]] + [row["test"] for row in rows]
+    return ", ".join(f"`{name}`" for name in sorted({name for step in steps for name in step["uncounted"]})) or "none"
+
+
+def giga(operations: int) -> str:
+    """Operations in units of 10^9, to the million."""
+    return f"{operations / 1e9:.3f}"
+
+
+def _caption(report: Report) -> str:
+    backbone = report["backbone"]
+    return (
+        "learns: parameters that this code trains, over all tasks.\n"
+        "M, train G, test G: million parameters and GFLOPs an image by the convention of the paper's Table 3; green: as printed.\n"
+        "phase and on: GFLOPs an image as executed, attention and query pass included, 2 a multiply-add.\n"
+        f"The bare backbone takes {giga(backbone['complete']['forward'])} complete, and {giga(backbone['own']['forward'])}"
+        " with the last block for the class token alone."
+    )

@@ -1,0 +1,116 @@
+"""The ledger of a paper's table: every printed number once, beside what was measured here, or why nothing was."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from smope_bench.reports.formatting import METRIC_NAMES, NONE, file_name, mean_std, notes, number, signed
+from smope_bench.reports.loading.model import Cell, SuiteResults
+from smope_bench.reports.statistics.published import (
+    INSIDE,
+    OUTSIDE,
+    SPREAD_NOTE,
+    TINY,
+    TONES,
+    Comparison,
+    Key,
+    PrintedTable,
+    Published,
+    compare,
+    printed_table,
+    said_marks,
+)
+from smope_bench.reports.tables.table import Block, Entry, Grid, Heading, Line
+
+NOT_HOSTED, NOT_ASKED = "not hosted", "not part of these results"
+HEADINGS = (
+    Heading("Benchmark", sort="text", is_numeric=False),
+    Heading("Metric", sort="text", is_numeric=False),
+    Heading("Printed", help="mean ± standard deviation as the paper prints them", fields=("mean", "std")),
+    Heading("Measured", help="mean ± standard deviation (n - 1) over runs", fields=("mean", "std", "n")),
+    Heading("Difference", help="measured less printed"),
+    Heading("Combined spread", help="root of the sum of the squares of the two standard deviations"),
+    Heading("Verdict", help="whether the difference lies inside the combined spread", sort="text", is_numeric=False),
+    Heading("Runs", help="how many runs the measured mean is of", fields=("n",)),
+)
+
+
+def ledger_grid(results: SuiteResults) -> Grid | None:
+    """Every printed number of the suite's table, in the paper's order; ``None`` where no paper prints the suite as a table."""
+    table = printed_table(results)
+    if table is None:
+        return None
+    cells = _cells(results, table)
+    lines, verdicts = [], Counter[str]()
+    for key, value in table.values.items():
+        row, column = table.place(key)
+        cell = cells.get((row.label, column.label)) if row and column else None
+        if row is None or column is None:
+            compared = Comparison(NOT_HOSTED)
+        elif cell is None:
+            compared = Comparison(TINY if results.tiny else NOT_ASKED)
+        else:
+            compared = compare(cell, key.metric, value, column)
+        label = row.label if row else f"{key.method} {key.variant}".strip()
+        where = column.label if column else f"{key.benchmark}, {key.tasks} tasks, {key.backbone}"
+        lines.append(_line(label, where, key, value, cell, compared))
+        verdicts[compared.verdict] += 1
+    return Grid(
+        key=f"{file_name(results.suite)}-ledger",
+        title=f"{results.title}: printed and measured",
+        corner="Row",
+        headings=HEADINGS,
+        blocks=(Block(tuple(lines)),),
+        lead=_lead(verdicts),
+        notes=(*(SPREAD_NOTE,) * bool({INSIDE, OUTSIDE} & verdicts.keys()), *table.notes, *notes(results)),
+    )
+
+
+def _cells(results: SuiteResults, table: PrintedTable) -> dict[tuple[str, str], Cell]:
+    """Measured cells by the labels of the suite's row and of the printed column that they belong to."""
+    found: dict[tuple[str, str], Cell] = {}
+    for column in results.columns:
+        printed = table.column_of(column)
+        if printed is not None:
+            for row in results.rows:
+                if table.row_of(row) is not None:
+                    found.setdefault((row.label, printed.label), results.cell(row, column))
+    return found
+
+
+def _line(label: str, where: str, key: Key, value: Published, cell: Cell | None, compared: Comparison) -> Line:
+    is_measured = cell is not None and compared.difference is not None
+    summary = cell.summary(key.metric) if cell is not None and is_measured else None
+    runs = tuple(run.run_id for run in cell.used) if cell is not None and is_measured else ()
+    place = None if cell is None else (cell.row.label, cell.column.label)
+    marks = said_marks(cell) if cell is not None and is_measured else ()
+    muted = "" if is_measured else "muted"
+    entries = (
+        Entry(where, (where,)),
+        Entry(METRIC_NAMES.get(key.metric, key.metric), (key.metric,)),
+        Entry(value.text, (value.mean, value.std)),
+        Entry(
+            mean_std(summary),
+            (summary.mean, summary.std, summary.n) if summary else (),
+            marks=marks,
+            runs=runs,
+            cell=place,
+            tone=muted,
+        ),
+        Entry(signed(compared.difference), (compared.difference,), runs=runs, cell=place, tone=muted),
+        Entry(NONE if compared.spread is None else number(compared.spread), (compared.spread,), runs=runs, tone=muted),
+        Entry(compared.verdict, (compared.verdict,), runs=runs, cell=place, tone=TONES.get(compared.verdict, "word")),
+        Entry(str(len(runs)) if runs else NONE, (len(runs),), runs=runs, cell=place, tone=muted),
+    )
+    return Line(label, entries)
+
+
+def _lead(verdicts: Mapping[str, int]) -> str:
+    """How many numbers there are and what became of them, the verdicts first."""
+    order = [verdict for verdict in (INSIDE, OUTSIDE) if verdict in verdicts]
+    order += [verdict for verdict in verdicts if verdict not in order]
+    total = sum(verdicts.values())
+    return (
+        f"{total} printed number{'s' * (total != 1)}: " + ", ".join(f"{one} ({verdicts[one]})" for one in order) + "."
+    )

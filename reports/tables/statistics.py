@@ -1,0 +1,210 @@
+"""What the runs of a suite can and cannot tell apart: paired comparisons, ranks, stability and where the spread comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from smope_bench.reports.formatting import NONE, column_text, file_name, notes, number
+from smope_bench.reports.loading.model import Column, Row, SuiteResults
+from smope_bench.reports.statistics.ranking import DEPENDENCE, Ranking, Stability, rank_rows, stability
+from smope_bench.reports.statistics.samples import sample
+from smope_bench.reports.statistics.variance import REMEDY, VarianceSplit, split_variance
+from smope_bench.reports.tables.table import Block, Entry, Grid, Heading, Line
+from smope_bench.reports.tables.x_statistics_paired import p_text, paired_grid
+
+
+def statistics_grids(results: SuiteResults) -> tuple[Grid, ...]:
+    """All statistics of a suite on FAA; of each kind only what its runs allow, so nothing for one run a cell on one benchmark."""
+    paired = [paired_grid(results, column, i) for i, column in enumerate(results.columns, 1)]
+    ranking = rank_rows(results)
+    ranks = None if ranking is None else _ranks_grid(results, ranking)
+    found = [*paired, ranks, _stability_grid(results), _variance_grid(results)]
+    return tuple(grid for grid in found if grid is not None)
+
+
+def friedman_words(ranking: Ranking) -> tuple[str, ...]:
+    """What Friedman's and Nemenyi's tests say, with what has to be said of them."""
+    table = ranking.table
+    k, n = len(table.rows), len(table.blocks)
+    size = f"{k} rows over {n} blocks"
+    if k < 3:
+        return (f"Friedman's test needs three rows; there are {k}.", DEPENDENCE)
+    if ranking.p is None or ranking.critical is None or ranking.statistic is None:
+        return (f"Friedman's test is not defined: in every block all rows are equal ({size}).", DEPENDENCE)
+    found = [
+        f"Friedman's test, {size}: chi-squared {number(ranking.statistic)}, {k - 1} degrees, p {_equals(ranking.p)}."
+    ]
+    if n < 10:
+        found.append("With fewer than ten blocks the chi-squared distribution is a rough approximation.")
+    cd = f"Nemenyi's critical difference at 0.05 is {number(ranking.critical)} ranks of {k} rows"
+    if ranking.is_useless:
+        found.append(f"{cd}: as much as lies between the first and the last, so it tells nothing apart.")
+    elif ranking.groups == [(0, k - 1)]:
+        found.append(f"{cd}; no two rows are told apart.")
+    else:
+        found.append(f"{cd}; rows that differ by less are not told apart.")
+    return (*found, DEPENDENCE)
+
+
+def rank_text(rank: float) -> str:
+    """``3`` or ``2.5``: a rank, or a mean of ranks with two decimals."""
+    return str(round(rank)) if float(rank).is_integer() else number(rank, 1 if float(2 * rank).is_integer() else 2)
+
+
+def _equals(p: float) -> str:
+    text = p_text(p)
+    return text if text.startswith("<") else f"= {text}"
+
+
+def _ranks_grid(results: SuiteResults, ranking: Ranking) -> Grid:
+    table = ranking.table
+    columns = [column for column in results.columns if any(label == column.label for label, _ in table.blocks)]
+    headings = [Heading("Mean rank", help="Over all blocks; 1 is best.", fields=("mean_rank", "blocks"), sort="up")]
+    headings += [
+        Heading(column.label, "Mean rank on", "Over its class orders.", ("mean_rank", "blocks"), "up")
+        for column in columns
+        if len(columns) > 1
+    ]
+    places = {mean: place for place, mean in enumerate(sorted({round(mean, 9) for _, mean in ranking.order}), 1)}
+
+    def line(label: str, mean: float) -> Line:
+        i = table.rows.index(label)
+        entries = [
+            Entry(number(mean), (mean, len(table.blocks)), _place(places[round(mean, 9)]), runs=table.runs_of(label))
+        ]
+        for column in columns if len(columns) > 1 else ():
+            own = [float(table.ranks[b, i]) for b, block in enumerate(table.blocks) if block[0] == column.label]
+            runs, cell = table.runs_of(label, column.label), (label, column.label)
+            entries.append(Entry(number(sum(own) / len(own)), (sum(own) / len(own), len(own)), runs=runs, cell=cell))
+        return Line(label, tuple(entries))
+
+    lead = (
+        "Every row's rank by FAA within each block (one benchmark under one class order, averaged over its training seeds), "
+        "averaged over blocks; equal rows share the mean of their ranks. Sequential rows and complete blocks only."
+    )
+    said = tuple(dict.fromkeys((*friedman_words(ranking), *table.left_out, *notes(results))))
+    lines = tuple(line(*pair) for pair in ranking.order)
+    return Grid(
+        f"{file_name(results.suite)}-ranks", "Average ranks", "Row", tuple(headings), (Block(lines),), lead, said
+    )
+
+
+def _place(rank: int) -> int:
+    return rank if rank <= 2 else 0
+
+
+def _runs_of(results: SuiteResults, label: str, column: Column) -> tuple[str, ...]:
+    return tuple(run.run_id for run in results.cells[label, column.label].used)
+
+
+def _stability_grid(results: SuiteResults) -> Grid | None:
+    found = [one for column in results.columns if (one := stability(results, column)) is not None]
+    if not found:
+        return None
+    rows = [row for row in results.rows if any(row.label in one.table.rows for one in found)]
+    headings = tuple(
+        Heading(
+            one.column.label, help=column_text(one.column), fields=("value", "best_rank", "worst_rank", "class_orders")
+        )
+        for one in found
+    )
+    agreement = Line("Kendall's W", tuple(_agreement(one) for one in found))
+    firsts = tuple(Line(row.label, tuple(_first(one, row) for one in found), url=row.url) for row in rows)
+    blocks = (
+        Block(
+            (agreement,), "Agreement", "1 when all class orders rank the rows alike, 0 when they have nothing in common"
+        ),
+        Block(firsts, "First place", "in how many class orders no row is better; in small type the row's ranks"),
+    )
+    lead = "How far the ranking of the sequential rows by FAA depends on the order in which the classes arrive."
+    said = [
+        "Kendall's W is corrected for ties. Training seeds are averaged within a class order; where each order has one "
+        "training seed, a change of rank may be that of the training seed.",
+        *(text for one in found for text in one.table.left_out),
+        *notes(results),
+    ]
+    key = f"{file_name(results.suite)}-stability"
+    return Grid(key, "Stability over class orders", "Row", headings, blocks, lead, tuple(dict.fromkeys(said)))
+
+
+def _agreement(one: Stability) -> Entry:
+    orders, runs = len(one.table.blocks), tuple(run for row in one.table.rows for run in one.table.runs_of(row))
+    text = "all rows are equal" if one.w is None else number(one.w)
+    small = f"{orders} orders, {len(one.table.rows)} rows"
+    return Entry(text, (one.w, None, None, orders), small=small, runs=runs, tone="word" if one.w is None else "")
+
+
+def _first(one: Stability, row: Row) -> Entry:
+    if row.label not in one.table.rows:
+        return Entry("not ranked", tone="word", cell=(row.label, one.column.label))
+    orders, first, (best, worst) = len(one.table.blocks), one.firsts[row.label], one.places[row.label]
+    ranks = rank_text(best) if best == worst else f"{rank_text(best)} to {rank_text(worst)}"
+    cell, runs = (row.label, one.column.label), one.table.runs_of(row.label)
+    return Entry(f"{first} of {orders}", (first, best, worst, orders), small=f"rank {ranks}", runs=runs, cell=cell)
+
+
+def _variance_grid(results: SuiteResults) -> Grid | None:
+    splits = {
+        (row.label, column.label): split_variance(sample(results.cell(row, column), "faa").values)
+        for row in results.rows
+        for column in results.columns
+    }
+    if all(split.runs < 2 for split in splits.values()):
+        return None
+    if all(split.train_std is None for split in splits.values()):
+        lines = (Line("All rows", tuple(_inseparable(results, column) for column in results.columns)),)
+    else:
+        lines = tuple(
+            Line(
+                row.label, tuple(_split_entry(results, row, column, splits) for column in results.columns), url=row.url
+            )
+            for row in results.rows
+            if any(splits[row.label, column.label].runs for column in results.columns)
+        )
+    fields = ("order_share", "ci_low", "ci_high", "order_std", "training_std", "class_orders", "runs")
+    headings = tuple(Heading(column.label, help=column_text(column), fields=fields) for column in results.columns)
+    lead = (
+        "How much of the variance of FAA between a row's runs comes from the class order, the rest coming from the training "
+        "seed; in small type the standard deviations of both, in points."
+    )
+    key = f"{file_name(results.suite)}-variance"
+    said = (*_variance_words(list(splits.values())), *notes(results))
+    return Grid(key, "Where the spread comes from", "Row", headings, (Block(lines),), lead, said)
+
+
+def _variance_words(splits: Sequence[VarianceSplit]) -> list[str]:
+    found = []
+    if any(split.share is not None for split in splits):
+        found.append(
+            "Training seeds are nested in class orders (random effects, by mean squares). Brackets hold the exact 95 % "
+            "interval for normal effects, where every order has as many runs; with few orders it is wide."
+        )
+    if any(split.is_clipped for split in splits):
+        found.append("Set to 0: the estimate for the class order was below zero, which a variance cannot be.")
+    if any(split.runs > 1 and split.train_std is None for split in splits):
+        found.append(
+            "Where each class order has one training seed, no statistic can say which of the two a difference between runs "
+            f"comes from: {REMEDY}."
+        )
+    return found
+
+
+def _inseparable(results: SuiteResults, column: Column) -> Entry:
+    runs = tuple(run for row in results.rows for run in _runs_of(results, row.label, column))
+    return Entry(f"cannot be separated: {REMEDY}", runs=runs, tone="word")
+
+
+def _split_entry(
+    results: SuiteResults, row: Row, column: Column, splits: dict[tuple[str, str], VarianceSplit]
+) -> Entry:
+    cell, split = (row.label, column.label), splits[row.label, column.label]
+    runs = _runs_of(results, row.label, column)
+    values = (split.share, split.low, split.high, split.order_std, split.train_std, split.orders, split.runs)
+    if split.share is None:
+        small = "" if split.train_std is None else f"training seed {number(split.train_std)}"
+        words = (split.problem or NONE) if split.runs else NONE
+        return Entry(words, values if split.runs else (), small=small, runs=runs, cell=cell, tone="word")
+    reach = "" if split.low is None or split.high is None else f" [{100 * split.low:.0f}, {100 * split.high:.0f}]"
+    small = f"order {number(split.order_std)}, training seed {number(split.train_std)}"
+    marks = ("set to 0",) if split.is_clipped else ()
+    return Entry(f"{100 * split.share:.0f} %{reach}", values, marks=marks, small=small, runs=runs, cell=cell)

@@ -1,0 +1,129 @@
+"""Tables as CSV at full precision: one file a grid, and one tidy file of every number of some suites."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
+
+from smope_bench.reports.formatting import METRIC_NAMES, NONE, without_controls
+from smope_bench.reports.loading.model import Cell, SuiteResults
+from smope_bench.reports.tables.table import Entry, Grid, Heading, Line, Value, spans
+
+TIDY_HEADER = (
+    "suite", "benchmark", "tasks", "row", "method", "kind", "state", "metric", "planned", "n", "mean", "std", "ci_low",
+    "ci_high", "marks", "run_ids", "recipe", "settings",
+)  # fmt: skip
+
+
+def grid_csv(grid: Grid) -> str:
+    """One line a row: its block and label, every field of every heading, and for each group its marks and run ids.
+
+    Numbers are written so that they read back as they are. An entry without numbers says its state in its first field;
+    a number that is not defined, such as the deviation of one run, is an empty field.
+    """
+    places = spans(grid.headings)
+    header = ["block", grid.corner or "row"]
+    for span in places:
+        group = grid.headings[span[0]].group
+        header += [name for at in span for name in _fields(grid.headings[at])]
+        header += [_joined(group, part) for part in ("marks", "run_ids")]
+    rows = [_row(grid, title, line, places) for title, line in _lines(grid)]
+    return _written([_distinct(header), *rows])
+
+
+def tidy_csv(suites: Sequence[SuiteResults]) -> str:
+    """One line a suite, row, benchmark and metric, with the runs averaged, their recipe and what was set by hand."""
+    rows = [
+        _tidy_line(results, results.cell(row, column), metric)
+        for results in suites
+        for column in results.columns
+        for row in results.rows
+        for metric in METRIC_NAMES
+    ]
+    return _written([TIDY_HEADER, *rows])
+
+
+def _lines(grid: Grid) -> Iterator[tuple[str, Line]]:
+    for block in grid.blocks:
+        for line in block.lines:
+            yield block.title, line
+
+
+def _fields(heading: Heading) -> list[str]:
+    """Column names; a field that says what its heading says is not told twice."""
+    names = []
+    for field in heading.fields:
+        said = "" if field.casefold() == heading.text.casefold() else field
+        names.append(_joined(heading.group, " ".join(part for part in (heading.text, said) if part)))
+    return names
+
+
+def _joined(group: str, name: str) -> str:
+    return f"{group}: {name}" if group else name
+
+
+def _distinct(names: Iterable[str]) -> list[str]:
+    found: list[str] = []
+    for name in names:
+        number, free = 2, name
+        while free in found:
+            number, free = number + 1, f"{name} ({number})"
+        found.append(free)
+    return found
+
+
+def _row(grid: Grid, title: str, line: Line, places: Sequence[Sequence[int]]) -> list[Value]:
+    fields: list[Value] = [title, line.label]
+    for i, span in enumerate(places):
+        entries = [line.entries[at] for at in span]
+        for at in span:
+            fields += _values(grid.headings[at], line.entries[at])
+        own = line.marks if i == 0 else ()
+        fields.append("; ".join(dict.fromkeys([*own, *(mark for entry in entries for mark in entry.marks)])))
+        fields.append(" ".join(dict.fromkeys(run for entry in entries for run in entry.runs)))
+    return fields
+
+
+def _values(heading: Heading, entry: Entry) -> list[Value]:
+    count = len(heading.fields)
+    values = [*entry.values, *[None] * count][:count]
+    if count and all(value is None for value in values) and entry.text != NONE:
+        values[0] = entry.text
+    return values
+
+
+def _tidy_line(results: SuiteResults, cell: Cell, metric: str) -> list[Value]:
+    summary = cell.summary(metric) if cell.outcomes else None
+    numbers = (summary.mean, summary.std, summary.low, summary.high) if summary else (None,) * 4
+    runs = cell.used or cell.runs
+    head = (results.suite, cell.column.label, cell.column.tasks, cell.row.label, cell.row.method, cell.row.kind)
+    return [
+        *head,
+        cell.state,
+        metric,
+        len(cell.runs),
+        summary.n if summary else 0,
+        *numbers,
+        " ".join(cell.marks),
+        " ".join(run.run_id for run in cell.used),
+        "; ".join(dict.fromkeys(run.recipe for run in runs if run.recipe)),
+        "; ".join(dict.fromkeys(" ".join(run.settings) for run in runs if run.settings)),
+    ]
+
+
+def _written(rows: Iterable[Sequence[Value]]) -> str:
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerows([_text(value) for value in row] for row in rows)
+    return stream.getvalue()
+
+
+def _text(value: Value) -> str:
+    """A number as Python reads it back; a text that no spreadsheet runs as a formula, and no return that would end the line."""
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        return repr(value)
+    text = without_controls(value.replace("\r\n", "\n").replace("\r", "\n"))
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\n") else text

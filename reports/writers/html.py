@@ -1,0 +1,259 @@
+"""The page: one HTML file that needs no network and no neighbour. All text is escaped by the template."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import PurePosixPath
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+
+from smope_bench.reports.document import Document, Section, all_grids
+from smope_bench.reports.figures.style import FigureFile
+from smope_bench.reports.formatting import (
+    METRIC_HELP,
+    METRIC_NAMES,
+    METRICS,
+    RUN_WORDS,
+    counts_text,
+    number,
+    without_controls,
+)
+from smope_bench.reports.loading.environments import Environments, version_line
+from smope_bench.reports.loading.model import Column, SuiteResults
+from smope_bench.reports.loading.run_result import Outcome
+from smope_bench.reports.tables.table import Entry, Grid, spans, traces
+from smope_bench.reports.writers.page_data import PageData
+from smope_bench.reports.writers.svg import PageFigure, place_figures
+from smope_bench.reports.writers.x_runs import cell_anchors, drill_down, problems_by_row
+
+FIGURE_ROOM = 4_000_000
+"""Bytes of drawings that a page takes in, so that it opens quickly; the others stand beside it."""
+CARRIED_ROOM = 7_000_000
+"""Bytes of drawings, runs and packed files together; with the tables, a page of 2,000 runs stays below 10 MB."""
+_NAMES = {".csv": "CSV", ".tex": "LaTeX", ".md": "Markdown"}
+_Anchors = Mapping[tuple[str, str], str]
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file that travels inside the page, packed; ``tables/<key of a grid>.csv`` is offered at its table, others in the head.
+
+    ``name``: where it also stands beside the page, for a reader whose browser runs no script.
+    """
+
+    name: str
+    media_type: str
+    text: str
+
+    @property
+    def file(self) -> str:
+        """The name under which a browser stores it."""
+        return PurePosixPath(self.name).name
+
+    @property
+    def kind(self) -> str:
+        """What a reader calls its form."""
+        return _NAMES.get(PurePosixPath(self.name).suffix, self.file)
+
+
+@dataclass(frozen=True)
+class GridView:
+    """A grid on the page. ``groups``: (text, number of columns) of its upper headings; ``first``: where a group begins."""
+
+    grid: Grid
+    anchor: str
+    groups: tuple[tuple[str, int], ...]
+    first: frozenset[int]
+    anchors: _Anchors
+    downloads: tuple[Download, ...]
+
+    def link(self, entry: Entry) -> str | None:
+        """Where the runs of an entry are told, if on this page."""
+        return self.anchors.get(entry.cell) if entry.cell else None
+
+    @property
+    def traces(self) -> list[tuple[str, str, tuple[str, ...]]]:
+        """(row, what of it, ids of runs) for rows with entries whose runs the page does not lead to; listed below the table."""
+        return [
+            (line.label, what, runs)
+            for line in self.grid.lines
+            if any(entry.runs and not self.link(entry) for entry in line.entries)
+            for what, runs in traces(self.grid, line)
+        ]
+
+
+def _shown(value: object) -> object:
+    """Texts of records without characters that no page may hold; our own markup as it is."""
+    return without_controls(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def render_page(document: Document, downloads: Sequence[Download] = ()) -> str:
+    """The whole page as text. It forbids itself every outside resource and every script but its own."""
+    environment = Environment(
+        loader=FunctionLoader(_resource),
+        autoescape=True,
+        finalize=_shown,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(sort_key=sort_key, web=web_address)
+    script = _resource("page.js") + _resource("page_runs.js")
+    outcomes = _outcomes(document)
+    environments = Environments(outcomes, "environment")
+    data, views = PageData(environments), _Views(document, downloads)
+    anchors = [_take_runs(section, f"s{i}", data) for i, section in enumerate(document.sections, 1)]
+    script_data, packed_files = data.script(), packed(downloads)
+    room = min(FIGURE_ROOM, CARRIED_ROOM - len(script_data.encode()) - len(packed_files))
+    figures = place_figures([_section_figures(section) for section in document.sections], room)
+    sections = [
+        _section(section, f"s{i}", anchors[i - 1], views, iter(placed))
+        for i, (section, placed) in enumerate(zip(document.sections, figures, strict=True), 1)
+    ]
+    titles = [section.title for section in document.sections]
+    return environment.get_template("page.html.j2").render(
+        css=Markup(_resource("page.css")),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        title=titles[0] if len(titles) == 1 else f"{len(titles)} suites",
+        newest=max((section.results.newest or "" for section in document.sections if section.results), default=""),
+        versions=version_line(outcomes),
+        runs=len({run.run_id for section in document.sections if section.results for run in section.results.runs}),
+        warnings=document.warnings,
+        left_out=None if document.left_out is None else views.view(document.left_out, {}),
+        sections=sections,
+        comparison=[views.view(grid, {}) for grid in document.comparison],
+        environments=environments.listed,
+        downloads=views.others,
+        outside=sum(figure.svg is None for placed in figures for figure in placed),
+        metrics=[(METRIC_NAMES[metric], METRIC_HELP[metric]) for metric in METRICS],
+        words=RUN_WORDS,
+        data=script_data,
+        files=packed_files,
+    )
+
+
+def packed(downloads: Sequence[Download]) -> str:
+    """The files in few bytes: name -> [media type, text] as JSON, zlib and base64. As data URIs they would double the page."""
+    texts = {download.name: [download.media_type, download.text] for download in downloads}
+    data = json.dumps(texts, ensure_ascii=False, separators=(",", ":")).encode()
+    return base64.b64encode(zlib.compress(data, 9)).decode()
+
+
+def sort_key(entry: Entry) -> str:
+    """What the page sorts a numeric column by: the first value in full precision, nothing where there is none."""
+    value = entry.values[0] if entry.values else None
+    return "" if value is None or isinstance(value, str) else repr(value)
+
+
+def web_address(url: str | None) -> str | None:
+    """Only a web address may become a link: any other scheme could run what it carries."""
+    return url if url and re.match(r"https?://", url) else None
+
+
+class _Views:
+    """Grids with anchors that are unique on the page and with the files that belong to them."""
+
+    def __init__(self, document: Document, downloads: Sequence[Download]) -> None:
+        keys = {grid.key for grid in all_grids(document)}
+        self._own = {key: tuple(one for one in downloads if PurePosixPath(one.name).stem == key) for key in keys}
+        self.others = [one for one in downloads if PurePosixPath(one.name).stem not in keys]
+        self._taken: set[str] = set()
+
+    def view(self, grid: Grid, anchors: _Anchors) -> GridView:
+        anchor = f"t-{grid.key}"
+        while anchor in self._taken:
+            anchor += "-"
+        self._taken.add(anchor)
+        ranges = spans(grid.headings) if any(heading.group for heading in grid.headings) else []
+        groups = tuple((grid.headings[part.start].group, len(part)) for part in ranges)
+        return GridView(
+            grid, anchor, groups, frozenset(part.start for part in ranges), anchors, self._own.get(grid.key, ())
+        )
+
+
+def _take_runs(section: Section, key: str, data: PageData) -> _Anchors:
+    """Put the section's runs into the page's data; returns where each cell is told."""
+    if section.results is None:
+        return {}
+    anchors = cell_anchors(section.results, key)
+    for place, anchor in anchors.items():
+        data.add(anchor, section.results.cells[place])
+    return anchors
+
+
+def _section(
+    section: Section, key: str, anchors: _Anchors, views: _Views, figures: Iterator[PageFigure]
+) -> dict[str, object]:
+    results = section.results
+    groups = [(group.title, [next(figures) for _ in group.figures], group.notes) for group in section.figures]
+    view: dict[str, object] = {
+        "key": key,
+        "section": section,
+        "results": results,
+        "counts": {} if results is None else results.counts(),
+        "counts_text": "counted, not trained" if results is None else counts_text(results),
+        "headlines": [] if results is None else [line for one in results.columns if (line := headline(results, one))],
+        "tables": [views.view(grid, anchors) for grid in section.tables],
+        "ledger": None if section.ledger is None else views.view(section.ledger, anchors),
+        "statistics": [views.view(grid, anchors) for grid in section.statistics],
+        "costs": None if section.costs is None else views.view(section.costs, anchors),
+        "problems": [] if results is None else problems_by_row(results),
+        "figures": groups,
+        "drill": [] if results is None else drill_down(results, key),
+    }
+    names = {
+        "tables": "Tables", "ledger": "Published and measured", "statistics": "Statistics", "figures": "Figures",
+        "costs": "Costs", "problems": "Missing, stale and failed runs", "drill": "Runs",
+    }  # fmt: skip
+    return view | {"parts": [(f"{key}-{part}", name) for part, name in names.items() if view[part]]}
+
+
+def headline(results: SuiteResults, column: Column) -> str | None:
+    """Who leads and how far the ceiling is, in one sentence that claims no significance."""
+    ranks = results.ranks(column, "faa")
+    leaders = [label for label, place in ranks.items() if place == 1]
+    if len(leaders) != 1:
+        return None
+    means = {
+        cell.row.label: summary.mean
+        for cell in results.cells_of(column)
+        if (summary := cell.summary("faa")) is not None
+    }
+    said = (
+        f"{column.label}: {leaders[0]} has the highest mean FAA of the sequential rows, {number(means[leaders[0]])} %"
+    )
+    seconds = [label for label, place in ranks.items() if place == 2]
+    if seconds:
+        gap = means[leaders[0]] - max(means[label] for label in seconds)
+        said += f", {number(gap)} points above {' and '.join(seconds)}"
+    tops = [(means[row.label], row.label) for row in results.rows_of("ceiling") if row.label in means]
+    if tops:
+        said += f"; {max(tops)[1]}, trained on all classes at once, reaches {number(max(tops)[0])} %"
+    return said + "."
+
+
+def _section_figures(section: Section) -> list[FigureFile]:
+    return [figure for group in section.figures for figure in group.figures]
+
+
+def _outcomes(document: Document) -> list[Outcome]:
+    found = {
+        outcome.run_id: outcome
+        for section in document.sections
+        if section.results
+        for outcome in section.results.outcomes
+    }
+    return list(found.values())
+
+
+def _resource(name: str) -> str:
+    return files("smope_bench.reports.writers").joinpath("page", name).read_text(encoding="utf-8")

@@ -1,0 +1,110 @@
+"""Tables as GitHub-flavoured Markdown. All text is data: nothing in a label is markup, and every number leads to its runs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from smope_bench.reports.document import Document
+from smope_bench.reports.formatting import plain, problem_lines
+from smope_bench.reports.tables.table import Entry, Grid, Heading, Line, traces
+
+# GitHub strips <u>; <ins> is what it underlines.
+_PLACES = {0: "{}", 1: "**{}**", 2: "<ins>{}</ins>"}
+
+
+def grid_markdown(grid: Grid, level: int = 3) -> str:
+    """A heading, the table, its notes, and folded below it what its columns mean and the runs behind each row."""
+    heads = [escape(grid.corner) or " ", *(escape(_heading(heading)) for heading in grid.headings)]
+    rules = [":--", *("--:" if heading.is_numeric else ":--" for heading in grid.headings)]
+    lines = [f"{'#' * level} {escape(grid.title)}", ""]
+    lines += [escape(grid.lead), ""] if grid.lead else []
+    lines += [_row(heads), _row(rules)]
+    for block in grid.blocks:
+        if block.title:
+            lines.append(_row([f"**{escape(block.title)}**", *[" "] * len(grid.headings)]))
+        lines += [_row([_label(line), *map(_entry, line.entries)]) for line in block.lines]
+    if grid.notes:
+        lines += ["", *(f"- {escape(note)}" for note in grid.notes)]
+    lines += _folded("What the columns mean", _meanings(grid))
+    lines += _folded("Runs behind the numbers", _traces(grid))
+    return "\n".join(lines) + "\n"
+
+
+def document_markdown(document: Document) -> str:
+    """Every table of a report under its suite, with its warnings, the runs that are wanting, and what was left out."""
+    lines = [f"> {escape(warning)}\n" for warning in document.warnings]
+    for section in document.sections:
+        lines.append(f"## {escape(section.title)}\n")
+        lines += [f"{escape(section.description)}\n"] * bool(section.description)
+        lines += [grid_markdown(grid) for grid in section.grids]
+        wanting = problem_lines(section.results) if section.results is not None else []
+        if wanting:
+            lines.append("Missing, stale and failed runs:\n")
+            lines.append("\n".join(f"- {escape(line)}" for line in wanting) + "\n")
+    lines += ["## Comparison with other results\n"] * bool(document.comparison)
+    lines += [grid_markdown(grid) for grid in document.comparison]
+    lines += [grid_markdown(document.left_out, 2)] if document.left_out is not None else []
+    return "\n".join(lines)
+
+
+def escape(text: str) -> str:
+    """Escape what Markdown or HTML would read as markup; line breaks become spaces."""
+    flat = plain(text)
+    flat = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    # A colon before slashes and an at sign are what GitHub makes links and mentions of.
+    flat = re.sub(r"([\\`*_\[\]|~#!$])", r"\\\1", flat).replace("@", "&#64;").replace("://", "&#58;//")
+    return re.sub(r"^(\d*)([-+.)])(?=\s|$)", r"\1\\\2", flat)
+
+
+def _row(fields: Iterable[str]) -> str:
+    return f"| {' | '.join(fields)} |"
+
+
+def _heading(heading: Heading) -> str:
+    return ": ".join(part for part in (heading.group, heading.text) if part)
+
+
+def _label(line: Line) -> str:
+    url = line.url if line.url and re.fullmatch(r"https?://[^\s()<>|\\\"'`\[\]]+", line.url) else None
+    label = f"[{escape(line.label)}]({url})" if url else escape(line.label)
+    return label + _marks(line.marks) + _small(line.small)
+
+
+def _entry(entry: Entry) -> str:
+    return _PLACES[entry.place].format(escape(entry.text)) + _marks(entry.marks) + _small(entry.small)
+
+
+def _marks(marks: Iterable[str]) -> str:
+    said = ", ".join(map(escape, marks))
+    return f" ({said})" if said else ""
+
+
+def _small(text: str) -> str:
+    return f"<br><sub>{escape(text)}</sub>" if text else ""
+
+
+def _folded(title: str, lines: list[str]) -> list[str]:
+    return ["", f"<details><summary>{title}</summary>", "", *lines, "", "</details>"] if lines else []
+
+
+def _meanings(grid: Grid) -> list[str]:
+    """Each distinct help of a heading or block once, though many groups have the heading."""
+    told = {(heading.text, heading.help): None for heading in grid.headings if heading.help}
+    told |= {(block.title, block.help): None for block in grid.blocks if block.title and block.help}
+    return [f"- {escape(name)}: {escape(said)}" for name, said in told]
+
+
+def _traces(grid: Grid) -> list[str]:
+    """A line a row: the ids behind each heading, those that share the same runs together."""
+    found = []
+    for block in grid.blocks:
+        for line in block.lines:
+            parts = [
+                (f"{escape(what)} " if what else "") + " ".join(f"`{escape(run)}`" for run in runs)
+                for what, runs in traces(grid, line)
+            ]
+            if parts:
+                title = f"{escape(block.title)}, " if block.title else ""
+                found.append(f"- {title}{escape(line.label)}: {'; '.join(parts)}")
+    return found

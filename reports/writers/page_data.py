@@ -1,0 +1,182 @@
+"""What the page's script shows of a cell when it is opened: every run, compactly, as JSON that cannot leave its element.
+
+What several runs share (specification, protocol, class order) is written once, into ``pool``, and referred to by its place there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from smope_bench.reports.formatting import METRIC_NAMES, NONE, RUN_WORDS, interval, mean_std, number, whole
+from smope_bench.reports.loading.environments import Environments
+from smope_bench.reports.loading.model import Cell, Run
+from smope_bench.reports.loading.run_result import Outcome
+
+FACTS = (
+    "Predictions (SHA-256)", "Started", "Finished", "Total time", "Learnable parameters", "Backbone parameters",
+    "Peak memory", "Training images", "Test images", "Sealed",
+)  # fmt: skip
+_LABELS = {
+    "test_resize": "Size before the crop at test", "test_interpolation": "Interpolation at test",
+    "normalize": "Normalisation", "augment": "Augmentation in training", "split": "Published split",
+    "holdout": "Held out for validation",
+}  # fmt: skip
+Pairs = list[tuple[str, str]]
+
+
+class PageData:
+    """Collects the cells of all sections; ``environments`` names the environments of the page."""
+
+    def __init__(self, environments: Environments) -> None:
+        self._environments = environments
+        self._pool: list[Any] = []
+        self._places: dict[str, int] = {}
+        self._runs: dict[str, dict[str, Any]] = {}
+        self._cells: dict[str, dict[str, Any]] = {}
+
+    def add(self, anchor: str, cell: Cell) -> None:
+        """Take in a cell and its runs; a run that several cells share is written once."""
+        for run in cell.runs:
+            if run.outcome is not None and run.run_id not in self._runs:
+                self._runs[run.run_id] = self._run(run.outcome)
+        self._cells[anchor] = {
+            "scores": [
+                [name, mean_std(cell.summary(metric)), interval(cell.summary(metric))]
+                for metric, name in METRIC_NAMES.items()
+                if cell.outcomes
+            ],
+            "note": cell.note,
+            "runs": [self._planned(run) for run in cell.runs],
+        }
+
+    def script(self) -> Markup:
+        """The content of a ``<script type="application/json">``: nothing in a text of a record can close it."""
+        parts = {
+            "facts": FACTS,
+            "metrics": list(METRIC_NAMES.values()),
+            "pool": self._pool,
+            "runs": self._runs,
+            "cells": self._cells,
+        }
+        return safe_json(parts)
+
+    def _place(self, value: Any) -> int:
+        key = json.dumps(value, sort_keys=True, ensure_ascii=False)
+        if key not in self._places:
+            self._places[key] = len(self._pool)
+            self._pool.append(value)
+        return self._places[key]
+
+    def _planned(self, run: Run) -> list[Any]:
+        """[id, order seed, training seed, state, its word, trouble, where the settings come from], the last two in the pool."""
+        origin = [("Recipe", run.recipe or "not noted"), ("Set by hand", ", ".join(run.settings) or "nothing")]
+        trouble = None if run.state == "ok" else self._place(_trouble(run))
+        seeds = (run.order_seed, run.train_seed)
+        return [run.run_id, *seeds, run.state, RUN_WORDS[run.state], trouble, self._place(origin)]
+
+    def _run(self, outcome: Outcome) -> dict[str, Any]:
+        spec = {key: self._place(value) for key, value in outcome.spec.items() if not key.endswith("_seed")}
+        return {
+            "spec": self._place(spec),
+            "protocol": self._place(protocol_of(outcome)),
+            "split": str(outcome.split_hash or outcome.provenance.get("split_hash") or NONE),
+            "tests": self._place(", ".join(map(str, outcome.test_counts))),
+            "classes": self._classes(outcome.class_names),
+            "environment": self._environments.name_of(outcome),
+            "facts": _facts_of(outcome),
+            "scores": [number(outcome.metrics[metric]) for metric in METRIC_NAMES],
+            "matrix": [_trimmed(row) for row in outcome.accuracy_matrix],
+            "seconds": [
+                [_short(part, 1) for part in (t.train_s, t.end_s, t.evaluate_s)] for t in outcome.timings.tasks
+            ],
+        }
+
+    def _classes(self, names: Sequence[str]) -> list[int]:
+        """[names, order], both in the pool: the names of a benchmark once, and for each order their places."""
+        known = sorted(set(names))
+        places = {name: place for place, name in enumerate(known)}
+        return [self._place(known), self._place([places[name] for name in names])]
+
+
+def safe_json(value: object) -> Markup:
+    """JSON for a script element: what could end it or open a comment is written as an escape."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for sign in "<>&\u2028\u2029":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return Markup(text)
+
+
+def protocol_of(outcome: Outcome) -> Pairs:
+    """What has to be equal for two results to be comparable: data, transforms, backbone, weights, precision, code."""
+    spec, provenance = outcome.spec, outcome.provenance
+    benchmark, backbone = _mapping(spec.get("benchmark")), _mapping(spec.get("backbone"))
+    pairs = [("Benchmark", _said(benchmark.get("name")))]
+    for key, value in _mapping(benchmark.get("config")).items():
+        pairs.append((_LABELS.get(key, key.replace("_", " ").capitalize()), _said(value)))
+    return [
+        *pairs,
+        ("Backbone", _said(backbone.get("name"))),
+        ("Backbone weights (SHA-256)", _said(backbone.get("sha256") or provenance.get("weights_sha256"))),
+        ("Precision", _said(spec.get("precision"))),
+        ("Code fingerprint", outcome.fingerprint),
+    ]
+
+
+def _facts_of(outcome: Outcome) -> list[str]:
+    costs, provenance = outcome.costs, outcome.provenance
+    memory = NONE if costs.peak_memory_mb is None else f"{costs.peak_memory_mb:.1f} MB"
+    counts = (costs.learnable_parameters, costs.backbone_parameters)
+    images = (costs.train_images, costs.test_images)
+    old = outcome.migrated_from
+    return [
+        outcome.predictions_sha256 or "not in this record",
+        _said(provenance.get("started")),
+        _said(provenance.get("finished")),
+        f"{number(outcome.timings.total_s, 1)} s",
+        *map(whole, counts),
+        memory,
+        *map(whole, images),
+        "when it was written" if old is None else f"when it was migrated from schema {old}, not when it was written",
+    ]
+
+
+def _trouble(run: Run) -> Pairs:
+    failure = run.failure or {}
+    facts = [("Reason", run.problem or NONE)]
+    if failure.get("kind"):
+        facts.append(("Kind", str(failure["kind"])))
+    if isinstance(failure.get("last_good_task"), int):
+        facts.append(("Last good task", str(failure["last_good_task"] + 1)))
+    return facts
+
+
+def _trimmed(row: Sequence[float | None]) -> list[float | None]:
+    found = [_short(value) for value in row]
+    while found and found[-1] is None:
+        found.pop()
+    return found
+
+
+def _short(value: float | None, digits: int = 2) -> float | None:
+    if value is None:
+        return None
+    short = round(value, digits)
+    return int(short) if short == int(short) else short
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _said(value: object) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_said(part)}" for key, part in value.items())
+    return str(value)

@@ -1,0 +1,81 @@
+"""Figures inside the page: drawings whose ids cannot clash, with few bytes, and no more of them than the page has room for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from smope_bench.reports.figures.style import FigureFile
+from smope_bench.reports.formatting import plain
+
+_UNSEEN = re.compile(r"<!--.*?-->|<metadata>.*?</metadata>|<style type=.*?</style>", re.DOTALL)
+_NUMBER = re.compile(r"(\d+\.\d{2})\d+(?![\de])")
+_RECTANGLE = re.compile(r"M([\d.]+) ([\d.]+)L([\d.]+) \2L\3 ([\d.]+)L\1 \4(?:L\1 \2)?[zZ]?")
+
+
+@dataclass(frozen=True)
+class PageFigure:
+    """A figure as the page shows it; ``svg`` is ``None`` where the page has no room for it: then it stands beside the page."""
+
+    figure: FigureFile
+    svg: Markup | None
+
+    @property
+    def file(self) -> str:
+        """Where the drawing is written, seen from the page."""
+        return f"figures/{self.figure.name}.svg"
+
+
+def place_figures(groups: Sequence[Sequence[FigureFile]], room: int) -> list[list[PageFigure]]:
+    """Take in figures while there is room (in bytes): the first of every group, then the second of every group, and so on."""
+    order = sorted((position, i) for i, group in enumerate(groups) for position in range(len(group)))
+    placed: dict[tuple[int, int], PageFigure] = {}
+    for n, (position, i) in enumerate(order, 1):
+        figure = groups[i][position]
+        svg = inline_svg(figure, f"d{n}")
+        weight = len(svg.encode())
+        placed[i, position] = PageFigure(figure, svg if weight <= room else None)
+        room -= weight if weight <= room else 0
+    return [[placed[i, position] for position in range(len(group))] for i, group in enumerate(groups)]
+
+
+def inline_svg(figure: FigureFile, prefix: str) -> Markup:
+    """A drawing named for those who do not see it; ``prefix`` sets its ids apart from those of other drawings."""
+    drawing = figure.svg[figure.svg.index("<svg") :]
+    head, _, body = drawing.partition(">")
+    box = re.search(r'viewBox="([^"]*)"', head)
+    body = re.sub(r">\s*\n\s*<", "><", _UNSEEN.sub("", body)).strip()
+    body = re.sub(r"<[^>]+>", lambda tag: _squeeze(tag.group(0)), _rename(body, prefix))
+    opening = Markup('<svg viewBox="{}" role="img" aria-label="{}">')
+    return opening.format(box.group(1) if box else "0 0 100 100", plain(figure.alt)) + Markup(body)
+
+
+def _rename(body: str, prefix: str) -> str:
+    """Short ids; those that nothing refers to are dropped."""
+    referred = set(re.findall(r'(?:href="|url\()#([^")]+)', body))
+    own = dict.fromkeys(name for name in re.findall(r'<[^>]* id="([^"]*)"', body) if name in referred)
+    names = {name: f"{prefix}-{i}" for i, name in enumerate(own)}
+
+    def rename(tag: re.Match[str]) -> str:
+        text = re.sub(r'\sid="([^"]*)"', lambda m: f' id="{names[m[1]]}"' if m[1] in names else "", tag[0])
+        return re.sub(r'(?:xlink:)?(href="|url\()#([^")]+)', lambda m: f"{m[1]}#{names.get(m[2], m[2])}", text)
+
+    return re.sub(r"<[^>]+>", rename, body)
+
+
+def _squeeze(tag: str) -> str:
+    """One tag with coordinates to a hundredth of a point, which is finer than any screen, and without needless characters."""
+    tag = re.sub(r'\b(d|x|y|points)="([^"]*)"', lambda m: f'{m[1]}="{_coordinates(m[2])}"', tag)
+    # Only shifts may lose digits: a scale has six that matter.
+    tag = re.sub(r"translate\([^)]*\)", lambda m: _NUMBER.sub(r"\1", m[0]), tag)
+    if ' style="' in tag:  # The page's own style names the font, once for all drawings.
+        tag = re.sub(r"\s*font-family:[^;\"]*;?\s*", "", re.sub(r"([:;]) +", r"\1", tag))
+    return tag.replace("xlink:href", "href")
+
+
+def _coordinates(text: str) -> str:
+    text = re.sub(r"\s*([A-Za-df-z])\s*", r"\1", _NUMBER.sub(r"\1", text))
+    return _RECTANGLE.sub(r"M\1 \2H\3V\4H\1Z", re.sub(r"\s+", " ", text).strip())

@@ -1,0 +1,191 @@
+"""Estimates: operations from stored counts that must not be old, seconds from a throughput whose source is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from smope_bench.benchmarks.base import ImageSet, Split
+from smope_bench.benchmarks.errors import BenchmarkError
+from smope_bench.harness.conformance.check import ColouredNoise
+from smope_bench.harness.cost.estimate import (
+    ASSUMED_FLOPS,
+    Estimator,
+    find_rate,
+    measured_rate,
+    record_throughput,
+    recorded_rate,
+)
+from smope_bench.harness.cost.stored_counts import MethodCounts, StoredCounts, stored_counts
+from smope_bench.harness.errors import UserError
+from smope_bench.harness.records.store import Record
+from smope_bench.harness.registry.registry import Registries
+from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
+from smope_bench.harness.timing.measure import Spread
+from smope_bench.harness.timing.step import StepReport, StepTimes
+from smope_bench.methods import BUILTIN
+
+FORWARD, BACKWARD = 100, 110
+STORED = StoredCounts(FORWARD, BACKWARD, 220, 33_721_790_208, {})
+
+
+class Absent(ColouredNoise):
+    """Known by its owners' numbers alone."""
+
+    name: ClassVar[str] = "absent"
+    published_counts: ClassVar[tuple[int, int] | None] = (1000, 200)
+
+    def image_set(self, split: Split) -> ImageSet:
+        raise BenchmarkError("not prepared")
+
+
+@pytest.fixture
+def known(registries: Registries) -> Registries:
+    registries.benchmarks.add(Absent.name, "tests", Absent)
+    return registries
+
+
+ONE = Spread(1.0, 1.0, 1.0)
+
+
+def spec(method: str, *, backbone: str = "random", tasks: int = 4, **changes: Any) -> RunSpec:
+    return RunSpec(
+        method=Component(name=method, config=changes.pop("config", {})),
+        benchmark=Component(name="absent", config={"tasks": tasks, **changes.pop("data", {})}),
+        backbone=BackboneRef(name=backbone, sha256="0"),
+        schedule={"epochs": 10, **changes.pop("schedule", {})},
+        **changes,
+    )
+
+
+def test_the_stored_counts_are_of_vit_b16() -> None:
+    stored = stored_counts()
+    assert set(stored.methods) == set(BUILTIN)
+    assert stored.published_pass == 33_721_790_208
+    assert stored.complete == 35_126_120_448 + 36_556_775_424
+    assert 0.9 * 35.1e9 < stored.forward < 35.1e9 and stored.forward < stored.backward < 1.1 * stored.forward
+
+
+def test_passes_follow_the_phases(known: Registries, tmp_path: Path) -> None:
+    work = Estimator(known, tmp_path).work
+    dense_start = work(spec("smope"))
+    two_stages = work(spec("hide_prompt", config={"task_inference": {"epochs": 3}}))
+    assert dense_start is not None and two_stages is not None
+    assert dense_start.image_passes == 1000 * 10 + 1000 * 5 // 4, "half the epochs more, in the first of four tasks"
+    assert two_stages.image_passes == 1000 * (10 + 3)
+    held = work(spec("linear_probe", data={"holdout": 0.2}))
+    assert held is not None and held.image_passes == 800 * 10
+    closed = work(spec("ncm"))
+    assert closed is not None and closed.image_passes == 1000
+
+
+def test_operations_of_a_method_by_hand(known: Registries, tmp_path: Path) -> None:
+    counts = {"l2p++": MethodCounts({"train": 310}, 210, queries_at_test=True)}
+    stored = StoredCounts(FORWARD, BACKWARD, 220, STORED.published_pass, counts)
+    work = Estimator(known, tmp_path, stored).work(spec("l2p++"))
+    assert work is not None
+    assert work.train_flops == 1000 * 10 * 310
+    assert work.test_flops == 200 * 2.5 * 110 + 200 * FORWARD, "2.5 looks at an image in four tasks, one query"
+    joint = Estimator(known, tmp_path, STORED).work(spec("joint"))
+    assert joint is not None
+    assert joint.train_flops == 1000 * (10 * (FORWARD + BACKWARD) + FORWARD), "one more look after the task"
+    assert joint.test_flops == 200 * FORWARD, "joint training is tested once"
+
+
+def test_a_method_nobody_counted_is_a_guess_from_passes(known: Registries, tmp_path: Path) -> None:
+    work = Estimator(known, tmp_path, STORED).work(spec("one_prompt"))
+    assert work is not None
+    statistics = 1000 * FORWARD
+    assert work.train_flops == 1000 * 10 * (FORWARD + BACKWARD) + statistics
+
+
+def test_counts_on_disk_come_before_published_ones(known: Registries, tmp_path: Path) -> None:
+    estimator = Estimator(known, tmp_path)
+    absent = estimator.images(Component(name="absent", config={"tasks": 4}))
+    noise = estimator.images(Component(name=ColouredNoise.name, config={"tasks": 3, "image_size": 16}))
+    assert absent is not None and (absent.train, absent.test, absent.prepared) == (1000, 200, False)
+    assert noise is not None and noise.prepared
+    assert estimator.images(Component(name="digits", config={})) is None, "no owner states it, and it is not made yet"
+    unknown = spec("ncm").model_copy(update={"benchmark": Component(name="digits", config={"tasks": 5})})
+    assert estimator.work(unknown) is None
+
+
+def test_small_backbones_cost_less(known: Registries, tmp_path: Path) -> None:
+    estimator = Estimator(known, tmp_path)
+    assert estimator.scale("random") == 1
+    assert estimator.scale("tiny") < 0.01
+
+
+def record(seconds: float, device: str, **changes: Any) -> Record:
+    found = spec("ncm", **changes)
+    result = {"timings": {"total_s": seconds}, "provenance": {"device_name": device, "code_fingerprint": "f"}}
+    return Record(found.run_id, {"spec": found.model_dump(mode="json"), **result})
+
+
+def test_throughput_is_measured_on_the_same_size_and_precision(known: Registries, tmp_path: Path) -> None:
+    estimator = Estimator(known, tmp_path, STORED)
+    work = estimator.work(spec("ncm"))
+    assert work is not None
+    records = [
+        record(4.0, "slow"),
+        record(1.0, "fast"),
+        record(2.0, "fast"),
+        record(3.0, "fast"),
+        record(0.001, "other", backbone="tiny"),
+        record(0.001, "other", precision="bf16"),
+        record(0.0, "other"),
+    ]
+    records.append(Record("x", {**records[0].result, "spec": {"of": "another version"}}))
+    rate = measured_rate(records, estimator, spec("smope"))
+    assert rate is not None and (rate.flops_per_s, rate.device) == (work.flops / 2.0, "fast")
+    assert measured_rate(records[-2:], estimator, spec("smope")) is None
+
+
+def report(**changes: Any) -> StepReport:
+    rows = [StepTimes("bare", Spread(0.5, 0.4, 0.6), ONE, 0, ONE, ONE, 100.0)]
+    facts: dict[str, Any] = {"backbone": "random", "batch": 128, "precision": "fp32", "threads": 1, "repeats": 7}
+    return StepReport(**(facts | {"device": "GPU", "torch": "2", "python": "3", "rows": rows} | changes))
+
+
+def test_the_source_of_a_throughput_is_said(known: Registries, tmp_path: Path) -> None:
+    estimator = Estimator(known, tmp_path)
+
+    def rate(tflops: float | None = None, records: tuple[Record, ...] = (), backbone: str = "random") -> Any:
+        tiny = backbone == "tiny"
+        return find_rate(records, estimator, spec("ncm", backbone=backbone), tmp_path, tflops, is_tiny=tiny)
+
+    assumed = rate()
+    assert assumed.flops_per_s == ASSUMED_FLOPS["fp32"]
+    assert "assumed" in assumed.words and "not measured" in assumed.words and "bench step" in assumed.words
+    kept = record_throughput(report(), estimator, tmp_path)
+    assert kept.flops_per_s == 128 * stored_counts().complete / 0.5
+    assert rate() == recorded_rate(tmp_path, "fp32") == kept
+    assert recorded_rate(tmp_path, "bf16") is None
+    assert "bench step on GPU" in kept.words
+    assert rate(records=(record(2.0, "mine"),)).device == "mine"
+    assert rate(tflops=3.5, records=(record(2.0, "mine"),)).words == "3.5 TFLOP/s (given by --tflops)"
+    assert rate(backbone="tiny") is None, "a GPU's figure says nothing of the tiny backbone"
+
+
+def test_only_vit_b16_is_recorded(known: Registries, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="backbone 'tiny' is not"):
+        record_throughput(report(backbone="tiny"), Estimator(known, tmp_path), tmp_path)
+    (tmp_path / "throughput.json").write_text("{not json")
+    assert recorded_rate(tmp_path, "fp32") is None
+    (tmp_path / "throughput.json").write_text('{"fp32": {"device": "x"}}')
+    assert recorded_rate(tmp_path, "fp32") is None
+
+
+def test_what_cannot_be_walked_counts_as_one_phase(
+    known: Registries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probe = known.methods.load("linear_probe")
+
+    def broken(self: Any) -> Any:
+        raise RuntimeError("needs a real backbone")
+
+    monkeypatch.setattr(probe, "phases", broken)
+    work = Estimator(known, tmp_path).work(spec("linear_probe"))
+    assert work is not None and work.image_passes == 10_000

@@ -1,0 +1,125 @@
+import io
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from torch import nn
+
+from smope_bench.harness.errors import UserError
+from smope_bench.harness.execution import memory_budget as packing
+from smope_bench.harness.execution import scheduler as execute
+from smope_bench.harness.execution.launcher import Asked, How, Outcome, expected_memory, fitted_options, print_outcome
+from smope_bench.harness.execution.scheduler import RunStatus
+from smope_bench.harness.planning.planner import PlannedRun
+from smope_bench.harness.records.store import Record, Store
+from smope_bench.harness.registry.registry import Registries, Registry
+from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
+
+
+@dataclass(frozen=True)
+class Backbone:
+    is_tiny: bool
+
+    def at(self, data: Path) -> "Backbone":
+        return self
+
+    def skeleton(self) -> nn.Module:
+        return nn.Linear(1024, 2048, bias=False)
+
+
+def planned(backbone: str, seed: int = 0) -> PlannedRun:
+    part = Component(name="x")
+    spec = RunSpec(
+        method=part,
+        benchmark=part,
+        backbone=BackboneRef(name=backbone, sha256="0"),
+        schedule={},
+        order_seed=seed,
+        train_seed=0,
+    )
+    return PlannedRun(suite="s", row="[A]", method="x", benchmark="x", spec=spec)
+
+
+@pytest.fixture
+def registries(monkeypatch: pytest.MonkeyPatch) -> Registries:
+    monkeypatch.setattr(execute, "usable_cores", lambda: 8)
+    backbones = Registry("backbone", {})
+    backbones.add("small", "test", Backbone(True))
+    backbones.add("large", "test", Backbone(False))
+    return Registries(Registry("method", {}), Registry("benchmark", {}), backbones)
+
+
+ASKED = Asked(["s"], Path("results"), Path("data"))
+
+
+def test_tiny_runs_take_one_thread_whatever_the_workers(registries: Registries) -> None:
+    runs = [planned("small", seed) for seed in range(20)]
+    assert [
+        (options.workers, options.threads)
+        for workers in (None, 1, 3, 99)
+        for options in [fitted_options(replace(ASKED, workers=workers), "cpu", runs, registries)]
+    ] == [(8, 1), (1, 1), (3, 1), (20, 1)]
+
+
+def test_large_runs_take_threads_that_do_not_follow_from_the_workers(registries: Registries) -> None:
+    runs = [planned("small"), planned("large")]
+    options = fitted_options(ASKED, "cpu", runs, registries)
+    assert (options.workers, options.threads) == (2, 4)
+    assert {fitted_options(replace(ASKED, workers=workers), "cpu", runs, registries).threads for workers in (1, 2)} == {
+        4
+    }
+    assert fitted_options(replace(ASKED, threads=3), "cpu", runs, registries).threads == 3
+    assert fitted_options(ASKED, "cuda", runs, registries).workers == 1
+
+
+def test_the_outcome_goes_to_stdout_and_failures_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    out = io.StringIO()
+    failure = RunStatus(planned("small"), "failed", "no [space] left")
+    print_outcome(Console(file=out, width=100), Outcome(3, 2, (failure,), 61.0))
+    assert out.getvalue() == "2 of 3 runs finished in 1:01 min.\n"
+    assert capsys.readouterr().err == "failed: [A] · x · seed 0: no [space] left\n"
+    print_outcome(Console(file=out, width=100), Outcome(0, 3))
+    assert out.getvalue().count("\n") == 1
+
+
+def test_no_more_workers_than_memory_holds(registries: Registries, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "free_mb", lambda device: 1000.0 if device == "cpu" else 300.0)
+    runs = [planned("small", seed) for seed in range(6)]
+    memory = {run.run_id: 250.0 for run in runs}
+    fitted = fitted_options(ASKED, "cpu", runs, registries, memory)
+    assert (fitted.workers, fitted.memory_mb) == (3, 900.0)
+    by_hand = fitted_options(replace(ASKED, workers=5), "cpu", runs, registries, memory)
+    assert (by_hand.workers, by_hand.memory_mb) == (5, 900.0), "as many as were asked for, as far as they fit"
+    assert fitted_options(replace(ASKED, workers=2), "cuda", runs, registries, memory).memory_mb == 270.0
+    assert fitted_options(ASKED, "cuda", runs, registries, memory).workers == 1
+    serial = replace(ASKED, workers=4, how=How(executor="serial"))
+    assert (fitted_options(serial, "cpu", runs, registries, memory).workers) == 1
+
+
+def test_what_runs_need_is_measured_else_reckoned_else_unknown(
+    registries: Registries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = planned("small").spec.model_dump()
+    result = {"spec": spec, "costs": {"peak_memory_mb": 700.0}, "provenance": {"device": "cpu"}}
+    monkeypatch.setattr(Store, "scan", lambda self: iter([Record("id", result)]))
+    runs = [planned("small"), planned("large")]
+    asked = expected_memory(ASKED, "cpu", runs, registries)
+    assert asked == {runs[0].run_id: 700.0, runs[1].run_id: packing.CPU_BASE_MB + packing.COPIES * 8.0}
+    given = expected_memory(replace(ASKED, workers=2), "cpu", runs, registries)
+    assert given == {runs[0].run_id: 700.0, runs[1].run_id: 0.0}
+
+
+def test_all_that_is_said_of_how_to_run_arrives(registries: Registries) -> None:
+    how = How("slurm", None, ("partition=gpu",), 0.5, True, 60.0)
+    options = fitted_options(replace(ASKED, how=how), "cpu", [planned("small")], registries)
+    assert {name: getattr(options, name) for name in vars(how)} == vars(how)
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [(How(address="head:6379"), "--address head:6379 is of a Ray cluster"), (How(slurm=("a=b",)), "--executor slurm")],
+)
+def test_settings_of_another_executor_are_mistakes(how: How, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        how.require_sense()

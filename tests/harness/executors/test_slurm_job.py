@@ -1,0 +1,115 @@
+"""What happens inside a Slurm job when Slurm gives notice, without Slurm: signals to this very process."""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from smope_bench.harness.execution.job import End, ExecuteOptions
+from smope_bench.harness.executors import slurm_job
+from smope_bench.harness.executors.slurm_job import SlurmRun, end_file, read_end
+from smope_bench.harness.provenance import code_fingerprint
+from tests.harness.executors.cluster_runs import (  # noqa: F401  # pyright: ignore[reportMissingImports]
+    attempts,
+    job,
+    options,
+)
+from tests.harness.stand_ins import wait_for  # pyright: ignore[reportMissingImports]
+
+
+@pytest.fixture
+def requeued() -> Iterator[list[int]]:
+    """Stands where submitit's handler is: notes the signal and ends the process, as that does."""
+    seen: list[int] = []
+
+    def put_back(number: int, frame: Any) -> None:
+        seen.append(number)
+        raise SystemExit(-1)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGUSR2, signal.SIGTERM)}
+    signal.signal(signal.SIGUSR2, put_back)
+    yield seen
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def slurm_run(options: ExecuteOptions) -> SlurmRun:  # noqa: F811
+    return SlurmRun(options.for_workers(), options.results, code_fingerprint())
+
+
+@contextlib.contextmanager
+def notice_once_it_runs(number: int, options: ExecuteOptions) -> Iterator[None]:  # noqa: F811
+    def send() -> None:
+        wait_for(lambda: attempts(job(sleep=60), options) == 1)
+        os.kill(os.getpid(), number)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        yield
+    finally:
+        sender.join()
+
+
+def test_near_the_time_limit_a_run_is_saved_before_it_is_put_back(
+    options: ExecuteOptions,  # noqa: F811
+    requeued: list[int],
+) -> None:
+    pytest.importorskip("submitit")
+    long, handler = job(sleep=60), signal.getsignal(signal.SIGUSR2)
+    with notice_once_it_runs(signal.SIGUSR2, options), pytest.raises(SystemExit):
+        slurm_run(options)(long)
+    assert requeued == [signal.SIGUSR2] and (options.results / long.run_id / "saved").exists()
+    assert read_end(options.results, long.run_id) is None  # the launcher goes on waiting
+    assert signal.getsignal(signal.SIGUSR2) is handler
+    slurm_run(options).checkpoint(long).result()  # what submitit submits in its place
+    assert read_end(options.results, long.run_id) == End(long.run_id)
+    assert attempts(long, options) == 2
+
+
+@pytest.mark.parametrize(("state", "is_put_back"), [("RUNNING", True), ("COMPLETING", False), ("", False)])
+def test_after_a_termination_only_a_pre_empted_run_is_put_back(
+    options: ExecuteOptions,  # noqa: F811
+    requeued: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    state: str,
+    is_put_back: bool,
+) -> None:
+    long = job(sleep=60)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setattr(slurm_job, "ask", lambda *_: f"{state}\n" if state else None)
+    expected = pytest.raises(SystemExit) if is_put_back else contextlib.nullcontext()
+    with notice_once_it_runs(signal.SIGTERM, options), expected:
+        slurm_run(options)(long)
+    end = read_end(options.results, long.run_id)
+    assert (end and end.state) == (None if is_put_back else "interrupted")
+    assert bool(requeued) == is_put_back and (options.results / long.run_id / "saved").exists()
+
+
+def test_a_job_that_was_put_back_waits_for_its_own_earlier_claim(
+    options: ExecuteOptions,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run, tries = job(), iter([End(job().run_id, held=True), End(job().run_id)])
+    monkeypatch.setattr(slurm_job, "LOOK_S", 0.0)
+    monkeypatch.setattr(slurm_job, "run_remotely", lambda *_: next(tries))
+    slurm_run(options)(run)
+    assert read_end(options.results, run.run_id) == End(run.run_id, held=True)  # the launcher's to wait for
+    tries = iter([End(run.run_id, held=True), End(run.run_id)])
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    started = time.monotonic()
+    slurm_run(options)(run)
+    assert read_end(options.results, run.run_id) == End(run.run_id) and time.monotonic() - started < 30
+
+
+def test_words_of_another_run_or_none_are_no_end(options: ExecuteOptions) -> None:  # noqa: F811
+    for text in ("", "{", "[]", "null", '{"run_id": "other"}', '{"run_id": "r", "surprise": 1}', '{"error": null}'):
+        end_file(options.results, "r").write_text(text)
+        assert read_end(options.results, "r") is None
+    end_file(options.results, "r").write_text('{"run_id": "r"}')
+    assert read_end(options.results, "r") == End("r")

@@ -1,0 +1,71 @@
+"""bf16 on a device without it is said before anything trains."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from smope_bench.harness.errors import UserError
+from smope_bench.harness.execution import launcher as sweep
+from smope_bench.harness.hardware import device as precision
+from smope_bench.harness.hardware.device import cpu_instructions, precision_remark
+from smope_bench.harness.planning.planner import Selection
+from smope_bench.harness.registry.registry import Registries
+
+
+@pytest.mark.parametrize(
+    ("lines", "slow"),
+    [
+        ("processor\t: 0\nflags\t\t: fpu avx2 avx512f avx512_bf16\n", False),
+        ("flags\t\t: fpu amx_tile amx_bf16\n", False),
+        ("Features\t: fp asimd bf16\n", False),
+        ("flags\t\t: fpu avx2 avx512f\n", True),
+        ("no instructions are listed here\n", False),
+    ],
+)
+def test_a_processor_without_bfloat16_is_slow(
+    lines: str, slow: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "cpuinfo"
+    file.write_text(lines, encoding="utf-8")
+    monkeypatch.setattr(precision, "CPU_INFO", file)
+    remark = precision_remark("bf16", "cpu")
+    assert (remark is not None) is slow
+    assert remark is None or "no avx512_bf16" in remark
+    assert precision_remark("fp32", "cpu") is None
+
+
+def test_a_system_that_does_not_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "CPU_INFO", tmp_path / "absent")
+    assert cpu_instructions() == frozenset() and precision_remark("bf16", "cpu") is None
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_an_accelerator_without_bfloat16_is_refused(has: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Old 1000")
+    if has:
+        assert precision_remark("bf16", "cuda") is None
+        return
+    with pytest.raises(UserError, match=r"Old 1000 has compute capability 7\.5.*--precision fp32"):
+        precision_remark("bf16", "cuda:0")
+
+
+def test_a_sweep_says_it_before_anything_else(
+    tmp_path: Path, registries: Registries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpu_info = tmp_path / "cpuinfo"
+    cpu_info.write_text("flags : sse2\n", encoding="utf-8")
+    monkeypatch.setattr(precision, "CPU_INFO", cpu_info)
+    monkeypatch.setattr(sweep, "plan_asked", lambda *_: ([], registries))
+    for selection, noted in ((Selection(precision="bf16"), True), (Selection(precision="fp32"), False)):
+        console = Console(record=True, width=400)
+        asked = sweep.Asked([], tmp_path / "r", tmp_path / "d", selection, device="cpu")
+        sweep.sweep(asked, console)
+        assert ("note: --precision bf16: this processor has no bfloat16" in console.export_text()) is noted

@@ -1,0 +1,275 @@
+"""``data prepare`` and ``data verify``, over a benchmark and a backbone that download from a folder beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from smope_bench import run_all
+from smope_bench.benchmarks.base import SPLITS, BenchmarkCard, Progress, silent
+from smope_bench.benchmarks.download.fetch import Remote, downloads_folder, fetch
+from smope_bench.benchmarks.errors import BenchmarkError
+from smope_bench.benchmarks.image_store.cached_benchmark import CachedBenchmark
+from smope_bench.harness.conformance.check import ColouredNoise
+from smope_bench.harness.errors import UserError
+from smope_bench.harness.planning.assets import kind_of, prepare_named, supply_weights, verify_named
+from smope_bench.harness.planning.settings import parse_setting
+from smope_bench.harness.registry import registry
+from smope_bench.harness.registry.registry import Registries, open_registries
+from smope_bench.methods.common.backbone.backbones import WeightsMissingError
+from smope_bench.methods.common.errors import MethodError
+
+PIXELS = bytes(range(48))
+
+
+class Fetched(CachedBenchmark[Any]):
+    """Two classes of one 4 px image a split, all of them the same downloaded bytes."""
+
+    name = "fetched"
+    card = BenchmarkCard("Fetched", "here", "none", "one file")
+    remotes: ClassVar[tuple[Remote, ...]] = ()
+    class_names = ("a", "b")  # type: ignore[assignment]
+
+    def recipe(self) -> dict[str, Any]:
+        return {"benchmark": self.name, "side": self.config.image_size}
+
+    def fill(self, writer: Any, progress: Progress) -> None:
+        file = fetch(self.remotes[0], downloads_folder(self.root, self.name), self.given, progress)
+        image = np.frombuffer(file.read_bytes(), dtype=np.uint8).reshape(1, 4, 4, 3)
+        for split in SPLITS:
+            for label in range(2):
+                writer.add(split, image, np.array([label], dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """A backbone whose weights are one downloaded file."""
+
+    url: str
+    name: str = "weighted"
+    root: Path | None = None
+    files: tuple[str, ...] = ()
+    digest: str | None = None
+
+    def at(self, root: Path) -> Weighted:
+        return replace(self, root=root)
+
+    @property
+    def file(self) -> Path:
+        assert self.root is not None
+        return self.root / "weights" / "weighted.bin"
+
+    sha256 = hashlib.sha256(PIXELS).hexdigest()
+
+    def prepare(self, fetch: Any, given: Sequence[Path] = (), progress: Progress = silent) -> None:
+        fetch(
+            name=self.file.name,
+            urls=(self.url,),
+            digest=f"sha256:{self.sha256}",
+            folder=self.file.parent,
+            given=given,
+            progress=progress,
+        )
+
+    def verify(self) -> Path:
+        if not self.file.exists():
+            raise WeightsMissingError("weights of backbone 'weighted' are missing: run `data prepare weighted`")
+        if self.file.read_bytes() != PIXELS:
+            raise MethodError(f"weights of backbone 'weighted': {self.file} has changed")
+        return self.file
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Path:
+    file = tmp_path / "published.bin"
+    file.write_bytes(PIXELS)
+    return file
+
+
+@pytest.fixture
+def registries(published: Path, monkeypatch: pytest.MonkeyPatch) -> Registries:
+    digest = f"md5:{hashlib.md5(PIXELS).hexdigest()}"
+    monkeypatch.setattr(Fetched, "remotes", (Remote("images.bin", (published.as_uri(),), digest, 48),))
+    made = open_registries()
+    made.benchmarks.add("fetched", "tests", Fetched)
+    made.benchmarks.add(ColouredNoise.name, "tests", ColouredNoise)
+    made.backbones.add("weighted", "tests", Weighted(published.as_uri()))
+    monkeypatch.setattr(registry, "open_registries", lambda plugins=(): made)
+    return made
+
+
+def prepare(registries: Registries, root: Path, *settings: str, given: Sequence[Path] = ()) -> Any:
+    parsed = [parse_setting(f"benchmark.{text}") for text in ("tasks=2", *settings)]
+    return prepare_named("fetched", registries, root, given, settings=parsed)
+
+
+def states(rows: Sequence[Any]) -> list[tuple[str, str]]:
+    return [(row.what.split()[0], row.state) for row in rows]
+
+
+def test_a_name_is_a_benchmark_or_a_backbone(registries: Registries) -> None:
+    assert (kind_of("digits", registries), kind_of("tiny", registries)) == ("benchmark", "backbone")
+    for typed, meant in (("digit", "digits"), ("tinny", "tiny")):
+        with pytest.raises(UserError, match=f"'{typed}' is neither a benchmark nor a backbone; did you mean '{meant}'"):
+            kind_of(typed, registries)
+
+
+def test_a_benchmark_is_prepared_and_verified(registries: Registries, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    done = prepare(registries, root)
+    assert (done.where, done.images, done.kind) == (root / "fetched", {"train": 2, "test": 2}, "benchmark")
+    assert done.bytes > 5 * 48 and len(done.content) == 64
+    rows = verify_named("fetched", registries, root)
+    assert states(rows) == [("images", "intact"), ("download", "intact")]
+    assert prepare(registries, root, "image_size=64").content == done.content
+    assert states(verify_named("fetched", registries, root)) == [*[("images", "intact")] * 2, ("download", "intact")]
+
+
+def test_verifying_names_what_is_bad(registries: Registries, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    assert states(verify_named("fetched", registries, root)) == [("images", "missing")]
+    prepare(registries, root)
+    pixels = next(root.glob("fetched/*/test.images"))
+    pixels.write_bytes(bytes(96))
+    download = root / "fetched" / "downloads" / "images.bin"
+    download.write_bytes(b"altered")
+    cache, file = verify_named("fetched", registries, root)
+    assert cache.state == file.state == "damaged"
+    assert cache.remedy == (
+        f"test.images does not fit its manifest: delete {pixels.parent} and call `data prepare fetched`"
+    )
+    assert f"delete {download} and call" in file.remedy and "expected md5:" in file.remedy
+    (pixels.parent / "manifest.json").write_text("[]")
+    assert verify_named("fetched", registries, root)[0].remedy.startswith("manifest.json does not fit")
+    prepare(registries, root)
+    assert states(verify_named("fetched", registries, root)) == [("images", "intact"), ("download", "intact")]
+
+
+def test_a_pinned_file_is_held_to_its_pin(registries: Registries, tmp_path: Path) -> None:
+    prepare(registries, tmp_path)
+    folder = tmp_path / "fetched" / "downloads"
+    (folder / "extra").write_bytes(b"1")
+    (folder / "extra.pin").write_text(hashlib.sha256(b"1").hexdigest())
+    assert states(verify_named("fetched", registries, tmp_path)) == [
+        ("images", "intact"),
+        *[("download", "intact")] * 2,
+    ]
+    (folder / "extra").write_bytes(b"2")
+    assert "pinned is sha256:" in verify_named("fetched", registries, tmp_path)[1].remedy
+
+
+def test_what_the_user_has_takes_the_place_of_a_download(
+    registries: Registries, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = published.rename(tmp_path / "mine.bin")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BenchmarkError, match=r"images\.bin could not be downloaded"):
+        prepare(registries, tmp_path / "data")
+    assert not list((tmp_path / "data").rglob("manifest.json")), "nothing half-made may be trusted later"
+    prepare(registries, tmp_path / "data", given=[Path("mine.bin")])
+    assert mine.read_bytes() == PIXELS and not (tmp_path / "data/fetched/downloads/images.bin").exists()
+    with pytest.raises(UserError, match="--from 'absent' does not exist"):
+        prepare(registries, tmp_path / "data", given=[Path("absent")])
+
+
+def test_a_benchmark_without_files_has_nothing_to_verify(registries: Registries, tmp_path: Path) -> None:
+    assert states(verify_named(ColouredNoise.name, registries, tmp_path)) == [("images,", "intact")]
+
+
+def test_a_backbone_is_prepared_and_verified(registries: Registries, tmp_path: Path) -> None:
+    (missing,) = verify_named("weighted", registries, tmp_path)
+    assert missing.state == "missing" and "data prepare weighted" in missing.remedy
+    done = prepare_named("weighted", registries, tmp_path)
+    assert (done.where, done.bytes, done.content) == (tmp_path / "weights" / "weighted.bin", 48, Weighted.sha256)
+    assert verify_named("weighted", registries, tmp_path)[0].state == "intact"
+    done.where.write_bytes(b"altered")  # type: ignore[union-attr]
+    (damaged,) = verify_named("weighted", registries, tmp_path)
+    assert damaged.state == "damaged" and "has changed" in damaged.remedy
+    assert verify_named("random", registries, tmp_path)[0].what == "random weights, kept in no file"
+
+
+def test_downloads_of_weights_are_read_through(registries: Registries, tmp_path: Path) -> None:
+    """The published file beside the prepared one: against its digest, or against the pin of its first use."""
+    file = tmp_path / "weights" / "downloads" / "published.pth"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(PIXELS)
+    for digest, kept in ((f"sha256:{Weighted.sha256}", None), (None, Weighted.sha256)):
+        if kept:
+            file.with_name("published.pth.pin").write_text(kept)
+        backbone = replace(Weighted("nowhere"), name=f"known {digest}", files=("published.pth",), digest=digest)
+        registries.backbones.add(backbone.name, "tests", backbone)
+        assert states(verify_named(backbone.name, registries, tmp_path)) == [
+            ("weights", "missing"),
+            ("download", "intact"),
+        ]
+        file.write_bytes(b"altered")
+        damaged = verify_named(backbone.name, registries, tmp_path)[1]
+        assert damaged.state == "damaged" and f"delete {file} and call `data prepare" in damaged.remedy
+        file.write_bytes(PIXELS)
+
+
+def test_a_planner_is_supplied_with_weights(registries: Registries, tmp_path: Path) -> None:
+    told: list[str] = []
+    backbone = registries.backbones.load("weighted").at(tmp_path)
+    supply_weights(tmp_path, told.append)(backbone)
+    assert backbone.verify().read_bytes() == PIXELS and told
+    with pytest.raises(UserError, match=r"weights of backbone 'weighted': weighted\.bin could not be downloaded"):
+        supply_weights(tmp_path / "other")(Weighted((tmp_path / "absent").as_uri()))
+
+
+def command(*arguments: str) -> int:
+    return run_all.main(["data", *arguments])
+
+
+def test_the_commands(registries: Registries, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = ["--data", str(tmp_path)]
+    assert command("prepare", "fetched", "weighted", *data, "--set", "benchmark.tasks=2") == 0
+    out = capsys.readouterr().out
+    assert "images.bin: downloading from file:" in out
+    assert f"fetched: ready in {tmp_path / 'fetched'}, 2 train images, 2 test images, " in out
+    assert f"weighted: ready in {tmp_path / 'weights' / 'weighted.bin'}" in out and f"content {Weighted.sha256}" in out
+    assert command("verify", "fetched", "weighted", *data) == 0
+    assert capsys.readouterr().out.count("✓") == 3
+    (tmp_path / "weights" / "weighted.bin").write_bytes(b"altered")
+    assert command("verify", "fetched", "weighted", *data, "--json") == 1
+    told = capsys.readouterr()
+    assert [row["state"] for row in json.loads(told.out)] == ["intact", "intact", "damaged"]
+    assert told.err.startswith("failed: weighted: weights: damaged: ") and told.err.count("\n") == 1
+
+
+MISTAKES = [
+    (["prepare", "fetched", "digit"], "'digit' is neither a benchmark nor a backbone; did you mean 'digits'?"),
+    (["verify", "digit"], "did you mean 'digits'?"),
+    (["prepare", "fetched", "--set", "schedule.epochs=1"], "only benchmark.FIELD=VALUE has a meaning here"),
+    (["prepare", "fetched", "--set", "benchmark.task=1"], "benchmark.task is not a setting; did you mean 'tasks'?"),
+    (["prepare", "fetched", "--set", "benchmark.tasks=3"], "2 classes cannot be split into 3 tasks"),
+    (["prepare", "fetched", "--from", "absent"], "--from 'absent' does not exist"),
+    (["prepare", "fetched", "weighted", "--from", "."], "--from belongs to one name"),
+    (["prepare"], "Missing argument"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), MISTAKES)
+def test_a_mistake_is_one_sentence(
+    arguments: list[str], words: str, registries: Registries, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ["--data", str(tmp_path / "data")] if arguments != ["prepare"] else []
+    assert command(*arguments, *data) == 2
+    told = capsys.readouterr().err
+    assert words in told and told.startswith("error: ") and told.count("\n") == 1
+
+
+def test_options_only_grow() -> None:
+    import typer
+
+    group = typer.main.get_command(run_all.app).commands["data"]  # type: ignore[attr-defined]
+    surface = {"prepare": {"--from", "--data", "--set", "--plugin"}, "verify": {"--data", "--json", "--plugin"}}
+    for name, options in surface.items():
+        assert options <= {flag for parameter in group.commands[name].params for flag in parameter.opts}

@@ -1,0 +1,130 @@
+"""What is left of a run that was killed, or overtaken, about the moment at which its record appeared."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smope_bench.harness.execution import job as jobs
+from smope_bench.harness.execution import lease as claims
+from smope_bench.harness.execution.job import Control, Job, WorkerOptions, run_job
+from smope_bench.harness.execution.lease import CANCEL, PROBE, Claim, acquire
+from smope_bench.harness.execution.x_processes import this_machine
+from smope_bench.harness.provenance import code_fingerprint
+from smope_bench.harness.records.checksum import RECORD_SCHEMA
+from smope_bench.harness.records.cleanup import tidy, tidy_done
+from smope_bench.harness.records.store import Store
+from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
+from smope_bench.harness.x_interruption import ClaimLost, Interrupted
+
+KEPT = ("events.jsonl", "result.json", "spec.json", "predictions.npz", "observations.npz")
+LEFT = ("progress.json", ".predictions.npz-a1b2", ".result.json-c3d4")
+SPEC = RunSpec(
+    method=Component(name="m"),
+    benchmark=Component(name="b"),
+    backbone=BackboneRef(name="x", sha256="0"),
+    schedule={},
+    order_seed=0,
+    train_seed=0,
+)
+JOB = Job(SPEC.run_id, SPEC)
+
+pytestmark = pytest.mark.skipif(this_machine() is None, reason="the system does not tell which machine this is")
+
+
+def killed(folder: Path) -> None:
+    """A finished run whose process died before it could clean up."""
+    (folder / "checkpoint").mkdir(parents=True)
+    for name in (*KEPT, *LEFT, "checkpoint/000001.json", CANCEL, f"{PROBE}x"):
+        (folder / name).touch()
+    said = claims._content("d" * 32, 3, "held").decode()
+    (folder / "claim.4").write_text(said.replace('"process_started": "', '"process_started": "before '))
+
+
+def names(folder: Path) -> set[str]:
+    return {file.name for file in folder.iterdir()}
+
+
+def test_only_what_lasts_is_kept(tmp_path: Path) -> None:
+    killed(tmp_path)
+    tidy(tmp_path)
+    assert names(tmp_path) == {*KEPT, "claim.4", CANCEL, f"{PROBE}x"}, "claims are not its own to remove"
+    tidy_done(tmp_path)
+    assert names(tmp_path) == set(KEPT)
+
+
+def test_a_run_that_somebody_holds_is_left_alone(tmp_path: Path) -> None:
+    claim = acquire(tmp_path)
+    assert isinstance(claim, Claim)
+    (tmp_path / "progress.json").touch()
+    tidy_done(tmp_path)
+    assert "progress.json" in names(tmp_path) and claim.still_ours()
+    claim.release(forget=True)
+
+
+def test_where_all_is_tidy_nothing_is_claimed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "result.json").touch()
+    monkeypatch.setattr("smope_bench.harness.records.cleanup.acquire", lambda folder: pytest.fail("claimed"))
+    tidy_done(tmp_path)
+    tidy_done(tmp_path / "absent")
+
+
+def record() -> dict[str, Any]:
+    return {
+        "schema_version": RECORD_SCHEMA,
+        "run_id": SPEC.run_id,
+        "spec": SPEC.model_dump(mode="json"),
+        "accuracy_matrix": [[50.0]],
+        "test_counts": [1],
+        "costs": {},
+        "timings": {},
+        "provenance": {"code_fingerprint": code_fingerprint()},
+    }
+
+
+def done(
+    results: Path, monkeypatch: pytest.MonkeyPatch, runner: Callable[[Job, WorkerOptions, Control], None]
+) -> jobs.End:
+    """How ``runner`` ends as somebody's run; claims beat quickly."""
+    monkeypatch.setattr(jobs, "acquire", functools.partial(acquire, beat_s=0.02))
+    monkeypatch.setattr(jobs, "load_runner", lambda target: runner)
+    return run_job(JOB, WorkerOptions(results, results), lambda run_id, event: None)
+
+
+def test_a_worker_s_second_try_finds_the_record_and_tidies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    killed(folder := tmp_path / SPEC.run_id)
+    Store(tmp_path).write_result(SPEC.run_id, record())
+    end = done(tmp_path, monkeypatch, lambda job, options, control: pytest.fail("done again"))
+    assert end.state == "skipped" and names(folder) == set(KEPT)
+
+
+def test_what_another_published_meanwhile_is_not_published_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overtaken(job: Job, options: WorkerOptions, control: Control) -> None:
+        assert control.may_publish()
+        (options.results / job.run_id / "checkpoint").mkdir()
+        Store(options.results).write_result(job.run_id, record())
+        assert not control.may_publish()
+        raise ClaimLost
+
+    assert done(tmp_path, monkeypatch, overtaken).state == "skipped"
+    assert names(tmp_path / SPEC.run_id) == {"result.json", "spec.json"}
+
+
+def test_a_run_whose_claim_was_taken_stops_within_a_beat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def usurped(job: Job, options: WorkerOptions, control: Control) -> None:
+        (options.results / job.run_id / "claim.2").write_bytes(claims._content("h" * 32, 0, "held"))
+        until = time.monotonic() + 20
+        while not control.interruption.asked():
+            assert time.monotonic() < until, "it goes on writing into its heir's log"
+            time.sleep(0.01)
+        raise Interrupted
+
+    assert done(tmp_path, monkeypatch, usurped).state == "held"
+    assert (tmp_path / SPEC.run_id / "claim.2").exists()

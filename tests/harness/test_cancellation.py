@@ -1,0 +1,61 @@
+"""Handlers of signals: they take no lock, and a run that does not listen is ended when its grace is over."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import pytest
+
+from smope_bench.harness import cancellation as signals
+from smope_bench.harness.cancellation import Stopped, stop_gently
+from smope_bench.harness.provenance import PROJECT_ROOT
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_the_grace_ends(monkeypatch: pytest.MonkeyPatch, number: signal.Signals, status: int) -> None:
+    monkeypatch.setattr(signals, "LOOK_S", 0.01)
+    asked: list[int] = []
+    with pytest.raises(Stopped) as stopped, stop_gently(grace_s=0.05) as stop:
+        stop.ask = lambda: asked.append(1)
+        os.kill(os.getpid(), number)
+        time.sleep(20)
+        pytest.fail("nobody ended it")
+    assert stopped.value.status == status and asked == [1]
+
+
+def test_work_that_is_over_in_time_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signals, "LOOK_S", 0.01)
+    before = threading.active_count()
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with stop_gently(grace_s=0.1) as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.03)
+    assert stop.status == 143 and threading.active_count() == before
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    time.sleep(0.15)  # a late signal would end the test run
+
+
+def test_a_handler_that_interrupts_another_does_not_wait_for_it() -> None:
+    code = """
+        import signal, time
+        from smope_bench.harness.x_interruption import Interruption
+        asked = Interruption()
+        signal.signal(signal.SIGALRM, lambda *_: asked.ask())
+        signal.setitimer(signal.ITIMER_REAL, 0.0001, 0.0001)
+        end = time.monotonic() + 0.5
+        while time.monotonic() < end:
+            asked.ask()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        print(asked.asked())
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "True\n", done.stderr

@@ -1,0 +1,54 @@
+"""Whatever a stranger's text holds, what is printed is one line that a terminal only shows."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from smope_bench.harness.text import LONGEST, plain, plain_values, sentence
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("two\n lines\tand a tab", "two lines and a tab"),
+        ("\x1b[31mred\x1b]0;title\x07", "�[31mred�]0;title�"),
+        ("\x9b31mC1", "�31mC1"),
+        ("gpj.\u202eexe", "gpj.�exe"),
+        ("half \ud800 a pair", "half � a pair"),
+        ("umlauts: äöü, 日本", "umlauts: äöü, 日本"),
+        (17, "17"),
+    ],
+)
+def test_texts_are_shown_as_they_are_and_commands_are_not(text: object, shown: str) -> None:
+    assert plain(text) == shown
+    plain(text).encode("utf-8")
+
+
+def test_a_long_text_is_cut() -> None:
+    assert plain("a" * 10 * LONGEST) == "a" * LONGEST + "…"
+
+
+class Mute:
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+
+def test_what_has_no_text_is_named_by_its_type() -> None:
+    assert plain(Mute()) == "<Mute without a text>"
+
+
+def test_rows_stay_json() -> None:
+    row = {"a": None, "b": 1.5, "c": ["x\x00", Mute()], "d": {1: True}, "e": Mute()}
+    kept = plain_values(row)
+    assert kept["a"] is None and kept["b"] == 1.5 and kept["c"][0] == "x�" and kept["d"] == {"1": True}
+    json.dumps(kept)
+
+
+def test_a_syntax_error_says_its_line() -> None:
+    try:
+        compile("x = 1\ndef (:", "f", "exec")
+    except SyntaxError as error:
+        assert sentence(error).startswith("SyntaxError: ") and sentence(error).endswith("(line 2)")
+    assert sentence(KeyError()) == "KeyError"

@@ -1,0 +1,225 @@
+"""Paired comparisons against SciPy, statsmodels and hand calculation, and what few runs must never be made to say."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats as scipy_stats
+from statsmodels.stats.multitest import multipletests
+
+from smope_bench.reports.loading.load import load_suite
+from smope_bench.reports.loading.model import SuiteResults
+from smope_bench.reports.statistics.paired_tests import compare, effect_size, holm, pairs_needed, signed_rank
+
+Values = Mapping[str, Mapping[tuple[int, int], float]]
+FLOORS = frozenset({"Floor"})
+differences = st.lists(st.integers(-4, 4).map(float), min_size=1, max_size=9)
+chances = st.lists(st.floats(0, 1), min_size=1, max_size=9)
+
+
+def results_of(factory: Any, values: Values, *, columns: Iterable[str] = ("digits",), **flags: Any) -> SuiteResults:
+    """A suite whose runs have these FAAs, the same on every benchmark."""
+    for column, (label, runs) in itertools.product(columns, values.items()):
+        kind = "ceiling" if label == "Joint" else "floor" if label in FLOORS else "method"
+        for (order, train), value in runs.items():
+            spec = factory.spec(label.lower(), column, order, train, 2)
+            matrix = [[value, None], [value, value]]
+            factory.publish(label, spec, matrix, kind=kind, column=column, **flags.get(label, {}))
+    return load_suite(factory.write(), "smoke", factory.FRESH)
+
+
+def seeded(*values: float) -> dict[tuple[int, int], float]:
+    return {(seed, seed): value for seed, value in enumerate(values)}
+
+
+def by_label(results: SuiteResults, **options: Any) -> dict[str, Any]:
+    family = compare(results, results.columns[0], **options)
+    assert family is not None
+    return {one.row.label: one for one in family.comparisons}
+
+
+def scipy_p(values: Any, method: Any) -> float:
+    found: Any = scipy_stats.wilcoxon(values, method=method)
+    return float(found.pvalue)
+
+
+@pytest.mark.parametrize("n", [3, 5, 6, 9, 14])
+def test_agrees_with_scipys_exact_test(n: int) -> None:
+    values = np.random.default_rng(n).normal(0.4, 1, n)
+    expected = scipy_p(values, "exact")
+    assert signed_rank(values.tolist()).p == pytest.approx(expected, rel=1e-12)
+
+
+@settings(deadline=None, max_examples=80)
+@given(differences)
+def test_ties_and_zeros_are_exact_by_enumeration(values: list[float]) -> None:
+    moved = [value for value in values if value]
+    found = signed_rank(values)
+    assert (found.pairs, found.differing) == (len(values), len(moved))
+    if not moved:
+        assert found.p == found.least == 1
+        return
+    ranks = scipy_stats.rankdata(np.abs(moved))
+    centre = ranks.sum() / 2
+    seen = abs(ranks[np.array(moved) > 0].sum() - centre)
+    sums = [
+        sum(r for r, up in zip(ranks, signs, strict=True) if up)
+        for signs in itertools.product((0, 1), repeat=len(moved))
+    ]
+    assert found.p == pytest.approx(np.mean([abs(one - centre) >= seen - 1e-9 for one in sums]), abs=1e-12)
+    assert found.least == 2.0 ** (1 - len(moved)) <= found.p <= 1
+
+
+def test_agrees_with_scipys_permutation_of_tied_differences() -> None:
+    values = [1.0, 1.0, -1.0, 2.0, 3.0, 0.0, 3.0]
+    method = scipy_stats.PermutationMethod(n_resamples=10**6)
+    assert signed_rank(values).p == pytest.approx(scipy_p(values, method), rel=1e-12)
+
+
+def test_the_rounding_of_floats_makes_no_difference() -> None:
+    # 0.3 - 0.2 and 0.2 - 0.1 are not the same float, but the same difference.
+    assert signed_rank([0.3 - 0.2, 0.1 - 0.2, 1.0]) == signed_rank([0.1, -0.1, 1.0])
+
+
+@pytest.mark.parametrize(("n", "least"), [(1, 1.0), (5, 0.0625), (6, 0.03125)])
+def test_few_pairs_cannot_have_a_small_p(n: int, least: float) -> None:
+    found = signed_rank([float(i + 1) for i in range(n)])
+    assert found.p == found.least == least
+
+
+def test_holm_agrees_with_statsmodels() -> None:
+    values = [*np.random.default_rng(0).uniform(0, 0.2, 20).tolist(), 0.0, 0.0625, 0.0625, 1.0]
+    assert holm(values) == pytest.approx(multipletests(values, method="holm")[1], abs=1e-12)
+
+
+@settings(deadline=None, max_examples=60)
+@given(chances)
+def test_holm_raises_no_p_above_one_and_keeps_their_order(values: list[float]) -> None:
+    found = holm(values)
+    assert all(low <= high <= 1 for low, high in zip(values, found, strict=True))
+    assert all(found[i] <= found[j] for i in range(len(values)) for j in range(len(values)) if values[i] <= values[j])
+
+
+def test_holm_of_a_worked_example() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([]) == []
+
+
+@pytest.mark.parametrize(("size", "needed"), [(1, 6), (4, 8), (9, 9), (45, 11)])
+def test_pairs_needed_in_a_family(size: int, needed: int) -> None:
+    # 2 / 2^n times the size of the family has to come down to 0.05.
+    assert pairs_needed([0.0625] * size, 0) == needed
+    assert size * 2.0 ** (1 - needed) <= 0.05 < size * 2.0 ** (2 - needed)
+
+
+def test_effect_size_by_hand() -> None:
+    # Mean 2, standard deviation sqrt(2.5); J(4) = G(2) / (sqrt 2 G(3 / 2)) = 2 / sqrt(2 pi).
+    assert effect_size([0, 1, 2, 3, 4]) == pytest.approx(2 / math.sqrt(2.5) * 2 / math.sqrt(2 * math.pi))
+    assert effect_size([1.0, 1.0, 1.0]) is None
+    assert effect_size([1.0, 2.0]) is None
+    assert effect_size([]) is None
+
+
+def test_five_seeds_decide_nothing(factory: Any) -> None:
+    results = results_of(factory, {"A": seeded(90, 91, 92, 93, 94), "B": seeded(50, 52, 51, 54, 53)})
+    one = by_label(results)["B"]
+    assert (one.verdict, one.p, one.wins, one.losses) == ("undecided", 0.0625, 0, 5)
+    assert one.words == "cannot be decided with n = 5: at least n = 6 pairs needed"
+
+
+def test_six_seeds_decide_between_two_rows(factory: Any) -> None:
+    high, low = seeded(90, 91, 92, 93, 94, 95), seeded(50, 52, 51, 54, 53, 58)
+    one = by_label(results_of(factory, {"B": low, "A": high}))["B"]
+    assert (one.verdict, one.adjusted) == ("worse", 0.03125)
+    assert one.difference is not None and one.difference.mean == pytest.approx(-39.5)
+
+
+def test_a_decidable_comparison_may_show_nothing(factory: Any) -> None:
+    high, near = seeded(90, 91, 92, 93, 94, 95), seeded(91, 90, 93, 91, 95, 93)
+    assert by_label(results_of(factory, {"A": high, "B": near}))["B"].verdict == "no difference shown"
+
+
+def test_the_family_is_every_pair_unless_the_reference_was_fixed(factory: Any) -> None:
+    values = {name: seeded(*(80.0 + i + n / 7 for n in range(7))) for i, name in enumerate("ABCD")}
+    results = results_of(factory, values | {"Joint": seeded(99, 99)})
+    chosen, fixed = (compare(results, results.columns[0], reference=name) for name in (None, "A"))
+    assert chosen is not None and fixed is not None
+    assert (chosen.reference.label, chosen.size, chosen.is_chosen) == ("D", 6, True)
+    assert (fixed.reference.label, fixed.size, fixed.is_chosen) == ("A", 3, False)
+    # 7 pairs: 3 / 64 is below 0.05 and 6 / 64 is not.
+    assert {one.verdict for one in chosen.comparisons} == {"undecided"}
+    assert {one.verdict for one in fixed.comparisons} == {"better"}
+
+
+def test_only_shared_seeds_are_paired(factory: Any) -> None:
+    values = {"A": seeded(90, 91, 92), "B": {(1, 1): 90.0, (2, 0): 10.0}, "C": {(9, 9): 80.0}}
+    found = by_label(results_of(factory, values), reference="A")
+    assert (found["B"].difference.n, found["B"].difference.mean) == (1, -1.0)
+    assert len(found["B"].runs) == 2
+    assert (found["C"].verdict, found["C"].p) == ("not compared", None)
+
+
+def test_one_lucky_run_is_no_reference(factory: Any) -> None:
+    results = results_of(factory, {"A": seeded(90, 91, 92), "B": seeded(89, 90, 91), "C": seeded(99)})
+    family = compare(results, results.columns[0])
+    assert family is not None and family.reference.label == "A"
+
+
+def test_equal_rows_are_called_equal_and_not_different(factory: Any) -> None:
+    one = by_label(results_of(factory, {"A": seeded(*range(80, 90)), "B": seeded(*range(80, 90))}))["B"]
+    assert (one.verdict, one.ties, one.p, one.effect) == ("equal", 10, 1.0, None)
+
+
+def test_leaking_and_stale_rows_take_no_part(factory: Any) -> None:
+    values = {name: seeded(80.0 + i, 81.0 + i) for i, name in enumerate("ABCD")}
+    leaking = {"flags": {"leaking": True, "tiny": True, "random_backbone": False}}
+    results = results_of(factory, values, C=leaking, D={"fingerprint": factory.OLD})
+    family = compare(results, results.columns[0])
+    assert family is not None and family.reference.label == "B" and family.size == 1
+    assert "C (leaking); D (stale)" in family.left_out[0]
+
+
+def test_lower_forgetting_is_better(factory: Any) -> None:
+    for label, lost in (("A", 1.0), ("B", 9.0)):
+        for seed in range(6):
+            start = 80.0 + seed / 2 + lost
+            factory.publish(
+                label, factory.spec(label.lower(), "digits", seed, seed, 2), [[start, None], [start - lost, 50.0]]
+            )
+    found = by_label(load_suite(factory.write(), "smoke", factory.FRESH), metric="fm")
+    assert (found["B"].verdict, found["B"].losses) == ("worse", 6)
+
+
+@pytest.fixture
+def shuffled(make_factory: Callable[..., Any]) -> Callable[[Values, int], dict[str, Any]]:
+    def make(values: Values, seed: int) -> dict[str, Any]:
+        factory = make_factory()
+        results_of(factory, values)
+        factory.cells += random.Random(seed).choices(factory.cells, k=5)
+        random.Random(seed).shuffle(factory.cells)
+        return by_label(load_suite(factory.write(), "smoke", factory.FRESH))
+
+    return make
+
+
+def test_order_and_repetition_of_runs_change_nothing(factory: Any, shuffled: Callable[..., Any]) -> None:
+    values = {"A": seeded(90, 91, 92, 95), "B": seeded(89, 93, 90, 90), "Floor": seeded(70, 70, 71)}
+    plain = by_label(results_of(factory, values))
+    for seed in range(4):
+        assert shuffled(values, seed) == plain
+
+
+@settings(deadline=None, max_examples=60)
+@given(differences, st.integers(0, 1000))
+def test_p_is_symmetric_and_blind_to_order(values: list[float], seed: int) -> None:
+    mixed = random.Random(seed).sample(values, len(values))
+    assert signed_rank(values) == signed_rank(mixed) == signed_rank([-value for value in values])
+    assert 0 < signed_rank(values).p <= 1

@@ -1,0 +1,271 @@
+"""The page in a real browser, from a file and without a network. Needs Chromium: skipped without, unless SMOPE_BROWSER=required."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from smope_bench.reports.build import ReportFiles, make_document, write_report
+from smope_bench.reports.loading.load import load_suite, load_suites
+from smope_bench.reports.loading.model import SuiteResults
+
+HOSTILE = """</script><script>window.ran=1</script><img src=x onerror='window.ran=1'> "q" {{ 7*7 }} <!-- <script>"""
+FLAGS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync")  # fmt: skip
+TABLE = ".grid-box:has(#t-smoke-table) "
+
+
+def find_chromium() -> str:
+    """Chromium's executable: SMOPE_CHROMIUM or the one on the path. Skips the test, or fails it where a browser is required."""
+    found = os.environ.get("SMOPE_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
+        reason = "no Chromium: install Debian's package chromium, or name the executable in SMOPE_CHROMIUM"
+        if os.environ.get("SMOPE_BROWSER") == "required":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return found
+
+
+@dataclass
+class Tab:
+    """A page in the browser with everything that it complained of or asked for."""
+
+    page: Page
+    complaints: list[str]
+    requests: list[str]
+
+    def texts(self, selector: str) -> list[str]:
+        return [text.strip() for text in self.page.locator(selector).all_inner_texts()]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    path = find_chromium()
+    with sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=path, args=list(FLAGS))
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def visit(browser):
+    """Opens a file at a width; closed after the test."""
+    contexts = []
+
+    def open_file(file: Path, width: int = 1280, **options: object) -> Tab:
+        context = browser.new_context(viewport={"width": width, "height": 900}, **options)
+        contexts.append(context)
+        page = context.new_page()
+        tab = Tab(page, [], [])
+        page.on("console", lambda message: tab.complaints.append(message.text))
+        page.on("pageerror", lambda error: tab.complaints.append(str(error)))
+        page.on("dialog", lambda dialog: tab.complaints.append(dialog.message) or dialog.dismiss())
+        page.on("request", lambda request: tab.requests.append(request.url))
+        page.goto(file.as_uri())
+        return tab
+
+    yield open_file
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture(scope="module")
+def written(smoke, smoke_report: ReportFiles) -> tuple[ReportFiles, SuiteResults]:
+    """The report of a finished suite, and what is in it."""
+    return smoke_report, load_suite(smoke, "smoke", None)
+
+
+@pytest.fixture(scope="module")
+def file(written: tuple[ReportFiles, SuiteResults]) -> Path:
+    return written[0].page
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_it_opens_without_complaint_or_request_and_fits(visit, file: Path, width: int) -> None:
+    tab = visit(file, width)
+    assert tab.complaints == [] and tab.requests == [file.as_uri()]
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert tab.page.locator("h1").inner_text().startswith("Smoke")
+
+
+def test_a_heading_sorts_by_number_within_each_block_and_back(visit, file: Path) -> None:
+    page = visit(file).page
+    before = [body.all_inner_texts() for body in page.locator(TABLE + "tbody").all()]
+    header = page.locator(TABLE + "thead tr:last-child th").nth(1)
+    states = []
+    for _ in range(3):
+        header.locator("button").click()
+        states.append(header.get_attribute("aria-sort"))
+        blocks = [
+            [
+                float(cell.get_attribute("data-v") or "nan")
+                for cell in body.locator("tr:not(.kind) td:nth-of-type(1)").all()
+            ]
+            for body in page.locator(TABLE + "tbody").all()
+        ]
+        if states[-1]:
+            assert sum(map(len, blocks)) == 5
+            assert all(block == sorted(block, reverse=states[-1] == "descending") for block in blocks), blocks
+    assert states == ["descending", "ascending", None]
+    assert [body.all_inner_texts() for body in page.locator(TABLE + "tbody").all()] == before
+
+
+def test_rows_are_filtered_by_words_and_by_kind(visit, file: Path) -> None:
+    tab = visit(file)
+    rows = TABLE + "tbody tr:not(.kind):visible"
+    tab.page.locator(TABLE + "input").fill("PROMPT tap")
+    assert tab.page.locator(rows).count() == 1 and tab.texts(TABLE + "[role=status]") == ["1 of 5 rows"]
+    tab.page.locator(TABLE + "input").fill("")
+    assert tab.page.locator(rows).count() == 5 and tab.texts(TABLE + "[role=status]") == [""]
+    tab.page.locator(TABLE + "select").select_option(label="Floors")
+    assert tab.page.locator(rows).count() == 3
+    assert len(tab.texts(TABLE + "tr.kind:visible")) == 1
+
+
+def test_a_number_leads_to_its_runs_with_matrix_protocol_and_environment(visit, written) -> None:
+    files, results = written
+    tab = visit(files.page)
+    tab.page.locator(TABLE + "tr", has_text="SMoPE").locator("td a").first.click()
+    cell = next(cell for (row, _), cell in results.cells.items() if row == "SMoPE")
+    opened = "details.cell[open] "
+    expect(tab.page.locator("details.cell[open]")).to_have_count(1)
+    expect(tab.page.locator(opened + "details.run")).to_have_count(len(cell.runs))
+    said = tab.page.locator("details.cell[open]").inner_text()
+    for word in ("ab" * 32, "f" * 16, "fp32", "Recipe", "Set by hand", *(run.run_id for run in cell.runs)):
+        assert word in said, word
+    run = cell.runs[1]
+    tab.page.locator(opened + "details.run > summary", has_text=run.run_id).click()
+    details = tab.page.locator(opened + "details.run[open]")
+    expect(details.locator("table.matrix")).to_have_count(2)
+    outcome = run.outcome
+    assert outcome is not None and str(outcome.split_hash) in details.inner_text()
+    assert ", ".join(outcome.class_names) in details.inner_text()
+    matrix = [
+        row.locator("td").all_inner_texts() for row in details.locator("table.matrix").first.locator("tbody tr").all()
+    ]
+    assert matrix == [["" if value is None else f"{value:.2f}" for value in row] for row in outcome.accuracy_matrix]
+    assert f"FAA {outcome.metrics['faa']:.2f}" in details.locator("summary").first.inner_text()
+    details.locator("dd a", has_text="E1").click()
+    expect(tab.page.locator("#environment-E1")).to_have_attribute("open", "")
+    assert tab.complaints == []
+
+
+def test_everything_is_reached_with_the_keyboard_alone(visit, file: Path) -> None:
+    page = visit(file).page
+
+    def tab_to(condition: str) -> None:
+        for _ in range(200):
+            page.keyboard.press("Tab")
+            if page.evaluate(f"(e => {condition})(document.activeElement)"):
+                return
+        raise AssertionError(condition)
+
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    box = page.locator("a.skip").bounding_box()
+    assert box is not None and box["width"] > 50
+    page.keyboard.press("Enter")
+    tab_to("e.matches('.tools input')")
+    page.keyboard.type("smope")
+    expect(page.locator("table.grid").first.locator("tbody tr:not(.kind):visible")).to_have_count(1)
+    tab_to("e.matches('th button')")
+    style = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+    assert style != "none"
+    page.keyboard.press("Enter")
+    expect(page.locator("th[aria-sort]")).to_have_count(1)
+    tab_to("e.matches('td a[title]')")
+    note = page.evaluate("document.activeElement.title")
+    assert note
+    expect(page.locator("#tip")).to_be_visible()
+    expect(page.locator("#tip")).to_have_text(note)
+    page.keyboard.press("Escape")
+    expect(page.locator("#tip")).to_be_hidden()
+    page.keyboard.press("Enter")
+    expect(page.locator("details.cell[open] > summary")).to_be_focused()
+    tab_to("e.matches('details.run > summary')")
+    page.keyboard.press("Enter")
+    expect(page.locator("details.run[open] table.matrix")).to_have_count(2)
+
+
+def test_downloads_are_the_files_beside_the_page(visit, written) -> None:
+    files, _ = written
+    page = visit(files.page, accept_downloads=True).page
+    for table in files.tables:
+        if table.stem != "smoke-table":
+            continue
+        with page.expect_download() as started:
+            page.locator(f'a[download="{table.name}"]').click()
+        assert Path(started.value.path()).read_bytes() == table.read_bytes()
+    with page.expect_download() as started:
+        page.locator('a[download="table.csv"]').click()
+    assert Path(started.value.path()).read_bytes() == files.csv.read_bytes()
+
+
+def test_print_shows_no_tools_and_cuts_no_table(visit, file: Path) -> None:
+    page = visit(file, 760).page
+    assert page.locator(".tools").first.is_visible()
+    page.emulate_media(media="print")
+    for selector in (".tools", ".downloads", ".skip", ".back"):
+        assert page.locator(selector).first.is_hidden(), selector
+    assert page.evaluate(
+        "[...document.querySelectorAll('.scroll')].every(e => getComputedStyle(e).overflowX === 'visible')"
+    )
+    assert len(page.pdf(format="A4")) > 10_000
+
+
+def test_reasons_of_failures_are_printed_though_folded(visit, factory, tmp_path: Path) -> None:
+    for seed in range(6):
+        factory.fail("A", factory.spec("a", "digits", seed, seed, 2), f"reason number {seed}")
+    store = factory.write()
+    files = write_report(make_document(load_suites(store, ["smoke"], None), store), tmp_path / "out")
+    page = visit(files.page).page
+    reason = page.locator("details.problems li", has_text="reason number 5")
+    assert reason.is_hidden()
+    page.emulate_media(media="print")
+    expect(reason).to_be_visible()
+
+
+def test_without_its_script_the_page_says_everything_but_the_inside_of_runs(visit, written) -> None:
+    files, results = written
+    tab = visit(files.page, java_script_enabled=False)
+    assert tab.page.locator("noscript p").first.is_visible()
+    listed = " ".join(tab.page.locator("ul.runs").all_text_contents())
+    assert all(run.run_id in listed for run in results.runs)
+    assert tab.page.locator(".tools").count() == 0 and tab.page.locator("figure svg").first.is_visible()
+
+
+def test_markup_in_labels_does_not_run(visit, factory, tmp_path: Path) -> None:
+    factory.title = factory.description = HOSTILE
+    spec = factory.spec("m", "digits", 0, 0, 2, note=HOSTILE)
+    result = factory.result(spec, factory.matrix(2, 90, 1, 0), class_names=[HOSTILE] * 4)
+    result["provenance"]["cpu"] = HOSTILE
+    factory.plan(HOSTILE, spec, column=HOSTILE)
+    factory.store.write_result(spec.run_id, result)
+    factory.fail(HOSTILE, factory.spec("m", "digits", 1, 1, 2), HOSTILE, column=HOSTILE)
+    store = factory.write()
+    files = write_report(make_document(load_suites(store, ["smoke"], None), store), tmp_path / "out")
+    tab = visit(files.page, 390)
+    for part, there in (("details.cell", "details.run"), ("details", "details.run[open]")):
+        tab.page.evaluate("part => document.querySelectorAll(part).forEach(e => (e.open = true))", part)
+        tab.page.locator(there).nth(1).wait_for(state="attached")
+    assert HOSTILE in " ".join(tab.page.locator("details.run").all_text_contents())
+    assert tab.page.evaluate("window.ran") is None and tab.page.evaluate("document.images.length") == 0
+    assert tab.complaints == [] and len(tab.requests) == 1
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_missing_browser_is_a_failure_where_one_is_required(monkeypatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.delenv("SMOPE_CHROMIUM", raising=False)
+    monkeypatch.setenv("SMOPE_BROWSER", "required")
+    with pytest.raises(pytest.fail.Exception, match="no Chromium"):
+        find_chromium()
+    monkeypatch.delenv("SMOPE_BROWSER")
+    with pytest.raises(pytest.skip.Exception, match="SMOPE_CHROMIUM"):
+        find_chromium()
