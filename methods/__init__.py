@@ -10,7 +10,7 @@ if __name__ != "smope_bench.methods":
 
 BUILTIN: dict[str, str] = {
     "l2p++": "smope_bench.methods.l2p:L2P",
-    "deep_l2p++": "smope_bench.methods.x_deep_l2p:DeepL2P",
+    "deep_l2p++": "smope_bench.methods.l2p:DeepL2P",
     "dualprompt": "smope_bench.methods.dualprompt:DualPrompt",
     "coda_prompt": "smope_bench.methods.coda_prompt:CODAPrompt",
     "ovor": "smope_bench.methods.ovor:OVOR",
@@ -24,6 +24,6 @@ BUILTIN: dict[str, str] = {
     "ncm": "smope_bench.methods.baselines.ncm:Ncm",
     "ridge": "smope_bench.methods.baselines.ridge:Ridge",
     "ranpac": "smope_bench.methods.ranpac:RanPAC",
-    "joint_head": "smope_bench.methods.baselines.x_joint_head:JointHead",
+    "joint_head": "smope_bench.methods.baselines.joint:JointHead",
     "joint": "smope_bench.methods.baselines.joint:Joint",
 }

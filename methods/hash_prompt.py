@@ -42,7 +42,7 @@ from smope_bench.methods.common.prompts.routing import (
     SharedPool,
 )
 from smope_bench.methods.common.prompts.usage_history import HistoryConfig, PromptHistory
-from smope_bench.methods.x_contrastive import contrastive_loss
+from smope_bench.methods.hide_prompt import contrastive_loss
 
 HASH_TAP = HIDE_TAP.model_copy(update={"weight_decay": 5e-4})
 """Classifier alignment of the Hash card, section 9.2: HiDe-Prompt's with the weight decay that its options name."""

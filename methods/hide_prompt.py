@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -32,7 +33,20 @@ from smope_bench.methods.common.api import (
 from smope_bench.methods.common.backbone.vit import AttentionRule, PromptedViT
 from smope_bench.methods.common.classifier import current_task_loss, make_head, seen_logits
 from smope_bench.methods.common.prefix import PlainPrefix
-from smope_bench.methods.x_contrastive import contrastive_loss
+
+
+def contrastive_loss(features: Tensor, prototypes: Tensor, temperature: float = 0.8) -> Tensor:
+    """Keep every row apart from all others: scalar, mean over prototypes and features.
+
+    ``features``: (B, d), not normalised; ``prototypes``: (M, d) of earlier classes, without gradient, M may be 0. Each row is
+    its own target in a softmax over its dot products with all M + B rows; labels play no part. Float32 throughout: squared
+    norms over the temperature are large.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        rows = torch.cat([prototypes.detach().float(), features.float()])
+        logits = rows @ rows.T / temperature
+        return F.cross_entropy(logits, torch.arange(len(rows), device=rows.device))
+
 
 TABLE_BLOCKS, TABLE_LENGTH = 5, 20
 

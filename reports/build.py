@@ -24,11 +24,11 @@ from smope_bench.reports.loading.load import Loaded
 from smope_bench.reports.loading.model import SuiteResults
 from smope_bench.reports.tables.benchmark import detail_grids
 from smope_bench.reports.tables.comparison import against_grids
+from smope_bench.reports.tables.costs import counted_section
 from smope_bench.reports.tables.ledger import ledger_grid
 from smope_bench.reports.tables.paper import paper_grid
 from smope_bench.reports.tables.statistics import statistics_grids
 from smope_bench.reports.tables.table import Grid
-from smope_bench.reports.tables.x_counted import counted_section
 from smope_bench.reports.writers.csv import grid_csv, tidy_csv
 from smope_bench.reports.writers.html import Download, render_page
 from smope_bench.reports.writers.latex import grid_latex, latex_document

@@ -8,8 +8,17 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from smope_bench.harness.metrics import FORGETTING_FORMULA
-from smope_bench.reports.loading.model import MIXED_CODE, Cell, CellState, Column, RowKind, Run, RunState, SuiteResults
-from smope_bench.reports.loading.x_stats import Summary
+from smope_bench.reports.loading.model import (
+    MIXED_CODE,
+    Cell,
+    CellState,
+    Column,
+    RowKind,
+    Run,
+    RunState,
+    SuiteResults,
+    Summary,
+)
 
 METRICS = ("faa", "caa", "fm")
 METRIC_NAMES: Mapping[str, str] = {"faa": "FAA", "caa": "CAA", "fm": "FM", "micro": "micro accuracy"}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from smope_bench.benchmarks.suites import SUITES
-from smope_bench.harness.maintenance.x_method_table import built_in_table, markdown, renewed
+from smope_bench.harness.maintenance.docs_tables import METHODS, built_in_methods, method_table, renewed
 from smope_bench.run_all import app
 
 README = Path(__file__).parents[1] / "README.md"
@@ -16,15 +16,15 @@ README = Path(__file__).parents[1] / "README.md"
 
 def test_the_method_table_is_generated_from_the_registry() -> None:
     text = README.read_text(encoding="utf-8")
-    assert renewed(text, built_in_table()) == text, (
-        "run python -m smope_bench.harness.maintenance.x_method_table README.md"
+    assert renewed(text, built_in_methods(), METHODS) == text, (
+        "run python -m smope_bench.harness.maintenance.docs_tables"
     )
 
 
 def test_methods_come_before_floors_and_links_are_links() -> None:
     row = {"summary": "s", "url": None, "code": None, "paper": None, "kind": "floor", "title": "F", "name": "f"}
     method = row | {"name": "m", "kind": "method", "title": "M", "url": "https://p", "code": "https://c", "paper": "P"}
-    assert markdown([row, method]).splitlines()[2:] == [
+    assert method_table([row, method]).splitlines()[2:] == [
         "| `m` | M: s | [P](https://p) | [code](https://c) |",
         "| `f` | F (floor): s |  |  |",
     ]
@@ -32,7 +32,7 @@ def test_methods_come_before_floors_and_links_are_links() -> None:
 
 def test_a_text_without_marks_is_refused() -> None:
     with pytest.raises(ValueError, match="marks"):
-        renewed("nothing here", "")
+        renewed("nothing here", "", METHODS)
 
 
 def test_every_paper_suite_has_a_row_and_its_tiny_form_a_time() -> None:

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from smope_bench.benchmarks.base import SPLITS, BenchmarkCard, BenchmarkConfig, Progress, Split
-from smope_bench.benchmarks.datasets.glyph_rendering import Draws, Mix, render
-from smope_bench.benchmarks.datasets.x_glyph_faces import FACES, faces_with, mask_stack
+from smope_bench.benchmarks.datasets.glyph_rendering import FACES, Draws, Mix, faces_with, mask_stack, render
 from smope_bench.benchmarks.image_store.cache import CacheWriter
 from smope_bench.benchmarks.image_store.cached_benchmark import CachedBenchmark
 

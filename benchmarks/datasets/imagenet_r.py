@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
@@ -11,12 +12,49 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from smope_bench.benchmarks.base import BenchmarkCard, BenchmarkConfig, Progress, Split
-from smope_bench.benchmarks.datasets.x_split_lists import read_split_list
 from smope_bench.benchmarks.download.fetch import Remote
 from smope_bench.benchmarks.download.published_files import PaperPictureConfig, Published, below, named
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.image_store.picture_benchmark import Picture, PictureBenchmark
 from smope_bench.benchmarks.stream import stratum
+
+ENTRY = re.compile(r"- data/imagenet-r/(n\d{8})/([\w.-]+)")
+TARGET = re.compile(r"- (\d+)")
+
+
+def read_split_list(path: Path, wnids: tuple[str, ...]) -> list[tuple[str, str]]:
+    """(``<wnid>/<file>``, wnid) of every line, in order.
+
+    Only the exact form is read, which is a small part of YAML. Raises BenchmarkError with the line that is not in it, and
+    where an id does not stand for the folder that its picture lies in.
+    """
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BenchmarkError(f"{path} cannot be read as a split list ({error}); fetch it again") from error
+    if not lines or lines[0] != "data:" or "targets:" not in lines:
+        raise BenchmarkError(f"{path} is not a split list: 'data:' and 'targets:' are expected; fetch it again")
+    middle = lines.index("targets:")
+    if len(lines) - middle - 1 != middle - 1:
+        raise BenchmarkError(
+            f"{path} lists {middle - 1:,} pictures and {len(lines) - middle - 1:,} targets; fetch it again"
+        )
+    entries = []
+    for row in range(1, middle):
+        picture, target = ENTRY.fullmatch(lines[row]), TARGET.fullmatch(lines[middle + row])
+        if picture is None or target is None:
+            where, line = (row, lines[row]) if picture is None else (middle + row, lines[middle + row])
+            raise BenchmarkError(f"{path}, line {where + 1}: {line!r} is not what a split list holds; fetch it again")
+        label, wnid = int(target[1]), picture[1]
+        if not (label < len(wnids) and wnids[label] == wnid):
+            stands = f"class {wnids[label]}" if label < len(wnids) else f"none of the {len(wnids)} classes"
+            raise BenchmarkError(
+                f"{path}, line {middle + row + 1}: id {label} stands for {stands} but the picture lies in {wnid}; "
+                "fetch it again"
+            )
+        entries.append((f"{wnid}/{picture[2]}", wnid))
+    return entries
+
 
 RULES = 1  # raise it when the split or the ids of the same archive change
 TOP = "imagenet-r"

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
+from smope_bench.harness.cancellation import ClaimLost, Interrupted, Interruption
 from smope_bench.harness.checkpointing.checkpoint import Checkpoint, Checkpoints
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.event_log import RunLog
-from smope_bench.harness.training.x_publish import unwritable
-from smope_bench.harness.x_interruption import ClaimLost, Interrupted, Interruption
+from smope_bench.harness.training.publish import unwritable
+from smope_bench.methods.common.api import Method, TaskInfo
 
 PAUSES_S = (0.1, 0.5, 2.0)
 """Between looks at a claim that cannot be read: a file system that is away for a moment ends no run."""
@@ -96,3 +100,40 @@ class Keeper:
             return self._may_publish()
         except OSError as error:
             raise unwritable(self._folder.name, self._folder, error) from error
+
+
+class UnfitError(Exception):
+    """A whole checkpoint that is not of this method as its hooks have made it: the work must be done again."""
+
+
+def fits(method: Method, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether the method has just these parameters and buffers, of the same shapes and types."""
+    own = {name: (tensor.shape, tensor.dtype) for name, tensor in method.state_dict().items()}
+    return own == {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+
+
+def load_exactly(method: Method, tensors: Mapping[str, Tensor]) -> None:
+    """Give the method all of its parameters and buffers. Raises UnfitError."""
+    if not fits(method, tensors):
+        raise UnfitError("the checkpoint's tensors are not those of the method")
+    method.load_state_dict(dict(tensors))
+
+
+def load_after(method: Method, tensors: Mapping[str, Tensor], tasks: Iterable[TaskInfo]) -> None:
+    """``load_exactly`` after ``tasks``: a method that adds parameters as tasks arrive is first told of them. Raises UnfitError."""
+    if not fits(method, tensors):
+        for info in tasks:
+            _grow(method, info)
+    load_exactly(method, tensors)
+
+
+def _grow(method: Method, info: TaskInfo) -> None:
+    """The hooks of a task, for the parameters that they add; what they make of untrained ones is replaced afterwards."""
+    try:
+        with torch.no_grad():
+            method.enter_task(info)
+            method.begin_task(info)
+            for phase in method.phases():
+                method.begin_phase(phase)
+    except Exception as error:
+        raise UnfitError(f"task {info.index} cannot be begun again") from error

@@ -35,10 +35,9 @@ def bench_step(
     from smope_bench.harness.cost.estimate import Estimator, record_throughput
     from smope_bench.harness.registry.registry import open_registries
     from smope_bench.harness.timing import records as bench_store
-    from smope_bench.harness.timing.display import print_step
+    from smope_bench.harness.timing.display import make_keeper, print_step
     from smope_bench.harness.timing.step import bench_step as timed
-    from smope_bench.harness.timing.x_bench_compile import require_compiler
-    from smope_bench.harness.timing.x_bench_keep import make_keeper
+    from smope_bench.harness.timing.step import require_compiler
 
     registries = open_registries(plugin or ())
     names = list(opt.split_values(methods)) or registries.methods.loadable_names()
@@ -74,9 +73,8 @@ def bench_eval(
     from smope_bench.harness.cli import listing as catalogue
     from smope_bench.harness.registry.registry import open_registries
     from smope_bench.harness.timing import records as bench_store
-    from smope_bench.harness.timing.display import EVAL_COLUMNS
+    from smope_bench.harness.timing.display import EVAL_COLUMNS, make_keeper
     from smope_bench.harness.timing.evaluation import bench_eval as timed
-    from smope_bench.harness.timing.x_bench_keep import make_keeper
 
     registries = open_registries(plugin or ())
     names = list(opt.split_values(methods)) or registries.methods.loadable_names()
@@ -108,9 +106,8 @@ def bench_tap(
     """Time classifier alignment: 200 classes, 768 dimensions, 50 epochs, with diagonal and with full covariances."""
     from smope_bench.harness.cli import listing as catalogue
     from smope_bench.harness.timing import records as bench_store
-    from smope_bench.harness.timing.display import TAP_COLUMNS
+    from smope_bench.harness.timing.display import TAP_COLUMNS, make_keeper
     from smope_bench.harness.timing.evaluation import bench_tap as timed
-    from smope_bench.harness.timing.x_bench_keep import make_keeper
 
     place = _pinned(threads, device)
     keeper = make_keeper(context, out, against, place, repeats=repeats)
@@ -138,8 +135,7 @@ def bench_attention(
     from smope_bench.harness.cli import listing as catalogue
     from smope_bench.harness.timing import records as bench_store
     from smope_bench.harness.timing.attention import bench_attention as timed
-    from smope_bench.harness.timing.display import ATTENTION_COLUMNS
-    from smope_bench.harness.timing.x_bench_keep import make_keeper
+    from smope_bench.harness.timing.display import ATTENTION_COLUMNS, make_keeper
 
     place = _pinned(threads, device)
     keeper = make_keeper(context, out, against, place, batch=batch, repeats=repeats, precision=precision.value)
@@ -168,7 +164,7 @@ def bench_data(
     from smope_bench.harness.cli import listing as catalogue
     from smope_bench.harness.timing.data import COLUMNS
     from smope_bench.harness.timing.data import bench_data as timed
-    from smope_bench.harness.timing.x_bench_keep import make_keeper
+    from smope_bench.harness.timing.display import make_keeper
 
     _pinned(threads)
     keeper = make_keeper(context, out, against, images=images, repeats=repeats)
@@ -202,9 +198,8 @@ def bench_sweep(
 ) -> None:
     """Time what runs cost beside their arithmetic: dispatch to workers, the engine's own share, small runs side by side."""
     from smope_bench.harness.execution.scheduler import usable_cores
-    from smope_bench.harness.timing.display import print_measures
+    from smope_bench.harness.timing.display import make_keeper, print_measures
     from smope_bench.harness.timing.sweep import SweepBench
-    from smope_bench.harness.timing.x_bench_keep import make_keeper
 
     place, count = _pinned(threads, device), workers or max(2, usable_cores())
     keeper = make_keeper(

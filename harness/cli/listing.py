@@ -15,7 +15,7 @@ from rich.table import Table
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.suites import SUITES
 from smope_bench.harness.cli.options import DATA
-from smope_bench.harness.cost.x_cost_plan import Pricing
+from smope_bench.harness.cost.estimate import Pricing
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.execution.progress import duration, make_console
 from smope_bench.harness.execution.scheduler import united

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from smope_bench.harness.cancellation import Interrupted, Interruption
 from smope_bench.harness.errors import without_home
 from smope_bench.harness.execution.lease import CANCEL, Claim, Held, acquire
 from smope_bench.harness.records.cleanup import tidy_done
 from smope_bench.harness.records.store import Store
 from smope_bench.harness.run_spec import RunSpec
 from smope_bench.harness.text import plain
-from smope_bench.harness.x_interruption import Interrupted, Interruption
 
 Emit = Callable[[dict[str, Any]], None]
 OnEvent = Callable[[str, dict[str, Any]], None]

@@ -258,7 +258,7 @@ def run_with_engine(job: Job, options: WorkerOptions, control: Control) -> None:
     """The runner of all real runs: the engine publishes the record, this only sets the stage."""
     if options.deterministic:  # read by the device's libraries when they are first used
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    from smope_bench.harness.training import x_engine as engine
+    from smope_bench.harness.training import trainer as engine
 
     pin_arithmetic(options.threads, deterministic=options.deterministic)
     engine.run(

@@ -15,10 +15,9 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, cast
 
-from smope_bench.harness.cancellation import Stop, stop_gently
+from smope_bench.harness.cancellation import Interruption, Stop, stop_gently
 from smope_bench.harness.execution.job import End, ExecuteOptions, Job, OnEvent, WorkerOptions, run_job
 from smope_bench.harness.execution.memory_budget import Queue, oom_kills, resident_mb, total_mb
-from smope_bench.harness.x_interruption import Interruption
 
 POLL_S = 0.25
 TRIES = 2

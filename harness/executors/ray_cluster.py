@@ -21,6 +21,7 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
+from smope_bench.harness.cancellation import Interruption
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.execution.job import End, ExecuteOptions, Job, OnEvent, WorkerOptions
 from smope_bench.harness.executors.remote import (
@@ -33,7 +34,6 @@ from smope_bench.harness.executors.remote import (
     withdraw_stop,
 )
 from smope_bench.harness.provenance import code_fingerprint
-from smope_bench.harness.x_interruption import Interruption
 
 RETRIES = 3
 """How many killed workers one run survives before it counts as failed: a run that kills each of its workers must end."""

@@ -15,9 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from smope_bench.harness.cancellation import Interruption
 from smope_bench.harness.execution.job import End, Job, OnEvent, WorkerOptions, run_job
 from smope_bench.harness.provenance import code_fingerprint
-from smope_bench.harness.x_interruption import Interruption
 
 POLL_S = 0.5
 LOOK_S = 0.005

@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from smope_bench.harness.cancellation import Interruption
 from smope_bench.harness.execution.job import End, Job, WorkerOptions
 from smope_bench.harness.execution.lease import Watch
 from smope_bench.harness.executors.remote import run_remotely
 from smope_bench.harness.executors.slurm_queue import ask
 from smope_bench.harness.records.store import write_json
-from smope_bench.harness.x_interruption import Interruption
 
 TAKE_OVER_S, LOOK_S = 180.0, 5.0
 """How long a job that was put back waits for the claim of its own earlier attempt to die, on a node that it cannot see."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 
+import torch
+
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.execution.memory_budget import total_mb
-from smope_bench.harness.hardware.memory import MIB
+from smope_bench.harness.hardware.memory import MIB, forget_peak, peak_mb
 from smope_bench.methods.common.backbone.memory_plan import MemoryPlan, is_memory_shortage
 
 
@@ -71,3 +73,20 @@ def _remedy(kind: str, batch: int, precision: str) -> str:
     if batch > 1:
         use += f", or take smaller batches, which gives other numbers: --set schedule.batch_size={max(1, batch // 2)}"
     return use
+
+
+class PeakMemory:
+    """Peak since construction: of the accelerator where the run uses one, else of this process's resident memory."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        else:
+            forget_peak()  # that of earlier runs in this process
+
+    def read_mb(self) -> float:
+        """Mebibytes."""
+        if self._device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self._device) / MIB
+        return peak_mb()

@@ -64,7 +64,7 @@ def accuracy(method: str, mode: str, seed: int, tree: Path, work: Path, registri
     from smope_bench.harness.planning.planner import Planner, Selection
     from smope_bench.harness.planning.settings import parse_setting
     from smope_bench.harness.records.store import Record, Store
-    from smope_bench.harness.training import x_engine as engine
+    from smope_bench.harness.training import trainer as engine
 
     texts = (*SETTINGS, f"benchmark.path={tree}", f"benchmark.image_mode={mode}")
     planner = Planner(Selection(settings=tuple(map(parse_setting, texts))), registries, work / "data")

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from smope_bench.harness.errors import UserError, did_you_mean
 from smope_bench.harness.timing import records as bench_store
+from smope_bench.harness.timing.display import heading, number, spread_text
 from smope_bench.harness.timing.records import Stored, StoredRow
-from smope_bench.harness.timing.x_bench_words import heading, number, spread_text
 
 TABLE = re.compile(r"(<!-- measured: ([^/\s]+) -->\n)(.*?)(<!-- end of measured -->)", re.DOTALL)
 NUMBER = re.compile(r"(<!-- measured: ([^/\s]+)/([^/>]+)/(\w+)(?:/(\w+))? -->)(.*?)(<!-- end -->)", re.DOTALL)

@@ -21,8 +21,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from smope_bench.benchmarks.datasets.glyph_rendering import Draws, Mix, render
-from smope_bench.benchmarks.datasets.x_glyph_faces import faces_with, mask_stack
+from smope_bench.benchmarks.datasets.glyph_rendering import Draws, Mix, faces_with, mask_stack, render
 from smope_bench.harness.maintenance.pretrain_classes import pretraining_characters
 
 ARCHITECTURE: dict[str, Any] = {

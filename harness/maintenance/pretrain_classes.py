@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from smope_bench.benchmarks.datasets.glyph_rendering import coverage, faces_with, glyph_mask, similarity
 from smope_bench.benchmarks.datasets.glyphs import CHARACTERS
-from smope_bench.benchmarks.datasets.x_glyph_faces import coverage, faces_with, glyph_mask, similarity
 
 DIGITS = "0123456789"
 FORBIDDEN = DIGITS + CHARACTERS

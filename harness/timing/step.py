@@ -11,20 +11,166 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import itertools
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
 
+from smope_bench.harness.cost.method_walk import make_method
 from smope_bench.harness.cost.stored_counts import stored_counts
-from smope_bench.harness.hardware.x_memory import PeakMemory
+from smope_bench.harness.errors import UserError
+from smope_bench.harness.hardware.memory import MIB
+from smope_bench.harness.hardware.out_of_memory import PeakMemory
+from smope_bench.harness.planning.settings import validated
 from smope_bench.harness.provenance import device_name
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.timing.measure import Spread, interleaved, ratios, spread
-from smope_bench.harness.timing.x_bench_steps import TimedStep, bare_step, frozen_pass, makers, product_step
+from smope_bench.harness.training.optimization import Losses, Stretch, declare_trainable
+from smope_bench.methods.common.api import Batch, Method, Phase, Setup, TaskInfo
+from smope_bench.methods.common.backbone import vit
 from smope_bench.methods.common.backbone.vit import PromptedViT
+from smope_bench.methods.common.schedules import Schedule, adamw
+
+CLASSES, TASKS = 200, 10
+PRODUCT_SIZE = {"cuda": (8192, 1)}
+"""Side and number of the square products that stand for a device's best speed; ``PRODUCT_SIZE_ELSEWHERE`` on others."""
+PRODUCT_SIZE_ELSEWHERE = (2048, 4)
+
+
+@dataclass(frozen=True)
+class TimedStep:
+    """A step that can be taken again and again; ``queries``: frozen passes that it asks for; ``phase``: what it trains.
+
+    ``trained``: parameters that the optimiser holds; ``kept_mb`` and ``task_mb``: see ``bench.StepTimes``.
+    """
+
+    take: Callable[[], None]
+    queries: int = 0
+    phase: str = ""
+    trained: int = 0
+    kept_mb: float | None = None
+    task_mb: float | None = None
+    is_warm: bool = False
+    """Whether it has been taken already."""
+
+
+def bare_step(vit: PromptedViT, images: Tensor) -> Callable[[], None]:
+    """A step of timm's forward with a head; the input carries the gradient, so that no block escapes the backward."""
+    head = nn.Linear(vit.feature_dim, CLASSES).to(images.device)
+    labels = torch.arange(len(images), device=images.device) % CLASSES
+    optimizer = adamw([(list(head.parameters()), 1e-3)], Schedule())
+    inputs = images.clone().requires_grad_()
+
+    def step() -> None:
+        loss = F.cross_entropy(head(vit.vit(inputs)), labels)
+        optimizer.zero_grad(set_to_none=True)
+        inputs.grad = None
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def frozen_pass(vit: PromptedViT, images: Tensor) -> Callable[[], None]:
+    """timm's forward without a graph."""
+
+    def step() -> None:
+        with torch.no_grad():
+            vit.vit(images)
+
+    return step
+
+
+def method_step(
+    method_class: type[Method], name: str, vit: PromptedViT, images: Tensor, finished: int = 1
+) -> TimedStep | None:
+    """A step of the longest phase as the engine takes it, after ``finished`` tasks: from one on every loss of a method is on.
+
+    It has been taken once. None for a method that takes no steps, or has no training phases.
+    """
+    if method_class.fit_task is not Method.fit_task:
+        return None
+    schedule = Schedule()
+    config = validated(method_class.Config, {}, name)
+    method = method_class(config, vit, Setup(CLASSES, TASKS, schedule)).to(images.device)
+    size = CLASSES // TASKS
+    phases: list[Phase] = []
+    for index in range(finished + 1):
+        task = TaskInfo(index, range(index * size, (index + 1) * size), (1,) * size)
+        method.enter_task(task)
+        method.begin_task(task)
+        phases = method.phases() or phases
+    if not phases:
+        return None
+    phase = max(reversed(phases), key=lambda phase: phase.epochs)
+    method.begin_phase(phase)
+    groups = method.parameter_groups()
+    declare_trainable(method, groups)
+    stretch = Stretch(schedule.model_copy(update={"lr": 1e-4, "shape": "constant"}), groups, epochs=1)
+    losses, numbers = Losses(lambda *_: None), itertools.count()
+    labels = finished * size + torch.arange(len(images), device=images.device) % size
+    asked: list[int] = []
+
+    def query() -> Tensor:
+        asked.append(1)
+        return vit.features(images)
+
+    def step() -> None:
+        asked.clear()
+        loss = method.training_step(Batch(images, labels, query if method.needs_query else None))
+        stretch.descend(loss, method)
+        losses.note(loss, next(numbers))
+
+    step()  # tells how often the query is asked for; a batch computes it once
+    trained = sum(parameter.numel() for group in groups for parameter in group.parameters)
+    kept = checkpoint_mb(method_class, name, vit)
+    return TimedStep(step, min(len(asked), 1), phase.name, trained, *kept, is_warm=True)
+
+
+def checkpoint_mb(method_class: type[Method], name: str, vit: PromptedViT) -> tuple[float, float]:
+    """MiB that a method keeps between tasks in the bench's protocol, and MiB that each further task of as many classes adds.
+
+    A checkpoint has its final shapes from the start, so that growth shows between protocols, not between tasks.
+    """
+    sizes: list[float] = []
+    for factor in (1, 2):
+        with torch.device("meta"):  # shapes are enough: class covariances of ViT-B/16 take gigabytes
+            method, _ = make_method(method_class, name, vit, factor * CLASSES, factor * TASKS)
+        sizes.append(sum(tensor.numel() * tensor.element_size() for tensor in method.state_dict().values()) / MIB)
+    return sizes[0], (sizes[1] - sizes[0]) / TASKS
+
+
+def product_step(device: torch.device, dtype: torch.dtype) -> tuple[Callable[[], None], int]:
+    """Large square products in ``dtype``, and their operations: two for each multiply-add."""
+    side, count = PRODUCT_SIZE.get(device.type, PRODUCT_SIZE_ELSEWHERE)
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.randn(side, side, generator=generator).to(device, dtype) for _ in range(2))
+    out = torch.empty_like(left)
+
+    @torch.no_grad()
+    def step() -> None:
+        for _ in range(count):
+            torch.mm(left, right, out=out)
+
+    return step, count * 2 * side**3
+
+
+def makers(
+    registries: Registries, names: list[str], vit: PromptedViT, images: Tensor, finished: int
+) -> dict[str, Callable[[], TimedStep | None]]:
+    """What makes each method's step, by name; a maker gives None for a method that takes no steps."""
+
+    def maker(method_class: type[Method], name: str) -> Callable[[], TimedStep | None]:
+        return lambda: method_step(method_class, name, vit, images, finished)
+
+    return {name: maker(registries.methods.load(name), name) for name in names}
+
 
 BARE, FROZEN, PRODUCT, COMPILED = "bare", "frozen pass", "matrix product", ", compiled"
 WARM_UPS = 1
@@ -156,7 +302,7 @@ def _is_counted(vit: PromptedViT) -> bool:
 
 def _compiled(make: Mapping[str, Maker]) -> dict[str, Maker]:
     """The same steps with compiled blocks, each under its name with ``COMPILED`` behind it."""
-    from smope_bench.harness.timing.x_bench_compile import CompiledBlocks
+    pass  # REMOVED
 
     blocks = CompiledBlocks()
 
@@ -232,3 +378,57 @@ def _operations(name: str, step: TimedStep) -> int | None:
         return stored_counts().complete
     counts = stored_counts().methods.get(name)
     return None if counts is None else counts.phases.get(step.phase)
+
+
+PARTS = ("_heads", "_leave_heads", "_residuals", "_class_token_block")
+"""What of a block's code no attention rule changes. Rules stay as they are: they carry tensors of their own pass."""
+
+
+class CompiledBlocks:
+    """timm's blocks, and the method-independent parts of prompted ones, compiled once and put in place as often as asked.
+
+    Each is compiled whole: what would fall back to running part of it as it is, is an error, not a slow measurement.
+    """
+
+    def __init__(self, backend: str = "inductor") -> None:
+        places: list[tuple[Any, str]] = [(Block, "forward"), *((vit, name) for name in PARTS if hasattr(vit, name))]
+        self._places = [
+            (owner, name, torch.compile(getattr(owner, name), backend=backend, fullgraph=True))
+            for owner, name in places
+        ]
+
+    @contextlib.contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Within it every transformer of this process runs compiled blocks."""
+        plain = [(owner, name, getattr(owner, name)) for owner, name, _ in self._places]
+        try:
+            for owner, name, compiled in self._places:
+                setattr(owner, name, compiled)
+            yield
+        finally:
+            for owner, name, original in plain:
+                setattr(owner, name, original)
+
+    def call(self, step: Callable[[], None]) -> None:
+        """Take a step on compiled blocks. Raises UserError where one of them cannot be compiled whole."""
+        from torch._dynamo.exc import TorchDynamoException
+
+        try:
+            with self.in_place():
+                step()
+        except TorchDynamoException as error:
+            raise UserError(f"--compile: a block cannot be compiled ({_reason(error)}); measure without it") from error
+
+
+def require_compiler() -> None:
+    """Compile something small. Raises UserError where torch.compile cannot work here, as without a C++ compiler."""
+    try:
+        torch.compile(lambda value: torch.nn.functional.gelu(value) + 1)(torch.zeros(2, 2))
+    except Exception as error:  # the backends raise types of their own
+        raise UserError(
+            f"--compile: torch.compile does not work here ({_reason(error)}); measure without it"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,13 @@ import torch
 from torch import Tensor
 
 from smope_bench.benchmarks.image_store.arrays import Raw
-from smope_bench.benchmarks.stream import View
+from smope_bench.benchmarks.stream import Stream, View, build_stream
 from smope_bench.benchmarks.transforms.batch import Transforms
-from smope_bench.harness.run_spec import derive_seed
-from smope_bench.methods.common.api import Batch
+from smope_bench.harness.errors import UserError
+from smope_bench.harness.registry.registry import Registries
+from smope_bench.harness.run_spec import RunSpec, derive_seed
+from smope_bench.methods.common.api import Batch, Method
+from smope_bench.methods.common.backbone.vit import PromptedViT
 
 Features = Callable[[Tensor], Tensor]
 
@@ -172,3 +176,30 @@ def features_of(
         frozen_features(batch.images) for batch in test_batches(view, transforms, batch_size=batch_size, device=device)
     ]
     return torch.cat(parts)
+
+
+def open_stream(registries: Registries, spec: RunSpec, data_root: Path) -> Stream:
+    """The prepared benchmark of ``spec`` in its class order."""
+    benchmark = registries.benchmarks.load(spec.benchmark.name)
+    return build_stream(benchmark(benchmark.Config(**spec.benchmark.config), data_root), spec.order_seed)
+
+
+def load_backbone(registries: Registries, spec: RunSpec, data_root: Path) -> PromptedViT:
+    """The backbone of ``spec``; UserError where the weights are no longer those that the spec was planned with."""
+    backbone = registries.backbones.load(spec.backbone.name).at(data_root)
+    if backbone.sha256 != spec.backbone.sha256:
+        raise UserError(
+            f"backbone {spec.backbone.name!r} now has weights {backbone.sha256[:16]}, but the run was planned with"
+            f" {spec.backbone.sha256[:16]}; plan it again"
+        )
+    loaded = backbone.load()
+    if spec.precision == "bf16":
+        loaded.keep_products_in(torch.bfloat16)
+    return loaded
+
+
+def flags_of(registries: Registries, spec: RunSpec, method: Method) -> dict[str, bool]:
+    """What must be said of the run wherever it is shown."""
+    backbone = registries.backbones.load(spec.backbone.name)
+    leaking = type(method).leaks(method.config)
+    return {"tiny": backbone.is_tiny, "random_backbone": backbone.is_random, "leaking": leaking}

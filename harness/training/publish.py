@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from torch import nn
 
 from smope_bench.benchmarks.stream import Stream
 from smope_bench.harness import provenance
 from smope_bench.harness.checkpointing.checkpoint import Progress
+from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.checksum import RECORD_SCHEMA
+from smope_bench.harness.records.observations import npz_bytes, write_observations
+from smope_bench.harness.records.store import PREDICTIONS, write_bytes
 from smope_bench.harness.run_spec import RunSpec
+from smope_bench.methods.common.backbone.memory_plan import MemoryPlan
+
+if TYPE_CHECKING:
+    from smope_bench.harness.training.trainer import Session
 
 
 def make_record(
@@ -65,3 +75,31 @@ def make_record(
 def _total_seconds(progress: Progress) -> float:
     parts = ("train_s", "end_s", "evaluate_s")
     return sum(timing[part] for timing in progress.timings for part in parts)
+
+
+def publish(session: Session, started: str) -> None:
+    """Write predictions and observations of a finished run, and the record that has their hashes. Raises UserError, ClaimLost."""
+    spec, progress, stream, observer = session.spec, session.progress, session.stream, session.observer
+    stages = {f"stage_{stage}": np.array(row, dtype=np.int32) for stage, row in enumerate(progress.predictions)}
+    labels = np.concatenate([view.labels for view in stream.tests]).astype(np.int32)
+    predictions = npz_bytes({"labels": labels, **stages})
+    digest, device, memory = hashlib.sha256(predictions).hexdigest(), str(session.device), session.backbone.memory
+    plan = None if memory == MemoryPlan() else memory.words
+    try:
+        write_bytes(session.folder / PREDICTIONS, predictions)
+        observed = write_observations(session.folder, observer.names, observer.arrays())
+        record = make_record(
+            spec, stream, progress, session.backbone, device, started, session.flags, digest, observed, plan
+        )
+        session.keeper.require_ours()
+        session.store.write_result(spec.run_id, record)
+    except OSError as error:
+        raise unwritable(spec.run_id, session.folder, error) from error
+
+
+def unwritable(run_id: str, folder: Path, error: OSError) -> UserError:
+    """What a run ends with that cannot leave its results."""
+    return UserError(
+        f"run {run_id} cannot be written to {str(folder)!r} ({error.strerror or type(error).__name__}); make room there or"
+        " name another folder with --results DIR, then run the same command: it goes on from its last checkpoint"
+    )

@@ -15,9 +15,8 @@ from torch import Tensor
 
 from smope_bench.benchmarks.stream import Task
 from smope_bench.harness.checkpointing.checkpoint import Checkpoint, Position
-from smope_bench.harness.checkpointing.manager import Keeper
+from smope_bench.harness.checkpointing.manager import Keeper, UnfitError, load_exactly
 from smope_bench.harness.checkpointing.random_state import random_state, restore_random_state
-from smope_bench.harness.checkpointing.x_restore import UnfitError, load_exactly
 from smope_bench.harness.records.event_log import RunLog
 from smope_bench.harness.training.data import TaskData
 from smope_bench.harness.training.observer import Observer

@@ -14,26 +14,24 @@ import torch
 from torch import Tensor
 
 from smope_bench.benchmarks.stream import Stream, Task
+from smope_bench.harness import provenance
+from smope_bench.harness.cancellation import Interruption
 from smope_bench.harness.checkpointing.checkpoint import Checkpoint, Checkpoints, Position, Progress
-from smope_bench.harness.checkpointing.manager import Keeper
+from smope_bench.harness.checkpointing.manager import Keeper, UnfitError, load_after
 from smope_bench.harness.checkpointing.random_state import seed_everything
-from smope_bench.harness.checkpointing.x_restore import UnfitError, load_after
-from smope_bench.harness.hardware.out_of_memory import OutOfMemoryRun, is_out_of_memory
-from smope_bench.harness.hardware.x_memory import PeakMemory
+from smope_bench.harness.hardware.out_of_memory import OutOfMemoryRun, PeakMemory, is_out_of_memory
 from smope_bench.harness.metrics import final_average_accuracy
 from smope_bench.harness.records.cleanup import tidy
 from smope_bench.harness.records.event_log import OnEvent, RunLog
 from smope_bench.harness.records.store import Record, Store
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_spec import RunSpec, derive_seed
-from smope_bench.harness.training.data import FrozenFeatures, TaskData
+from smope_bench.harness.training.data import FrozenFeatures, TaskData, flags_of, load_backbone, open_stream
 from smope_bench.harness.training.evaluator import Evaluator
 from smope_bench.harness.training.feature_cache import QUERIES, Queries
 from smope_bench.harness.training.observer import Observer
+from smope_bench.harness.training.publish import publish, unwritable
 from smope_bench.harness.training.task_trainer import Crew, TaskTraining, task_info
-from smope_bench.harness.training.x_parts import flags_of, load_backbone, open_stream
-from smope_bench.harness.training.x_publish import publish, unwritable
-from smope_bench.harness.x_interruption import Interruption
 from smope_bench.methods.common.api import Method, Setup
 from smope_bench.methods.common.backbone.memory_plan import MemoryPlan
 from smope_bench.methods.common.schedules import Schedule
@@ -314,3 +312,49 @@ class Session:
         self.say("run_finished", faa=final_average_accuracy(self.progress.matrix))
         self._checkpoints.forget()
         tidy(self.folder)
+
+
+__all__ = ["OnEvent", "Session", "load_backbone", "open_stream", "run", "seed_everything"]
+
+
+def run(
+    spec: RunSpec,
+    *,
+    results_root: Path,
+    data_root: Path,
+    device: str,
+    registries: Registries,
+    on_event: OnEvent = lambda _: None,
+    observe: Iterable[str] = (),
+    interruption: Interruption | None = None,
+    checkpoint_every_s: float = 300.0,
+    may_publish: Callable[[], bool] = lambda: True,
+) -> None:
+    """Train and evaluate ``spec`` and publish its record; continue where an earlier attempt of this code stopped.
+
+    ``observe`` names what figures need of the run beside accuracies; it changes no number. The data must be prepared.
+    Checkpoints are written after every task, and inside a task every ``checkpoint_every_s`` seconds; ``interruption`` is looked
+    at after every step. ``may_publish`` is asked before anything is written that another process could have written meanwhile.
+
+    Raises Interrupted once the run is saved, ClaimLost where it is another's, RunDivergedError when a loss stops being finite,
+    OutOfMemoryRun, UserError where the method cannot be observed so or the results folder cannot be written, and the rooms'
+    own errors.
+    """
+    started = provenance.now()
+    with (
+        torch.random.fork_rng(devices=[]),
+        Session(
+            spec,
+            results_root,
+            data_root,
+            device,
+            registries,
+            on_event,
+            observe=observe,
+            interruption=interruption,
+            checkpoint_every_s=checkpoint_every_s,
+            may_publish=may_publish,
+        ) as session,
+    ):
+        session.run_tasks()
+        session.publish(started)

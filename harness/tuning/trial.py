@@ -44,7 +44,7 @@ def held_out_scores(
 
     from smope_bench.benchmarks.stream import build_stream
     from smope_bench.harness.metrics import cumulative_average_accuracy, final_average_accuracy
-    from smope_bench.harness.training.x_engine import Session
+    from smope_bench.harness.training.trainer import Session
 
     benchmark = registries.benchmarks.load(spec.benchmark.name)
     opened = benchmark(benchmark.Config(**spec.benchmark.config), data)

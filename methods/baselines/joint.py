@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from smope_bench.methods.baselines.linear_probe import LinearProbe
 from smope_bench.methods.baselines.one_prompt import OnePrompt
 from smope_bench.methods.common.api import MethodCard
 
@@ -13,6 +14,18 @@ class Joint(OnePrompt):
     card = MethodCard(
         title="Joint (prompt + head)",
         summary="one shared prefix and head trained on the images of all tasks at once",
+        kind="ceiling",
+    )
+    trains_jointly = True
+
+
+class JointHead(LinearProbe):
+    """The linear probe, but the stream gives it one training task with every class; tests stay apart by task."""
+
+    name = "joint_head"
+    card = MethodCard(
+        title="Joint (head only)",
+        summary="head alone on frozen features, trained on the images of all tasks at once",
         kind="ceiling",
     )
     trains_jointly = True

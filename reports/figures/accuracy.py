@@ -12,11 +12,20 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from smope_bench.reports.figures.heatmap import draw_squares, shade_bar, shade_of
-from smope_bench.reports.figures.style import FigureFile, figure_file, ink_on, render
-from smope_bench.reports.figures.x_figure_rows import Looks, frame, legend_label, metric_values, row_label, run_ids
+from smope_bench.reports.figures.style import (
+    FigureFile,
+    Looks,
+    figure_file,
+    frame,
+    ink_on,
+    legend_label,
+    metric_values,
+    render,
+    row_label,
+    run_ids,
+)
 from smope_bench.reports.formatting import mean_std, number
-from smope_bench.reports.loading.model import Cell, Column
-from smope_bench.reports.loading.x_stats import summarise
+from smope_bench.reports.loading.model import Cell, Column, summarise
 
 
 def final_figure(column: Column, cells: Sequence[Cell], name: str, looks: Looks) -> FigureFile:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from smope_bench.reports.figures.style import COLOURS, GREY, INK, FigureFile, figure_file
-from smope_bench.reports.figures.x_figure_rows import shortened
+from smope_bench.reports.figures.style import COLOURS, GREY, INK, FigureFile, figure_file, shortened
 from smope_bench.reports.formatting import number
 from smope_bench.reports.loading.model import SuiteResults
 from smope_bench.reports.statistics.ranking import Ranking, rank_rows

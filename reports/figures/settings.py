@@ -13,11 +13,22 @@ from matplotlib.patches import Rectangle
 
 from smope_bench.benchmarks.suites.schema import Drawing
 from smope_bench.reports.figures.heatmap import draw_squares, shade_bar, shade_of
-from smope_bench.reports.figures.style import COLOURS, GREY, INK, FigureFile, figure_file, ink_on
-from smope_bench.reports.figures.x_figure_rows import frame, listed, metric_values, row_label, run_ids, runs_a_point
+from smope_bench.reports.figures.style import (
+    COLOURS,
+    GREY,
+    INK,
+    FigureFile,
+    figure_file,
+    frame,
+    ink_on,
+    listed,
+    metric_values,
+    row_label,
+    run_ids,
+    runs_a_point,
+)
 from smope_bench.reports.formatting import METRIC_NAMES, mean_std, number
-from smope_bench.reports.loading.model import UNRANKED, Cell, Column
-from smope_bench.reports.loading.x_stats import Summary
+from smope_bench.reports.loading.model import UNRANKED, Cell, Column, Summary
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,27 @@ from matplotlib.text import Text
 
 from smope_bench.harness.cost.stored_counts import MethodCounts, stored_counts
 from smope_bench.harness.metrics import learning_accuracy
-from smope_bench.reports.figures.style import GREY, FigureFile, figure_file
-from smope_bench.reports.figures.x_figure_rows import Looks, frame, listed, row_label, run_ids
-from smope_bench.reports.figures.x_pareto import pareto_front
-from smope_bench.reports.figures.x_scatter import Spot, draw_spots, fixed_axes
+from smope_bench.reports.figures.scatter import Spot, draw_spots, fixed_axes
+from smope_bench.reports.figures.style import GREY, FigureFile, Looks, figure_file, frame, listed, row_label, run_ids
 from smope_bench.reports.formatting import number
-from smope_bench.reports.loading.model import UNRANKED, Cell, Column
-from smope_bench.reports.loading.x_stats import Summary, median, summarise
+from smope_bench.reports.loading.model import UNRANKED, Cell, Column, Summary, median, summarise
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Indices of the points (cost, gain) that no other point dominates, the cheapest first.
+
+    A point dominates another if it costs no more and gains no less, and is better in one of the two; equals stay together.
+    """
+    front: list[int] = []
+    best = float("-inf")
+    for i in sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1], i)):
+        if points[i][1] > best:
+            best = points[i][1]
+            front.append(i)
+        elif points[front[-1]] == points[i]:
+            front.append(i)
+    return front
+
 
 _WIDE = 10.0
 """From this ratio of largest to smallest on, an axis is logarithmic."""

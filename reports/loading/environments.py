@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from smope_bench.harness.run_spec import canonical_json
 from smope_bench.reports.formatting import NONE, column_text, file_name, number, whole
-from smope_bench.reports.loading.model import KINDS, Cell, SuiteResults
+from smope_bench.reports.loading.model import KINDS, Cell, SuiteResults, median
 from smope_bench.reports.loading.run_result import Outcome
-from smope_bench.reports.loading.x_stats import median
 from smope_bench.reports.tables.table import Block, Entry, Grid, Heading, Line
 
 FIELD_LABELS = {

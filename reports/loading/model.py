@@ -2,13 +2,59 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+from scipy.special import stdtrit
+
 from smope_bench.reports.loading.run_result import Outcome
-from smope_bench.reports.loading.x_stats import Summary, summarise
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Summary:
+    """``n`` values: their mean, sample standard deviation (n - 1) and two-sided 95 % t-interval of the mean.
+
+    All in the unit of the values. One value has a mean only: ``std``, ``low`` and ``high`` are ``None``.
+    """
+
+    n: int
+    mean: float
+    std: float | None
+    low: float | None
+    high: float | None
+
+
+def summarise(values: Iterable[float]) -> Summary | None:
+    """Summarise finite values; ``None`` for no values at all. Raises ValueError for NaN and infinity.
+
+    The sums are exact before the last rounding, so the order of the runs cannot change a digit.
+    """
+    found = [float(value) for value in values]
+    if not found:
+        return None
+    if not all(map(math.isfinite, found)):
+        raise ValueError(f"cannot summarise values that are not finite: {found}")
+    n, mean = len(found), statistics.fmean(found)
+    # Exactly rounded sums can still leave the mean of equal values one bit outside of them.
+    mean = min(max(mean, min(found)), max(found))
+    if n == 1:
+        return Summary(1, mean, None, None, None)
+    std = math.sqrt(math.fsum((value - mean) ** 2 for value in found) / (n - 1))
+    reach = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * std / math.sqrt(n)
+    return Summary(n, mean, std, mean - reach, mean + reach)
+
+
+def median(values: Iterable[float]) -> float | None:
+    """The median of finite values; ``None`` for no values."""
+    found = sorted(float(value) for value in values)
+    return statistics.median(found) if found else None
+
 
 RunState = Literal["ok", "stale", "failed", "broken", "missing"]
 CellState = Literal["ok", "partial", "mixed", "stale", "failed", "unusable", "missing", "unplanned"]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smope_bench.harness.errors import UserError
-from smope_bench.reports.figures.x_figure_rows import run_ids, runs_a_point
+from smope_bench.reports.figures.style import run_ids, runs_a_point
 from smope_bench.reports.loading.model import Cell, Run
 
 Observed: TypeAlias = Callable[[str], Mapping[str, NDArray[Any]]]

@@ -17,8 +17,7 @@ from typing import Literal
 import numpy as np
 from scipy.special import gammaln
 
-from smope_bench.reports.loading.model import LOWER_IS_BETTER, Column, Row, SuiteResults
-from smope_bench.reports.loading.x_stats import Summary, summarise
+from smope_bench.reports.loading.model import LOWER_IS_BETTER, Column, Row, SuiteResults, Summary, summarise
 from smope_bench.reports.statistics.samples import DIGITS, Sample, comparable
 
 ALPHA = 0.05

@@ -19,8 +19,7 @@ from smope_bench.benchmarks.suites import SUITES, Suite
 from smope_bench.benchmarks.suites import Column as SuiteColumn
 from smope_bench.benchmarks.suites import Row as SuiteRow
 from smope_bench.reports.formatting import signed
-from smope_bench.reports.loading.model import Cell, CellState, Column, Row, SuiteResults
-from smope_bench.reports.loading.x_stats import Summary
+from smope_bench.reports.loading.model import Cell, CellState, Column, Row, SuiteResults, Summary
 from smope_bench.reports.tables.table import Tone
 
 ROUNDING = 1e-9

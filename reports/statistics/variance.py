@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from scipy.special import fdtri
 
-from smope_bench.reports.loading.x_stats import CONFIDENCE, summarise
+from smope_bench.reports.loading.model import CONFIDENCE, summarise
 from smope_bench.reports.statistics.samples import DIGITS, Pair
 
 REMEDY = "give several training seeds an order, e.g. --seeds 0:0,0:1,1:0,1:1"

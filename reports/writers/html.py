@@ -30,9 +30,8 @@ from smope_bench.reports.loading.environments import Environments, version_line
 from smope_bench.reports.loading.model import Column, SuiteResults
 from smope_bench.reports.loading.run_result import Outcome
 from smope_bench.reports.tables.table import Entry, Grid, spans, traces
-from smope_bench.reports.writers.page_data import PageData
+from smope_bench.reports.writers.page_data import PageData, cell_anchors, drill_down, problems_by_row
 from smope_bench.reports.writers.svg import PageFigure, place_figures
-from smope_bench.reports.writers.x_runs import cell_anchors, drill_down, problems_by_row
 
 FIGURE_ROOM = 4_000_000
 """Bytes of drawings that a page takes in, so that it opens quickly; the others stand beside it."""

@@ -11,8 +11,7 @@ import torch
 from smope_bench.methods.common.api import TaskInfo
 from smope_bench.methods.common.classifier import current_task_loss
 from smope_bench.methods.common.prompts.pools import choose, pull_loss_over_batch
-from smope_bench.methods.l2p import L2P, L2PConfig
-from smope_bench.methods.x_deep_l2p import DeepL2P, DeepL2PConfig
+from smope_bench.methods.l2p import L2P, DeepL2P, DeepL2PConfig, L2PConfig
 from tests.fidelity.coda_prompt_repository import (  # pyright: ignore[reportMissingImports]
     CLASSES_A_TASK,
     Official,

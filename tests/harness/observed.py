@@ -11,7 +11,7 @@ from torch import Tensor
 from smope_bench.harness.records.store import Record, Store
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_spec import RunSpec
-from smope_bench.harness.training import x_engine as engine
+from smope_bench.harness.training import trainer as engine
 from smope_bench.methods.common.api import Batch, Method, MethodCard, ParameterGroup
 from tests.conftest import micro_spec  # pyright: ignore[reportMissingImports]
 

@@ -19,7 +19,7 @@ from smope_bench.harness.conformance.runner import state_of
 from smope_bench.harness.records.store import Record, Store
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_spec import RunSpec
-from smope_bench.harness.training.x_engine import Session
+from smope_bench.harness.training.trainer import Session
 from smope_bench.methods.common.api import Batch, Method, MethodCard, ParameterGroup, Phase, TaskInfo, TrainingData
 
 OFTEN: dict[str, Any] = {"checkpoint_every_s": 0.0}

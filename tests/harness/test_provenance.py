@@ -16,7 +16,7 @@ def make_tree(root: Path) -> Path:
         "methods/common/w.safetensors": "weights",
         "benchmarks/b.py": "b = 1\n",
         "benchmarks/suites/__init__.py": "suite = 1\n",
-        "harness/training/x_engine.py": "e = 1\n",
+        "harness/training/trainer.py": "e = 1\n",
         "harness/execution/progress.py": "p = 1\n",
         "reports/r.py": "r = 1\n",
         "tests/test_a.py": "t = 1\n",
@@ -34,7 +34,7 @@ def fingerprint(root: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "name", ["methods/a.py", "methods/common/w.safetensors", "benchmarks/b.py", "harness/training/x_engine.py"]
+    "name", ["methods/a.py", "methods/common/w.safetensors", "benchmarks/b.py", "harness/training/trainer.py"]
 )
 def test_editing_what_a_run_executes_changes_the_fingerprint(tmp_path: Path, name: str) -> None:
     before = fingerprint(make_tree(tmp_path))

@@ -18,8 +18,7 @@ from smope_bench.methods.common.classifier import current_task_loss, seen_logits
 from smope_bench.methods.common.errors import MethodError
 from smope_bench.methods.common.prefix import PlainPrefix, split_heads
 from smope_bench.methods.common.schedules import Schedule
-from smope_bench.methods.hide_prompt import HidePrompt, HidePromptConfig, mixed_up
-from smope_bench.methods.x_contrastive import contrastive_loss
+from smope_bench.methods.hide_prompt import HidePrompt, HidePromptConfig, contrastive_loss, mixed_up
 
 VIT_B16 = Geometry(dim=768, num_heads=12, depth=12, tokens=197, num_classes=200, num_tasks=10)
 

@@ -17,8 +17,7 @@ from smope_bench.methods.common.classifier import current_task_loss
 from smope_bench.methods.common.errors import MethodError
 from smope_bench.methods.common.prompts.pools import choose, pull_loss_over_batch, pull_loss_per_image
 from smope_bench.methods.common.schedules import Schedule, adamw
-from smope_bench.methods.l2p import L2P, L2PConfig
-from smope_bench.methods.x_deep_l2p import DeepL2P
+from smope_bench.methods.l2p import L2P, DeepL2P, L2PConfig
 
 VIT_B16_GEOMETRY = Geometry(dim=768, num_heads=12, depth=12, tokens=197, num_classes=200, num_tasks=10)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from smope_bench.harness.records.store import Record, Store
 from smope_bench.harness.registry.registry import Registries
-from smope_bench.harness.training import x_engine as engine
+from smope_bench.harness.training import trainer as engine
 from smope_bench.methods.common.alignment.ridge import RidgeMoments, choose_penalty, resolvable
 from smope_bench.methods.common.api import Batch, Setup, TaskInfo, learnable_count
 from smope_bench.methods.common.backbone.vit import PromptedViT

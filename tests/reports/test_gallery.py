@@ -14,7 +14,7 @@ from smope_bench.benchmarks.suites import SUITES
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.store import Store
 from smope_bench.reports import gallery
-from smope_bench.reports import x_gallery_figures as gallery_figures
+from smope_bench.reports import gallery as gallery_figures
 from smope_bench.reports.build import ReportFiles
 from smope_bench.reports.document import FigureGroup
 from smope_bench.reports.figures.style import FigureFile

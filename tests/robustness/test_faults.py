@@ -22,7 +22,7 @@ from smope_bench.harness.provenance import code_fingerprint
 from smope_bench.harness.records.store import Broken, Record, Store
 from smope_bench.harness.registry.registry import Registries, open_registries
 from smope_bench.harness.run_spec import Component
-from smope_bench.harness.training import x_engine as engine
+from smope_bench.harness.training import trainer as engine
 from tests.conftest import micro_spec  # pyright: ignore[reportMissingImports]
 from tests.robustness.faults import Faults  # pyright: ignore[reportMissingImports]
 

@@ -17,9 +17,7 @@ from numpy.typing import NDArray
 
 from smope_bench.benchmarks.suites.schema import Drawing
 from smope_bench.harness.records.observations import LABELS
-from smope_bench.reports.figures.style import INK, FigureFile, figure_file
-from smope_bench.reports.figures.x_figure_panels import panels
-from smope_bench.reports.figures.x_figure_rows import row_label
+from smope_bench.reports.figures.style import INK, FigureFile, figure_file, panels, row_label
 from smope_bench.reports.formatting import seeds_text
 from smope_bench.reports.loading.model import Cell, Column, Run
 from smope_bench.reports.loading.observed import Gathered, Observed, Seen, evenly, gather, numbers

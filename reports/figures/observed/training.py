@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 
 from smope_bench.benchmarks.suites.schema import Drawing
 from smope_bench.harness.records.observations import VALIDATION_LOSS
-from smope_bench.reports.figures.style import COLOURS, MARKERS, FigureFile, figure_file
-from smope_bench.reports.figures.x_figure_panels import panels
-from smope_bench.reports.figures.x_figure_rows import legend_label
+from smope_bench.reports.figures.style import COLOURS, MARKERS, FigureFile, figure_file, legend_label, panels
 from smope_bench.reports.loading.model import Cell, Column, Run
 from smope_bench.reports.loading.observed import Gathered, Observed, Seen, gather, numbers
 

@@ -7,9 +7,19 @@ import numpy as np
 import pytest
 import torch
 
-from smope_bench.benchmarks.datasets.glyph_rendering import RENDITIONS, Draws, Mix, render
+from smope_bench.benchmarks.datasets.glyph_rendering import (
+    CANVAS,
+    INK,
+    RENDITIONS,
+    Draws,
+    Mix,
+    faces_with,
+    glyph_mask,
+    mask_stack,
+    render,
+    similarity,
+)
 from smope_bench.benchmarks.datasets.glyphs import CHARACTERS, RENDITIONS_MIX, Glyphs, GlyphsConfig, class_images
-from smope_bench.benchmarks.datasets.x_glyph_faces import CANVAS, INK, faces_with, glyph_mask, mask_stack, similarity
 from smope_bench.benchmarks.errors import BenchmarkError
 
 

@@ -15,8 +15,14 @@ import pytest
 from PIL import Image
 
 from smope_bench.benchmarks.base import Split
-from smope_bench.benchmarks.datasets.imagenet_r import TEST_LIST, TRAIN_LIST, ImageNetR, ImageNetRConfig, listed_wnids
-from smope_bench.benchmarks.datasets.x_split_lists import read_split_list
+from smope_bench.benchmarks.datasets.imagenet_r import (
+    TEST_LIST,
+    TRAIN_LIST,
+    ImageNetR,
+    ImageNetRConfig,
+    listed_wnids,
+    read_split_list,
+)
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.stream import build_stream
 

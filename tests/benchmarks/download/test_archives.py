@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from smope_bench.benchmarks.download.archives import Member, members
-from smope_bench.benchmarks.download.x_archive_limits import Limits, checked_name, is_clutter
+from smope_bench.benchmarks.download.archives import Limits, Member, checked_name, is_clutter, members
 from smope_bench.benchmarks.errors import BenchmarkError
 
 FILES = {"top/b.jpg": b"b" * 700, "top/a.txt": b"", "top/deep/er/c.bin": random.Random(0).randbytes(5000)}

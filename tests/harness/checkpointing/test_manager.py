@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from smope_bench.harness.cancellation import ClaimLost
 from smope_bench.harness.checkpointing import checkpoint
 from smope_bench.harness.checkpointing import manager as recovery
 from smope_bench.harness.checkpointing.checkpoint import Checkpoint, Checkpoints, Progress
@@ -18,8 +19,7 @@ from smope_bench.harness.checkpointing.manager import Keeper
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.event_log import RunLog
 from smope_bench.harness.registry.registry import Registries
-from smope_bench.harness.training.x_engine import Session
-from smope_bench.harness.x_interruption import ClaimLost
+from smope_bench.harness.training.trainer import Session
 from tests.conftest import micro_spec  # pyright: ignore[reportMissingImports]
 from tests.harness.resumed import (  # pyright: ignore[reportMissingImports]
     OFTEN,

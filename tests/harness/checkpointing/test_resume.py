@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 
+from smope_bench.harness.cancellation import ClaimLost, Interrupted, Interruption
 from smope_bench.harness.checkpointing import checkpoint
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_spec import RunSpec
-from smope_bench.harness.training.x_engine import Session
-from smope_bench.harness.x_interruption import ClaimLost, Interrupted, Interruption
+from smope_bench.harness.training.trainer import Session
 from tests.conftest import micro_spec  # pyright: ignore[reportMissingImports]
 from tests.harness.observed import EVERYTHING, SMOPE, held_out  # pyright: ignore[reportMissingImports]
 from tests.harness.resumed import (  # pyright: ignore[reportMissingImports]
@@ -283,7 +283,7 @@ def test_a_record_that_cannot_be_written_is_one_sentence(
 ) -> None:
     spec = micro_spec("ridge")
     with monkeypatch.context() as patch:
-        patch.setattr("smope_bench.harness.training.x_publish.write_bytes", full_disk)
+        patch.setattr("smope_bench.harness.training.publish.write_bytes", full_disk)
         with pytest.raises(UserError, match=r"cannot be written .*No space left.*it goes on from its last checkpoint"):
             finish(spec, registries, tmp_path)
     assert Store(tmp_path).load(spec.run_id) is None

@@ -7,7 +7,7 @@ import pytest
 
 from smope_bench.harness.cli import listing as catalogue
 from smope_bench.harness.cli.listing import list_backbones, list_methods, plan_summary
-from smope_bench.harness.cost.x_cost_plan import median_seconds
+from smope_bench.harness.cost.estimate import median_seconds
 from smope_bench.harness.planning.planner import MISSING, PlannedRun
 from smope_bench.harness.records.store import Record, Store
 from smope_bench.harness.registry.registry import Registries, Registry, open_registries

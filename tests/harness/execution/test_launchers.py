@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 
 RUNNER = """
     import os, time
-    from smope_bench.harness.x_interruption import ClaimLost, Interrupted
+    from smope_bench.harness.cancellation import ClaimLost, Interrupted
     from stand_ins import publish
 
     def note(options, *words):

@@ -17,8 +17,19 @@ import pytest
 
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.execution import lease as claims
-from smope_bench.harness.execution.lease import BEAT_S, CANCEL, DEAD_S, Claim, Held, Watch, acquire, newest
-from smope_bench.harness.execution.x_processes import lives, process_started, this_machine
+from smope_bench.harness.execution.lease import (
+    BEAT_S,
+    CANCEL,
+    DEAD_S,
+    Claim,
+    Held,
+    Watch,
+    acquire,
+    lives,
+    newest,
+    process_started,
+    this_machine,
+)
 from smope_bench.harness.provenance import IMPORT_ROOT
 
 pytestmark = pytest.mark.skipif(this_machine() is None, reason="the system does not tell which machine this is")

@@ -14,7 +14,7 @@ from tests.harness.stand_ins import spec_of, with_runner  # pyright: ignore[repo
 
 RUNNER = """
     import json, os, signal, time
-    from smope_bench.harness.x_interruption import Interrupted
+    from smope_bench.harness.cancellation import Interrupted
     from stand_ins import publish
 
     def run(job, options, control):

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from smope_bench.harness.maintenance.docs_tables import MARKS, main, markdown, official_tables
-from smope_bench.harness.maintenance.x_method_table import renewed
+from smope_bench.harness.maintenance.docs_tables import METHODS, RECIPES, main, official_recipes, recipe_tables, renewed
 from smope_bench.harness.registry.registry import Registries, open_registries
 from smope_bench.methods.recipes.schema import INFERRED, Recipe
 
@@ -22,8 +21,8 @@ def built_in() -> Registries:
 
 def test_the_page_is_generated_from_the_recipes() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    assert renewed(text, official_tables(), MARKS) == text, (
-        "run python -m smope_bench.harness.maintenance.docs_tables docs/recipes.md"
+    assert renewed(text, official_recipes(), RECIPES) == text, (
+        "run python -m smope_bench.harness.maintenance.docs_tables"
     )
 
 
@@ -34,7 +33,7 @@ def test_recipes_that_differ_in_the_number_of_tasks_share_a_row(built_in: Regist
         Recipe("one_prompt", "cifar100", "sup1k", source, schedule, {"length": length}, data, tasks)
         for source, length, tasks in (("X card", 5, 20), ("X card", 5, 10), (f"{INFERRED}why; X card", 7, 50))
     ]
-    text = markdown(recipes, built_in)
+    text = recipe_tables(recipes, built_in)
     stated, guessed = [line for line in text.splitlines() if line.startswith("| cifar100")]
     assert (
         "| 10, 20 | sup1k | batch 8, 50 epochs, lr 0.015, step (x0.1 every 30 epochs), clip 1, last batch kept"
@@ -51,10 +50,13 @@ def test_recipes_that_differ_in_the_number_of_tasks_share_a_row(built_in: Regist
 
 
 def test_the_command_renews_the_tables_and_nothing_else(tmp_path: Path) -> None:
-    page = tmp_path / "page.md"
-    page.write_text(f"before\n{MARKS[0]}\nold\n{MARKS[1]}\nafter\n", encoding="utf-8")
-    assert main([str(page)]) == 0
-    text = page.read_text(encoding="utf-8")
-    assert text.startswith(f"before\n{MARKS[0]}\n\n## ")
-    assert text.endswith(f"{MARKS[1]}\nafter\n")
-    assert "\nold\n" not in text
+    (tmp_path / "docs").mkdir()
+    pages = {tmp_path / "README.md": METHODS, tmp_path / "docs" / "recipes.md": RECIPES}
+    for page, marks in pages.items():
+        page.write_text(f"before\n{marks[0]}\nold\n{marks[1]}\nafter\n", encoding="utf-8")
+    assert main(tmp_path) == 0
+    for (page, marks), head in zip(pages.items(), ("| name |", "## "), strict=True):
+        text = page.read_text(encoding="utf-8")
+        assert text.startswith(f"before\n{marks[0]}\n\n{head}")
+        assert text.endswith(f"{marks[1]}\nafter\n")
+        assert "\nold\n" not in text

@@ -9,8 +9,8 @@ import pytest
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.maintenance import performance_page
 from smope_bench.harness.maintenance.performance_page import NOT_YET, NUMBER, read_folder, renewed, shown, table
+from smope_bench.harness.timing.display import number
 from smope_bench.harness.timing.records import Stored, StoredRow, StoredSpread
-from smope_bench.harness.timing.x_bench_words import number
 
 ROOT = Path(__file__).parents[3]
 PAGES = [ROOT / "docs" / "performance.md", ROOT / "README.md"]

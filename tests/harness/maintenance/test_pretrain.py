@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
+from smope_bench.benchmarks.datasets.glyph_rendering import coverage
 from smope_bench.benchmarks.datasets.glyphs import CHARACTERS
-from smope_bench.benchmarks.datasets.x_glyph_faces import coverage
 from smope_bench.harness.maintenance import pretrain as pretrain_tiny
 from smope_bench.harness.maintenance import pretrain_gates
 from smope_bench.harness.maintenance.pretrain import (

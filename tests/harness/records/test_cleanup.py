@@ -10,17 +10,16 @@ from typing import Any
 
 import pytest
 
+from smope_bench.harness.cancellation import ClaimLost, Interrupted
 from smope_bench.harness.execution import job as jobs
 from smope_bench.harness.execution import lease as claims
 from smope_bench.harness.execution.job import Control, Job, WorkerOptions, run_job
-from smope_bench.harness.execution.lease import CANCEL, PROBE, Claim, acquire
-from smope_bench.harness.execution.x_processes import this_machine
+from smope_bench.harness.execution.lease import CANCEL, PROBE, Claim, acquire, this_machine
 from smope_bench.harness.provenance import code_fingerprint
 from smope_bench.harness.records.checksum import RECORD_SCHEMA
 from smope_bench.harness.records.cleanup import tidy, tidy_done
 from smope_bench.harness.records.store import Store
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
-from smope_bench.harness.x_interruption import ClaimLost, Interrupted
 
 KEPT = ("events.jsonl", "result.json", "spec.json", "predictions.npz", "observations.npz")
 LEFT = ("progress.json", ".predictions.npz-a1b2", ".result.json-c3d4")

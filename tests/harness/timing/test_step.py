@@ -12,12 +12,23 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from smope_bench.harness.conformance.check import MICRO
 from smope_bench.harness.cost.stored_counts import stored_counts
-from smope_bench.harness.hardware.x_memory import PeakMemory
+from smope_bench.harness.hardware.out_of_memory import PeakMemory
 from smope_bench.harness.registry.registry import Registries
-from smope_bench.harness.timing import x_bench_steps as bench_steps
+from smope_bench.harness.timing import step as bench_steps
 from smope_bench.harness.timing.measure import Spread, interleaved, ratios, spread
-from smope_bench.harness.timing.step import BARE, FROZEN, PRODUCT, Counted, bench_step, product_times, step_times
-from smope_bench.harness.timing.x_bench_steps import TimedStep, bare_step, method_step, product_step
+from smope_bench.harness.timing.step import (
+    BARE,
+    FROZEN,
+    PRODUCT,
+    Counted,
+    TimedStep,
+    bare_step,
+    bench_step,
+    method_step,
+    product_step,
+    product_times,
+    step_times,
+)
 from smope_bench.methods.common.api import Method
 from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.smope import SMoPE
@@ -125,7 +136,7 @@ def test_peaks_are_taken_one_step_at_a_time(registries: Registries, monkeypatch:
         alive.append(sum(one() is not None for one in made))
         return PeakMemory(device)
 
-    monkeypatch.setattr("smope_bench.harness.timing.x_bench_steps.declare_trainable", noted)
+    monkeypatch.setattr("smope_bench.harness.timing.step.declare_trainable", noted)
     monkeypatch.setattr("smope_bench.harness.timing.step.PeakMemory", counting)
     names = ["smope", "one_prompt"]
     report = bench_step(registries, names, backbone=MICRO.name, batch=2, repeats=1, precision="fp32", device="cpu")

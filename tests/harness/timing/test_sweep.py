@@ -19,17 +19,18 @@ from smope_bench.harness.execution.scheduler import ExecuteOptions, OnUpdate, Ru
 from smope_bench.harness.planning.planner import PlannedRun
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_spec import RunSpec
+from smope_bench.harness.timing import sweep as bench_overhead
+from smope_bench.harness.timing import sweep as bench_runners
 from smope_bench.harness.timing import sweep as bench_sweep
-from smope_bench.harness.timing import x_bench_overhead as bench_overhead
-from smope_bench.harness.timing import x_bench_runners as bench_runners
-from smope_bench.harness.timing.sweep import SweepBench, first_trained
-from smope_bench.harness.timing.x_bench_overhead import (
+from smope_bench.harness.timing.sweep import (
     FUNCTIONS,
     HOOKS,
     PLACES,
     Clock,
     RunTime,
+    SweepBench,
     clocked,
+    first_trained,
     noise_spec,
     timed_run,
 )
@@ -85,13 +86,13 @@ def test_the_clock_is_taken_off_again() -> None:
 
 
 def test_everything_that_is_no_overhead_is_found() -> None:
-    import smope_bench.harness.training.x_engine  # noqa: F401
+    import smope_bench.harness.training.trainer  # noqa: F401
 
     lost = [f"{owner.__name__}.{name}" for owner, names in PLACES for name in names if not hasattr(owner, name)]
     lost += [
         f"{module}.{name}" for module, names in FUNCTIONS for name in names if not hasattr(sys.modules[module], name)
     ]
-    assert not lost, f"renamed? harness/timing/x_bench_overhead.py counts {lost} as overhead now"
+    assert not lost, f"renamed? harness/timing/sweep.py counts {lost} as overhead now"
 
 
 def test_hooks_that_a_method_leaves_alone_stay_alone() -> None:
@@ -162,8 +163,8 @@ def test_runs_are_dispatched_to_one_worker_and_to_several(tmp_path: Path, preten
     assert ms == pytest.approx([1000 * RUN_S, 500 * RUN_S])
     assert rows["runs that compute for 50 ms, 2 workers"]["times_one_worker"].median == pytest.approx(2)
     empty, busy = (
-        "smope_bench.harness.timing.x_bench_runners:nothing",
-        "smope_bench.harness.timing.x_bench_runners:computing",
+        "smope_bench.harness.timing.sweep:nothing",
+        "smope_bench.harness.timing.sweep:computing",
     )
     one, two = bench_sweep.COMPUTING_RUNS, 2 * bench_sweep.COMPUTING_RUNS
     assert pretended.asked == [

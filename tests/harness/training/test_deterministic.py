@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from smope_bench.harness.cancellation import Interruption
 from smope_bench.harness.execution import scheduler as execute
 from smope_bench.harness.execution.job import Control, Job, WorkerOptions, run_job
 from smope_bench.harness.execution.lease import newest
 from smope_bench.harness.records.store import Record, Store
 from smope_bench.harness.registry.registry import Registries
-from smope_bench.harness.x_interruption import Interruption
 from tests.conftest import micro_spec  # pyright: ignore[reportMissingImports]
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -58,7 +58,7 @@ def test_an_operation_without_repeatable_bits_is_refused_only_when_asked() -> No
 def test_the_engine_is_told_how_to_stop_and_what_is_its_to_publish(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from smope_bench.harness.training import x_engine as engine
+    from smope_bench.harness.training import trainer as engine
 
     given: dict[str, Any] = {}
     monkeypatch.setattr(engine, "run", lambda spec, **rest: given.update(rest))

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from smope_bench.benchmarks.stream import View
+from smope_bench.harness.cancellation import Interruption
 from smope_bench.harness.cli.listing import list_plan
 from smope_bench.harness.execution.job import Control, Job, WorkerOptions
 from smope_bench.harness.execution.scheduler import run_with_engine, split_done
@@ -19,9 +20,8 @@ from smope_bench.harness.planning.planner import PlannedRun
 from smope_bench.harness.records.observations import read_observations
 from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry.registry import Registries
-from smope_bench.harness.training import x_engine as engine
+from smope_bench.harness.training import trainer as engine
 from smope_bench.harness.training.observer import spread, undisturbed
-from smope_bench.harness.x_interruption import Interruption
 from smope_bench.methods.common.api import Batch
 from tests.conftest import micro_spec  # pyright: ignore[reportMissingImports]
 from tests.harness.observed import (  # pyright: ignore[reportMissingImports]

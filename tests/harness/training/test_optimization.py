@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.training.optimization import Losses, Stretch, stretch_epochs
-from smope_bench.harness.training.x_engine import Session
+from smope_bench.harness.training.trainer import Session
 from smope_bench.methods.common.api import Batch, Method, MethodCard, ParameterGroup, Phase
 from smope_bench.methods.common.schedules import Schedule
 from tests.conftest import micro_spec  # pyright: ignore[reportMissingImports]

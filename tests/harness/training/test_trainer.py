@@ -17,7 +17,7 @@ from smope_bench.harness.metrics import final_average_accuracy
 from smope_bench.harness.records.store import Record, Store
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_spec import BackboneRef, RunSpec
-from smope_bench.harness.training import x_engine as engine
+from smope_bench.harness.training import trainer as engine
 from smope_bench.methods.common.api import Batch, Method, MethodCard, ParameterGroup, TaskInfo, TrainingData
 from tests.conftest import MICRO, micro_spec  # pyright: ignore[reportMissingImports]
 

@@ -9,9 +9,9 @@ import pytest
 from smope_bench.harness.metrics import final_average_accuracy
 from smope_bench.harness.records.store import Record, Store
 from smope_bench.harness.registry.registry import Registries
-from smope_bench.harness.training import x_engine as engine
+from smope_bench.harness.training import trainer as engine
+from smope_bench.methods.baselines.joint import JointHead
 from smope_bench.methods.baselines.linear_probe import LinearProbe
-from smope_bench.methods.baselines.x_joint_head import JointHead
 from tests.conftest import micro_spec  # pyright: ignore[reportMissingImports]
 
 

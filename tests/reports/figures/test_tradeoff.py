@@ -12,18 +12,17 @@ from hypothesis import strategies as st
 
 from smope_bench.harness.cost.stored_counts import MethodCounts
 from smope_bench.reports.figures.scatter import Box, place_labels
-from smope_bench.reports.figures.style import FigureFile
+from smope_bench.reports.figures.style import FigureFile, row_looks
 from smope_bench.reports.figures.tradeoff import (
     Spot,
     cost_figure,
     cost_front,
     forgetting_figure,
     learnable_parameters,
+    pareto_front,
     plasticity,
     training_gflops,
 )
-from smope_bench.reports.figures.x_figure_rows import row_looks
-from smope_bench.reports.figures.x_pareto import pareto_front
 from smope_bench.reports.loading.load import load_suite
 
 pytestmark = pytest.mark.usefixtures("only_svg")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from smope_bench.reports.loading.x_stats import median, summarise
+from smope_bench.reports.loading.model import median, summarise
 
 percents = st.floats(0, 100, allow_nan=False)
 samples = st.lists(percents, min_size=2, max_size=12)

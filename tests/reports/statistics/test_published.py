@@ -11,8 +11,7 @@ import pytest
 from smope_bench.benchmarks.suites import SUITES, Suite
 from smope_bench.reports.formatting import signed
 from smope_bench.reports.loading.load import load_suite
-from smope_bench.reports.loading.model import Cell
-from smope_bench.reports.loading.x_stats import summarise
+from smope_bench.reports.loading.model import Cell, summarise
 from smope_bench.reports.statistics.published import (
     INSIDE,
     NO_SPREAD_PRINTED,

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from smope_bench.harness.errors import UserError
+from smope_bench.reports.tables.costs import counted_section
 from smope_bench.reports.tables.table import Entry, Grid, Line
-from smope_bench.reports.tables.x_counted import counted_section
 
 
 def executed(forward: int, backward: int = 0, *, query: bool = False, traced: bool = True) -> dict[str, Any]:

@@ -23,8 +23,7 @@ from smope_bench.reports.formatting import (
 )
 from smope_bench.reports.loading.environments import cost_grid
 from smope_bench.reports.loading.load import load_suite
-from smope_bench.reports.loading.model import Column, SuiteResults
-from smope_bench.reports.loading.x_stats import summarise
+from smope_bench.reports.loading.model import Column, SuiteResults, summarise
 from smope_bench.reports.tables.benchmark import detail_grids
 from smope_bench.reports.tables.table import Block, Entry, Grid, Heading, Line, spans, traces
 from smope_bench.reports.writers.csv import TIDY_HEADER, grid_csv, tidy_csv

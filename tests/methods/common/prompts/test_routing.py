@@ -19,7 +19,7 @@ from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.prefix import PlainPrefix
 from smope_bench.methods.common.prompts.routing import RoutedPrefix, Routing, mix, route, router_scores
 from smope_bench.methods.common.prompts.usage_history import hot_set, routing_penalty, top_mask, update_factor, usage
-from smope_bench.methods.x_contrastive import contrastive_loss
+from smope_bench.methods.hide_prompt import contrastive_loss
 
 TOKENS = torch.tensor([[1.0, 0, 2, -1], [0, 1, 1, 1], [2, -1, 0, 0]])
 ROUTER = torch.tensor([[1.0, 0, 0.5, -1], [0, 1, 0.5, 0], [1, 1, 0, 0.5], [0, -1, 1, 2]])
