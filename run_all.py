@@ -68,19 +68,20 @@ def list_(
     kind: opt.KindToList, as_json: opt.AsJson = False, data: opt.Data = opt.DATA, plugin: opt.Plugins = None
 ) -> None:
     """Show what there is: methods, benchmarks, backbones, suites."""
-    from smope_bench.harness.cli import listing as catalogue
+    from smope_bench.harness.cli import listing
+    from smope_bench.harness.console import print_rows
     from smope_bench.harness.registry.registry import open_registries
 
     if kind is opt.Kind.suites:
-        rows = catalogue.list_suites()
+        rows = listing.list_suites()
     elif kind is opt.Kind.backbones:
-        rows = catalogue.list_backbones(open_registries(plugin or ()), data)
+        rows = listing.list_backbones(open_registries(plugin or ()), data)
     else:
-        rows = getattr(catalogue, f"list_{kind.value}")(open_registries(plugin or ()))
+        rows = getattr(listing, f"list_{kind.value}")(open_registries(plugin or ()))
     if as_json:
         _print_json(rows)
     else:
-        catalogue.print_rows(rows, catalogue.LIST_COLUMNS[kind.value])
+        print_rows(rows, listing.LIST_COLUMNS[kind.value])
 
 
 @app.command()
@@ -99,7 +100,8 @@ def plan(
     plugin: opt.Plugins = None,
 ) -> None:
     """Show each run with its id, its state and what it would cost. Trains nothing."""
-    from smope_bench.harness.cli import listing as catalogue
+    from smope_bench.harness.cli import listing
+    from smope_bench.harness.console import print_rows
     from smope_bench.harness.cost.cost_suites import split_counted
     from smope_bench.harness.execution.launcher import Asked, plan_asked
     from smope_bench.harness.records.store import Store
@@ -111,12 +113,12 @@ def plan(
     if counted and not (trained or as_json):
         return
     runs, registries = plan_asked(Asked(trained, results, data, selection, tuple(plugin or ())))
-    rows = catalogue.list_plan(runs, Store(results), registries, data, tflops)
+    rows = listing.list_plan(runs, Store(results), registries, data, tflops)
     if as_json:
         _print_json(rows)
         return
-    catalogue.print_rows(rows, catalogue.PLAN_COLUMNS)
-    print(catalogue.plan_summary(rows))
+    print_rows(rows, listing.PLAN_COLUMNS)
+    print(listing.plan_summary(rows))
 
 
 @app.command()
@@ -166,7 +168,7 @@ def run(
 @app.command()
 def migrate(results: opt.Results = opt.RESULTS) -> None:
     """Bring records of older schemas up to date; the originals are kept, and what cannot be trusted is left alone."""
-    from smope_bench.harness.records.migrate import migrate_command
+    from smope_bench.harness.cli.data import migrate_command
 
     migrate_command(results)
 
@@ -179,8 +181,8 @@ def cost(
     plugin: opt.Plugins = None,
 ) -> None:
     """Count parameters and operations an image on ViT-B/16, beside the paper's Table 3. Needs no weights, trains nothing."""
+    from smope_bench.harness.console import make_console
     from smope_bench.harness.cost.report import count_costs
-    from smope_bench.harness.execution.progress import make_console
     from smope_bench.harness.registry.registry import open_registries
     from smope_bench.reports.tables import costs as cost_table
 
@@ -220,8 +222,8 @@ def _selection(
 
 def _sweep(asked: Asked) -> int:
     """Do what is asked, print the tables and what failed; returns the number of failed runs."""
+    from smope_bench.harness.console import make_console
     from smope_bench.harness.execution.launcher import print_outcome, sweep
-    from smope_bench.harness.execution.progress import make_console
 
     console = make_console()
     outcome = sweep(asked, console)
@@ -232,8 +234,8 @@ def _sweep(asked: Asked) -> int:
 
 def _count(suites: Sequence[str], selection: Selection, plugins: Sequence[Path], store: Store) -> None:
     """Do the suites that only count, and print their tables."""
+    from smope_bench.harness.console import make_console
     from smope_bench.harness.cost.cost_suites import count_suite
-    from smope_bench.harness.execution.progress import make_console
     from smope_bench.harness.registry.registry import open_registries
     from smope_bench.reports.tables import costs as cost_table
 

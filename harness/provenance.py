@@ -140,30 +140,6 @@ def git_state() -> tuple[str | None, bool | None]:
         return None, None
 
 
-def cpu_model() -> str:
-    """The processor's name as the system tells it, or its architecture."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, "") or platform.processor() or platform.machine()
-
-
-def device_name(device: str) -> str:
-    """What ``cpu`` or ``cuda[:n]`` is called; asks torch only where it is loaded already."""
-    torch = sys.modules.get("torch")
-    if device.startswith("cuda") and torch is not None:
-        return str(torch.cuda.get_device_name(device))
-    return cpu_model()
-
-
-def is_deterministic() -> bool:
-    """Whether torch refuses operations whose bits may differ from call to call; asks it only where it is loaded already."""
-    torch = sys.modules.get("torch")
-    return torch is not None and bool(torch.are_deterministic_algorithms_enabled())
-
-
 def version_of(distribution: str) -> str | None:
     """The installed version of a package, or None."""
     try:
@@ -212,3 +188,27 @@ def collect(device: str = "cpu", **extra: Any) -> dict[str, Any]:
 def _git(*arguments: str) -> str:
     command = ["git", "-C", str(PROJECT_ROOT), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+
+
+def cpu_model() -> str:
+    """The processor's name as the system tells it, or its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()
+
+
+def device_name(device: str) -> str:
+    """What ``cpu`` or ``cuda[:n]`` is called; asks torch only where it is loaded already."""
+    torch = sys.modules.get("torch")
+    if device.startswith("cuda") and torch is not None:
+        return str(torch.cuda.get_device_name(device))
+    return cpu_model()
+
+
+def is_deterministic() -> bool:
+    """Whether torch refuses operations whose bits may differ from call to call; asks it only where it is loaded already."""
+    torch = sys.modules.get("torch")
+    return torch is not None and bool(torch.are_deterministic_algorithms_enabled())

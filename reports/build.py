@@ -11,24 +11,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from smope_bench.benchmarks.suites import SUITES
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.observations import read_observations
 from smope_bench.harness.records.store import Store
-from smope_bench.reports.document import Document, FigureGroup, Section, all_grids
+from smope_bench.reports.document import Document, Section, all_grids
 from smope_bench.reports.figures.critical_difference import statistics_figures
+from smope_bench.reports.figures.style import FigureGroup
 from smope_bench.reports.figures.suite import figure_groups
-from smope_bench.reports.formatting import file_name
-from smope_bench.reports.loading.environments import cost_grid
-from smope_bench.reports.loading.integrity import health_grid
 from smope_bench.reports.loading.load import Loaded
 from smope_bench.reports.loading.model import SuiteResults
 from smope_bench.reports.tables.benchmark import detail_grids
 from smope_bench.reports.tables.comparison import against_grids
-from smope_bench.reports.tables.costs import counted_section
+from smope_bench.reports.tables.costs import _convention, _executed, cost_grid
+from smope_bench.reports.tables.integrity import health_grid
 from smope_bench.reports.tables.ledger import ledger_grid
 from smope_bench.reports.tables.paper import paper_grid
 from smope_bench.reports.tables.statistics import statistics_grids
 from smope_bench.reports.tables.table import Grid
+from smope_bench.reports.text import file_name
 from smope_bench.reports.writers.csv import grid_csv, tidy_csv
 from smope_bench.reports.writers.html import Download, render_page
 from smope_bench.reports.writers.latex import grid_latex, latex_document
@@ -175,3 +176,22 @@ def _remove_stale(out: Path, files: Mapping[str, bytes]) -> None:
         file = out / name
         if file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == digest:
             file.unlink()
+
+
+def counted_section(name: str, report: Mapping[str, Any], key: str) -> Section:
+    """A section of two tables from a cost report's plain values; ``key`` begins the names of their files and anchors.
+
+    Raises UserError for a report that is not one: its file has no seal, and may have been edited.
+    """
+    suite = SUITES.get(name)
+    title, description = (suite.title, suite.summary) if suite is not None else (name, "")
+    try:
+        if not all(isinstance(row["title"], str) for row in report["rows"]):
+            raise TypeError("a row without a title")
+        tables = (_convention(report, f"{key}-convention", title), _executed(report, f"{key}-executed", title))
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise UserError(
+            f"the stored counts of suite {name!r} cannot be used ({type(error).__name__}: {error}); "
+            f"write them anew with: run_all.py run {name}"
+        ) from error
+    return Section(key, title, description, None, tables)

@@ -40,7 +40,7 @@ def write(
     with_tables: bool,
 ) -> None:
     """As the command ``report``; without ``with_tables`` nothing but the page's place is printed."""
-    from smope_bench.harness.execution.progress import make_console
+    from smope_bench.harness.console import make_console
     from smope_bench.harness.provenance import code_fingerprint
     from smope_bench.harness.records.store import Store
     from smope_bench.reports.build import make_document, write_report

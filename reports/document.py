@@ -5,19 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from smope_bench.reports.figures.style import FigureFile
+from smope_bench.reports.figures.style import FigureGroup
 from smope_bench.reports.loading.model import SuiteResults
 from smope_bench.reports.tables.table import Grid
-
-
-@dataclass(frozen=True)
-class FigureGroup:
-    """Figures that belong together: one benchmark of a suite, or its statistics."""
-
-    title: str
-    figures: tuple[FigureFile, ...]
-    notes: tuple[str, ...] = ()
-    """What could not be drawn, and what to do about it."""
 
 
 @dataclass(frozen=True)

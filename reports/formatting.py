@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from smope_bench.harness.metrics import FORGETTING_FORMULA
@@ -19,6 +18,7 @@ from smope_bench.reports.loading.model import (
     SuiteResults,
     Summary,
 )
+from smope_bench.reports.text import NONE, number
 
 METRICS = ("faa", "caa", "fm")
 METRIC_NAMES: Mapping[str, str] = {"faa": "FAA", "caa": "CAA", "fm": "FM", "micro": "micro accuracy"}
@@ -52,7 +52,6 @@ RUN_WORDS: Mapping[RunState, str] = {
     "broken": "unusable",
     "missing": "missing",
 }
-NONE = "–"
 
 
 @dataclass(frozen=True)
@@ -65,25 +64,6 @@ class Shown:
     marks: tuple[str, ...]
     summary: Summary | None
     help: str
-
-
-def number(value: float | None, digits: int = 2) -> str:
-    """A fixed-point number without a negative zero; an en dash for ``None``."""
-    if value is None:
-        return NONE
-    text = f"{value:.{digits}f}"
-    return text.removeprefix("-") if float(text) == 0 else text
-
-
-def signed(value: float | None) -> str:
-    """``+0.31``, ``-0.31`` or ``0.00``; a dash for ``None``."""
-    text = number(value)
-    return text if value is None or text.startswith("-") or float(text) == 0 else f"+{text}"
-
-
-def whole(value: float | None) -> str:
-    """``12 345`` with narrow spaces that no line breaks at; a dash for ``None``."""
-    return NONE if value is None else f"{value:,.0f}".replace(",", "\u202f")
 
 
 def mean_std(summary: Summary | None) -> str:
@@ -142,27 +122,6 @@ def column_text(column: Column) -> str:
 def seeds_text(run: Run) -> str:
     """``order 0, training 1``."""
     return f"order {run.order_seed}, training {run.train_seed}"
-
-
-def plain(text: str) -> str:
-    """One line of text without characters that would move a terminal's cursor or colour what follows."""
-    flat = re.sub(r"[^\S\u00a0\u202f]+", " ", text).strip()
-    return "".join(char if char.isprintable() or char in "\u00a0\u202f" else "\ufffd" for char in flat)
-
-
-def without_controls(text: str) -> str:
-    """``text`` with its lines and tabs, and without what a terminal would obey: as files are written that somebody may ``cat``."""
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\ufffd", text)
-
-
-def file_name(text: str, taken: Collection[str] = ()) -> str:
-    """A name for files and anchors that is safe on every system, and none of those ``taken``."""
-    name = re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")[:60] or "suite"
-    number, free = 2, name
-    # Some systems do not tell capitals apart.
-    while free.lower() in {other.lower() for other in taken}:
-        number, free = number + 1, f"{name}-{number}"
-    return free
 
 
 def problem_lines(results: SuiteResults) -> list[str]:

@@ -23,6 +23,7 @@ from smope_bench.harness.cost.cost_suites import read_counted
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.observations import read_observations
 from smope_bench.harness.records.store import Store
+from smope_bench.reports.build import counted_section
 from smope_bench.reports.figures.critical_difference import statistics_figures
 from smope_bench.reports.figures.style import FigureFile, ordered_cells
 from smope_bench.reports.figures.suite import drawing_figures, figure_groups
@@ -30,7 +31,6 @@ from smope_bench.reports.loading.environments import said
 from smope_bench.reports.loading.load import VERSION_DIGITS, load_suites, suites_in
 from smope_bench.reports.loading.model import Run, SuiteResults
 from smope_bench.reports.loading.observed import Observed
-from smope_bench.reports.tables.costs import counted_section
 from smope_bench.reports.tables.paper import LEAD, TINY_LEAD, paper_grid
 from smope_bench.reports.tables.table import Block, Grid
 from smope_bench.reports.writers.markdown import escape, grid_markdown

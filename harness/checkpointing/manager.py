@@ -13,7 +13,7 @@ from smope_bench.harness.cancellation import ClaimLost, Interrupted, Interruptio
 from smope_bench.harness.checkpointing.checkpoint import Checkpoint, Checkpoints
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.event_log import RunLog
-from smope_bench.harness.training.publish import unwritable
+from smope_bench.harness.records.store import unwritable
 from smope_bench.methods.common.api import Method, TaskInfo
 
 PAUSES_S = (0.1, 0.5, 2.0)

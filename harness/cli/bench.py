@@ -197,7 +197,7 @@ def bench_sweep(
     plugin: opt.Plugins = None,
 ) -> None:
     """Time what runs cost beside their arithmetic: dispatch to workers, the engine's own share, small runs side by side."""
-    from smope_bench.harness.execution.scheduler import usable_cores
+    from smope_bench.harness.hardware.device import usable_cores
     from smope_bench.harness.timing.display import make_keeper, print_measures
     from smope_bench.harness.timing.sweep import SweepBench
 

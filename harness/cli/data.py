@@ -12,6 +12,7 @@ import typer
 
 from smope_bench.harness.cli import options as opt
 from smope_bench.harness.errors import UserError
+from smope_bench.harness.records.migrate import migrate, sentences
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,7 +54,7 @@ def prepare(
     plugin: opt.Plugins = None,
 ) -> None:
     """Download, verify and convert what benchmarks and backbones need. What is there already is only verified."""
-    from smope_bench.harness.execution.progress import make_console
+    from smope_bench.harness.console import make_console
     from smope_bench.harness.planning.assets import kind_of, prepare_named
     from smope_bench.harness.planning.settings import parse_setting
     from smope_bench.harness.registry.registry import open_registries
@@ -78,7 +79,7 @@ def verify(
     names: Names, data_root: opt.Data = opt.DATA, as_json: opt.AsJson = False, plugin: opt.Plugins = None
 ) -> None:
     """Read prepared images, downloads and weights through and compare every hash; exit status 1 if one does not fit."""
-    from smope_bench.harness.execution.progress import make_console
+    from smope_bench.harness.console import make_console
     from smope_bench.harness.planning.assets import kind_of, verify_named
     from smope_bench.harness.registry.registry import open_registries
 
@@ -115,3 +116,10 @@ def _size(count: int) -> str:
     from smope_bench.benchmarks.download.transfer import shown_bytes
 
     return shown_bytes(count)
+
+
+def migrate_command(results: opt.Results = opt.RESULTS) -> None:
+    """Bring records of older schemas up to date; the originals are kept, and what cannot be trusted is left alone."""
+    if not results.is_dir():
+        raise UserError(f"--results {str(results)!r} is not a folder; name a results folder")
+    print("\n".join(sentences(migrate(results))))

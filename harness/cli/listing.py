@@ -8,26 +8,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.markup import escape
-from rich.table import Table
 
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.suites import SUITES
 from smope_bench.harness.cli.options import DATA
+from smope_bench.harness.console import Columns, Rows, duration
 from smope_bench.harness.cost.estimate import Pricing
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.execution.progress import duration, make_console
 from smope_bench.harness.execution.scheduler import united
 from smope_bench.harness.planning.planner import PlannedRun
 from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry.plugins import unhurt
 from smope_bench.harness.registry.registry import Registries, Registry
 from smope_bench.harness.text import plain_values
-
-Rows = list[dict[str, Any]]
-Columns = tuple[tuple[str, Callable[[dict[str, Any]], str]], ...]
-"""Headings with the text that a row shows under them."""
 
 NEEDS_WEIGHTS = "needs weights"
 _STATE_STYLES = {"done": "green", "failed": "red", "stale": "yellow", "new": "cyan", NEEDS_WEIGHTS: "magenta"}
@@ -105,18 +99,6 @@ PLAN_COLUMNS: Columns = (
     ("PFLOP", _petaflops),
     ("time", _seconds),
 )
-_RIGHT = frozenset({"seeds", "image passes", "PFLOP", "time", "px", "methods"})
-
-
-def print_rows(rows: Rows, columns: Columns) -> None:
-    """Print rows as a table, as wide as it needs where the output is not a terminal."""
-    console = make_console()
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading, _ in columns:
-        table.add_column(heading, justify="right" if heading in _RIGHT else "left")
-    for row in rows:
-        table.add_row(*(render(row) for _, render in columns))
-    console.print(table)
 
 
 def plan_summary(rows: Rows) -> str:

@@ -34,7 +34,7 @@ def new_method(name: NewName, out: NewOut = Path()) -> None:
 def check(target: opt.CheckTarget) -> None:
     """Put a method through the conformance kit: leaks, gradients, checkpoints, determinism, precision, cost."""
     from smope_bench.harness.conformance.check import check_target, failed
-    from smope_bench.harness.execution.progress import make_console
+    from smope_bench.harness.console import make_console
     from smope_bench.harness.text import plain
 
     checked, console = check_target(target), make_console()

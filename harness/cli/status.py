@@ -31,7 +31,7 @@ def status(
     """Show how far runs are that were asked for, in whatever terminal or on whatever machine they run."""
     from rich.live import Live
 
-    from smope_bench.harness.execution.progress import make_console
+    from smope_bench.harness.console import make_console
     from smope_bench.harness.execution.status import planned_cells, statuses
     from smope_bench.harness.records.store import Store
 
@@ -89,6 +89,6 @@ def _where(view: RunView) -> str:
 
 
 def _pace(view: RunView) -> str:
-    from smope_bench.harness.execution.progress import duration
+    from smope_bench.harness.console import duration
 
     return "" if view.seconds_a_task is None else f"{duration(view.seconds_a_task)} a task"

@@ -88,7 +88,7 @@ def tune(
     as_json: opt.AsJson = False,
 ) -> None:
     """Search a method's settings on held-out training images. Test images are never read; the same command goes on."""
-    from smope_bench.harness.execution.scheduler import resolve_device
+    from smope_bench.harness.hardware.device import resolve_device
     from smope_bench.harness.tuning.search import Asked
 
     parsed = _parsed(seeds, settings, grid)
@@ -119,8 +119,9 @@ def _parsed(seeds: Sequence[str] | None, settings: Sequence[str] | None, grid: S
 
 def _searched(asked: Asked, plugins: Sequence[Path], *, as_json: bool) -> dict[str, Any]:
     """Plan, prepare, compute and write; what is printed on the way goes to standard error where the report is JSON."""
+    from smope_bench.harness.console import make_console
     from smope_bench.harness.execution import scheduler as execute
-    from smope_bench.harness.execution.progress import make_console, make_display
+    from smope_bench.harness.execution.progress import make_display
     from smope_bench.harness.planning.planner import PlannedRun
     from smope_bench.harness.records.store import Store
     from smope_bench.harness.registry.registry import open_registries

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from smope_bench.harness.conformance.fixtures import MICRO, ColouredNoise, kept_test_images, with_other_future
+from smope_bench.harness.conformance.fixtures import ColouredNoise, kept_test_images, with_other_future
 from smope_bench.harness.conformance.hints import mistaken_hooks, untrained, where
 from smope_bench.harness.conformance.memory_checks import TITLE as SHORT_OF_MEMORY
 from smope_bench.harness.conformance.memory_checks import survives_short_memory
@@ -41,6 +41,7 @@ from smope_bench.harness.registry.plugins import unhurt
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.text import sentence
 from smope_bench.harness.training.trainer import open_stream
+from smope_bench.methods.common.backbone.backbones import MICRO
 
 __all__ = ["MICRO", "ColouredNoise", "Verdict", "check", "check_target", "failed"]
 

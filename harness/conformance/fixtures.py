@@ -12,15 +12,8 @@ from numpy.typing import NDArray
 
 from smope_bench.benchmarks.base import Benchmark, BenchmarkCard, BenchmarkConfig, ImageSet, Progress, Split, silent
 from smope_bench.benchmarks.stream import Stream, View
-from smope_bench.methods.common.backbone.backbones import RandomBackbone
 
 TRAIN_IMAGES, TEST_IMAGES = 12, 22
-
-MICRO = RandomBackbone(
-    "conformance-micro",
-    "six narrow blocks with random weights",
-    {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 6, "num_heads": 2, "num_classes": 0},
-)
 
 
 class ColouredNoise(Benchmark[BenchmarkConfig]):

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from smope_bench.benchmarks.stream import Stream
 from smope_bench.harness.cancellation import Interrupted, Interruption
-from smope_bench.harness.conformance.fixtures import MICRO, ColouredNoise
+from smope_bench.harness.conformance.fixtures import ColouredNoise
 from smope_bench.harness.conformance.verdicts import Verdict
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_spec import BackboneRef, Component, Precision, RunSpec
 from smope_bench.harness.training.trainer import Session
 from smope_bench.methods.common.api import Batch, Method, ParameterGroup
+from smope_bench.methods.common.backbone.backbones import MICRO
 from smope_bench.methods.common.schedules import Schedule
 
 FAULTS = (Exception, SystemExit)

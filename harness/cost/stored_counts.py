@@ -63,10 +63,10 @@ def counts_of(row: MethodCost) -> dict[str, Any]:
 
 def count_all() -> dict[str, Any]:
     """The file's content, counted."""
-    from smope_bench.harness.conformance.check import MICRO
     from smope_bench.harness.cost.report import count_costs
     from smope_bench.harness.registry.registry import open_registries
     from smope_bench.methods import BUILTIN
+    from smope_bench.methods.common.backbone.backbones import MICRO
 
     registries = open_registries()
     report, micro = count_costs(registries, sorted(BUILTIN)), count_costs(registries, sorted(BUILTIN), MICRO)

@@ -15,9 +15,10 @@ from typing import Any, Literal
 
 from smope_bench.harness.cancellation import Interrupted, Interruption
 from smope_bench.harness.errors import without_home
-from smope_bench.harness.execution.lease import CANCEL, Claim, Held, acquire
-from smope_bench.harness.records.cleanup import tidy_done
+from smope_bench.harness.execution.lease import CANCEL, Claim, Held, acquire, tidy_done
+from smope_bench.harness.hardware.device import pin_arithmetic, resolve_device
 from smope_bench.harness.records.store import Store
+from smope_bench.harness.registry.registry import open_registries
 from smope_bench.harness.run_spec import RunSpec
 from smope_bench.harness.text import plain
 
@@ -223,3 +224,24 @@ def describe_error(error: BaseException) -> dict[str, Any]:
     sentence = without_home(plain(error)) or type(error).__name__
     text = without_home("".join(traceback.format_exception(error)))
     return {"kind": type(error).__name__, "error": sentence, "traceback": text}
+
+
+def run_with_engine(job: Job, options: WorkerOptions, control: Control) -> None:
+    """The runner of all real runs: the engine publishes the record, this only sets the stage."""
+    if options.deterministic:  # read by the device's libraries when they are first used
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    from smope_bench.harness.training import trainer as engine
+
+    pin_arithmetic(options.threads, deterministic=options.deterministic)
+    engine.run(
+        job.spec,
+        results_root=options.results,
+        data_root=options.data,
+        device=resolve_device(options.device),  # a cluster's machine finds its own
+        registries=open_registries(options.plugins),
+        on_event=control,
+        observe=job.observe,
+        interruption=control.interruption,
+        checkpoint_every_s=options.checkpoint_every_s,
+        may_publish=control.may_publish,
+    )

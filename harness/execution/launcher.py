@@ -12,11 +12,12 @@ from pathlib import Path
 from rich.console import Console
 
 from smope_bench.harness.cancellation import TERMINATED, Stopped
+from smope_bench.harness.console import duration
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.execution import memory_budget as packing
 from smope_bench.harness.execution import scheduler as execute
 from smope_bench.harness.execution.job import CHECKPOINT_EVERY_S, ExecuteOptions
-from smope_bench.harness.execution.progress import duration, make_display, run_label
+from smope_bench.harness.execution.progress import make_display, run_label
 from smope_bench.harness.execution.scheduler import RunStatus
 from smope_bench.harness.hardware.device import precision_remark
 from smope_bench.harness.hardware.memory import MIB

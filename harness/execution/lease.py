@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from smope_bench.harness.errors import UserError
+from smope_bench.harness.records.cleanup import CHECKPOINT, TEMPORARY, _matching, tidy
+from smope_bench.harness.records.event_log import PROGRESS
 
 
 @functools.cache
@@ -320,3 +322,19 @@ def _read(folder: Path, number: int) -> Held:
         )
     except (ValueError, KeyError, TypeError):
         return Held(folder, number, text, written=written)
+
+
+_CLAIMED = ("claim.*", CANCEL, f"{PROBE}*")
+"""What goes with the claim."""
+
+
+def tidy_done(folder: Path) -> None:
+    """The same for a finished run that nobody holds, and its claims, too; does nothing where all is tidy or somebody does."""
+    with contextlib.suppress(OSError, UserError):  # what is left over disturbs no result
+        names = (CHECKPOINT, PROGRESS, *TEMPORARY, *_CLAIMED)
+        if not _matching(folder, names) or isinstance(claim := acquire(folder), Held):
+            return
+        try:
+            tidy(folder)
+        finally:
+            claim.release(forget=True)

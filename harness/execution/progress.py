@@ -13,9 +13,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.text import Text
 
+from smope_bench.harness.console import duration, label
 from smope_bench.harness.execution.scheduler import RunStatus
 from smope_bench.harness.planning.planner import PlannedRun
-from smope_bench.harness.text import plain
 
 HEARTBEAT_S = 30.0
 NEWS = {
@@ -30,7 +30,6 @@ ENDS = {
     "cancelled": ("cancelled", "as was asked; what it has done is kept"),
 }
 """Ends that are neither success nor failure, likewise."""
-PLAIN_WIDTH = 120
 Clock = Callable[[], float]
 
 
@@ -50,14 +49,6 @@ class Display(Protocol):
         ...
 
 
-def make_console() -> Console:
-    """The console that commands print to: as wide as the terminal, or fixed where the output is a file or a pipe."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = PLAIN_WIDTH
-    return console
-
-
 def make_display(console: Console, total: int) -> Display:
     """The display that fits the output; ``total`` counts the runs to do."""
     return LiveDisplay(console, total) if console.is_terminal else LineDisplay(console, total)
@@ -66,22 +57,6 @@ def make_display(console: Console, total: int) -> Display:
 def run_label(run: PlannedRun) -> str:
     """A run in a few words: row, benchmark and seeds."""
     return label(run.row, run.benchmark, run.spec.order_seed, run.spec.train_seed)
-
-
-def label(row: str, benchmark: str, order: int, train: int) -> str:
-    """The same of a run that is known by a note of it only."""
-    seeds = f"seed {order}" if order == train else f"order {order}, seed {train}"
-    return f"{plain(row)} · {plain(benchmark)} · {seeds}"
-
-
-def duration(seconds: float) -> str:
-    """``42 s``, ``3:07 min`` or ``2:05 h``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60}:{whole % 60:02d} min"
-    return f"{whole // 3600}:{whole % 3600 // 60:02d} h"
 
 
 @dataclass

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,16 +15,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from smope_bench.harness.errors import UserError, did_you_mean
-from smope_bench.harness.execution.job import Control, End, ExecuteOptions, Job, OnEvent, WorkerOptions
-from smope_bench.harness.execution.lease import CANCEL, Held, Watch, acquire, newest
+from smope_bench.harness.execution.job import End, ExecuteOptions, Job, OnEvent
+from smope_bench.harness.execution.lease import CANCEL, Held, Watch, acquire, newest, tidy_done
 from smope_bench.harness.planning.planner import PlannedRun
 from smope_bench.harness.records.checksum import RECORD_SCHEMA
-from smope_bench.harness.records.cleanup import tidy_done
 from smope_bench.harness.records.store import Store
-from smope_bench.harness.registry.registry import Registries, open_registries
-
-MOST_THREADS = 4
-"""Threads of a run on a large backbone, unless ``--threads`` says otherwise."""
+from smope_bench.harness.registry.registry import Registries
 
 OnUpdate = Callable[[PlannedRun, dict[str, Any]], None]
 Executor = Callable[[Sequence[Job], ExecuteOptions, OnEvent], Iterator[End]]
@@ -225,71 +220,3 @@ def prepare_benchmarks(
             opened.prepare(progress)
             ready.add(images)
         opened.task_sizes()  # an impossible split is said here, before anything trains
-
-
-def default_threads(*, is_tiny: bool) -> int:
-    """Threads of a run. They never follow from the number of workers, because CPU sums depend on them in the last bits."""
-    return 1 if is_tiny else min(usable_cores(), MOST_THREADS)
-
-
-def default_workers(device: str, jobs: int, threads: int = 1) -> int:
-    """As many as the cores serve with ``threads`` each on the CPU; one on an accelerator, which runs would only share."""
-    return max(1, min(usable_cores() // threads if device == "cpu" else 1, jobs))
-
-
-def usable_cores() -> int:
-    """Cores this process may use, which in a container can be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def resolve_device(device: str) -> str:
-    """``auto`` becomes ``cuda`` where there is one; an absent accelerator is the user's mistake, not a silent fallback."""
-    if device == "cpu":
-        return device
-    import torch
-
-    available = torch.cuda.is_available()
-    if device == "cuda" and not available:
-        raise UserError("--device cuda: torch sees no CUDA device here; use --device cpu or --device auto.")
-    return "cuda" if available else "cpu"
-
-
-def run_with_engine(job: Job, options: WorkerOptions, control: Control) -> None:
-    """The runner of all real runs: the engine publishes the record, this only sets the stage."""
-    if options.deterministic:  # read by the device's libraries when they are first used
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    from smope_bench.harness.training import trainer as engine
-
-    pin_arithmetic(options.threads, deterministic=options.deterministic)
-    engine.run(
-        job.spec,
-        results_root=options.results,
-        data_root=options.data,
-        device=resolve_device(options.device),  # a cluster's machine finds its own
-        registries=open_registries(options.plugins),
-        on_event=control,
-        observe=job.observe,
-        interruption=control.interruption,
-        checkpoint_every_s=options.checkpoint_every_s,
-        may_publish=control.may_publish,
-    )
-
-
-def pin_arithmetic(threads: int, *, deterministic: bool = False) -> None:
-    """Exactly so many threads in torch and in NumPy's BLAS, and float32 that is float32.
-
-    On recent GPUs torch rounds convolutions to TF32, 10 bits of mantissa, and products too where the environment says so, as
-    common containers do: no record would tell, and pixels would not be resized as Pillow does. ``deterministic`` also refuses
-    operations whose bits differ from call to call, as some do on a GPU; on the CPU it changes no bit.
-    """
-    import torch
-    from threadpoolctl import threadpool_limits
-
-    torch.set_num_threads(threads)
-    threadpool_limits(limits=threads)
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
-    torch.use_deterministic_algorithms(deterministic)
-    torch.backends.cudnn.deterministic = deterministic
-    if deterministic:
-        torch.backends.cudnn.benchmark = False

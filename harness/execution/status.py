@@ -15,11 +15,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from smope_bench.harness.console import label
 from smope_bench.harness.errors import UserError, did_you_mean
 from smope_bench.harness.execution.lease import CANCEL, DEAD_S, Held, file_system_now, newest
-from smope_bench.harness.execution.progress import label
-from smope_bench.harness.executors.remote import events_in, lines_of
 from smope_bench.harness.provenance import code_fingerprint, with_sources
+from smope_bench.harness.records.event_log import events_in, lines_of
 from smope_bench.harness.records.store import Store
 from smope_bench.harness.text import plain
 

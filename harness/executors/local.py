@@ -17,7 +17,8 @@ from typing import Any, cast
 
 from smope_bench.harness.cancellation import Interruption, Stop, stop_gently
 from smope_bench.harness.execution.job import End, ExecuteOptions, Job, OnEvent, WorkerOptions, run_job
-from smope_bench.harness.execution.memory_budget import Queue, oom_kills, resident_mb, total_mb
+from smope_bench.harness.execution.memory_budget import Queue
+from smope_bench.harness.hardware.memory import oom_kills, resident_mb, total_mb
 
 POLL_S = 0.25
 TRIES = 2

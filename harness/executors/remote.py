@@ -18,6 +18,7 @@ from typing import Any
 from smope_bench.harness.cancellation import Interruption
 from smope_bench.harness.execution.job import End, Job, OnEvent, WorkerOptions, run_job
 from smope_bench.harness.provenance import code_fingerprint
+from smope_bench.harness.records.event_log import events_in, lines_of
 
 POLL_S = 0.5
 LOOK_S = 0.005
@@ -143,28 +144,10 @@ class _RunTail:
             yield {**starts[-1], "tasks_done": sum(event.get("event") == "task_evaluated" for event in events)}
 
 
-def lines_of(file: Path) -> list[str]:
-    """Whole lines of a log: the last one may be half written."""
-    try:
-        return file.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
-    except OSError:
-        return []
-
-
 def _equal_lines(one: Sequence[str], other: Sequence[str]) -> int:
     """How many lines both begin with."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((i for i, (line, same) in pairs if line != same), min(len(one), len(other)))
-
-
-def events_in(lines: Iterable[str]) -> list[dict[str, Any]]:
-    """The events among the lines."""
-    events: list[dict[str, Any]] = []
-    for line in lines:
-        with contextlib.suppress(ValueError, RecursionError):
-            event = json.loads(line)
-            events += [event] if isinstance(event, dict) else []
-    return events
 
 
 def _stamp(file: Path) -> tuple[int, int, int] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from smope_bench.harness.errors import UserError
@@ -51,3 +52,54 @@ def _require_bf16_on(device: str) -> None:
         f"--precision bf16: {torch.cuda.get_device_name(device)} has compute capability {major}.{minor}, and bfloat16 begins"
         " with 8.0; use --precision fp32."
     )
+
+
+MOST_THREADS = 4
+"""Threads of a run on a large backbone, unless ``--threads`` says otherwise."""
+
+
+def default_threads(*, is_tiny: bool) -> int:
+    """Threads of a run. They never follow from the number of workers, because CPU sums depend on them in the last bits."""
+    return 1 if is_tiny else min(usable_cores(), MOST_THREADS)
+
+
+def default_workers(device: str, jobs: int, threads: int = 1) -> int:
+    """As many as the cores serve with ``threads`` each on the CPU; one on an accelerator, which runs would only share."""
+    return max(1, min(usable_cores() // threads if device == "cpu" else 1, jobs))
+
+
+def usable_cores() -> int:
+    """Cores this process may use, which in a container can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def resolve_device(device: str) -> str:
+    """``auto`` becomes ``cuda`` where there is one; an absent accelerator is the user's mistake, not a silent fallback."""
+    if device == "cpu":
+        return device
+    import torch
+
+    available = torch.cuda.is_available()
+    if device == "cuda" and not available:
+        raise UserError("--device cuda: torch sees no CUDA device here; use --device cpu or --device auto.")
+    return "cuda" if available else "cpu"
+
+
+def pin_arithmetic(threads: int, *, deterministic: bool = False) -> None:
+    """Exactly so many threads in torch and in NumPy's BLAS, and float32 that is float32.
+
+    On recent GPUs torch rounds convolutions to TF32, 10 bits of mantissa, and products too where the environment says so, as
+    common containers do: no record would tell, and pixels would not be resized as Pillow does. ``deterministic`` also refuses
+    operations whose bits differ from call to call, as some do on a GPU; on the CPU it changes no bit.
+    """
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    torch.set_num_threads(threads)
+    threadpool_limits(limits=threads)
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.deterministic = deterministic
+    if deterministic:
+        torch.backends.cudnn.benchmark = False

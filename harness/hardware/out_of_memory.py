@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.execution.memory_budget import total_mb
-from smope_bench.harness.hardware.memory import MIB, forget_peak, peak_mb
+from smope_bench.harness.hardware.memory import MIB, forget_peak, peak_mb, total_mb
 from smope_bench.methods.common.backbone.memory_plan import MemoryPlan, is_memory_shortage
 
 

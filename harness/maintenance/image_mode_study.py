@@ -89,7 +89,7 @@ def interval(differences: Sequence[float]) -> tuple[float, float]:
 
 def study(methods: Sequence[str], seeds: int, out: Path) -> None:
     """Run every method in both modes with every seed, and write one row a pair and one a method."""
-    from smope_bench.harness.execution.scheduler import pin_arithmetic
+    from smope_bench.harness.hardware.device import pin_arithmetic
     from smope_bench.harness.registry.registry import open_registries
 
     pin_arithmetic(1)

@@ -51,7 +51,7 @@ def trials(benchmark: str, data: Path, extra: Sequence[str], rates: Sequence[flo
 
 def run_trial(trial: Trial) -> dict[str, Any]:
     """Train one trial and score it on held-out training images."""
-    from smope_bench.harness.execution.scheduler import pin_arithmetic
+    from smope_bench.harness.hardware.device import pin_arithmetic
     from smope_bench.harness.planning.planner import Planner, Selection
     from smope_bench.harness.planning.settings import parse_setting
     from smope_bench.harness.registry.registry import open_registries

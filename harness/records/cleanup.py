@@ -9,15 +9,11 @@ import contextlib
 import shutil
 from pathlib import Path
 
-from smope_bench.harness.errors import UserError
-from smope_bench.harness.execution.lease import CANCEL, PROBE, Held, acquire
 from smope_bench.harness.records.event_log import PROGRESS
 
 CHECKPOINT = "checkpoint"
 TEMPORARY = (".*.npz-*", ".*.json-*")
 """What an atomic write had not renamed yet."""
-_CLAIMED = ("claim.*", CANCEL, f"{PROBE}*")
-"""What goes with the claim."""
 
 
 def tidy(folder: Path) -> None:
@@ -26,18 +22,6 @@ def tidy(folder: Path) -> None:
     with contextlib.suppress(OSError):
         for file in (folder / PROGRESS, *_matching(folder, TEMPORARY)):
             file.unlink(missing_ok=True)
-
-
-def tidy_done(folder: Path) -> None:
-    """The same for a finished run that nobody holds, and its claims, too; does nothing where all is tidy or somebody does."""
-    with contextlib.suppress(OSError, UserError):  # what is left over disturbs no result
-        names = (CHECKPOINT, PROGRESS, *TEMPORARY, *_CLAIMED)
-        if not _matching(folder, names) or isinstance(claim := acquire(folder), Held):
-            return
-        try:
-            tidy(folder)
-        finally:
-            claim.release(forget=True)
 
 
 def _matching(folder: Path, patterns: tuple[str, ...]) -> list[Path]:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -88,3 +88,21 @@ def _cut(file: Path, size: int) -> None:
             stream.truncate(kept.rfind(b"\n") + 1)
     except FileNotFoundError:
         return
+
+
+def lines_of(file: Path) -> list[str]:
+    """Whole lines of a log: the last one may be half written."""
+    try:
+        return file.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
+    except OSError:
+        return []
+
+
+def events_in(lines: Iterable[str]) -> list[dict[str, Any]]:
+    """The events among the lines."""
+    events: list[dict[str, Any]] = []
+    for line in lines:
+        with contextlib.suppress(ValueError, RecursionError):
+            event = json.loads(line)
+            events += [event] if isinstance(event, dict) else []
+    return events

@@ -15,7 +15,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-from smope_bench.harness.cli import options as opt
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.checksum import RECORD_SCHEMA, sealed
 from smope_bench.harness.records.observations import npz_arrays
@@ -48,13 +47,6 @@ class Migrated:
     moved: tuple[str, ...]
     current: tuple[str, ...]
     left: tuple[Broken, ...]
-
-
-def migrate_command(results: opt.Results = opt.RESULTS) -> None:
-    """Bring records of older schemas up to date; the originals are kept, and what cannot be trusted is left alone."""
-    if not results.is_dir():
-        raise UserError(f"--results {str(results)!r} is not a folder; name a results folder")
-    print("\n".join(sentences(migrate(results))))
 
 
 def migrate(results: Path) -> Migrated:

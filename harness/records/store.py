@@ -301,3 +301,11 @@ def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
 
 def _cell_key(cell: Mapping[str, Any]) -> tuple[str, str, int, int]:
     return (cell["row"], cell["column"], cell["order_seed"], cell["train_seed"])
+
+
+def unwritable(run_id: str, folder: Path, error: OSError) -> UserError:
+    """What a run ends with that cannot leave its results."""
+    return UserError(
+        f"run {run_id} cannot be written to {str(folder)!r} ({error.strerror or type(error).__name__}); make room there or"
+        " name another folder with --results DIR, then run the same command: it goes on from its last checkpoint"
+    )

@@ -28,7 +28,7 @@ from smope_bench.benchmarks.base import BenchmarkCard, BenchmarkConfig, Progress
 from smope_bench.benchmarks.image_store.picture_benchmark import ImageMode, Picture, PictureBenchmark, PictureConfig
 from smope_bench.benchmarks.image_store.pictures import in_threads
 from smope_bench.benchmarks.stream import Stream, View, build_stream
-from smope_bench.harness.cli.listing import Columns
+from smope_bench.harness.console import Columns
 from smope_bench.harness.timing.measure import Spread
 from smope_bench.harness.timing.records import StoredRow, named_row
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.markup import escape
 
-from smope_bench.harness.cli.listing import Columns, Rows, print_rows
+from smope_bench.harness.console import Columns, Rows, print_rows
 from smope_bench.harness.timing import records as bench_store
 from smope_bench.harness.timing.records import Code, Compared, Stored, StoredRow, Value
 

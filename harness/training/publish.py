@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,10 +11,9 @@ from torch import nn
 from smope_bench.benchmarks.stream import Stream
 from smope_bench.harness import provenance
 from smope_bench.harness.checkpointing.checkpoint import Progress
-from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.checksum import RECORD_SCHEMA
 from smope_bench.harness.records.observations import npz_bytes, write_observations
-from smope_bench.harness.records.store import PREDICTIONS, write_bytes
+from smope_bench.harness.records.store import PREDICTIONS, unwritable, write_bytes
 from smope_bench.harness.run_spec import RunSpec
 from smope_bench.methods.common.backbone.memory_plan import MemoryPlan
 
@@ -95,11 +93,3 @@ def publish(session: Session, started: str) -> None:
         session.store.write_result(spec.run_id, record)
     except OSError as error:
         raise unwritable(spec.run_id, session.folder, error) from error
-
-
-def unwritable(run_id: str, folder: Path, error: OSError) -> UserError:
-    """What a run ends with that cannot leave its results."""
-    return UserError(
-        f"run {run_id} cannot be written to {str(folder)!r} ({error.strerror or type(error).__name__}); make room there or"
-        " name another folder with --results DIR, then run the same command: it goes on from its last checkpoint"
-    )

@@ -23,14 +23,14 @@ from smope_bench.harness.hardware.out_of_memory import OutOfMemoryRun, PeakMemor
 from smope_bench.harness.metrics import final_average_accuracy
 from smope_bench.harness.records.cleanup import tidy
 from smope_bench.harness.records.event_log import OnEvent, RunLog
-from smope_bench.harness.records.store import Record, Store
+from smope_bench.harness.records.store import Record, Store, unwritable
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_spec import RunSpec, derive_seed
 from smope_bench.harness.training.data import FrozenFeatures, TaskData, flags_of, load_backbone, open_stream
 from smope_bench.harness.training.evaluator import Evaluator
 from smope_bench.harness.training.feature_cache import QUERIES, Queries
 from smope_bench.harness.training.observer import Observer
-from smope_bench.harness.training.publish import publish, unwritable
+from smope_bench.harness.training.publish import publish
 from smope_bench.harness.training.task_trainer import Crew, TaskTraining, task_info
 from smope_bench.methods.common.api import Method, Setup
 from smope_bench.methods.common.backbone.memory_plan import MemoryPlan

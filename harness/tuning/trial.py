@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from smope_bench.harness.execution.job import Emit, Job, WorkerOptions
-from smope_bench.harness.execution.scheduler import pin_arithmetic
+from smope_bench.harness.hardware.device import pin_arithmetic
 from smope_bench.harness.registry.registry import Registries, open_registries
 from smope_bench.harness.run_spec import RunSpec
 

@@ -22,10 +22,10 @@ from smope_bench.reports.figures.style import (
     metric_values,
     render,
     row_label,
-    run_ids,
 )
-from smope_bench.reports.formatting import mean_std, number
-from smope_bench.reports.loading.model import Cell, Column, summarise
+from smope_bench.reports.formatting import mean_std
+from smope_bench.reports.loading.model import Cell, Column, run_ids, summarise
+from smope_bench.reports.text import number
 
 
 def final_figure(column: Column, cells: Sequence[Cell], name: str, looks: Looks) -> FigureFile:

@@ -9,10 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from smope_bench.reports.figures.style import COLOURS, GREY, INK, FigureFile, figure_file, shortened
-from smope_bench.reports.formatting import number
 from smope_bench.reports.loading.model import SuiteResults
-from smope_bench.reports.statistics.ranking import Ranking, rank_rows
-from smope_bench.reports.tables.statistics import friedman_words
+from smope_bench.reports.statistics.ranking import Ranking, friedman_words, rank_rows
+from smope_bench.reports.text import number
 
 _LETTER, _SLOT, _BAR, _AXIS = (
     0.078,

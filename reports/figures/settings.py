@@ -24,11 +24,10 @@ from smope_bench.reports.figures.style import (
     listed,
     metric_values,
     row_label,
-    run_ids,
-    runs_a_point,
 )
-from smope_bench.reports.formatting import METRIC_NAMES, mean_std, number
-from smope_bench.reports.loading.model import UNRANKED, Cell, Column, Summary
+from smope_bench.reports.formatting import METRIC_NAMES, mean_std
+from smope_bench.reports.loading.model import UNRANKED, Cell, Column, Summary, run_ids, runs_a_point
+from smope_bench.reports.text import number
 
 
 @dataclass(frozen=True)

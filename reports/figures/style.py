@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -162,11 +162,6 @@ def row_looks(results: SuiteResults) -> Looks:
     return looks
 
 
-def run_ids(cells: Iterable[Cell]) -> tuple[str, ...]:
-    """The runs that are averaged in these cells, each once."""
-    return tuple(dict.fromkeys(run.run_id for cell in cells for run in cell.used))
-
-
 def metric_values(cell: Cell, metric: str) -> list[float]:
     """A metric of each run that has it, in percent."""
     return [value for outcome in cell.outcomes if (value := outcome.metrics[metric]) is not None]
@@ -176,13 +171,6 @@ def listed(labels: Sequence[str], most: int = 8) -> str:
     """``a, b and c``; of a long list the first few and how many more there are."""
     shown = [*labels[:most], f"{len(labels) - most} more"] if len(labels) > most + 1 else list(labels)
     return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
-
-
-def runs_a_point(cells: Iterable[Cell]) -> str:
-    """``3 runs each``, ``1 run each`` or ``1 to 5 runs each``."""
-    counts = sorted({len(cell.outcomes) for cell in cells}) or [0]
-    few = f"{counts[0]} to " if len(counts) > 1 else ""
-    return f"{few}{counts[-1]} run{'s' * (counts[-1] != 1)} each"
 
 
 def frame(setter: Callable[..., object], values: Sequence[float]) -> None:
@@ -206,3 +194,13 @@ def panels(
             axes.set_xlabel(xlabel)
             axes.tick_params(labelbottom=True)
     return list(grid.flat[:count])
+
+
+@dataclass(frozen=True)
+class FigureGroup:
+    """Figures that belong together: one benchmark of a suite, or its statistics."""
+
+    title: str
+    figures: tuple[FigureFile, ...]
+    notes: tuple[str, ...] = ()
+    """What could not be drawn, and what to do about it."""

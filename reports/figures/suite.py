@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 from smope_bench.benchmarks.suites import SUITES
 from smope_bench.benchmarks.suites.schema import Drawing
-from smope_bench.reports.document import FigureGroup
 from smope_bench.reports.figures.accuracy import final_figure, matrices_figure, stages_figure
 from smope_bench.reports.figures.observed import observed_figure
 from smope_bench.reports.figures.settings import settings_figure
-from smope_bench.reports.figures.style import FigureFile, Looks, ordered_cells, row_looks
+from smope_bench.reports.figures.style import FigureFile, FigureGroup, Looks, ordered_cells, row_looks
 from smope_bench.reports.figures.tradeoff import cost_figure, forgetting_figure
 from smope_bench.reports.loading.model import Cell, Column, SuiteResults
 from smope_bench.reports.loading.observed import Observed

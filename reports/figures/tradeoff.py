@@ -15,9 +15,9 @@ from matplotlib.text import Text
 from smope_bench.harness.cost.stored_counts import MethodCounts, stored_counts
 from smope_bench.harness.metrics import learning_accuracy
 from smope_bench.reports.figures.scatter import Spot, draw_spots, fixed_axes
-from smope_bench.reports.figures.style import GREY, FigureFile, Looks, figure_file, frame, listed, row_label, run_ids
-from smope_bench.reports.formatting import number
-from smope_bench.reports.loading.model import UNRANKED, Cell, Column, Summary, median, summarise
+from smope_bench.reports.figures.style import GREY, FigureFile, Looks, figure_file, frame, listed, row_label
+from smope_bench.reports.loading.model import UNRANKED, Cell, Column, Summary, median, run_ids, summarise
+from smope_bench.reports.text import number
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:

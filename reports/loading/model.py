@@ -224,3 +224,15 @@ def count_states(runs: Iterable[Run]) -> dict[RunState, int]:
     order: tuple[RunState, ...] = ("ok", "stale", "failed", "broken", "missing")
     states = [run.state for run in runs]
     return {state: states.count(state) for state in order if state in states}
+
+
+def run_ids(cells: Iterable[Cell]) -> tuple[str, ...]:
+    """The runs that are averaged in these cells, each once."""
+    return tuple(dict.fromkeys(run.run_id for cell in cells for run in cell.used))
+
+
+def runs_a_point(cells: Iterable[Cell]) -> str:
+    """``3 runs each``, ``1 run each`` or ``1 to 5 runs each``."""
+    counts = sorted({len(cell.outcomes) for cell in cells}) or [0]
+    few = f"{counts[0]} to " if len(counts) > 1 else ""
+    return f"{few}{counts[-1]} run{'s' * (counts[-1] != 1)} each"

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smope_bench.harness.errors import UserError
-from smope_bench.reports.figures.style import run_ids, runs_a_point
-from smope_bench.reports.loading.model import Cell, Run
+from smope_bench.reports.loading.model import Cell, Run, run_ids, runs_a_point
 
 Observed: TypeAlias = Callable[[str], Mapping[str, NDArray[Any]]]
 """Run id -> the arrays of its observations; raises UserError where there are none."""

@@ -18,9 +18,8 @@ from types import MappingProxyType
 from smope_bench.benchmarks.suites import SUITES, Suite
 from smope_bench.benchmarks.suites import Column as SuiteColumn
 from smope_bench.benchmarks.suites import Row as SuiteRow
-from smope_bench.reports.formatting import signed
 from smope_bench.reports.loading.model import Cell, CellState, Column, Row, SuiteResults, Summary
-from smope_bench.reports.tables.table import Tone
+from smope_bench.reports.text import Tone, signed
 
 ROUNDING = 1e-9
 INSIDE, OUTSIDE = "inside", "outside"

@@ -22,6 +22,7 @@ from scipy.stats import chi2, rankdata, studentized_range
 from smope_bench.reports.loading.model import LOWER_IS_BETTER, Column, SuiteResults
 from smope_bench.reports.statistics.paired_tests import ALPHA
 from smope_bench.reports.statistics.samples import DIGITS, comparable
+from smope_bench.reports.text import number, p_text
 
 DEPENDENCE = (
     "Blocks are not independent: those of one benchmark share its images, and benchmarks may share the backbone. "
@@ -222,3 +223,32 @@ def _complete(
         gaps, kept = (by_block, kept_blocks) if worst in by_block else (by_row, kept_rows)
         del kept[len(gaps) - 1 - gaps[::-1].index(worst)]
     return kept_rows, kept_blocks
+
+
+def friedman_words(ranking: Ranking) -> tuple[str, ...]:
+    """What Friedman's and Nemenyi's tests say, with what has to be said of them."""
+    table = ranking.table
+    k, n = len(table.rows), len(table.blocks)
+    size = f"{k} rows over {n} blocks"
+    if k < 3:
+        return (f"Friedman's test needs three rows; there are {k}.", DEPENDENCE)
+    if ranking.p is None or ranking.critical is None or ranking.statistic is None:
+        return (f"Friedman's test is not defined: in every block all rows are equal ({size}).", DEPENDENCE)
+    found = [
+        f"Friedman's test, {size}: chi-squared {number(ranking.statistic)}, {k - 1} degrees, p {_equals(ranking.p)}."
+    ]
+    if n < 10:
+        found.append("With fewer than ten blocks the chi-squared distribution is a rough approximation.")
+    cd = f"Nemenyi's critical difference at 0.05 is {number(ranking.critical)} ranks of {k} rows"
+    if ranking.is_useless:
+        found.append(f"{cd}: as much as lies between the first and the last, so it tells nothing apart.")
+    elif ranking.groups == [(0, k - 1)]:
+        found.append(f"{cd}; no two rows are told apart.")
+    else:
+        found.append(f"{cd}; rows that differ by less are not told apart.")
+    return (*found, DEPENDENCE)
+
+
+def _equals(p: float) -> str:
+    text = p_text(p)
+    return text if text.startswith("<") else f"= {text}"

@@ -13,14 +13,14 @@ from smope_bench.reports.formatting import (
     Shown,
     column_text,
     counts_text,
-    file_name,
     notes,
     runs_text,
     show,
 )
 from smope_bench.reports.loading.model import KINDS, Cell, Column, SuiteResults
 from smope_bench.reports.statistics.published import by_hand
-from smope_bench.reports.tables.table import Block, Entry, Grid, Heading, Line, Tone
+from smope_bench.reports.tables.table import Block, Entry, Grid, Heading, Line
+from smope_bench.reports.text import Tone, file_name
 
 _LEAD = (
     "Mean ± standard deviation (n - 1) over runs, with the 95 % t-interval of FAA. Bold is the best and underlined the second "

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from smope_bench.reports.formatting import CELL_HELP, NONE, column_text, file_name, interval, mean_std, signed
+from smope_bench.reports.formatting import CELL_HELP, column_text, interval, mean_std
 from smope_bench.reports.loading.environments import FIELD_LABELS, said
 from smope_bench.reports.loading.load import VERSION_DIGITS, Loaded
 from smope_bench.reports.loading.model import Cell, Run, SuiteResults, Summary, summarise
 from smope_bench.reports.loading.run_result import Outcome
 from smope_bench.reports.statistics.samples import DIGITS
 from smope_bench.reports.tables.table import Block, Entry, Grid, Heading, Line
+from smope_bench.reports.text import NONE, file_name, signed
 
 FIELDS: Mapping[str, str] = {
     key: FIELD_LABELS[key]

@@ -14,11 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from smope_bench.benchmarks.suites import SUITES
-from smope_bench.harness.errors import UserError
-from smope_bench.reports.document import Section
-from smope_bench.reports.formatting import NONE, signed, whole
+from smope_bench.reports.formatting import column_text
+from smope_bench.reports.loading.model import KINDS, Cell, SuiteResults, median
 from smope_bench.reports.statistics.published import published_values
 from smope_bench.reports.tables.table import Block, Entry, Grid, Heading, Line
+from smope_bench.reports.text import NONE, file_name, number, signed, whole
 
 Report = Mapping[str, Any]
 Row = Mapping[str, Any]
@@ -260,25 +260,6 @@ EXECUTED_LEAD = (
 _TEXT = {"sort": "text", "is_numeric": False}
 
 
-def counted_section(name: str, report: Mapping[str, Any], key: str) -> Section:
-    """A section of two tables from a cost report's plain values; ``key`` begins the names of their files and anchors.
-
-    Raises UserError for a report that is not one: its file has no seal, and may have been edited.
-    """
-    suite = SUITES.get(name)
-    title, description = (suite.title, suite.summary) if suite is not None else (name, "")
-    try:
-        if not all(isinstance(row["title"], str) for row in report["rows"]):
-            raise TypeError("a row without a title")
-        tables = (_convention(report, f"{key}-convention", title), _executed(report, f"{key}-executed", title))
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        raise UserError(
-            f"the stored counts of suite {name!r} cannot be used ({type(error).__name__}: {error}); "
-            f"write them anew with: run_all.py run {name}"
-        ) from error
-    return Section(key, title, description, None, tables)
-
-
 def _convention(report: Report, key: str, title: str) -> Grid:
     printed = printed_values()
     headings = [
@@ -384,3 +365,63 @@ def _share(text: str | None, base: Mapping[str, str], quantity: str) -> str:
     """``50 %`` of the base row's operations, as the paper has it; nothing for parameters."""
     of = base.get(quantity)
     return "" if text is None or of is None or quantity == QUANTITIES[0] else f"{100 * float(text) / float(of):.0f} %"
+
+
+COST_HEADINGS = (
+    Heading("Learnable parameters", help="Every tensor that the run trains, backbone excluded.", fields=("count",)),
+    Heading("Training time", help="Training and what a task does at its end.", fields=("seconds",)),
+    Heading("Total time", help="The whole run, with tests.", fields=("seconds",)),
+    Heading("Peak memory", fields=("MB",)),
+    Heading(
+        "Training images",
+        help="Images of the training set in every pass over it: to train, and to count or gather statistics.",
+        fields=("count",),
+    ),
+)
+
+
+def cost_grid(results: SuiteResults) -> Grid | None:
+    """What every cell with usable runs took, as medians over its runs; ``None`` where there is none."""
+    several = len(results.columns) > 1
+    blocks = []
+    for column in results.columns:
+        cells = [results.cell(row, column) for kind in KINDS for row in results.rows_of(kind)]
+        lines = tuple(_cost_line(cell) for cell in cells if cell.outcomes)
+        if lines:
+            blocks.append(Block(lines, column_text(column) if several else ""))
+    lead = "What the rows took: medians over the runs that are averaged, on the machines that made them."
+    key, title = f"{file_name(results.suite)}-costs", f"{results.title}: costs"
+    return Grid(key, title, "Method", COST_HEADINGS, tuple(blocks), lead) if blocks else None
+
+
+def _cost_line(cell: Cell) -> Line:
+    outcomes, runs = cell.outcomes, tuple(run.run_id for run in cell.used)
+    learnable = _median([outcome.costs.learnable_parameters for outcome in outcomes])
+    train = _median([outcome.timings.train_s for outcome in outcomes])
+    total = _median([outcome.timings.total_s for outcome in outcomes])
+    memory = _median([outcome.costs.peak_memory_mb for outcome in outcomes])
+    images = _median([outcome.costs.train_images for outcome in outcomes])
+    texts = (whole(learnable), _seconds(train), _seconds(total), _memory(memory), whole(images))
+    place = (cell.row.label, cell.column.label)
+    note = f"median over {len(outcomes)} run{'s' * (len(outcomes) != 1)}"
+    values = (learnable, train, total, memory, images)
+    entries = (
+        Entry(text, (value,), note=note, runs=runs, cell=place) for text, value in zip(texts, values, strict=True)
+    )
+    return Line(cell.row.label, tuple(entries), marks=cell.marks, url=cell.row.url)
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    return median(value for value in values if value is not None)
+
+
+def _seconds(value: float | None) -> str:
+    if value is None or value < 120:
+        return f"{number(value, 1)} s" if value is not None else NONE
+    return f"{value / 60:.1f} min" if value < 7200 else f"{value / 3600:.1f} h"
+
+
+def _memory(value: float | None) -> str:
+    if value is None:
+        return NONE
+    return f"{value:.0f} MB" if value < 10_000 else f"{value / 1000:.1f} GB"

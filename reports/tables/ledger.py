@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from smope_bench.reports.formatting import METRIC_NAMES, NONE, file_name, mean_std, notes, number, signed
+from smope_bench.reports.formatting import METRIC_NAMES, mean_std, notes
 from smope_bench.reports.loading.model import Cell, SuiteResults
 from smope_bench.reports.statistics.published import (
     INSIDE,
@@ -22,6 +22,7 @@ from smope_bench.reports.statistics.published import (
     said_marks,
 )
 from smope_bench.reports.tables.table import Block, Entry, Grid, Heading, Line
+from smope_bench.reports.text import NONE, file_name, number, signed
 
 NOT_HOSTED, NOT_ASKED = "not hosted", "not part of these results"
 HEADINGS = (

@@ -8,17 +8,7 @@ from itertools import product
 
 from smope_bench.benchmarks.suites import SUITES
 from smope_bench.benchmarks.suites import Column as SuiteColumn
-from smope_bench.reports.formatting import (
-    KIND_HELP,
-    KIND_NAMES,
-    METRIC_HELP,
-    METRIC_NAMES,
-    METRICS,
-    NONE,
-    column_text,
-    file_name,
-    notes,
-)
+from smope_bench.reports.formatting import KIND_HELP, KIND_NAMES, METRIC_HELP, METRIC_NAMES, METRICS, column_text, notes
 from smope_bench.reports.loading.model import LOWER_IS_BETTER, Cell, Column, Row, RowKind, SuiteResults
 from smope_bench.reports.statistics.published import (
     SPREAD_NOTE,
@@ -32,6 +22,7 @@ from smope_bench.reports.statistics.published import (
 )
 from smope_bench.reports.tables.benchmark import metric_entry
 from smope_bench.reports.tables.table import Block, Entry, Grid, Heading, Line
+from smope_bench.reports.text import NONE, file_name
 
 LEAD = (
     "Mean ± standard deviation (n - 1) over runs; bold is the best, underlined the second among sequential rows, by the mean as "

@@ -4,24 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from smope_bench.reports.formatting import (
-    KIND_HELP,
-    KIND_NAMES,
-    METRIC_NAMES,
-    NONE,
-    column_text,
-    file_name,
-    interval,
-    notes,
-    number,
-    signed,
-)
+from smope_bench.reports.formatting import KIND_HELP, KIND_NAMES, METRIC_NAMES, column_text, interval, notes
 from smope_bench.reports.loading.model import KINDS, Column, Row, SuiteResults
 from smope_bench.reports.statistics.paired_tests import ALPHA, Comparison, Family, Verdict, compare
-from smope_bench.reports.statistics.ranking import DEPENDENCE, Ranking, Stability, rank_rows, stability
+from smope_bench.reports.statistics.ranking import Ranking, Stability, friedman_words, rank_rows, stability
 from smope_bench.reports.statistics.samples import sample
 from smope_bench.reports.statistics.variance import REMEDY, VarianceSplit, split_variance
-from smope_bench.reports.tables.table import Block, Entry, Grid, Heading, Line, Tone
+from smope_bench.reports.tables.table import Block, Entry, Grid, Heading, Line
+from smope_bench.reports.text import NONE, Tone, file_name, number, p_text, signed
 
 HEADINGS = (
     Heading(
@@ -67,13 +57,6 @@ def paired_grid(results: SuiteResults, column: Column, number_: int, metric: str
     title = f"Every row against {family.reference.label}{where}"
     said = tuple(dict.fromkeys((*_words(family), *family.left_out, *notes(results, column))))
     return Grid(key, title, "Row", HEADINGS, blocks, _lead(family, metric), said)
-
-
-def p_text(p: float | None) -> str:
-    """``0.062``, ``< 0.001``, or a dash."""
-    if p is None:
-        return NONE
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _lead(family: Family, metric: str) -> str:
@@ -141,38 +124,9 @@ def statistics_grids(results: SuiteResults) -> tuple[Grid, ...]:
     return tuple(grid for grid in found if grid is not None)
 
 
-def friedman_words(ranking: Ranking) -> tuple[str, ...]:
-    """What Friedman's and Nemenyi's tests say, with what has to be said of them."""
-    table = ranking.table
-    k, n = len(table.rows), len(table.blocks)
-    size = f"{k} rows over {n} blocks"
-    if k < 3:
-        return (f"Friedman's test needs three rows; there are {k}.", DEPENDENCE)
-    if ranking.p is None or ranking.critical is None or ranking.statistic is None:
-        return (f"Friedman's test is not defined: in every block all rows are equal ({size}).", DEPENDENCE)
-    found = [
-        f"Friedman's test, {size}: chi-squared {number(ranking.statistic)}, {k - 1} degrees, p {_equals(ranking.p)}."
-    ]
-    if n < 10:
-        found.append("With fewer than ten blocks the chi-squared distribution is a rough approximation.")
-    cd = f"Nemenyi's critical difference at 0.05 is {number(ranking.critical)} ranks of {k} rows"
-    if ranking.is_useless:
-        found.append(f"{cd}: as much as lies between the first and the last, so it tells nothing apart.")
-    elif ranking.groups == [(0, k - 1)]:
-        found.append(f"{cd}; no two rows are told apart.")
-    else:
-        found.append(f"{cd}; rows that differ by less are not told apart.")
-    return (*found, DEPENDENCE)
-
-
 def rank_text(rank: float) -> str:
     """``3`` or ``2.5``: a rank, or a mean of ranks with two decimals."""
     return str(round(rank)) if float(rank).is_integer() else number(rank, 1 if float(2 * rank).is_integer() else 2)
-
-
-def _equals(p: float) -> str:
-    text = p_text(p)
-    return text if text.startswith("<") else f"= {text}"
 
 
 def _ranks_grid(results: SuiteResults, ranking: Ranking) -> Grid:

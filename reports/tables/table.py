@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
+from smope_bench.reports.text import Tone
+
 Value = float | int | str | None
-Tone = Literal["", "word", "muted", "good", "bad"]
 Sort = Literal["up", "down", "text"]
 
 

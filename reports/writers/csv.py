@@ -6,9 +6,10 @@ import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
 
-from smope_bench.reports.formatting import METRIC_NAMES, NONE, without_controls
+from smope_bench.reports.formatting import METRIC_NAMES
 from smope_bench.reports.loading.model import Cell, SuiteResults
 from smope_bench.reports.tables.table import Entry, Grid, Heading, Line, Value, spans
+from smope_bench.reports.text import NONE, without_controls
 
 TIDY_HEADER = (
     "suite", "benchmark", "tasks", "row", "method", "kind", "state", "metric", "planned", "n", "mean", "std", "ci_low",

@@ -17,19 +17,12 @@ from markupsafe import Markup
 
 from smope_bench.reports.document import Document, Section, all_grids
 from smope_bench.reports.figures.style import FigureFile
-from smope_bench.reports.formatting import (
-    METRIC_HELP,
-    METRIC_NAMES,
-    METRICS,
-    RUN_WORDS,
-    counts_text,
-    number,
-    without_controls,
-)
+from smope_bench.reports.formatting import METRIC_HELP, METRIC_NAMES, METRICS, RUN_WORDS, counts_text
 from smope_bench.reports.loading.environments import Environments, version_line
 from smope_bench.reports.loading.model import Column, SuiteResults
 from smope_bench.reports.loading.run_result import Outcome
 from smope_bench.reports.tables.table import Entry, Grid, spans, traces
+from smope_bench.reports.text import number, without_controls
 from smope_bench.reports.writers.page_data import PageData, cell_anchors, drill_down, problems_by_row
 from smope_bench.reports.writers.svg import PageFigure, place_figures
 

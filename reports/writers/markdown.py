@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterable
 
 from smope_bench.reports.document import Document
-from smope_bench.reports.formatting import plain, problem_lines
+from smope_bench.reports.formatting import problem_lines
 from smope_bench.reports.tables.table import Entry, Grid, Heading, Line, traces
+from smope_bench.reports.text import plain
 
 # GitHub strips <u>; <ins> is what it underlines.
 _PLACES = {0: "{}", 1: "**{}**", 2: "<ins>{}</ins>"}

@@ -12,20 +12,11 @@ from typing import Any
 
 from markupsafe import Markup
 
-from smope_bench.reports.formatting import (
-    METRIC_NAMES,
-    NONE,
-    RUN_WORDS,
-    interval,
-    mean_std,
-    number,
-    runs_text,
-    seeds_text,
-    whole,
-)
+from smope_bench.reports.formatting import METRIC_NAMES, RUN_WORDS, interval, mean_std, runs_text, seeds_text
 from smope_bench.reports.loading.environments import Environments
 from smope_bench.reports.loading.model import Cell, Run, SuiteResults
 from smope_bench.reports.loading.run_result import Outcome
+from smope_bench.reports.text import NONE, number, whole
 
 FACTS = (
     "Predictions (SHA-256)", "Started", "Finished", "Total time", "Learnable parameters", "Backbone parameters",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from smope_bench.reports.figures.style import FigureFile
-from smope_bench.reports.formatting import plain
+from smope_bench.reports.text import plain
 
 _UNSEEN = re.compile(r"<!--.*?-->|<metadata>.*?</metadata>|<style type=.*?</style>", re.DOTALL)
 _NUMBER = re.compile(r"(\d+\.\d{2})\d+(?![\de])")

@@ -13,10 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from smope_bench.reports.document import Document
-from smope_bench.reports.formatting import plain, problem_lines
+from smope_bench.reports.formatting import problem_lines
 from smope_bench.reports.loading.model import SuiteResults
 from smope_bench.reports.tables.benchmark import detail_grids
 from smope_bench.reports.tables.table import Entry, Grid, Line, spans
+from smope_bench.reports.text import plain
 
 _PLACES = {0: "", 1: "bold", 2: "underline"}
 _TONES = {"": "", "word": "dim", "muted": "dim", "good": "green", "bad": "red"}

@@ -13,10 +13,10 @@ import torch
 from scipy.special import erf
 from torch import Tensor
 
-from smope_bench.harness.conformance.fixtures import MICRO
 from smope_bench.methods.common.alignment.centroids import make_statistics
 from smope_bench.methods.common.alignment.class_stats import ClassStatistics
 from smope_bench.methods.common.api import Batch, Phase, Setup, TaskInfo
+from smope_bench.methods.common.backbone.backbones import MICRO
 from smope_bench.methods.common.schedules import Schedule, adamw
 from smope_bench.methods.hash_prompt import HashPrompt, HashPromptConfig
 from tests.fidelity.ledger import Entry, run_adapter  # pyright: ignore[reportMissingImports]

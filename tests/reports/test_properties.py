@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.metrics import cumulative_average_accuracy, final_average_accuracy, forgetting, micro_accuracy
 from smope_bench.harness.records.store import Record, Store, write_json
-from smope_bench.reports.loading.environments import cost_grid
 from smope_bench.reports.loading.load import load_suite, load_suites
 from smope_bench.reports.loading.model import SuiteResults
 from smope_bench.reports.tables.benchmark import detail_grids
 from smope_bench.reports.tables.comparison import WORDS as VERDICTS
 from smope_bench.reports.tables.comparison import against_grids
+from smope_bench.reports.tables.costs import cost_grid
 from smope_bench.reports.tables.ledger import ledger_grid
 from smope_bench.reports.tables.paper import paper_grid
 from smope_bench.reports.tables.statistics import statistics_grids

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from smope_bench.benchmarks.errors import BenchmarkError
-from smope_bench.harness.conformance.fixtures import MICRO, ColouredNoise
+from smope_bench.harness.conformance.fixtures import ColouredNoise
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.execution.job import describe_error
 from smope_bench.harness.provenance import code_fingerprint
@@ -23,6 +23,7 @@ from smope_bench.harness.records.store import Broken, Record, Store
 from smope_bench.harness.registry.registry import Registries, open_registries
 from smope_bench.harness.run_spec import Component
 from smope_bench.harness.training import trainer as engine
+from smope_bench.methods.common.backbone.backbones import MICRO
 from tests.conftest import micro_spec  # pyright: ignore[reportMissingImports]
 from tests.robustness.faults import Faults  # pyright: ignore[reportMissingImports]
 

@@ -210,3 +210,10 @@ TINY_RANDOM = RandomBackbone(
     architecture=json.loads((WEIGHTS / "tiny_vit.json").read_text(encoding="utf-8"))["architecture"],
     is_tiny=True,
 )
+
+
+MICRO = RandomBackbone(
+    "conformance-micro",
+    "six narrow blocks with random weights",
+    {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 6, "num_heads": 2, "num_classes": 0},
+)

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from smope_bench.harness.cli import listing as catalogue
+from smope_bench.harness.cli import listing
 from smope_bench.harness.cli.listing import list_backbones, list_methods, plan_summary
+from smope_bench.harness.console import print_rows
 from smope_bench.harness.cost.estimate import median_seconds
 from smope_bench.harness.planning.planner import MISSING, PlannedRun
 from smope_bench.harness.records.store import Record, Store
@@ -77,7 +78,7 @@ def test_no_card_breaks_the_terminal(capsys: pytest.CaptureFixture[str]) -> None
         methods.add(name, "package '[b]\x1b'", value)
     rows = list_methods(Registries(methods, Registry("benchmark", {}), Registry("backbone", {})))
     json.dumps(rows, ensure_ascii=False).encode("utf-8")
-    catalogue.print_rows(rows, catalogue.LIST_COLUMNS["methods"])
+    print_rows(rows, listing.LIST_COLUMNS["methods"])
     shown = capsys.readouterr().out
     assert not {"\x1b", "\x9b", "\u202e", "\ud800"} & set(shown)
     assert "[red" in shown and "17" in shown
@@ -89,16 +90,16 @@ def test_a_backbone_that_is_not_prepared_is_listed_as_such(capsys: pytest.Captur
     assert rows["sup21k"]["sha256"] is None and rows["sup21k"]["image_size"] == 224
     assert rows["sup21k"]["state"] == "not prepared: data prepare sup21k"
     assert rows["tiny"]["sha256"] and rows["random"]["sha256"].startswith("random-")
-    shown = catalogue.LIST_COLUMNS["backbones"][-1][1]
+    shown = listing.LIST_COLUMNS["backbones"][-1][1]
     assert [shown(rows[name]) for name in ("sup21k", "tiny", "random")] == ["not prepared", "ready", "random"]
     assert shown({"error": "no description"}) == ""
-    catalogue.print_rows([rows["sup21k"]], catalogue.LIST_COLUMNS["backbones"])
+    print_rows([rows["sup21k"]], listing.LIST_COLUMNS["backbones"])
     assert "not prepared" in capsys.readouterr().out
 
 
 def test_rows_are_data_and_not_markup(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{"name": "[red]x[/]", "owner": "package '[b]'", "summary": "[bold]not bold[/]", "methods": []}]
-    catalogue.print_rows(rows, catalogue.LIST_COLUMNS["suites"])
+    print_rows(rows, listing.LIST_COLUMNS["suites"])
     out = capsys.readouterr().out
     assert "[red]x[/]" in out and "[bold]not bold[/]" in out and "package '[b]'" in out
 
@@ -154,16 +155,16 @@ def test_a_run_without_weights_is_not_looked_up(
     spec = micro_spec("linear_probe")
     spec = spec.model_copy(update={"backbone": spec.backbone.model_copy(update={"sha256": MISSING})})
     run = PlannedRun("s", "row", "linear_probe", "noise", spec)
-    (found,) = catalogue.list_plan([run], Store(tmp_path), registries, tmp_path)
+    (found,) = listing.list_plan([run], Store(tmp_path), registries, tmp_path)
     assert (found["run_id"], found["state"]) == (None, "needs weights")
     assert [need["name"] for need in found["needs"]] == [spec.backbone.name]
     assert found["train_image_passes"] > 0 and found["flops"] > 0
-    catalogue.print_rows([found], catalogue.PLAN_COLUMNS)
-    (timed,) = catalogue.list_plan([run], Store(tmp_path), registries, tmp_path, tflops=1e-6)
+    print_rows([found], listing.PLAN_COLUMNS)
+    (timed,) = listing.list_plan([run], Store(tmp_path), registries, tmp_path, tflops=1e-6)
     assert timed["seconds"] == pytest.approx(timed["flops"] / 1e6)
 
 
 def test_benchmarks_say_whether_their_images_are_here(tmp_path: Path) -> None:
-    states = {found["name"]: found["state"] for found in catalogue.list_benchmarks(open_registries(), tmp_path)}
+    states = {found["name"]: found["state"] for found in listing.list_benchmarks(open_registries(), tmp_path)}
     assert states["cifar100"] == "not prepared: data prepare cifar100"
     assert (states["digits"], states["imagefolder"]) == ("made when needed", "the user's own")

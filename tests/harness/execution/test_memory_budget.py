@@ -7,15 +7,8 @@ import pytest
 
 from smope_bench.harness.execution import memory_budget as packing
 from smope_bench.harness.execution.job import Job
-from smope_bench.harness.execution.memory_budget import (
-    Peaks,
-    Queue,
-    free_mb,
-    oom_kills,
-    resident_mb,
-    total_mb,
-    workers_that_fit,
-)
+from smope_bench.harness.execution.memory_budget import Peaks, Queue, workers_that_fit
+from smope_bench.harness.hardware.memory import free_mb, oom_kills, resident_mb, total_mb
 from smope_bench.harness.records.store import Record
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
 

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from smope_bench.harness.execution.progress import Display, LineDisplay, LiveDisplay, duration, make_display, run_label
+from smope_bench.harness.console import duration
+from smope_bench.harness.execution.progress import Display, LineDisplay, LiveDisplay, make_display, run_label
 from smope_bench.harness.execution.scheduler import RunStatus
 from smope_bench.harness.planning.planner import PlannedRun
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec

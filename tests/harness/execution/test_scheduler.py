@@ -15,18 +15,12 @@ from typing import Any
 import pytest
 
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.execution import scheduler as execute_module
 from smope_bench.harness.execution.job import Job, WorkerOptions, describe_error
-from smope_bench.harness.execution.scheduler import (
-    ExecuteOptions,
-    RunStatus,
-    execute,
-    prepare_benchmarks,
-    resolve_device,
-    split_done,
-)
+from smope_bench.harness.execution.scheduler import ExecuteOptions, RunStatus, execute, prepare_benchmarks, split_done
 from smope_bench.harness.executors import local as workers_module
 from smope_bench.harness.executors.local import WorkerPool
+from smope_bench.harness.hardware import device
+from smope_bench.harness.hardware.device import resolve_device
 from smope_bench.harness.planning.planner import PlannedRun
 from smope_bench.harness.provenance import PROJECT_ROOT, code_fingerprint
 from smope_bench.harness.records.store import Record, Store
@@ -382,11 +376,11 @@ def test_an_absent_accelerator_is_said_and_not_worked_around() -> None:
 
 
 def test_worker_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(execute_module, "usable_cores", lambda: 4)
-    assert execute_module.default_workers("cpu", 10) == 4
-    assert execute_module.default_workers("cpu", 3) == 3
-    assert execute_module.default_workers("cuda", 10) == 1
-    assert execute_module.default_workers("cpu", 0) == 1
+    monkeypatch.setattr(device, "usable_cores", lambda: 4)
+    assert device.default_workers("cpu", 10) == 4
+    assert device.default_workers("cpu", 3) == 3
+    assert device.default_workers("cuda", 10) == 1
+    assert device.default_workers("cpu", 0) == 1
 
 
 def test_options_travel_whole(options: ExecuteOptions) -> None:

@@ -14,10 +14,10 @@ from smope_bench.harness.cancellation import ClaimLost, Interrupted
 from smope_bench.harness.execution import job as jobs
 from smope_bench.harness.execution import lease as claims
 from smope_bench.harness.execution.job import Control, Job, WorkerOptions, run_job
-from smope_bench.harness.execution.lease import CANCEL, PROBE, Claim, acquire, this_machine
+from smope_bench.harness.execution.lease import CANCEL, PROBE, Claim, acquire, this_machine, tidy_done
 from smope_bench.harness.provenance import code_fingerprint
 from smope_bench.harness.records.checksum import RECORD_SCHEMA
-from smope_bench.harness.records.cleanup import tidy, tidy_done
+from smope_bench.harness.records.cleanup import tidy
 from smope_bench.harness.records.store import Store
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
 

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from smope_bench.harness.cli.data import migrate_command
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.checksum import RECORD_SCHEMA, seal_of
-from smope_bench.harness.records.migrate import STEPS, migrate, migrate_command
+from smope_bench.harness.records.migrate import STEPS, migrate
 from smope_bench.harness.records.observations import npz_bytes
 from smope_bench.harness.records.store import Record, Store
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from smope_bench.harness.cancellation import Interruption
-from smope_bench.harness.execution import scheduler as execute
+from smope_bench.harness.execution import job
 from smope_bench.harness.execution.job import Control, Job, WorkerOptions, run_job
 from smope_bench.harness.execution.lease import newest
+from smope_bench.harness.hardware import device
 from smope_bench.harness.records.store import Record, Store
 from smope_bench.harness.registry.registry import Registries
 from tests.conftest import micro_spec  # pyright: ignore[reportMissingImports]
@@ -34,7 +35,7 @@ def as_before() -> Iterator[None]:
 def test_the_switch_changes_no_bit_on_the_cpu(
     method: str, registries: Registries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(execute, "open_registries", lambda plugins: registries)
+    monkeypatch.setattr(job, "open_registries", lambda plugins: registries)
     spec = micro_spec(method, METHODS[method])
     found = []
     for switch in (False, True):
@@ -49,9 +50,9 @@ def test_the_switch_changes_no_bit_on_the_cpu(
 
 
 def test_an_operation_without_repeatable_bits_is_refused_only_when_asked() -> None:
-    execute.pin_arithmetic(1, deterministic=True)
+    device.pin_arithmetic(1, deterministic=True)
     assert torch.are_deterministic_algorithms_enabled() and torch.backends.cudnn.deterministic
-    execute.pin_arithmetic(1)
+    device.pin_arithmetic(1)
     assert not torch.are_deterministic_algorithms_enabled() and not torch.backends.cudnn.deterministic
 
 
@@ -66,7 +67,7 @@ def test_the_engine_is_told_how_to_stop_and_what_is_its_to_publish(
     spec = micro_spec("ncm")
     control = Control(lambda event: None, interruption, lambda: False)
     options = WorkerOptions(tmp_path, tmp_path, checkpoint_every_s=7.0)
-    execute.run_with_engine(Job(spec.run_id, spec), options, control)
+    job.run_with_engine(Job(spec.run_id, spec), options, control)
     assert given["interruption"] is interruption and given["checkpoint_every_s"] == 7.0 and not given["may_publish"]()
 
 
@@ -74,21 +75,21 @@ def test_a_run_is_told_of_an_interruption_and_keeps_what_it_has(
     registries: Registries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stop after the first step, a start, and the same predictions as without."""
-    monkeypatch.setattr(execute, "open_registries", lambda plugins: registries)
+    monkeypatch.setattr(job, "open_registries", lambda plugins: registries)
     spec = micro_spec("smope", METHODS["smope"])
-    job, interruption = Job(spec.run_id, spec), Interruption()
+    wanted, interruption = Job(spec.run_id, spec), Interruption()
 
     def stop(run_id: str, event: dict[str, Any]) -> None:
         if event["event"] == "task_started" and event["task"] == 1:
             interruption.ask()
 
     cut = WorkerOptions(tmp_path / "cut", tmp_path)
-    assert run_job(job, cut, stop, interruption).state == "interrupted"
+    assert run_job(wanted, cut, stop, interruption).state == "interrupted"
     assert not (cut.results / spec.run_id / "result.json").exists()
     claim = newest(cut.results / spec.run_id)
     assert claim is not None and claim.is_released
     whole = WorkerOptions(tmp_path / "whole", tmp_path)
     for options in (cut, whole):
-        assert run_job(job, options, lambda run_id, event: None).state == "done"
+        assert run_job(wanted, options, lambda run_id, event: None).state == "done"
     first, second = ((options.results / spec.run_id / "predictions.npz").read_bytes() for options in (cut, whole))
     assert first == second

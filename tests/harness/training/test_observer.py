@@ -14,8 +14,8 @@ import torch
 from smope_bench.benchmarks.stream import View
 from smope_bench.harness.cancellation import Interruption
 from smope_bench.harness.cli.listing import list_plan
-from smope_bench.harness.execution.job import Control, Job, WorkerOptions
-from smope_bench.harness.execution.scheduler import run_with_engine, split_done
+from smope_bench.harness.execution.job import Control, Job, WorkerOptions, run_with_engine
+from smope_bench.harness.execution.scheduler import split_done
 from smope_bench.harness.planning.planner import PlannedRun
 from smope_bench.harness.records.observations import read_observations
 from smope_bench.harness.records.store import Store

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from smope_bench.reports.loading.environments import cost_grid
 from smope_bench.reports.loading.load import load_suite
+from smope_bench.reports.tables.costs import cost_grid
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from smope_bench.harness.records.checksum import RECORD_SCHEMA, sealed
-from smope_bench.reports.loading.integrity import examine, health_grid, health_warnings
+from smope_bench.reports.loading.integrity import examine, health_warnings
+from smope_bench.reports.tables.integrity import health_grid
 from smope_bench.reports.tables.table import Grid
 
 

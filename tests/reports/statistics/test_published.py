@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from smope_bench.benchmarks.suites import SUITES, Suite
-from smope_bench.reports.formatting import signed
 from smope_bench.reports.loading.load import load_suite
 from smope_bench.reports.loading.model import Cell, summarise
 from smope_bench.reports.statistics.published import (
@@ -28,6 +27,7 @@ from smope_bench.reports.statistics.published import (
     said_marks,
     table_of,
 )
+from smope_bench.reports.text import signed
 
 PRINTED = {name: table for name, suite in SUITES.items() if (table := table_of(suite)) is not None}
 HEAD = "paper,table,benchmark,tasks,backbone,variant,method,metric,mean,std\n"

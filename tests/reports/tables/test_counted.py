@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from smope_bench.harness.errors import UserError
-from smope_bench.reports.tables.costs import counted_section
+from smope_bench.reports.build import counted_section
 from smope_bench.reports.tables.table import Entry, Grid, Line
 
 

@@ -11,21 +11,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from smope_bench.reports.formatting import (
-    column_text,
-    file_name,
-    interval,
-    mean_std,
-    number,
-    plain,
-    problem_lines,
-    runs_text,
-)
-from smope_bench.reports.loading.environments import cost_grid
+from smope_bench.reports.formatting import column_text, interval, mean_std, problem_lines, runs_text
 from smope_bench.reports.loading.load import load_suite
 from smope_bench.reports.loading.model import Column, SuiteResults, summarise
 from smope_bench.reports.tables.benchmark import detail_grids
+from smope_bench.reports.tables.costs import cost_grid
 from smope_bench.reports.tables.table import Block, Entry, Grid, Heading, Line, spans, traces
+from smope_bench.reports.text import file_name, number, plain
 from smope_bench.reports.writers.csv import TIDY_HEADER, grid_csv, tidy_csv
 from smope_bench.reports.writers.markdown import escape, grid_markdown
 from smope_bench.reports.writers.terminal import print_grid, print_results, terminal_tables

@@ -14,11 +14,11 @@ from html.parser import HTMLParser
 
 import pytest
 
-from smope_bench.reports.document import Document, FigureGroup, Section
-from smope_bench.reports.figures.style import FigureFile
-from smope_bench.reports.loading.environments import cost_grid
+from smope_bench.reports.document import Document, Section
+from smope_bench.reports.figures.style import FigureFile, FigureGroup
 from smope_bench.reports.loading.load import load_suite
 from smope_bench.reports.loading.model import SuiteResults
+from smope_bench.reports.tables.costs import cost_grid
 from smope_bench.reports.tables.table import Block, Entry, Grid, Heading, Line
 from smope_bench.reports.writers import html as page_module
 from smope_bench.reports.writers.html import Download, render_page

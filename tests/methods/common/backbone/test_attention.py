@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from smope_bench.harness.conformance.fixtures import MICRO
 from smope_bench.methods.common.backbone.attention import attend
+from smope_bench.methods.common.backbone.backbones import MICRO
 
 BF16_TOLERANCE = 3e-2  # of values of order one: scores and weights keep 8 bits
 

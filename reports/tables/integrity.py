@@ -1,0 +1,60 @@
+"""Records that are not used, as a table."""
+
+from __future__ import annotations
+
+from smope_bench.harness.records.checksum import RECORD_SCHEMA
+from smope_bench.reports.loading.integrity import KIND_WORDS, Health
+from smope_bench.reports.loading.run_result import LeftOut
+from smope_bench.reports.tables.table import Block, Entry, Grid, Heading, Line
+
+
+def health_grid(health: Health) -> Grid | None:
+    """Each record and manifest that was left out, with its reason and its remedy; ``None`` where there is none."""
+    if health.is_sound:
+        return None
+    headings = tuple(
+        Heading(text, help=said, fields=(text.lower(),), sort="text", is_numeric=False)
+        for text, said in (
+            ("Fault", "what kind of damage it is"),
+            ("Reason", "what was found"),
+            ("Planned by", "the suites that lack the run because of it"),
+            ("Remedy", "what makes it whole"),
+        )
+    )
+    records = tuple(_record_line(one, health.named.get(one.run_id, ())) for one in health.broken)
+    manifests = tuple(_manifest_line(suite, reason) for suite, reason in health.manifests.items())
+    blocks = [Block(records, "Records")] if records else []
+    blocks += [Block(manifests, "Manifests of suites")] if manifests else []
+    return Grid(
+        key="left-out",
+        title="Left out",
+        corner="Record",
+        headings=headings,
+        blocks=tuple(blocks),
+        lead=f"Of {health.records} records in the folder, {len(health.broken)} take part in no table, figure or test.",
+    )
+
+
+def _record_line(one: LeftOut, suites: tuple[str, ...]) -> Line:
+    words = KIND_WORDS[one.kind]
+    return _line(one.run_id, (words, one.reason, ", ".join(suites) or "no suite", _remedy(one, suites)))
+
+
+def _manifest_line(suite: str, reason: str) -> Line:
+    remedy = f"delete suites/{suite}.json and run the suite again: finished runs are kept"
+    return _line(f"suites/{suite}.json", ("unusable", f"the manifest {reason}", suite, remedy))
+
+
+def _line(label: str, texts: tuple[str, ...]) -> Line:
+    return Line(label, tuple(Entry(text, (text,), tone="word" if i == 0 else "") for i, text in enumerate(texts)))
+
+
+def _remedy(one: LeftOut, suites: tuple[str, ...]) -> str:
+    if one.kind == "schema" and "migrate" in one.reason:
+        return "run_all.py migrate, which keeps the original beside it"
+    if one.kind == "schema":
+        return f"read it with the version that wrote it; this one reads schema {RECORD_SCHEMA}"
+    if one.kind == "misplaced":
+        return "delete the folder, or give it back the name of its run where that is missing"
+    again = f"run_all.py run {' '.join(suites)} writes it anew" if suites else "delete its folder: no suite plans it"
+    return f"put the original back, or {again}"

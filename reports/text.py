@@ -1,0 +1,59 @@
+"""Numbers and names as text, the same in every form of a report."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import Literal
+
+NONE = "–"
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A fixed-point number without a negative zero; an en dash for ``None``."""
+    if value is None:
+        return NONE
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("-") if float(text) == 0 else text
+
+
+def signed(value: float | None) -> str:
+    """``+0.31``, ``-0.31`` or ``0.00``; a dash for ``None``."""
+    text = number(value)
+    return text if value is None or text.startswith("-") or float(text) == 0 else f"+{text}"
+
+
+def whole(value: float | None) -> str:
+    """``12 345`` with narrow spaces that no line breaks at; a dash for ``None``."""
+    return NONE if value is None else f"{value:,.0f}".replace(",", "\u202f")
+
+
+def plain(text: str) -> str:
+    """One line of text without characters that would move a terminal's cursor or colour what follows."""
+    flat = re.sub(r"[^\S\u00a0\u202f]+", " ", text).strip()
+    return "".join(char if char.isprintable() or char in "\u00a0\u202f" else "\ufffd" for char in flat)
+
+
+def without_controls(text: str) -> str:
+    """``text`` with its lines and tabs, and without what a terminal would obey: as files are written that somebody may ``cat``."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\ufffd", text)
+
+
+def file_name(text: str, taken: Collection[str] = ()) -> str:
+    """A name for files and anchors that is safe on every system, and none of those ``taken``."""
+    name = re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")[:60] or "suite"
+    number, free = 2, name
+    # Some systems do not tell capitals apart.
+    while free.lower() in {other.lower() for other in taken}:
+        number, free = number + 1, f"{name}-{number}"
+    return free
+
+
+Tone = Literal["", "word", "muted", "good", "bad"]
+
+
+def p_text(p: float | None) -> str:
+    """``0.062``, ``< 0.001``, or a dash."""
+    if p is None:
+        return NONE
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
