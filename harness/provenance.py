@@ -5,7 +5,7 @@ No user name, host name or path is collected. Importing this module imports no t
 
 from __future__ import annotations
 
-import fnmatch
+import ast
 import functools
 import hashlib
 import platform
@@ -24,94 +24,99 @@ PROJECT_ROOT = Path(__file__).resolve().parent.parent
 IMPORT_ROOT = Path(smope_bench.__file__).resolve().parent.parent
 """The folder from which another Python imports ``smope_bench``."""
 ROOMS = ("benchmarks", "harness", "methods")
-SOURCE_SUFFIXES = frozenset({".py", ".safetensors", ".json"})
-# Files that choose, schedule, show or check runs but take no part in one: editing them leaves every record valid.
-# What suites and recipes decide is in each run's spec already; what files were fetched and converted, in its hashes.
-NOT_PART_OF_A_RUN = frozenset(
-    {
-        "benchmarks/*_expected.json",
-        "benchmarks/download/x_archive_limits.py",
-        "benchmarks/download/archives.py",
-        "benchmarks/avalanche_*.py",
-        "benchmarks/download/fetch.py",
-        "benchmarks/download/locks.py",
-        "benchmarks/suites*.py",
-        "benchmarks/download/transfer.py",
-        "harness/bench*.py",
-        "harness/cli/listing.py",
-        "harness/execution/lease.py",
-        "harness/executors/remote.py",
-        "harness/cli/options.py",
-        "harness/conformance*.py",
-        "harness/cost*.py",
-        "harness/cost*.json",
-        "harness/cost/cost_suites.py",
-        "harness/cli/data.py",
-        "harness/cost/estimate.py",
-        "harness/execution/scheduler.py",
-        "harness/executor_*.py",
-        "harness/cli/expectations.py",
-        "harness/planning/compatibility.py",
-        "harness/execution/job.py",
-        "harness/maintenance/x_method_table.py",
-        "harness/records/migrate.py",
-        "harness/cli/methods.py",
-        "harness/metrics.py",
-        "harness/maintenance/image_mode_study.py",
-        "harness/registry/scaffold.py",
-        "harness/maintenance/performance_page.py",
-        "harness/text.py",
-        "harness/execution/memory_budget.py",
-        "harness/planning/planner.py",
-        "harness/plugin_*.py",
-        "harness/hardware/device.py",
-        "harness/planning/assets.py",
-        "harness/pretrain_*.py",
-        "harness/execution/x_processes.py",
-        "harness/execution/progress.py",
-        "harness/provenance.py",
-        "harness/maintenance/docs_tables.py",
-        "harness/registry/registry.py",
-        "harness/maintenance/search_tiny.py",
-        "harness/planning/settings.py",
-        "harness/cancellation.py",
-        "harness/slurm_*.py",
-        "harness/status*.py",
-        "harness/execution/launcher.py",
-        "harness/tune*.py",
-        "harness/executors/local.py",
-        "methods/common/backbone/conversion.py",
-        "methods/common/backbone/x_google_vit.py",
-        "methods/common/backbone/zoo.py",
-        "methods/recipes/search_grids.py",
-        "methods/recipes*.py",
-    }
+SOURCE_SUFFIXES = frozenset({".py", ".safetensors", ".json", ".txt"})
+PARTS_OF_A_RUN = (
+    "benchmarks/*.py",
+    "benchmarks/avalanche/",
+    "benchmarks/datasets/",
+    "benchmarks/image_store/",
+    "benchmarks/transforms/",
+    "harness/checkpointing/",
+    "harness/hardware/",
+    "harness/records/",
+    "harness/run_spec.py",
+    "harness/training/",
+    "methods/*.py",
+    "methods/baselines/",
+    "methods/common/*.py",
+    "methods/common/alignment/",
+    "methods/common/backbone/",
+    "methods/common/prompts/",
 )
+"""Rooms, and files of rooms, whose code can change a number of a run. All else chooses, schedules, shows or checks runs.
+
+What suites and recipes decide stands in each run's spec; what was downloaded and converted is known there by its hash.
+"""
 
 
 def source_files(root: Path = PROJECT_ROOT) -> list[Path]:
-    """The project's own files that can change a run's numbers, in a fixed order."""
+    """The project's own files that can change a run's numbers, in a fixed order. ``root``: the folder of the rooms."""
     files = (
         file
-        for room in ROOMS
-        for file in (root / room).rglob("*")
+        for part in PARTS_OF_A_RUN
+        for file in ((root / part).rglob("*") if part.endswith("/") else root.glob(part))
         if file.suffix in SOURCE_SUFFIXES and "__pycache__" not in file.parts
     )
-    return sorted(file for file in files if not _is_outside_runs(file.relative_to(root).as_posix()))
-
-
-def _is_outside_runs(name: str) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in NOT_PART_OF_A_RUN)
+    return sorted(files)
 
 
 def fingerprint_of(files: Iterable[Path], root: Path) -> str:
-    """sha256 in hex over names (relative to ``root``, with forward slashes) and contents."""
+    """sha256 in hex over names (relative to ``root``, with forward slashes) and contents; of Python code, what it does."""
     digest = hashlib.sha256()
     for file in files:
-        content = file.read_bytes()
-        digest.update(f"{file.relative_to(root).as_posix()}\0{len(content)}\0".encode())
-        digest.update(content)
+        content = code_bytes(file.read_bytes()) if file.suffix == ".py" else file.read_bytes()
+        if content:  # a file without code, as of an empty package, changes nothing
+            digest.update(f"{file.relative_to(root).as_posix()}\0{len(content)}\0".encode())
+            digest.update(content)
     return digest.hexdigest()
+
+
+def code_bytes(source: bytes) -> bytes:
+    """The syntax tree of Python source without docstrings, comments and layout; the source itself where it is no Python.
+
+    Written out here, not by ``ast.dump``, whose text differs between versions of Python.
+    """
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return source
+    written: list[str] = []
+    _write_node(tree, written)
+    text = "".join(written)
+    return b"" if text == "Module()" else text.encode("utf-8", "surrogatepass")
+
+
+def _write_node(node: ast.AST, written: list[str]) -> None:
+    written.append(f"{type(node).__name__}(")
+    if isinstance(node, ast.Constant):
+        written.append(repr(node.value))
+    else:
+        for field in node._fields:
+            value = getattr(node, field, None)
+            if isinstance(value, list):
+                parts = [item for item in value if not _is_docstring(item)]
+                if parts:
+                    written.append(f"{field}=[")
+                    for item in parts:
+                        _write_value(item, written)
+                    written.append("]")
+            elif value is not None and not isinstance(value, ast.expr_context):
+                written.append(f"{field}=")
+                _write_value(value, written)
+    written.append(")")
+
+
+def _write_value(value: object, written: list[str]) -> None:
+    if isinstance(value, ast.AST):
+        _write_node(value, written)
+    else:
+        written.append(repr(value))
+    written.append(",")
+
+
+def _is_docstring(node: object) -> bool:
+    """Whether a statement is a text that nothing uses: a docstring, or the description of a constant."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 @functools.cache

@@ -70,7 +70,7 @@ def bench_eval(
     plugin: opt.Plugins = None,
 ) -> None:
     """Time all evaluations of a run of ten tasks, with queries kept and without, for methods that ask for them."""
-    from smope_bench.harness.cli import listing as catalogue
+    from smope_bench.harness import console
     from smope_bench.harness.registry.registry import open_registries
     from smope_bench.harness.timing import records as bench_store
     from smope_bench.harness.timing.display import EVAL_COLUMNS, make_keeper
@@ -83,7 +83,7 @@ def bench_eval(
     report = timed(registries, names, backbone=backbone, images=images, repeats=repeats, device=place)
 
     def show() -> None:
-        catalogue.print_rows([asdict(row) for row in report.rows], EVAL_COLUMNS)
+        console.print_rows([asdict(row) for row in report.rows], EVAL_COLUMNS)
         print(
             f"{report.backbone}, {report.images} test images in {report.tasks} tasks, {report.threads} threads,"
             f" {repeats} repeats, {report.device}"
@@ -104,7 +104,7 @@ def bench_tap(
     as_json: opt.AsJson = False,
 ) -> None:
     """Time classifier alignment: 200 classes, 768 dimensions, 50 epochs, with diagonal and with full covariances."""
-    from smope_bench.harness.cli import listing as catalogue
+    from smope_bench.harness import console
     from smope_bench.harness.timing import records as bench_store
     from smope_bench.harness.timing.display import TAP_COLUMNS, make_keeper
     from smope_bench.harness.timing.evaluation import bench_tap as timed
@@ -116,7 +116,7 @@ def bench_tap(
     rows = [
         bench_store.named_row(f"{row.covariance} covariances", asdict(row) | {"seconds": row.seconds}) for row in found
     ]
-    keeper.finish(rows, plain, as_json, lambda: catalogue.print_rows(plain, TAP_COLUMNS))
+    keeper.finish(rows, plain, as_json, lambda: console.print_rows(plain, TAP_COLUMNS))
 
 
 @bench.command("attention")
@@ -132,7 +132,7 @@ def bench_attention(
     as_json: opt.AsJson = False,
 ) -> None:
     """Time the forms in which a prefix's own logit can reach the attention product, each against the one that is used."""
-    from smope_bench.harness.cli import listing as catalogue
+    from smope_bench.harness import console
     from smope_bench.harness.timing import records as bench_store
     from smope_bench.harness.timing.attention import bench_attention as timed
     from smope_bench.harness.timing.display import ATTENTION_COLUMNS, make_keeper
@@ -147,7 +147,7 @@ def bench_attention(
         )
         for row in found
     ]
-    keeper.finish(rows, plain, as_json, lambda: catalogue.print_rows(plain, ATTENTION_COLUMNS))
+    keeper.finish(rows, plain, as_json, lambda: console.print_rows(plain, ATTENTION_COLUMNS))
 
 
 @bench.command("data")
@@ -161,7 +161,7 @@ def bench_data(
     as_json: opt.AsJson = False,
 ) -> None:
     """Time random batches of stored pictures against decoding the same JPEG files, interleaved; ratios are medians."""
-    from smope_bench.harness.cli import listing as catalogue
+    from smope_bench.harness import console
     from smope_bench.harness.timing.data import COLUMNS
     from smope_bench.harness.timing.data import bench_data as timed
     from smope_bench.harness.timing.display import make_keeper
@@ -171,7 +171,7 @@ def bench_data(
     report = timed(images, repeats)
 
     def show() -> None:
-        catalogue.print_rows([asdict(row) for row in report.rows], COLUMNS)
+        console.print_rows([asdict(row) for row in report.rows], COLUMNS)
         print(
             f"batches of {report.batch} of {report.images} pictures, files of {report.file_kib} KiB, {report.cores} cores, "
             f"{repeats} repeats; fast mode differs by {report.train_difference} of 255 in training crops"
@@ -212,7 +212,7 @@ def bench_sweep(
 
 def _pinned(threads: int | None, device: opt.DeviceName = opt.DeviceName.cpu) -> str:
     """Fix the arithmetic of this process, on all cores unless ``threads`` says fewer; returns the device to time on."""
-    from smope_bench.harness.execution import scheduler as execute
+    from smope_bench.harness.hardware import device as hardware
 
-    execute.pin_arithmetic(threads or execute.usable_cores())
-    return execute.resolve_device(device.value)
+    hardware.pin_arithmetic(threads or hardware.usable_cores())
+    return hardware.resolve_device(device.value)

@@ -228,13 +228,13 @@ def _introduce(console: Console, plan: Plan) -> None:
 
 def _workers(plan: Plan) -> tuple[int, int]:
     """(trials at a time, threads of each), by the rule of sweeps."""
-    from smope_bench.harness.execution import scheduler as execute
+    from smope_bench.harness.hardware import device
 
     asked = plan.asked
     jobs = plan.trials * len(asked.seeds)
     tiny = plan.registries.backbones.load(plan.column.backbone).is_tiny
-    threads = asked.threads or execute.default_threads(is_tiny=tiny)
-    return min(asked.workers or execute.default_workers(asked.device, jobs, threads), jobs), threads
+    threads = asked.threads or device.default_threads(is_tiny=tiny)
+    return min(asked.workers or device.default_workers(asked.device, jobs, threads), jobs), threads
 
 
 def _print_report(console: Console, report: dict[str, Any]) -> None:

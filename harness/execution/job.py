@@ -50,7 +50,7 @@ class WorkerOptions:
     device: str = "cpu"
     threads: int = 1
     plugins: tuple[Path, ...] = ()
-    runner: str = "smope_bench.harness.execution.scheduler:run_with_engine"
+    runner: str = "smope_bench.harness.execution.job:run_with_engine"
     deterministic: bool = False
     """Whether operations without a deterministic form are refused: a promise of bits on a GPU, at its cost."""
     checkpoint_every_s: float = CHECKPOINT_EVERY_S

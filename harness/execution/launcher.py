@@ -19,6 +19,8 @@ from smope_bench.harness.execution import scheduler as execute
 from smope_bench.harness.execution.job import CHECKPOINT_EVERY_S, ExecuteOptions
 from smope_bench.harness.execution.progress import make_display, run_label
 from smope_bench.harness.execution.scheduler import RunStatus
+from smope_bench.harness.hardware import device as hardware
+from smope_bench.harness.hardware import memory
 from smope_bench.harness.hardware.device import precision_remark
 from smope_bench.harness.hardware.memory import MIB
 from smope_bench.harness.planning.planner import PlannedRun, Selection, Supply, find_suite, manifest, plan
@@ -104,7 +106,7 @@ def sweep(asked: Asked, console: Console) -> Outcome:
         console.print(text, markup=False)
 
     runs, registries = plan_asked(asked, supply_weights(asked.data, tell))
-    device = execute.resolve_device(asked.device) if asked.how.trains_here else asked.device
+    device = hardware.resolve_device(asked.device) if asked.how.trains_here else asked.device
     if asked.how.trains_here and (remark := precision_remark(asked.selection.precision, device)):
         tell(f"note: {remark}")
     to_do, done = execute.split_done(runs, store)
@@ -146,10 +148,10 @@ def fitted_options(
     ``memory_mb`` is what runs are expected to need, by run id: no more are in flight than fit.
     """
     tiny = all(registries.backbones.load(run.spec.backbone.name).is_tiny for run in to_do)
-    threads = asked.threads or execute.default_threads(is_tiny=tiny)
-    workers = min(asked.workers or execute.default_workers(device, len(to_do), threads), len(to_do))
+    threads = asked.threads or hardware.default_threads(is_tiny=tiny)
+    workers = min(asked.workers or hardware.default_workers(device, len(to_do), threads), len(to_do))
     workers = 1 if asked.how.executor == "serial" else workers
-    budget = packing.SPARE * packing.free_mb(device) if memory_mb and workers > 1 else None
+    budget = packing.SPARE * memory.free_mb(device) if memory_mb and workers > 1 else None
     if budget is not None and asked.workers is None:
         workers = min(workers, packing.workers_that_fit(list((memory_mb or {}).values()), budget))
     return ExecuteOptions(

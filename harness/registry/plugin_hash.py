@@ -38,7 +38,7 @@ def source_of(value: object) -> str | None:
     if root is None:
         return hashlib.sha256(_text(value, module).encode("utf-8", "surrogateescape")).hexdigest()
     if root.is_file():
-        return hashlib.sha256(root.read_bytes()).hexdigest()
+        return fingerprint_of([root], root.parent)
     return fingerprint_of(sorted(_files(root)), root)
 
 

@@ -16,6 +16,7 @@ from typing import Any, NoReturn, TypeVar
 
 from smope_bench.harness.cancellation import Stopped
 from smope_bench.harness.errors import UserError
+from smope_bench.harness.provenance import code_bytes
 from smope_bench.harness.registry.plugin_hash import PINNED
 from smope_bench.harness.text import plain, sentence
 
@@ -89,7 +90,7 @@ def run_file(file: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise UserError(f"plugin {str(file)!r} is not a Python file: its name must end in .py.")
     module = importlib.util.module_from_spec(spec)
-    setattr(module, PINNED, hashlib.sha256(source).hexdigest())
+    setattr(module, PINNED, hashlib.sha256(code_bytes(source)).hexdigest())
     sys.modules[name] = module  # typed configurations look their module up while it is being run
     try:
         # Not through the loader: it would read the file again, or a compiled form of an earlier content.

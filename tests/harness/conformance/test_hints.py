@@ -76,7 +76,7 @@ def test_parameters_that_stand_still_are_named_with_the_task_they_last_moved_in(
 @pytest.mark.parametrize(
     ("method", "says"),
     [
-        (Misspells, r"no attribute 'surved' \(end_task, test_conformance_hints.py line \d+\)"),
+        (Misspells, r"no attribute 'surved' \(end_task, test_hints.py line \d+\)"),
         (ReturnsNothing, "training_step of 'honest' returned None; return the loss"),
         (PromptsBlocksThatAreNotThere, r"rules are given for blocks \[6\], but the backbone has 6"),
     ],

@@ -8,9 +8,10 @@ from torch import nn
 
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.execution import memory_budget as packing
-from smope_bench.harness.execution import scheduler as execute
 from smope_bench.harness.execution.launcher import Asked, How, Outcome, expected_memory, fitted_options, print_outcome
 from smope_bench.harness.execution.scheduler import RunStatus
+from smope_bench.harness.hardware import device as hardware
+from smope_bench.harness.hardware import memory as hardware_memory
 from smope_bench.harness.planning.planner import PlannedRun
 from smope_bench.harness.records.store import Record, Store
 from smope_bench.harness.registry.registry import Registries, Registry
@@ -43,7 +44,7 @@ def planned(backbone: str, seed: int = 0) -> PlannedRun:
 
 @pytest.fixture
 def registries(monkeypatch: pytest.MonkeyPatch) -> Registries:
-    monkeypatch.setattr(execute, "usable_cores", lambda: 8)
+    monkeypatch.setattr(hardware, "usable_cores", lambda: 8)
     backbones = Registry("backbone", {})
     backbones.add("small", "test", Backbone(True))
     backbones.add("large", "test", Backbone(False))
@@ -84,7 +85,7 @@ def test_the_outcome_goes_to_stdout_and_failures_to_stderr(capsys: pytest.Captur
 
 
 def test_no_more_workers_than_memory_holds(registries: Registries, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packing, "free_mb", lambda device: 1000.0 if device == "cpu" else 300.0)
+    monkeypatch.setattr(hardware_memory, "free_mb", lambda device: 1000.0 if device == "cpu" else 300.0)
     runs = [planned("small", seed) for seed in range(6)]
     memory = {run.run_id: 250.0 for run in runs}
     fitted = fitted_options(ASKED, "cpu", runs, registries, memory)

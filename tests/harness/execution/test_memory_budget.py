@@ -8,6 +8,7 @@ import pytest
 from smope_bench.harness.execution import memory_budget as packing
 from smope_bench.harness.execution.job import Job
 from smope_bench.harness.execution.memory_budget import Peaks, Queue, workers_that_fit
+from smope_bench.harness.hardware import memory
 from smope_bench.harness.hardware.memory import free_mb, oom_kills, resident_mb, total_mb
 from smope_bench.harness.records.store import Record
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
@@ -125,11 +126,11 @@ def limit(group: Path, limit: str, used_mb: int, cache_mb: int = 0) -> None:
 
 
 def test_a_container_s_limit_is_the_machine_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packing, "OWN_CGROUP", tmp_path / "untold")
-    monkeypatch.setattr(packing, "CGROUP", tmp_path / "none")
+    monkeypatch.setattr(memory, "OWN_CGROUP", tmp_path / "untold")
+    monkeypatch.setattr(memory, "CGROUP", tmp_path / "none")
     unlimited, group = free_mb("cpu"), tmp_path / "group"
     limit(group, str(64 * 2**20), 40, 16)
-    monkeypatch.setattr(packing, "CGROUP", group)
+    monkeypatch.setattr(memory, "CGROUP", group)
     assert (free_mb("cpu"), total_mb()) == (40.0, 64.0) and unlimited > 40
     limit(group, "max", 40, 16)
     assert free_mb("cpu") > 40
@@ -153,17 +154,17 @@ def test_the_least_limit_of_all_groups_around_counts(
     limit(tmp_path / "group" / "system" / "job_7", str(32 * 2**20), 8)
     limit(tmp_path / "group" / "system" / "job_7" / "step_0", "max", 8)
     (tmp_path / "own").write_text(f"{own}\n")
-    monkeypatch.setattr(packing, "CGROUP", tmp_path / "group")
-    monkeypatch.setattr(packing, "OWN_CGROUP", tmp_path / "own")
+    monkeypatch.setattr(memory, "CGROUP", tmp_path / "group")
+    monkeypatch.setattr(memory, "OWN_CGROUP", tmp_path / "own")
     assert (free_mb("cpu"), total_mb()) == (free, total)
 
 
 def test_kills_for_want_of_memory_are_counted_where_the_system_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packing, "CGROUP", tmp_path)
-    monkeypatch.setattr(packing, "OWN_CGROUP", tmp_path / "own")
-    monkeypatch.setattr(packing, "VMSTAT", tmp_path / "vmstat")
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    monkeypatch.setattr(memory, "OWN_CGROUP", tmp_path / "own")
+    monkeypatch.setattr(memory, "VMSTAT", tmp_path / "vmstat")
     assert oom_kills() is None
     (tmp_path / "memory.events").write_text("low 0\noom 5\noom_kill 2\n")
     (tmp_path / "vmstat").write_text("nr_free_pages 10\noom_kill 3\n")

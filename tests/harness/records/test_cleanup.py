@@ -68,7 +68,7 @@ def test_a_run_that_somebody_holds_is_left_alone(tmp_path: Path) -> None:
 
 def test_where_all_is_tidy_nothing_is_claimed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "result.json").touch()
-    monkeypatch.setattr("smope_bench.harness.records.cleanup.acquire", lambda folder: pytest.fail("claimed"))
+    monkeypatch.setattr("smope_bench.harness.execution.lease.acquire", lambda folder: pytest.fail("claimed"))
     tidy_done(tmp_path)
     tidy_done(tmp_path / "absent")
 

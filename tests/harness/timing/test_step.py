@@ -118,7 +118,7 @@ def test_a_step_is_held_against_the_matrix_product() -> None:
 
 
 def test_the_matrix_product_has_as_many_operations_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_steps, "PRODUCT_ELSEWHERE", (16, 3))
+    monkeypatch.setattr(bench_steps, "PRODUCT_SIZE_ELSEWHERE", (16, 3))
     step, operations = product_step(torch.device("cpu"), torch.bfloat16)
     with FlopCounterMode(display=False) as counter:
         step()

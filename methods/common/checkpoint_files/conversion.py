@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from smope_bench.methods.common.backbone import google_vit
+from smope_bench.methods.common.checkpoint_files import google_vit
 from smope_bench.methods.common.errors import MethodError
 
 Container = Literal["safetensors", "torch", "npz"]

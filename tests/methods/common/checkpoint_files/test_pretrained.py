@@ -15,13 +15,13 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from smope_bench.methods.common.backbone import conversion as checkpoints
-from smope_bench.methods.common.backbone import zoo as published
 from smope_bench.methods.common.backbone.backbones import BUILTIN, WeightsMissingError
-from smope_bench.methods.common.backbone.conversion import LAYOUTS
 from smope_bench.methods.common.backbone.pretrained import CheckpointBackbone
+from smope_bench.methods.common.checkpoint_files import conversion as checkpoints
+from smope_bench.methods.common.checkpoint_files import zoo as published
+from smope_bench.methods.common.checkpoint_files.conversion import LAYOUTS
 from smope_bench.methods.common.errors import MethodError
-from tests.methods.common.backbone.checkpoint_files import (  # pyright: ignore[reportMissingImports]
+from tests.methods.common.checkpoint_files.sample_files import (  # pyright: ignore[reportMissingImports]
     SMALL,
     WRITERS,
     dino,
@@ -263,7 +263,7 @@ def test_loading_maps_the_file_and_draws_nothing(tmp_path: Path) -> None:
 
 
 def test_the_table_has_every_published_backbone() -> None:
-    assert {entry.name for entry in ALL} == {name for name, target in BUILTIN.items() if "published" in target}
+    assert {entry.name for entry in ALL} == {name for name, target in BUILTIN.items() if ".zoo:" in target}
     assert len(ALL) == 6
     for entry in ALL:
         assert entry.layout in LAYOUTS and entry.address.startswith("https://") and bool(entry.hub) != bool(entry.url)
