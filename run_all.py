@@ -25,7 +25,7 @@ from smope_bench.reports import cli as report_commands
 from smope_bench.reports.report_timing import bench_report
 
 if TYPE_CHECKING:
-    from smope_bench.harness.execution.launcher import Asked
+    from smope_bench.harness.execution.launcher import RunRequest
     from smope_bench.harness.planning.planner import Selection
     from smope_bench.harness.records.store import Store
 
@@ -56,9 +56,9 @@ def default(context: typer.Context) -> None:
     Without a command: run the suite 'smoke', report it, and say where the page is.
     """
     if context.invoked_subcommand is None:
-        from smope_bench.harness.execution.launcher import Asked
+        from smope_bench.harness.execution.launcher import RunRequest
 
-        failed = _sweep(Asked([DEFAULT_SUITE], opt.RESULTS, opt.DATA))
+        failed = _sweep(RunRequest([DEFAULT_SUITE], opt.RESULTS, opt.DATA))
         report_commands.write([DEFAULT_SUITE], opt.RESULTS, opt.REPORT, with_tables=False)
         raise typer.Exit(RUNS_FAILED if failed else 0)
 
@@ -103,7 +103,7 @@ def plan(
     from smope_bench.harness.cli import listing
     from smope_bench.harness.console import print_rows
     from smope_bench.harness.cost.cost_suites import split_counted
-    from smope_bench.harness.execution.launcher import Asked, plan_asked
+    from smope_bench.harness.execution.launcher import RunRequest, plan_asked
     from smope_bench.harness.records.store import Store
 
     selection = _selection(tiny, methods, benchmarks, seeds, settings, precision)
@@ -112,7 +112,7 @@ def plan(
         print(f"{name} trains nothing: it counts parameters and operations, without data or weights.")
     if counted and not (trained or as_json):
         return
-    runs, registries = plan_asked(Asked(trained, results, data, selection, tuple(plugin or ())))
+    runs, registries = plan_asked(RunRequest(trained, results, data, selection, tuple(plugin or ())))
     rows = listing.list_plan(runs, Store(results), registries, data, tflops)
     if as_json:
         _print_json(rows)
@@ -147,7 +147,7 @@ def run(
     """Do the runs of some suites that are not done yet, and print their tables."""
     from smope_bench.harness.cli.expectations import print_verdicts, read_all_expected
     from smope_bench.harness.cost.cost_suites import split_counted
-    from smope_bench.harness.execution.launcher import Asked, How
+    from smope_bench.harness.execution.launcher import ExecutorOptions, RunRequest
     from smope_bench.harness.records.store import Store
 
     selection = _selection(tiny, methods, benchmarks, seeds, settings, precision)
@@ -155,9 +155,11 @@ def run(
     expected = read_all_expected(trained, expect)
     failed = 0
     if trained:
-        how = How(executor.value, address, tuple(slurm or ()), gpus_per_run, deterministic, checkpoint_every * 60)
+        how = ExecutorOptions(
+            executor.value, address, tuple(slurm or ()), gpus_per_run, deterministic, checkpoint_every * 60
+        )
         plugins = tuple(plugin or ())
-        failed = _sweep(Asked(trained, results, data, selection, plugins, workers, threads, device.value, how))
+        failed = _sweep(RunRequest(trained, results, data, selection, plugins, workers, threads, device.value, how))
     _count(counted, selection, plugin or (), Store(results))
     given = f" --results {results}" if results != opt.RESULTS else ""
     print(f"for the page: run_all.py report {' '.join(suites)}{given}")
@@ -220,15 +222,15 @@ def _selection(
     )
 
 
-def _sweep(asked: Asked) -> int:
+def _sweep(asked: RunRequest) -> int:
     """Do what is asked, print the tables and what failed; returns the number of failed runs."""
     from smope_bench.harness.console import make_console
-    from smope_bench.harness.execution.launcher import print_outcome, sweep
+    from smope_bench.harness.execution.launcher import print_summary, sweep
 
     console = make_console()
     outcome = sweep(asked, console)
     report_commands.print_suites(console, asked.suites, asked.results)
-    print_outcome(console, outcome)
+    print_summary(console, outcome)
     return len(outcome.failures)
 
 

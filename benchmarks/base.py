@@ -21,7 +21,7 @@ from smope_bench.benchmarks.errors import BenchmarkError
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, Split] = ("train", "test")
 ClassOrder = Literal["shuffled", "natural_first", "natural"]
-Progress = Callable[[str], None]
+ProgressCallback = Callable[[str], None]
 
 
 def silent(message: str) -> None:
@@ -141,7 +141,7 @@ class Benchmark(ABC, Generic[ConfigT]):
         self.root = root
 
     @abstractmethod
-    def prepare(self, progress: Progress = silent, given: Sequence[Path] = ()) -> None:
+    def prepare(self, progress: ProgressCallback = silent, given: Sequence[Path] = ()) -> None:
         """Download, verify and convert once, atomically; a second call only verifies. Raises BenchmarkError.
 
         ``given``: archives, or folders holding them, that the user already has and that take the place of a download.

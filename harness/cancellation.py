@@ -97,7 +97,7 @@ def _status(number: int) -> int:
     return INTERRUPTED if number == signal.SIGINT else TERMINATED
 
 
-class Interruption:
+class StopRequest:
     """A request to stop. It is read between two steps, so that the run ends at a point it can go on from.
 
     ``ask`` may be called by a signal handler or from another thread. It takes no lock: a handler that interrupts another one

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from smope_bench.benchmarks.suites import SUITES, Column, Row, Suite
 from smope_bench.benchmarks.suites.schema import CEILINGS, FLOORS
-from smope_bench.harness.records.checksum import RECORD_SCHEMA, sealed
+from smope_bench.harness.records.checksum import RECORD_SCHEMA, with_checksum
 from smope_bench.harness.records.observations import LABELS, VALIDATION_LOSS, npz_bytes
 from smope_bench.harness.records.store import OBSERVATIONS, Store
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
@@ -101,7 +101,7 @@ def _write_run(store: Store, spec: RunSpec, shared: Iterable[_Place], level: flo
         data = npz_bytes(_observed(names, int(spec.run_id, 16)))
         (folder / OBSERVATIONS).write_bytes(data)
         record["observations"] = {"file": OBSERVATIONS, "sha256": hashlib.sha256(data).hexdigest(), "names": names}
-    (folder / "result.json").write_text(json.dumps(sealed(record), indent=1), encoding="utf-8")
+    (folder / "result.json").write_text(json.dumps(with_checksum(record), indent=1), encoding="utf-8")
 
 
 def _record(spec: RunSpec, level: float, *, is_joint: bool, tasks: int) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import typer
 
 from smope_bench import run_all
 from smope_bench.harness.conformance import check as conformance
-from smope_bench.harness.conformance.check import Verdict
+from smope_bench.harness.conformance.check import CheckResult
 from smope_bench.harness.execution import lease as claims
 from smope_bench.harness.records.store import Store
 from smope_bench.reports import cli as report_commands
@@ -310,8 +310,8 @@ def test_a_reader_that_has_seen_enough_meets_no_traceback() -> None:
     sweep.wait()
 
 
-def verdicts(*passed: bool) -> list[Verdict]:
-    return [Verdict(f"rule {n}", ok, "[seen]") for n, ok in enumerate(passed)]
+def verdicts(*passed: bool) -> list[CheckResult]:
+    return [CheckResult(f"rule {n}", ok, "[seen]") for n, ok in enumerate(passed)]
 
 
 @pytest.mark.parametrize(
@@ -327,7 +327,7 @@ def verdicts(*passed: bool) -> list[Verdict]:
     ],
 )
 def test_check_shows_each_verdict(
-    checked: dict[str, list[Verdict]],
+    checked: dict[str, list[CheckResult]],
     status: int,
     words: str,
     monkeypatch: pytest.MonkeyPatch,

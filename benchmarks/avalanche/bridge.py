@@ -28,7 +28,7 @@ from smope_bench.benchmarks.base import (
     BenchmarkConfig,
     ClassOrder,
     ImageSet,
-    Progress,
+    ProgressCallback,
     Split,
 )
 from smope_bench.benchmarks.base import silent as quiet
@@ -59,7 +59,7 @@ def to_avalanche(
     return scenario_of(stream, augment=train_transform, seed=seed, task_labels=task_labels)
 
 
-def from_avalanche(scenario: Any, *, image_size: int, progress: Progress = quiet, **settings: Any) -> Stream:
+def from_avalanche(scenario: Any, *, image_size: int, progress: ProgressCallback = quiet, **settings: Any) -> Stream:
     """The stream of a class-incremental Avalanche benchmark, its images read into memory under their eval transforms.
 
     Class order is that of arrival; classes of one experience are ordered by their ids. A row is an image's place in its
@@ -109,7 +109,7 @@ class AvalancheBenchmark(CachedBenchmark[AvalancheConfig]):
     def scenario(self) -> CLScenario:
         """Make the Avalanche benchmark, equal at every call; what it does to the global generators is undone."""
 
-    def prepare(self, progress: Progress = quiet, given: Sequence[Path] = ()) -> None:
+    def prepare(self, progress: ProgressCallback = quiet, given: Sequence[Path] = ()) -> None:
         """Read the benchmark, and keep its images under a name made of their hash unless they are there."""
         if self.config.content is None:
             say_task_labels(self._arrival, progress)
@@ -138,7 +138,7 @@ class AvalancheBenchmark(CachedBenchmark[AvalancheConfig]):
         """Say how the images can be had."""
         return BenchmarkError(f"{self.name}: no intact images under {self.root}; plan the run anew with its plugin")
 
-    def fill(self, writer: CacheWriter, progress: Progress) -> None:
+    def fill(self, writer: CacheWriter, progress: ProgressCallback) -> None:
         """Read every image once more."""
         digest = _digest_of(self._arrival)
         for split in SPLITS:
@@ -188,7 +188,7 @@ class _InMemory(Benchmark[BenchmarkConfig]):
         super().__init__(config, Path())
         self._names, self._sets = names, sets
 
-    def prepare(self, progress: Progress = quiet, given: Sequence[Path] = ()) -> None:
+    def prepare(self, progress: ProgressCallback = quiet, given: Sequence[Path] = ()) -> None:
         """Nothing to do."""
 
     @property

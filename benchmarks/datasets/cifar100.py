@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from smope_bench.benchmarks.augmentation import Augmentation, RandomResizedCrop
-from smope_bench.benchmarks.base import SPLITS, BenchmarkCard, BenchmarkConfig, Progress, Split
+from smope_bench.benchmarks.base import SPLITS, BenchmarkCard, BenchmarkConfig, ProgressCallback, Split
 from smope_bench.benchmarks.download.fetch import Remote
-from smope_bench.benchmarks.download.published_files import Published, below
+from smope_bench.benchmarks.download.published_files import PublishedFiles, below
 from smope_bench.benchmarks.download.safe_pickle import load_plain
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.image_store.cached_benchmark import CachedBenchmark
@@ -43,7 +43,7 @@ class Cifar100Config(BenchmarkConfig):
     )
 
 
-class Cifar100(Published, CachedBenchmark[Cifar100Config]):
+class Cifar100(PublishedFiles, CachedBenchmark[Cifar100Config]):
     """The images are kept at their 32 pixels; transforms enlarge them."""
 
     name: ClassVar[str] = "cifar100"
@@ -77,7 +77,7 @@ class Cifar100(Published, CachedBenchmark[Cifar100Config]):
         """The fine labels' names."""
         return self.opened().class_names
 
-    def names_to_store(self, progress: Progress) -> tuple[str, ...]:
+    def names_to_store(self, progress: ProgressCallback) -> tuple[str, ...]:
         """Read them from ``meta``."""
         names = self._content("meta", progress).get("fine_label_names")
         if not isinstance(names, list) or len(names) != CLASSES or not all(isinstance(name, str) for name in names):
@@ -88,7 +88,7 @@ class Cifar100(Published, CachedBenchmark[Cifar100Config]):
         """What the stored images depend on."""
         return {"benchmark": self.name, "rules": RULES, "files": self.digests}
 
-    def fill(self, writer: CacheWriter, progress: Progress) -> None:
+    def fill(self, writer: CacheWriter, progress: ProgressCallback) -> None:
         """Turn channel-major rows into images."""
         for split in SPLITS:
             images, labels = as_images(split, self._content(split, progress))
@@ -96,7 +96,7 @@ class Cifar100(Published, CachedBenchmark[Cifar100Config]):
             for start in range(0, len(images), BATCH):
                 writer.add(split, images[start : start + BATCH], labels[start : start + BATCH])
 
-    def _content(self, wanted: str, progress: Progress) -> dict[str, Any]:
+    def _content(self, wanted: str, progress: ProgressCallback) -> dict[str, Any]:
         """One file of the archive, unpickled. Raises BenchmarkError where it is not the published one."""
         source = self.archive_or_folder(self.remotes[0], TOP, progress)
         for name, member in below(source, TOP):

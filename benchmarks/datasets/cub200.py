@@ -8,9 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from smope_bench.benchmarks.base import BenchmarkCard, BenchmarkConfig, Progress, Split
+from smope_bench.benchmarks.base import BenchmarkCard, BenchmarkConfig, ProgressCallback, Split
 from smope_bench.benchmarks.download.fetch import Remote
-from smope_bench.benchmarks.download.published_files import PaperPictureConfig, Published, below, named
+from smope_bench.benchmarks.download.published_files import PaperPictureConfig, PublishedFiles, below, named
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.image_store.picture_benchmark import Picture, PictureBenchmark
 
@@ -44,7 +44,7 @@ class Survey:
     pictures: set[str]
 
 
-class Cub200(Published, PictureBenchmark[PaperPictureConfig]):
+class Cub200(PublishedFiles, PictureBenchmark[PaperPictureConfig]):
     """Whole pictures: the bounding boxes are not used."""
 
     name: ClassVar[str] = "cub200"
@@ -74,7 +74,7 @@ class Cub200(Published, PictureBenchmark[PaperPictureConfig]):
         """Names as in ``classes.txt``, for example ``001.Black_footed_Albatross``."""
         return self.opened().class_names
 
-    def names_to_store(self, progress: Progress) -> tuple[str, ...]:
+    def names_to_store(self, progress: ProgressCallback) -> tuple[str, ...]:
         """Read them from ``classes.txt``."""
         return read_classes(self._survey(self.archive_or_folder(self.remotes[0], TOP, progress)).texts["classes.txt"])
 
@@ -82,7 +82,7 @@ class Cub200(Published, PictureBenchmark[PaperPictureConfig]):
         """The archive."""
         return {"rules": RULES, "archive": self.remotes[0].digest}
 
-    def pictures(self, progress: Progress) -> Iterator[Picture]:
+    def pictures(self, progress: ProgressCallback) -> Iterator[Picture]:
         """All pictures in the archive's order, after a first pass has found every one of them."""
         source = self.archive_or_folder(self.remotes[0], TOP, progress)
         survey = self._survey(source)

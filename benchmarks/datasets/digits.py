@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from smope_bench.benchmarks.base import BenchmarkCard, BenchmarkConfig, Progress
+from smope_bench.benchmarks.base import BenchmarkCard, BenchmarkConfig, ProgressCallback
 from smope_bench.benchmarks.image_store.cache import CacheWriter
 from smope_bench.benchmarks.image_store.cached_benchmark import CachedBenchmark
 from smope_bench.benchmarks.stream import stratum
@@ -53,7 +53,7 @@ class Digits(CachedBenchmark[DigitsConfig]):
             "split_seed": config.split_seed,
         }
 
-    def fill(self, writer: CacheWriter, progress: Progress) -> None:
+    def fill(self, writer: CacheWriter, progress: ProgressCallback) -> None:
         """Enlarge all digits and split each class."""
         from sklearn.datasets import load_digits  # a second to import, needed once
 

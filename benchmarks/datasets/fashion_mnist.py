@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from smope_bench.benchmarks.augmentation import Augmentation, RandomResizedCrop
-from smope_bench.benchmarks.base import BenchmarkCard, BenchmarkConfig, Progress, Split, silent
+from smope_bench.benchmarks.base import BenchmarkCard, BenchmarkConfig, ProgressCallback, Split, silent
 from smope_bench.benchmarks.download.fetch import Remote
-from smope_bench.benchmarks.download.published_files import Published
+from smope_bench.benchmarks.download.published_files import PublishedFiles
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.image_store.cached_benchmark import CachedBenchmark
 from smope_bench.benchmarks.image_store.writer import CacheWriter
@@ -50,7 +50,7 @@ class FashionMnistConfig(BenchmarkConfig):
     )
 
 
-class FashionMnist(Published, CachedBenchmark[FashionMnistConfig]):
+class FashionMnist(PublishedFiles, CachedBenchmark[FashionMnistConfig]):
     """Grey images of 28 pixels, repeated over three channels; transforms enlarge them."""
 
     name: ClassVar[str] = "fashion_mnist"
@@ -93,14 +93,14 @@ class FashionMnist(Published, CachedBenchmark[FashionMnistConfig]):
         return {"benchmark": self.name, "rules": RULES, "files": self.contents}
 
     @classmethod
-    def download_fault(cls, file: Path, remote: Remote, folder: Path, progress: Progress = silent) -> str:
+    def download_fault(cls, file: Path, remote: Remote, folder: Path, progress: ProgressCallback = silent) -> str:
         """Held to its content, as in ``prepare``: files packed anew are as good as the published ones."""
         fault = super().download_fault(file, remote, folder, progress)
         if fault and _is_published(unpacked(file), cls.contents[remote.name.removesuffix(".gz")]):
             return ""
         return fault
 
-    def fill(self, writer: CacheWriter, progress: Progress) -> None:
+    def fill(self, writer: CacheWriter, progress: ProgressCallback) -> None:
         """Read the four files."""
         splits: tuple[tuple[Split, str], ...] = (("train", "train"), ("test", "t10k"))
         for split, prefix in splits:
@@ -114,7 +114,7 @@ class FashionMnist(Published, CachedBenchmark[FashionMnistConfig]):
                     split, np.repeat(grey[..., None], 3, axis=-1), labels[start : start + BATCH].astype(np.int64)
                 )
 
-    def _content(self, name: str, progress: Progress) -> bytes:
+    def _content(self, name: str, progress: ProgressCallback) -> bytes:
         """What one of the files unpacks to, verified: given, placed by hand, packaged by Debian, or downloaded."""
         for path in _found(name, self.given):
             return self._verified(path, name, progress)
@@ -126,7 +126,7 @@ class FashionMnist(Published, CachedBenchmark[FashionMnistConfig]):
         remote = next(remote for remote in self.remotes if remote.name == f"{name}.gz")
         return self._verified(self.obtain(remote, progress), name, progress)
 
-    def _verified(self, path: Path, name: str, progress: Progress) -> bytes:
+    def _verified(self, path: Path, name: str, progress: ProgressCallback) -> bytes:
         data = unpacked(path)
         if not _is_published(data, self.contents[name]):
             raise BenchmarkError(f"{path} does not hold the published {name} (another sha256); get it again")

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from smope_bench.benchmarks.base import SPLITS, BenchmarkCard, BenchmarkConfig, Progress, Split
+from smope_bench.benchmarks.base import SPLITS, BenchmarkCard, BenchmarkConfig, ProgressCallback, Split
 from smope_bench.benchmarks.datasets.glyph_rendering import FACES, Draws, Mix, faces_with, mask_stack, render
 from smope_bench.benchmarks.image_store.cache import CacheWriter
 from smope_bench.benchmarks.image_store.cached_benchmark import CachedBenchmark
@@ -83,7 +83,7 @@ class Glyphs(CachedBenchmark[GlyphsConfig]):
             "data_seed": config.data_seed,
         }
 
-    def fill(self, writer: CacheWriter, progress: Progress) -> None:
+    def fill(self, writer: CacheWriter, progress: ProgressCallback) -> None:
         """Render all classes of both splits."""
         progress(f"glyphs: rendering {len(CHARACTERS)} classes")
         for label in range(len(CHARACTERS)):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
 
-from smope_bench.benchmarks.base import SPLITS, BenchmarkCard, BenchmarkConfig, Progress, Split, silent
+from smope_bench.benchmarks.base import SPLITS, BenchmarkCard, BenchmarkConfig, ProgressCallback, Split, silent
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.image_store.picture_benchmark import Picture, PictureBenchmark, PictureConfig
 from smope_bench.benchmarks.image_store.pictures import central_square
@@ -55,7 +55,7 @@ def shown(path: Path) -> str:
     return repr(str(path))
 
 
-def scan_folder(root: Path, progress: Progress = silent) -> Folder:
+def scan_folder(root: Path, progress: ProgressCallback = silent) -> Folder:
     """Read and hash every file below ``root``.
 
     Layouts: ``<class>/<image>``, or ``train/<class>/<image>`` beside ``test/<class>/<image>``. Names that begin with a
@@ -225,7 +225,7 @@ class ImageFolder(PictureBenchmark[ImageFolderConfig]):
             return super().parts()
         return (Part({"benchmark": self.name, **self.source(), "side": self._side}),)
 
-    def pictures(self, progress: Progress) -> Iterator[Picture]:
+    def pictures(self, progress: ProgressCallback) -> Iterator[Picture]:
         """Training pictures, then test pictures, each class after class."""
         progress(f"imagefolder: decoding {len(self.folder.files):,} images")
         for split, files in self._split().items():

@@ -11,9 +11,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from smope_bench.benchmarks.base import BenchmarkCard, BenchmarkConfig, Progress, Split
+from smope_bench.benchmarks.base import BenchmarkCard, BenchmarkConfig, ProgressCallback, Split
 from smope_bench.benchmarks.download.fetch import Remote
-from smope_bench.benchmarks.download.published_files import PaperPictureConfig, Published, below, named
+from smope_bench.benchmarks.download.published_files import PaperPictureConfig, PublishedFiles, below, named
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.image_store.picture_benchmark import Picture, PictureBenchmark
 from smope_bench.benchmarks.stream import stratum
@@ -105,7 +105,7 @@ class ImageNetRConfig(PaperPictureConfig):
     )
 
 
-class ImageNetR(Published, PictureBenchmark[ImageNetRConfig]):
+class ImageNetR(PublishedFiles, PictureBenchmark[ImageNetRConfig]):
     """200 classes named by WordNet ids."""
 
     name: ClassVar[str] = "imagenet_r"
@@ -139,7 +139,7 @@ class ImageNetR(Published, PictureBenchmark[ImageNetRConfig]):
             split = {"lists": "seeded", "test_fraction": TEST_FRACTION, "split_seed": self.config.split_seed}
         return {"rules": RULES, "archive": self.remotes[0].name, "ids": self.config.label_ids, **split}
 
-    def pictures(self, progress: Progress) -> Iterator[Picture]:
+    def pictures(self, progress: ProgressCallback) -> Iterator[Picture]:
         """All pictures in the archive's order, after a first pass has found every one of them."""
         source = self.archive_or_folder(self.remotes[0], TOP, progress)
         files = self._files(source)
@@ -164,7 +164,7 @@ class ImageNetR(Published, PictureBenchmark[ImageNetRConfig]):
             )
         return files
 
-    def _published(self, source: Path, files: list[str], progress: Progress) -> Assigned:
+    def _published(self, source: Path, files: list[str], progress: ProgressCallback) -> Assigned:
         """The split of the published lists, which name every picture of the archive once."""
         assigned: Assigned = {}
         for split, remote in zip(("train", "test"), self.remotes[1:], strict=True):

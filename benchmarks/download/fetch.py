@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from smope_bench.benchmarks.base import Progress, silent
+from smope_bench.benchmarks.base import ProgressCallback, silent
 from smope_bench.benchmarks.download.locks import locked
 from smope_bench.benchmarks.download.transfer import Pace, Part, RefusedError, shown_bytes, transfer
 from smope_bench.benchmarks.errors import BenchmarkError
@@ -100,7 +100,7 @@ def unpinned_on_error(folder: Path, names: Iterable[str]) -> Iterator[None]:
         raise
 
 
-def fetch(remote: Remote, folder: Path, given: Sequence[Path] = (), progress: Progress = silent) -> Path:
+def fetch(remote: Remote, folder: Path, given: Sequence[Path] = (), progress: ProgressCallback = silent) -> Path:
     """Return a verified file: one of ``given``, else ``folder/name``, else a download to there.
 
     ``given`` are files (of any name, told by their digest) or folders holding a file of that name; they are used where
@@ -131,7 +131,7 @@ def fetch(remote: Remote, folder: Path, given: Sequence[Path] = (), progress: Pr
     return target
 
 
-def check(path: Path, remote: Remote, folder: Path, progress: Progress = silent) -> Checked:
+def check(path: Path, remote: Remote, folder: Path, progress: ProgressCallback = silent) -> Checked:
     """Read a file and compare it with its published digest, else with its pin. Raises BenchmarkError if unreadable."""
     pin = None if remote.digest else pin_of(remote, folder)
     expected = remote.digest or (f"sha256:{pin}" if pin else None)
@@ -140,7 +140,7 @@ def check(path: Path, remote: Remote, folder: Path, progress: Progress = silent)
     return Checked(digests["sha256"], f"{algorithm}:{digests[algorithm]}", expected)
 
 
-def digests_of(path: Path, algorithms: set[str], progress: Progress = silent) -> dict[str, str]:
+def digests_of(path: Path, algorithms: set[str], progress: ProgressCallback = silent) -> dict[str, str]:
     """Hex digests of a file, read once."""
     hashes = {name: hashlib.new(name, usedforsecurity=False) for name in algorithms}
     pace = Pace(path.name, progress)
@@ -157,7 +157,7 @@ def digests_of(path: Path, algorithms: set[str], progress: Progress = silent) ->
     return {name: digest.hexdigest() for name, digest in hashes.items()}
 
 
-def _from_given(remote: Remote, folder: Path, given: Sequence[Path], progress: Progress) -> Path | None:
+def _from_given(remote: Remote, folder: Path, given: Sequence[Path], progress: ProgressCallback) -> Path | None:
     """The file among those that the user already has, or None."""
     files = [path / remote.name if path.is_dir() else path for path in given]
     files = [path for path in files if path.is_file()]
@@ -178,7 +178,7 @@ def _from_given(remote: Remote, folder: Path, given: Sequence[Path], progress: P
     return None
 
 
-def _said_of_given(remote: Remote, given: Sequence[Path], progress: Progress) -> list[str]:
+def _said_of_given(remote: Remote, given: Sequence[Path], progress: ProgressCallback) -> list[str]:
     """Nothing that the user gave served: that is said before anything is downloaded in its stead, and in the last word."""
     if not given:
         return []
@@ -200,7 +200,7 @@ def _kind(name: str) -> str:
     return {".tgz": ".gz"}.get(suffix, suffix)
 
 
-def _accepted(path: Path, remote: Remote, folder: Path, progress: Progress) -> bool:
+def _accepted(path: Path, remote: Remote, folder: Path, progress: ProgressCallback) -> bool:
     """Whether a file may be used; if so it is pinned."""
     checked = check(path, remote, folder, progress)
     if checked.fits:
@@ -208,7 +208,7 @@ def _accepted(path: Path, remote: Remote, folder: Path, progress: Progress) -> b
     return checked.fits
 
 
-def _pin(remote: Remote, folder: Path, checked: Checked, progress: Progress) -> None:
+def _pin(remote: Remote, folder: Path, checked: Checked, progress: ProgressCallback) -> None:
     """Note the sha256 of a file that is about to be used."""
     if remote.digest is None and checked.expected is not None:
         return
@@ -230,7 +230,7 @@ def _pin(remote: Remote, folder: Path, checked: Checked, progress: Progress) -> 
 
 
 @contextlib.contextmanager
-def _alone(remote: Remote, folder: Path, progress: Progress) -> Iterator[Part]:
+def _alone(remote: Remote, folder: Path, progress: ProgressCallback) -> Iterator[Part]:
     """The partial file of this process alone: the common one under a lock, or one of its own where there are no locks."""
 
     def waiting() -> None:
@@ -241,7 +241,7 @@ def _alone(remote: Remote, folder: Path, progress: Progress) -> Iterator[Part]:
         yield Part(folder / f"{remote.name}{mine}.part")
 
 
-def _set_aside_if_bad(remote: Remote, folder: Path, progress: Progress) -> list[str]:
+def _set_aside_if_bad(remote: Remote, folder: Path, progress: ProgressCallback) -> list[str]:
     """Keep a bad file of the right name, which may have been put there by hand, out of every later command's way.
 
     Returns what was wrong with it, if there was one.
@@ -256,7 +256,7 @@ def _set_aside_if_bad(remote: Remote, folder: Path, progress: Progress) -> list[
     return []
 
 
-def _download(remote: Remote, folder: Path, part: Part, progress: Progress, tried: Sequence[str]) -> None:
+def _download(remote: Remote, folder: Path, part: Part, progress: ProgressCallback, tried: Sequence[str]) -> None:
     """Try every address in turn. ``tried``: what has failed before. Raises BenchmarkError."""
     noted, failures, refused = part.noted(), dict[str, str](), set[str]()
     pace = Pace(remote.name, progress)
@@ -283,7 +283,7 @@ def _download(remote: Remote, folder: Path, part: Part, progress: Progress, trie
     raise BenchmarkError(_in_words(remote, folder, [*tried, *(f"{url}: {why}" for url, why in failures.items())]))
 
 
-def _publish(remote: Remote, folder: Path, part: Part, checked: Checked, progress: Progress) -> None:
+def _publish(remote: Remote, folder: Path, part: Part, checked: Checked, progress: ProgressCallback) -> None:
     """Give a verified download its name. The pin comes first: no file of that name is ever without one."""
     _pin(remote, folder, checked, progress)
     part.path.replace(folder / remote.name)

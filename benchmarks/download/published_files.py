@@ -10,7 +10,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from smope_bench.benchmarks.augmentation import Augmentation, RandomResizedCrop
-from smope_bench.benchmarks.base import Progress, silent
+from smope_bench.benchmarks.base import ProgressCallback, silent
 from smope_bench.benchmarks.download.archives import Member, members
 from smope_bench.benchmarks.download.fetch import Remote, check, downloads_folder, fetch, unpinned_on_error
 from smope_bench.benchmarks.download.transfer import shown_bytes
@@ -39,7 +39,7 @@ class PaperPictureConfig(PictureConfig):
     )
 
 
-class Published:
+class PublishedFiles:
     """Mixed into a cached benchmark. ``remotes`` are verified by digest; there is no way around that but another class."""
 
     name: ClassVar[str]
@@ -67,19 +67,19 @@ class Published:
             f"{self.downloads}, or name the place where they lie: 'data prepare {self.name} --from PATH'"
         )
 
-    def prepare(self, progress: Progress = silent, given: Sequence[Path] = ()) -> None:
+    def prepare(self, progress: ProgressCallback = silent, given: Sequence[Path] = ()) -> None:
         """As every cached benchmark; files that are refused for what they hold are not pinned. Raises BenchmarkError."""
         self.task_sizes()  # type: ignore[attr-defined]  # an impossible split is said before gigabytes are fetched for it
         with unpinned_on_error(self.downloads, [remote.name for remote in self.remotes]):
             super().prepare(progress, given)  # type: ignore[misc]  # the benchmark that this is mixed into
 
     @classmethod
-    def download_fault(cls, file: Path, remote: Remote, folder: Path, progress: Progress = silent) -> str:
+    def download_fault(cls, file: Path, remote: Remote, folder: Path, progress: ProgressCallback = silent) -> str:
         """What speaks against a file in the downloads folder, or '' where ``prepare`` would use it. Raises BenchmarkError."""
         checked = check(file, remote, folder, progress)
         return "" if checked.fits else f"it has {checked.found}, expected {checked.expected}"
 
-    def obtain(self, remote: Remote, progress: Progress) -> Path:
+    def obtain(self, remote: Remote, progress: ProgressCallback) -> Path:
         """One published file, verified: given by the user, placed by hand, or downloaded. Raises BenchmarkError."""
         key = (remote, self.given)
         if key not in self._obtained:  # gigabytes are not hashed again for each file of an archive
@@ -90,7 +90,7 @@ class Published:
     def _obtained(self) -> dict[tuple[Remote, tuple[Path, ...]], Path]:
         return {}
 
-    def archive_or_folder(self, remote: Remote, top: str, progress: Progress) -> Path:
+    def archive_or_folder(self, remote: Remote, top: str, progress: ProgressCallback) -> Path:
         """The archive ``remote``, or a folder ``top`` that somebody has unpacked from it.
 
         What the user gave comes before what lies in the downloads folder. A folder cannot be compared with the published

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from smope_bench.benchmarks.base import Progress
+from smope_bench.benchmarks.base import ProgressCallback
 from smope_bench.benchmarks.errors import BenchmarkError
 
 SCHEMES = ("https", "http", "file")
@@ -85,7 +85,7 @@ class Part:
 class Pace:
     """Says how far a transfer is, about once a second."""
 
-    def __init__(self, name: str, progress: Progress, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, name: str, progress: ProgressCallback, clock: Callable[[], float] = time.monotonic) -> None:
         self.name, self._progress, self._clock = name, progress, clock
         self._began = self._said = clock()
         self._from = 0

@@ -32,7 +32,7 @@ from smope_bench.benchmarks.image_store.arrays import (
     Store,
     StoredArray,
 )
-from smope_bench.benchmarks.image_store.writer import SCHEMA_VERSION, CacheWriter, Part, Recipe
+from smope_bench.benchmarks.image_store.writer import SCHEMA_VERSION, CacheRecipe, CacheWriter, Part
 
 MANIFEST = "manifest.json"
 ABANDONED_AFTER_S = 24 * 3600.0  # a temporary folder older than this belongs to nobody any more
@@ -100,7 +100,7 @@ class CacheState:
         return "damaged" if self.bad else "intact"
 
 
-def cache_folder(parent: Path, recipe: Recipe) -> Path:
+def cache_folder(parent: Path, recipe: CacheRecipe) -> Path:
     """Where the cache of a recipe lives: ``<parent>/<first 16 hex digits of the recipe's sha256>``."""
     return parent / hashlib.sha256(_canonical(recipe)).hexdigest()[:16]
 

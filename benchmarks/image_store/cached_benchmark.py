@@ -8,14 +8,14 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
-from smope_bench.benchmarks.base import Benchmark, ConfigT, ImageSet, Progress, Split, silent
+from smope_bench.benchmarks.base import Benchmark, ConfigT, ImageSet, ProgressCallback, Split, silent
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.image_store.cache import (
     CacheState,
     CacheWriter,
     ImageCache,
     Part,
-    Recipe,
+    CacheRecipe,
     build_caches,
     cache_folder,
     open_cache,
@@ -30,23 +30,23 @@ class CachedBenchmark(Benchmark[ConfigT]):
     """Archives that the user already has, for ``fill``."""
 
     @abstractmethod
-    def recipe(self) -> Recipe:
+    def recipe(self) -> CacheRecipe:
         """Everything the stored images depend on, as JSON: source, sizes, seeds and a version of the code's rules."""
 
     @abstractmethod
-    def fill(self, writer: CacheWriter, progress: Progress) -> None:
+    def fill(self, writer: CacheWriter, progress: ProgressCallback) -> None:
         """Make all images of both splits."""
 
     def parts(self) -> tuple[Part, ...]:
         """The caches that hold the images: one, unless splits depend on different things."""
         return (Part(self.recipe()),)
 
-    def fill_parts(self, writers: Sequence[CacheWriter], progress: Progress) -> None:
+    def fill_parts(self, writers: Sequence[CacheWriter], progress: ProgressCallback) -> None:
         """Make all images that the writers' parts ask for; ``writers`` are those of the parts that are lacking."""
         for writer in writers:
             self.fill(writer, progress)
 
-    def names_to_store(self, progress: Progress) -> tuple[str, ...]:
+    def names_to_store(self, progress: ProgressCallback) -> tuple[str, ...]:
         """Class names of caches that are about to be built, for benchmarks that have to read them from their source."""
         del progress
         return self.class_names
@@ -56,7 +56,7 @@ class CachedBenchmark(Benchmark[ConfigT]):
         """The folder of this benchmark's caches."""
         return self.root / self.name
 
-    def prepare(self, progress: Progress = silent, given: Sequence[Path] = ()) -> None:
+    def prepare(self, progress: ProgressCallback = silent, given: Sequence[Path] = ()) -> None:
         """Build the caches, or verify every byte of those that are there. Raises BenchmarkError."""
         self.given = tuple(given)
         parent = self.cache_parent
@@ -73,7 +73,7 @@ class CachedBenchmark(Benchmark[ConfigT]):
         """The recipes of the caches."""
         return json.dumps([part.recipe for part in self.parts()], sort_keys=True)
 
-    def verify(self, progress: Progress = silent) -> list[CacheState]:
+    def verify(self, progress: ProgressCallback = silent) -> list[CacheState]:
         """Read all caches of this benchmark through, of whatever settings, and say which are damaged."""
         states = []
         for state in verify_caches(self.cache_parent):

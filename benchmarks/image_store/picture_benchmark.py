@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
 
-from smope_bench.benchmarks.base import BenchmarkConfig, Progress, Split
+from smope_bench.benchmarks.base import BenchmarkConfig, ProgressCallback, Split
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.image_store.cached_benchmark import CachedBenchmark
 from smope_bench.benchmarks.image_store.pictures import Frame, framed, in_threads, open_picture, squeezed
@@ -73,7 +73,7 @@ class PictureBenchmark(CachedBenchmark[PictureConfigT]):
         """What the pictures depend on, as JSON: the archive's digest, lists, rules. Not how they are kept."""
 
     @abstractmethod
-    def pictures(self, progress: Progress) -> Iterator[Picture]:
+    def pictures(self, progress: ProgressCallback) -> Iterator[Picture]:
         """Every picture of both splits, one at a time, in any order: rows are those of the sorted names."""
 
     def recipe(self) -> dict[str, Any]:
@@ -92,11 +92,11 @@ class PictureBenchmark(CachedBenchmark[PictureConfigT]):
             Part({**common, "keeps": "finished test", "frame": frame}, "finished", ("test",)),
         )
 
-    def fill(self, writer: CacheWriter, progress: Progress) -> None:
+    def fill(self, writer: CacheWriter, progress: ProgressCallback) -> None:
         """Make one part; see ``fill_parts``."""
         self.fill_parts([writer], progress)
 
-    def fill_parts(self, writers: Sequence[CacheWriter], progress: Progress) -> None:
+    def fill_parts(self, writers: Sequence[CacheWriter], progress: ProgressCallback) -> None:
         """Decode every picture once, a few at a time. All that cannot be decoded are looked for before any is named."""
         bad, done = [], 0
         pictures = iter(self.pictures(progress))

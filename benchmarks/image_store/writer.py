@@ -16,7 +16,7 @@ from smope_bench.benchmarks.base import SPLITS, Split
 from smope_bench.benchmarks.errors import BenchmarkError
 
 SCHEMA_VERSION = 1
-Recipe = Mapping[str, Any]
+CacheRecipe = Mapping[str, Any]
 Kind = Literal["pixels", "encoded", "squeezed", "finished"]
 
 
@@ -29,7 +29,7 @@ class Part:
     order of their names, whatever the order they came in: an archive and a folder unpacked from it give the same rows.
     """
 
-    recipe: Recipe
+    recipe: CacheRecipe
     kind: Kind = "pixels"
     splits: tuple[Split, ...] = SPLITS
     upright: bool = False

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from smope_bench.harness.records.checksum import seal_of, sealed
+from smope_bench.harness.records.checksum import checksum_of, with_checksum
 from smope_bench.harness.records.observations import Arrays, npz_arrays, npz_bytes
 from smope_bench.harness.records.store import write_bytes, write_json
 
@@ -33,7 +33,7 @@ ABSENT = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EN
 
 
 @dataclass
-class Progress:
+class RunProgress:
     """What a run has measured so far; grows by one entry a task."""
 
     matrix: list[list[float | None]] = field(default_factory=list)
@@ -77,7 +77,7 @@ class Checkpoint:
 
     tensors: dict[str, Tensor]
     """Parameters and buffers of the method."""
-    progress: Progress
+    progress: RunProgress
     observe: tuple[str, ...] = ()
     """Names that were observed from the first task on; ``observed`` is what came of it."""
     observed: Arrays = field(default_factory=dict)
@@ -122,7 +122,7 @@ class Checkpoints:
         for number, file in self._markers():
             try:
                 marker = json.loads(file.read_text(encoding="utf-8"))
-                if marker["seal"] != seal_of(marker) or marker["fingerprint"] != self._fingerprint:
+                if marker["seal"] != checksum_of(marker) or marker["fingerprint"] != self._fingerprint:
                     continue
                 kept, found = _kept(number, marker), self._read(marker)
             except DAMAGE:
@@ -186,7 +186,7 @@ class Checkpoints:
             "plan": state.plan,
             "log": list(state.log),
         }
-        write_json(self._folder / f"{number:06d}.json", sealed(marker))
+        write_json(self._folder / f"{number:06d}.json", with_checksum(marker))
         return _kept(number, marker)
 
     def _write(self, name: str, data: bytes) -> dict[str, str]:
@@ -202,7 +202,7 @@ class Checkpoints:
         position = marker["position"]
         return Checkpoint(
             load(found[METHOD]),
-            Progress(**marker["progress"]),
+            RunProgress(**marker["progress"]),
             tuple(marker["observe"]),
             npz_arrays(found[OBSERVED]) if OBSERVED in found else {},
             None if position is None else Position(**position),

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from smope_bench.harness.cancellation import ClaimLost, Interrupted, Interruption
+from smope_bench.harness.cancellation import ClaimLost, Interrupted, StopRequest
 from smope_bench.harness.checkpointing.checkpoint import Checkpoint, Checkpoints
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.event_log import RunLog
@@ -20,7 +20,7 @@ PAUSES_S = (0.1, 0.5, 2.0)
 """Between looks at a claim that cannot be read: a file system that is away for a moment ends no run."""
 
 
-class Keeper:
+class CheckpointManager:
     """Keeps a run: it saves what it is given, and raises ``Interrupted`` where the run was asked to stop."""
 
     def __init__(
@@ -29,7 +29,7 @@ class Keeper:
         checkpoints: Checkpoints,
         log: RunLog,
         *,
-        interruption: Interruption | None = None,
+        interruption: StopRequest | None = None,
         every_s: float = 300.0,
         may_publish: Callable[[], bool] = lambda: True,
     ) -> None:
@@ -38,7 +38,7 @@ class Keeper:
         self._folder = folder
         self._checkpoints = checkpoints
         self._log = log
-        self._interruption = interruption or Interruption()
+        self._interruption = interruption or StopRequest()
         self._every_s = every_s
         self._may_publish = may_publish
         self._saved = time.monotonic()

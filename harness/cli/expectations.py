@@ -28,7 +28,7 @@ Cell = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ExpectationResult:
     """One cell of the suite: what was found, what was expected, in percent FAA."""
 
     row: str
@@ -75,7 +75,7 @@ def read_expected(suite: Suite, source: str) -> list[dict[str, Any]]:
 
 def verify(
     suite: str, store: Store, expected: Sequence[dict[str, Any]], *, only_planned: bool = False
-) -> list[Verdict]:
+) -> list[ExpectationResult]:
     """Compare a suite's stored runs, means over their seeds, with what is expected.
 
     ``only_planned`` leaves out cells that the results folder knows nothing of; otherwise they count as missing.
@@ -83,7 +83,7 @@ def verify(
     planned = {(cell["row"], cell["column"]) for cell in store.read_cells(suite)}
     found = measured(suite, store)
     return [
-        Verdict(*key, _mean(found.get(key)), cell["faa"], cell["tolerance"])
+        ExpectationResult(*key, _mean(found.get(key)), cell["faa"], cell["tolerance"])
         for cell in expected
         if (key := (cell["row"], cell["column"])) in planned or not only_planned
     ]
@@ -128,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure a suite over training seeds and store what is expected: the first seed's FAA and three deviations."""
     from rich.console import Console
 
-    from smope_bench.harness.execution.launcher import Asked, sweep
+    from smope_bench.harness.execution.launcher import RunRequest, sweep
     from smope_bench.harness.planning.planner import Selection, find_suite
     from smope_bench.harness.planning.settings import Seeds
 
@@ -141,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     order = suite.seeds[0]
     for train in TRAIN_SEEDS:
         selection = Selection(seeds=(Seeds(order, train),))
-        sweep(Asked([suite.name], options.results, options.data, selection), Console())
+        sweep(RunRequest([suite.name], options.results, options.data, selection), Console())
     cells = [
         {
             "row": row,

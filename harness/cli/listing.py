@@ -16,7 +16,7 @@ from smope_bench.harness.cli.options import DATA
 from smope_bench.harness.console import Columns, Rows, duration
 from smope_bench.harness.cost.estimate import Pricing
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.execution.scheduler import united
+from smope_bench.harness.execution.scheduler import merge_duplicates
 from smope_bench.harness.planning.planner import PlannedRun
 from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry.plugins import unhurt
@@ -224,7 +224,7 @@ def list_plan(
     Seconds are the median of finished runs of the same kind, else the operations at a throughput (``smope_bench.harness.cost.estimate``).
     """
     pricing = Pricing(store, registries, data, tflops)
-    observe = {run.run_id: run.observe for run in united(runs)}
+    observe = {run.run_id: run.observe for run in merge_duplicates(runs)}
     return [
         {
             "run_id": None if run.lacks_weights else run.run_id,

@@ -18,8 +18,8 @@ from smope_bench.harness.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from smope_bench.harness.tuning.search import Asked, Plan
-    from smope_bench.harness.tuning.study import Candidate, Outcome
+    from smope_bench.harness.tuning.search import Plan, SearchRequest
+    from smope_bench.harness.tuning.study import Candidate, TrialResult
 
 SHOWN = 10
 NONE_WORKED = 1
@@ -89,7 +89,7 @@ def tune(
 ) -> None:
     """Search a method's settings on held-out training images. Test images are never read; the same command goes on."""
     from smope_bench.harness.hardware.device import resolve_device
-    from smope_bench.harness.tuning.search import Asked
+    from smope_bench.harness.tuning.search import SearchRequest
 
     parsed = _parsed(seeds, settings, grid)
     how: dict[str, Any] = {
@@ -99,7 +99,7 @@ def tune(
         "threads": threads,
     }
     how["device"] = resolve_device(device.value)
-    asked = Asked(method, benchmark, results, data, backbone, tiny, trials, holdout=holdout, **parsed, **how)
+    asked = SearchRequest(method, benchmark, results, data, backbone, tiny, trials, holdout=holdout, **parsed, **how)
     report = _searched(asked, plugin or (), as_json=as_json)
     if as_json:
         print(json.dumps(report, indent=2, ensure_ascii=False))
@@ -117,7 +117,7 @@ def _parsed(seeds: Sequence[str] | None, settings: Sequence[str] | None, grid: S
     }
 
 
-def _searched(asked: Asked, plugins: Sequence[Path], *, as_json: bool) -> dict[str, Any]:
+def _searched(asked: SearchRequest, plugins: Sequence[Path], *, as_json: bool) -> dict[str, Any]:
     """Plan, prepare, compute and write; what is printed on the way goes to standard error where the report is JSON."""
     from smope_bench.harness.console import make_console
     from smope_bench.harness.execution import scheduler as execute
@@ -156,7 +156,7 @@ def parse_grid(text: str) -> tuple[str, tuple[Any, ...]]:
     return key.strip(), tuple(listed)
 
 
-def describe(plan: Plan, found: Sequence[tuple[Candidate, Outcome]]) -> dict[str, Any]:
+def describe(plan: Plan, found: Sequence[tuple[Candidate, TrialResult]]) -> dict[str, Any]:
     """The search as JSON: what was searched, every trial, best first, and the best as arguments."""
     from smope_bench.harness.tuning.search import arguments
 

@@ -10,7 +10,15 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from smope_bench.benchmarks.base import Benchmark, BenchmarkCard, BenchmarkConfig, ImageSet, Progress, Split, silent
+from smope_bench.benchmarks.base import (
+    Benchmark,
+    BenchmarkCard,
+    BenchmarkConfig,
+    ImageSet,
+    ProgressCallback,
+    Split,
+    silent,
+)
 from smope_bench.benchmarks.stream import Stream, View
 
 TRAIN_IMAGES, TEST_IMAGES = 12, 22
@@ -22,7 +30,7 @@ class ColouredNoise(Benchmark[BenchmarkConfig]):
     name: ClassVar[str] = "conformance-noise"
     card: ClassVar[BenchmarkCard] = BenchmarkCard("Coloured noise", "made by the conformance kit", "none", "synthetic")
 
-    def prepare(self, progress: Progress = silent, given: Sequence[Path] = ()) -> None:
+    def prepare(self, progress: ProgressCallback = silent, given: Sequence[Path] = ()) -> None:
         """Nothing to do."""
 
     @property

@@ -11,9 +11,9 @@ from torch import Tensor
 from smope_bench.harness.checkpointing.random_state import random_state, restore_random_state
 from smope_bench.harness.conformance.prediction_checks import TOLERANCE, logits_of
 from smope_bench.harness.conformance.runner import Finished, different, run, state_of
-from smope_bench.harness.conformance.verdicts import Verdict
+from smope_bench.harness.conformance.verdicts import CheckResult
 from smope_bench.harness.registry.registry import Registries
-from smope_bench.harness.training.trainer import Session
+from smope_bench.harness.training.trainer import Trainer
 from smope_bench.methods.common.api import Batch, Phase
 from smope_bench.methods.common.backbone.memory_plan import MemoryPlan
 
@@ -23,14 +23,14 @@ SMALLEST = 1e-3
 """Differences count in units of a tensor's largest entry, or of this: what is smaller cancels, and is nothing but rounding."""
 
 
-def survives_short_memory(first: Finished, name: str, registries: Registries, root: Path) -> Verdict:
+def survives_short_memory(first: Finished, name: str, registries: Registries, root: Path) -> CheckResult:
     """Recomputed blocks must leave every bit as it is; a few images at a time, every number but for rounding.
 
     Rounding grows from step to step, so losses and gradients are compared where they start from the same state.
     """
     moved = _moved_by_recomputation(first, name, registries, root / "recomputed")
     if moved:
-        return Verdict(TITLE, False, f"{RECOMPUTED.words}: differs in {', '.join(moved)}")
+        return CheckResult(TITLE, False, f"{RECOMPUTED.words}: differs in {', '.join(moved)}")
     steps = _Steps()
     divided = run(name, registries, root / "divided", prepare=steps.watch, stop=("task_evaluated", 1))
     gaps = steps.gaps | {"predictions": _gap_of_predictions(divided)}
@@ -38,8 +38,8 @@ def survives_short_memory(first: Finished, name: str, registries: Registries, ro
         gaps |= differences(first.stages[len(divided.stages) - 1].state, divided.stages[-1].state)
     worst = max(gaps, key=lambda key: gaps[key])
     if gaps[worst] > TOLERANCE:
-        return Verdict(TITLE, False, f"{DIVIDED.words}: {worst} differs by {gaps[worst]:.1e} of its size")
-    return Verdict(
+        return CheckResult(TITLE, False, f"{DIVIDED.words}: {worst} differs by {gaps[worst]:.1e} of its size")
+    return CheckResult(
         TITLE,
         True,
         f"{RECOMPUTED.words}: same predictions, same state; {DIVIDED.words}: largest relative difference {gaps[worst]:.1e}",
@@ -49,7 +49,7 @@ def survives_short_memory(first: Finished, name: str, registries: Registries, ro
 def _moved_by_recomputation(first: Finished, name: str, registries: Registries, folder: Path) -> list[str]:
     """What is not the same to the bit after two tasks."""
 
-    def recompute(session: Session) -> None:
+    def recompute(session: Trainer) -> None:
         session.backbone.memory = RECOMPUTED
 
     again = run(name, registries, folder, prepare=recompute, stop=("task_evaluated", 1))
@@ -65,7 +65,7 @@ class _Steps:
     def __init__(self) -> None:
         self.gaps: dict[str, float] = {}
 
-    def watch(self, session: Session) -> None:
+    def watch(self, session: Trainer) -> None:
         """Have the session train a few images at a time, and look on."""
         session.backbone.memory = DIVIDED
         method = session.method
@@ -92,7 +92,7 @@ class _Steps:
             self.gaps[key] = max(gap, self.gaps.get(key, 0.0))
 
 
-def _outcome(session: Session, step: Callable[[Batch], Tensor], batch: Batch, plan: MemoryPlan) -> dict[str, Tensor]:
+def _outcome(session: Trainer, step: Callable[[Batch], Tensor], batch: Batch, plan: MemoryPlan) -> dict[str, Tensor]:
     """Loss, gradients and state of a step under ``plan``; the method's state and the generators are put back after it."""
     method = session.method
     kept, attributes, draws = state_of(method), dict(vars(method)), random_state(session.device)

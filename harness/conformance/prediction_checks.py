@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from smope_bench.harness.conformance.runner import FAULTS, Finished, different, state_of
-from smope_bench.harness.conformance.verdicts import Verdict
+from smope_bench.harness.conformance.verdicts import CheckResult
 from smope_bench.harness.text import sentence
 from smope_bench.harness.training.data import features_of, test_batches
 from smope_bench.methods.common.api import Batch
@@ -16,16 +16,16 @@ from smope_bench.methods.common.api import Batch
 TOLERANCE = 1e-4
 
 
-def predicts_without_trace(done: Finished) -> Verdict:
+def predicts_without_trace(done: Finished) -> CheckResult:
     """No parameter or buffer changes while a method answers."""
     before = state_of(done.session.method)
     logits_of(done, [torch.arange(7)])
     changed = different(before, state_of(done.session.method))
     detail = f"changed by predict: {', '.join(changed)}" if changed else "no parameter or buffer changes"
-    return Verdict("predict leaves no trace", not changed, detail)
+    return CheckResult("predict leaves no trace", not changed, detail)
 
 
-def batch_independence(done: Finished) -> Iterator[Verdict]:
+def batch_independence(done: Finished) -> Iterator[CheckResult]:
     """The same image must get the same logits as in its task's own test view: alone, in any company and in any order.
 
     The last requirement is also that the task is not read off the company: every batch holds images of all tasks.
@@ -45,17 +45,17 @@ def batch_independence(done: Finished) -> Iterator[Verdict]:
         reference = logits_of(done, rows.split(sizes))
         found = {name: logits_of(done, parts) for name, parts in served.items()}
     except FAULTS as error:  # whatever a plugin does wrong is a verdict
-        yield Verdict("independent of the batch", False, sentence(error))
+        yield CheckResult("independent of the batch", False, sentence(error))
         return
     scale = max(1.0, float(reference.abs().max()))
     for name, logits in found.items():
         asked = torch.cat(served[name])
         gap = float((logits - reference[asked]).abs().max()) / scale
         same = gap <= TOLERANCE and torch.equal(logits.argmax(dim=1), reference[asked].argmax(dim=1))
-        yield Verdict(f"independent of {name}", same, f"largest relative difference {gap:.1e}")
+        yield CheckResult(f"independent of {name}", same, f"largest relative difference {gap:.1e}")
 
 
-def task_id_hidden(done: Finished) -> Verdict:
+def task_id_hidden(done: Finished) -> CheckResult:
     """The run's own answers, given task by task, are those that the same images get outside the run, the last task first.
 
     Only the caller and the order of the questions differ: a method that reads the task off either is told by it.
@@ -70,10 +70,10 @@ def task_id_hidden(done: Finished) -> Verdict:
     scale = max(1.0, float(logits.abs().max()))
     other = logits.max(dim=1).values - logits[rows, inside.to(logits.device)] > TOLERANCE * scale
     if other.any():
-        return Verdict(
+        return CheckResult(
             name, False, f"{int(other.sum())} of {len(inside)} answers change when tasks are not asked in turn"
         )
-    return Verdict(name, True, "same answers to the last task's images first, outside the run")
+    return CheckResult(name, True, "same answers to the last task's images first, outside the run")
 
 
 @torch.no_grad()

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from smope_bench.benchmarks.stream import Stream
-from smope_bench.harness.cancellation import Interrupted, Interruption
+from smope_bench.harness.cancellation import Interrupted, StopRequest
 from smope_bench.harness.conformance.fixtures import ColouredNoise
-from smope_bench.harness.conformance.verdicts import Verdict
+from smope_bench.harness.conformance.verdicts import CheckResult
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_spec import BackboneRef, Component, Precision, RunSpec
-from smope_bench.harness.training.trainer import Session
+from smope_bench.harness.training.trainer import Trainer
 from smope_bench.methods.common.api import Batch, Method, ParameterGroup
 from smope_bench.methods.common.backbone.backbones import MICRO
 from smope_bench.methods.common.schedules import Schedule
@@ -41,7 +41,7 @@ class Stage:
 class Finished:
     """A run of the kit, with the method as it was left; ``stages`` has an entry a task."""
 
-    session: Session
+    session: Trainer
     declared: set[str]
     before: dict[str, Tensor]
     backbone_before: str
@@ -76,7 +76,7 @@ def run(
     stream: Stream | None = None,
     stop: tuple[str, int] | None = None,
     steps: int | None = None,
-    prepare: Callable[[Session], None] = lambda _: None,
+    prepare: Callable[[Trainer], None] = lambda _: None,
 ) -> Finished:
     """Run to the end, or until the event ``stop`` of a task. The stages are noted before anything else can happen.
 
@@ -85,7 +85,7 @@ def run(
     """
     spec = spec_of(name, registries, precision)
     stages: list[Stage] = []
-    interruption = Interruption()
+    interruption = StopRequest()
 
     def listen(event: dict[str, Any]) -> None:
         if event["event"] == "task_evaluated":
@@ -95,7 +95,7 @@ def run(
 
     with (
         torch.random.fork_rng(devices=[]),
-        Session(spec, folder, folder, "cpu", registries, listen, stream, interruption=interruption) as session,
+        Trainer(spec, folder, folder, "cpu", registries, listen, stream, interruption=interruption) as session,
     ):
         before = state_of(session.method)
         frozen = digest(session.backbone)
@@ -123,7 +123,7 @@ def _note_declared(method: Method) -> set[str]:
     return declared
 
 
-def _ask_after(steps: int, method: Method, interruption: Interruption) -> None:
+def _ask_after(steps: int, method: Method, interruption: StopRequest) -> None:
     """Have the run asked to stop while it takes its step number ``steps``, from 1."""
     number, original = itertools.count(1), method.training_step
 
@@ -159,13 +159,13 @@ def same_bits(one: Tensor, two: Tensor) -> bool:
     return one.dtype == two.dtype and torch.equal(one, two)
 
 
-def same_result(name: str, first: Finished, second: Finished, what: str) -> Verdict:
+def same_result(name: str, first: Finished, second: Finished, what: str) -> CheckResult:
     """Whether two runs to the end gave the same predictions and left the same state, to the bit."""
     same_matrix = first.session.progress.predictions == second.session.progress.predictions
     moved = different(state_of(first.session.method), state_of(second.session.method))
     if same_matrix and not moved:
-        return Verdict(name, True, f"{what}: same predictions, same state")
-    return Verdict(name, False, f"{what}: differs in {', '.join(moved) or 'predictions'}")
+        return CheckResult(name, True, f"{what}: same predictions, same state")
+    return CheckResult(name, False, f"{what}: differs in {', '.join(moved) or 'predictions'}")
 
 
 def digest(module: nn.Module) -> str:

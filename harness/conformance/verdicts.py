@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CheckResult:
     """One requirement, whether it is met, and what was seen; ``remedy`` says what to do where it is not."""
 
     name: str
@@ -43,9 +43,9 @@ REMEDIES = {
 _ANY = "independent of"
 
 
-def advised(verdict: Verdict) -> Verdict:
+def advised(verdict: CheckResult) -> CheckResult:
     """The verdict with its remedy where the requirement is not met."""
     if verdict.passed or verdict.remedy:
         return verdict
     fallback = REMEDIES[_ANY] if verdict.name.startswith(_ANY) else ""
-    return Verdict(verdict.name, False, verdict.detail, REMEDIES.get(verdict.name, fallback))
+    return CheckResult(verdict.name, False, verdict.detail, REMEDIES.get(verdict.name, fallback))

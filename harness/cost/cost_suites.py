@@ -10,7 +10,7 @@ from typing import Any
 from smope_bench.harness import provenance
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.planning.planner import find_suite
-from smope_bench.harness.records.checksum import RECORD_SCHEMA, seal_of, sealed
+from smope_bench.harness.records.checksum import RECORD_SCHEMA, checksum_of, with_checksum
 from smope_bench.harness.records.store import Store, write_json
 from smope_bench.harness.registry.registry import Registries
 
@@ -34,7 +34,7 @@ def count_suite(name: str, methods: Sequence[str], registries: Registries, store
     rows = methods or list(dict.fromkeys(row.method for row in find_suite(name).rows))
     report = count_costs(registries, rows).as_json()
     stored = {"schema_version": RECORD_SCHEMA, "suite": name, "cost": report, "provenance": provenance.collect()}
-    write_json(_file(store, name), sealed(stored))
+    write_json(_file(store, name), with_checksum(stored))
     return report
 
 
@@ -45,7 +45,7 @@ def read_counted(store: Store, name: str) -> dict[str, Any]:
         stored = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(stored, dict) or stored.get("schema_version") != RECORD_SCHEMA:
             raise ValueError("it has another form")
-        if stored.get("seal") != seal_of(stored):
+        if stored.get("seal") != checksum_of(stored):
             raise ValueError("it was changed after it was written: its seal does not fit")
         return stored["cost"]
     except FileNotFoundError as error:

@@ -25,7 +25,7 @@ CLASSES, TASKS = 200, 10
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedCost:
     """A method in the published convention: parameters, and operations an image (forward passes only)."""
 
     parameters: int
@@ -56,7 +56,7 @@ class MethodCost:
     title: str
     kind: str
     parameters: int
-    published: Published | None
+    published: PublishedCost | None
     phases: tuple[PhaseCost, ...]
     test: Executed
 
@@ -125,13 +125,13 @@ def geometry_of(backbone: PromptedViT) -> Geometry:
     return Geometry(backbone.feature_dim, backbone.num_heads, backbone.depth, tokens, CLASSES, TASKS)
 
 
-def published_cost(method_class: type[Method], geometry: Geometry, a_pass: int) -> Published | None:
+def published_cost(method_class: type[Method], geometry: Geometry, a_pass: int) -> PublishedCost | None:
     """A method's forward passes of ``a_pass`` operations, one classifier and what it has beside them, as Table 3 counts."""
     cost = method_class.published_cost(geometry)
     if cost is None:
         return None
     classifier = published_classifier(geometry.dim, geometry.num_classes)
-    return Published(
+    return PublishedCost(
         parameters=cost.parameters,
         train=cost.train_passes * a_pass + classifier + cost.extra_train_flops,
         test=cost.test_passes * a_pass + classifier + cost.extra_test_flops,

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from smope_bench.harness.cancellation import Interrupted, Interruption
+from smope_bench.harness.cancellation import Interrupted, StopRequest
 from smope_bench.harness.errors import without_home
-from smope_bench.harness.execution.lease import CANCEL, Claim, Held, acquire, tidy_done
+from smope_bench.harness.execution.lease import CANCEL, Lease, LeaseState, acquire, remove_leftovers_of
 from smope_bench.harness.hardware.device import pin_arithmetic, resolve_device
 from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry.registry import open_registries
@@ -24,7 +24,7 @@ from smope_bench.harness.text import plain
 
 Emit = Callable[[dict[str, Any]], None]
 OnEvent = Callable[[str, dict[str, Any]], None]
-EndState = Literal["done", "skipped", "failed", "interrupted", "cancelled", "held"]
+JobStatus = Literal["done", "skipped", "failed", "interrupted", "cancelled", "held"]
 
 CHECKPOINT_EVERY_S = 300.0
 
@@ -99,7 +99,7 @@ class ExecuteOptions:
 
 
 @dataclass(frozen=True)
-class End:
+class JobResult:
     """How a job ended: done, where nothing else is said."""
 
     run_id: str
@@ -115,11 +115,11 @@ class End:
     """Its record was there by then."""
 
     @property
-    def state(self) -> EndState:
+    def state(self) -> JobStatus:
         """The same in one word."""
         if self.error is not None:
             return "failed"
-        states: tuple[EndState, ...] = ("cancelled", "interrupted", "held", "skipped")
+        states: tuple[JobStatus, ...] = ("cancelled", "interrupted", "held", "skipped")
         for state in states:
             if getattr(self, state):
                 return state
@@ -131,7 +131,7 @@ class Control:
     """What a runner is given beside its job: where to speak (it is called like an ``Emit``) and whether to go on."""
 
     emit: Emit
-    interruption: Interruption
+    interruption: StopRequest
     may_publish: Callable[[], bool] = lambda: True
 
     def __call__(self, event: dict[str, Any]) -> None:
@@ -142,12 +142,12 @@ Runner = Callable[[Job, WorkerOptions, Control], None]
 """A function that takes a plain ``Emit`` in the last place is one, too."""
 
 
-def run_job(job: Job, options: WorkerOptions, on_event: OnEvent, interruption: Interruption | None = None) -> End:
+def run_job(job: Job, options: WorkerOptions, on_event: OnEvent, interruption: StopRequest | None = None) -> JobResult:
     """Do one run in this process under its claim; an exception of the run becomes its end.
 
     Whoever stops this process gently calls ``interruption.ask()``.
     """
-    interruption = interruption or Interruption()
+    interruption = interruption or StopRequest()
 
     def emit(event: dict[str, Any]) -> None:
         on_event(job.run_id, event)
@@ -157,10 +157,10 @@ def run_job(job: Job, options: WorkerOptions, on_event: OnEvent, interruption: I
     try:
         claim = acquire(options.results / job.run_id, on_cancel=interruption.ask, stop_file=options.stop_file)
     except Exception as error:
-        return End(job.run_id, describe_error(error))
-    if isinstance(claim, Held):
-        return End(job.run_id, held=True)
-    end = End(job.run_id, interrupted=True)
+        return JobResult(job.run_id, describe_error(error))
+    if isinstance(claim, LeaseState):
+        return JobResult(job.run_id, held=True)
+    end = JobResult(job.run_id, interrupted=True)
 
     def may_publish() -> bool:  # a sleeper whose heir is done finds no claim, or one made after that
         return claim.still_ours() and not _is_done(job, options.results)
@@ -170,41 +170,41 @@ def run_job(job: Job, options: WorkerOptions, on_event: OnEvent, interruption: I
     finally:
         claim.release(forget=end.state in ("done", "skipped"))
     if end.state == "skipped":
-        tidy_done(options.results / job.run_id)
+        remove_leftovers_of(options.results / job.run_id)
     return end
 
 
-def _under_claim(job: Job, options: WorkerOptions, control: Control, claim: Claim) -> End:
+def _under_claim(job: Job, options: WorkerOptions, control: Control, claim: Lease) -> JobResult:
     if (early := _not_begun(job, options)) is not None:
         return early
     end = _attempt(job, options, control)
     if end.state == "interrupted" and _is_done(job, options.results):  # by whoever took it over, since it began
-        return End(job.run_id, skipped=True)
+        return JobResult(job.run_id, skipped=True)
     if end.state == "interrupted" and claim.cancelled:
-        return End(job.run_id, interrupted=True, cancelled=True)
+        return JobResult(job.run_id, interrupted=True, cancelled=True)
     if end.state in ("interrupted", "failed") and claim.is_lost:  # whoever took it over also says how it ended
-        return End(job.run_id, held=True)
+        return JobResult(job.run_id, held=True)
     return end
 
 
-def _not_begun(job: Job, options: WorkerOptions) -> End | None:
+def _not_begun(job: Job, options: WorkerOptions) -> JobResult | None:
     """The end of a run that is not to be begun."""
     if _is_done(job, options.results):  # by another launcher, since this one looked
-        return End(job.run_id, skipped=True)
+        return JobResult(job.run_id, skipped=True)
     is_cancelled = (options.results / job.run_id / CANCEL).exists()
     if is_cancelled or (options.stop_file is not None and options.stop_file.exists()):
-        return End(job.run_id, interrupted=True, cancelled=is_cancelled)
+        return JobResult(job.run_id, interrupted=True, cancelled=is_cancelled)
     return None
 
 
-def _attempt(job: Job, options: WorkerOptions, control: Control) -> End:
+def _attempt(job: Job, options: WorkerOptions, control: Control) -> JobResult:
     try:
         load_runner(options.runner)(job, options, control)
     except Interrupted:
-        return End(job.run_id, interrupted=True)
+        return JobResult(job.run_id, interrupted=True)
     except (Exception, SystemExit) as error:  # a method that calls sys.exit has failed, the sweep has not
-        return End(job.run_id, describe_error(error))
-    return End(job.run_id)
+        return JobResult(job.run_id, describe_error(error))
+    return JobResult(job.run_id)
 
 
 def _is_done(job: Job, results: Path) -> bool:

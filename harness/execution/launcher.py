@@ -29,7 +29,7 @@ from smope_bench.harness.registry.registry import Registries, open_registries
 
 
 @dataclass(frozen=True)
-class How:
+class ExecutorOptions:
     """By which executor, and with which promises; see ``ExecuteOptions``."""
 
     executor: str = "auto"
@@ -58,7 +58,7 @@ class How:
 
 
 @dataclass(frozen=True)
-class Asked:
+class RunRequest:
     """What the user asked to run; ``None`` means that a default fits itself to the machine."""
 
     suites: Sequence[str]
@@ -69,11 +69,11 @@ class Asked:
     workers: int | None = None
     threads: int | None = None
     device: str = "auto"
-    how: How = field(default_factory=How)
+    how: ExecutorOptions = field(default_factory=ExecutorOptions)
 
 
 @dataclass(frozen=True)
-class Outcome:
+class LaunchSummary:
     """What came of a sweep: runs that had to be done, runs that were done before, and those that failed now."""
 
     to_do: int
@@ -82,7 +82,7 @@ class Outcome:
     seconds: float = 0.0
 
 
-def plan_asked(asked: Asked, supply: Supply | None = None) -> tuple[list[PlannedRun], Registries]:
+def plan_asked(asked: RunRequest, supply: Supply | None = None) -> tuple[list[PlannedRun], Registries]:
     """The runs that are asked for, and the tables that their names were looked up in.
 
     ``supply`` fetches weights that are missing; without it, runs that need them are planned as lacking them.
@@ -94,7 +94,7 @@ def plan_asked(asked: Asked, supply: Supply | None = None) -> tuple[list[Planned
     return plan(suites, asked.selection, registries, asked.data, supply), registries
 
 
-def sweep(asked: Asked, console: Console) -> Outcome:
+def sweep(asked: RunRequest, console: Console) -> LaunchSummary:
     """Do the runs that are not done yet, showing progress; everything that can be checked is, before anything trains."""
     from smope_bench.harness.planning.assets import supply_weights
 
@@ -109,14 +109,14 @@ def sweep(asked: Asked, console: Console) -> Outcome:
     device = hardware.resolve_device(asked.device) if asked.how.trains_here else asked.device
     if asked.how.trains_here and (remark := precision_remark(asked.selection.precision, device)):
         tell(f"note: {remark}")
-    to_do, done = execute.split_done(runs, store)
-    execute.tidy_all(done, store)
+    to_do, done = execute.partition_finished(runs, store)
+    execute.remove_leftovers(done, store)
     execute.prepare_benchmarks(to_do, registries, asked.data, tell)
     for suite in dict.fromkeys(asked.suites):
         store.write_manifest(suite, manifest(suite, runs, registries))
     if not to_do:
         console.print(f"{len(done)} of {len(done)} runs are already done; nothing trained.")
-        return Outcome(0, len(done))
+        return LaunchSummary(0, len(done))
     memory = expected_memory(asked, device, to_do, registries) if asked.how.is_local and len(to_do) > 1 else {}
     options = fitted_options(asked, device, to_do, registries, memory)
     already = f" ({len(done)} of {len(to_do) + len(done)} are already done)" if done else ""
@@ -133,11 +133,11 @@ def sweep(asked: Asked, console: Console) -> Outcome:
                 failures.append(status)
     if unfinished:
         raise Stopped(TERMINATED)
-    return Outcome(len(to_do), len(done), tuple(failures), time.monotonic() - started)
+    return LaunchSummary(len(to_do), len(done), tuple(failures), time.monotonic() - started)
 
 
 def fitted_options(
-    asked: Asked,
+    asked: RunRequest,
     device: str,
     to_do: Sequence[PlannedRun],
     registries: Registries,
@@ -166,12 +166,16 @@ def fitted_options(
     )
 
 
-def expected_memory(asked: Asked, device: str, to_do: Sequence[PlannedRun], registries: Registries) -> dict[str, float]:
+def expected_memory(
+    asked: RunRequest, device: str, to_do: Sequence[PlannedRun], registries: Registries
+) -> dict[str, float]:
     """MiB by run id: of finished runs of the kind, else reckoned from the backbone's size.
 
     A number of workers that the user gave is reduced by what was measured only, never by what was reckoned.
     """
-    peaks = packing.Peaks((found for found in Store(asked.results).scan() if isinstance(found, Record)), device)
+    peaks = packing.MemoryEstimator(
+        (found for found in Store(asked.results).scan() if isinstance(found, Record)), device
+    )
     weights: dict[str, float] = {}
     needs: dict[str, float] = {}
     for run in to_do:
@@ -186,7 +190,7 @@ def expected_memory(asked: Asked, device: str, to_do: Sequence[PlannedRun], regi
     return needs
 
 
-def print_outcome(console: Console, outcome: Outcome) -> None:
+def print_summary(console: Console, outcome: LaunchSummary) -> None:
     """Say how many runs finished, on standard output, and which failed and why, on standard error."""
     if outcome.to_do:
         finished = outcome.to_do - len(outcome.failures)

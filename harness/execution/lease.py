@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.records.cleanup import CHECKPOINT, TEMPORARY, _matching, tidy
+from smope_bench.harness.records.cleanup import CHECKPOINT, TEMPORARY, _matching, remove_temporary_files
 from smope_bench.harness.records.event_log import PROGRESS
 
 
@@ -72,7 +72,7 @@ _NAME = re.compile(r"claim\.(\d{1,9})")
 
 
 @dataclass(frozen=True)
-class Held:
+class LeaseState:
     """The newest claim of a run, as it was read."""
 
     folder: Path
@@ -102,7 +102,7 @@ class Held:
         return file_system_now(self.folder) - self.written
 
 
-class Claim:
+class Lease:
     """A run that is this process's to do, until ``release``; a thread keeps it alive."""
 
     def __init__(
@@ -144,7 +144,7 @@ class Claim:
             for left in (self.folder / CANCEL, *self.folder.glob(f"{PROBE}*")):
                 left.unlink(missing_ok=True)
 
-    def start(self) -> Claim:
+    def start(self) -> Lease:
         """Keep it alive from now on."""
         self._thread.start()
         return self
@@ -184,14 +184,14 @@ def acquire(
     beat_s: float = BEAT_S,
     on_cancel: Callable[[], None] = lambda: None,
     stop_file: Path | None = None,
-) -> Claim | Held:
+) -> Lease | LeaseState:
     """The claim of the run in ``folder``, or who has it. Of many that try, one wins. Raises UserError where nothing can be
     written; never waits.
 
     ``on_cancel`` is called, perhaps more than once, when the folder's ``cancel`` or ``stop_file`` appears: the first stops the
     run whoever holds it, the second only while this claim does. Also when the claim was lost.
 
-    A claim whose owner is another machine's is not judged here, because that takes time: ``Watch`` does.
+    A claim whose owner is another machine's is not judged here, because that takes time: ``LeaseMonitor`` does.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -200,11 +200,11 @@ def acquire(
             return held
         token, number = secrets.token_hex(16), held.number + 1 if held else 1
         if not _create(folder, number, _content(token, 0, HELD)):
-            return newest(folder) or Held(folder, number, "")
-        claim = Claim(folder, number, token, beat_s, on_cancel, stop_file)
+            return newest(folder) or LeaseState(folder, number, "")
+        claim = Lease(folder, number, token, beat_s, on_cancel, stop_file)
         if max(_numbers(folder), default=0) > number:  # the folder was listed before others came and went
             claim.release(forget=False)
-            return newest(folder) or Held(folder, number, "")
+            return newest(folder) or LeaseState(folder, number, "")
     except OSError as error:
         raise UserError(
             f"run {folder.name} cannot be claimed in the results folder {str(folder.parent)!r}"
@@ -213,7 +213,7 @@ def acquire(
     return claim.start()
 
 
-class Watch:
+class LeaseMonitor:
     """Tells when runs that others have become free; asked again and again.
 
     An owner elsewhere is dead when its claim has not changed for ``dead_s`` while it was watched by this process's steady
@@ -242,7 +242,7 @@ class Watch:
         return False
 
 
-def newest(folder: Path) -> Held | None:
+def newest(folder: Path) -> LeaseState | None:
     """The claim that holds, or held last; None where the run was never claimed, or is done. Raises OSError."""
     for _ in range(LOOKS):
         number = max(_numbers(folder), default=None)
@@ -302,14 +302,14 @@ def _content(token: str, beat: int, state: str) -> bytes:
     return (json.dumps(claim) + "\n").encode()
 
 
-def _read(folder: Path, number: int) -> Held:
+def _read(folder: Path, number: int) -> LeaseState:
     """A claim that says nothing readable is held by nobody knows whom: it is being written, or its writer died then."""
     with _file(folder, number).open("rb") as stream:
         text = stream.read(4096).decode("utf-8", errors="replace")
         written = os.fstat(stream.fileno()).st_mtime
     try:
         said = json.loads(text)
-        return Held(
+        return LeaseState(
             folder,
             number,
             text,
@@ -321,20 +321,20 @@ def _read(folder: Path, number: int) -> Held:
             written,
         )
     except (ValueError, KeyError, TypeError):
-        return Held(folder, number, text, written=written)
+        return LeaseState(folder, number, text, written=written)
 
 
 _CLAIMED = ("claim.*", CANCEL, f"{PROBE}*")
 """What goes with the claim."""
 
 
-def tidy_done(folder: Path) -> None:
+def remove_leftovers_of(folder: Path) -> None:
     """The same for a finished run that nobody holds, and its claims, too; does nothing where all is tidy or somebody does."""
     with contextlib.suppress(OSError, UserError):  # what is left over disturbs no result
         names = (CHECKPOINT, PROGRESS, *TEMPORARY, *_CLAIMED)
-        if not _matching(folder, names) or isinstance(claim := acquire(folder), Held):
+        if not _matching(folder, names) or isinstance(claim := acquire(folder), LeaseState):
             return
         try:
-            tidy(folder)
+            remove_temporary_files(folder)
         finally:
             claim.release(forget=True)

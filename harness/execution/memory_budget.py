@@ -58,7 +58,7 @@ def workers_that_fit(peaks_mb: Sequence[float], budget_mb: float) -> int:
     return max(1, count)
 
 
-class Peaks:
+class MemoryEstimator:
     """What runs need at their peak, from what finished runs on such a device needed."""
 
     def __init__(self, records: Iterable[Record], device: str) -> None:

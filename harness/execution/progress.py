@@ -100,7 +100,7 @@ class _Running:
         return f"task {min(self.tasks_done + 1, self.tasks)} of {self.tasks}" if self.tasks > 1 else "all tasks at once"
 
 
-class _Book:
+class _ProgressTracker:
     """The runs in flight and the work done, for both displays."""
 
     def __init__(self, total: int, clock: Clock) -> None:
@@ -141,7 +141,7 @@ class LineDisplay:
     """One plain line when a run starts, ends or fails, and a sign of life at most every 30 seconds."""
 
     def __init__(self, console: Console, total: int, clock: Clock = time.monotonic) -> None:
-        self._console, self._book, self._clock = console, _Book(total, clock), clock
+        self._console, self._book, self._clock = console, _ProgressTracker(total, clock), clock
         self._last = clock()
 
     def __enter__(self) -> LineDisplay:
@@ -191,7 +191,7 @@ class LiveDisplay:
     """An overall bar, a bar for each run in flight, and a line that stays for each run that ended."""
 
     def __init__(self, console: Console, total: int, clock: Clock = time.monotonic) -> None:
-        self._console, self._book, self._clock = console, _Book(total, clock), clock
+        self._console, self._book, self._clock = console, _ProgressTracker(total, clock), clock
         self._bars: dict[str, TaskID] = {}
         self._notes: dict[str, str] = {}
         self._progress = Progress(

@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from smope_bench.harness.errors import UserError, did_you_mean
-from smope_bench.harness.execution.job import End, ExecuteOptions, Job, OnEvent
-from smope_bench.harness.execution.lease import CANCEL, Held, Watch, acquire, newest, tidy_done
+from smope_bench.harness.execution.job import ExecuteOptions, Job, JobResult, OnEvent
+from smope_bench.harness.execution.lease import CANCEL, LeaseMonitor, LeaseState, acquire, newest, remove_leftovers_of
 from smope_bench.harness.planning.planner import PlannedRun
 from smope_bench.harness.records.checksum import RECORD_SCHEMA
 from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry.registry import Registries
 
 OnUpdate = Callable[[PlannedRun, dict[str, Any]], None]
-Executor = Callable[[Sequence[Job], ExecuteOptions, OnEvent], Iterator[End]]
+Executor = Callable[[Sequence[Job], ExecuteOptions, OnEvent], Iterator[JobResult]]
 
 EXECUTORS: Mapping[str, str] = {
     "serial": "smope_bench.harness.executors.local:serial_ends",
@@ -47,20 +47,20 @@ class RunStatus:
     error: str | None = None
 
 
-def split_done(planned: Sequence[PlannedRun], store: Store) -> tuple[list[PlannedRun], list[PlannedRun]]:
+def partition_finished(planned: Sequence[PlannedRun], store: Store) -> tuple[list[PlannedRun], list[PlannedRun]]:
     """(runs to do, runs whose record of this code exists and has what is asked to be observed); each run once."""
-    unique = united(planned)
+    unique = merge_duplicates(planned)
     done = {run.run_id for run in unique if store.state(run.run_id, run.spec.fingerprint, run.observe) == "done"}
     return [run for run in unique if run.run_id not in done], [run for run in unique if run.run_id in done]
 
 
-def tidy_all(done: Iterable[PlannedRun], store: Store) -> None:
+def remove_leftovers(done: Iterable[PlannedRun], store: Store) -> None:
     """Remove from finished runs what a process that was killed just after publishing left there."""
     for run in done:
-        tidy_done(store.path(run.run_id))
+        remove_leftovers_of(store.path(run.run_id))
 
 
-def united(planned: Iterable[PlannedRun]) -> list[PlannedRun]:
+def merge_duplicates(planned: Iterable[PlannedRun]) -> list[PlannedRun]:
     """Each run once: planned by several suites, it observes what any of them asks for."""
     runs: dict[str, PlannedRun] = {}
     for run in planned:
@@ -82,13 +82,13 @@ def execute(
     ``memory_mb`` is what runs are expected to need, by run id. Raises Stopped, after what could be saved was.
     """
     store = Store(options.results)
-    to_do, done = split_done(planned, store)
-    tidy_all(done, store)
+    to_do, done = partition_finished(planned, store)
+    remove_leftovers(done, store)
     for run in done:
         yield RunStatus(run, "skipped")
     _withdraw_cancels(to_do, store)
     runs = {run.run_id: run for run in to_do}
-    expected, watch, last_good = memory_mb or {}, Watch(), dict[str, int]()
+    expected, watch, last_good = memory_mb or {}, LeaseMonitor(), dict[str, int]()
     held: list[PlannedRun] = []
 
     def on_event(run_id: str, event: dict[str, Any]) -> None:
@@ -121,7 +121,7 @@ def open_executor(options: ExecuteOptions, jobs: int) -> Executor:
 
 
 @contextlib.contextmanager
-def _closing(ends: Iterator[End]) -> Iterator[Iterator[End]]:
+def _closing(ends: Iterator[JobResult]) -> Iterator[Iterator[JobResult]]:
     """An executor that is left early stops its workers at once, not when somebody collects it."""
     try:
         yield ends
@@ -130,7 +130,7 @@ def _closing(ends: Iterator[End]) -> Iterator[Iterator[End]]:
             ends.close()
 
 
-def _status(store: Store, run: PlannedRun, end: End, last_good_task: int | None) -> RunStatus:
+def _status(store: Store, run: PlannedRun, end: JobResult, last_good_task: int | None) -> RunStatus:
     """What became of a run; a failure is recorded first."""
     assert end.state != "held"
     if end.error is None:
@@ -139,7 +139,7 @@ def _status(store: Store, run: PlannedRun, end: End, last_good_task: int | None)
     return RunStatus(run, end.state, end.error["error"])
 
 
-def _freed(held: list[PlannedRun], store: Store, watch: Watch) -> Generator[RunStatus, None, list[PlannedRun]]:
+def _freed(held: list[PlannedRun], store: Store, watch: LeaseMonitor) -> Generator[RunStatus, None, list[PlannedRun]]:
     """Wait for what others do: yields runs that they finish, returns those that they give up as soon as there are any.
 
     Both kinds are taken from ``held``.
@@ -150,7 +150,7 @@ def _freed(held: list[PlannedRun], store: Store, watch: Watch) -> Generator[RunS
         for run in list(held):
             if store.state(run.run_id, run.spec.fingerprint, run.observe) == "done":
                 held.remove(run)
-                tidy_all([run], store)  # its worker may have died before it gave its claim back
+                remove_leftovers([run], store)  # its worker may have died before it gave its claim back
                 yield RunStatus(run, "skipped")
                 continue
             with contextlib.suppress(OSError):  # a network's file system comes back
@@ -182,7 +182,7 @@ def _note_failure(store: Store, run: PlannedRun, error: Mapping[str, Any], last_
     """
     with contextlib.suppress(OSError, UserError):  # a disk that is full is no reason to stop the others
         claim = acquire(store.path(run.run_id))
-        if isinstance(claim, Held):
+        if isinstance(claim, LeaseState):
             return
         try:
             is_outer = error["kind"] in OUTER and (store.path(run.run_id) / "result.json").exists()

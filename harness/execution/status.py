@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from smope_bench.harness.console import label
 from smope_bench.harness.errors import UserError, did_you_mean
-from smope_bench.harness.execution.lease import CANCEL, DEAD_S, Held, file_system_now, newest
+from smope_bench.harness.execution.lease import CANCEL, DEAD_S, LeaseState, file_system_now, newest
 from smope_bench.harness.provenance import code_fingerprint, with_sources
 from smope_bench.harness.records.event_log import events_in, lines_of
 from smope_bench.harness.records.store import Store
@@ -146,7 +146,7 @@ def _view(store: Store, cell: Cell, now: float) -> RunView:
     return RunView(cell.run_id, cell.label, "running" if is_alive else "dead", owner=owner, **_progress(folder))
 
 
-def _claim(folder: Path) -> Held | None:
+def _claim(folder: Path) -> LeaseState | None:
     with contextlib.suppress(OSError):
         return newest(folder)
     return None

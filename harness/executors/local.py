@@ -15,8 +15,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, cast
 
-from smope_bench.harness.cancellation import Interruption, Stop, stop_gently
-from smope_bench.harness.execution.job import End, ExecuteOptions, Job, OnEvent, WorkerOptions, run_job
+from smope_bench.harness.cancellation import Stop, StopRequest, stop_gently
+from smope_bench.harness.execution.job import ExecuteOptions, Job, JobResult, OnEvent, WorkerOptions, run_job
 from smope_bench.harness.execution.memory_budget import Queue
 from smope_bench.harness.hardware.memory import oom_kills, resident_mb, total_mb
 
@@ -26,7 +26,7 @@ SHORTAGE_S = 2.0
 """A shortage of memory may cost several workers, whose deaths are then noticed one after another."""
 
 
-def serial_ends(jobs: Sequence[Job], options: ExecuteOptions, on_event: OnEvent) -> Iterator[End]:
+def serial_ends(jobs: Sequence[Job], options: ExecuteOptions, on_event: OnEvent) -> Iterator[JobResult]:
     """The executor of one run after another in this process. A signal stops the run in hand after its step, saved."""
     with stop_gently() as stop:
         told: set[str] = set()
@@ -38,14 +38,14 @@ def serial_ends(jobs: Sequence[Job], options: ExecuteOptions, on_event: OnEvent)
             on_event(run_id, event)
 
         for job in jobs:
-            interruption = Interruption()
+            interruption = StopRequest()
             stop.ask = interruption.ask
             stop.require_none()
             yield run_job(job, options.for_workers(), tell, interruption)
         stop.require_none()
 
 
-def pool_ends(jobs: Sequence[Job], options: ExecuteOptions, on_event: OnEvent) -> Iterator[End]:
+def pool_ends(jobs: Sequence[Job], options: ExecuteOptions, on_event: OnEvent) -> Iterator[JobResult]:
     """The executor of local processes. A signal stops all runs in flight after their step, saved."""
     workers = min(options.workers, len(jobs))
     with stop_gently() as stop, WorkerPool(workers, options.for_workers(), options.memory_mb) as pool:
@@ -59,7 +59,7 @@ class WorkerPool:
     def __init__(self, count: int, options: WorkerOptions, memory_mb: float | None = None) -> None:
         self._options, self._memory_mb = options, memory_mb
         self._oom_kills, self._short_until = oom_kills(), 0.0
-        self._slots = [_Slot(options) for _ in range(count)]
+        self._slots = [_WorkerProcess(options) for _ in range(count)]
 
     def __enter__(self) -> WorkerPool:
         return self
@@ -70,7 +70,7 @@ class WorkerPool:
         for slot in self._slots:
             slot.join()
 
-    def run(self, jobs: Sequence[Job], on_event: OnEvent, stop: Stop | None = None) -> Iterator[End]:
+    def run(self, jobs: Sequence[Job], on_event: OnEvent, stop: Stop | None = None) -> Iterator[JobResult]:
         """Yield one end a job, in the order in which they come; ``on_event`` gets what the runs say in between.
 
         A run whose worker died is tried once more. After a ``stop``, what has not begun has no end.
@@ -90,11 +90,11 @@ class WorkerPool:
                 slot = busy[cast(Connection, pipe)]
                 job = cast(Job, slot.job)
                 told = slot.receive()
-                if not isinstance(told, End):
+                if not isinstance(told, JobResult):
                     on_event(*told)
                     continue
                 if stop.status is not None and slot.exit_code is not None:
-                    told = End(job.run_id, interrupted=True)
+                    told = JobResult(job.run_id, interrupted=True)
                 tries[job.run_id] = tries.get(job.run_id, 0) + 1
                 lacked = self._lacked_memory(slot)
                 if stop.status is None and self._may_try_again(told, slot) and tries[job.run_id] < TRIES:
@@ -112,7 +112,7 @@ class WorkerPool:
                 if job is None:
                     return
                 if not slot.process.is_alive():
-                    self._slots[i] = _Slot(self._options)
+                    self._slots[i] = _WorkerProcess(self._options)
                 self._slots[i].give(job)
 
     def _interrupt(self, on_event: OnEvent) -> None:
@@ -121,11 +121,11 @@ class WorkerPool:
                 on_event(slot.job.run_id, {"event": "stopping"})
                 slot.process.terminate()
 
-    def _may_try_again(self, end: End, slot: _Slot) -> bool:
+    def _may_try_again(self, end: JobResult, slot: _WorkerProcess) -> bool:
         """Whether the run was ended from outside: its worker died, or was asked to stop when nobody stops the sweep."""
         return slot.exit_code is not None or (end.interrupted and not end.cancelled)
 
-    def _lacked_memory(self, slot: _Slot) -> bool | None:
+    def _lacked_memory(self, slot: _WorkerProcess) -> bool | None:
         """Whether the system ended a worker for want of memory; None where it may have. To be asked once a death."""
         if slot.exit_code != -signal.SIGKILL:
             return False
@@ -137,7 +137,7 @@ class WorkerPool:
             self._short_until = now + SHORTAGE_S
         return is_new or now < self._short_until
 
-    def _explained(self, end: End, slot: _Slot, job: Job, lacked: bool | None) -> End:
+    def _explained(self, end: JobResult, slot: _WorkerProcess, job: Job, lacked: bool | None) -> JobResult:
         """The end of a run with what is known of why its worker died; ``lacked`` memory, None where it may have."""
         if slot.exit_code is None or end.error is None:
             return end
@@ -148,10 +148,10 @@ class WorkerPool:
                 f"; the system {'ran' if lacked else 'may have run'} out of memory: the run held {slot.peak_mb:.0f} MiB when"
                 f" last seen{expected}, the machine has {total_mb():.0f} MiB; try fewer --workers"
             )
-        return End(end.run_id, {**end.error, "error": error})
+        return JobResult(end.run_id, {**end.error, "error": error})
 
 
-class _Slot:
+class _WorkerProcess:
     """A worker process, its end of the pipe and the job it has."""
 
     def __init__(self, options: WorkerOptions) -> None:
@@ -171,12 +171,12 @@ class _Slot:
         with contextlib.suppress(OSError):  # a worker that died meanwhile is noticed by `receive`
             self.pipe.send(job)
 
-    def receive(self) -> End | tuple[str, dict[str, Any]]:
+    def receive(self) -> JobResult | tuple[str, dict[str, Any]]:
         """The end of the job in hand, or (its run id, an event of it)."""
         job = self.job
         assert job is not None
         try:
-            told: End | tuple[str, dict[str, Any]] = self.pipe.recv()
+            told: JobResult | tuple[str, dict[str, Any]] = self.pipe.recv()
         except (EOFError, OSError):
             self.process.join(timeout=5)
             if self.process.is_alive():  # it hangs at its exit; while it lives, the run counts as held
@@ -184,9 +184,9 @@ class _Slot:
                 self.process.join(timeout=5)
             self.exit_code = self.process.exitcode or 0
             error = f"the worker process {_death(self.exit_code)}"
-            told = End(job.run_id, {"kind": "WorkerDied", "error": error, "traceback": ""})
+            told = JobResult(job.run_id, {"kind": "WorkerDied", "error": error, "traceback": ""})
             self.pipe.close()
-        if isinstance(told, End):
+        if isinstance(told, JobResult):
             self.job = None
         return told
 
@@ -212,11 +212,11 @@ class _Slot:
         self.pipe.close()
 
 
-class _Desk:
+class _WorkerState:
     """What a worker's signal handler must know: whether there is a run to interrupt."""
 
     def __init__(self) -> None:
-        self.interruption: Interruption | None = None
+        self.interruption: StopRequest | None = None
         self.is_orphan = False
 
     def terminate(self, number: int, _: object) -> None:
@@ -228,12 +228,12 @@ class _Desk:
 
 def _work(pipe: Connection, options: WorkerOptions) -> None:
     """Body of a worker: jobs in, events and ends out, until told to stop or the parent is gone."""
-    desk = _Desk()
+    desk = _WorkerState()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what it means
     signal.signal(signal.SIGTERM, desk.terminate)
     _let_signals_in()
 
-    def tell(message: End | tuple[str, dict[str, Any]]) -> None:
+    def tell(message: JobResult | tuple[str, dict[str, Any]]) -> None:
         try:
             pipe.send(message)
         except OSError:  # nobody is listening any more: the run is saved, and resumes under another parent
@@ -248,7 +248,7 @@ def _work(pipe: Connection, options: WorkerOptions) -> None:
             return
         if job is None:
             return
-        desk.interruption = Interruption()
+        desk.interruption = StopRequest()
         end = run_job(job, options, lambda run_id, event: tell((run_id, event)), desk.interruption)
         tell(end)
         desk.interruption = None  # from here on, a signal ends the process

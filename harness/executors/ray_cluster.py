@@ -21,16 +21,16 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
-from smope_bench.harness.cancellation import Interruption
+from smope_bench.harness.cancellation import StopRequest
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.execution.job import End, ExecuteOptions, Job, OnEvent, WorkerOptions
+from smope_bench.harness.execution.job import ExecuteOptions, Job, JobResult, OnEvent, WorkerOptions
 from smope_bench.harness.executors.remote import (
     POLL_S,
     STOP_S,
-    Tail,
+    EventFollower,
     ask_to_stop,
+    for_remote,
     run_remotely,
-    travelling,
     withdraw_stop,
 )
 from smope_bench.harness.provenance import code_fingerprint
@@ -42,7 +42,7 @@ SOCKET_PATH, BELOW_FOLDER = 107, 75
 """Bytes that the path of a socket may have, and those that Ray adds to its folder's."""
 
 
-def ends(jobs: Sequence[Job], options: ExecuteOptions, on_event: OnEvent) -> Iterator[End]:
+def ends(jobs: Sequence[Job], options: ExecuteOptions, on_event: OnEvent) -> Iterator[JobResult]:
     """Do ``jobs`` as Ray tasks and yield one end each, in the order in which they come.
 
     Raises UserError where Ray is not installed, the address does not answer or the cluster lacks what one run needs. When the
@@ -66,11 +66,11 @@ class _Sweep:
 
     def __init__(self, ray: ModuleType, jobs: Sequence[Job], options: ExecuteOptions, on_event: OnEvent) -> None:
         self._ray, self._on_event = ray, on_event
-        self._tail = Tail(options.results, [job.run_id for job in jobs])
+        self._tail = EventFollower(options.results, [job.run_id for job in jobs])
         self._task = ray.remote(_run_in_worker).options(
             num_cpus=options.threads, num_gpus=_gpus(options), max_retries=RETRIES, retry_exceptions=False
         )
-        self._shared, self._code = travelling(options.for_workers()), code_fingerprint()
+        self._shared, self._code = for_remote(options.for_workers()), code_fingerprint()
         self._open: dict[Any, Job] = {}
         self._tries = Counter[str]()
         for job in jobs:
@@ -80,7 +80,7 @@ class _Sweep:
         self._open[self._task.remote(job, self._shared, self._code)] = job
         self._tries[job.run_id] += 1
 
-    def ends(self) -> Iterator[End]:
+    def ends(self) -> Iterator[JobResult]:
         try:
             while self._open:
                 for ref in self._ready():
@@ -104,11 +104,11 @@ class _Sweep:
             return []
         return self._ray.wait(refs, num_returns=len(refs), timeout=0)[0]
 
-    def _end(self, ref: Any, job: Job) -> End:
+    def _end(self, ref: Any, job: Job) -> JobResult:
         try:
             return self._ray.get(ref)
         except self._ray.exceptions.RayError as error:
-            return End(job.run_id, _death(error))
+            return JobResult(job.run_id, _death(error))
 
     def _stop(self) -> None:
         """Ask everything that runs to save itself, give it time, then end it. A second signal cuts the wait short."""
@@ -122,9 +122,9 @@ class _Sweep:
             withdraw_stop(self._shared)
 
 
-def _run_in_worker(job: Job, options: WorkerOptions, code: str) -> End:
+def _run_in_worker(job: Job, options: WorkerOptions, code: str) -> JobResult:
     """Body of a task. A worker's process is asked to end when its node is given up: its run is saved first."""
-    interruption = Interruption()
+    interruption = StopRequest()
     with _own_handler(lambda *_: interruption.ask()):
         return run_remotely(job, options, code, interruption)
 

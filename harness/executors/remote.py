@@ -15,8 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from smope_bench.harness.cancellation import Interruption
-from smope_bench.harness.execution.job import End, Job, OnEvent, WorkerOptions, run_job
+from smope_bench.harness.cancellation import StopRequest
+from smope_bench.harness.execution.job import Job, JobResult, OnEvent, WorkerOptions, run_job
 from smope_bench.harness.provenance import code_fingerprint
 from smope_bench.harness.records.event_log import events_in, lines_of
 
@@ -27,7 +27,7 @@ STOP_S = 20.0
 """How long running work gets to save itself before it is killed; a stop is noticed within a heartbeat of five seconds."""
 
 
-def travelling(options: WorkerOptions) -> WorkerOptions:
+def for_remote(options: WorkerOptions) -> WorkerOptions:
     """The options with absolute paths, for a worker elsewhere starts in another folder, and with a stop file of this launcher's
     own: another may have some of the same runs, and stopping one must not stop the other's."""
     results, plugins = options.results.absolute(), tuple(plugin.absolute() for plugin in options.plugins)
@@ -35,14 +35,16 @@ def travelling(options: WorkerOptions) -> WorkerOptions:
     return replace(options, results=results, data=options.data.absolute(), plugins=plugins, stop_file=stop_file)
 
 
-def run_remotely(job: Job, options: WorkerOptions, fingerprint: str, interruption: Interruption | None = None) -> End:
+def run_remotely(
+    job: Job, options: WorkerOptions, fingerprint: str, interruption: StopRequest | None = None
+) -> JobResult:
     """Body of a task on a cluster. ``fingerprint`` is of the launcher's code: other code would publish other numbers."""
     if code_fingerprint() != fingerprint:
         sentence = (
             f"the worker's copy of this project has code {code_fingerprint()[:12]}, the launcher's {fingerprint[:12]};"
             " install the same version on every node, or work from one shared folder"
         )
-        return End(job.run_id, {"kind": "OtherCode", "error": sentence, "traceback": ""})
+        return JobResult(job.run_id, {"kind": "OtherCode", "error": sentence, "traceback": ""})
     return run_job(job, options, _nobody_listens, interruption)
 
 
@@ -71,11 +73,11 @@ def wait_for_end(unfinished: Callable[[], bool], seconds: float = STOP_S) -> Non
         time.sleep(POLL_S)
 
 
-class Tail:
+class EventFollower:
     """New events of runs that write to the results folder, wherever they run. What was there before is old news."""
 
     def __init__(self, results: Path, run_ids: Iterable[str]) -> None:
-        self._runs = {run_id: _RunTail(results / run_id) for run_id in run_ids}
+        self._runs = {run_id: _RunFollower(results / run_id) for run_id in run_ids}
         self._next = 0.0
 
     def tell(self, on_event: OnEvent) -> None:
@@ -93,7 +95,7 @@ class Tail:
             on_event(run_id, event)
 
 
-class _RunTail:
+class _RunFollower:
     """``events.jsonl`` and ``progress.json`` of one run. A new attempt cuts the first back to where it resumes and adds to it.
 
     One that resumes does not write again that it started, so that its log reads like that of a run that was never stopped.

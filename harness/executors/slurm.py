@@ -17,8 +17,15 @@ from types import ModuleType
 from typing import Any
 
 from smope_bench.harness.errors import UserError, without_home
-from smope_bench.harness.execution.job import End, ExecuteOptions, Job, OnEvent
-from smope_bench.harness.executors.remote import POLL_S, Tail, ask_to_stop, travelling, wait_for_end, withdraw_stop
+from smope_bench.harness.execution.job import ExecuteOptions, Job, JobResult, OnEvent
+from smope_bench.harness.executors.remote import (
+    POLL_S,
+    EventFollower,
+    ask_to_stop,
+    for_remote,
+    wait_for_end,
+    withdraw_stop,
+)
 from smope_bench.harness.executors.slurm_job import SlurmRun, read_end
 from smope_bench.harness.executors.slurm_options import SlurmPlan, slurm_plan
 from smope_bench.harness.executors.slurm_queue import LocalQueue, Queue, SlurmQueue
@@ -31,7 +38,7 @@ REQUEUES = 1000
 """How often one run may reach its time limit; a run of a week in jobs of an hour has to be possible."""
 
 
-def ends(jobs: Sequence[Job], options: ExecuteOptions, on_event: OnEvent) -> Iterator[End]:
+def ends(jobs: Sequence[Job], options: ExecuteOptions, on_event: OnEvent) -> Iterator[JobResult]:
     """Do ``jobs`` as Slurm jobs and yield one end each, in the order in which they come.
 
     Raises UserError where submitit or Slurm is missing, or ``options.slurm`` cannot be understood. When the caller stops early,
@@ -59,15 +66,15 @@ class _Batch:
         self._queue: Queue = SlurmQueue() if plan.cluster == "slurm" else LocalQueue()
         # submitit's local executor starts all that it is given at once.
         self._at_once = ARRAY_LIMIT if plan.cluster == "slurm" else options.workers
-        self._shared = travelling(options.for_workers())
+        self._shared = for_remote(options.for_workers())
         self._body = SlurmRun(self._shared, self._folder, code_fingerprint())
-        self._tail = Tail(self._results, [job.run_id for job in jobs])
+        self._tail = EventFollower(self._results, [job.run_id for job in jobs])
         self._waiting = list(jobs)
         self._open: dict[str, Any] = {}
         self._gone_since: dict[str, float] = {}
         self._all_well = True
 
-    def ends(self) -> Iterator[End]:
+    def ends(self) -> Iterator[JobResult]:
         try:
             while self._waiting or self._open:
                 self._submit()
@@ -103,14 +110,14 @@ class _Batch:
                     os.environ["PYTHONPATH"] = before
             self._open |= {job.run_id: handle for job, handle in zip(array, submitted, strict=True)}
 
-    def _ended(self) -> Iterator[End]:
+    def _ended(self) -> Iterator[JobResult]:
         alive = self._queue.alive(self._open.values())
         for run_id, handle in list(self._open.items()):
             end = read_end(self._folder, run_id)
             if end is None and alive is not None and handle.job_id not in alive:
                 first = self._gone_since.setdefault(run_id, time.monotonic())
                 if time.monotonic() - first > self._queue.lag_s:
-                    end = read_end(self._folder, run_id) or End(run_id, _death(handle.paths.stderr))
+                    end = read_end(self._folder, run_id) or JobResult(run_id, _death(handle.paths.stderr))
             elif end is None:
                 self._gone_since.pop(run_id, None)
             if end is not None:

@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from smope_bench.harness.cancellation import Interruption
-from smope_bench.harness.execution.job import End, Job, WorkerOptions
-from smope_bench.harness.execution.lease import Watch
+from smope_bench.harness.cancellation import StopRequest
+from smope_bench.harness.execution.job import Job, JobResult, WorkerOptions
+from smope_bench.harness.execution.lease import LeaseMonitor
 from smope_bench.harness.executors.remote import run_remotely
 from smope_bench.harness.executors.slurm_queue import ask
 from smope_bench.harness.records.store import write_json
@@ -43,10 +43,10 @@ class SlurmRun:
 
         return DelayedSubmission(self, job)
 
-    def _attempt(self, job: Job, interruption: Interruption) -> End:
+    def _attempt(self, job: Job, interruption: StopRequest) -> JobResult:
         was_put_back = int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
         patience = time.monotonic() + (TAKE_OVER_S if was_put_back else 0.0)
-        watch, folder = Watch(), self.options.results / job.run_id
+        watch, folder = LeaseMonitor(), self.options.results / job.run_id
         end = run_remotely(job, self.options, self.fingerprint, interruption)
         while end.state == "held" and not interruption.asked() and time.monotonic() < patience:
             time.sleep(LOOK_S)
@@ -60,11 +60,11 @@ def end_file(folder: Path, run_id: str) -> Path:
     return folder / f"{run_id}.end.json"
 
 
-def read_end(folder: Path, run_id: str) -> End | None:
+def read_end(folder: Path, run_id: str) -> JobResult | None:
     """How the run's job ended; ``None`` while it has not said."""
     try:
         found = json.loads(end_file(folder, run_id).read_text(encoding="utf-8"))
-        return End(**found) if found["run_id"] == run_id else None
+        return JobResult(**found) if found["run_id"] == run_id else None
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
@@ -75,7 +75,7 @@ class _Notice:
 
     on_limit: Callable[[int, Any], Any] | None
     """submitit's own handler, which puts the job back into the queue and ends the process."""
-    interruption: Interruption = field(default_factory=Interruption)
+    interruption: StopRequest = field(default_factory=StopRequest)
     limit_is_near: bool = False
     was_terminated: bool = False
 

@@ -54,7 +54,7 @@ TRAINING_MIX = Mix(
 
 
 @dataclass(frozen=True)
-class Recipe:
+class PretrainRecipe:
     """Everything the weights depend on, besides the fonts and the versions of the libraries."""
 
     steps: int = 7000
@@ -72,7 +72,7 @@ class Recipe:
 Report = Callable[[int, float, float, nn.Module], None]
 
 
-def learning_rate(step: int, recipe: Recipe) -> float:
+def learning_rate(step: int, recipe: PretrainRecipe) -> float:
     """Linear warm-up, a plateau, then a linear fall to zero over the last ``cooldown`` part of the steps."""
     rise = min(1.0, (step + 1) / recipe.warmup)
     fall = min(1.0, (recipe.steps - step) / max(1.0, recipe.cooldown * recipe.steps))
@@ -115,7 +115,12 @@ def _groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
 
 
 def train(
-    recipe: Recipe, source: GlyphSource, model: nn.Module, report: Report | None = None, *, compiled: bool = False
+    recipe: PretrainRecipe,
+    source: GlyphSource,
+    model: nn.Module,
+    report: Report | None = None,
+    *,
+    compiled: bool = False,
 ) -> nn.Module:
     """Train in place and return the moving average of the weights. ``report`` gets step, loss, accuracy and the average."""
     average = copy.deepcopy(model).eval()
@@ -156,7 +161,7 @@ def export(model: nn.Module, folder: Path, description: dict[str, Any]) -> None:
     (folder / "tiny_vit.json").write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def pretrain(recipe: Recipe, folder: Path, *, every: int = 500, compiled: bool = True) -> None:
+def pretrain(recipe: PretrainRecipe, folder: Path, *, every: int = 500, compiled: bool = True) -> None:
     """Train by the recipe and write the weights into ``folder``, the moving average every ``every`` steps on the way."""
     characters = pretraining_characters(recipe.classes)
     source = GlyphSource(characters, ARCHITECTURE["img_size"], TRAINING_MIX, recipe.seed)
@@ -188,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Train, or measure the gates of the committed weights."""
     parser = argparse.ArgumentParser(prog="python -m smope_bench.harness.maintenance.pretrain", description=__doc__)
     parser.add_argument("--out", type=Path, help="folder for the weights")
-    parser.add_argument("--steps", type=int, default=Recipe.steps)
+    parser.add_argument("--steps", type=int, default=PretrainRecipe.steps)
     parser.add_argument("--gates", action="store_true", help="measure the committed weights instead of training")
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="folder of the weights to measure")
     parser.add_argument("--severities", action="store_true", help="compare renditions of glyphs on training images")
@@ -204,7 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif options.out is None:
         parser.error("name the folder for the weights with --out, or measure the committed ones with --gates")
     else:
-        pretrain(Recipe(steps=options.steps), options.out)
+        pretrain(PretrainRecipe(steps=options.steps), options.out)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from smope_bench.benchmarks.base import SPLITS, Progress, silent
+from smope_bench.benchmarks.base import SPLITS, ProgressCallback, silent
 from smope_bench.benchmarks.download.fetch import (
     FOLDER,
     Remote,
@@ -26,7 +26,7 @@ from smope_bench.harness.planning.settings import Setting, scoped, validated
 from smope_bench.harness.registry.registry import Registries
 
 Kind = Literal["benchmark", "backbone"]
-FaultOf = Callable[[Path, Remote, Path, Progress], str]
+FaultOf = Callable[[Path, Remote, Path, ProgressCallback], str]
 State = Literal["intact", "damaged", "missing"]
 WEIGHTS = "weights"  # the folder of all backbones' files below the data folder
 
@@ -69,7 +69,7 @@ def prepare_named(
     registries: Registries,
     data_root: Path,
     given: Sequence[Path] = (),
-    progress: Progress = silent,
+    progress: ProgressCallback = silent,
     settings: Sequence[Setting] = (),
 ) -> Prepared:
     """Download, verify and convert what a benchmark or backbone needs; a second call only verifies.
@@ -85,7 +85,9 @@ def prepare_named(
     return _prepare_benchmark(name, registries, data_root, given, progress, settings)
 
 
-def verify_named(name: str, registries: Registries, data_root: Path, progress: Progress = silent) -> list[Verified]:
+def verify_named(
+    name: str, registries: Registries, data_root: Path, progress: ProgressCallback = silent
+) -> list[Verified]:
     """Read through all that lies under a name, whatever settings it was made with: caches, downloads, weights."""
     if kind_of(name, registries) == "backbone":
         backbone = registries.backbones.load(name).at(data_root)
@@ -108,14 +110,14 @@ def backbone_fetch(
     digest: str | None,
     folder: Path,
     given: Sequence[Path] = (),
-    progress: Progress = silent,
+    progress: ProgressCallback = silent,
     size: int | None = None,
 ) -> Path:
     """``smope_bench.benchmarks.download.fetch.fetch`` in the form in which backbones ask for it."""
     return fetch(Remote(name, tuple(urls), digest, size), folder, given, progress)
 
 
-def supply_weights(data_root: Path, progress: Progress = silent) -> Callable[[Any], None]:
+def supply_weights(data_root: Path, progress: ProgressCallback = silent) -> Callable[[Any], None]:
     """What a planner calls with a backbone whose weights are missing: it prepares them under the data folder."""
 
     def supply(backbone: Any) -> None:
@@ -124,7 +126,7 @@ def supply_weights(data_root: Path, progress: Progress = silent) -> Callable[[An
     return supply
 
 
-def _supply(backbone: Any, data_root: Path, given: Sequence[Path], progress: Progress) -> None:
+def _supply(backbone: Any, data_root: Path, given: Sequence[Path], progress: ProgressCallback) -> None:
     with unpinned_on_error(data_root / WEIGHTS / FOLDER, _published_names(backbone)):
         try:
             backbone.prepare(fetch=backbone_fetch, given=tuple(given), progress=progress)
@@ -137,7 +139,7 @@ def _published_names(backbone: Any) -> tuple[str, ...]:
     return tuple(getattr(backbone, "files", ()))
 
 
-def _prepare_backbone(backbone: Any, data_root: Path, given: Sequence[Path], progress: Progress) -> Prepared:
+def _prepare_backbone(backbone: Any, data_root: Path, given: Sequence[Path], progress: ProgressCallback) -> Prepared:
     _supply(backbone, data_root, given, progress)
     file = backbone.verify()
     size = file.stat().st_size if file is not None else 0
@@ -149,7 +151,7 @@ def _prepare_benchmark(
     registries: Registries,
     data_root: Path,
     given: Sequence[Path],
-    progress: Progress,
+    progress: ProgressCallback,
     settings: Sequence[Setting],
 ) -> Prepared:
     benchmark = registries.benchmarks.load(name)
@@ -180,7 +182,7 @@ def _verified_caches(name: str, data_root: Path, again: str) -> Iterator[Verifie
 
 
 def _verified_downloads(
-    name: str, registries: Registries, data_root: Path, again: str, progress: Progress
+    name: str, registries: Registries, data_root: Path, again: str, progress: ProgressCallback
 ) -> Iterator[Verified]:
     """Downloads against their published digests, and all others that are pinned against their pins."""
     folder = downloads_folder(data_root, name)
@@ -193,7 +195,7 @@ def _verified_downloads(
             yield _verified_download(name, file, remotes.get(file.name), fault_of, again, progress)
 
 
-def _verified_checkpoints(backbone: Any, data_root: Path, progress: Progress) -> Iterator[Verified]:
+def _verified_checkpoints(backbone: Any, data_root: Path, progress: ProgressCallback) -> Iterator[Verified]:
     """What lies in the weights' downloads folder under a backbone's names, against its digest or its pin."""
     folder = data_root / WEIGHTS / FOLDER
     for file in (folder / wanted for wanted in _published_names(backbone)):
@@ -203,7 +205,7 @@ def _verified_checkpoints(backbone: Any, data_root: Path, progress: Progress) ->
 
 
 def _verified_download(
-    name: str, file: Path, remote: Remote | None, fault_of: FaultOf, again: str, progress: Progress
+    name: str, file: Path, remote: Remote | None, fault_of: FaultOf, again: str, progress: ProgressCallback
 ) -> Verified:
     try:
         fault = fault_of(file, remote, file.parent, progress) if remote is not None else _against_pin(file, progress)
@@ -213,13 +215,13 @@ def _verified_download(
     return Verified(name, f"download {file}", "damaged" if fault else "intact", file.stat().st_size, remedy)
 
 
-def _fault(file: Path, remote: Remote, folder: Path, progress: Progress) -> str:
+def _fault(file: Path, remote: Remote, folder: Path, progress: ProgressCallback) -> str:
     """What is wrong with a download, or ''."""
     checked = check(file, remote, folder, progress)
     return "" if checked.fits else f"it has {checked.found}, expected {checked.expected}"
 
 
-def _against_pin(file: Path, progress: Progress) -> str:
+def _against_pin(file: Path, progress: ProgressCallback) -> str:
     found = digests_of(file, {"sha256"}, progress)["sha256"]
     expected = read_pin(file.with_name(f"{file.name}.pin"))
     return "" if found == expected else f"it has sha256:{found}, pinned is sha256:{expected}"

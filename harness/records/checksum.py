@@ -12,11 +12,11 @@ RECORD_SCHEMA = 2
 """The form of ``result.json``. 1 had no seal and no hash of the predictions; ``smope_bench.harness.records.migrate`` brings it here."""
 
 
-def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
+def with_checksum(record: Mapping[str, Any]) -> dict[str, Any]:
     """The record with the seal that fits it. Raises ValueError for NaN and infinity."""
-    return {**record, "seal": seal_of(record)}
+    return {**record, "seal": checksum_of(record)}
 
 
-def seal_of(record: Mapping[str, Any]) -> str:
+def checksum_of(record: Mapping[str, Any]) -> str:
     """SHA-256 in hexadecimal of the canonical JSON of everything but the seal."""
     return hashlib.sha256(canonical_json({k: v for k, v in record.items() if k != "seal"}).encode()).hexdigest()

@@ -16,7 +16,7 @@ TEMPORARY = (".*.npz-*", ".*.json-*")
 """What an atomic write had not renamed yet."""
 
 
-def tidy(folder: Path) -> None:
+def remove_temporary_files(folder: Path) -> None:
     """Remove what only an unfinished run needs. For whoever holds the run's claim; what cannot be removed stays."""
     shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
     with contextlib.suppress(OSError):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.records.checksum import RECORD_SCHEMA, sealed
+from smope_bench.harness.records.checksum import RECORD_SCHEMA, with_checksum
 from smope_bench.harness.records.observations import npz_arrays
 from smope_bench.harness.records.store import PREDICTIONS, Broken, Fault, Record, Store, write_bytes, write_json
 from smope_bench.harness.run_spec import canonical_json
@@ -95,7 +95,7 @@ def migrate_record(store: Store, run_id: str) -> Literal["moved", "current"] | B
         record = STEPS[step](record, folder)
     record.setdefault("migrated_from", schema)
     write_bytes(folder / f"result.schema{schema}.json", data)
-    write_json(folder / RESULT, sealed(record))
+    write_json(folder / RESULT, with_checksum(record))
     return "moved"
 
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from smope_bench.benchmarks.download.locks import locked
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.provenance import with_sources
-from smope_bench.harness.records.checksum import RECORD_SCHEMA, seal_of, sealed
+from smope_bench.harness.records.checksum import RECORD_SCHEMA, checksum_of, with_checksum
 from smope_bench.harness.text import plain
 
 State = Literal["new", "done", "stale", "failed"]
@@ -161,7 +161,7 @@ class Store:
         folder = self.path(run_id)
         write_json(folder / "spec.json", result["spec"])
         (folder / "failure.json").unlink(missing_ok=True)
-        write_json(folder / "result.json", sealed(result))
+        write_json(folder / "result.json", with_checksum(result))
 
     def write_failure(self, run_id: str, failure: Mapping[str, Any]) -> None:
         """Say what stopped a run; a record that other code published before does not outlive it."""
@@ -256,7 +256,7 @@ def _fault(run_id: str, result: Mapping[str, Any]) -> tuple[Fault, str] | None:
         return "incomplete", f"lacks {', '.join(sorted(missing))}"
     if not isinstance(result["provenance"], dict) or "code_fingerprint" not in result["provenance"]:
         return "incomplete", "does not say which code made it"
-    if result.get("seal") != seal_of(result):
+    if result.get("seal") != checksum_of(result):
         return "edited", "was changed after it was written: its seal does not fit"
     return None
 

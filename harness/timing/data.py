@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Generator, Tensor
 
 from smope_bench.benchmarks.augmentation import RandomResizedCrop
-from smope_bench.benchmarks.base import BenchmarkCard, BenchmarkConfig, Progress, Split, silent
+from smope_bench.benchmarks.base import BenchmarkCard, BenchmarkConfig, ProgressCallback, Split, silent
 from smope_bench.benchmarks.image_store.picture_benchmark import ImageMode, Picture, PictureBenchmark, PictureConfig
 from smope_bench.benchmarks.image_store.pictures import in_threads
 from smope_bench.benchmarks.stream import Stream, View, build_stream
@@ -108,7 +108,7 @@ class MadePictures(PictureBenchmark[PictureConfig]):
         """The number of files stands for them: they are seeded."""
         return {"files": len(self.files)}
 
-    def pictures(self, progress: Progress) -> Iterator[Picture]:
+    def pictures(self, progress: ProgressCallback) -> Iterator[Picture]:
         """All files as training pictures and again as test pictures."""
         progress(f"{self.name}: {len(self.files)} files")
         splits: tuple[Split, Split] = ("train", "test")
@@ -154,7 +154,7 @@ def made_stream(files: list[bytes], root: Path, mode: ImageMode, store_size: int
     return build_stream(benchmark, 0)
 
 
-def bench_data(images: int, repeats: int, progress: Progress = silent) -> DataReport:
+def bench_data(images: int, repeats: int, progress: ProgressCallback = silent) -> DataReport:
     """Time random batches of the fast mode and the decoding of the same files, interleaved, after a warm-up."""
     with TemporaryDirectory() as folder:
         root = Path(folder)

@@ -161,7 +161,7 @@ def print_compared(rows: Sequence[Compared]) -> None:
 
 
 @dataclass(frozen=True)
-class Keeper:
+class MeasurementWriter:
     """Where a measurement goes. Made before anything is timed, so that a mistake costs no measurement."""
 
     bench: str
@@ -195,7 +195,7 @@ class Keeper:
 
 def make_keeper(
     context: typer.Context, out: Path | None, against: Path | None, device: str = "cpu", **asked: Value
-) -> Keeper:
+) -> MeasurementWriter:
     """For the command of ``context`` on ``device`` with the sizes ``asked``; arithmetic must be pinned already.
 
     Raises UserError for a file that cannot be compared with, or a place that cannot be written.
@@ -207,7 +207,7 @@ def make_keeper(
         bench_store.require_comparable(then, bench, conditions, against)
     if out is not None:
         bench_store.require_writable(out)
-    return Keeper(bench, bench_store.command_line(context), conditions, bench_store.code_here(), out, then)
+    return MeasurementWriter(bench, bench_store.command_line(context), conditions, bench_store.code_here(), out, then)
 
 
 def _show_compared(now: Stored, then: Stored) -> None:

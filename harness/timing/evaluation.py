@@ -21,7 +21,7 @@ from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.timing.measure import Spread, interleaved, ratios, spread
 from smope_bench.harness.training.data import features_of
 from smope_bench.harness.training.evaluator import Evaluator
-from smope_bench.harness.training.feature_cache import Queries
+from smope_bench.harness.training.feature_cache import FrozenFeatureCache
 from smope_bench.methods.common.alignment.class_stats import ClassStatistics, Covariance
 from smope_bench.methods.common.alignment.tap import TapConfig, align
 from smope_bench.methods.common.api import Method, TaskInfo
@@ -133,7 +133,7 @@ def _times(
             own = Evaluator(method, stream, device, queries) if forget else own
 
     def kept(where: Path) -> Callable[[View], Tensor]:
-        return Queries(cast("PromptedViT", batches), stream, device, where, name, "fp32").of
+        return FrozenFeatureCache(cast("PromptedViT", batches), stream, device, where, name, "fp32").of
 
     def cold() -> None:
         with TemporaryDirectory(dir=folder) as fresh:

@@ -31,7 +31,7 @@ from smope_bench.harness.planning.settings import validated
 from smope_bench.harness.provenance import device_name
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.timing.measure import Spread, interleaved, ratios, spread
-from smope_bench.harness.training.optimization import Losses, Stretch, declare_trainable
+from smope_bench.harness.training.optimization import LossMeter, OptimizationSegment, declare_trainable
 from smope_bench.methods.common.api import Batch, Method, Phase, Setup, TaskInfo
 from smope_bench.methods.common.backbone import vit
 from smope_bench.methods.common.backbone.vit import PromptedViT
@@ -112,8 +112,8 @@ def method_step(
     method.begin_phase(phase)
     groups = method.parameter_groups()
     declare_trainable(method, groups)
-    stretch = Stretch(schedule.model_copy(update={"lr": 1e-4, "shape": "constant"}), groups, epochs=1)
-    losses, numbers = Losses(lambda *_: None), itertools.count()
+    stretch = OptimizationSegment(schedule.model_copy(update={"lr": 1e-4, "shape": "constant"}), groups, epochs=1)
+    losses, numbers = LossMeter(lambda *_: None), itertools.count()
     labels = finished * size + torch.arange(len(images), device=images.device) % size
     asked: list[int] = []
 

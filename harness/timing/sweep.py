@@ -18,7 +18,15 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from smope_bench.benchmarks.base import Benchmark, BenchmarkCard, BenchmarkConfig, ImageSet, Progress, Split, silent
+from smope_bench.benchmarks.base import (
+    Benchmark,
+    BenchmarkCard,
+    BenchmarkConfig,
+    ImageSet,
+    ProgressCallback,
+    Split,
+    silent,
+)
 from smope_bench.benchmarks.stream import View
 from smope_bench.benchmarks.transforms.batch import Transforms
 from smope_bench.harness.checkpointing.checkpoint import Checkpoints
@@ -30,8 +38,8 @@ from smope_bench.harness.registry.registry import Registries, open_registries
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
 from smope_bench.harness.timing.measure import ratios, spread
 from smope_bench.harness.timing.records import StoredRow, named_row
-from smope_bench.harness.training.feature_cache import Queries
-from smope_bench.harness.training.optimization import Stretch
+from smope_bench.harness.training.feature_cache import FrozenFeatureCache
+from smope_bench.harness.training.optimization import OptimizationSegment
 from smope_bench.methods.common.api import Method
 from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.schedules import Schedule
@@ -52,12 +60,12 @@ def computing(*_: Any) -> None:
 
 HOOKS = ("__init__", "begin_task", "training_step", "apply_step", "end_task", "fit_task", "predict")
 PLACES: Sequence[tuple[type, Sequence[str]]] = (
-    (Stretch, ("__init__", "descend")),
+    (OptimizationSegment, ("__init__", "descend")),
     (torch.Tensor, ("backward", "item", "cpu")),  # the last two wait for an accelerator's arithmetic
     (View, ("take",)),
     (Future, ("result",)),  # images that were read ahead
     (Transforms, ("train", "test")),
-    (Queries, ("of",)),
+    (FrozenFeatureCache, ("of",)),
     (Checkpoints, ("load", "save", "forget")),
     (PromptedViT, ("features", "tokens", "forward")),
 )
@@ -169,7 +177,7 @@ class Noise(Benchmark[BenchmarkConfig]):
     name: ClassVar[str] = "bench-noise"
     card: ClassVar[BenchmarkCard] = BenchmarkCard("Noise", "made by the measurement", "none", "synthetic")
 
-    def prepare(self, progress: Progress = silent, given: Sequence[Path] = ()) -> None:
+    def prepare(self, progress: ProgressCallback = silent, given: Sequence[Path] = ()) -> None:
         """Nothing to do."""
 
     @property

@@ -31,7 +31,7 @@ CHUNK = 256
 _DIGEST = 32
 
 
-class Queries:
+class FrozenFeatureCache:
     """The queries of one stream's images on one backbone; ``folder`` keeps them between runs, None keeps nothing."""
 
     def __init__(

@@ -29,7 +29,7 @@ def declared_sizes(method: Method, groups: list[ParameterGroup]) -> dict[str, in
     return {name: tensor.numel() for name, tensor in method.named_parameters() if id(tensor) in declared}
 
 
-class Stretch:
+class OptimizationSegment:
     """One optimiser with its schedule, over one phase or over several that continue it."""
 
     def __init__(
@@ -84,7 +84,7 @@ class Stretch:
         self.step, self.done = step, done
 
 
-class Losses:
+class LossMeter:
     """Losses of one epoch. One is read only when the next step has been launched, so that the accelerator need not wait."""
 
     def __init__(self, check: Callable[[float, int], None], total: float = 0.0, count: int = 0) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from smope_bench.benchmarks.stream import Stream
 from smope_bench.harness import provenance
-from smope_bench.harness.checkpointing.checkpoint import Progress
+from smope_bench.harness.checkpointing.checkpoint import RunProgress
 from smope_bench.harness.records.checksum import RECORD_SCHEMA
 from smope_bench.harness.records.observations import npz_bytes, write_observations
 from smope_bench.harness.records.store import PREDICTIONS, unwritable, write_bytes
@@ -18,13 +18,13 @@ from smope_bench.harness.run_spec import RunSpec
 from smope_bench.methods.common.backbone.memory_plan import MemoryPlan
 
 if TYPE_CHECKING:
-    from smope_bench.harness.training.trainer import Session
+    from smope_bench.harness.training.trainer import Trainer
 
 
 def make_record(
     spec: RunSpec,
     stream: Stream,
-    progress: Progress,
+    progress: RunProgress,
     backbone: nn.Module,
     device: str,
     started: str,
@@ -70,12 +70,12 @@ def make_record(
     }
 
 
-def _total_seconds(progress: Progress) -> float:
+def _total_seconds(progress: RunProgress) -> float:
     parts = ("train_s", "end_s", "evaluate_s")
     return sum(timing[part] for timing in progress.timings for part in parts)
 
 
-def publish(session: Session, started: str) -> None:
+def publish(session: Trainer, started: str) -> None:
     """Write predictions and observations of a finished run, and the record that has their hashes. Raises UserError, ClaimLost."""
     spec, progress, stream, observer = session.spec, session.progress, session.stream, session.observer
     stages = {f"stage_{stage}": np.array(row, dtype=np.int32) for stage, row in enumerate(progress.predictions)}

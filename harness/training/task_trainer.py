@@ -15,14 +15,14 @@ from torch import Tensor
 
 from smope_bench.benchmarks.stream import Task
 from smope_bench.harness.checkpointing.checkpoint import Checkpoint, Position
-from smope_bench.harness.checkpointing.manager import Keeper, UnfitError, load_exactly
+from smope_bench.harness.checkpointing.manager import CheckpointManager, UnfitError, load_exactly
 from smope_bench.harness.checkpointing.random_state import random_state, restore_random_state
 from smope_bench.harness.records.event_log import RunLog
 from smope_bench.harness.training.data import TaskData
 from smope_bench.harness.training.observer import Observer
 from smope_bench.harness.training.optimization import (
-    Losses,
-    Stretch,
+    LossMeter,
+    OptimizationSegment,
     declare_trainable,
     declared_sizes,
     require_finite,
@@ -42,7 +42,7 @@ Moment = Callable[[Position, dict[str, Tensor], dict[str, Any]], Checkpoint]
 
 
 @dataclass(frozen=True)
-class Crew:
+class TrainingContext:
     """Whom the training of a task works with; the same for all tasks of a run."""
 
     method: Method
@@ -50,7 +50,7 @@ class Crew:
     device: torch.device
     observer: Observer
     log: RunLog
-    keeper: Keeper
+    keeper: CheckpointManager
     moment: Moment
     learned: dict[str, int]
     """Every parameter that any phase has trained, with its size; filled here."""
@@ -66,7 +66,7 @@ def task_info(task: Task) -> TaskInfo:
 class TaskTraining:
     """The training of one task, up to ``end_task``."""
 
-    def __init__(self, task: Task, data: TaskData, crew: Crew, found: Checkpoint | None = None) -> None:
+    def __init__(self, task: Task, data: TaskData, crew: TrainingContext, found: Checkpoint | None = None) -> None:
         """``found``: where to go on inside the task; the method's tensors must still be those with which the task began."""
         self._task = task
         self._data = data
@@ -114,7 +114,7 @@ class TaskTraining:
     def _train_phases(self) -> None:
         phases = self._method.phases()
         total = sum(phase.epochs for phase in phases) * self._steps
-        stretch: Stretch | None = None
+        stretch: OptimizationSegment | None = None
         for number, phase in enumerate(phases):
             stretch = self._begun(phases, number, stretch, total)
             if self._at.is_trained or number < self._at.phase:
@@ -126,7 +126,9 @@ class TaskTraining:
                 self._crew.log.say("epoch", task=self._task.index, phase=phase.name, epoch=epoch, loss=loss)
                 self._crew.observer.epoch_ended(self._task, phase.name)
 
-    def _begun(self, phases: list[Phase], number: int, before: Stretch | None, total: int) -> Stretch:
+    def _begun(
+        self, phases: list[Phase], number: int, before: OptimizationSegment | None, total: int
+    ) -> OptimizationSegment:
         """Call the hooks of a phase; the optimiser that it trains with."""
         phase, schedule = phases[number], self._crew.schedule
         self._method.begin_phase(phase)
@@ -137,18 +139,20 @@ class TaskTraining:
             return before
         own = {"lr": phase.lr, "shape": phase.shape}
         schedule = schedule.model_copy(update={key: value for key, value in own.items() if value is not None})
-        return Stretch(schedule, groups, stretch_epochs(phases, number), 0 if before is None else before.done, total)
+        return OptimizationSegment(
+            schedule, groups, stretch_epochs(phases, number), 0 if before is None else before.done, total
+        )
 
-    def _train_epoch(self, place: Position, phase: str, stretch: Stretch) -> float:
+    def _train_epoch(self, place: Position, phase: str, stretch: OptimizationSegment) -> float:
         """One epoch, or the rest of the one that the checkpoint is inside of; its mean loss."""
         data, (found, self._found) = self._data, (self._found, None)
-        losses = Losses(partial(self._require_finite, phase))
+        losses = LossMeter(partial(self._require_finite, phase))
         if found is not None:
             self._restore(found, stretch)
         place = replace(place, passes=data.passes, images_read=data.images_read)
         held: Checkpoint | None = None
         if found is not None and self._at.step:
-            losses = Losses(losses.check, self._at.loss_sum, self._at.step)
+            losses = LossMeter(losses.check, self._at.loss_sum, self._at.step)
             batches = self._remaining_batches(found)
         else:
             held = _held(self._moment(place, stretch)) if self._repeats_epochs else None
@@ -160,7 +164,7 @@ class TaskTraining:
             self._point(lambda: self._moment(place, stretch, losses) if held is None else held)
         return losses.mean()
 
-    def _step(self, batch: Batch, phase: str, stretch: Stretch, losses: Losses) -> None:
+    def _step(self, batch: Batch, phase: str, stretch: OptimizationSegment, losses: LossMeter) -> None:
         stretch.set_rate(self._steps)
         step = stretch.step
         try:
@@ -186,7 +190,9 @@ class TaskTraining:
         self._spent -= self._crew.observer.seconds_since_asked()
         return self._spent + time.monotonic() - self._since
 
-    def _moment(self, place: Position, stretch: Stretch | None = None, losses: Losses | None = None) -> Checkpoint:
+    def _moment(
+        self, place: Position, stretch: OptimizationSegment | None = None, losses: LossMeter | None = None
+    ) -> Checkpoint:
         """The run as it is now: at ``place``, or as many steps behind it as there are ``losses``."""
         tensors, values = random_state(self._crew.device)
         if losses is not None:
@@ -199,7 +205,7 @@ class TaskTraining:
         place = replace(place, observed_epochs=self._crew.observer.epoch, train_s=self._seconds())
         return self._crew.moment(place, tensors, values)
 
-    def _restore(self, found: Checkpoint, stretch: Stretch | None = None) -> None:
+    def _restore(self, found: Checkpoint, stretch: OptimizationSegment | None = None) -> None:
         """Go to the place of ``found``. Raises UnfitError."""
         load_exactly(self._method, found.tensors)
         prefix = f"{OPTIMISER}."

@@ -15,35 +15,35 @@ from torch import Tensor
 
 from smope_bench.benchmarks.stream import Stream, Task
 from smope_bench.harness import provenance
-from smope_bench.harness.cancellation import Interruption
-from smope_bench.harness.checkpointing.checkpoint import Checkpoint, Checkpoints, Position, Progress
-from smope_bench.harness.checkpointing.manager import Keeper, UnfitError, load_after
+from smope_bench.harness.cancellation import StopRequest
+from smope_bench.harness.checkpointing.checkpoint import Checkpoint, Checkpoints, Position, RunProgress
+from smope_bench.harness.checkpointing.manager import CheckpointManager, UnfitError, load_after
 from smope_bench.harness.checkpointing.random_state import seed_everything
 from smope_bench.harness.hardware.out_of_memory import OutOfMemoryRun, PeakMemory, is_out_of_memory
 from smope_bench.harness.metrics import final_average_accuracy
-from smope_bench.harness.records.cleanup import tidy
+from smope_bench.harness.records.cleanup import remove_temporary_files
 from smope_bench.harness.records.event_log import OnEvent, RunLog
 from smope_bench.harness.records.store import Record, Store, unwritable
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_spec import RunSpec, derive_seed
 from smope_bench.harness.training.data import FrozenFeatures, TaskData, flags_of, load_backbone, open_stream
 from smope_bench.harness.training.evaluator import Evaluator
-from smope_bench.harness.training.feature_cache import QUERIES, Queries
+from smope_bench.harness.training.feature_cache import QUERIES, FrozenFeatureCache
 from smope_bench.harness.training.observer import Observer
 from smope_bench.harness.training.publish import publish
-from smope_bench.harness.training.task_trainer import Crew, TaskTraining, task_info
+from smope_bench.harness.training.task_trainer import TaskTraining, TrainingContext, task_info
 from smope_bench.methods.common.api import Method, Setup
 from smope_bench.methods.common.backbone.memory_plan import MemoryPlan
 from smope_bench.methods.common.schedules import Schedule
 
 
-class Session:
+class Trainer:
     """One run in progress."""
 
     method: Method
     evaluator: Evaluator
     observer: Observer
-    progress: Progress
+    progress: RunProgress
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Session:
         stream: Stream | None = None,
         observe: Iterable[str] = (),
         *,
-        interruption: Interruption | None = None,
+        interruption: StopRequest | None = None,
         checkpoint_every_s: float = 300.0,
         may_publish: Callable[[], bool] = lambda: True,
     ) -> None:
@@ -75,7 +75,7 @@ class Session:
             self.stream = self.stream.merged()
         kept = data / QUERIES if self.stream.content_hash else None
         weights, precision = spec.backbone.sha256, spec.precision
-        self.queries = Queries(self.backbone, self.stream, self.device, kept, weights, precision)
+        self.queries = FrozenFeatureCache(self.backbone, self.stream, self.device, kept, weights, precision)
         self._observe = tuple(observe)
         self._tried: list[MemoryPlan] = []
         self.log = RunLog(self.folder, on_event)
@@ -83,7 +83,7 @@ class Session:
         arithmetic = f"{torch.__version__} {torch.get_num_threads()}"
         fingerprint = f"{spec.fingerprint} {self.stream.split_hash} {arithmetic}"
         self._checkpoints = Checkpoints(self.folder / "checkpoint", fingerprint)
-        self.keeper = Keeper(
+        self.keeper = CheckpointManager(
             self.folder,
             self._checkpoints,
             self.log,
@@ -95,7 +95,7 @@ class Session:
         self.flags = flags_of(registries, spec, self.method)
         self.memory = PeakMemory(self.device)
 
-    def __enter__(self) -> Session:
+    def __enter__(self) -> Trainer:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._open_log()
@@ -120,7 +120,7 @@ class Session:
         self.evaluator = Evaluator(self.method, self.stream, self.device, self.queries.of)
         self.observer = Observer(self._observe, self._observed_before(found), self.method, self.evaluator)
         self._inside: Checkpoint | None = None
-        self.progress, self._mark = Progress(), (0, 0.0)
+        self.progress, self._mark = RunProgress(), (0, 0.0)
         if not self._tried:
             self.backbone.memory = MemoryPlan(**(found.plan if found else {}))
         # What finished tasks did not observe is lost: then the run starts anew.
@@ -197,8 +197,8 @@ class Session:
         found, self._inside = self._inside, None
         return found
 
-    def _crew(self) -> Crew:
-        return Crew(
+    def _crew(self) -> TrainingContext:
+        return TrainingContext(
             self.method,
             self.schedule,
             self.device,
@@ -311,10 +311,10 @@ class Session:
         publish(self, started)
         self.say("run_finished", faa=final_average_accuracy(self.progress.matrix))
         self._checkpoints.forget()
-        tidy(self.folder)
+        remove_temporary_files(self.folder)
 
 
-__all__ = ["OnEvent", "Session", "load_backbone", "open_stream", "run", "seed_everything"]
+__all__ = ["OnEvent", "Trainer", "load_backbone", "open_stream", "run", "seed_everything"]
 
 
 def run(
@@ -326,7 +326,7 @@ def run(
     registries: Registries,
     on_event: OnEvent = lambda _: None,
     observe: Iterable[str] = (),
-    interruption: Interruption | None = None,
+    interruption: StopRequest | None = None,
     checkpoint_every_s: float = 300.0,
     may_publish: Callable[[], bool] = lambda: True,
 ) -> None:
@@ -343,7 +343,7 @@ def run(
     started = provenance.now()
     with (
         torch.random.fork_rng(devices=[]),
-        Session(
+        Trainer(
             spec,
             results_root,
             data_root,

@@ -17,12 +17,12 @@ from smope_bench.benchmarks.suites import SUITES, Column, Row
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.execution.progress import Display
 from smope_bench.harness.execution.scheduler import RunStatus
-from smope_bench.harness.executors.local import End, Job, OnEvent, WorkerOptions, WorkerPool, run_job
+from smope_bench.harness.executors.local import JobResult, Job, OnEvent, WorkerOptions, WorkerPool, run_job
 from smope_bench.harness.planning.planner import PlannedRun, Planner, Selection
 from smope_bench.harness.planning.settings import Seeds, Setting, parse_setting
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_spec import Precision, RunSpec, canonical_json
-from smope_bench.harness.tuning.study import REFUSED, Candidate, Outcome, Study, candidate_key, grid_order
+from smope_bench.harness.tuning.study import REFUSED, Candidate, Study, TrialResult, candidate_key, grid_order
 from smope_bench.harness.tuning.trial import RUNNER
 from smope_bench.methods.recipes.search_grids import find_grid
 
@@ -31,12 +31,12 @@ HOLDOUT = 0.2
 HELD = ("benchmark.holdout", "benchmark.holdout_seed")  # the search sets them itself
 TPE_TRIALS = 30
 Sampler = Literal["grid", "tpe"]
-Compute = Callable[[Sequence[Job], OnEvent], Iterator[End]]
+Compute = Callable[[Sequence[Job], OnEvent], Iterator[JobResult]]
 Values = Mapping[str, tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
-class Asked:
+class SearchRequest:
     """What the user asked to search; ``None`` means the default of the method, the benchmark or the machine."""
 
     method: str
@@ -61,7 +61,7 @@ class Asked:
 class Plan:
     """A search before anything is trained. ``identity`` is all that decides its results."""
 
-    asked: Asked
+    asked: SearchRequest
     registries: Registries
     planner: Planner
     row: Row
@@ -95,7 +95,7 @@ class Plan:
         return _spec(self.planner, self.row, self.column, (*_fixed(self.asked), *map(_setting, candidate.items())))
 
 
-def plan_search(asked: Asked, registries: Registries) -> Plan:
+def plan_search(asked: SearchRequest, registries: Registries) -> Plan:
     """Resolve recipe, grid and identity; everything that can be refused is refused here."""
     if not 0 < asked.holdout < 1:
         raise UserError(f"--holdout {asked.holdout:g} must lie between 0 and 1, for example 0.2")
@@ -126,7 +126,7 @@ def plan_search(asked: Asked, registries: Registries) -> Plan:
     return Plan(asked, registries, planner, row, column, space, source, _hash(decides))
 
 
-def find_column(asked: Asked) -> Column:
+def find_column(asked: SearchRequest) -> Column:
     """The benchmark as the suites have it: its first column of the asked size, else as it is with its defaults."""
     columns = [
         column for suite in SUITES.values() for column in (suite.tiny if asked.tiny else suite.full + suite.tiny)
@@ -142,7 +142,7 @@ def find_column(asked: Asked) -> Column:
     return Column(found.label, asked.benchmark, found.config, backbone)
 
 
-def search_space(asked: Asked, base: RunSpec, *, closed_form: bool = False) -> tuple[Values, str]:
+def search_space(asked: SearchRequest, base: RunSpec, *, closed_form: bool = False) -> tuple[Values, str]:
     """The values to try of each setting, and who chose them. What the user fixes is not searched."""
     grid = find_grid(asked.method)
     space: dict[str, tuple[Any, ...]] = dict(grid.values)
@@ -161,7 +161,7 @@ def search_space(asked: Asked, base: RunSpec, *, closed_form: bool = False) -> t
 
 def search(
     plan: Plan, display: Callable[[int], Display], workers: int, threads: int
-) -> list[tuple[Candidate, Outcome]]:
+) -> list[tuple[Candidate, TrialResult]]:
     """Do the trials that are not done yet; returns every trial of the search, in the order of its grid or its sampler.
 
     The benchmark's data must be prepared.
@@ -191,7 +191,7 @@ def search(
     return [(candidate, known[candidate_key(candidate)]) for candidate in order if candidate_key(candidate) in known]
 
 
-def _grid_waves(plan: Plan, known: Mapping[str, Outcome]) -> Iterator[tuple[list[Candidate], int]]:
+def _grid_waves(plan: Plan, known: Mapping[str, TrialResult]) -> Iterator[tuple[list[Candidate], int]]:
     """All that is left at once."""
     order = grid_order(plan.space, plan.asked.seeds[0].train, plan.trials)
     left = [candidate for candidate in order if candidate_key(candidate) not in known]
@@ -199,7 +199,7 @@ def _grid_waves(plan: Plan, known: Mapping[str, Outcome]) -> Iterator[tuple[list
 
 
 def _learning_waves(
-    plan: Plan, study: Study, known: Mapping[str, Outcome], workers: int
+    plan: Plan, study: Study, known: Mapping[str, TrialResult], workers: int
 ) -> Iterator[tuple[list[Candidate], int]]:
     """As many at a time as there are workers, each wave chosen from the outcomes of those before."""
     left = plan.trials - sum(outcome.is_final for _, outcome in study.outcomes())
@@ -212,7 +212,12 @@ def _learning_waves(
 
 
 def _do(
-    plan: Plan, wave: Sequence[Candidate], compute: Compute, display: Display, study: Study, known: dict[str, Outcome]
+    plan: Plan,
+    wave: Sequence[Candidate],
+    compute: Compute,
+    display: Display,
+    study: Study,
+    known: dict[str, TrialResult],
 ) -> None:
     """Compute some trials, each with every seed, and keep each as soon as its last seed is done."""
     trials_of: dict[str, list[Candidate]] = {}
@@ -224,7 +229,7 @@ def _do(
             if not study.learns:  # a grid is the user's, who hears of it before anything is computed
                 raise
             # A sampler may choose values that a method does not take together.
-            known[candidate_key(candidate)] = Outcome(error=str(error), kind=REFUSED)
+            known[candidate_key(candidate)] = TrialResult(error=str(error), kind=REFUSED)
             study.add(candidate, known[candidate_key(candidate)])
             continue
         for seed in plan.asked.seeds:
@@ -243,11 +248,11 @@ def _compute(
     compute: Compute,
     display: Display,
     study: Study,
-    known: dict[str, Outcome],
+    known: dict[str, TrialResult],
 ) -> None:
     """Do runs; a trial is known when its last seed is done. Two trials of one meaning share their runs."""
     scores: dict[str, dict[str, Any]] = {}
-    ends: dict[str, list[End]] = {}
+    ends: dict[str, list[JobResult]] = {}
 
     def on_event(run_id: str, event: dict[str, Any]) -> None:
         if event.get("event") == "run_finished":
@@ -266,16 +271,16 @@ def _compute(
                     study.add(candidate, known[key])
 
 
-def _outcome(ends: Iterable[End], scores: Mapping[str, Mapping[str, Any]]) -> Outcome:
+def _outcome(ends: Iterable[JobResult], scores: Mapping[str, Mapping[str, Any]]) -> TrialResult:
     """Means over the seeds; one seed that fails fails the trial."""
     own = sorted(ends, key=lambda end: end.run_id)
     failed = next((end.error for end in own if end.error is not None), None)
     if failed is not None:
-        return Outcome(error=failed["error"], kind=failed["kind"])
+        return TrialResult(error=failed["error"], kind=failed["kind"])
     found = [scores[end.run_id] for end in own]
     caa = None if any(score["caa"] is None for score in found) else statistics.fmean(score["caa"] for score in found)
     faa = statistics.fmean(score["faa"] for score in found)
-    return Outcome(faa, caa, sum(score["seconds"] for score in found))
+    return TrialResult(faa, caa, sum(score["seconds"] for score in found))
 
 
 @contextlib.contextmanager
@@ -292,7 +297,7 @@ def arguments(candidate: Candidate) -> list[str]:
     return [_setting(item).text for item in candidate.items()]
 
 
-def _fixed(asked: Asked) -> tuple[Setting, ...]:
+def _fixed(asked: SearchRequest) -> tuple[Setting, ...]:
     """Settings that are the same in every trial."""
     values = (asked.holdout, asked.seeds[0].train)
     held = (f"{key}={value}" for key, value in zip(HELD, values, strict=True))

@@ -20,7 +20,7 @@ JOURNAL = "journal.log"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrialResult:
     """What came of a trial: scores in percent on held-out images, or the error that ended it and its kind."""
 
     faa: float | None = None
@@ -90,15 +90,15 @@ class Study:
             drawn = self.seed + len(self._study.trials)
             self._study.sampler = optuna.samplers.TPESampler(seed=drawn % 2**32)
 
-    def outcomes(self) -> Iterator[tuple[Candidate, Outcome]]:
+    def outcomes(self) -> Iterator[tuple[Candidate, TrialResult]]:
         """Every trial that ended, in order."""
         for trial in self._study.get_trials(deepcopy=False):
             candidate = {key: self._value(key, trial.params[key]) for key in self.space if key in trial.params}
             attributes = trial.user_attrs
             if trial.state.is_finished() and "outcome" in attributes:
-                yield candidate, Outcome(**attributes["outcome"])
+                yield candidate, TrialResult(**attributes["outcome"])
 
-    def add(self, candidate: Candidate, outcome: Outcome) -> None:
+    def add(self, candidate: Candidate, outcome: TrialResult) -> None:
         """Keep a trial that ended; one that was asked for is told."""
         from optuna.trial import TrialState, create_trial
 

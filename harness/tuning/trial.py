@@ -44,7 +44,7 @@ def held_out_scores(
 
     from smope_bench.benchmarks.stream import build_stream
     from smope_bench.harness.metrics import cumulative_average_accuracy, final_average_accuracy
-    from smope_bench.harness.training.trainer import Session
+    from smope_bench.harness.training.trainer import Trainer
 
     benchmark = registries.benchmarks.load(spec.benchmark.name)
     opened = benchmark(benchmark.Config(**spec.benchmark.config), data)
@@ -52,7 +52,7 @@ def held_out_scores(
     started = time.monotonic()
     with (
         torch.random.fork_rng(devices=[]),
-        Session(spec, work, data, device, registries, on_event, stream=stream) as session,
+        Trainer(spec, work, data, device, registries, on_event, stream=stream) as session,
     ):
         try:
             session.run_tasks()

@@ -9,20 +9,22 @@ from __future__ import annotations
 from smope_bench.methods.common.errors import MethodError
 from smope_bench.methods.recipes.floors import FLOORS
 from smope_bench.methods.recipes.official import OFFICIAL
-from smope_bench.methods.recipes.schema import ANY, Recipe
+from smope_bench.methods.recipes.schema import ANY, TrainingRecipe
 from smope_bench.methods.recipes.tiny import TINY
 
-__all__ = ["ANY", "GENERIC", "RECIPES", "Recipe", "find_recipe"]
+__all__ = ["ANY", "GENERIC", "RECIPES", "TrainingRecipe", "find_recipe"]
 
-RECIPES: tuple[Recipe, ...] = (*TINY, *OFFICIAL, *FLOORS)
+RECIPES: tuple[TrainingRecipe, ...] = (*TINY, *OFFICIAL, *FLOORS)
 
-GENERIC = Recipe(
+GENERIC = TrainingRecipe(
     ANY, ANY, ANY, "generic: not tuned for this combination", {"batch_size": 32, "epochs": 10, "lr": 0.005}
 )
 """For methods from plugins and for users' own images, which nobody can have tuned; shown as such in the plan."""
 
 
-def find_recipe(method: str, benchmark: str, backbone: str, *, tasks: int | None = None, own: bool = False) -> Recipe:
+def find_recipe(
+    method: str, benchmark: str, backbone: str, *, tasks: int | None = None, own: bool = False
+) -> TrainingRecipe:
     """The recipe of a combination. Where ``own`` says that method or data are the user's, the generic one may serve.
 
     Raises MethodError for an unknown combination of built-in parts, naming the nearest known one.
@@ -50,8 +52,8 @@ def _combination(method: str, benchmark: str, backbone: str, tasks: int | None) 
     return f"{method} on {benchmark if benchmark != ANY else 'any benchmark'}{many} with backbone {backbone}"
 
 
-def _nearest(method: str, benchmark: str, backbone: str, tasks: int | None) -> Recipe:
-    def shared(recipe: Recipe) -> tuple[int, int]:
+def _nearest(method: str, benchmark: str, backbone: str, tasks: int | None) -> TrainingRecipe:
+    def shared(recipe: TrainingRecipe) -> tuple[int, int]:
         same = 4 * (recipe.method == method) + 2 * (recipe.benchmark == benchmark) + (recipe.backbone == backbone)
         return same, 0 if None in (tasks, recipe.tasks) else -abs((tasks or 0) - (recipe.tasks or 0))
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from smope_bench.methods.recipes.official import SELF_SUPERVISED, SMOPE, STANDARD, with_other_counts
-from smope_bench.methods.recipes.schema import INFERRED, Recipe
+from smope_bench.methods.recipes.schema import INFERRED, TrainingRecipe
 
 AS_THE_MAIN = f"{INFERRED}as SMoPE on the same benchmark without its own parts; SMoPE card, section 7"
 AT_ONCE = f"{INFERRED}all images at once, SMoPE's batch, epochs and rates, cosine over the steps; SMoPE card, section 7"
@@ -26,11 +26,13 @@ BACKBONES: dict[str, tuple[str, ...]] = {
 }
 
 
-def _of(main: Recipe, method: str, source: str, schedule: Mapping[str, Any], config: Mapping[str, Any]) -> Recipe:
+def _of(
+    main: TrainingRecipe, method: str, source: str, schedule: Mapping[str, Any], config: Mapping[str, Any]
+) -> TrainingRecipe:
     return replace(main, method=method, source=source, schedule=schedule, config=config)
 
 
-def _beside(main: Recipe) -> Iterator[Recipe]:
+def _beside(main: TrainingRecipe) -> Iterator[TrainingRecipe]:
     """All floors, references and ceilings for one recipe of the main method."""
     switched_off = {"tap": {**main.config["tap"], "enabled": False}}
     at_once = {key: main.schedule[key] for key in ("batch_size", "epochs", "lr")} | {"shape": "plain_cosine"}
@@ -44,11 +46,11 @@ def _beside(main: Recipe) -> Iterator[Recipe]:
         yield replace(_of(main, method, CLOSED, {"batch_size": 128}, {}), data=still)
 
 
-def _all() -> Iterator[Recipe]:
+def _all() -> Iterator[TrainingRecipe]:
     for main in with_other_counts(SMOPE):
         for backbone in BACKBONES[main.benchmark]:
             if main.tasks == 10 or backbone not in SELF_SUPERVISED:
                 yield from _beside(replace(main, backbone=backbone))
 
 
-FLOORS: tuple[Recipe, ...] = tuple(_all())
+FLOORS: tuple[TrainingRecipe, ...] = tuple(_all())

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from smope_bench.methods.recipes.schema import INFERRED, Recipe, inferred
+from smope_bench.methods.recipes.schema import INFERRED, TrainingRecipe, inferred
 
 STANDARD: dict[str, str] = {"cifar100": "sup1k", "imagenet_r": "sup1k", "cub200": "sup21k"}
 """Weights of the SMoPE paper's Tables 1, 4, 6 and 7 (SMoPE card, section 7)."""
@@ -48,23 +48,24 @@ def _stated(
     backbone: str | None = None,
     tasks: Iterable[int] = (10,),
     data: Mapping[str, Values] = PLAIN,
-) -> list[Recipe]:
+) -> list[TrainingRecipe]:
     """One recipe for each number of tasks that the source covers."""
     weights = backbone or STANDARD[benchmark]
     return [
-        Recipe(method, benchmark, weights, source, schedule, config or {}, data[benchmark], count) for count in tasks
+        TrainingRecipe(method, benchmark, weights, source, schedule, config or {}, data[benchmark], count)
+        for count in tasks
     ]
 
 
-def with_other_counts(recipes: Iterable[Recipe]) -> list[Recipe]:
+def with_other_counts(recipes: Iterable[TrainingRecipe]) -> list[TrainingRecipe]:
     """The recipes, and inferred ones for numbers of tasks that no source covers, taken from the nearest one that is.
 
     Only for supervised weights: nobody reports other numbers of tasks with self-supervised ones.
     """
-    groups: dict[tuple[str, str, str], list[Recipe]] = {}
+    groups: dict[tuple[str, str, str], list[TrainingRecipe]] = {}
     for recipe in recipes:
         groups.setdefault((recipe.method, recipe.benchmark, recipe.backbone), []).append(recipe)
-    found: list[Recipe] = []
+    found: list[TrainingRecipe] = []
     for (_, benchmark, backbone), group in groups.items():
         found += group
         for count in () if backbone in SELF_SUPERVISED else COUNTS[benchmark]:
@@ -73,7 +74,7 @@ def with_other_counts(recipes: Iterable[Recipe]) -> list[Recipe]:
     return found
 
 
-def _for_count(near: Recipe, count: int) -> list[Recipe]:
+def _for_count(near: TrainingRecipe, count: int) -> list[TrainingRecipe]:
     """A recipe for another number of tasks; nominal steps follow the images of a task, as they do in the stated ones."""
     schedule = dict(near.schedule)
     for key in ("steps_per_epoch", "freeze_steps"):
@@ -83,7 +84,9 @@ def _for_count(near: Recipe, count: int) -> list[Recipe]:
     return inferred([near], f"as in {near.tasks} tasks{nominal}", tasks=count, schedule=schedule)
 
 
-def _moved(recipes: Iterable[Recipe], why: str, *backbones: str, benchmark: str = "imagenet_r") -> list[Recipe]:
+def _moved(
+    recipes: Iterable[TrainingRecipe], why: str, *backbones: str, benchmark: str = "imagenet_r"
+) -> list[TrainingRecipe]:
     """The ten-task recipes of a benchmark with other weights, where only the weights were changed."""
     ten = [recipe for recipe in recipes if recipe.benchmark == benchmark and recipe.tasks == 10]
     return [moved for backbone in backbones for moved in inferred(ten, why, backbone=backbone)]
@@ -94,7 +97,7 @@ def _moved(recipes: Iterable[Recipe], why: str, *backbones: str, benchmark: str 
 EPOCH_COSINE: dict[str, Any] = {"batch_size": 128, "lr": 1e-3, "shape": "cosine"}
 
 
-def _coda_family(method: str, card: str) -> list[Recipe]:
+def _coda_family(method: str, card: str) -> list[TrainingRecipe]:
     """20 epochs on CIFAR-100, 50 elsewhere; the prompts' sizes are the methods' defaults."""
     longer, source = EPOCH_COSINE | {"epochs": 50}, f"{card}, section 5.1"
     cub = f"{INFERRED}no published setting, the first of two candidates; {card}, section 9.2"
@@ -196,7 +199,7 @@ UNCLEAR = "as with the original 21k weights; which weights the table's row used 
 HOME: dict[str, Any] = {"backbone": ORIGINAL, "data": HIDE_DATA}
 
 
-def _on_table_weights(recipes: Iterable[Recipe], why: str) -> list[Recipe]:
+def _on_table_weights(recipes: Iterable[TrainingRecipe], why: str) -> list[TrainingRecipe]:
     """The recipes on the weights that every other method of the SMoPE paper's tables uses."""
     return [moved for recipe in recipes for moved in inferred([recipe], why, backbone=STANDARD[recipe.benchmark])]
 
@@ -208,7 +211,7 @@ HIDE_HOME = [
 ]
 
 
-def _hide_self_supervised(backbone: str) -> list[Recipe]:
+def _hide_self_supervised(backbone: str) -> list[TrainingRecipe]:
     placed: dict[str, Any] = {"backbone": backbone, "data": HIDE_DATA}
     found = _stated("hide_prompt", "imagenet_r", HIDE_SOURCE, CONSTANT, IMAGENET_PREFIX, **placed)
     if backbone == "moco1k":
@@ -232,7 +235,7 @@ NORGA_HOME = [
 ]
 
 
-def _norga_self_supervised(backbone: str, gates: tuple[str, str], tap: Values) -> list[Recipe]:
+def _norga_self_supervised(backbone: str, gates: tuple[str, str], tap: Values) -> list[TrainingRecipe]:
     """ImageNet-R and CIFAR-100, with the activation of each (NoRGa card, sections 4 and 6)."""
     on_imagenet_r, on_cifar = ({"activation": gate} for gate in gates)
     aligned = {"momentum": 0.1, "tap": {"epochs": 80}, "task_inference": {"tap": {"lr": 0.025}}}
@@ -281,6 +284,6 @@ MOVED = [
     *_moved(SMOPE, NO_SCRIPT, "ibot1k", "dino1k"),
 ]
 
-OFFICIAL: tuple[Recipe, ...] = tuple(
+OFFICIAL: tuple[TrainingRecipe, ...] = tuple(
     with_other_counts([*L2P, *DUALPROMPT, *CODA, *OVOR, *VQ, *HIDE, *NORGA, *HASH, *SMOPE, *MOVED])
 )

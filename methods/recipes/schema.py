@@ -12,7 +12,7 @@ INFERRED = "inferred: "
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingRecipe:
     """Settings of a method on a benchmark with a backbone; what is not said is the default of the method's ``Config``."""
 
     method: str
@@ -32,7 +32,7 @@ class Recipe:
         return self.source.startswith(INFERRED)
 
 
-def inferred(recipes: Iterable[Recipe], why: str, **changes: Any) -> list[Recipe]:
+def inferred(recipes: Iterable[TrainingRecipe], why: str, **changes: Any) -> list[TrainingRecipe]:
     """The recipes with ``changes``, marked as inferred for the reason given in ``why``; the first source stays readable."""
     return [
         replace(recipe, source=f"{INFERRED}{why}; {recipe.source.removeprefix(INFERRED)}", **changes)

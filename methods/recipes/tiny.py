@@ -9,13 +9,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from smope_bench.methods.recipes.schema import ANY, Recipe, inferred
+from smope_bench.methods.recipes.schema import ANY, TrainingRecipe, inferred
 
 TINY_SOURCE = "docs/tiny-recipes.md"
 
 
-def _tiny(method: str, benchmark: str, schedule: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> Recipe:
-    return Recipe(method, benchmark, "tiny", TINY_SOURCE, schedule, config or {})
+def _tiny(
+    method: str, benchmark: str, schedule: Mapping[str, Any], config: Mapping[str, Any] | None = None
+) -> TrainingRecipe:
+    return TrainingRecipe(method, benchmark, "tiny", TINY_SOURCE, schedule, config or {})
 
 
 DIGITS: dict[str, Any] = {"batch_size": 32, "epochs": 6, "shape": "coswm"}
@@ -34,7 +36,7 @@ def _inferring(epochs: int) -> dict[str, Any]:
     return {"tap": SMALL_SGD_TAP, "task_inference": inference}
 
 
-SEARCHED: tuple[Recipe, ...] = (
+SEARCHED: tuple[TrainingRecipe, ...] = (
     _tiny("l2p++", "digits", DIGITS | BY_EPOCH | {"lr": 0.015}, {"prompt_init": 0.2}),
     _tiny("deep_l2p++", "digits", DIGITS | BY_EPOCH | {"lr": 0.045}, {"prompt_lr_mult": 0.2}),
     _tiny("dualprompt", "digits", DIGITS | BY_EPOCH | {"lr": 0.015}),
@@ -72,14 +74,14 @@ SEARCHED: tuple[Recipe, ...] = (
 WHOLE: dict[str, Any] = {"image_size": 32, "augment": {"kind": "none"}, "test_resize": None}
 
 
-def _on_random_weights() -> list[Recipe]:
+def _on_random_weights() -> list[TrainingRecipe]:
     """For the second weights of a rehearsed Table 2: those of ``tiny``, so that nothing but the weights differs."""
     return inferred(SEARCHED, "as with the weights of tiny, untuned", backbone="tiny_random")
 
 
-def _on_fashion() -> list[Recipe]:
+def _on_fashion() -> list[TrainingRecipe]:
     """As on digits, but one epoch: there are 40 times as many images."""
-    found: list[Recipe] = []
+    found: list[TrainingRecipe] = []
     for recipe in SEARCHED:
         if recipe.benchmark not in ("digits", ANY):
             continue
@@ -91,4 +93,4 @@ def _on_fashion() -> list[Recipe]:
     return found
 
 
-TINY: tuple[Recipe, ...] = (*SEARCHED, *_on_random_weights(), *_on_fashion())
+TINY: tuple[TrainingRecipe, ...] = (*SEARCHED, *_on_random_weights(), *_on_fashion())

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from smope_bench.harness.run_spec import canonical_json
-from smope_bench.reports.loading.run_result import Outcome
+from smope_bench.reports.loading.run_result import RunResult
 
 FIELD_LABELS = {
     "project": "Project", "git_revision": "Git revision", "git_dirty": "Uncommitted changes",
@@ -32,7 +32,7 @@ class EnvironmentView:
 class Environments:
     """The distinct environments among outcomes, numbered by first use."""
 
-    def __init__(self, outcomes: Sequence[Outcome], key: str) -> None:
+    def __init__(self, outcomes: Sequence[RunResult], key: str) -> None:
         keys = [_environment_key(outcome) for outcome in outcomes]
         distinct = list(dict.fromkeys(keys))
         self._names = {found: f"E{i}" for i, found in enumerate(distinct, 1)}
@@ -42,12 +42,12 @@ class Environments:
             for found in distinct
         ]
 
-    def name_of(self, outcome: Outcome) -> str:
+    def name_of(self, outcome: RunResult) -> str:
         """``E1`` and so on."""
         return self._names[_environment_key(outcome)]
 
 
-def version_line(outcomes: Sequence[Outcome]) -> str:
+def version_line(outcomes: Sequence[RunResult]) -> str:
     """``smope-bench 0.1.0 · Python 3.11 · ...``: every version met among the records."""
     names = {"project": "smope-bench", "python": "Python", "torch": "PyTorch", "timm": "timm", "numpy": "NumPy"}
     parts = []
@@ -58,11 +58,11 @@ def version_line(outcomes: Sequence[Outcome]) -> str:
     return " · ".join(parts)
 
 
-def _environment_key(outcome: Outcome) -> str:
+def _environment_key(outcome: RunResult) -> str:
     return canonical_json({key: value for key, value in outcome.provenance.items() if key not in _OF_THE_RUN})
 
 
-def _fields(outcome: Outcome) -> tuple[tuple[str, str], ...]:
+def _fields(outcome: RunResult) -> tuple[tuple[str, str], ...]:
     keys = [key for key in FIELD_LABELS if key in outcome.provenance]
     keys += sorted(outcome.provenance.keys() - FIELD_LABELS.keys() - _OF_THE_RUN)
     return tuple((FIELD_LABELS.get(key, key), said(outcome.provenance[key])) for key in keys)

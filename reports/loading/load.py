@@ -12,7 +12,7 @@ from smope_bench.reports.loading.integrity import Health, examine, health_warnin
 from smope_bench.reports.loading.manifest import CellEntry, Manifest
 from smope_bench.reports.loading.model import Cell, CellState, Column, Row, Run, RunState, SuiteResults
 from smope_bench.reports.loading.reader import Found, Reader
-from smope_bench.reports.loading.run_result import LeftOut, Outcome
+from smope_bench.reports.loading.run_result import LeftOut, RunResult
 
 VERSION_DIGITS = 8
 """So many digits of a fingerprint or a git revision are shown."""
@@ -103,7 +103,7 @@ def make_cell(row: Row, column: Column, runs: Sequence[Run], *, mixed: bool = Fa
     return Cell(row, column, tuple(runs), tuple(used), state, note)
 
 
-def _kind(outcome: Outcome, mixed: bool) -> tuple[object, ...]:
+def _kind(outcome: RunResult, mixed: bool) -> tuple[object, ...]:
     flags = outcome.flags
     code = None if mixed else outcome.made_by
     return (outcome.setting, code, outcome.tasks, flags.leaking, flags.tiny, flags.random_backbone)
@@ -167,20 +167,20 @@ def _run(entry: CellEntry, found: Found, reference: str | None) -> Run:
     return run("missing", problem="not run yet")
 
 
-def _newest_fingerprint(outcomes: Iterable[Outcome]) -> str | None:
+def _newest_fingerprint(outcomes: Iterable[RunResult]) -> str | None:
     dated = [(str(one.provenance.get("finished") or ""), one.fingerprint) for one in outcomes]
     return max(dated)[1] if dated else None
 
 
-def _versions(outcomes: Iterable[Outcome], reference: str | None) -> dict[str, list[Outcome]]:
+def _versions(outcomes: Iterable[RunResult], reference: str | None) -> dict[str, list[RunResult]]:
     """The outcomes of each version of the code: the reference first, then the one with most runs."""
-    found: dict[str, list[Outcome]] = {}
+    found: dict[str, list[RunResult]] = {}
     for outcome in outcomes:
         found.setdefault(outcome.fingerprint, []).append(outcome)
     return dict(sorted(found.items(), key=lambda item: (item[0] != reference, -len(item[1]), item[0])))
 
 
-def _version_text(fingerprint: str, outcomes: Sequence[Outcome]) -> str:
+def _version_text(fingerprint: str, outcomes: Sequence[RunResult]) -> str:
     revisions = sorted({str(outcome.provenance.get("git_revision") or "") for outcome in outcomes} - {""})
     git = ", ".join(f"git {revision[:VERSION_DIGITS]}" for revision in revisions[:2]) or "git unknown"
     return f"{fingerprint[:VERSION_DIGITS]} ({git}, {len(outcomes)} run{'s' * (len(outcomes) != 1)})"
@@ -190,7 +190,7 @@ def _joined(parts: Sequence[str]) -> str:
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
-def _refusal(versions: Mapping[str, Sequence[Outcome]], manifests: Sequence[Manifest]) -> str:
+def _refusal(versions: Mapping[str, Sequence[RunResult]], manifests: Sequence[Manifest]) -> str:
     named = " ".join(manifest.suite for manifest in manifests)
     tiny = " --tiny" if all(manifest.tiny for manifest in manifests) else ""
     said = _joined([_version_text(fingerprint, outcomes) for fingerprint, outcomes in versions.items()])

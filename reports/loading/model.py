@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from scipy.special import stdtrit
 
-from smope_bench.reports.loading.run_result import Outcome
+from smope_bench.reports.loading.run_result import RunResult
 
 CONFIDENCE = 0.95
 
@@ -98,7 +98,7 @@ class Run:
     order_seed: int
     train_seed: int
     state: RunState
-    outcome: Outcome | None = None
+    outcome: RunResult | None = None
     problem: str | None = None
     failure: Mapping[str, Any] | None = None
     recipe: str | None = None
@@ -119,7 +119,7 @@ class Cell:
     note: str | None = None
 
     @cached_property
-    def outcomes(self) -> tuple[Outcome, ...]:
+    def outcomes(self) -> tuple[RunResult, ...]:
         """The outcomes that are averaged."""
         return tuple(run.outcome for run in self.used if run.outcome is not None)
 
@@ -177,7 +177,7 @@ class SuiteResults:
         return tuple(found.values())
 
     @cached_property
-    def outcomes(self) -> tuple[Outcome, ...]:
+    def outcomes(self) -> tuple[RunResult, ...]:
         """The outcomes of all runs that have a usable record, stale ones too."""
         return tuple(run.outcome for run in self.runs if run.outcome is not None)
 

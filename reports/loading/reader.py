@@ -17,14 +17,14 @@ from smope_bench.reports.loading.manifest import (
     manifest_names,
     read_manifest,
 )
-from smope_bench.reports.loading.run_result import Kind, LeftOut, Outcome, read_outcome
+from smope_bench.reports.loading.run_result import Kind, LeftOut, RunResult, read_outcome
 
 
 @dataclass(frozen=True)
 class Found:
     """What the store holds of one run id: an outcome, a record that cannot be used, a failure, or nothing."""
 
-    outcome: Outcome | None = None
+    outcome: RunResult | None = None
     left_out: LeftOut | None = None
     failure: Mapping[str, Any] | None = None
 

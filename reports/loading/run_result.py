@@ -84,7 +84,7 @@ class Flags(_Part):
     random_backbone: bool = False
 
 
-class Outcome(_Part):
+class RunResult(_Part):
     """A result of one run; ``accuracy_matrix`` is (tasks, tasks) in percent, ``None`` where not measured."""
 
     run_id: str
@@ -102,7 +102,7 @@ class Outcome(_Part):
     """The older schema that the record was written in: its seal was set at the migration, not when it was written."""
 
     @model_validator(mode="after")
-    def _check_matrix(self) -> Outcome:
+    def _check_matrix(self) -> RunResult:
         tasks = len(self.accuracy_matrix)
         if any(len(row) != tasks for row in self.accuracy_matrix) or len(self.test_counts) != tasks:
             raise ValueError(f"accuracy_matrix and test_counts do not agree on {tasks} tasks")
@@ -158,10 +158,10 @@ class Outcome(_Part):
         }
 
 
-def read_outcome(run_id: str, result: Mapping[str, Any]) -> Outcome | LeftOut:
+def read_outcome(run_id: str, result: Mapping[str, Any]) -> RunResult | LeftOut:
     """Check one stored result; ``LeftOut`` with the reason where it cannot be trusted."""
     try:
-        outcome = Outcome.model_validate(dict(result))
+        outcome = RunResult.model_validate(dict(result))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "record"

@@ -21,7 +21,7 @@ from smope_bench.reports.loading.model import LOWER_IS_BETTER, Column, Row, Suit
 from smope_bench.reports.statistics.samples import DIGITS, Sample, comparable
 
 ALPHA = 0.05
-Verdict = Literal["better", "worse", "no difference shown", "undecided", "equal", "not compared"]
+TestVerdict = Literal["better", "worse", "no difference shown", "undecided", "equal", "not compared"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Comparison:
     losses: int
     p: float | None
     adjusted: float | None
-    verdict: Verdict
+    verdict: TestVerdict
     words: str
     orders: int
     runs: tuple[str, ...]
@@ -208,7 +208,9 @@ def _comparison(
     )
 
 
-def _verdict(gains: Sequence[float], test: SignedRank, adjusted: float, undecided: str | None) -> tuple[Verdict, str]:
+def _verdict(
+    gains: Sequence[float], test: SignedRank, adjusted: float, undecided: str | None
+) -> tuple[TestVerdict, str]:
     if test.differing == 0:
         return "equal", f"the same number in {'the only pair' if test.pairs == 1 else f'all {test.pairs} pairs'}"
     if undecided is not None:

@@ -57,7 +57,7 @@ class Key:
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedValue:
     """A printed number: ``std`` is ``None`` where none is printed, ``text`` has the printed digits."""
 
     mean: float
@@ -84,14 +84,14 @@ class Comparison:
 
 
 @cache
-def published_values() -> Mapping[Key, Published]:
+def published_values() -> Mapping[Key, PublishedValue]:
     """Every line of the file of published results, in its order. Raises ValueError at a line that cannot be read."""
     return read_published(files("smope_bench.reports").joinpath("published_results.csv").read_text(encoding="utf-8"))
 
 
-def read_published(text: str) -> Mapping[Key, Published]:
+def read_published(text: str) -> Mapping[Key, PublishedValue]:
     """Read a file of published results; ValueError names the line that is not usable or printed twice."""
-    found: dict[Key, Published] = {}
+    found: dict[Key, PublishedValue] = {}
     for place, line in enumerate(csv.DictReader(text.splitlines()), 2):
         try:
             key = Key(
@@ -106,7 +106,7 @@ def read_published(text: str) -> Mapping[Key, Published]:
             raise ValueError(f"line {place} of the published results has no possible mean and deviation: {mean}, {std}")
         if key in found:
             raise ValueError(f"line {place} of the published results is printed a second time: {key}")
-        found[key] = Published(mean, std, " ± ".join(part for part in (line["mean"], line["std"]) if part))
+        found[key] = PublishedValue(mean, std, " ± ".join(part for part in (line["mean"], line["std"]) if part))
     return MappingProxyType(found)
 
 
@@ -115,7 +115,7 @@ class PrintedTable:
     """A table of a paper, looked up by the rows and the full-scale columns of the suite that reproduces it."""
 
     suite: Suite
-    values: Mapping[Key, Published]
+    values: Mapping[Key, PublishedValue]
 
     def key(self, row: SuiteRow, column: SuiteColumn, metric: str) -> Key:
         """Where the paper would print a metric of a row on a column."""
@@ -124,7 +124,7 @@ class PrintedTable:
         where = (printed.paper, printed.table, column.benchmark, int(column.config["tasks"]))
         return Key(*where, column.printed_backbone or column.backbone, row.variant, row.method, metric)
 
-    def value(self, row: Row, column: SuiteColumn, metric: str) -> Published | None:
+    def value(self, row: Row, column: SuiteColumn, metric: str) -> PublishedValue | None:
         """The number printed for a row of the results, or ``None`` where the paper prints none."""
         own = self.row_of(row)
         return None if own is None else self.values.get(self.key(own, column, metric))
@@ -179,7 +179,7 @@ def table_of(suite: Suite) -> PrintedTable | None:
     return PrintedTable(suite, {key: one for key, one in published_values().items() if (key.paper, key.table) == where})
 
 
-def compare(cell: Cell, metric: str, published: Published, column: SuiteColumn) -> Comparison:
+def compare(cell: Cell, metric: str, published: PublishedValue, column: SuiteColumn) -> Comparison:
     """A cell's metric against a number that is printed on ``column``, if the cell's runs follow that column's protocol.
 
     The runs' own specifications decide, not their labels. Nothing is said of tiny runs, random weights, or another benchmark,
@@ -200,7 +200,7 @@ def compare(cell: Cell, metric: str, published: Published, column: SuiteColumn) 
     return Comparison("not defined") if summary is None else judge(summary, published)
 
 
-def judge(measured: Summary, published: Published) -> Comparison:
+def judge(measured: Summary, published: PublishedValue) -> Comparison:
     """Difference, combined spread and verdict of comparable means; a difference equal to the spread is inside."""
     difference = measured.mean - published.mean
     if published.std is None:

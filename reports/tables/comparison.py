@@ -16,7 +16,7 @@ from smope_bench.reports.formatting import CELL_HELP, column_text, interval, mea
 from smope_bench.reports.loading.environments import FIELD_LABELS, said
 from smope_bench.reports.loading.load import VERSION_DIGITS, Loaded
 from smope_bench.reports.loading.model import Cell, Run, SuiteResults, Summary, summarise
-from smope_bench.reports.loading.run_result import Outcome
+from smope_bench.reports.loading.run_result import RunResult
 from smope_bench.reports.statistics.samples import DIGITS
 from smope_bench.reports.tables.table import Block, Entry, Grid, Heading, Line
 from smope_bench.reports.text import NONE, file_name, signed
@@ -34,13 +34,13 @@ _MOST = 3
 _ABSENT = "none"
 
 
-def value_of(outcome: Outcome, key: str) -> str:
+def value_of(outcome: RunResult, key: str) -> str:
     """A field of a record's provenance as text; hashes by their first digits."""
     text = said(outcome.provenance.get(key))
     return text[:VERSION_DIGITS] if key in _HASHES else text
 
 
-def causes(pairs: Sequence[tuple[Outcome, Outcome]]) -> list[str]:
+def causes(pairs: Sequence[tuple[RunResult, RunResult]]) -> list[str]:
     """What differs between (then, now) of every pair, each cause once, in the order of pairs.
 
     Pairs of one specification with equal numbers have nothing to explain, whatever made them.
@@ -49,11 +49,11 @@ def causes(pairs: Sequence[tuple[Outcome, Outcome]]) -> list[str]:
     return list(dict.fromkeys(_cause(then, now) for then, now in differing))
 
 
-def _are_equal(then: Outcome, now: Outcome) -> bool:
+def _are_equal(then: RunResult, now: RunResult) -> bool:
     return then.accuracy_matrix == now.accuracy_matrix
 
 
-def _cause(then: Outcome, now: Outcome) -> str:
+def _cause(then: RunResult, now: RunResult) -> str:
     if then.run_id != now.run_id:
         return "other specification: " + _listed(_changes(then.spec, now.spec))
     changed = [
@@ -102,10 +102,10 @@ def _text(leaves: Mapping[str, object], name: str) -> str:
     return text if len(text) <= 24 else text[:20] + "..."
 
 
-Verdict = Literal["equal", "within", "beyond", "single", "apart", "here", "there"]
+ChangeVerdict = Literal["equal", "within", "beyond", "single", "apart", "here", "there"]
 
 METRIC = "faa"
-WORDS: dict[Verdict, tuple[str, str]] = {
+WORDS: dict[ChangeVerdict, tuple[str, str]] = {
     "equal": ("the same", "every shared run has the same accuracy matrix to the last digit"),
     "within": ("within spread", "numbers moved, and 0 lies inside the 95 % t-interval of the paired differences"),
     "beyond": ("beyond spread", "0 lies outside the 95 % t-interval of the paired differences"),
@@ -145,7 +145,7 @@ class Moved:
         return found
 
     @cached_property
-    def pairs(self) -> tuple[tuple[Outcome, Outcome], ...]:
+    def pairs(self) -> tuple[tuple[RunResult, RunResult], ...]:
         """(then, now) of every pair of averaged runs with the same seeds, by seeds."""
         then, now = _by_seeds(self.then), _by_seeds(self.now)
         return tuple((then[seeds], now[seeds]) for seeds in sorted(then.keys() & now.keys()))
@@ -162,7 +162,7 @@ class Moved:
         return summarise(self.differences)
 
     @cached_property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> ChangeVerdict:
         """What became of the cell."""
         if self.now is None or self.then is None:
             return "there" if self.now is None else "here"
@@ -200,7 +200,7 @@ def _named(loaded: Loaded, default: str) -> str:
     return loaded.label or default
 
 
-def _by_seeds(cell: Cell | None) -> dict[tuple[int, int], Outcome]:
+def _by_seeds(cell: Cell | None) -> dict[tuple[int, int], RunResult]:
     used = cell.used if cell else ()
     return {(run.order_seed, run.train_seed): run.outcome for run in used if run.outcome is not None}
 
@@ -239,7 +239,7 @@ def _summary_grid(moved: dict[str, list[Moved]], sides: str) -> Grid:
 
 def _environment_grid(mine: Loaded, other: Loaded, sides: str) -> Grid:
     then, now = (_outcomes(loaded) for loaded in (other, mine))
-    rows: list[tuple[str, Callable[[Outcome], str]]] = [
+    rows: list[tuple[str, Callable[[RunResult], str]]] = [
         (label, lambda outcome, key=key: value_of(outcome, key)) for key, label in FIELDS.items()
     ]
     lines = [_environment_line(label, then, now, read) for label, read in rows]
@@ -253,14 +253,14 @@ def _environment_grid(mine: Loaded, other: Loaded, sides: str) -> Grid:
     return Grid("against-environments", "Versions, machines and code", "field", headings, blocks, lead)
 
 
-def _outcomes(loaded: Loaded) -> list[Outcome]:
+def _outcomes(loaded: Loaded) -> list[RunResult]:
     """The usable outcomes of all suites, each run once, by id."""
     found = {outcome.run_id: outcome for results in loaded.suites for outcome in results.outcomes}
     return [found[run_id] for run_id in sorted(found)]
 
 
 def _environment_line(
-    label: str, then: Sequence[Outcome], now: Sequence[Outcome], read: Callable[[Outcome], str]
+    label: str, then: Sequence[RunResult], now: Sequence[RunResult], read: Callable[[RunResult], str]
 ) -> Line:
     said = [_counted(map(read, side)) for side in (then, now)]
     marks = ("differs",) if then and now and {*map(read, then)} != {*map(read, now)} else ()

@@ -16,7 +16,7 @@ from smope_bench.reports.statistics.published import (
     Comparison,
     Key,
     PrintedTable,
-    Published,
+    PublishedValue,
     compare,
     printed_table,
     said_marks,
@@ -80,7 +80,7 @@ def _cells(results: SuiteResults, table: PrintedTable) -> dict[tuple[str, str], 
     return found
 
 
-def _line(label: str, where: str, key: Key, value: Published, cell: Cell | None, compared: Comparison) -> Line:
+def _line(label: str, where: str, key: Key, value: PublishedValue, cell: Cell | None, compared: Comparison) -> Line:
     is_measured = cell is not None and compared.difference is not None
     summary = cell.summary(key.metric) if cell is not None and is_measured else None
     runs = tuple(run.run_id for run in cell.used) if cell is not None and is_measured else ()

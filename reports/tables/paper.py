@@ -14,7 +14,7 @@ from smope_bench.reports.statistics.published import (
     SPREAD_NOTE,
     TONES,
     PrintedTable,
-    Published,
+    PublishedValue,
     by_hand,
     compare,
     printed_table,
@@ -115,7 +115,7 @@ def measured_entry(cell: Cell, metric: str, ranks: Mapping[str, int], *, tiny_su
     return replace(entry, values=values, marks=said_marks(cell, tiny_suite=tiny_suite), note=note)
 
 
-def _printed_entry(value: Published | None, cell: Cell | None, column: SuiteColumn, metric: str) -> Entry:
+def _printed_entry(value: PublishedValue | None, cell: Cell | None, column: SuiteColumn, metric: str) -> Entry:
     """A printed number, with the difference where ``cell`` was measured on the same column."""
     if value is None:
         return Entry(NONE, note="not printed", tone="muted")
@@ -138,7 +138,7 @@ def _printed_entry(value: Published | None, cell: Cell | None, column: SuiteColu
 
 def _unhosted(table: PrintedTable, parts: Sequence[_Part], metrics: Sequence[str]) -> tuple[Block, ...]:
     """Rows that the paper prints and that nothing here can measure, by their names in the file of published results."""
-    printed: dict[str, dict[tuple[str, str], Published]] = {}
+    printed: dict[str, dict[tuple[str, str], PublishedValue]] = {}
     for key, value in table.values.items():
         row, column = table.place(key)
         if row is None and column is not None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from smope_bench.reports.formatting import KIND_HELP, KIND_NAMES, METRIC_NAMES, column_text, interval, notes
 from smope_bench.reports.loading.model import KINDS, Column, Row, SuiteResults
-from smope_bench.reports.statistics.paired_tests import ALPHA, Comparison, Family, Verdict, compare
+from smope_bench.reports.statistics.paired_tests import ALPHA, Comparison, Family, TestVerdict, compare
 from smope_bench.reports.statistics.ranking import Ranking, Stability, friedman_words, rank_rows, stability
 from smope_bench.reports.statistics.samples import sample
 from smope_bench.reports.statistics.variance import REMEDY, VarianceSplit, split_variance
@@ -39,7 +39,7 @@ HEADINGS = (
         "Against the reference", help="What may be said at 0.05.", fields=("verdict",), sort="text", is_numeric=False
     ),
 )
-_TONES: dict[Verdict, Tone] = {"better": "good", "worse": "bad", "undecided": "word", "not compared": "word"}
+_TONES: dict[TestVerdict, Tone] = {"better": "good", "worse": "bad", "undecided": "word", "not compared": "word"}
 
 
 def paired_grid(results: SuiteResults, column: Column, number_: int, metric: str = "faa") -> Grid | None:

@@ -20,7 +20,7 @@ from smope_bench.reports.figures.style import FigureFile
 from smope_bench.reports.formatting import METRIC_HELP, METRIC_NAMES, METRICS, RUN_WORDS, counts_text
 from smope_bench.reports.loading.environments import Environments, version_line
 from smope_bench.reports.loading.model import Column, SuiteResults
-from smope_bench.reports.loading.run_result import Outcome
+from smope_bench.reports.loading.run_result import RunResult
 from smope_bench.reports.tables.table import Entry, Grid, spans, traces
 from smope_bench.reports.text import number, without_controls
 from smope_bench.reports.writers.page_data import PageData, cell_anchors, drill_down, problems_by_row
@@ -237,7 +237,7 @@ def _section_figures(section: Section) -> list[FigureFile]:
     return [figure for group in section.figures for figure in group.figures]
 
 
-def _outcomes(document: Document) -> list[Outcome]:
+def _outcomes(document: Document) -> list[RunResult]:
     found = {
         outcome.run_id: outcome
         for section in document.sections

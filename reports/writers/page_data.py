@@ -15,7 +15,7 @@ from markupsafe import Markup
 from smope_bench.reports.formatting import METRIC_NAMES, RUN_WORDS, interval, mean_std, runs_text, seeds_text
 from smope_bench.reports.loading.environments import Environments
 from smope_bench.reports.loading.model import Cell, Run, SuiteResults
-from smope_bench.reports.loading.run_result import Outcome
+from smope_bench.reports.loading.run_result import RunResult
 from smope_bench.reports.text import NONE, number, whole
 
 FACTS = (
@@ -80,7 +80,7 @@ class PageData:
         seeds = (run.order_seed, run.train_seed)
         return [run.run_id, *seeds, run.state, RUN_WORDS[run.state], trouble, self._place(origin)]
 
-    def _run(self, outcome: Outcome) -> dict[str, Any]:
+    def _run(self, outcome: RunResult) -> dict[str, Any]:
         spec = {key: self._place(value) for key, value in outcome.spec.items() if not key.endswith("_seed")}
         return {
             "spec": self._place(spec),
@@ -112,7 +112,7 @@ def safe_json(value: object) -> Markup:
     return Markup(text)
 
 
-def protocol_of(outcome: Outcome) -> Pairs:
+def protocol_of(outcome: RunResult) -> Pairs:
     """What has to be equal for two results to be comparable: data, transforms, backbone, weights, precision, code."""
     spec, provenance = outcome.spec, outcome.provenance
     benchmark, backbone = _mapping(spec.get("benchmark")), _mapping(spec.get("backbone"))
@@ -128,7 +128,7 @@ def protocol_of(outcome: Outcome) -> Pairs:
     ]
 
 
-def _facts_of(outcome: Outcome) -> list[str]:
+def _facts_of(outcome: RunResult) -> list[str]:
     costs, provenance = outcome.costs, outcome.provenance
     memory = NONE if costs.peak_memory_mb is None else f"{costs.peak_memory_mb:.1f} MB"
     counts = (costs.learnable_parameters, costs.backbone_parameters)

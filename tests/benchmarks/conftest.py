@@ -12,7 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from smope_bench.benchmarks.base import Benchmark, BenchmarkCard, BenchmarkConfig, ImageSet, Progress, Split, silent
+from smope_bench.benchmarks.base import (
+    Benchmark,
+    BenchmarkCard,
+    BenchmarkConfig,
+    ImageSet,
+    ProgressCallback,
+    Split,
+    silent,
+)
 from smope_bench.benchmarks.download import transfer
 
 
@@ -26,7 +34,7 @@ class Toy(Benchmark[BenchmarkConfig]):
         super().__init__(config, Path("unused"))
         self.counts = counts
 
-    def prepare(self, progress: Progress = silent, given: Sequence[Path] = ()) -> None:
+    def prepare(self, progress: ProgressCallback = silent, given: Sequence[Path] = ()) -> None:
         pass
 
     def image_set(self, split: Split) -> ImageSet:

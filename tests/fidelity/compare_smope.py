@@ -12,7 +12,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from smope_bench.harness.training.optimization import Stretch, declare_trainable
+from smope_bench.harness.training.optimization import OptimizationSegment, declare_trainable
 from smope_bench.methods.common.alignment.tap import TapConfig
 from smope_bench.methods.common.api import Batch, Phase, Setup, TaskInfo
 from smope_bench.methods.common.backbone.attention_rules import Trace
@@ -90,7 +90,7 @@ def learn(method: SMoPE, data: Images, rates: list[list[float]], losses: list[fl
         method.begin_phase(phase)
         groups = method.parameter_groups()
         declare_trainable(method, groups)
-        stretch = Stretch(SCHEDULE, groups, phase.epochs)
+        stretch = OptimizationSegment(SCHEDULE, groups, phase.epochs)
         for _ in range(phase.epochs):
             for batch in data.batches():
                 stretch.set_rate(STEPS)

@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 import torch
 
-from smope_bench.harness.training.optimization import Stretch, declare_trainable
+from smope_bench.harness.training.optimization import OptimizationSegment, declare_trainable
 from smope_bench.methods.common.api import Batch, Phase, TaskInfo
 from smope_bench.methods.hide_prompt import HidePrompt
 from tests.fidelity.ledger import Entry  # pyright: ignore[reportMissingImports]
@@ -109,7 +109,7 @@ def _three_steps(
     entry: Entry, where: str, official: Official, method: HidePrompt, models: Any, data: Pictures, index: int
 ) -> None:
     args, (tii, prompted) = settings(), models
-    stretch = Stretch(method.setup.schedule, method.parameter_groups(), 2)
+    stretch = OptimizationSegment(method.setup.schedule, method.parameter_groups(), 2)
     for batch in data.train:
         stretch.set_rate(len(data.train))
         stretch.descend(method.training_step(batch), method)
@@ -138,7 +138,7 @@ def _inference_steps(
     for name, gradient in theirs.items():
         entry.add(f"{where}: gradient of {name}", dict(method.named_parameters())[name].grad, gradient)
     schedule = method.setup.schedule.model_copy(update={"lr": phase.lr, "shape": phase.shape})
-    stretch = Stretch(schedule, method.parameter_groups(), phase.epochs)
+    stretch = OptimizationSegment(schedule, method.parameter_groups(), phase.epochs)
     for each in data.train:
         stretch.set_rate(len(data.train))
         stretch.descend(method.training_step(each), method)

@@ -14,7 +14,7 @@ import torch
 from timm.scheduler import CosineLRScheduler
 from torch import Tensor
 
-from smope_bench.harness.training.optimization import Stretch, declare_trainable
+from smope_bench.harness.training.optimization import OptimizationSegment, declare_trainable
 from smope_bench.methods.common.alignment.class_stats import GaussianSampler
 from smope_bench.methods.common.api import TaskInfo
 from smope_bench.methods.hide_prompt import HidePrompt
@@ -122,7 +122,7 @@ def _our_tasks(method: HidePrompt, data: list[Pictures], first: Draws, second: D
                 declare_trainable(method, groups)
                 own = {"lr": phase.lr, "shape": phase.shape}
                 changes = {key: value for key, value in own.items() if value is not None}
-                stretch = Stretch(method.setup.schedule.model_copy(update=changes), groups, phase.epochs)
+                stretch = OptimizationSegment(method.setup.schedule.model_copy(update=changes), groups, phase.epochs)
                 for batch in [batch for _ in range(phase.epochs) for batch in each.train]:
                     stretch.set_rate(len(each.train))
                     stretch.descend(method.training_step(batch), method)

@@ -19,7 +19,7 @@ from smope_bench.harness.conformance.runner import state_of
 from smope_bench.harness.records.store import Record, Store
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_spec import RunSpec
-from smope_bench.harness.training.trainer import Session
+from smope_bench.harness.training.trainer import Trainer
 from smope_bench.methods.common.api import Batch, Method, MethodCard, ParameterGroup, Phase, TaskInfo, TrainingData
 
 OFTEN: dict[str, Any] = {"checkpoint_every_s": 0.0}
@@ -118,7 +118,7 @@ def finish(spec: RunSpec, registries: Registries, folder: Path, **options: Any) 
     """Run to the end."""
     with (
         torch.random.fork_rng(devices=[]),
-        Session(spec, folder, folder, "cpu", registries, options.pop("on_event", lambda _: None), **options) as session,
+        Trainer(spec, folder, folder, "cpu", registries, options.pop("on_event", lambda _: None), **options) as session,
     ):
         session.run_tasks()
         session.publish("now")
@@ -162,7 +162,7 @@ def cut(spec: RunSpec, registries: Registries, folder: Path, saves: int) -> Path
 
 def place_of(spec: RunSpec, registries: Registries, folder: Path) -> Any:
     """Where the next attempt would begin: finished tasks, and the place inside the next."""
-    session = Session(spec, folder, folder, "cpu", registries, lambda _: None)
+    session = Trainer(spec, folder, folder, "cpu", registries, lambda _: None)
     inside = session._inside
     return session.progress.tasks_done, inside and inside.position
 

@@ -11,7 +11,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from smope_bench.harness.training.optimization import Stretch, declare_trainable
+from smope_bench.harness.training.optimization import OptimizationSegment, declare_trainable
 from smope_bench.methods.common.api import Batch, Geometry, Phase, Setup, TaskInfo
 from smope_bench.methods.common.backbone.backbones import VIT_B16
 from smope_bench.methods.common.backbone.vit import PromptedViT
@@ -69,7 +69,7 @@ def learn(method: HashPrompt, vit: PromptedViT, index: int) -> HashPrompt:
         method.begin_phase(phase)
         groups = method.parameter_groups()
         declare_trainable(method, groups)
-        stretch = Stretch(method.setup.schedule, groups, phase.epochs)
+        stretch = OptimizationSegment(method.setup.schedule, groups, phase.epochs)
         for _ in range(phase.epochs):
             for each in method.epoch_batches(data):
                 stretch.set_rate(2)

@@ -18,11 +18,11 @@ import pytest
 import torch
 
 from smope_bench import run_all
-from smope_bench.harness.checkpointing.checkpoint import Checkpoint, Checkpoints, Progress
+from smope_bench.harness.checkpointing.checkpoint import Checkpoint, Checkpoints, RunProgress
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.executors.slurm_options import slurm_plan
 from smope_bench.harness.planning.settings import parse_seeds, parse_setting
-from smope_bench.harness.records.checksum import sealed
+from smope_bench.harness.records.checksum import with_checksum
 from smope_bench.harness.records.store import Record, Store
 from tests.robustness import inputs  # pyright: ignore[reportMissingImports]
 
@@ -273,7 +273,7 @@ def test_damaged_records_and_manifests(number: int, template: Path, surroundings
 def test_damaged_checkpoints(number: int, tmp_path: Path) -> None:
     draw = random.Random(f"{SEED} checkpoint {number}")
     checkpoints = Checkpoints(tmp_path, "f")
-    checkpoints.save(Checkpoint({"head": torch.ones(3)}, Progress(matrix=[[1.0]], predictions=[[1]])))
+    checkpoints.save(Checkpoint({"head": torch.ones(3)}, RunProgress(matrix=[[1.0]], predictions=[[1]])))
     marker = next(tmp_path.glob("*.json"))
     if number % 2:  # damaged on the disk: never believed
         victim = draw.choice([file for file in sorted(tmp_path.iterdir()) if file.is_file()])
@@ -282,7 +282,7 @@ def test_damaged_checkpoints(number: int, tmp_path: Path) -> None:
         is_believed = damage == data
     else:  # wrong though its seal fits, as no program of ours writes it: believed or not, it hurts nobody
         said = inputs.mutated(json.loads(marker.read_bytes()), draw)
-        marker.write_bytes(json.dumps(sealed(said)).encode())
+        marker.write_bytes(json.dumps(with_checksum(said)).encode())
         is_believed = True
     before = seen(tmp_path)
     with alarm():

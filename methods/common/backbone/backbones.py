@@ -41,7 +41,7 @@ VIT_B16: dict[str, Any] = {
 }
 
 
-Progress = Callable[[str], None]
+ProgressCallback = Callable[[str], None]
 Fetch = Callable[..., Path]
 """``fetch(name, urls, digest, folder, given, progress)``: a verified file. The harness supplies it: methods do not download."""
 
@@ -70,7 +70,7 @@ class StoredBackbone:
         del root
         return self
 
-    def prepare(self, fetch: Fetch, given: Sequence[Path] = (), progress: Progress = silent) -> None:
+    def prepare(self, fetch: Fetch, given: Sequence[Path] = (), progress: ProgressCallback = silent) -> None:
         """There is nothing to prepare."""
         del fetch, given, progress
 
@@ -141,7 +141,7 @@ class RandomBackbone:
         del root
         return self
 
-    def prepare(self, fetch: Fetch, given: Sequence[Path] = (), progress: Progress = silent) -> None:
+    def prepare(self, fetch: Fetch, given: Sequence[Path] = (), progress: ProgressCallback = silent) -> None:
         """There is nothing to prepare."""
         del fetch, given, progress
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from smope_bench.methods.common.backbone.backbones import (
     VIT_B16,
     Fetch,
-    Progress,
+    ProgressCallback,
     WeightsMissingError,
     build,
     prompted,
@@ -107,7 +107,7 @@ class CheckpointBackbone:
         """The architecture without values, on the meta device."""
         return skeleton_of(self.architecture)
 
-    def prepare(self, fetch: Fetch, given: Sequence[Path] = (), progress: Progress = silent) -> None:
+    def prepare(self, fetch: Fetch, given: Sequence[Path] = (), progress: ProgressCallback = silent) -> None:
         """Find the published file, check every tensor of it and write what ``load`` reads; nothing is written on an error.
 
         Looked for in ``given`` (the file, or a folder with it), in ``weights/downloads``, in the Hugging Face cache, and
@@ -150,7 +150,7 @@ class CheckpointBackbone:
                 )
         return converted.tensors, converted.dropped
 
-    def _find(self, fetch: Fetch, given: Sequence[Path], progress: Progress) -> Path:
+    def _find(self, fetch: Fetch, given: Sequence[Path], progress: ProgressCallback) -> Path:
         if (file := self._among(given, progress)) is not None:
             return self._matching(file)
         downloads = self._file().parent / "downloads"
@@ -167,7 +167,7 @@ class CheckpointBackbone:
             progress=progress,
         )
 
-    def _among(self, given: Sequence[Path], progress: Progress) -> Path | None:
+    def _among(self, given: Sequence[Path], progress: ProgressCallback) -> Path | None:
         """The one of the given files and folders that is meant: by its name, or the only one there is."""
         names = (*self.files, *(HUB_FILES if self.hub else ()))
         for path in given:
@@ -207,7 +207,7 @@ class CheckpointBackbone:
         hub = os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
         return f"{hub}/{self.hub}/resolve/main/{HUB_FILES[0]}" if self.hub else self.url
 
-    def _is_prepared(self, progress: Progress) -> bool:
+    def _is_prepared(self, progress: ProgressCallback) -> bool:
         try:
             self.verify()
         except WeightsMissingError:

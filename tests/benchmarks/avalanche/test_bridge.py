@@ -21,7 +21,15 @@ from torch.utils.data import DataLoader
 
 from smope_bench.benchmarks.augmentation import RandomResizedCrop
 from smope_bench.benchmarks.avalanche.bridge import from_avalanche, to_avalanche
-from smope_bench.benchmarks.base import Benchmark, BenchmarkCard, BenchmarkConfig, ImageSet, Progress, Split, silent
+from smope_bench.benchmarks.base import (
+    Benchmark,
+    BenchmarkCard,
+    BenchmarkConfig,
+    ImageSet,
+    ProgressCallback,
+    Split,
+    silent,
+)
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.image_store.arrays import StoredArray
 from smope_bench.benchmarks.stream import Stream, View, build_stream
@@ -60,7 +68,7 @@ class Blots(Benchmark[BenchmarkConfig]):
     def __init__(self, config: BenchmarkConfig) -> None:
         super().__init__(config, Path("unused"))
 
-    def prepare(self, progress: Progress = silent, given: Sequence[Path] = ()) -> None:
+    def prepare(self, progress: ProgressCallback = silent, given: Sequence[Path] = ()) -> None:
         pass
 
     @property

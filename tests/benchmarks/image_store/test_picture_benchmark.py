@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from smope_bench.benchmarks.augmentation import RandomResizedCrop
-from smope_bench.benchmarks.base import BenchmarkCard, BenchmarkConfig, Progress, Split
+from smope_bench.benchmarks.base import BenchmarkCard, BenchmarkConfig, ProgressCallback, Split
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.image_store.arrays import Encoded, Finished, Squeezed
 from smope_bench.benchmarks.image_store.picture_benchmark import Picture, PictureBenchmark, PictureConfig
@@ -47,7 +47,7 @@ class Photos(PictureBenchmark[PictureConfig]):
     def source(self) -> dict[str, Any]:
         return {"digest": "abc"}
 
-    def pictures(self, progress: Progress) -> Iterator[Picture]:
+    def pictures(self, progress: ProgressCallback) -> Iterator[Picture]:
         self.passes += 1
         splits: tuple[Split, Split] = ("test", "train")
         for split in splits:
@@ -173,7 +173,7 @@ def test_a_sliver_does_not_fill_the_memory() -> None:
 class Shuffled(Photos):
     """The same pictures from a source that lists them in another order."""
 
-    def pictures(self, progress: Progress) -> Iterator[Picture]:
+    def pictures(self, progress: ProgressCallback) -> Iterator[Picture]:
         found = list(super().pictures(progress))
         yield from (found[number] for number in (9, 4, 15, 0, 11, 2, 8, 13, 1, 6, 14, 3, 10, 5, 12, 7))
 
@@ -193,7 +193,7 @@ def test_rows_do_not_depend_on_the_order_in_which_pictures_come(tmp_path: Path, 
 
 def test_the_content_hash_is_that_of_the_pictures(tmp_path: Path) -> None:
     class Other(Photos):
-        def pictures(self, progress: Progress) -> Iterator[Picture]:
+        def pictures(self, progress: ProgressCallback) -> Iterator[Picture]:
             for picture in super().pictures(progress):
                 yield picture if picture.name != "train/3.jpg" else replace(picture, data=jpeg(90, 50, 77))
 

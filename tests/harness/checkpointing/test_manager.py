@@ -14,12 +14,12 @@ import torch
 from smope_bench.harness.cancellation import ClaimLost
 from smope_bench.harness.checkpointing import checkpoint
 from smope_bench.harness.checkpointing import manager as recovery
-from smope_bench.harness.checkpointing.checkpoint import Checkpoint, Checkpoints, Progress
-from smope_bench.harness.checkpointing.manager import Keeper
+from smope_bench.harness.checkpointing.checkpoint import Checkpoint, Checkpoints, RunProgress
+from smope_bench.harness.checkpointing.manager import CheckpointManager
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.event_log import RunLog
 from smope_bench.harness.registry.registry import Registries
-from smope_bench.harness.training.trainer import Session
+from smope_bench.harness.training.trainer import Trainer
 from tests.conftest import micro_spec  # pyright: ignore[reportMissingImports]
 from tests.harness.resumed import (  # pyright: ignore[reportMissingImports]
     OFTEN,
@@ -46,11 +46,11 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def state(*timings: dict[str, float]) -> Checkpoint:
-    return Checkpoint({"head": torch.ones(3)}, Progress(timings=list(timings)))
+    return Checkpoint({"head": torch.ones(3)}, RunProgress(timings=list(timings)))
 
 
-def keeper(folder: Path, said: list[Any], **options: Any) -> Keeper:
-    return Keeper(folder, Checkpoints(folder / "checkpoint", "f"), RunLog(folder, said.append), **options)
+def keeper(folder: Path, said: list[Any], **options: Any) -> CheckpointManager:
+    return CheckpointManager(folder, Checkpoints(folder / "checkpoint", "f"), RunLog(folder, said.append), **options)
 
 
 # -- disks that are full -----------------------------------------------------------------------------------------------
@@ -203,7 +203,7 @@ def test_what_a_run_goes_on_from_is_not_held_while_it_does(
     monkeypatch.setattr(Hoarder, "training_step", step)
     with (
         torch.random.fork_rng(devices=[]),
-        Session(SPEC, tmp_path, tmp_path, "cpu", registries, lambda _: None) as session,
+        Trainer(SPEC, tmp_path, tmp_path, "cpu", registries, lambda _: None) as session,
     ):
         assert session._inside is not None and session._inside.position is not None
         found = weakref.ref(session._inside)

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from smope_bench.harness.cancellation import ClaimLost, Interrupted, Interruption
+from smope_bench.harness.cancellation import ClaimLost, Interrupted, StopRequest
 from smope_bench.harness.checkpointing import checkpoint
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_spec import RunSpec
-from smope_bench.harness.training.trainer import Session
+from smope_bench.harness.training.trainer import Trainer
 from tests.conftest import micro_spec  # pyright: ignore[reportMissingImports]
 from tests.harness.observed import EVERYTHING, SMOPE, held_out  # pyright: ignore[reportMissingImports]
 from tests.harness.resumed import (  # pyright: ignore[reportMissingImports]
@@ -48,7 +48,7 @@ def finish_in_pieces(
     """Run to the end although every attempt dies after ``saves`` checkpoints; the outcome and where the attempts began."""
     begun: list[Any] = []
     for _ in range(300):
-        with Session(spec, folder, folder, "cpu", registries, lambda _: None, **options) as session:
+        with Trainer(spec, folder, folder, "cpu", registries, lambda _: None, **options) as session:
             inside = session._inside
             place = None if inside is None else inside.position
             begun.append(
@@ -123,7 +123,7 @@ def test_training_is_not_repeated_for_what_follows_it(
     assert steps == [0] * 15 + [1] * 15 + [2] * 15
 
 
-class AskedAfter(Interruption):
+class AskedAfter(StopRequest):
     """Somebody asks to stop once the run has looked so many times."""
 
     def __init__(self, looks: int) -> None:
@@ -156,7 +156,7 @@ def test_asked_to_stop_a_run_saves_where_it_is(
 
 
 def test_an_interruption_asked_beforehand_trains_nothing(registries: Registries, tmp_path: Path) -> None:
-    interruption, said = Interruption(), []
+    interruption, said = StopRequest(), []
     interruption.ask()
     with pytest.raises(Interrupted, match="goes on from its last checkpoint"):
         finish(micro_spec("ncm"), registries, tmp_path, interruption=interruption, on_event=said.append)

@@ -11,7 +11,7 @@ from smope_bench import run_all
 from smope_bench.benchmarks.suites import SUITES
 from smope_bench.harness.cli.expectations import read_expected, stored_file, verify
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.records.checksum import RECORD_SCHEMA, sealed
+from smope_bench.harness.records.checksum import RECORD_SCHEMA, with_checksum
 from smope_bench.harness.records.store import Store, write_json
 
 COLUMN = "digits, 2 tasks"
@@ -33,7 +33,7 @@ def store(tmp_path: Path) -> Store:
             "test_counts": [],
         }
         extra = {"spec": {}, "provenance": {"code_fingerprint": "x"}, "costs": {}, "timings": {}}
-        write_json(tmp_path / run_id / "result.json", sealed({**record, **extra}))
+        write_json(tmp_path / run_id / "result.json", with_checksum({**record, **extra}))
     seeds = {"order_seed": 0, "train_seed": 0}
     planned = [{"row": row, "column": COLUMN, "run_id": run_id, **seeds} for row, run_id in cells]
     write_json(tmp_path / "suites" / "ci.json", {"cells": planned})

@@ -10,14 +10,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from smope_bench.harness.conformance.check import Verdict, check
+from smope_bench.harness.conformance.check import CheckResult, check
 from smope_bench.harness.registry.registry import open_registries
 from smope_bench.methods.common.api import Batch, Method, MethodCard, ParameterGroup, TaskInfo
 from smope_bench.methods.common.backbone.attention import attend
 from smope_bench.methods.common.backbone.attention_rules import AttentionRule
 
 
-def verdicts_of(method: type[Method]) -> list[Verdict]:
+def verdicts_of(method: type[Method]) -> list[CheckResult]:
     """What the kit says of a method that no registry knows."""
     registries = open_registries()
     registries.methods.add("candidate", "tests", method)

@@ -8,7 +8,14 @@ from torch import nn
 
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.execution import memory_budget as packing
-from smope_bench.harness.execution.launcher import Asked, How, Outcome, expected_memory, fitted_options, print_outcome
+from smope_bench.harness.execution.launcher import (
+    ExecutorOptions,
+    LaunchSummary,
+    RunRequest,
+    expected_memory,
+    fitted_options,
+    print_summary,
+)
 from smope_bench.harness.execution.scheduler import RunStatus
 from smope_bench.harness.hardware import device as hardware
 from smope_bench.harness.hardware import memory as hardware_memory
@@ -51,7 +58,7 @@ def registries(monkeypatch: pytest.MonkeyPatch) -> Registries:
     return Registries(Registry("method", {}), Registry("benchmark", {}), backbones)
 
 
-ASKED = Asked(["s"], Path("results"), Path("data"))
+ASKED = RunRequest(["s"], Path("results"), Path("data"))
 
 
 def test_tiny_runs_take_one_thread_whatever_the_workers(registries: Registries) -> None:
@@ -77,10 +84,10 @@ def test_large_runs_take_threads_that_do_not_follow_from_the_workers(registries:
 def test_the_outcome_goes_to_stdout_and_failures_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     out = io.StringIO()
     failure = RunStatus(planned("small"), "failed", "no [space] left")
-    print_outcome(Console(file=out, width=100), Outcome(3, 2, (failure,), 61.0))
+    print_summary(Console(file=out, width=100), LaunchSummary(3, 2, (failure,), 61.0))
     assert out.getvalue() == "2 of 3 runs finished in 1:01 min.\n"
     assert capsys.readouterr().err == "failed: [A] · x · seed 0: no [space] left\n"
-    print_outcome(Console(file=out, width=100), Outcome(0, 3))
+    print_summary(Console(file=out, width=100), LaunchSummary(0, 3))
     assert out.getvalue().count("\n") == 1
 
 
@@ -94,7 +101,7 @@ def test_no_more_workers_than_memory_holds(registries: Registries, monkeypatch: 
     assert (by_hand.workers, by_hand.memory_mb) == (5, 900.0), "as many as were asked for, as far as they fit"
     assert fitted_options(replace(ASKED, workers=2), "cuda", runs, registries, memory).memory_mb == 270.0
     assert fitted_options(ASKED, "cuda", runs, registries, memory).workers == 1
-    serial = replace(ASKED, workers=4, how=How(executor="serial"))
+    serial = replace(ASKED, workers=4, how=ExecutorOptions(executor="serial"))
     assert (fitted_options(serial, "cpu", runs, registries, memory).workers) == 1
 
 
@@ -112,15 +119,18 @@ def test_what_runs_need_is_measured_else_reckoned_else_unknown(
 
 
 def test_all_that_is_said_of_how_to_run_arrives(registries: Registries) -> None:
-    how = How("slurm", None, ("partition=gpu",), 0.5, True, 60.0)
+    how = ExecutorOptions("slurm", None, ("partition=gpu",), 0.5, True, 60.0)
     options = fitted_options(replace(ASKED, how=how), "cpu", [planned("small")], registries)
     assert {name: getattr(options, name) for name in vars(how)} == vars(how)
 
 
 @pytest.mark.parametrize(
     ("how", "words"),
-    [(How(address="head:6379"), "--address head:6379 is of a Ray cluster"), (How(slurm=("a=b",)), "--executor slurm")],
+    [
+        (ExecutorOptions(address="head:6379"), "--address head:6379 is of a Ray cluster"),
+        (ExecutorOptions(slurm=("a=b",)), "--executor slurm"),
+    ],
 )
-def test_settings_of_another_executor_are_mistakes(how: How, words: str) -> None:
+def test_settings_of_another_executor_are_mistakes(how: ExecutorOptions, words: str) -> None:
     with pytest.raises(UserError, match=words):
         how.require_sense()

@@ -21,9 +21,9 @@ from smope_bench.harness.execution.lease import (
     BEAT_S,
     CANCEL,
     DEAD_S,
-    Claim,
-    Held,
-    Watch,
+    Lease,
+    LeaseMonitor,
+    LeaseState,
     acquire,
     lives,
     newest,
@@ -50,8 +50,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def taken(found: Claim | Held) -> Claim:
-    assert isinstance(found, Claim)
+def taken(found: Lease | LeaseState) -> Lease:
+    assert isinstance(found, Lease)
     return found
 
 
@@ -78,7 +78,7 @@ def dead(folder: Path) -> None:
 def test_a_claim_is_one_process_s_until_it_is_given_back(folder: Path) -> None:
     first = taken(acquire(folder))
     second = acquire(folder)
-    assert isinstance(second, Held) and second.is_here and not second.is_free
+    assert isinstance(second, LeaseState) and second.is_here and not second.is_free
     assert second.token == first.token and first.still_ours()
     first.release(forget=False)
     third = taken(acquire(folder))
@@ -113,32 +113,32 @@ def test_of_many_contenders_for_a_dead_owner_s_run_one_wins(folder: Path, attemp
     dead(folder)
     barrier = threading.Barrier(8)
 
-    def contend(_: int) -> Claim | Held:
+    def contend(_: int) -> Lease | LeaseState:
         barrier.wait()
         return acquire(folder)
 
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(contend, range(8)))
-    winners = [claim for claim in found if isinstance(claim, Claim)]
+    winners = [claim for claim in found if isinstance(claim, Lease)]
     assert len(winners) == 1 and winners[0].still_ours()
-    assert {held.token for held in found if isinstance(held, Held)} <= {winners[0].token, ""}
+    assert {held.token for held in found if isinstance(held, LeaseState)} <= {winners[0].token, ""}
     winners[0].release(forget=True)
 
 
 def test_of_many_that_judge_a_silent_owner_elsewhere_one_frees_it(folder: Path) -> None:
     foreign(folder)
     clock = Clock()
-    watches = [Watch(clock=clock) for _ in range(8)]
+    watches = [LeaseMonitor(clock=clock) for _ in range(8)]
     assert not any(watch.is_free(folder) for watch in watches)
     clock.now += DEAD_S + 1
     barrier = threading.Barrier(8)
 
-    def contend(watch: Watch) -> Claim | Held | None:
+    def contend(watch: LeaseMonitor) -> Lease | LeaseState | None:
         barrier.wait()
         return acquire(folder) if watch.is_free(folder) else None
 
     with ThreadPoolExecutor(8) as pool:
-        winners = [claim for claim in pool.map(contend, watches) if isinstance(claim, Claim)]
+        winners = [claim for claim in pool.map(contend, watches) if isinstance(claim, Lease)]
     assert len(winners) == 1 and winners[0].still_ours()
     winners[0].release(forget=True)
 
@@ -158,7 +158,7 @@ def test_a_killed_owner_s_run_is_free_at_once(folder: Path) -> None:
         while (held := newest(folder)) is None or not held.token:
             assert time.monotonic() < end and owner.poll() is None
             time.sleep(0.02)
-        assert isinstance(acquire(folder), Held)
+        assert isinstance(acquire(folder), LeaseState)
         owner.send_signal(signal.SIGKILL)
         os.waitid(os.P_PID, owner.pid, os.WEXITED | os.WNOWAIT)  # dead, and not yet waited for
         claim = taken(acquire(folder))
@@ -177,21 +177,21 @@ def test_a_number_that_another_process_got_since_is_not_its_owner(folder: Path) 
 
 def test_a_beating_owner_elsewhere_keeps_its_run_whatever_the_clocks_say(folder: Path) -> None:
     clock = Clock()
-    watch = Watch(clock=clock)
+    watch = LeaseMonitor(clock=clock)
     for beat in range(50):  # its file's times are wrong by hours in either direction
         foreign(folder, beat, written=time.time() + (-7200 if beat % 2 else 7200))
         assert not watch.is_free(folder)
         clock.now += BEAT_S
-    assert isinstance(acquire(folder), Held)
+    assert isinstance(acquire(folder), LeaseState)
 
 
 def test_a_silent_owner_elsewhere_is_given_time_then_up(folder: Path) -> None:
     foreign(folder)
     clock = Clock()
-    watch = Watch(clock=clock)
+    watch = LeaseMonitor(clock=clock)
     assert not watch.is_free(folder)
     clock.now += DEAD_S - 1
-    assert not watch.is_free(folder) and isinstance(acquire(folder), Held)
+    assert not watch.is_free(folder) and isinstance(acquire(folder), LeaseState)
     clock.now += 2
     assert watch.is_free(folder)
     claim = taken(acquire(folder))
@@ -202,7 +202,7 @@ def test_a_silent_owner_elsewhere_is_given_time_then_up(folder: Path) -> None:
 def test_one_that_was_silent_for_long_before_is_given_a_few_beats(folder: Path) -> None:
     foreign(folder, written=time.time() - DEAD_S - 10)
     clock = Clock()
-    watch = Watch(clock=clock)
+    watch = LeaseMonitor(clock=clock)
     for _ in range(3):
         assert not watch.is_free(folder), "the clock may have jumped: it is watched first"
         clock.now += BEAT_S / 2
@@ -213,7 +213,7 @@ def test_one_that_was_silent_for_long_before_is_given_a_few_beats(folder: Path) 
 def test_a_clock_that_jumped_back_delays_and_breaks_nothing(folder: Path) -> None:
     foreign(folder, written=time.time() + 86_400)
     clock = Clock()
-    watch = Watch(clock=clock)
+    watch = LeaseMonitor(clock=clock)
     assert not watch.is_free(folder)
     clock.now += claims.QUIET_BEATS * BEAT_S + 1
     assert not watch.is_free(folder), "a time in the future says nothing"
@@ -224,14 +224,14 @@ def test_a_clock_that_jumped_back_delays_and_breaks_nothing(folder: Path) -> Non
 def test_a_sleeper_that_wakes_finds_its_claim_lost_and_disturbs_nobody(folder: Path) -> None:
     sleeper = taken(acquire(folder, beat_s=60))
     clock = Clock()
-    watch = Watch(clock=clock)
+    watch = LeaseMonitor(clock=clock)
     assert not watch.is_free(folder)
     clock.now += DEAD_S + 1
     assert watch.is_free(folder)
     heir = taken(acquire(folder))
     assert not sleeper.still_ours() and heir.still_ours()
     sleeper.release(forget=True)
-    assert heir.still_ours() and isinstance(acquire(folder), Held)
+    assert heir.still_ours() and isinstance(acquire(folder), LeaseState)
     heir.release(forget=True)
 
 
@@ -247,16 +247,16 @@ def test_whoever_listed_the_folder_too_early_does_not_win(folder: Path, monkeypa
     real = claims.newest
     monkeypatch.setattr(claims, "newest", lambda where: next(seen, None) or real(where))
     found = acquire(folder)
-    assert isinstance(found, Held) and found.token == "w" * 32
+    assert isinstance(found, LeaseState) and found.token == "w" * 32
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"token": 1}', b"\xff\xfe"])
 def test_a_claim_that_says_nothing_is_held_until_it_was_silent_for_long(folder: Path, content: bytes) -> None:
     folder.mkdir()
     (folder / "claim.1").write_bytes(content)
-    assert isinstance(acquire(folder), Held)
+    assert isinstance(acquire(folder), LeaseState)
     clock = Clock()
-    watch = Watch(clock=clock)
+    watch = LeaseMonitor(clock=clock)
     assert not watch.is_free(folder)
     clock.now += DEAD_S + 1
     assert watch.is_free(folder)

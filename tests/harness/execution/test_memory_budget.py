@@ -7,7 +7,7 @@ import pytest
 
 from smope_bench.harness.execution import memory_budget as packing
 from smope_bench.harness.execution.job import Job
-from smope_bench.harness.execution.memory_budget import Peaks, Queue, workers_that_fit
+from smope_bench.harness.execution.memory_budget import MemoryEstimator, Queue, workers_that_fit
 from smope_bench.harness.hardware import memory
 from smope_bench.harness.hardware.memory import free_mb, oom_kills, resident_mb, total_mb
 from smope_bench.harness.records.store import Record
@@ -98,24 +98,24 @@ def test_peaks_are_of_the_same_kind_else_of_the_backbone() -> None:
         record(spec("m", "y", "b"), "much"),
         record({"method": "forged"}, 5000.0),
     ]
-    peaks = Peaks(records, "cpu")
+    peaks = MemoryEstimator(records, "cpu")
     assert peaks.measured(spec("m", "x", "b")) == 700.0
     assert peaks.measured(spec("other", "x", "b")) == 900.0
     assert peaks.measured(spec("m", "y", "b")) is None
-    assert Peaks(records, "cuda").measured(spec("m", "x", "b")) == 9.0 + packing.CUDA_BASE_MB
+    assert MemoryEstimator(records, "cuda").measured(spec("m", "x", "b")) == 9.0 + packing.CUDA_BASE_MB
     assert peaks.guessed(344.0) == packing.CPU_BASE_MB + packing.COPIES * 344.0
 
 
 def test_peaks_of_other_batches_and_precisions_tell_nothing() -> None:
-    peaks = Peaks([record(spec("m", "x", "b", 8), 700.0), record(spec("n", "x", "b", 128), 9000.0)], "cpu")
+    peaks = MemoryEstimator([record(spec("m", "x", "b", 8), 700.0), record(spec("n", "x", "b", 128), 9000.0)], "cpu")
     assert [peaks.measured(spec("m", "x", "b", batch)) for batch in (8, 128, 64)] == [700.0, 9000.0, None]
     assert peaks.measured(spec("m", "x", "b", 8, "bf16")) is None
 
 
 def test_a_run_that_made_do_with_less_memory_tells_nothing() -> None:
     short = record(spec("m", "x", "b"), 300.0, memory_plan="1 image at a time")
-    assert Peaks([short], "cpu").measured(spec("m", "x", "b")) is None
-    assert Peaks([short, record(spec("m", "x", "b"), 700.0)], "cpu").measured(spec("m", "x", "b")) == 700.0
+    assert MemoryEstimator([short], "cpu").measured(spec("m", "x", "b")) is None
+    assert MemoryEstimator([short, record(spec("m", "x", "b"), 700.0)], "cpu").measured(spec("m", "x", "b")) == 700.0
 
 
 def limit(group: Path, limit: str, used_mb: int, cache_mb: int = 0) -> None:

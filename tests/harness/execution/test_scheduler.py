@@ -16,7 +16,13 @@ import pytest
 
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.execution.job import Job, WorkerOptions, describe_error
-from smope_bench.harness.execution.scheduler import ExecuteOptions, RunStatus, execute, prepare_benchmarks, split_done
+from smope_bench.harness.execution.scheduler import (
+    ExecuteOptions,
+    RunStatus,
+    execute,
+    partition_finished,
+    prepare_benchmarks,
+)
 from smope_bench.harness.executors import local as workers_module
 from smope_bench.harness.executors.local import WorkerPool
 from smope_bench.harness.hardware import device
@@ -172,7 +178,7 @@ def test_a_worker_that_hangs_at_its_exit_is_ended() -> None:
         def kill(self) -> None:
             self.exitcode = -signal.SIGKILL
 
-    slot: Any = workers_module._Slot.__new__(workers_module._Slot)
+    slot: Any = workers_module._WorkerProcess.__new__(workers_module._WorkerProcess)
     slot.pipe, theirs = multiprocessing.Pipe()
     theirs.close()
     slot.process, slot.job, run = Hanging(), Job(planned().run_id, planned().spec), planned()
@@ -182,7 +188,7 @@ def test_a_worker_that_hangs_at_its_exit_is_ended() -> None:
 
 def test_a_run_of_two_suites_is_done_once(options: ExecuteOptions) -> None:
     first = planned(0)
-    to_do, done = split_done([first, replace(first, suite="other")], Store(options.results))
+    to_do, done = partition_finished([first, replace(first, suite="other")], Store(options.results))
     assert len(to_do) == 1 and done == []
 
 

@@ -11,7 +11,7 @@ import pytest
 from smope_bench import run_all
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.execution import lease as claims
-from smope_bench.harness.execution.lease import DEAD_S, Claim, acquire
+from smope_bench.harness.execution.lease import DEAD_S, Lease, acquire
 from smope_bench.harness.execution.status import Cell, RunView, planned_cells, statuses, summary
 from smope_bench.harness.provenance import code_fingerprint
 from smope_bench.harness.records.checksum import RECORD_SCHEMA
@@ -31,9 +31,9 @@ def store(tmp_path: Path) -> Store:
     return store
 
 
-def held(folder: Path) -> Claim:
+def held(folder: Path) -> Lease:
     claim = acquire(folder)
-    assert isinstance(claim, Claim)
+    assert isinstance(claim, Lease)
     return claim
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from smope_bench.harness.execution.job import End, ExecuteOptions, Job
+from smope_bench.harness.execution.job import ExecuteOptions, Job, JobResult
 from smope_bench.harness.provenance import code_fingerprint
 from smope_bench.harness.records.store import Store
 from tests.harness.stand_ins import spec_of, with_runner  # pyright: ignore[reportMissingImports]
@@ -81,7 +81,7 @@ class Heard:
         return [event["event"] for event in self.events.get(run_id, [])]
 
 
-def assert_done_once(jobs: list[Job], ends: list[End], options: ExecuteOptions) -> None:
+def assert_done_once(jobs: list[Job], ends: list[JobResult], options: ExecuteOptions) -> None:
     """Every job has one end, its record is there, and it was published once."""
     assert sorted(end.run_id for end in ends) == sorted(job.run_id for job in jobs)
     assert [(end.state, end.error) for end in ends] == [("done", None)] * len(jobs)

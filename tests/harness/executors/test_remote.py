@@ -11,7 +11,7 @@ import pytest
 from smope_bench.harness.execution import lease as claims
 from smope_bench.harness.execution.job import ExecuteOptions, WorkerOptions
 from smope_bench.harness.executors import remote as cluster
-from smope_bench.harness.executors.remote import Tail, ask_to_stop, run_remotely, travelling, withdraw_stop
+from smope_bench.harness.executors.remote import EventFollower, ask_to_stop, for_remote, run_remotely, withdraw_stop
 from smope_bench.harness.provenance import code_fingerprint
 from tests.harness.executors.cluster_runs import (  # noqa: F401  # pyright: ignore[reportMissingImports]
     Heard,
@@ -43,7 +43,7 @@ def evaluated(task: int, at: float = 1.0) -> dict[str, Any]:
 
 def test_old_events_are_no_news_and_new_ones_come_once(tmp_path: Path) -> None:
     write(tmp_path / "r", started(0), evaluated(0))
-    tail, heard = Tail(tmp_path, ["r"]), Heard()
+    tail, heard = EventFollower(tmp_path, ["r"]), Heard()
     tail.tell(heard)
     assert heard.events == {}
     write(tmp_path / "r", started(0), evaluated(0), evaluated(1), rest='{"event": "half')
@@ -57,7 +57,7 @@ def test_old_events_are_no_news_and_new_ones_come_once(tmp_path: Path) -> None:
 
 def test_an_attempt_that_resumes_tells_where_though_its_log_does_not(tmp_path: Path) -> None:
     write(tmp_path / "r", started(0), evaluated(0), evaluated(1, at=2.0))
-    tail, heard = Tail(tmp_path, ["r"]), Heard()
+    tail, heard = EventFollower(tmp_path, ["r"]), Heard()
     write(tmp_path / "r", started(0), evaluated(0))  # cut back to its checkpoint
     tail.tell(heard)
     assert heard.events["r"] == [started(1)]
@@ -71,7 +71,7 @@ def test_an_attempt_that_resumes_tells_where_though_its_log_does_not(tmp_path: P
 
 
 def test_an_attempt_from_scratch_is_told_from_its_start(tmp_path: Path) -> None:
-    tail, heard = Tail(tmp_path, ["r"]), Heard()
+    tail, heard = EventFollower(tmp_path, ["r"]), Heard()
     write(tmp_path / "r", started(0), evaluated(0), evaluated(1))
     tail.tell(heard)
     heard.events.clear()
@@ -83,14 +83,14 @@ def test_an_attempt_from_scratch_is_told_from_its_start(tmp_path: Path) -> None:
 
 def test_a_step_is_no_first_news(tmp_path: Path) -> None:
     write(tmp_path / "r", started(0), evaluated(0))
-    tail, heard = Tail(tmp_path, ["r"]), Heard()
+    tail, heard = EventFollower(tmp_path, ["r"]), Heard()
     (tmp_path / "r" / "progress.json").write_text('{"step": 4, "total_steps": 9}')
     tail.tell(heard)
     assert heard.events["r"] == [started(1), {"event": "step", "step": 4, "total_steps": 9}]
 
 
 def test_steps_come_from_the_progress_file_and_rubbish_is_passed_over(tmp_path: Path) -> None:
-    tail, heard = Tail(tmp_path, ["r", "never"]), Heard()
+    tail, heard = EventFollower(tmp_path, ["r", "never"]), Heard()
     write(tmp_path / "r", started(0), rest="not json\n[1]\n")
     file = tmp_path / "r" / "progress.json"
     file.write_text('{"task": 0, "tasks": 3, "phase": "p", "step": 4, "total_steps": 9, "updated": 1.0}')
@@ -106,7 +106,7 @@ def test_steps_come_from_the_progress_file_and_rubbish_is_passed_over(tmp_path: 
 
 def test_the_file_server_is_not_asked_without_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "POLL_S", 60.0)
-    tail, heard = Tail(tmp_path, ["r"]), Heard()
+    tail, heard = EventFollower(tmp_path, ["r"]), Heard()
     tail.tell(heard)
     write(tmp_path / "r", started(0))
     tail.tell(heard)
@@ -127,7 +127,7 @@ def test_stopping_one_launcher_stops_no_other_s_runs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(claims, "CANCEL_S", 0.05)
-    one, other = travelling(options.for_workers()), travelling(options.for_workers())
+    one, other = for_remote(options.for_workers()), for_remote(options.for_workers())
     jobs = [job(0, sleep=60), job(1, sleep=60)]
     with ThreadPoolExecutor(2) as pool:
         first, second = (
@@ -149,6 +149,6 @@ def test_stopping_one_launcher_stops_no_other_s_runs(
 
 def test_paths_travel_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    there = travelling(WorkerOptions(Path("results"), Path("data"), plugins=(Path("p.py"),), threads=3))
+    there = for_remote(WorkerOptions(Path("results"), Path("data"), plugins=(Path("p.py"),), threads=3))
     assert (there.results, there.data, there.plugins) == (tmp_path / "results", tmp_path / "data", (tmp_path / "p.py",))
     assert there.threads == 3

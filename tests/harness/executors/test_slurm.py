@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.execution.job import End, ExecuteOptions, Job
+from smope_bench.harness.execution.job import ExecuteOptions, Job, JobResult
 from smope_bench.harness.execution.lease import CANCEL
 from smope_bench.harness.executors import slurm_queue
 from smope_bench.harness.executors.slurm import ends
@@ -108,7 +108,7 @@ def squeue(*more: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def meanwhile(jobs: list[Job], options: ExecuteOptions) -> Iterator[Future[list[End]]]:  # noqa: F811
+def meanwhile(jobs: list[Job], options: ExecuteOptions) -> Iterator[Future[list[JobResult]]]:  # noqa: F811
     """The ends of ``jobs``, which are waited for in a thread; nothing of them outlives the test."""
     with ThreadPoolExecutor(1) as pool:
         try:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from smope_bench.harness.execution.job import End, ExecuteOptions
+from smope_bench.harness.execution.job import ExecuteOptions, JobResult
 from smope_bench.harness.executors import slurm_job
 from smope_bench.harness.executors.slurm_job import SlurmRun, end_file, read_end
 from smope_bench.harness.provenance import code_fingerprint
@@ -68,7 +68,7 @@ def test_near_the_time_limit_a_run_is_saved_before_it_is_put_back(
     assert read_end(options.results, long.run_id) is None  # the launcher goes on waiting
     assert signal.getsignal(signal.SIGUSR2) is handler
     slurm_run(options).checkpoint(long).result()  # what submitit submits in its place
-    assert read_end(options.results, long.run_id) == End(long.run_id)
+    assert read_end(options.results, long.run_id) == JobResult(long.run_id)
     assert attempts(long, options) == 2
 
 
@@ -95,16 +95,16 @@ def test_a_job_that_was_put_back_waits_for_its_own_earlier_claim(
     options: ExecuteOptions,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    run, tries = job(), iter([End(job().run_id, held=True), End(job().run_id)])
+    run, tries = job(), iter([JobResult(job().run_id, held=True), JobResult(job().run_id)])
     monkeypatch.setattr(slurm_job, "LOOK_S", 0.0)
     monkeypatch.setattr(slurm_job, "run_remotely", lambda *_: next(tries))
     slurm_run(options)(run)
-    assert read_end(options.results, run.run_id) == End(run.run_id, held=True)  # the launcher's to wait for
-    tries = iter([End(run.run_id, held=True), End(run.run_id)])
+    assert read_end(options.results, run.run_id) == JobResult(run.run_id, held=True)  # the launcher's to wait for
+    tries = iter([JobResult(run.run_id, held=True), JobResult(run.run_id)])
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     started = time.monotonic()
     slurm_run(options)(run)
-    assert read_end(options.results, run.run_id) == End(run.run_id) and time.monotonic() - started < 30
+    assert read_end(options.results, run.run_id) == JobResult(run.run_id) and time.monotonic() - started < 30
 
 
 def test_words_of_another_run_or_none_are_no_end(options: ExecuteOptions) -> None:  # noqa: F811
@@ -112,4 +112,4 @@ def test_words_of_another_run_or_none_are_no_end(options: ExecuteOptions) -> Non
         end_file(options.results, "r").write_text(text)
         assert read_end(options.results, "r") is None
     end_file(options.results, "r").write_text('{"run_id": "r"}')
-    assert read_end(options.results, "r") == End("r")
+    assert read_end(options.results, "r") == JobResult("r")

@@ -66,6 +66,6 @@ def test_a_sweep_says_it_before_anything_else(
     monkeypatch.setattr(sweep, "plan_asked", lambda *_: ([], registries))
     for selection, noted in ((Selection(precision="bf16"), True), (Selection(precision="fp32"), False)):
         console = Console(record=True, width=400)
-        asked = sweep.Asked([], tmp_path / "r", tmp_path / "d", selection, device="cpu")
+        asked = sweep.RunRequest([], tmp_path / "r", tmp_path / "d", selection, device="cpu")
         sweep.sweep(asked, console)
         assert ("note: --precision bf16: this processor has no bfloat16" in console.export_text()) is noted

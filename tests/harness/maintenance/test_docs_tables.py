@@ -8,7 +8,7 @@ import pytest
 
 from smope_bench.harness.maintenance.docs_tables import METHODS, RECIPES, main, official_recipes, recipe_tables, renewed
 from smope_bench.harness.registry.registry import Registries, open_registries
-from smope_bench.methods.recipes.schema import INFERRED, Recipe
+from smope_bench.methods.recipes.schema import INFERRED, TrainingRecipe
 
 PAGE = Path(__file__).parents[3] / "docs" / "recipes.md"
 CROP = {"kind": "random_resized_crop", "scale": [0.05, 1.0], "brightness": 0.25}
@@ -30,7 +30,7 @@ def test_recipes_that_differ_in_the_number_of_tasks_share_a_row(built_in: Regist
     schedule = {"batch_size": 8, "epochs": 50, "lr": 0.015, "shape": "step", "grad_clip": 1.0, "drop_last": False}
     data = {"image_size": 224, "augment": CROP, "test_resize": 256, "normalize": "cifar100"}
     recipes = [
-        Recipe("one_prompt", "cifar100", "sup1k", source, schedule, {"length": length}, data, tasks)
+        TrainingRecipe("one_prompt", "cifar100", "sup1k", source, schedule, {"length": length}, data, tasks)
         for source, length, tasks in (("X card", 5, 20), ("X card", 5, 10), (f"{INFERRED}why; X card", 7, 50))
     ]
     text = recipe_tables(recipes, built_in)

@@ -18,7 +18,7 @@ from smope_bench.harness.maintenance.pretrain import (
     ARCHITECTURE,
     WEIGHTS,
     GlyphSource,
-    Recipe,
+    PretrainRecipe,
     build,
     export,
     learning_rate,
@@ -46,13 +46,13 @@ def learned() -> str:
 def micro_run(steps: int = 3) -> tuple[nn.Module, list[float]]:
     losses: list[float] = []
     source = GlyphSource("NPrt", 32, pretrain_tiny.TRAINING_MIX, seed=1)
-    recipe = Recipe(steps=steps, batch=8, warmup=2)
+    recipe = PretrainRecipe(steps=steps, batch=8, warmup=2)
     average = train(recipe, source, build(MICRO, 4, seed=1), lambda step, loss, right, model: losses.append(loss))
     return average, losses
 
 
 def test_no_code_point_is_shared_with_a_benchmark(learned: str) -> None:
-    assert len(learned) == len(set(learned)) == Recipe().classes
+    assert len(learned) == len(set(learned)) == PretrainRecipe().classes
     for character in learned:
         parts = unicodedata.normalize("NFKD", character)
         assert not set(parts) & set(FORBIDDEN), unicodedata.name(character)
@@ -91,7 +91,7 @@ def test_a_micro_run_is_the_same_twice_and_moves_the_weights() -> None:
 
 
 def test_the_rate_rises_stays_and_falls_to_zero() -> None:
-    recipe = Recipe(steps=1000, warmup=100, cooldown=0.4, lr=1.0)
+    recipe = PretrainRecipe(steps=1000, warmup=100, cooldown=0.4, lr=1.0)
     rates = [learning_rate(step, recipe) for step in range(1000)]
     assert rates[0] == pytest.approx(0.01)
     assert rates[100] == rates[599] == 1.0

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from smope_bench import run_all
-from smope_bench.benchmarks.base import SPLITS, BenchmarkCard, Progress, silent
+from smope_bench.benchmarks.base import SPLITS, BenchmarkCard, ProgressCallback, silent
 from smope_bench.benchmarks.download.fetch import Remote, downloads_folder, fetch
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.image_store.cached_benchmark import CachedBenchmark
@@ -40,7 +40,7 @@ class Fetched(CachedBenchmark[Any]):
     def recipe(self) -> dict[str, Any]:
         return {"benchmark": self.name, "side": self.config.image_size}
 
-    def fill(self, writer: Any, progress: Progress) -> None:
+    def fill(self, writer: Any, progress: ProgressCallback) -> None:
         file = fetch(self.remotes[0], downloads_folder(self.root, self.name), self.given, progress)
         image = np.frombuffer(file.read_bytes(), dtype=np.uint8).reshape(1, 4, 4, 3)
         for split in SPLITS:
@@ -68,7 +68,7 @@ class Weighted:
 
     sha256 = hashlib.sha256(PIXELS).hexdigest()
 
-    def prepare(self, fetch: Any, given: Sequence[Path] = (), progress: Progress = silent) -> None:
+    def prepare(self, fetch: Any, given: Sequence[Path] = (), progress: ProgressCallback = silent) -> None:
         fetch(
             name=self.file.name,
             urls=(self.url,),

@@ -14,10 +14,10 @@ from smope_bench.harness.cancellation import ClaimLost, Interrupted
 from smope_bench.harness.execution import job as jobs
 from smope_bench.harness.execution import lease as claims
 from smope_bench.harness.execution.job import Control, Job, WorkerOptions, run_job
-from smope_bench.harness.execution.lease import CANCEL, PROBE, Claim, acquire, this_machine, tidy_done
+from smope_bench.harness.execution.lease import CANCEL, PROBE, Lease, acquire, remove_leftovers_of, this_machine
 from smope_bench.harness.provenance import code_fingerprint
 from smope_bench.harness.records.checksum import RECORD_SCHEMA
-from smope_bench.harness.records.cleanup import tidy
+from smope_bench.harness.records.cleanup import remove_temporary_files
 from smope_bench.harness.records.store import Store
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
 
@@ -51,17 +51,17 @@ def names(folder: Path) -> set[str]:
 
 def test_only_what_lasts_is_kept(tmp_path: Path) -> None:
     killed(tmp_path)
-    tidy(tmp_path)
+    remove_temporary_files(tmp_path)
     assert names(tmp_path) == {*KEPT, "claim.4", CANCEL, f"{PROBE}x"}, "claims are not its own to remove"
-    tidy_done(tmp_path)
+    remove_leftovers_of(tmp_path)
     assert names(tmp_path) == set(KEPT)
 
 
 def test_a_run_that_somebody_holds_is_left_alone(tmp_path: Path) -> None:
     claim = acquire(tmp_path)
-    assert isinstance(claim, Claim)
+    assert isinstance(claim, Lease)
     (tmp_path / "progress.json").touch()
-    tidy_done(tmp_path)
+    remove_leftovers_of(tmp_path)
     assert "progress.json" in names(tmp_path) and claim.still_ours()
     claim.release(forget=True)
 
@@ -69,8 +69,8 @@ def test_a_run_that_somebody_holds_is_left_alone(tmp_path: Path) -> None:
 def test_where_all_is_tidy_nothing_is_claimed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "result.json").touch()
     monkeypatch.setattr("smope_bench.harness.execution.lease.acquire", lambda folder: pytest.fail("claimed"))
-    tidy_done(tmp_path)
-    tidy_done(tmp_path / "absent")
+    remove_leftovers_of(tmp_path)
+    remove_leftovers_of(tmp_path / "absent")
 
 
 def record() -> dict[str, Any]:
@@ -88,7 +88,7 @@ def record() -> dict[str, Any]:
 
 def done(
     results: Path, monkeypatch: pytest.MonkeyPatch, runner: Callable[[Job, WorkerOptions, Control], None]
-) -> jobs.End:
+) -> jobs.JobResult:
     """How ``runner`` ends as somebody's run; claims beat quickly."""
     monkeypatch.setattr(jobs, "acquire", functools.partial(acquire, beat_s=0.02))
     monkeypatch.setattr(jobs, "load_runner", lambda target: runner)

@@ -13,7 +13,7 @@ import pytest
 
 from smope_bench.harness.cli.data import migrate_command
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.records.checksum import RECORD_SCHEMA, seal_of
+from smope_bench.harness.records.checksum import RECORD_SCHEMA, checksum_of
 from smope_bench.harness.records.migrate import STEPS, migrate
 from smope_bench.harness.records.observations import npz_bytes
 from smope_bench.harness.records.store import Record, Store
@@ -217,7 +217,7 @@ def test_the_command_says_what_it_did(tmp_path: Path, capsys) -> None:
     migrate_command(tmp_path)
     assert capsys.readouterr().out.startswith("1 of 2 records was up to date already.")
     record = json.loads(good.read_text())
-    assert record["seal"] == seal_of(record)
+    assert record["seal"] == checksum_of(record)
 
 
 def test_nothing_to_migrate_is_said(tmp_path: Path, capsys) -> None:

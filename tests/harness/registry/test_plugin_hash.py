@@ -34,7 +34,9 @@ def test_an_edit_changes_the_fingerprint_of_the_plugins_runs_alone(tmp_path: Pat
     file = tmp_path / "mine.py"
     file.write_text(TEXT, encoding="utf-8")
     first, other = planned(file, "mine", tmp_path), planned(file, "ncm", tmp_path)
-    file.write_text(TEXT + "# another thought\n", encoding="utf-8")
+    file.write_text(TEXT + "    # another thought\n", encoding="utf-8")
+    assert planned(file, "mine", tmp_path).fingerprint == first.fingerprint
+    file.write_text(TEXT + "    another = 'thought'\n", encoding="utf-8")
     edited = planned(file, "mine", tmp_path)
     assert first.run_id == edited.run_id and first.fingerprint != edited.fingerprint
     assert first.fingerprint != code_fingerprint() == other.fingerprint and not other.sources

@@ -34,7 +34,7 @@ from smope_bench.harness.timing.sweep import (
     noise_spec,
     timed_run,
 )
-from smope_bench.harness.training.optimization import Stretch
+from smope_bench.harness.training.optimization import OptimizationSegment
 from smope_bench.methods.baselines.linear_probe import LinearProbe
 from smope_bench.methods.baselines.ncm import Ncm
 from smope_bench.methods.common.api import Batch, Method
@@ -71,7 +71,7 @@ def test_the_clock_counts_nested_calls_once(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_clock_is_taken_off_again() -> None:
     places: list[tuple[Any, str]] = [
-        (Stretch, "descend"),
+        (OptimizationSegment, "descend"),
         (View, "take"),
         (torch.Tensor, "item"),
         (LinearProbe, "predict"),

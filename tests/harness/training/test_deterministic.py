@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from smope_bench.harness.cancellation import Interruption
+from smope_bench.harness.cancellation import StopRequest
 from smope_bench.harness.execution import job
 from smope_bench.harness.execution.job import Control, Job, WorkerOptions, run_job
 from smope_bench.harness.execution.lease import newest
@@ -63,7 +63,7 @@ def test_the_engine_is_told_how_to_stop_and_what_is_its_to_publish(
 
     given: dict[str, Any] = {}
     monkeypatch.setattr(engine, "run", lambda spec, **rest: given.update(rest))
-    interruption = Interruption()
+    interruption = StopRequest()
     spec = micro_spec("ncm")
     control = Control(lambda event: None, interruption, lambda: False)
     options = WorkerOptions(tmp_path, tmp_path, checkpoint_every_s=7.0)
@@ -77,7 +77,7 @@ def test_a_run_is_told_of_an_interruption_and_keeps_what_it_has(
     """A stop after the first step, a start, and the same predictions as without."""
     monkeypatch.setattr(job, "open_registries", lambda plugins: registries)
     spec = micro_spec("smope", METHODS["smope"])
-    wanted, interruption = Job(spec.run_id, spec), Interruption()
+    wanted, interruption = Job(spec.run_id, spec), StopRequest()
 
     def stop(run_id: str, event: dict[str, Any]) -> None:
         if event["event"] == "task_started" and event["task"] == 1:

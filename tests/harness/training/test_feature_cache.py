@@ -12,7 +12,7 @@ import torch
 from smope_bench.benchmarks.stream import Stream, build_stream
 from smope_bench.harness import provenance
 from smope_bench.harness.conformance.check import MICRO, ColouredNoise
-from smope_bench.harness.training.feature_cache import CHUNK, Queries
+from smope_bench.harness.training.feature_cache import CHUNK, FrozenFeatureCache
 from smope_bench.methods.common.backbone.memory_plan import MemoryPlan
 from smope_bench.methods.common.backbone.vit import PromptedViT
 
@@ -26,8 +26,8 @@ def stream_of(tmp_path: Path, order: int = 0, *, for_search: bool = False) -> St
     return build_stream(benchmark, order, for_search=for_search)
 
 
-def queries(vit: PromptedViT, stream: Stream, folder: Path | None, **changes: str) -> Queries:
-    return Queries(vit, stream, CPU, folder, **({"weights": "w", "precision": "fp32"} | changes))
+def queries(vit: PromptedViT, stream: Stream, folder: Path | None, **changes: str) -> FrozenFeatureCache:
+    return FrozenFeatureCache(vit, stream, CPU, folder, **({"weights": "w", "precision": "fp32"} | changes))
 
 
 def test_what_is_found_is_what_was_made(micro_vit: PromptedViT, tmp_path: Path, counted: list[int]) -> None:

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from smope_bench.benchmarks.stream import View
-from smope_bench.harness.cancellation import Interruption
+from smope_bench.harness.cancellation import StopRequest
 from smope_bench.harness.cli.listing import list_plan
 from smope_bench.harness.execution.job import Control, Job, WorkerOptions, run_with_engine
-from smope_bench.harness.execution.scheduler import split_done
+from smope_bench.harness.execution.scheduler import partition_finished
 from smope_bench.harness.planning.planner import PlannedRun
 from smope_bench.harness.records.observations import read_observations
 from smope_bench.harness.records.store import Store
@@ -166,7 +166,7 @@ def test_validation_loss_is_what_it_says(registries: Registries, tmp_path: Path)
             losses.append(float(pair.logsumexp(0) - pair[label - first]))
         return sum(losses) / len(losses)
 
-    with engine.Session(spec, tmp_path, tmp_path, "cpu", registries, note, observe=["validation_loss"]) as session:
+    with engine.Trainer(spec, tmp_path, tmp_path, "cpu", registries, note, observe=["validation_loss"]) as session:
         session.run_tasks()
         session.publish("now")
     found = read_observations(Store(tmp_path), spec.run_id)
@@ -247,7 +247,7 @@ def test_plan_execution_and_store_agree_on_what_is_done(registries: Registries, 
     other = replace(table, suite="other", observe=("head_keys", "activation_counts"))
 
     def seen(*runs: PlannedRun) -> tuple[list[tuple[str, ...]], list[str]]:
-        to_do, _ = split_done(runs, store)
+        to_do, _ = partition_finished(runs, store)
         return [one.observe for one in to_do], [row["state"] for row in list_plan(runs, store, registries, tmp_path)]
 
     assert seen(table, figure) == ([("activation_counts",)], ["new", "new"])
@@ -267,6 +267,6 @@ def test_names_reach_the_engine_from_a_worker(monkeypatch: pytest.MonkeyPatch, t
     run_with_engine(
         Job("id", micro_spec("smope"), ("prefix_keys",)),
         WorkerOptions(tmp_path, tmp_path),
-        Control(lambda event: None, Interruption()),
+        Control(lambda event: None, StopRequest()),
     )
     assert given == [("prefix_keys",)]

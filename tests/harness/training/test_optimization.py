@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from smope_bench.harness.registry.registry import Registries
-from smope_bench.harness.training.optimization import Losses, Stretch, stretch_epochs
-from smope_bench.harness.training.trainer import Session
+from smope_bench.harness.training.optimization import LossMeter, OptimizationSegment, stretch_epochs
+from smope_bench.harness.training.trainer import Trainer
 from smope_bench.methods.common.api import Batch, Method, MethodCard, ParameterGroup, Phase
 from smope_bench.methods.common.schedules import Schedule
 from tests.conftest import micro_spec  # pyright: ignore[reportMissingImports]
@@ -59,7 +59,7 @@ def test_phases_with_rates_of_their_own_and_one_that_continues(registries: Regis
     spec = micro_spec("phased").model_copy(
         update={"schedule": {"batch_size": 8, "epochs": 9, "shape": "cosine", "lr": 0.1}}
     )
-    with Session(spec, tmp_path, tmp_path, "cpu", registries, lambda _: None) as session:
+    with Trainer(spec, tmp_path, tmp_path, "cpu", registries, lambda _: None) as session:
         session.run_tasks()
     method = session.method
     assert isinstance(method, Phased)
@@ -88,7 +88,9 @@ def test_clipping_bounds_the_global_norm(clip: float, expected: float, registrie
             self.norm = float(torch.stack(norms).norm())
 
     one, two = nn.Parameter(torch.zeros(9)), nn.Parameter(torch.zeros(1))
-    stretch = Stretch(Schedule(grad_clip=clip), [ParameterGroup("a", [one]), ParameterGroup("b", [two])], epochs=1)
+    stretch = OptimizationSegment(
+        Schedule(grad_clip=clip), [ParameterGroup("a", [one]), ParameterGroup("b", [two])], epochs=1
+    )
     method = Noted.__new__(Noted)
     nn.Module.__init__(method)
     stretch.descend(one.sum() * 8 + two.sum() * 18, method)
@@ -97,7 +99,7 @@ def test_clipping_bounds_the_global_norm(clip: float, expected: float, registrie
 
 def test_a_loss_is_read_after_the_next_step_and_told_with_its_own() -> None:
     checked: list[tuple[float, int]] = []
-    losses = Losses(lambda loss, step: checked.append((loss, step)), total=10.0, count=4)
+    losses = LossMeter(lambda loss, step: checked.append((loss, step)), total=10.0, count=4)
     for step in (4, 5):
         losses.note(torch.tensor(float(step)), step)
     assert checked == [(4.0, 4)] and losses.count == 5
@@ -111,12 +113,12 @@ def test_a_state_put_back_continues_to_the_same_bits() -> None:
         torch.manual_seed(0)
         weight, bias = nn.Parameter(torch.randn(4, 3)), nn.Parameter(torch.randn(4))
         groups = [ParameterGroup("a", [weight], 0.5), ParameterGroup("b", [bias])]
-        stretch, method = Stretch(Schedule(lr=0.1), groups, epochs=2), Method.__new__(Method)
+        stretch, method = OptimizationSegment(Schedule(lr=0.1), groups, epochs=2), Method.__new__(Method)
         for step in range(6):
             if step == cut:
                 tensors, values = stretch.state()
                 kept = {name: tensor.clone() for name, tensor in tensors.items()}
-                stretch = Stretch(Schedule(lr=0.1), groups, epochs=2)
+                stretch = OptimizationSegment(Schedule(lr=0.1), groups, epochs=2)
                 stretch.restore(kept, json.loads(json.dumps(values)), step, step)
             stretch.set_rate(3)
             stretch.descend(((weight * (step + 1)).sum(dim=1) * bias).square().sum(), method)

@@ -25,8 +25,8 @@ from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
 from smope_bench.harness.tuning import search as tune
 from smope_bench.harness.tuning import trial as tune_trial
-from smope_bench.harness.tuning.search import SEED, Asked, find_column, plan_search, search, search_space
-from smope_bench.harness.tuning.study import JOURNAL, Outcome, Study, grid_order
+from smope_bench.harness.tuning.search import SEED, SearchRequest, find_column, plan_search, search, search_space
+from smope_bench.harness.tuning.study import JOURNAL, Study, TrialResult, grid_order
 from smope_bench.methods.recipes.search_grids import OURS
 
 
@@ -67,9 +67,9 @@ def sealed(registries: Registries, monkeypatch: pytest.MonkeyPatch) -> Registrie
     return registries
 
 
-def asked(folder: Path, **changes: Any) -> Asked:
+def asked(folder: Path, **changes: Any) -> SearchRequest:
     settings = ("benchmark.tasks=3", "benchmark.image_size=16", "batch_size=8", "epochs=1")
-    base = Asked(
+    base = SearchRequest(
         "linear_probe",
         Sealed.name,
         folder / "results",
@@ -247,26 +247,26 @@ def base_spec(rate: float) -> RunSpec:
 
 
 def test_a_method_without_a_grid_varies_its_rate(tmp_path: Path) -> None:
-    space, source = search_space(Asked("plugin", "x", tmp_path, tmp_path), base_spec(0.03))
+    space, source = search_space(SearchRequest("plugin", "x", tmp_path, tmp_path), base_spec(0.03))
     assert space == {"lr": (0.01, 0.03, 0.09)} and source == OURS
 
 
 def test_settings_narrow_the_grid_and_values_replace_it(tmp_path: Path) -> None:
-    want = Asked("smope", "x", tmp_path, tmp_path, settings=(parse_setting("smope.epsilon=0.4"),))
+    want = SearchRequest("smope", "x", tmp_path, tmp_path, settings=(parse_setting("smope.epsilon=0.4"),))
     space, _ = search_space(replace(want, grid={"smope.alpha_proto": (0.0, 1.0), "top_k": (5,)}), base_spec(1))
     assert list(space) == ["alpha_router", "alpha_proto", "top_k"]
     assert space["alpha_proto"] == (0.0, 1.0)
     with pytest.raises(UserError, match="nothing is left to search"):
-        search_space(Asked("plugin", "x", tmp_path, tmp_path), base_spec(1), closed_form=True)
+        search_space(SearchRequest("plugin", "x", tmp_path, tmp_path), base_spec(1), closed_form=True)
 
 
 def test_columns_come_from_the_suites(tmp_path: Path) -> None:
-    column = find_column(Asked("smope", "digits", tmp_path, tmp_path, tiny=True))
+    column = find_column(SearchRequest("smope", "digits", tmp_path, tmp_path, tiny=True))
     assert (column.backbone, column.config["tasks"]) == ("tiny", 5)
-    other = find_column(Asked("smope", "digits", tmp_path, tmp_path, backbone="elsewhere"))
+    other = find_column(SearchRequest("smope", "digits", tmp_path, tmp_path, backbone="elsewhere"))
     assert other.backbone == "elsewhere" and other.config == column.config
     with pytest.raises(UserError, match="give --backbone NAME"):
-        find_column(Asked("smope", "unheard-of", tmp_path, tmp_path))
+        find_column(SearchRequest("smope", "unheard-of", tmp_path, tmp_path))
 
 
 def test_a_mistyped_setting_is_answered(sealed: Registries, tmp_path: Path) -> None:
@@ -302,9 +302,9 @@ def test_values_that_are_none(text: str) -> None:
 def test_report_and_files(sealed: Registries, tmp_path: Path) -> None:
     plan = plan_search(asked(tmp_path, grid={"lr": (0.01, 0.02, 0.03), "beta1": (0.9,)}), sealed)
     found = [
-        ({"lr": 0.01, "beta1": 0.9}, Outcome(50.0, 60.0, 1.0)),
-        ({"lr": 0.02, "beta1": 0.9}, Outcome(error="diverged", kind="RunDivergedError")),
-        ({"lr": 0.03, "beta1": 0.9}, Outcome(70.0, None, 2.0)),
+        ({"lr": 0.01, "beta1": 0.9}, TrialResult(50.0, 60.0, 1.0)),
+        ({"lr": 0.02, "beta1": 0.9}, TrialResult(error="diverged", kind="RunDivergedError")),
+        ({"lr": 0.03, "beta1": 0.9}, TrialResult(70.0, None, 2.0)),
     ]
     report = describe(plan, found)
     assert report["best"]["arguments"] == "--set lr=0.03 --set beta1=0.9"

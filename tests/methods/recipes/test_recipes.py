@@ -10,7 +10,7 @@ import pytest
 from smope_bench.harness.registry.registry import Registries, open_registries
 from smope_bench.methods.common.errors import MethodError
 from smope_bench.methods.common.schedules import Schedule
-from smope_bench.methods.recipes import ANY, GENERIC, RECIPES, Recipe, find_recipe
+from smope_bench.methods.recipes import ANY, GENERIC, RECIPES, TrainingRecipe, find_recipe
 from smope_bench.methods.recipes.schema import INFERRED, inferred
 from smope_bench.methods.recipes.tiny import TINY_SOURCE
 
@@ -104,7 +104,7 @@ def test_what_no_card_states_is_marked_as_inferred(method: str, benchmark: str, 
     assert find_recipe(method, benchmark, backbone, tasks=tasks).is_inferred
 
 
-def values_of(recipe: Recipe, registries: Registries) -> dict[str, Any]:
+def values_of(recipe: TrainingRecipe, registries: Registries) -> dict[str, Any]:
     """Everything that a run would be given, every default spelled out, with dotted names."""
     config = registries.methods.load(recipe.method).Config(**recipe.config).model_dump()
     flat = {**Schedule(**recipe.schedule).model_dump(), **config, **recipe.data}
@@ -336,7 +336,7 @@ def test_users_own_parts_get_the_generic_recipe_only_where_no_other_fits() -> No
 
 
 def test_inference_keeps_what_it_rests_on() -> None:
-    (once,) = inferred([Recipe("m", "b", "w", "X card, section 1")], "because", tasks=2)
+    (once,) = inferred([TrainingRecipe("m", "b", "w", "X card, section 1")], "because", tasks=2)
     (twice,) = inferred([once], "again", tasks=3)
     assert (once.source, once.tasks) == ("inferred: because; X card, section 1", 2)
     assert (twice.source, twice.is_inferred) == ("inferred: again; because; X card, section 1", True)

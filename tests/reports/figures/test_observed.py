@@ -20,7 +20,7 @@ from smope_bench.reports.figures.observed import scores as figures_scores
 from smope_bench.reports.figures.observed import training as figures_training
 from smope_bench.reports.figures.style import FigureFile
 from smope_bench.reports.loading.model import Cell, Column, Row, Run
-from smope_bench.reports.loading.run_result import Costs, Outcome, Timings
+from smope_bench.reports.loading.run_result import Costs, RunResult, Timings
 
 TASKS, CLASSES, BLOCKS, HEADS, EXPERTS, WIDTH = 3, 6, 2, 4, 5, 8
 COLUMN = Column("glyphs", "glyphs", TASKS)
@@ -30,7 +30,7 @@ Arrays = dict[str, Any]
 
 
 def make_run(run_id: str, seed: int = 0, **benchmark: Any) -> Run:
-    outcome = Outcome(
+    outcome = RunResult(
         run_id=run_id,
         spec={"benchmark": {"name": "glyphs", "config": {"tasks": TASKS, **benchmark}}},
         accuracy_matrix=[[90.0] * TASKS for _ in range(TASKS)],

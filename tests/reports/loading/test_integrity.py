@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from smope_bench.harness.records.checksum import RECORD_SCHEMA, sealed
+from smope_bench.harness.records.checksum import RECORD_SCHEMA, with_checksum
 from smope_bench.reports.loading.integrity import examine, health_warnings
 from smope_bench.reports.tables.integrity import health_grid
 from smope_bench.reports.tables.table import Grid
@@ -86,7 +86,7 @@ def test_a_sealed_record_with_another_specification_counts_as_edited(folder) -> 
     file = folder.files[0]
     result = json.loads(file.read_text())
     result["spec"]["schedule"]["lr"] = 1.0
-    file.write_text(json.dumps(sealed(result)))
+    file.write_text(json.dumps(with_checksum(result)))
     assert kinds(folder) == [(folder.cells[0]["run_id"], "edited")]
 
 
@@ -94,7 +94,7 @@ def test_a_sealed_record_of_impossible_values_is_unusable(folder) -> None:
     file = folder.files[0]
     result = json.loads(file.read_text())
     result["accuracy_matrix"][3][0] = 101.0
-    file.write_text(json.dumps(sealed(result)))
+    file.write_text(json.dumps(with_checksum(result)))
     assert kinds(folder) == [(folder.cells[0]["run_id"], "unusable")]
 
 
@@ -176,7 +176,7 @@ def test_accuracies_and_counts_are_numbers_and_not_what_reads_as_one(folder, val
         result = json.loads(file.read_text())
         place = result[field][3] if field == "accuracy_matrix" else result[field]
         place[0] = value
-        file.write_text(json.dumps(sealed(result)))
+        file.write_text(json.dumps(with_checksum(result)))
     assert [kind for _, kind in kinds(folder)] == ["unusable", "unusable"]
 
 
@@ -192,19 +192,19 @@ def test_accuracies_and_counts_are_numbers_and_not_what_reads_as_one(folder, val
 def test_costs_beyond_any_machine_are_unusable(folder, part: str, change) -> None:
     result = json.loads(folder.files[0].read_text())
     result[part].update(change)
-    folder.files[0].write_text(json.dumps(sealed(result)))
+    folder.files[0].write_text(json.dumps(with_checksum(result)))
     assert kinds(folder) == [(folder.cells[0]["run_id"], "unusable")]
 
 
 def test_a_test_count_beyond_any_data_is_unusable(folder) -> None:
     result = json.loads(folder.files[0].read_text())
     result["test_counts"][0] = 10**400
-    folder.files[0].write_text(json.dumps(sealed(result)))
+    folder.files[0].write_text(json.dumps(with_checksum(result)))
     assert kinds(folder) == [(folder.cells[0]["run_id"], "unusable")]
 
 
 def test_a_sealed_record_with_half_a_character_is_left_out(folder) -> None:
     result = json.loads(folder.files[0].read_text())
     result["class_names"] = ["\ud800"]
-    folder.files[0].write_text(json.dumps(sealed(result)))
+    folder.files[0].write_text(json.dumps(with_checksum(result)))
     assert kinds(folder) == [(folder.cells[0]["run_id"], "edited")]

@@ -10,7 +10,7 @@ import pytest
 
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.metrics import final_average_accuracy
-from smope_bench.harness.records.checksum import sealed
+from smope_bench.harness.records.checksum import with_checksum
 from smope_bench.harness.records.store import Store
 from smope_bench.reports.formatting import notes
 from smope_bench.reports.loading.load import load_suite, load_suites, suites_in
@@ -152,7 +152,7 @@ def test_an_unusable_record_is_named_and_left_out(factory, damage, reason: str) 
     file = factory.store.path(factory.cells[0]["run_id"]) / "result.json"
     result = json.loads(file.read_text())
     damage(result)
-    file.write_text(json.dumps(sealed(result)))
+    file.write_text(json.dumps(with_checksum(result)))
     cell = only(load_suite(factory.write(), "smoke", factory.FRESH))
     assert [run.state for run in cell.runs] == ["broken", "ok"]
     assert reason in str(cell.runs[0].problem)

@@ -18,7 +18,7 @@ from smope_bench.reports.statistics.published import (
     OUTSIDE,
     TINY,
     Key,
-    Published,
+    PublishedValue,
     by_hand,
     compare,
     judge,
@@ -32,7 +32,7 @@ from smope_bench.reports.text import signed
 PRINTED = {name: table for name, suite in SUITES.items() if (table := table_of(suite)) is not None}
 HEAD = "paper,table,benchmark,tasks,backbone,variant,method,metric,mean,std\n"
 COLUMN = SUITES["table7"].full[0]
-VALUE = Published(79.32, 0.42, "79.32 ± 0.42")
+VALUE = PublishedValue(79.32, 0.42, "79.32 ± 0.42")
 
 
 def summary(*values: float) -> Any:
@@ -45,9 +45,9 @@ def test_every_line_is_typed_and_has_its_printed_digits() -> None:
     values = published_values()
     assert len(values) == 223
     joint = values[Key("smope", "table1", "cub200", 10, "sup21k", "", "joint", "faa")]
-    assert joint == Published(88.0, None, "88.00")
+    assert joint == PublishedValue(88.0, None, "88.00")
     part = values[Key("smope", "table4", "cub200", 10, "sup21k", "tap", "smope", "caa")]
-    assert part == Published(90.09, 0.43, "90.09 ± 0.43")
+    assert part == PublishedValue(90.09, 0.43, "90.09 ± 0.43")
     assert all(0 <= value.mean <= 100 for key, value in values.items() if key.metric in ("faa", "caa", "fm"))
 
 
@@ -109,17 +109,17 @@ def test_weights_that_a_paper_calls_otherwise() -> None:
 
 
 def test_a_difference_as_large_as_the_spread_is_inside() -> None:
-    near = judge(summary(80.0, 80.6, 79.4), Published(79.0, 0.8, ""))
+    near = judge(summary(80.0, 80.6, 79.4), PublishedValue(79.0, 0.8, ""))
     assert near.spread == pytest.approx(math.hypot(0.6, 0.8)) == pytest.approx(1.0)
     assert near.difference == pytest.approx(1.0) and near.verdict == INSIDE
-    assert judge(summary(80.0, 80.6, 79.4), Published(78.99, 0.8, "")).verdict == OUTSIDE
-    assert judge(summary(78.0, 78.6, 77.4), Published(79.01, 0.8, "")).verdict == OUTSIDE
+    assert judge(summary(80.0, 80.6, 79.4), PublishedValue(78.99, 0.8, "")).verdict == OUTSIDE
+    assert judge(summary(78.0, 78.6, 77.4), PublishedValue(79.01, 0.8, "")).verdict == OUTSIDE
 
 
 def test_without_two_deviations_there_is_a_difference_and_no_verdict() -> None:
-    bare = judge(summary(80.0, 81.0), Published(79.0, None, "79.00"))
+    bare = judge(summary(80.0, 81.0), PublishedValue(79.0, None, "79.00"))
     assert (bare.verdict, bare.difference, bare.spread) == (NO_SPREAD_PRINTED, 1.5, None)
-    one = judge(summary(80.0), Published(79.0, 0.5, ""))
+    one = judge(summary(80.0), PublishedValue(79.0, 0.5, ""))
     assert (one.verdict, one.difference, one.spread) == (ONE_RUN, 1.0, None)
     assert one.text == "+1.00, one run has no spread"
 

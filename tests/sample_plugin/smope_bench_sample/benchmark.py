@@ -8,7 +8,15 @@ from typing import ClassVar
 
 import numpy as np
 
-from smope_bench.benchmarks.base import Benchmark, BenchmarkCard, BenchmarkConfig, ImageSet, Progress, Split, silent
+from smope_bench.benchmarks.base import (
+    Benchmark,
+    BenchmarkCard,
+    BenchmarkConfig,
+    ImageSet,
+    ProgressCallback,
+    Split,
+    silent,
+)
 
 CLASSES, SIDE, COUNTS = 10, 32, {"train": 12, "test": 6}
 
@@ -24,7 +32,7 @@ class Stripes(Benchmark[BenchmarkConfig]):
         summary="ten directions of stripes",
     )
 
-    def prepare(self, progress: Progress = silent, given: Sequence[Path] = ()) -> None:
+    def prepare(self, progress: ProgressCallback = silent, given: Sequence[Path] = ()) -> None:
         """Nothing to do: the images are drawn anew each time, the same ones."""
 
     @property
