@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 from types import ModuleType
 
@@ -36,8 +37,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+def _threads() -> None:
+    """One thread of PyTorch for each test process, or as many as SMOPE_TEST_THREADS gives."""
+    torch.set_num_threads(int(os.environ.get("SMOPE_TEST_THREADS", "1")))
 
 
 @pytest.fixture(scope="session")

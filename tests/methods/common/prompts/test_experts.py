@@ -18,6 +18,7 @@ from smope_bench.methods.common.prompts.experts import (
     router_loss,
     select,
 )
+from tests.tolerance import printed_tolerance  # pyright: ignore[reportMissingImports]
 
 Q = torch.tensor([[1.0, 0, 2, 0], [0, 1, 0, -1]])[None, None]
 K = torch.tensor([[1.0, 1, 0, 0], [0, 0, 1, 1]])[None, None]
@@ -72,13 +73,14 @@ def test_attention_example_of_the_card(case: str) -> None:
     (choice,) = trace
     assert choice.scores[0, 0].tolist() == [1.5, 1.0, 0.5]
     assert set(choice.selected[0, 0].nonzero().flatten().tolist()) == chosen
-    torch.testing.assert_close(output[0, 0], torch.tensor(expected), atol=1e-6, rtol=0)
+    torch.testing.assert_close(output[0, 0], torch.tensor(expected), atol=printed_tolerance(1.0), rtol=0)
 
 
 def test_ordinary_prefix_for_contrast() -> None:
     expected = [[0.286799, 0.379825, 0.533199, 0.230375], [0.379825, 0.230375, 0.286799, 0.533199]]
     for rule in (PlainPrefix(KEYS, VALUES), SparseExperts(KEYS, VALUES, 0, Handicap(), per_token=True)):
-        torch.testing.assert_close(rule(Q, K, V)[0, 0], torch.tensor(expected), atol=1e-6, rtol=0)
+        output = rule(Q, K, V)[0, 0]
+        torch.testing.assert_close(output, torch.tensor(expected), atol=printed_tolerance(1.0), rtol=0)
 
 
 SCORES = torch.tensor([[1.0, 2, 0.75, -1], [0.5, 0, 2, 1.5]])[None, :, None]
@@ -96,9 +98,10 @@ def test_router_loss_example_of_the_card(
 ) -> None:
     selected = select(Handicap(of_range=torch.tensor(latch) * 0.5).apply(SCORES), 2)
     assert [row.nonzero().flatten().tolist() for row in selected[0, :, 0]] == chosen
-    assert router_loss(SCORES, selected, 0.5).item() == pytest.approx(code, abs=1e-6)
-    assert router_loss(SCORES, selected, 0.0).item() == pytest.approx(log_without_margin, abs=1e-6)
-    assert router_loss(SCORES / 8, selected, 0.0, "prob").item() == pytest.approx(equation_14, abs=1e-6)
+    tolerance = printed_tolerance(4.0)
+    assert router_loss(SCORES, selected, 0.5).item() == pytest.approx(code, abs=tolerance)
+    assert router_loss(SCORES, selected, 0.0).item() == pytest.approx(log_without_margin, abs=tolerance)
+    assert router_loss(SCORES / 8, selected, 0.0, "prob").item() == pytest.approx(equation_14, abs=tolerance)
 
 
 OLD = torch.tensor([[1.0, 0], [0, 1.5], [1, 1]])[None, None]
@@ -107,9 +110,10 @@ LATCH = torch.tensor([True, False, True])[None, None]
 
 
 def test_prototype_loss_example_of_the_card() -> None:
-    assert prototype_loss(NOW, OLD, LATCH, 2).item() == pytest.approx(2.463962, abs=1e-6)
+    tolerance = printed_tolerance(4.0)
+    assert prototype_loss(NOW, OLD, LATCH, 2).item() == pytest.approx(2.463962, abs=tolerance)
     paper = prototype_loss(NOW, OLD, LATCH, 2, form="prob", target="current", reduce="sum")
-    assert paper.item() == pytest.approx(-1.810346, abs=1e-6)
+    assert paper.item() == pytest.approx(-1.810346, abs=tolerance)
 
 
 def test_prototype_loss_moves_only_todays_keys() -> None:
@@ -121,11 +125,11 @@ def test_prototype_loss_moves_only_todays_keys() -> None:
 
 def test_full_size_closed_form() -> None:
     layers, batch, heads, experts = 6, 3, 12, 25
-    scores = torch.zeros(layers, batch, heads, experts)
+    scores = torch.zeros(layers, batch, heads, experts, dtype=torch.double)
     expected = layers * heads * 5 * math.log(experts)
     assert expected == pytest.approx(1158.795, abs=1e-3)
     assert router_loss(scores, select(scores, 5), 0.4).item() == pytest.approx(expected, rel=1e-6)
-    keys = torch.zeros(layers, heads, experts, 64)
+    keys = torch.zeros(layers, heads, experts, 64, dtype=torch.double)
     important = torch.zeros(layers, heads, experts, dtype=torch.bool)
     important[..., :3] = True
     assert prototype_loss(keys, keys, important, 5).item() == pytest.approx(expected, rel=1e-6)

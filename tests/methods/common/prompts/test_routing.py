@@ -20,6 +20,7 @@ from smope_bench.methods.common.prefix import PlainPrefix
 from smope_bench.methods.common.prompts.routing import RoutedPrefix, Routing, mix, route, router_scores
 from smope_bench.methods.common.prompts.usage_history import hot_set, routing_penalty, top_mask, update_factor, usage
 from smope_bench.methods.hide_prompt import contrastive_loss
+from tests.tolerance import printed_tolerance  # pyright: ignore[reportMissingImports]
 
 TOKENS = torch.tensor([[1.0, 0, 2, -1], [0, 1, 1, 1], [2, -1, 0, 0]])
 ROUTER = torch.tensor([[1.0, 0, 0.5, -1], [0, 1, 0.5, 0], [1, 1, 0, 0.5], [0, -1, 1, 2]])
@@ -27,7 +28,10 @@ ROUTER = torch.tensor([[1.0, 0, 0.5, -1], [0, 1, 0.5, 0], [1, 1, 0, 0.5], [0, -1
 
 def near(found: Tensor | float | None, expected: Any) -> None:
     assert found is not None
-    torch.testing.assert_close(torch.as_tensor(found).double(), torch.tensor(expected).double(), atol=1e-6, rtol=0)
+    dtype = found.dtype if isinstance(found, Tensor) else torch.float64
+    found, wanted = torch.as_tensor(found).double(), torch.tensor(expected).double()
+    tolerance = printed_tolerance(max(1.0, float(wanted.abs().max())), dtype=dtype)
+    torch.testing.assert_close(found, wanted, atol=tolerance, rtol=0)
 
 
 def card_scores() -> Tensor:
