@@ -1,4 +1,4 @@
-"""Events of a run in progress: sent to a listener, logged in ``events.jsonl``, and shown to other processes in ``progress.json``."""
+"""Events of a run: sent to a listener, logged in ``events.jsonl``, and summarised for other processes in ``progress.json``."""
 
 from __future__ import annotations
 
