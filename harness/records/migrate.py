@@ -115,22 +115,16 @@ def sentences(done: Migrated) -> list[str]:
     total = len(done.moved) + len(done.current) + len(done.left)
     if not total:
         return ["No records were found: there is nothing to migrate."]
-    lines = []
-    if done.moved:
-        lines.append(
-            f"{_records(len(done.moved), total)} brought to schema {RECORD_SCHEMA}; each original is kept beside its record"
-            " as result.schemaN.json."
-        )
-    if done.current:
-        lines.append(f"{_records(len(done.current), total)} up to date already.")
-    if done.left:
-        lines.append(f"{_records(len(done.left), total)} left:")
-        lines += [f"  {one.run_id} {one.reason}" for one in done.left]
-    return lines
-
-
-def _records(count: int, total: int) -> str:
-    return f"{count} of {total} record{'s' * (total != 1)} {'was' if count == 1 else 'were'}"
+    kept = f"brought to schema {RECORD_SCHEMA}; each original is kept beside its record as result.schemaN.json."
+    records = f"{total} record{'s' * (total != 1)}"
+    return [
+        *(
+            f"{len(found)} of {records} {'was' if len(found) == 1 else 'were'} {what}"
+            for found, what in ((done.moved, kept), (done.current, "up to date already."), (done.left, "left:"))
+            if found
+        ),
+        *(f"  {one.run_id} {one.reason}" for one in done.left),
+    ]
 
 
 def _checked(store: Store, run_id: str) -> Literal["current"] | Broken:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import BaseModel, ValidationError
+
 from smope_bench.benchmarks.download.locks import locked
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.provenance import with_sources
@@ -73,6 +75,21 @@ class Broken:
     run_id: str
     reason: str
     fault: Fault
+
+
+class _Cell(BaseModel):
+    row: str
+    column: str
+    order_seed: int
+    train_seed: int
+    run_id: str
+    plugins: dict[str, str] = {}
+
+
+class _Plan(BaseModel):
+    """The part of a manifest that the harness reads."""
+
+    cells: list[_Cell]
 
 
 class Store:
@@ -182,10 +199,15 @@ class Store:
         Raises UserError where a cell has another form.
         """
         manifest = self.read_manifest(suite)
-        cells = [] if manifest is None else manifest.get("cells") if isinstance(manifest, dict) else None
-        if not isinstance(cells, list) or not all(map(_is_cell, cells)):
-            raise UserError(f"the plan of suite {plain(suite)!r} cannot be used; run the suite again to write it anew")
-        return cells
+        if manifest is None:
+            return []
+        try:
+            _Plan.model_validate(manifest, strict=True)
+        except ValidationError as error:
+            raise UserError(
+                f"the plan of suite {plain(suite)!r} cannot be used; run the suite again to write it anew"
+            ) from error
+        return manifest["cells"]
 
     def write_manifest(self, suite: str, manifest: Mapping[str, Any]) -> None:
         """Store a suite's plan, merged with the cells of earlier plans by (row, column, seeds): a run of some rows keeps the rest.
@@ -289,18 +311,6 @@ def _sha256(file: Path) -> str | None:
 
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not a measurement")
-
-
-def _is_cell(value: object) -> bool:
-    if not isinstance(value, dict):
-        return False
-    plugins = value.get("plugins", {})
-    return (
-        all(isinstance(value.get(name), str) for name in ("row", "column", "run_id"))
-        and all(isinstance(value.get(name), int) for name in ("order_seed", "train_seed"))
-        and isinstance(plugins, dict)
-        and all(isinstance(source, str) for source in plugins.values())
-    )
 
 
 def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

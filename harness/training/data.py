@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +21,12 @@ from smope_bench.benchmarks.transforms.batch import Transforms
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_spec import RunSpec, derive_seed
+from smope_bench.harness.training.feature_cache import FrozenFeatureCache
 from smope_bench.methods.common.api import Batch, Method
 from smope_bench.methods.common.backbone.vit import PromptedViT
 
 Features = Callable[[Tensor], Tensor]
 """Computes features (n, d) of images (n, channels, height, width)."""
-
-
-@dataclass(frozen=True)
-class FrozenFeatures:
-    """Sources of frozen features: ``of_images`` computes those of a batch, ``of_view`` returns those of a view, cached."""
-
-    of_images: Features
-    of_view: Callable[[View], Tensor]
 
 
 class BatchStream:
@@ -71,10 +63,10 @@ class TaskData:
         batch_size: int,
         device: torch.device,
         seed: int,
-        frozen_features: FrozenFeatures | None = None,
+        features: FrozenFeatureCache | None = None,
         prefetch: bool | None = None,
     ) -> None:
-        """``frozen_features``: only for methods that need them (``needs_query``).
+        """``features``: only for methods that need frozen features (``needs_query``).
 
         ``prefetch``: read the next batch's images in a thread while the current one is used; by default only on an
         accelerator. It changes no bit.
@@ -84,8 +76,8 @@ class TaskData:
         self._batch_size = batch_size
         self._device = device
         self._seed = seed
-        self._frozen_features = frozen_features
-        self._features: Tensor | None = None
+        self._features = features
+        self._view_features: Tensor | None = None
         self._prefetch = device.type == "cuda" if prefetch is None else prefetch
         self._batch_stream = BatchStream(device)
         self.passes = 0
@@ -138,18 +130,18 @@ class TaskData:
         return Batch(images, targets, self._query(images, positions, augment))
 
     def _query(self, images: Tensor, positions: np.ndarray, augment: bool) -> Callable[[], Tensor] | None:
-        frozen = self._frozen_features
-        if frozen is None:
+        """Function that returns the frozen features of a batch: computed if it is augmented, else those of the view."""
+        cache = self._features
+        if cache is None:
             return None
         if augment and not self._transforms.is_deterministic:
-            return lambda: frozen.of_images(images)
-        return lambda: self._known_features(frozen)[torch.from_numpy(positions)]
+            return lambda: cache.of_images(images)
+        return lambda: self._known_features(cache)[torch.from_numpy(positions)]
 
-    def _known_features(self, frozen: FrozenFeatures) -> Tensor:
-        """Features of all images of the task under the test transform, computed once."""
-        if self._features is None:
-            self._features = frozen.of_view(self._view)
-        return self._features
+    def _known_features(self, cache: FrozenFeatureCache) -> Tensor:
+        if self._view_features is None:
+            self._view_features = cache.of(self._view)
+        return self._view_features
 
 
 def test_batches(

@@ -52,6 +52,10 @@ class FrozenFeatureCache:
         self._tables: dict[str, Tensor] = {}
         self._known: dict[str, NDArray[np.bool_]] = {}
 
+    def of_images(self, images: Tensor) -> Tensor:
+        """Features (n, feature_dim) of transformed images, which are not cached."""
+        return self._backbone.features(images)
+
     def of(self, view: View) -> Tensor:
         """Features (n, feature_dim) of a view's images, in its order, on the device."""
         split = self._split(view)

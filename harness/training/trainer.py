@@ -26,7 +26,7 @@ from smope_bench.harness.records.event_log import OnEvent, RunLog
 from smope_bench.harness.records.store import Record, Store, unwritable
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_spec import RunSpec, derive_seed
-from smope_bench.harness.training.data import FrozenFeatures, TaskData, flags_of, load_backbone, open_stream
+from smope_bench.harness.training.data import TaskData, flags_of, load_backbone, open_stream
 from smope_bench.harness.training.evaluator import Evaluator
 from smope_bench.harness.training.feature_cache import QUERIES, FrozenFeatureCache
 from smope_bench.harness.training.observer import Observer
@@ -224,14 +224,13 @@ class Trainer:
         )
 
     def _task_data(self, task: Task) -> TaskData:
-        needs_features = self.method.needs_query
         return TaskData(
             task.train,
             self.stream.transforms,
             batch_size=self.schedule.batch_size,
             device=self.device,
             seed=derive_seed(self.spec.train_seed, "data", task.index),
-            frozen_features=FrozenFeatures(self.backbone.features, self.features.of) if needs_features else None,
+            features=self.features if self.method.needs_query else None,
         )
 
     def _evaluate(self, task: Task) -> None:
