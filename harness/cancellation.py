@@ -119,5 +119,5 @@ class Interrupted(BaseException):  # not an Exception, which marks a failed run
     """The run stopped on request; the same command resumes it from its last checkpoint."""
 
 
-class ClaimLost(Interrupted):
+class LeaseLost(Interrupted):
     """Another process has taken over the run: this one must not write anything for it."""

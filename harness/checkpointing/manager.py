@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from smope_bench.harness.cancellation import ClaimLost, Interrupted, StopRequest
+from smope_bench.harness.cancellation import LeaseLost, Interrupted, StopRequest
 from smope_bench.harness.checkpointing.checkpoint import Checkpoint, Checkpoints
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.event_log import RunLog
@@ -59,7 +59,7 @@ class CheckpointManager:
     ) -> tuple[bool, float]:
         """Write a checkpoint inside ``task`` if it is due or the run has to stop; (whether it was written, seconds taken).
 
-        ``patience``: fraction of the usual interval after which a checkpoint is due. Raises Interrupted, ClaimLost, UserError.
+        ``patience``: fraction of the usual interval after which a checkpoint is due. Raises Interrupted, LeaseLost, UserError.
         """
         must_stop, now = self._interruption.asked(), time.monotonic()
         if not must_stop and now - self._saved < patience * self._every_s:
@@ -87,7 +87,7 @@ class CheckpointManager:
             raise Interrupted("the run was asked to stop; the same command goes on from its last checkpoint")
 
     def require_lease(self) -> None:
-        """Raise ClaimLost where another process has taken over the run, UserError where that cannot be read.
+        """Raise LeaseLost where another process has taken over the run, UserError where that cannot be read.
 
         A process that was suspended must not write for a run whose lease was taken over meanwhile, and perhaps completed.
         """
@@ -101,7 +101,7 @@ class CheckpointManager:
                     raise unwritable(self._folder.name, self._folder, error) from error
                 time.sleep(pauses.pop(0))
         if not is_ours:
-            raise ClaimLost("another process has taken this run over")
+            raise LeaseLost("another process has taken this run over")
 
 
 class UnfitError(Exception):

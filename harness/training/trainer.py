@@ -306,7 +306,7 @@ class Trainer:
     # -- publication ---------------------------------------------------------------------------------------------------
 
     def publish(self, started: str) -> None:
-        """Publish the record and remove the checkpoints. ``started``: UTC time. Raises UserError, ClaimLost."""
+        """Publish the record and remove the checkpoints. ``started``: UTC time. Raises UserError, LeaseLost."""
         with self._precision():
             self.observer.run_ended()
         # A resumed process must not publish if its lease was taken over and the run completed.
@@ -337,7 +337,7 @@ def run(
     after every task, and inside a task every ``checkpoint_every_s`` seconds. ``interruption`` is read after every step.
     ``may_publish`` is called before anything is written that another process may have written meanwhile.
 
-    Raises Interrupted once the run is saved, ClaimLost where another process has taken it over, RunDivergedError where the
+    Raises Interrupted once the run is saved, LeaseLost where another process has taken it over, RunDivergedError where the
     loss is not finite, OutOfMemoryRun, UserError where the method has no such observation or the results folder cannot be
     written, and the errors of methods and benchmarks.
     """

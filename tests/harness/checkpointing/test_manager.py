@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from smope_bench.harness.cancellation import ClaimLost
+from smope_bench.harness.cancellation import LeaseLost
 from smope_bench.harness.checkpointing import checkpoint, manager
 from smope_bench.harness.checkpointing.checkpoint import Checkpoint, Checkpoints, RunProgress
 from smope_bench.harness.checkpointing.manager import CheckpointManager
@@ -168,7 +168,7 @@ def test_a_claim_that_cannot_be_read_is_looked_at_again(tmp_path: Path, failures
         with pytest.raises(UserError, match=r"run ab12 cannot be written .*\(away\)"):
             looked.require_lease()
     assert not left
-    with pytest.raises(ClaimLost):
+    with pytest.raises(LeaseLost):
         manager_of(tmp_path, [], may_publish=lambda: False).require_lease()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from smope_bench.harness.cancellation import ClaimLost, Interrupted, StopRequest
+from smope_bench.harness.cancellation import LeaseLost, Interrupted, StopRequest
 from smope_bench.harness.checkpointing import checkpoint
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.store import Store
@@ -298,7 +298,7 @@ def test_nothing_is_written_for_a_run_that_is_anothers(
     spec = micro_spec("hoarder")
     ours = iter([True] * answers)
     often = OFTEN if error == "inside a task" else {}
-    with pytest.raises(ClaimLost):
+    with pytest.raises(LeaseLost):
         finish(spec, registries, tmp_path, may_publish=lambda: next(ours, False), **often)
     assert Store(tmp_path).load(spec.run_id) is None
     saved = len(list((tmp_path / spec.run_id / "checkpoint").glob("*.json")))
