@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a command in the same way: runs saved, workers stopped, finished work kept, a status of its own."""
+"""Cancellation: Ctrl-C and SIGTERM stop a command after its runs are saved, with an exit status of their own."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import NoReturn
 
 INTERRUPTED, TERMINATED = 130, 143
 GRACE_S = 60.0
-"""How long runs get to finish their step and to save themselves."""
+"""Time for runs to finish their step and write a checkpoint."""
 LOOK_S = 0.25
-"""Pause between looks at whether a stop was asked for."""
+"""Interval of checks for a stop request."""
 
 
 class Stopped(BaseException):
-    """Ctrl-C or SIGTERM. Neither an error, which a failing run would be, nor an interrupt, which the parser swallows."""
+    """Ctrl-C or SIGTERM. Not an Exception, which marks a failed run, nor KeyboardInterrupt, which the parser catches."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
@@ -26,21 +26,21 @@ class Stopped(BaseException):
 
 
 class Stop:
-    """Whether a gentle stop was asked for, and what to do when it is."""
+    """A gentle stop: its exit status once requested, and the function to call then."""
 
     def __init__(self, ask: Callable[[], None] = lambda: None) -> None:
         self.status: int | None = None
         self.ask = ask
 
     def require_none(self) -> None:
-        """Raise Stopped where one was asked for: everything that could be saved is."""
+        """Raise Stopped where a stop was requested; call it once everything is saved."""
         if self.status is not None:
             raise Stopped(self.status)
 
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[None]:
-    """Turn both signals into ``Stopped`` while a command runs."""
+    """Raise ``Stopped`` on either signal inside the context."""
 
     def stop(number: int, _: object) -> NoReturn:
         raise Stopped(_status(number))
@@ -51,9 +51,9 @@ def stop_signals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def stop_gently(grace_s: float = GRACE_S) -> Iterator[Stop]:
-    """Note the first signal and call ``Stop.ask``; a second one, or the end of the grace, raises ``Stopped`` at once."""
+    """Call ``Stop.ask`` on the first signal; a second one, or the end of the grace period, raises ``Stopped`` at once."""
     asked, over = Stop(), threading.Event()
-    # Made here and not by the handler, which must take no lock: it may have interrupted whoever holds it.
+    # Created here, because the handler must not take a lock that the interrupted code may hold.
     watcher = threading.Thread(target=_end_of_grace, args=(asked, over, grace_s), name="grace", daemon=True)
 
     def stop(number: int, _: FrameType | None) -> None:
@@ -72,7 +72,7 @@ def stop_gently(grace_s: float = GRACE_S) -> Iterator[Stop]:
 
 
 def _end_of_grace(asked: Stop, over: threading.Event, grace_s: float) -> None:
-    """Repeat the signal where the work is not ``over`` so long after a stop was asked for."""
+    """Repeat the signal where the work is not ``over`` at the end of the grace period."""
     while not over.wait(LOOK_S):
         if asked.status is not None:
             if not over.wait(grace_s):
@@ -98,27 +98,26 @@ def _status(number: int) -> int:
 
 
 class StopRequest:
-    """A request to stop. It is read between two steps, so that the run ends at a point it can go on from.
+    """A request to stop, which a run checks between two steps, where it can be resumed.
 
-    ``ask`` may be called by a signal handler or from another thread. It takes no lock: a handler that interrupts another one
-    would wait for what only that one can give back.
+    It may be set by a signal handler or another thread. It takes no lock, because a signal handler could deadlock on it.
     """
 
     def __init__(self) -> None:
         self._asked = False
 
     def ask(self) -> None:
-        """Ask the run to finish its step, save and stop."""
+        """Request that the run finishes its step, writes a checkpoint and stops."""
         self._asked = True
 
     def asked(self) -> bool:
-        """Whether anybody has asked."""
+        """Whether a stop was requested."""
         return self._asked
 
 
-class Interrupted(BaseException):  # neither an error, which a failing run would be
-    """The run was asked to stop and did; the same command goes on from its last checkpoint."""
+class Interrupted(BaseException):  # not an Exception, which marks a failed run
+    """The run stopped on request; the same command resumes it from its last checkpoint."""
 
 
-class ClaimLost(Interrupted):
-    """Another process does this run now: this one must write nothing more for it."""
+class LeaseLost(Interrupted):
+    """Another process has taken over the run: this one must not write anything for it."""

@@ -1,4 +1,4 @@
-"""What a user did wrong, in one sentence: never shown with a traceback."""
+"""Errors of users and of runs, and hints for mistyped names."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ LONG_LIST = 24
 
 
 class UserError(Exception):
-    """A mistake of the user's: the message names the value, the place and the remedy; the exit status is 2."""
+    """A mistake of the user, shown without traceback; the message names value, place and remedy; exit status 2."""
 
 
 class RunDivergedError(RuntimeError):
-    """The loss of a run stopped being a finite number; the message names the step and the last good task."""
+    """The loss of a run is not finite; the message names the step and the last good task."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return a hint such as ``; did you mean 'digits'? Known: digits, glyphs``; long lists only where nothing is close."""
+    """A hint such as ``; did you mean 'digits'? Known: digits, glyphs``; long lists only where no name is close."""
     names = sorted(known)
     spellings = (name.lower().replace("-", "_"), name)
     close = next(filter(None, (difflib.get_close_matches(each, names, n=1, cutoff=0.5) for each in spellings)), [])
@@ -30,6 +30,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def without_home(text: str) -> str:
-    """``text`` with the user's home folder written ``~``: what is kept of a run must not tell whose machine it was."""
+    """``text`` with ``~`` for the user's home folder: stored results must not identify the user."""
     home = str(Path.home())
     return re.sub(rf"{re.escape(home)}(?![\w-]|\.\w)", "~", text) if len(home) > 1 else text

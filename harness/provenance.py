@@ -1,6 +1,6 @@
-"""Where a number came from: versions, revision, hardware, and a hash of the code that can change it.
+"""Provenance of results: versions, revision, hardware, and the fingerprint, a hash of the code that can change a number.
 
-No user name, host name or path is collected. Importing this module imports no torch: reports need the fingerprint too.
+No user name, host name or path is collected. Imports no torch, because reports need the fingerprint too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import smope_bench
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
-"""The folder that holds the rooms: of the checkout, or of the installed package."""
+"""The folder with ``benchmarks``, ``harness`` and ``methods``: the checkout or the installed package."""
 IMPORT_ROOT = Path(smope_bench.__file__).resolve().parent.parent
 """The folder from which another Python imports ``smope_bench``."""
 ROOMS = ("benchmarks", "harness", "methods")
@@ -43,14 +43,14 @@ PARTS_OF_A_RUN = (
     "methods/common/backbone/",
     "methods/common/prompts/",
 )
-"""Rooms, and files of rooms, whose code can change a number of a run. All else chooses, schedules, shows or checks runs.
+"""Folders and files whose code can change a number of a run; the rest chooses, schedules, shows or checks runs.
 
-What suites and recipes decide stands in each run's spec; what was downloaded and converted is known there by its hash.
+The decisions of suites and recipes are part of each run's specification, downloaded and converted files by their hash.
 """
 
 
 def source_files(root: Path = PROJECT_ROOT) -> list[Path]:
-    """The project's own files that can change a run's numbers, in a fixed order. ``root``: the folder of the rooms."""
+    """The project's files that can change a run's numbers, in a fixed order. ``root``: as ``PROJECT_ROOT``."""
     files = (
         file
         for part in PARTS_OF_A_RUN
@@ -61,20 +61,20 @@ def source_files(root: Path = PROJECT_ROOT) -> list[Path]:
 
 
 def fingerprint_of(files: Iterable[Path], root: Path) -> str:
-    """sha256 in hex over names (relative to ``root``, with forward slashes) and contents; of Python code, what it does."""
+    """Hexadecimal SHA-256 of names (relative to ``root``, with forward slashes) and contents, for Python as ``code_bytes``."""
     digest = hashlib.sha256()
     for file in files:
         content = code_bytes(file.read_bytes()) if file.suffix == ".py" else file.read_bytes()
-        if content:  # a file without code, as of an empty package, changes nothing
+        if content:  # a file without code, such as an empty package, changes nothing
             digest.update(f"{file.relative_to(root).as_posix()}\0{len(content)}\0".encode())
             digest.update(content)
     return digest.hexdigest()
 
 
 def code_bytes(source: bytes) -> bytes:
-    """The syntax tree of Python source without docstrings, comments and layout; the source itself where it is no Python.
+    """The syntax tree of Python source, without docstrings, comments and layout; invalid Python is returned as it is.
 
-    Written out here, not by ``ast.dump``, whose text differs between versions of Python.
+    Not written by ``ast.dump``, because its text differs between versions of Python.
     """
     try:
         tree = ast.parse(source)
@@ -115,28 +115,28 @@ def _write_value(value: object, written: list[str]) -> None:
 
 
 def _is_docstring(node: object) -> bool:
-    """Whether a statement is a text that nothing uses: a docstring, or the description of a constant."""
+    """Whether a statement is an unused string: a docstring, or the description of a constant."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 @functools.cache
 def code_fingerprint() -> str:
-    """Hash of the code that this process runs; records with another one are shown as stale."""
+    """Fingerprint of the code of this process; records with another one are stale."""
     return fingerprint_of(source_files(), PROJECT_ROOT)
 
 
 def with_sources(code: str, sources: Mapping[str, str]) -> str:
-    """A code fingerprint and the hashes of a run's plugins as one; without plugins the fingerprint itself."""
+    """One hash of a code fingerprint and the hashes of a run's plugins; without plugins the fingerprint itself."""
     if not sources:
         return code
-    said = "".join(f"\0{kind}\0{source}" for kind, source in sorted(sources.items()))
-    return hashlib.sha256(f"{code}{said}".encode()).hexdigest()
+    plugins = "".join(f"\0{kind}\0{source}" for kind, source in sorted(sources.items()))
+    return hashlib.sha256(f"{code}{plugins}".encode()).hexdigest()
 
 
 @functools.cache
 def git_state() -> tuple[str | None, bool | None]:
     """(revision, whether tracked files differ from it); (None, None) outside a checkout of this project."""
-    if not (PROJECT_ROOT / ".git").exists():  # an installed copy inside somebody else's repository must not claim it
+    if not (PROJECT_ROOT / ".git").exists():  # an installed copy may lie in the repository of another project
         return None, None
     try:
         revision = _git("rev-parse", "HEAD")
@@ -154,7 +154,7 @@ def version_of(distribution: str) -> str | None:
 
 
 def project_version() -> str:
-    """This project's version; from pyproject.toml where it runs from a checkout that is not installed."""
+    """This project's version; from pyproject.toml in a checkout that is not installed."""
     installed = version_of("smope-bench")
     if installed is not None:
         return installed
@@ -167,12 +167,12 @@ def project_version() -> str:
 
 
 def now() -> str:
-    """The time in UTC to the second, as records write it."""
+    """The time in UTC to the second, in the format of records."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def collect(device: str = "cpu", **extra: Any) -> dict[str, Any]:
-    """The ``provenance`` block of a record; ``extra`` adds what only the run knows (times, weight and split hashes)."""
+    """The ``provenance`` field of a record; ``extra``: values of the run (times, hashes of weights and splits)."""
     revision, dirty = git_state()
     return {
         "project": project_version(),
@@ -196,7 +196,7 @@ def _git(*arguments: str) -> str:
 
 
 def cpu_model() -> str:
-    """The processor's name as the system tells it, or its architecture."""
+    """The processor's name as given by the system, or its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -206,7 +206,7 @@ def cpu_model() -> str:
 
 
 def device_name(device: str) -> str:
-    """What ``cpu`` or ``cuda[:n]`` is called; asks torch only where it is loaded already."""
+    """The name of ``cpu`` or ``cuda[:n]``; uses torch only where it is loaded already."""
     torch = sys.modules.get("torch")
     if device.startswith("cuda") and torch is not None:
         return str(torch.cuda.get_device_name(device))
@@ -214,6 +214,6 @@ def device_name(device: str) -> str:
 
 
 def is_deterministic() -> bool:
-    """Whether torch refuses operations whose bits may differ from call to call; asks it only where it is loaded already."""
+    """Whether torch refuses operations whose bits may differ from call to call; False where torch is not loaded."""
     torch = sys.modules.get("torch")
     return torch is not None and bool(torch.are_deterministic_algorithms_enabled())

@@ -1,4 +1,4 @@
-"""What a run is: a frozen, typed specification whose hash is the run's identity."""
+"""The specification of a run: frozen and typed; its hash identifies the run."""
 
 from __future__ import annotations
 
@@ -20,24 +20,23 @@ class _Frozen(BaseModel):
 
 
 class Component(_Frozen):
-    """A registered thing by name with its complete configuration, every default spelled out."""
+    """Name of a registered method or benchmark, with its complete configuration including all defaults."""
 
     name: str
     config: dict[str, Any] = Field(default_factory=dict)
 
 
 class BackboneRef(_Frozen):
-    """A backbone by name and by the hash of the weights that were, or will be, loaded."""
+    """Name of a backbone and hash of its weights."""
 
     name: str
     sha256: str
 
 
 class RunSpec(_Frozen):
-    """Everything that decides a run's result, and nothing else: no device, worker count, path or executor.
+    """Everything that decides a run's result, and nothing else: no device, number of workers, path or executor.
 
-    The configs are dumps of typed pydantic models (``smope_bench.harness.planning.planner.Planner`` makes them), so that 1 and 1.0
-    cannot give two identities to one run.
+    Configurations are dumps of typed pydantic models, so that 1 and 1.0 cannot give one run two identities.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -49,34 +48,34 @@ class RunSpec(_Frozen):
     order_seed: int = Field(default=0, ge=0)
     train_seed: int = Field(default=0, ge=0)
     sources: dict[str, str] = Field(default_factory=dict, exclude=True)
-    """Hashes of the sources of the run's plugins, by kind. No part of the identity, nor of what is written: as other code, an
-    edited plugin leaves a run what it is and makes its record stale."""
-
-    def canonical(self) -> str:
-        """Canonical JSON: sorted keys, no white space, ASCII, no NaN."""
-        return canonical_json(self.model_dump(mode="json"))
+    """Hashes of the sources of the run's plugins, by kind; excluded from identity and JSON. An edited plugin makes the record
+    stale, as edited code of the project does."""
 
     @property
     def run_id(self) -> str:
-        """First 16 hexadecimal digits of the SHA-256 of the canonical JSON."""
-        return hashlib.sha256(self.canonical().encode()).hexdigest()[:16]
+        """As ``run_id_of``."""
+        return run_id_of(self.model_dump(mode="json"))
 
     @property
     def fingerprint(self) -> str:
-        """Hash of all code that the run would be made by: the project's and its plugins'."""
+        """Hash of the code that executes the run: the project's and that of its plugins."""
         return provenance.with_sources(provenance.code_fingerprint(), self.sources)
 
 
+def run_id_of(spec: object) -> str:
+    """First 16 hexadecimal digits of the SHA-256 of a specification's canonical JSON."""
+    return hashlib.sha256(canonical_json(spec).encode()).hexdigest()[:16]
+
+
 def canonical_json(value: object) -> str:
-    """One text a value: sorted keys, no white space; raises ValueError for NaN and infinity."""
+    """JSON with sorted keys, in ASCII and without white space. Raises ValueError for NaN and infinity."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def derive_seed(seed: int, *labels: object) -> int:
     """A 63-bit seed for one purpose of one run, e.g. ``derive_seed(train_seed, "epoch", task, epoch)``.
 
-    Streams are derived instead of consumed, so that any point of a run can be reached again without replaying the
-    random numbers before it.
+    With a seed of its own, any part of a run can be repeated without the random numbers drawn before it.
     """
     text = canonical_json([seed, *[str(label) for label in labels]])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

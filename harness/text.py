@@ -1,4 +1,4 @@
-"""Text of strangers made safe to print: names, cards and errors of plugins may hold anything."""
+"""Untrusted text made safe to print: names, cards and errors of plugins may contain anything."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 def plain(value: object, longest: int = LONGEST) -> str:
-    """``value`` as one line that no terminal takes for a command: white space joined, unprintable characters replaced.
+    """``value`` as one line without terminal commands: white space joined, unprintable characters replaced.
 
-    What cannot even be turned into text is named by its type.
+    A value whose ``str`` fails is named by its type.
     """
     try:
         text = str(value)
@@ -28,7 +28,7 @@ def plain(value: object, longest: int = LONGEST) -> str:
 
 
 def plain_values(value: Any) -> Any:
-    """A row of a listing with plain texts: what is neither a number, a list nor a mapping becomes its text; None stays."""
+    """``plain`` for all texts in a JSON value; other objects become texts, numbers and None stay."""
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, dict):
@@ -39,7 +39,7 @@ def plain_values(value: Any) -> Any:
 
 
 def sentence(error: BaseException) -> str:
-    """``ValueError: what it says (line 3)`` in one plain line; the line of a syntax error only."""
+    """``ValueError: message`` in one plain line, with the line number of a syntax error."""
     text = plain(error)
     where = f" (line {error.lineno})" if isinstance(error, SyntaxError) and error.lineno else ""
     return f"{type(error).__name__}: {text}{where}" if text else f"{type(error).__name__}{where}"

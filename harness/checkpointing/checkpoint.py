@@ -1,8 +1,8 @@
-"""Checkpoints: what a killed run goes on from. Nothing in them is ever executed when they are read.
+"""The files of checkpoints, from which a killed run is resumed. Reading them never executes code.
 
-A checkpoint is a numbered marker, ``000012.json``, that names its files with their hashes and is sealed itself; tensors are
-kept as safetensors, observations as npz without pickles, the rest as JSON. The marker is written last. The newest checkpoint
-and the one before it are kept, so that a damaged one costs only the work in between.
+A checkpoint is a numbered marker, ``000012.json``, with its own checksum and the names and hashes of its files: tensors as
+safetensors, observations as npz without pickles, the rest as JSON. The marker is written last. The two newest checkpoints are
+kept, so that a damaged one costs only the work in between.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ from smope_bench.harness.records.store import write_bytes, write_json
 METHOD, START, TRAINING, OBSERVED = "method", "start", "training", "observed"
 DAMAGE = (ValueError, LookupError, TypeError, AttributeError, RecursionError, BadZipFile, SafetensorError)
 ABSENT = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
-"""Of an OSError, what says that a file is not there. Anything else says nothing about it: a disk that is away may come back."""
+"""Error numbers of an OSError that mean that a file does not exist. With any other one it may exist: a disk that cannot be
+reached now may come back."""
 
 
 @dataclass
 class RunProgress:
-    """What a run has measured so far; grows by one entry a task."""
+    """Measurements of a run so far; each list grows by one entry a task."""
 
     matrix: list[list[float | None]] = field(default_factory=list)
     predictions: list[list[int]] = field(default_factory=list)
@@ -42,7 +43,7 @@ class RunProgress:
     train_images: int = 0
     test_images: int = 0
     learned: dict[str, int] = field(default_factory=dict)
-    """Every parameter that any phase so far has trained, with its size."""
+    """Name and size of every parameter that has been trained in any phase so far."""
     peak_memory_mb: float = 0.0
 
     @property
@@ -53,19 +54,19 @@ class RunProgress:
 
 @dataclass(frozen=True)
 class Position:
-    """A place inside a task: ``step`` steps of ``epoch`` of the phase number ``phase`` are done, or all of it is trained."""
+    """A position inside a task: after ``step`` steps of ``epoch`` of phase number ``phase``, or after all of its training."""
 
     phase: int = 0
     epoch: int = 0
     step: int = 0
     is_trained: bool = False
-    """All phases are over, ``end_task`` has not begun."""
-    stretch_step: int = 0
-    stretch_done: int = 0
+    """All phases are over; ``end_task`` has not begun."""
+    segment_step: int = 0
+    segment_done: int = 0
     loss_sum: float = 0.0
-    """Of the epoch's steps so far."""
+    """Sum of the losses of the epoch's steps so far."""
     passes: int = 0
-    """Passes over the task's images and images read: when the epoch began, or so far where the task is trained."""
+    """Passes over the task's images and images read: at the start of the epoch, or in total once the task is trained."""
     images_read: int = 0
     observed_epochs: int = 0
     train_s: float = 0.0
@@ -73,29 +74,29 @@ class Position:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A run as it was between two tasks, or at a ``position`` inside one."""
+    """State of a run between two tasks, or at a ``position`` inside one."""
 
     tensors: dict[str, Tensor]
     """Parameters and buffers of the method."""
     progress: RunProgress
     observe: tuple[str, ...] = ()
-    """Names that were observed from the first task on; ``observed`` is what came of it."""
+    """Names observed since the first task; ``observed`` holds their arrays."""
     observed: Arrays = field(default_factory=dict)
     position: Position | None = None
     training: dict[str, Tensor] = field(default_factory=dict)
-    """Inside a task: moments of the optimiser, states of the random generators; ``values`` are their plain numbers."""
+    """Inside a task: moments of the optimiser and states of the random generators; ``values`` has their plain numbers."""
     values: dict[str, Any] = field(default_factory=dict)
     plan: dict[str, Any] = field(default_factory=dict)
-    """How the backbone spent memory: other plans give other last bits."""
+    """The backbone's memory plan: another plan changes the last bits of results."""
     log: tuple[int, float] = (0, 0.0)
-    """Bytes of the run's log that belong to it, and seconds since its first line."""
+    """Bytes of the run's event log, and seconds since its first line."""
     start: dict[str, Tensor] | None = None
-    """Only when loaded, inside a later task: the method's tensors when that task began."""
+    """Only when loaded, inside a later task: the method's tensors at the start of that task."""
 
 
 @dataclass(frozen=True)
-class _Kept:
-    """A checkpoint on disk. It shares nothing with the progress of the run, which goes on."""
+class _Stored:
+    """A checkpoint on disk. It must not share the run's ``RunProgress``, which changes while the run continues."""
 
     number: int
     files: Mapping[str, Mapping[str, str]]
@@ -105,18 +106,18 @@ class _Kept:
 
 
 class Checkpoints:
-    """The checkpoints of one run in one folder. ``fingerprint`` names its code and data: nothing is continued with others."""
+    """The checkpoints of one run in one folder. ``fingerprint`` identifies its code and data: others are never resumed from."""
 
     def __init__(self, folder: Path, fingerprint: str) -> None:
         self._folder = folder
         self._fingerprint = fingerprint
-        self._last: _Kept | None = None
-        """The newest checkpoint that is known to be whole."""
+        self._last: _Stored | None = None
+        """The newest checkpoint that is known to be complete."""
 
     def load(self) -> Checkpoint | None:
-        """The newest whole checkpoint; ``None`` where there is none, so that the run starts anew.
+        """The newest complete checkpoint, or None where there is none.
 
-        Raises OSError where a file is there and cannot be read: then nothing is known of it, and nothing may replace it.
+        Raises OSError where a file exists but cannot be read: the checkpoint may be good, so nothing may replace it.
         """
         self._last = None
         for number, file in self._markers():
@@ -124,25 +125,25 @@ class Checkpoints:
                 marker = json.loads(file.read_text(encoding="utf-8"))
                 if marker["seal"] != checksum_of(marker) or marker["fingerprint"] != self._fingerprint:
                     continue
-                kept, found = _kept(number, marker), self._read(marker)
+                stored, found = _stored(number, marker), self._read(marker)
             except DAMAGE:
                 continue
             except OSError as error:
                 if error.errno not in ABSENT:
                     raise
                 continue
-            self._last = kept
+            self._last = stored
             return found
         return None
 
     def save(self, state: Checkpoint) -> None:
-        """Write a checkpoint; older ones than the last are removed only after it is durable. Raises OSError.
+        """Write a checkpoint; all but the last are removed only after it is durable. Raises OSError.
 
-        Inside a task, the tensors with which it began must be on disk from the checkpoint before it.
+        Inside a task, the previous checkpoint must have the tensors with which the task began.
         """
         number = max((number for number, _ in self._markers()), default=0) + 1
         try:
-            written = self._written(number, state)
+            written = self._write_all(number, state)
         except OSError:
             self._remove(number)
             raise
@@ -150,11 +151,11 @@ class Checkpoints:
         self._last = written
 
     def knows_start(self, task: int) -> bool:
-        """Whether the tensors with which ``task`` began are known: a checkpoint inside it would be of no use without."""
+        """Whether the tensors at the start of ``task`` are stored: a checkpoint inside the task is useless without them."""
         return task == 0 or (self._last is not None and self._last.tasks_done == task)
 
     def start_anew(self) -> None:
-        """What was loaded cannot be used: nothing refers to it, and the first checkpoint of the new run replaces it."""
+        """Ignore what was loaded, because the run starts from the beginning; its first checkpoint replaces the files."""
         self._last = None
 
     def forget(self) -> None:
@@ -164,11 +165,11 @@ class Checkpoints:
 
     # -- files ---------------------------------------------------------------------------------------------------------
 
-    def _written(self, number: int, state: Checkpoint) -> _Kept:
+    def _write_all(self, number: int, state: Checkpoint) -> _Stored:
         files: dict[str, Mapping[str, str]] = {}
-        files[METHOD] = self._write(f"{number:06d}.safetensors", save(_apart(state.tensors)))
+        files[METHOD] = self._write(f"{number:06d}.safetensors", save(_storable(state.tensors)))
         if state.training:
-            files[TRAINING] = self._write(f"{number:06d}.training.safetensors", save(_apart(state.training)))
+            files[TRAINING] = self._write(f"{number:06d}.training.safetensors", save(_storable(state.training)))
         if state.observed:
             files[OBSERVED] = self._write(f"{number:06d}.npz", npz_bytes(state.observed))
         if state.position is not None and self._last is not None:
@@ -187,7 +188,7 @@ class Checkpoints:
             "log": list(state.log),
         }
         write_json(self._folder / f"{number:06d}.json", with_checksum(marker))
-        return _kept(number, marker)
+        return _stored(number, marker)
 
     def _write(self, name: str, data: bytes) -> dict[str, str]:
         write_bytes(self._folder / name, data)
@@ -198,7 +199,7 @@ class Checkpoints:
         for role, file in marker["files"].items():
             found[role] = (self._folder / Path(file["name"]).name).read_bytes()
             if hashlib.sha256(found[role]).hexdigest() != file["sha256"]:
-                raise ValueError(f"{file['name']} is not what was written")
+                raise ValueError(f"{file['name']} does not have the hash that its marker names")
         position = marker["position"]
         return Checkpoint(
             load(found[METHOD]),
@@ -224,12 +225,12 @@ class Checkpoints:
         yield from sorted(((int(file.stem), file) for file in files), reverse=True)
 
     def _remove(self, number: int) -> None:
-        """What was written of a checkpoint that could not be finished, its marker first."""
+        """Remove the files of an unfinished checkpoint, its marker first."""
         with contextlib.suppress(OSError):
             for file in sorted(self._folder.glob(f"{number:06d}.*")):
                 file.unlink(missing_ok=True)
 
-    def _remove_all_but(self, checkpoints: Iterable[_Kept | None]) -> None:
+    def _remove_all_but(self, checkpoints: Iterable[_Stored | None]) -> None:
         kept: set[str] = set()
         for one in checkpoints:
             if one is not None:
@@ -240,12 +241,12 @@ class Checkpoints:
                     other.unlink(missing_ok=True)
 
 
-def _kept(number: int, marker: Mapping[str, Any]) -> _Kept:
-    return _Kept(number, marker["files"], marker["position"] is not None, len(marker["progress"]["timings"]))
+def _stored(number: int, marker: Mapping[str, Any]) -> _Stored:
+    return _Stored(number, marker["files"], marker["position"] is not None, len(marker["progress"]["timings"]))
 
 
-def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """On the CPU, contiguous, and no two in the same memory, as the format demands."""
+def _storable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors on the CPU, contiguous, and without shared memory, as safetensors requires."""
     seen: set[int] = set()
     found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():

@@ -1,4 +1,4 @@
-"""When a run writes a checkpoint, and when it stops: by time, and on request."""
+"""When a run writes a checkpoint and when it stops, and the loading of a checkpoint's tensors into a method."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from smope_bench.harness.cancellation import ClaimLost, Interrupted, StopRequest
+from smope_bench.harness.cancellation import LeaseLost, Interrupted, StopRequest
 from smope_bench.harness.checkpointing.checkpoint import Checkpoint, Checkpoints
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.event_log import RunLog
@@ -17,11 +17,11 @@ from smope_bench.harness.records.store import unwritable
 from smope_bench.methods.common.api import Method, TaskInfo
 
 PAUSES_S = (0.1, 0.5, 2.0)
-"""Between looks at a claim that cannot be read: a file system that is away for a moment ends no run."""
+"""Pauses between attempts to read the run's lease: a file system that cannot be reached for a moment must not end a run."""
 
 
 class CheckpointManager:
-    """Keeps a run: it saves what it is given, and raises ``Interrupted`` where the run was asked to stop."""
+    """Writes the checkpoints of a run and raises ``Interrupted`` where the run has to stop."""
 
     def __init__(
         self,
@@ -33,8 +33,8 @@ class CheckpointManager:
         every_s: float = 300.0,
         may_publish: Callable[[], bool] = lambda: True,
     ) -> None:
-        """``folder``: the run's; ``every_s``: seconds between two checkpoints inside a task; ``may_publish`` says whether the
-        run is still ours, or raises OSError where that cannot be seen."""
+        """``folder``: the run's folder; ``every_s``: seconds between two checkpoints inside a task; ``may_publish``: whether
+        this process still holds the run's lease, OSError where that cannot be read."""
         self._folder = folder
         self._checkpoints = checkpoints
         self._log = log
@@ -44,7 +44,7 @@ class CheckpointManager:
         self._saved = time.monotonic()
 
     def load(self) -> Checkpoint | None:
-        """What the run goes on from; ``None`` where it begins. Raises UserError."""
+        """The checkpoint to resume from, or None to start from the beginning. Raises UserError."""
         try:
             return self._checkpoints.load()
         except OSError as error:
@@ -54,73 +54,75 @@ class CheckpointManager:
                 " folder's checkpoint/ and the run starts anew"
             ) from error
 
-    def point(self, task: int, make: Callable[[], Checkpoint], *, patience: float = 1.0) -> tuple[bool, float]:
-        """A place inside ``task`` that a run can go on from: save if it is time or if the run must stop.
+    def maybe_checkpoint(
+        self, task: int, snapshot: Callable[[], Checkpoint], *, patience: float = 1.0
+    ) -> tuple[bool, float]:
+        """Write a checkpoint inside ``task`` if it is due or the run has to stop; (whether it was written, seconds taken).
 
-        ``patience``: part of the usual time between checkpoints. Returns whether a checkpoint was written, and the seconds
-        that went by. Raises Interrupted, ClaimLost, UserError.
+        ``patience``: fraction of the usual interval after which a checkpoint is due. Raises Interrupted, LeaseLost, UserError.
         """
-        asked, now = self._interruption.asked(), time.monotonic()
-        if not asked and now - self._saved < patience * self._every_s:
+        must_stop, now = self._interruption.asked(), time.monotonic()
+        if not must_stop and now - self._saved < patience * self._every_s:
             return False, 0.0
-        is_saved = self._checkpoints.knows_start(task) and self.save(make)
+        is_saved = self._checkpoints.knows_start(task) and self.checkpoint(snapshot)
         self._saved = time.monotonic()
-        self.stop_if_asked()
+        self.raise_if_stopped()
         return is_saved, self._saved - now
 
-    def save(self, make: Callable[[], Checkpoint]) -> bool:
-        """Write a checkpoint; whether it was. Where there is no room for it the run goes on, and says so."""
-        self.require_ours()
+    def checkpoint(self, snapshot: Callable[[], Checkpoint]) -> bool:
+        """Write a checkpoint and return whether that succeeded: on a full disk the run logs the failure and continues."""
+        self.require_lease()
         is_saved = True
         try:
-            self._checkpoints.save(make())
+            self._checkpoints.save(snapshot())
         except OSError as error:
             is_saved = False
-            self._log.say("checkpoint_failed", reason=error.strerror or type(error).__name__)
+            self._log.log("checkpoint_failed", reason=error.strerror or type(error).__name__)
         self._saved = time.monotonic()
         return is_saved
 
-    def stop_if_asked(self) -> None:
-        """Raise Interrupted where somebody asked to stop."""
+    def raise_if_stopped(self) -> None:
+        """Raise Interrupted where a stop was requested."""
         if self._interruption.asked():
             raise Interrupted("the run was asked to stop; the same command goes on from its last checkpoint")
 
-    def require_ours(self) -> None:
-        """Raise ClaimLost where another process has taken the run over, UserError where that cannot be seen."""
-        if not self._is_ours():
-            raise ClaimLost("another process has taken this run over")
+    def require_lease(self) -> None:
+        """Raise LeaseLost where another process has taken over the run, UserError where that cannot be read.
 
-    def _is_ours(self) -> bool:
-        for pause_s in PAUSES_S:
+        A process that was suspended must not write for a run whose lease was taken over meanwhile, and perhaps completed.
+        """
+        pauses = list(PAUSES_S)
+        while True:
             try:
-                return self._may_publish()
-            except OSError:
-                time.sleep(pause_s)
-        try:
-            return self._may_publish()
-        except OSError as error:
-            raise unwritable(self._folder.name, self._folder, error) from error
+                is_ours = self._may_publish()
+                break
+            except OSError as error:
+                if not pauses:
+                    raise unwritable(self._folder.name, self._folder, error) from error
+                time.sleep(pauses.pop(0))
+        if not is_ours:
+            raise LeaseLost("another process has taken this run over")
 
 
 class UnfitError(Exception):
-    """A whole checkpoint that is not of this method as its hooks have made it: the work must be done again."""
+    """The tensors of an undamaged checkpoint do not fit the method as its hooks have built it: the work must be repeated."""
 
 
 def fits(method: Method, tensors: Mapping[str, Tensor]) -> bool:
-    """Whether the method has just these parameters and buffers, of the same shapes and types."""
+    """Whether ``tensors`` are exactly the method's parameters and buffers by name, shape and type."""
     own = {name: (tensor.shape, tensor.dtype) for name, tensor in method.state_dict().items()}
     return own == {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
 
 
 def load_exactly(method: Method, tensors: Mapping[str, Tensor]) -> None:
-    """Give the method all of its parameters and buffers. Raises UnfitError."""
+    """Load all parameters and buffers of the method. Raises UnfitError."""
     if not fits(method, tensors):
         raise UnfitError("the checkpoint's tensors are not those of the method")
     method.load_state_dict(dict(tensors))
 
 
 def load_after(method: Method, tensors: Mapping[str, Tensor], tasks: Iterable[TaskInfo]) -> None:
-    """``load_exactly`` after ``tasks``: a method that adds parameters as tasks arrive is first told of them. Raises UnfitError."""
+    """``load_exactly`` after finished ``tasks``; where a method adds parameters task by task, its hooks add them first."""
     if not fits(method, tensors):
         for info in tasks:
             _grow(method, info)
@@ -128,7 +130,7 @@ def load_after(method: Method, tensors: Mapping[str, Tensor], tasks: Iterable[Ta
 
 
 def _grow(method: Method, info: TaskInfo) -> None:
-    """The hooks of a task, for the parameters that they add; what they make of untrained ones is replaced afterwards."""
+    """Call the hooks of a task for the parameters that they add; values computed from untrained ones are replaced later."""
     try:
         with torch.no_grad():
             method.enter_task(info)

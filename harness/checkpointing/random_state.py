@@ -1,4 +1,4 @@
-"""The state of every generator that a method may draw from, as tensors and plain numbers: nothing in it is ever executed."""
+"""States of all random generators that a method may use, as tensors and JSON values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TORCH, CUDA, NUMPY, PYTHON = "random.torch", "random.cuda", "random.numpy", "ran
 
 
 def seed_everything(seed: int) -> None:
-    """Seed the generators that a method may draw from."""
+    """Seed torch, NumPy and Python."""
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)
@@ -36,7 +36,7 @@ def random_state(device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any
 
 
 def restore_random_state(tensors: Mapping[str, Tensor], values: Mapping[str, Any], device: torch.device) -> None:
-    """Put back what ``random_state`` gave. Raises KeyError, ValueError, TypeError or RuntimeError for anything else."""
+    """Restore the result of ``random_state``. Raises KeyError, ValueError, TypeError or RuntimeError for anything else."""
     position, has_gauss, gauss = values[NUMPY]
     version, spare = values[PYTHON]
     torch.set_rng_state(tensors[TORCH])

@@ -160,7 +160,7 @@ def describe(plan: Plan, found: Sequence[tuple[Candidate, TrialResult]]) -> dict
     """The search as JSON: what was searched, every trial, best first, and the best as arguments."""
     from smope_bench.harness.tuning.search import arguments
 
-    asked = plan.asked
+    asked = plan.request
     ranked = sorted(found, key=lambda item: -item[1].faa if item[1].faa is not None else float("inf"))
     trials = [
         {
@@ -209,7 +209,7 @@ def write_files(folder: Path, report: dict[str, Any]) -> None:
 def _introduce(console: Console, plan: Plan) -> None:
     from smope_bench.benchmarks.suites import SUITES
 
-    asked = plan.asked
+    asked = plan.request
     grid = "; ".join(f"{key} {', '.join(map(str, values))}" for key, values in plan.space.items())
     lines = [
         f"{plan.trials} of {plan.size} combinations of {asked.method} on {plan.column.label}, backbone {plan.column.backbone}",
@@ -230,7 +230,7 @@ def _workers(plan: Plan) -> tuple[int, int]:
     """(trials at a time, threads of each), by the rule of sweeps."""
     from smope_bench.harness.hardware import device
 
-    asked = plan.asked
+    asked = plan.request
     jobs = plan.trials * len(asked.seeds)
     tiny = plan.registries.backbones.load(plan.column.backbone).is_tiny
     threads = asked.threads or device.default_threads(is_tiny=tiny)

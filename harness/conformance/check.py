@@ -40,7 +40,7 @@ from smope_bench.harness.planning.settings import validated
 from smope_bench.harness.registry.plugins import unhurt
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.text import sentence
-from smope_bench.harness.training.trainer import open_stream
+from smope_bench.harness.training.data import open_stream
 from smope_bench.methods.common.backbone.backbones import MICRO
 
 __all__ = ["MICRO", "CheckResult", "ColouredNoise", "check", "check_target", "failed"]

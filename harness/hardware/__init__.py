@@ -1,1 +1,1 @@
-"""TODO harness/hardware."""
+"""Devices, their memory, and what happens when memory runs out."""

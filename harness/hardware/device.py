@@ -1,4 +1,4 @@
-"""Whether a device has the number format that is asked for, said before anything trains."""
+"""Devices of runs: choice, number format, threads and arithmetic."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ FAST_BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16", "svebf16"})
 
 
 def precision_remark(precision: str, device: str) -> str | None:
-    """A sentence where ``precision`` will be slow on ``device`` (``cpu`` or ``cuda[:n]``), None where there is nothing to say.
+    """A warning where ``precision`` is slow on ``device`` (``cpu`` or ``cuda[:n]``), else None.
 
-    Raises UserError for bf16 on an accelerator that does not have it.
+    Raises UserError for bf16 on an accelerator without it.
     """
     if precision != "bf16":
         return None
@@ -32,7 +32,7 @@ def precision_remark(precision: str, device: str) -> str | None:
 
 
 def cpu_instructions() -> frozenset[str]:
-    """Names of the processor's instruction sets; empty where the system does not tell."""
+    """Names of the processor's instruction sets; empty where the system does not list them."""
     try:
         lines = CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -55,26 +55,26 @@ def _require_bf16_on(device: str) -> None:
 
 
 MOST_THREADS = 4
-"""Threads of a run on a large backbone, unless ``--threads`` says otherwise."""
+"""Most threads of a run on a large backbone, unless ``--threads`` is given."""
 
 
 def default_threads(*, is_tiny: bool) -> int:
-    """Threads of a run. They never follow from the number of workers, because CPU sums depend on them in the last bits."""
+    """Threads of a run. They do not depend on the number of workers, because they change the last bits of sums on the CPU."""
     return 1 if is_tiny else min(usable_cores(), MOST_THREADS)
 
 
 def default_workers(device: str, jobs: int, threads: int = 1) -> int:
-    """As many as the cores serve with ``threads`` each on the CPU; one on an accelerator, which runs would only share."""
+    """Workers for ``jobs``: on the CPU as many as there are cores for ``threads`` each, one on an accelerator."""
     return max(1, min(usable_cores() // threads if device == "cpu" else 1, jobs))
 
 
 def usable_cores() -> int:
-    """Cores this process may use, which in a container can be fewer than the machine has."""
+    """Cores that this process may use; in a container these can be fewer than the machine's."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def resolve_device(device: str) -> str:
-    """``auto`` becomes ``cuda`` where there is one; an absent accelerator is the user's mistake, not a silent fallback."""
+    """``cpu`` or ``cuda``; ``auto`` takes ``cuda`` where available. Raises UserError for ``cuda`` without a device."""
     if device == "cpu":
         return device
     import torch
@@ -86,11 +86,11 @@ def resolve_device(device: str) -> str:
 
 
 def pin_arithmetic(threads: int, *, deterministic: bool = False) -> None:
-    """Exactly so many threads in torch and in NumPy's BLAS, and float32 that is float32.
+    """Set the number of threads of torch and of NumPy's BLAS, and float32 without TF32.
 
-    On recent GPUs torch rounds convolutions to TF32, 10 bits of mantissa, and products too where the environment says so, as
-    common containers do: no record would tell, and pixels would not be resized as Pillow does. ``deterministic`` also refuses
-    operations whose bits differ from call to call, as some do on a GPU; on the CPU it changes no bit.
+    On recent GPUs torch rounds convolutions to TF32 (10 bits of mantissa), and matrix products too where an environment variable
+    says so, as in common containers. No record would show it, and images would not be resized as Pillow does.
+    ``deterministic`` also refuses operations whose bits differ from call to call, as some on a GPU; on the CPU it changes no bit.
     """
     import torch
     from threadpoolctl import threadpool_limits

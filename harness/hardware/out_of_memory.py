@@ -1,4 +1,4 @@
-"""When memory runs out: which errors say so, and the one sentence for a run that no plan of spending memory makes small enough."""
+"""Out of memory: recognition of the error, the message for a run that does not fit, and peak memory."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from smope_bench.methods.common.backbone.memory_plan import MemoryPlan, is_memor
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error, or one that it was raised from, says that memory ran out on any device; not that a file or disk is full."""
+    """Whether an error, or one in its chain of causes, means that memory ran out on any device; a full disk does not count."""
     seen: list[BaseException] = []
-    one: BaseException | None = error
-    while one is not None and one not in seen:
-        if is_memory_shortage(one):
+    current: BaseException | None = error
+    while current is not None and current not in seen:
+        if is_memory_shortage(current):
             return True
-        seen.append(one)
-        one = one.__cause__
+        seen.append(current)
+        current = current.__cause__
     return False
 
 
 class OutOfMemoryRun(UserError):
-    """A run does not fit under any plan: the message has the numbers and what to do."""
+    """A run does not fit in memory under any plan; the message has the numbers and the remedy."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class OutOfMemoryRun(UserError):
         precision: str = "fp32",
         task: int | None = None,
     ) -> None:
-        """``tried``: plans in their order; ``peak_mb``: of this run so far, MiB; ``task``: the one that did not fit, from 0."""
+        """``tried``: memory plans in order; ``peak_mb``: peak of the run in MiB; ``task``: the task that failed, from 0."""
         kind = device.partition(":")[0]
         where = f" in task {task}" if task is not None else ""
         plans = ", ".join(plan.words for plan in tried) or "nothing else"
@@ -48,7 +48,7 @@ class OutOfMemoryRun(UserError):
 
 
 def memory_mb(kind: str) -> float:
-    """What a process may use at most on ``cpu`` or ``cuda``, in MiB: the device's, its container's or the process's own limit."""
+    """Memory limit of a process on ``cpu`` or ``cuda`` in MiB: the least of the device's, the container's and the process's."""
     total = total_mb(kind)
     if kind == "cpu":
         with contextlib.suppress(ImportError):  # not on Windows
@@ -61,7 +61,7 @@ def memory_mb(kind: str) -> float:
 
 
 def size(mebibytes: float) -> str:
-    """An amount of memory with its unit, such as ``3.2 GiB``."""
+    """Memory with its unit, such as ``3.2 GiB``."""
     return f"{mebibytes / 1024:.1f} GiB" if mebibytes >= 1024 else f"{mebibytes:.0f} MiB"
 
 
@@ -75,17 +75,17 @@ def _remedy(kind: str, batch: int, precision: str) -> str:
 
 
 class PeakMemory:
-    """Peak since construction: of the accelerator where the run uses one, else of this process's resident memory."""
+    """Peak memory since construction: of the accelerator where the run uses one, else resident memory of this process."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         else:
-            forget_peak()  # that of earlier runs in this process
+            forget_peak()  # of earlier runs in this process
 
     def read_mb(self) -> float:
-        """Mebibytes."""
+        """Peak in MiB."""
         if self._device.type == "cuda":
             return torch.cuda.max_memory_allocated(self._device) / MIB
         return peak_mb()

@@ -67,6 +67,7 @@ def run_trial(trial: Trial) -> dict[str, Any]:
     spec = spec.model_copy(update={"order_seed": SEED, "train_seed": SEED})
     with tempfile.TemporaryDirectory() as folder:
         scores = held_out_scores(spec, work=Path(folder), data=trial.data, device="cpu", registries=registries)
+    assert scores.faa is not None and scores.seconds is not None
     return _entry(trial, scores.faa, scores.seconds)
 
 

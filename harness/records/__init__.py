@@ -1,1 +1,1 @@
-"""TODO harness/records."""
+"""The results folder: records, manifests, observations and event logs, and the migration of older records."""

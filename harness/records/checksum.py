@@ -1,4 +1,4 @@
-"""The seal of a record: a hash over all that it says, so that an edit by hand is seen. It guards against mistakes, not forgers."""
+"""The checksum of a record (``seal``), which shows that it was edited by hand. It protects against mistakes, not forgery."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 from smope_bench.harness.run_spec import canonical_json
 
 RECORD_SCHEMA = 2
-"""The form of ``result.json``. 1 had no seal and no hash of the predictions; ``smope_bench.harness.records.migrate`` brings it here."""
+"""Version of the form of ``result.json``. Version 1 had no checksum and no hash of the predictions; ``migrate`` converts it."""
 
 
 def with_checksum(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The record with the seal that fits it. Raises ValueError for NaN and infinity."""
+    """The record with its checksum. Raises ValueError for NaN and infinity."""
     return {**record, "seal": checksum_of(record)}
 
 
 def checksum_of(record: Mapping[str, Any]) -> str:
-    """SHA-256 in hexadecimal of the canonical JSON of everything but the seal."""
+    """Hexadecimal SHA-256 of the canonical JSON of all fields but ``seal``."""
     return hashlib.sha256(canonical_json({k: v for k, v in record.items() if k != "seal"}).encode()).hexdigest()

@@ -1,7 +1,4 @@
-"""What a run's folder holds only while the run goes on, and its removal once the record is there. No torch.
-
-A process that is killed between publishing and giving its claim back leaves all of it, and nobody does the run again.
-"""
+"""Removal of the files that a run needs only while it is unfinished. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,11 +10,14 @@ from smope_bench.harness.records.event_log import PROGRESS
 
 CHECKPOINT = "checkpoint"
 TEMPORARY = (".*.npz-*", ".*.json-*")
-"""What an atomic write had not renamed yet."""
+"""Files of atomic writes that were interrupted before the rename."""
 
 
 def remove_temporary_files(folder: Path) -> None:
-    """Remove what only an unfinished run needs. For whoever holds the run's claim; what cannot be removed stays."""
+    """Remove checkpoints and temporary files from a run's folder. Only the holder of the run's lease may call this.
+
+    A process that is killed after publication leaves them, and nobody repeats a finished run. Errors are ignored.
+    """
     shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
     with contextlib.suppress(OSError):
         for file in (folder / PROGRESS, *_matching(folder, TEMPORARY)):

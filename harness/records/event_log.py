@@ -1,4 +1,4 @@
-"""What a run says while it goes on: to its listener, to its ``events.jsonl``, and to ``progress.json`` for other processes."""
+"""Events of a run: sent to a listener, logged in ``events.jsonl``, and summarised for other processes in ``progress.json``."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ PROGRESS_INTERVAL_S = 2.0
 
 
 class RunLog:
-    """The log of one run. A log that cannot be written, on a full disk for example, stops nobody."""
+    """The log of one run. A log that cannot be written, for example on a full disk, does not stop the run."""
 
     def __init__(self, folder: Path, listener: OnEvent) -> None:
         self._folder = folder
         self._listener = listener
         self._file: TextIO | None = None
         self._started = time.monotonic()
-        self._spoken = self._shown = self._started
+        self._step_event_at = self._progress_at = self._started
 
     def open(self, mark: tuple[int, float]) -> None:
-        """Go on from ``mark``, as an earlier attempt gave it: what was written after it is dropped. Raises OSError."""
+        """Continue from ``mark``, a result of ``mark()`` of an earlier attempt; later lines are removed. Raises OSError."""
         self.close()
         file, (size, seconds) = self._folder / EVENTS, mark
-        _cut(file, size)
+        _truncate(file, size)
         self._file = file.open("a", encoding="utf-8")
         self._started = time.monotonic() - seconds
 
@@ -54,44 +54,40 @@ class RunLog:
             os.fsync(self._file.fileno())
         return os.fstat(self._file.fileno()).st_size, seconds
 
-    def say(self, event: str, **facts: Any) -> None:
-        """Tell the listener and the log."""
+    def log(self, event: str, **facts: Any) -> None:
+        """Write an event to the log and send it to the listener."""
         if self._file is not None:
             seconds = round(time.monotonic() - self._started, 3)
             with contextlib.suppress(OSError):
                 self._file.write(json.dumps({"t": seconds, "event": event, **facts}) + "\n")
                 self._file.flush()
-        self.tell(event, **facts)
+        self.notify(event, **facts)
 
-    def tell(self, event: str, **facts: Any) -> None:
-        """Tell the listener what the log has already, or need not have."""
+    def notify(self, event: str, **facts: Any) -> None:
+        """Send an event to the listener alone: the log has it already or does not need it."""
         self._listener({"event": event, **facts})
 
     def step(self, task: int, tasks: int, phase: str, step: int, total: int) -> None:
-        """Say how far training is, as often as anybody can read it."""
+        """Report the progress of training; most calls are skipped, so that it may be called after every step."""
         now = time.monotonic()
-        if now - self._spoken >= EVENT_INTERVAL_S or step == total:
-            self._spoken = now
-            self.tell("step", task=task, phase=phase, step=step, total_steps=total)
-        if now - self._shown >= PROGRESS_INTERVAL_S:
-            self._shown = now
+        if now - self._step_event_at >= EVENT_INTERVAL_S or step == total:
+            self._step_event_at = now
+            self.notify("step", task=task, phase=phase, step=step, total_steps=total)
+        if now - self._progress_at >= PROGRESS_INTERVAL_S:
+            self._progress_at = now
             shown = {"task": task, "tasks": tasks, "phase": phase, "step": step, "total_steps": total}
             with contextlib.suppress(OSError):
                 write_json(self._folder / PROGRESS, {**shown, "updated": time.time()})
 
 
-def _cut(file: Path, size: int) -> None:
-    """Keep the first ``size`` bytes, and of those only whole lines."""
-    try:
-        with file.open("rb+") as stream:
-            kept = stream.read(size)
-            stream.truncate(kept.rfind(b"\n") + 1)
-    except FileNotFoundError:
-        return
+def _truncate(file: Path, size: int) -> None:
+    """Keep the complete lines among the first ``size`` bytes."""
+    with contextlib.suppress(FileNotFoundError), file.open("rb+") as stream:
+        stream.truncate(stream.read(size).rfind(b"\n") + 1)
 
 
 def lines_of(file: Path) -> list[str]:
-    """Whole lines of a log: the last one may be half written."""
+    """Complete lines of a log, of which the last may be half written."""
     try:
         return file.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
     except OSError:
@@ -99,7 +95,7 @@ def lines_of(file: Path) -> list[str]:
 
 
 def events_in(lines: Iterable[str]) -> list[dict[str, Any]]:
-    """The events among the lines."""
+    """The events among ``lines``; other lines are ignored."""
     events: list[dict[str, Any]] = []
     for line in lines:
         with contextlib.suppress(ValueError, RecursionError):

@@ -1,6 +1,7 @@
-"""The command ``migrate``: brings records of older schemas up to this one's, or leaves them alone and says why.
+"""Migration of records of older schemas to the current one; records that cannot be trusted are left unchanged.
 
-A migrated record is sealed when it is migrated, not when it was written; ``migrated_from`` says so. Its original is kept.
+The checksum of a migrated record is computed at the migration, not when it was written: ``migrated_from`` marks this. The
+original is kept.
 """
 
 from __future__ import annotations
@@ -18,31 +19,41 @@ from typing import Any, Literal
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.checksum import RECORD_SCHEMA, with_checksum
 from smope_bench.harness.records.observations import npz_arrays
-from smope_bench.harness.records.store import PREDICTIONS, Broken, Fault, Record, Store, write_bytes, write_json
-from smope_bench.harness.run_spec import canonical_json
+from smope_bench.harness.records.store import (
+    PREDICTIONS,
+    Broken,
+    Fault,
+    Record,
+    Store,
+    form_fault,
+    has_half_character,
+    write_bytes,
+    write_json,
+)
+from smope_bench.harness.run_spec import canonical_json, run_id_of
 
 RESULT = "result.json"
 ROUNDING = 1e-6
-"""By so many percentage points an accuracy may differ from the share of right predictions."""
+"""Largest difference, in percentage points, between an accuracy and the share of correct predictions."""
 
 Json = dict[str, Any]
 Step = Callable[[Json, Path], Json]
 
 
 def one_to_two(record: Json, folder: Path) -> Json:
-    """Schema 2 names the hash of the predictions, ``None`` where there are none; the seal is set by ``migrate_record``."""
+    """Schema 2 has the hash of the predictions, None without them; ``migrate_record`` adds the checksum."""
     file = folder / PREDICTIONS
     digest = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
     return record | {"schema_version": 2, "predictions_sha256": digest}
 
 
 STEPS: Mapping[int, Step] = {1: one_to_two}
-"""Schema -> what brings a record of it, and its folder, to the next."""
+"""Schema -> function that converts a record of it, with the record's folder, to the next schema."""
 
 
 @dataclass(frozen=True)
 class Migrated:
-    """What became of each record of a folder, by run id: brought up, up to date before, or left as it was and why."""
+    """Run ids of the records that were migrated and of those already current, and the records left unchanged."""
 
     moved: tuple[str, ...]
     current: tuple[str, ...]
@@ -50,7 +61,7 @@ class Migrated:
 
 
 def migrate(results: Path) -> Migrated:
-    """Migrate every record of a results folder; doing it again changes nothing. Raises UserError where it cannot be written."""
+    """Migrate every record of a results folder; repeating it changes nothing. Raises UserError where it cannot be written."""
     store = Store(results)
     moved, current, left = [], [], []
     for folder in sorted(folder for folder in results.iterdir() if (folder / RESULT).exists()):
@@ -69,7 +80,7 @@ def migrate(results: Path) -> Migrated:
 
 
 def migrate_record(store: Store, run_id: str) -> Literal["moved", "current"] | Broken:
-    """Bring one record up to date; ``Broken`` where it is left as it was. The old form stays as ``result.schemaN.json``."""
+    """Migrate one record, keeping the original as ``result.schemaN.json``; ``Broken`` where it is left unchanged."""
     folder = store.path(run_id)
     try:
         data = (folder / RESULT).read_bytes()
@@ -86,7 +97,7 @@ def migrate_record(store: Store, run_id: str) -> Literal["moved", "current"] | B
         )
         return Broken(run_id, f"has schema {schema!r}, {why}", "schema")
     try:
-        found = _form_fault(run_id, record) or _content_fault(run_id, record, folder)
+        found = form_fault(run_id, record) or _content_fault(run_id, record, folder)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         found = "edited", f"holds what no record can ({error})"
     if found is not None:
@@ -100,26 +111,20 @@ def migrate_record(store: Store, run_id: str) -> Literal["moved", "current"] | B
 
 
 def sentences(done: Migrated) -> list[str]:
-    """What a migration did, one sentence a line."""
+    """A summary of a migration, one sentence a line."""
     total = len(done.moved) + len(done.current) + len(done.left)
     if not total:
         return ["No records were found: there is nothing to migrate."]
-    said = []
-    if done.moved:
-        said.append(
-            f"{_records(len(done.moved), total)} brought to schema {RECORD_SCHEMA}; each original is kept beside its record"
-            " as result.schemaN.json."
-        )
-    if done.current:
-        said.append(f"{_records(len(done.current), total)} up to date already.")
-    if done.left:
-        said.append(f"{_records(len(done.left), total)} left:")
-        said += [f"  {one.run_id} {one.reason}" for one in done.left]
-    return said
-
-
-def _records(count: int, total: int) -> str:
-    return f"{count} of {total} record{'s' * (total != 1)} {'was' if count == 1 else 'were'}"
+    kept = f"brought to schema {RECORD_SCHEMA}; each original is kept beside its record as result.schemaN.json."
+    records = f"{total} record{'s' * (total != 1)}"
+    return [
+        *(
+            f"{len(found)} of {records} {'was' if len(found) == 1 else 'were'} {what}"
+            for found, what in ((done.moved, kept), (done.current, "up to date already."), (done.left, "left:"))
+            if found
+        ),
+        *(f"  {one.run_id} {one.reason}" for one in done.left),
+    ]
 
 
 def _checked(store: Store, run_id: str) -> Literal["current"] | Broken:
@@ -129,28 +134,17 @@ def _checked(store: Store, run_id: str) -> Literal["current"] | Broken:
         return Broken(run_id, f"holds what no record can ({error})", "edited")
     if isinstance(found, Record):
         return "current"
-    reason = found.reason if found is not None else "cannot be read"
-    return Broken(run_id, reason.removeprefix(f"the record of {run_id} "), found.fault if found else "unreadable")
-
-
-def _form_fault(run_id: str, record: Json) -> tuple[Fault, str] | None:
-    """Why an old record is not one, or not this run's."""
-    if record.get("run_id") != run_id:
-        return "misplaced", f"is a copy, or its folder was renamed: it says that it is run {record.get('run_id')!r}"
-    needed = ("spec", "accuracy_matrix", "test_counts", "provenance", "costs", "timings")
-    missing = [name for name in needed if name not in record]
-    if missing:
-        return "incomplete", f"lacks {', '.join(missing)}"
-    if "code_fingerprint" not in record["provenance"]:
-        return "incomplete", "does not say which code made it"
-    return None
+    if found is None:
+        return Broken(run_id, "cannot be read", "unreadable")
+    return Broken(run_id, found.reason.removeprefix(f"the record of {run_id} "), found.fault)
 
 
 def _content_fault(run_id: str, record: Json, folder: Path) -> tuple[Fault, str] | None:
-    """Why an old record, which has no seal, must not get one now. Raises ValueError for NaN and half characters."""
+    """Why a record without checksum must not get one, or None. Raises ValueError for NaN and infinity."""
     canonical_json(record)
-    json.dumps(record, ensure_ascii=False).encode()  # half a character can be read, but not written
-    if hashlib.sha256(canonical_json(record["spec"]).encode()).hexdigest()[:16] != run_id:
+    if has_half_character(record):
+        return "edited", "holds half a character, which no file can be written with"
+    if run_id_of(record["spec"]) != run_id:
         return "edited", "has a specification that its id was not made from: it was edited"
     matrix, counts = record["accuracy_matrix"], record["test_counts"]
     if not _is_matrix(matrix, counts):
@@ -163,7 +157,7 @@ def _content_fault(run_id: str, record: Json, folder: Path) -> tuple[Fault, str]
 
 
 def _is_matrix(matrix: Sequence[Sequence[float | None]], counts: Sequence[int]) -> bool:
-    """(tasks, tasks) of percentages or ``None`` with a whole last row, and as many positive counts."""
+    """Whether ``matrix`` is (tasks, tasks) of percentages or None, complete in its last row, with a positive count a task."""
     tasks = len(matrix)
     values = [value for row in matrix for value in row]
     return (
@@ -177,7 +171,7 @@ def _is_matrix(matrix: Sequence[Sequence[float | None]], counts: Sequence[int]) 
 
 
 def _fits_predictions(matrix: Sequence[Sequence[float | None]], counts: Sequence[int], file: Path) -> bool:
-    """Whether each accuracy is the share of right predictions; a file that is missing contradicts nothing."""
+    """Whether each accuracy is the share of correct predictions; True without a file."""
     if not file.is_file():
         return True
     arrays = npz_arrays(file.read_bytes())
@@ -188,12 +182,11 @@ def _fits_predictions(matrix: Sequence[Sequence[float | None]], counts: Sequence
     for stage, row in enumerate(matrix):
         predicted = arrays.get(f"stage_{stage}", labels[:0])
         for task, (start, end) in enumerate(pairwise([0, *ends])):
-            said = row[task]
-            if (said is not None) != (end <= len(predicted)):
+            accuracy = row[task]
+            if (accuracy is not None) != (end <= len(predicted)):
                 return False
-            if (
-                said is not None
-                and abs(said - 100 * float((predicted[start:end] == labels[start:end]).mean())) > ROUNDING
-            ):
-                return False
+            if accuracy is not None:
+                correct = float((predicted[start:end] == labels[start:end]).mean())
+                if abs(accuracy - 100 * correct) > ROUNDING:
+                    return False
     return True

@@ -1,8 +1,8 @@
-"""What figures draw beyond accuracies: the names that may be asked for, and the file in which a run keeps its answers.
+"""Observations of runs, which figures draw: their names and the file ``observations.npz`` that stores them. Imports no torch.
 
-A run's ``observations.npz`` holds, by name, an array (tasks, ...) of a state observation; an array (images, ...) of a batch
-observation, with the images' labels in ``observed_labels`` (new labels, in order of arrival); and of ``validation_loss`` the
-equally long ``validation_loss.task``, ``.phase``, ``.epoch`` and ``.loss``. Importing this module imports no torch.
+The file has, by name: an array (tasks, ...) for an observation of the method's state; an array (images, ...) for one of single
+images, whose labels, numbered in order of arrival, are in ``observed_labels``; and for ``validation_loss`` the equally long
+arrays ``validation_loss.task``, ``.phase``, ``.epoch`` and ``.loss``.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ Arrays: TypeAlias = "dict[str, NDArray[Any]]"
 LABELS = "observed_labels"
 VALIDATION_LOSS = "validation_loss"
 ENGINE_OBSERVES = (VALIDATION_LOSS,)
-"""What the engine itself can observe of any method that trains in epochs."""
+"""Observations that the harness makes itself, of any method that trains in epochs."""
 
 
 def require_observable(
     names: Iterable[str], offered: Iterable[str], *, method: str, asker: str, has_validation: bool
 ) -> None:
-    """Raise UserError unless a run can answer to every name: ``offered`` is what the method lists under ``observes``."""
+    """Raise UserError unless all ``names`` can be observed; ``offered``: what the method lists in ``observes``."""
     own = tuple(offered)
     for name in names:
         if name not in (*own, *ENGINE_OBSERVES):
@@ -53,7 +53,7 @@ def npz_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
 
 
 def npz_arrays(data: bytes) -> Arrays:
-    """The arrays of an npz archive; nothing in it is executed."""
+    """The arrays of an npz archive, read without pickle."""
     import numpy as np  # planning needs none
 
     with np.load(io.BytesIO(data), allow_pickle=False) as stored:
@@ -61,7 +61,7 @@ def npz_arrays(data: bytes) -> Arrays:
 
 
 def write_observations(folder: Path, names: Sequence[str], arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any] | None:
-    """Write a run's file and return what its record says of it; without names there is neither."""
+    """Write a run's observations; returns the record's entry of the file, or removes the file and returns None without names."""
     file = folder / OBSERVATIONS
     if not names:
         file.unlink(missing_ok=True)
@@ -72,7 +72,7 @@ def write_observations(folder: Path, names: Sequence[str], arrays: Mapping[str, 
 
 
 def read_observations(store: Store, run_id: str) -> Arrays:
-    """What a finished run observed, by name as the module says. Raises UserError where it is absent or not as published."""
+    """The observations of a finished run. Raises UserError where there are none or the file is not the published one."""
     record = store.load(run_id)
     if not isinstance(record, Record):
         why = "has no record" if record is None else f"cannot be used ({record.reason})"

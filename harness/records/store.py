@@ -1,6 +1,6 @@
-"""The results folder: records are published atomically, and are whole or absent.
+"""The results folder: its records, which are written atomically and checked when they are read, and its manifests.
 
-``result.json`` is written last and is the commit marker of a run; ``failure.json`` stands in its place when a run stopped.
+``result.json`` is written last and marks a run as finished; a failed run has ``failure.json`` instead.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import BaseModel, ValidationError
+
 from smope_bench.benchmarks.download.locks import locked
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.provenance import with_sources
@@ -24,16 +26,15 @@ from smope_bench.harness.text import plain
 State = Literal["new", "done", "stale", "failed"]
 Fault = Literal["unreadable", "schema", "incomplete", "edited", "misplaced"]
 
-OBSERVATIONS = "observations.npz"
-"""What figures draw of a run, beside its record, which has the file's hash."""
-
-PREDICTIONS = "predictions.npz"
-"""What a run predicted, beside its record, which has the file's hash."""
+OBSERVATIONS, PREDICTIONS = "observations.npz", "predictions.npz"
+"""Files beside a record, which has their hashes: observations for figures, and predicted classes."""
+REQUIRED = ("spec", "accuracy_matrix", "test_counts", "provenance", "costs", "timings")
+"""Fields of every record."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """A finished run, as stored."""
+    """A stored record that has passed all checks of ``Store.load``."""
 
     run_id: str
     result: Mapping[str, Any]
@@ -53,12 +54,12 @@ class Record:
 
     @property
     def observes(self) -> frozenset[str]:
-        """Names of what the run observed beside accuracies."""
+        """Names of the run's observations."""
         return frozenset(self._observations.get("names", ()))
 
     @property
     def observations_sha256(self) -> str | None:
-        """Hash of the file with what the run observed, or ``None``."""
+        """Hash of the file with the observations, or None."""
         return self._observations.get("sha256")
 
     @property
@@ -69,15 +70,30 @@ class Record:
 
 @dataclass(frozen=True)
 class Broken:
-    """A record that cannot be used, and why in one sentence; ``misplaced`` is a copy or a folder that was renamed."""
+    """A record that cannot be used, with the reason as a sentence; ``misplaced``: a copy, or a renamed folder."""
 
     run_id: str
     reason: str
     fault: Fault
 
 
+class _Cell(BaseModel):
+    row: str
+    column: str
+    order_seed: int
+    train_seed: int
+    run_id: str
+    plugins: dict[str, str] = {}
+
+
+class _Plan(BaseModel):
+    """The part of a manifest that the harness reads."""
+
+    cells: list[_Cell]
+
+
 class Store:
-    """Reads and writes one results folder; holds no state of its own."""
+    """Reads and writes one results folder. It has no state besides the path."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -87,7 +103,7 @@ class Store:
         return self.root / run_id
 
     def require_writable(self) -> None:
-        """Create the folder and write into it once, so that a sweep does not find out after training. Raises UserError."""
+        """Create the folder and write a file, to fail before training rather than after it. Raises UserError."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=self.root, prefix=".probe-"):
@@ -98,10 +114,8 @@ class Store:
             ) from error
 
     def state(self, run_id: str, fingerprint: str | None, observe: Collection[str] = ()) -> State:
-        """``done`` if a whole record of this code exists that has all of ``observe``; ``stale`` if it must be made anew.
-
-        A record is whole with its predictions: where that file is missing or not the one it names, the run is made anew.
-        """
+        """``done`` where a record of this code exists with its predictions and all observations in ``observe``, ``stale`` where
+        a record lacks any of these, so that the run must be repeated. ``fingerprint`` None accepts any code."""
         found = self.load(run_id)
         if isinstance(found, Record):
             is_current = fingerprint in (None, found.fingerprint)
@@ -119,7 +133,7 @@ class Store:
         return not names or (record.observes.issuperset(names) and self.observations(record) is not None)
 
     def observations(self, record: Record) -> bytes | None:
-        """The file with what a run observed; ``None`` where it is missing or not the one that its record names."""
+        """Content of the file with a run's observations; None where it is missing or does not have the recorded hash."""
         try:
             data = (self.path(record.run_id) / OBSERVATIONS).read_bytes()
         except OSError:
@@ -127,17 +141,17 @@ class Store:
         return data if hashlib.sha256(data).hexdigest() == record.observations_sha256 else None
 
     def load(self, run_id: str) -> Record | Broken | None:
-        """The record of a run; ``None`` where none was published, ``Broken`` where it cannot be trusted."""
+        """The record of a run; None where there is none, ``Broken`` where it is damaged or was edited."""
         file = self.path(run_id) / "result.json"
         try:
-            return _checked(run_id, json.loads(file.read_text(encoding="utf-8"), parse_constant=_no_number))
+            return _checked(run_id, json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse_constant))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, RecursionError) as error:  # numbers like 1e999 are found when the seal is computed
+        except (OSError, ValueError, RecursionError) as error:  # computing the checksum finds numbers like 1e999
             return Broken(run_id, f"{file.name} of {run_id} cannot be read: {error}", "unreadable")
 
     def failure(self, run_id: str) -> Mapping[str, Any] | None:
-        """What stopped a run, or ``None``."""
+        """The error that ended a run, or None."""
         try:
             found = json.loads((self.path(run_id) / "failure.json").read_text(encoding="utf-8"))
         except RecursionError:
@@ -157,20 +171,20 @@ class Store:
                     yield found
 
     def write_result(self, run_id: str, result: Mapping[str, Any]) -> None:
-        """Publish a record under its seal; an earlier failure of the run is forgotten."""
+        """Publish a record with its checksum; removes an earlier failure of the run."""
         folder = self.path(run_id)
         write_json(folder / "spec.json", result["spec"])
         (folder / "failure.json").unlink(missing_ok=True)
         write_json(folder / "result.json", with_checksum(result))
 
     def write_failure(self, run_id: str, failure: Mapping[str, Any]) -> None:
-        """Say what stopped a run; a record that other code published before does not outlive it."""
+        """Store the error that ended a run; removes an earlier record, which was made by other code."""
         folder = self.path(run_id)
         (folder / "result.json").unlink(missing_ok=True)
         write_json(folder / "failure.json", failure)
 
     def read_manifest(self, suite: str) -> dict[str, Any] | None:
-        """What ``run`` noted of a suite: its rows, columns and the run id of each cell."""
+        """The plan of a suite that ``run`` stored: rows, columns and the run id of each cell. Raises UserError."""
         file = self.root / "suites" / f"{suite}.json"
         try:
             return json.loads(file.read_text(encoding="utf-8"))
@@ -180,24 +194,29 @@ class Store:
             raise UserError(f"{str(file)!r} cannot be read ({error}); run the suite again to write it anew") from error
 
     def read_cells(self, suite: str) -> list[Mapping[str, Any]]:
-        """The runs that ``run`` noted of a suite, none where it noted nothing: row, column, seeds, run id, plugins.
+        """The cells of a suite's manifest: row, column, seeds, run id, plugins. Empty where there is no manifest.
 
-        Raises UserError where a cell is none: the file may be of anybody's making.
+        Raises UserError where a cell has another form.
         """
-        noted = self.read_manifest(suite)
-        cells = [] if noted is None else noted.get("cells") if isinstance(noted, dict) else None
-        if not isinstance(cells, list) or not all(map(_is_cell, cells)):
-            raise UserError(f"the plan of suite {plain(suite)!r} cannot be used; run the suite again to write it anew")
-        return cells
+        manifest = self.read_manifest(suite)
+        if manifest is None:
+            return []
+        try:
+            _Plan.model_validate(manifest, strict=True)
+        except ValidationError as error:
+            raise UserError(
+                f"the plan of suite {plain(suite)!r} cannot be used; run the suite again to write it anew"
+            ) from error
+        return manifest["cells"]
 
     def write_manifest(self, suite: str, manifest: Mapping[str, Any]) -> None:
-        """Note a suite's plan. Cells merge by (row, column, seeds): a partial re-run does not forget the others.
+        """Store a suite's plan, merged with the cells of earlier plans by (row, column, seeds): a run of some rows keeps the rest.
 
-        A manifest that cannot be used is written anew.
+        A stored manifest that cannot be used is replaced.
         """
         folder = self.root / "suites"
         folder.mkdir(parents=True, exist_ok=True)
-        # Of two launchers that note their parts at once, neither is forgotten.
+        # Two launchers may store their parts at the same time.
         with locked(folder / f".{suite}.lock", lambda: None):
             try:
                 self.read_cells(suite)
@@ -213,7 +232,7 @@ def write_json(file: Path, value: object) -> None:
 
 
 def write_bytes(file: Path, data: bytes) -> None:
-    """As ``write_json``, for bytes."""
+    """As ``write_json``, for bytes. Raises OSError."""
     file.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-")
     try:
@@ -238,27 +257,48 @@ def _json_bytes(value: object) -> bytes:
 
 
 def _checked(run_id: str, result: object) -> Record | Broken:
+    """All checks of a record; every reader relies on them."""
     if not isinstance(result, dict):
         return Broken(run_id, f"the record of {run_id} is not a JSON object", "unreadable")
-    found = _fault(run_id, result)
-    return Record(run_id, result) if found is None else Broken(run_id, f"the record of {run_id} {found[1]}", found[0])
+    fault = _schema_fault(result) or form_fault(run_id, result) or _content_fault(result)
+    return Record(run_id, result) if fault is None else Broken(run_id, f"the record of {run_id} {fault[1]}", fault[0])
 
 
-def _fault(run_id: str, result: Mapping[str, Any]) -> tuple[Fault, str] | None:
+def _schema_fault(result: Mapping[str, Any]) -> tuple[Fault, str] | None:
     schema = result.get("schema_version")
-    if schema != RECORD_SCHEMA:
-        remedy = "; bring it up to date with: run_all.py migrate" if schema in range(1, RECORD_SCHEMA) else ""
-        return "schema", f"has schema {schema!r}, not {RECORD_SCHEMA}{remedy}"
+    if schema == RECORD_SCHEMA:
+        return None
+    remedy = "; bring it up to date with: run_all.py migrate" if schema in range(1, RECORD_SCHEMA) else ""
+    return "schema", f"has schema {schema!r}, not {RECORD_SCHEMA}{remedy}"
+
+
+def form_fault(run_id: str, result: Mapping[str, Any]) -> tuple[Fault, str] | None:
+    """Why ``result``, of any schema, is not the record of this run, or None."""
     if result.get("run_id") != run_id:
         return "misplaced", f"is a copy, or its folder was renamed: it says that it is run {result.get('run_id')!r}"
-    missing = {"spec", "accuracy_matrix", "test_counts", "provenance", "costs", "timings"} - result.keys()
+    missing = sorted(set(REQUIRED) - result.keys())
     if missing:
-        return "incomplete", f"lacks {', '.join(sorted(missing))}"
+        return "incomplete", f"lacks {', '.join(missing)}"
     if not isinstance(result["provenance"], dict) or "code_fingerprint" not in result["provenance"]:
         return "incomplete", "does not say which code made it"
+    return None
+
+
+def _content_fault(result: Mapping[str, Any]) -> tuple[Fault, str] | None:
     if result.get("seal") != checksum_of(result):
         return "edited", "was changed after it was written: its seal does not fit"
+    if has_half_character(result):
+        return "edited", "holds half a character, which no file can be written with"
     return None
+
+
+def has_half_character(value: object) -> bool:
+    """Whether JSON values hold a lone surrogate: JSON can escape one, but no file can be written with it."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _sha256(file: Path) -> str | None:
@@ -269,20 +309,8 @@ def _sha256(file: Path) -> str | None:
         return None
 
 
-def _no_number(name: str) -> float:
+def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not a measurement")
-
-
-def _is_cell(value: object) -> bool:
-    if not isinstance(value, dict):
-        return False
-    plugins = value.get("plugins", {})
-    return (
-        all(isinstance(value.get(name), str) for name in ("row", "column", "run_id"))
-        and all(isinstance(value.get(name), int) for name in ("order_seed", "train_seed"))
-        and isinstance(plugins, dict)
-        and all(isinstance(source, str) for source in plugins.values())
-    )
 
 
 def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
@@ -304,7 +332,7 @@ def _cell_key(cell: Mapping[str, Any]) -> tuple[str, str, int, int]:
 
 
 def unwritable(run_id: str, folder: Path, error: OSError) -> UserError:
-    """What a run ends with that cannot leave its results."""
+    """The error of a run whose folder cannot be written."""
     return UserError(
         f"run {run_id} cannot be written to {str(folder)!r} ({error.strerror or type(error).__name__}); make room there or"
         " name another folder with --results DIR, then run the same command: it goes on from its last checkpoint"

@@ -112,7 +112,7 @@ def method_step(
     method.begin_phase(phase)
     groups = method.parameter_groups()
     declare_trainable(method, groups)
-    stretch = OptimizationSegment(schedule.model_copy(update={"lr": 1e-4, "shape": "constant"}), groups, epochs=1)
+    segment = OptimizationSegment(schedule.model_copy(update={"lr": 1e-4, "shape": "constant"}), groups, epochs=1)
     losses, numbers = LossMeter(lambda *_: None), itertools.count()
     labels = finished * size + torch.arange(len(images), device=images.device) % size
     asked: list[int] = []
@@ -124,7 +124,7 @@ def method_step(
     def step() -> None:
         asked.clear()
         loss = method.training_step(Batch(images, labels, query if method.needs_query else None))
-        stretch.descend(loss, method)
+        segment.descend(loss, method)
         losses.note(loss, next(numbers))
 
     step()  # tells how often the query is asked for; a batch computes it once

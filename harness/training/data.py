@@ -1,7 +1,6 @@
-"""What the engine hands to a method: batches of the current task's training images, and test batches without labels.
+"""Data of a method: batches of the current task's training images, and test batches without labels.
 
-A method never holds the stream. It gets a ``TaskData`` made of one training view, so later tasks and test images are out
-of its reach.
+A method never gets the stream, only a ``TaskData`` of one training view, so it cannot access later tasks or test images.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,36 +21,30 @@ from smope_bench.benchmarks.transforms.batch import Transforms
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_spec import RunSpec, derive_seed
+from smope_bench.harness.training.feature_cache import FrozenFeatureCache
 from smope_bench.methods.common.api import Batch, Method
 from smope_bench.methods.common.backbone.vit import PromptedViT
 
 Features = Callable[[Tensor], Tensor]
+"""Computes features (n, d) of images (n, channels, height, width)."""
 
 
-@dataclass(frozen=True)
-class FrozenFeatures:
-    """Where queries come from: ``of_images`` computes those of a batch, ``of_view`` knows those of a view at test time."""
+class BatchStream:
+    """The CUDA stream on which batches are assembled; on other devices it does nothing.
 
-    of_images: Features
-    of_view: Callable[[View], Tensor]
-
-
-class Feeder:
-    """Assembles batches beside the network's work, on an accelerator in a stream of its own.
-
-    A copy from the host then waits for the one before it, and not for the step that is still computing.
+    With a stream of their own, copies from the host do not wait for the training step that is still computing.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
-    def feeding(self) -> contextlib.AbstractContextManager[Any]:
-        """What is computed inside belongs to the next batch."""
+    def active(self) -> contextlib.AbstractContextManager[Any]:
+        """Context in which the next batch is computed."""
         return contextlib.nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
 
-    def hand_over(self, *tensors: Tensor) -> None:
-        """The network may use ``tensors`` from now on."""
+    def release(self, *tensors: Tensor) -> None:
+        """Make ``tensors`` usable on the current stream."""
         if self._stream is not None:
             current = torch.cuda.current_stream(self._device)
             current.wait_stream(self._stream)
@@ -61,7 +53,7 @@ class Feeder:
 
 
 class TaskData:
-    """One task's training images. Each pass draws its order and augmentation from a stream of its own."""
+    """One task's training images. Each pass draws its order and augmentation from a random generator of its own."""
 
     def __init__(
         self,
@@ -71,23 +63,23 @@ class TaskData:
         batch_size: int,
         device: torch.device,
         seed: int,
-        frozen_features: FrozenFeatures | None = None,
+        features: FrozenFeatureCache | None = None,
         prefetch: bool | None = None,
     ) -> None:
-        """``frozen_features`` is given where the method declares that it needs queries.
+        """``features``: only for methods that need frozen features (``needs_query``).
 
-        ``prefetch``: read the next batch's images in a thread while this one is used; left out, on an accelerator alone.
-        No bit depends on it.
+        ``prefetch``: read the next batch's images in a thread while the current one is used; by default only on an
+        accelerator. It changes no bit.
         """
         self._view = view
         self._transforms = transforms
         self._batch_size = batch_size
         self._device = device
         self._seed = seed
-        self._frozen_features = frozen_features
-        self._features: Tensor | None = None
+        self._features = features
+        self._view_features: Tensor | None = None
         self._prefetch = device.type == "cuda" if prefetch is None else prefetch
-        self._feeder = Feeder(device)
+        self._batch_stream = BatchStream(device)
         self.passes = 0
         self.images_read = 0
 
@@ -95,14 +87,14 @@ class TaskData:
         return len(self._view)
 
     def steps(self, *, drop_last: bool) -> int:
-        """Batches of one pass. A task smaller than one batch still gives one."""
+        """Number of batches of one pass; at least one, also for a task smaller than a batch."""
         full, rest = divmod(len(self), self._batch_size)
         return full if rest == 0 or (drop_last and full > 0) else full + 1
 
     def batches(self, *, shuffle: bool = False, drop_last: bool = False, augment: bool = True) -> Iterator[Batch]:
         """One pass with training augmentation; the n-th pass of a task is the same in every run of the spec.
 
-        ``augment=False`` shows the images as they look at test time.
+        ``augment=False`` applies the test transform.
         """
         generator = torch.Generator().manual_seed(derive_seed(self._seed, "pass", self.passes))
         self.passes += 1
@@ -116,7 +108,7 @@ class TaskData:
                 yield self._batch(positions, raw, labels, generator, augment)
 
     def _read_ahead(self, chosen: list[np.ndarray]) -> Generator[tuple[np.ndarray, tuple[Raw, np.ndarray]], None, None]:
-        """Positions and what ``View.take`` gives of them, always one batch further than what is used."""
+        """Positions and their images and labels; a thread reads one batch ahead."""
         with ThreadPoolExecutor(max_workers=1) as thread:
             ahead = thread.submit(self._view.take, chosen[0]) if chosen else None
             for number, positions in enumerate(chosen):
@@ -130,26 +122,26 @@ class TaskData:
         self, positions: np.ndarray, raw: Raw, labels: np.ndarray, generator: torch.Generator, augment: bool
     ) -> Batch:
         transforms = self._transforms
-        with self._feeder.feeding():
+        with self._batch_stream.active():
             images = transforms.train(raw, generator, self._device) if augment else transforms.test(raw, self._device)
             targets = torch.from_numpy(labels).to(self._device)
-        self._feeder.hand_over(images, targets)
+        self._batch_stream.release(images, targets)
         self.images_read += len(labels)
         return Batch(images, targets, self._query(images, positions, augment))
 
     def _query(self, images: Tensor, positions: np.ndarray, augment: bool) -> Callable[[], Tensor] | None:
-        frozen = self._frozen_features
-        if frozen is None:
+        """Function that returns the frozen features of a batch: computed if it is augmented, else those of the view."""
+        cache = self._features
+        if cache is None:
             return None
         if augment and not self._transforms.is_deterministic:
-            return lambda: frozen.of_images(images)
-        return lambda: self._known_features(frozen)[torch.from_numpy(positions)]
+            return lambda: cache.of_images(images)
+        return lambda: self._known_features(cache)[torch.from_numpy(positions)]
 
-    def _known_features(self, frozen: FrozenFeatures) -> Tensor:
-        """Features of all the task's images under the test transform."""
-        if self._features is None:
-            self._features = frozen.of_view(self._view)
-        return self._features
+    def _known_features(self, cache: FrozenFeatureCache) -> Tensor:
+        if self._view_features is None:
+            self._view_features = cache.of(self._view)
+        return self._view_features
 
 
 def test_batches(
@@ -160,7 +152,7 @@ def test_batches(
     device: torch.device,
     features: Tensor | None = None,
 ) -> Iterator[Batch]:
-    """Test images in order, without labels; ``features`` are the frozen queries of the whole view, where asked for."""
+    """Test images in order, without labels; ``features``: frozen features of the whole view, for methods that need them."""
     for start in range(0, len(view), batch_size):
         raw, _ = view.take(slice(start, start + batch_size))
         images = transforms.test(raw, device)
@@ -171,7 +163,7 @@ def test_batches(
 def features_of(
     view: View, transforms: Transforms, frozen_features: Features, device: torch.device, batch_size: int = 256
 ) -> Tensor:
-    """Frozen features (n, d) of a view as it looks at test time, computed once."""
+    """Frozen features (n, d) of a view under the test transform."""
     parts = [
         frozen_features(batch.images) for batch in test_batches(view, transforms, batch_size=batch_size, device=device)
     ]
@@ -179,13 +171,13 @@ def features_of(
 
 
 def open_stream(registries: Registries, spec: RunSpec, data_root: Path) -> Stream:
-    """The prepared benchmark of ``spec`` in its class order."""
+    """The prepared benchmark of ``spec`` as a stream in its class order."""
     benchmark = registries.benchmarks.load(spec.benchmark.name)
     return build_stream(benchmark(benchmark.Config(**spec.benchmark.config), data_root), spec.order_seed)
 
 
 def load_backbone(registries: Registries, spec: RunSpec, data_root: Path) -> PromptedViT:
-    """The backbone of ``spec``; UserError where the weights are no longer those that the spec was planned with."""
+    """The backbone of ``spec``. Raises UserError where its weights have changed since the spec was planned."""
     backbone = registries.backbones.load(spec.backbone.name).at(data_root)
     if backbone.sha256 != spec.backbone.sha256:
         raise UserError(
@@ -199,7 +191,7 @@ def load_backbone(registries: Registries, spec: RunSpec, data_root: Path) -> Pro
 
 
 def flags_of(registries: Registries, spec: RunSpec, method: Method) -> dict[str, bool]:
-    """What must be said of the run wherever it is shown."""
+    """Warnings that accompany the run's results: a tiny or random backbone, a method that leaks test information."""
     backbone = registries.backbones.load(spec.backbone.name)
     leaking = type(method).leaks(method.config)
     return {"tiny": backbone.is_tiny, "random_backbone": backbone.is_random, "leaking": leaking}

@@ -1,4 +1,4 @@
-"""Evaluation: test images shown to a method as they look at test time, and the accuracies that come of it."""
+"""Evaluation of a method on test images, and the accuracies that follow."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ EVAL_BATCH = 256
 
 
 class Evaluator:
-    """Shows a method views of its stream without labels; frozen queries are looked up once a view and kept."""
+    """Shows a method views of its stream without labels; the frozen features of a view are computed once."""
 
-    def __init__(self, method: Method, stream: Stream, device: torch.device, queries: Callable[[View], Tensor]) -> None:
-        """``queries``: the frozen queries (n, d) of a view, asked for once a view."""
+    def __init__(
+        self, method: Method, stream: Stream, device: torch.device, features: Callable[[View], Tensor]
+    ) -> None:
+        """``features``: computes the frozen features (n, d) of a view."""
         self.method = method
         self.stream = stream
         self.device = device
-        self._queries = queries
+        self._compute_features = features
         self._features: dict[View, Tensor] = {}
 
     @torch.no_grad()
     def measure(self, task: Task) -> tuple[list[float | None], list[int]]:
-        """After ``task``: its matrix row in percent, of every test view whose classes have all arrived, and the predictions."""
+        """Matrix row in percent and predictions after ``task``, on every test view whose classes have all been trained."""
         row: list[float | None] = [None] * self.stream.num_tasks
         predictions: list[int] = []
         for column, view in enumerate(self.stream.tests_after(task)):
@@ -37,20 +39,20 @@ class Evaluator:
         return row, predictions
 
     def logits(self, view: View) -> Iterator[Tensor]:
-        """Logits (b, seen classes) of the view's images in order; the caller decides about gradients."""
+        """Logits (b, seen classes) of the view's images in order, with gradients unless the caller disables them."""
         for batch in self.batches(view):
             yield self._checked(self.method.predict(batch))
 
     def batches(self, view: View) -> Iterator[Batch]:
-        """The view's images in order, under the test transform, with frozen queries where the method declares them."""
+        """The view's images in order, under the test transform, with frozen features where the method needs them."""
         transforms = self.stream.transforms
         if self.method.needs_query and view not in self._features:
-            self._features[view] = self._queries(view)
+            self._features[view] = self._compute_features(view)
         features = self._features.get(view)
         return test_batches(view, transforms, batch_size=EVAL_BATCH, device=self.device, features=features)
 
     def _checked(self, logits: Tensor) -> Tensor:
-        """A method that answers for classes still to come is stopped here."""
+        """Raise RuntimeError where the method predicts classes that it has not been trained on."""
         seen = self.method.seen_classes
         if logits.ndim != 2 or logits.shape[1] != seen:
             shape = tuple(logits.shape)

@@ -1,8 +1,8 @@
-"""Frozen queries: what the backbone without prompts says of images as they look at test time.
+"""Cache of frozen features: features of the backbone without prompts, under the test transform.
 
-They depend on backbone and image alone, so they are computed once and kept beside the image cache, for all methods, seeds,
-class orders and tasks. An image is always computed in the same chunk of its split, so that nobody can tell from the bits
-whether a feature was found or made. What is found is checked by its hash, and made anew where that does not fit.
+They depend on backbone and image alone, so they are computed once and stored beside the image cache for all methods, seeds,
+class orders and tasks. An image is always computed in the same chunk of its split, so that a stored feature has the same bits
+as one computed now. Stored chunks are verified by their hash and computed anew where it does not match.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from smope_bench.harness.run_spec import canonical_json
 from smope_bench.methods.common.backbone.vit import PromptedViT
 
 QUERIES = "queries"
-"""The folder's name among prepared data."""
+"""Name of the folder among prepared data."""
 CHUNK = 256
-_DIGEST = 32
+_DIGEST = 32  # bytes of a SHA-256
 
 
 class FrozenFeatureCache:
-    """The queries of one stream's images on one backbone; ``folder`` keeps them between runs, None keeps nothing."""
+    """Frozen features of one stream's images on one backbone, stored in ``folder`` between runs; None stores nothing."""
 
     def __init__(
         self,
@@ -43,17 +43,21 @@ class FrozenFeatureCache:
         weights: str,
         precision: str,
     ) -> None:
-        """``weights``: hash of the backbone's tensors; ``precision``: of the autocast around the calls of ``of``."""
+        """``weights``: hash of the backbone's tensors; ``precision``: that of the autocast around calls of ``of``."""
         self._backbone = backbone
         self._stream = stream
         self._transforms = stream.transforms
         self._device = device
-        self._folder = None if folder is None else _own_folder(folder, _subject(stream, device, weights, precision))
+        self._folder = None if folder is None else _cache_folder(folder, _identity(stream, device, weights, precision))
         self._tables: dict[str, Tensor] = {}
         self._known: dict[str, NDArray[np.bool_]] = {}
 
+    def of_images(self, images: Tensor) -> Tensor:
+        """Features (n, feature_dim) of transformed images, which are not cached."""
+        return self._backbone.features(images)
+
     def of(self, view: View) -> Tensor:
-        """Queries (n, feature_dim) of a view's images, in its order, on the device."""
+        """Features (n, feature_dim) of a view's images, in its order, on the device."""
         split = self._split(view)
         table, known = self._table(split, len(view.images))
         for chunk in np.unique(view.rows // CHUNK).tolist():
@@ -64,7 +68,7 @@ class FrozenFeatureCache:
         return table[torch.from_numpy(view.rows.copy())].to(self._device)
 
     def _split(self, view: View) -> str:
-        """Views of training images share one store, views of test images another."""
+        """Views of training images share one table, views of test images another."""
         return "train" if view.images is self._stream.tasks[0].train.images else "test"
 
     def _table(self, split: str, images: int) -> tuple[Tensor, NDArray[np.bool_]]:
@@ -81,14 +85,14 @@ class FrozenFeatureCache:
             return found
         raw, _ = view.take(slice(None))
         made = self._backbone.features(self._transforms.test(raw, self._device)).float().cpu().contiguous()
-        # A few images at a time give other last bits: good for this run, which says so, but for no other.
+        # Computed in micro-batches, features differ in the last bits: this run records that, other runs must not load them.
         if file is not None and self._backbone.memory.micro_batch is None:
             _write(file, made)
         return made
 
 
 def _read(file: Path, shape: tuple[int, int]) -> Tensor | None:
-    """A stored chunk; None where it is absent, of another size, or not what was written."""
+    """A stored chunk, or None where it is absent, of another size or damaged."""
     try:
         data = file.read_bytes()
     except OSError:
@@ -101,13 +105,13 @@ def _read(file: Path, shape: tuple[int, int]) -> Tensor | None:
 
 def _write(file: Path, values: Tensor) -> None:
     body = values.numpy().astype("<f4").tobytes()
-    # A full disk costs the next run the time to compute it again, and this run nothing.
+    # On a full disk only the next run loses time, as it computes the chunk again.
     with contextlib.suppress(OSError):
         write_bytes(file, hashlib.sha256(body).digest() + body)
 
 
-def _subject(stream: Stream, device: torch.device, weights: str, precision: str) -> dict[str, object]:
-    """All that can change a bit of a query, the code apart."""
+def _identity(stream: Stream, device: torch.device, weights: str, precision: str) -> dict[str, object]:
+    """Everything that can change a bit of a feature, except the code."""
     transforms = stream.transforms
     return {
         "images": stream.content_hash,
@@ -120,9 +124,9 @@ def _subject(stream: Stream, device: torch.device, weights: str, precision: str)
     }
 
 
-def _own_folder(parent: Path, subject: dict[str, object]) -> Path:
-    """The folder of a subject under this code; what older code kept of the same subject is removed."""
-    key = hashlib.sha256(canonical_json(subject).encode()).hexdigest()[:16]
+def _cache_folder(parent: Path, identity: dict[str, object]) -> Path:
+    """The folder of features of ``identity`` made by this code; those made by other code are removed."""
+    key = hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:16]
     own = parent / f"{key}-{provenance.code_fingerprint()[:16]}"
     for other in parent.glob(f"{key}-*"):
         if other != own:

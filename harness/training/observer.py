@@ -1,7 +1,7 @@
-"""Observers: what figures need of a run beside accuracies, taken while it trains. They change no number of the run.
+"""Observations of a run for figures, made while it trains. They change no number of the run.
 
-Without names to observe nothing is called and nothing is computed. With names, every look at the method leaves its modes and
-the random generators as they were.
+Without names nothing is called or computed. With names, modes of modules and random generators are restored after every
+observation.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ IMAGES = 512
 
 
 class Observer:
-    """Watches one run. ``names`` is what it was asked for, and what an earlier attempt or record of the run observed."""
+    """Observes one run. ``names``: the requested observations and those of earlier attempts or records of the run."""
 
-    def __init__(self, asked: Iterable[str], before: Iterable[str], method: Method, evaluator: Evaluator) -> None:
-        """Raises UserError where the method or the stream cannot answer to an ``asked`` name.
+    def __init__(self, requested: Iterable[str], before: Iterable[str], method: Method, evaluator: Evaluator) -> None:
+        """Raises UserError where the method or the stream does not offer a ``requested`` observation.
 
-        Names of ``before`` that this code no longer offers are dropped.
+        Names in ``before`` that this code no longer offers are dropped.
         """
         self._method = method
         self._evaluator = evaluator
         tasks = evaluator.stream.tasks
         offered = {*method.observes, *ENGINE_OBSERVES}
-        self.names = tuple(sorted({*asked, *(offered & set(before))}))
+        self.names = tuple(sorted({*requested, *(offered & set(before))}))
         require_observable(
             self.names,
             method.observes,
@@ -62,23 +62,23 @@ class Observer:
         self._losses: list[tuple[int, str, int, float]] = []
         self._images: Arrays = {}
         self.epoch = 0
-        """Epochs of the task so far."""
+        """Finished epochs of the task."""
         self._seconds = 0.0
 
     # -- while the run goes on -----------------------------------------------------------------------------------------
 
     def training_starts(self, task: Task, phase: str) -> None:
-        """Called when a task's first phase is ready, before its first step."""
+        """Call before the first step of a task."""
         self.epoch = 0
         self._validate(task, phase)
 
     def epoch_ended(self, task: Task, phase: str) -> None:
-        """Called after every epoch; epochs are counted through all phases of a task."""
+        """Call after every epoch; epochs are counted through all phases of a task."""
         self.epoch += 1
         self._validate(task, phase)
 
     def task_ended(self) -> None:
-        """Called once a task is learnt: keep what the method shows of its state."""
+        """Call after every task: copies the observed state of the method."""
         if not self._of_method:
             return
         with self._undisturbed():
@@ -88,7 +88,7 @@ class Observer:
                 self._states.setdefault(name, []).append(_array(state[name]))
 
     def run_ended(self) -> None:
-        """Called after the last task: show the method a fixed choice of test images, where single images are asked about."""
+        """Call after the last task: shows the method a fixed choice of test images for observations of single images."""
         names = [name for name in self._of_method if name not in self._states]
         if not names:
             return
@@ -114,10 +114,10 @@ class Observer:
         self._seconds += time.monotonic() - started
 
     def _validation_loss(self, task: Task) -> float:
-        """Mean cross-entropy of the task's held-out images among its own classes."""
+        """Mean cross-entropy of the task's held-out images over its own classes."""
         try:
             logits = torch.cat(list(self._evaluator.logits(task.validation)))
-        except Exception as error:  # a method need not be able to predict before its task has ended
+        except Exception as error:  # some methods can predict only after their task has ended
             raise UserError(
                 f"method {self._method.name!r} cannot be observed by {VALIDATION_LOSS!r}: its predict fails in the middle of"
                 f" training ({error})"
@@ -129,15 +129,15 @@ class Observer:
     def _undisturbed(self) -> contextlib.AbstractContextManager[None]:
         return undisturbed(self._method, self._evaluator.device)
 
-    # -- what is kept --------------------------------------------------------------------------------------------------
+    # -- state and results ---------------------------------------------------------------------------------------------
 
-    def seconds_since_asked(self) -> float:
-        """Time that observing during training has taken since the last call: it is not the method's."""
+    def take_seconds(self) -> float:
+        """Seconds of observation during training since the last call; they do not count as training time."""
         seconds, self._seconds = self._seconds, 0.0
         return seconds
 
-    def kept(self) -> Arrays:
-        """What earlier tasks have shown: with it, a run that is interrupted goes on as if it had not been."""
+    def state(self) -> Arrays:
+        """Observations so far, which checkpoints store."""
         found = {name: np.stack(arrays) for name, arrays in self._states.items()}
         if self._validates:
             tasks, phases, epochs, losses = zip(*self._losses, strict=True) if self._losses else ((), (), (), ())
@@ -147,21 +147,21 @@ class Observer:
             found[f"{VALIDATION_LOSS}.loss"] = np.array(losses, dtype=np.float64)
         return found
 
-    def restore(self, kept: Mapping[str, NDArray]) -> None:
-        """Take back what ``kept`` gave before the interruption."""
-        self._states = {name: list(kept[name]) for name in self._of_method if name in kept}
+    def restore(self, state: Mapping[str, NDArray]) -> None:
+        """Restore a result of ``state``."""
+        self._states = {name: list(state[name]) for name in self._of_method if name in state}
         if self._validates:
-            columns = (kept[f"{VALIDATION_LOSS}.{part}"].tolist() for part in ("task", "phase", "epoch", "loss"))
+            columns = (state[f"{VALIDATION_LOSS}.{part}"].tolist() for part in ("task", "phase", "epoch", "loss"))
             self._losses = list(zip(*columns, strict=True))
 
     def arrays(self) -> Arrays:
-        """Everything observed, as it is published."""
-        return {**self.kept(), **self._images}
+        """All observations, for publication."""
+        return {**self.state(), **self._images}
 
 
 @contextlib.contextmanager
 def undisturbed(method: nn.Module, device: torch.device) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards every module's mode and every random generator is as it was."""
+    """Evaluation mode without gradients; restores the modes of all modules and all random generators."""
     modes = [(module, module.training) for module in method.modules()]
     numpy_state, python_state = np.random.get_state(), random.getstate()
     try:
@@ -176,7 +176,7 @@ def undisturbed(method: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 def spread(views: Sequence[View], limit: int) -> list[View]:
-    """At most ``limit`` images, equally many of each class, evenly spaced among its own; the same in every run."""
+    """At most ``limit`` images, equally many of each class and evenly spaced within it; the same in every run."""
     classes = [(view, np.flatnonzero(view.labels == label)) for view in views for label in np.unique(view.labels)]
     classes = [classes[i] for i in _evenly(len(classes), limit)]
     quota = limit // max(len(classes), 1)
@@ -193,6 +193,6 @@ def _evenly(count: int, wanted: int) -> NDArray[np.int64]:
 
 
 def _array(tensor: Tensor) -> NDArray:
-    """A copy that later training cannot reach."""
+    """A copy as NumPy array; later training does not change it."""
     found = tensor.detach().to("cpu", copy=True)
     return found.float().numpy() if found.dtype in (torch.bfloat16, torch.float16) else found.numpy()

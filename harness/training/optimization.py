@@ -1,4 +1,4 @@
-"""Optimisation of a phase: which parameters may move, at which rate, and one step of them."""
+"""Optimisation: trainable parameters, learning rate, steps and losses of a phase."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from smope_bench.methods.common.schedules import Schedule, adamw, learning_rate
 
 
 def declare_trainable(method: Method, groups: list[ParameterGroup]) -> None:
-    """Only what a phase declares may receive gradient."""
+    """Let only the parameters that a phase declares receive gradients."""
     declared = {id(parameter) for group in groups for parameter in group.parameters}
     for parameter in method.parameters():
         parameter.requires_grad_(id(parameter) in declared)
@@ -24,13 +24,16 @@ def declare_trainable(method: Method, groups: list[ParameterGroup]) -> None:
 
 
 def declared_sizes(method: Method, groups: list[ParameterGroup]) -> dict[str, int]:
-    """Names and sizes of the parameters that some groups declare."""
+    """Names and sizes of the parameters in ``groups``."""
     declared = {id(parameter) for group in groups for parameter in group.parameters}
     return {name: tensor.numel() for name, tensor in method.named_parameters() if id(tensor) in declared}
 
 
 class OptimizationSegment:
-    """One optimiser with its schedule, over one phase or over several that continue it."""
+    """One optimiser with its learning-rate schedule, over one phase or over several that continue it.
+
+    ``step`` counts its own steps; ``done`` and ``total`` are steps of the whole task.
+    """
 
     def __init__(
         self, schedule: Schedule, groups: list[ParameterGroup], epochs: int, done: int = 0, total: int = 0
@@ -43,14 +46,14 @@ class OptimizationSegment:
         self.optimizer = adamw([(group.parameters, schedule.lr * group.lr_multiplier) for group in groups], schedule)
 
     def set_rate(self, per_epoch: int) -> None:
-        """Give every group its rate for the step to come."""
+        """Set the learning rate of every group for the next step."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(
                 self.schedule, group["base_lr"], step=self.step, loader_steps=per_epoch, epochs=self.epochs
             )
 
     def descend(self, loss: torch.Tensor, method: Method) -> None:
-        """Gradients of ``loss``, clipped where the schedule says so, and one step."""
+        """Compute gradients of ``loss``, clip them where the schedule has a limit, and take one step."""
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if self.schedule.grad_clip > 0:
@@ -61,7 +64,7 @@ class OptimizationSegment:
         self.done += 1
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The optimiser's state: tensors by parameter number and name, and the rest, of states and groups, as JSON values."""
+        """The optimiser's state: tensors by parameter number and name, and JSON values of states and groups."""
         tensors: dict[str, Tensor] = {}
         plain: dict[str, Any] = {}
         found = self.optimizer.state_dict()
@@ -73,7 +76,7 @@ class OptimizationSegment:
         return tensors, {"states": plain, "groups": groups}
 
     def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any], step: int, done: int) -> None:
-        """Put back what ``state`` gave. Raises ValueError, KeyError or RuntimeError where it is not of these groups."""
+        """Restore a result of ``state``. Raises ValueError, KeyError or RuntimeError where it is of other groups."""
         states: dict[int, dict[str, Any]] = {}
         for key, value in [*tensors.items(), *values["states"].items()]:
             number, _, name = key.partition(".")
@@ -85,23 +88,23 @@ class OptimizationSegment:
 
 
 class LossMeter:
-    """Losses of one epoch. One is read only when the next step has been launched, so that the accelerator need not wait."""
+    """Losses of one epoch. Each is read after the next step has been launched, so that the accelerator does not wait."""
 
     def __init__(self, check: Callable[[float, int], None], total: float = 0.0, count: int = 0) -> None:
-        """``check`` is told each loss with its step of the phase, and raises where that is no number."""
+        """``check(loss, step of the phase)`` is called for each loss and raises where it is not finite."""
         self.check = check
         self.total = total
         self.count = count
         self._waiting: tuple[Tensor, torch.cuda.Event | None, int] | None = None
 
     def note(self, loss: Tensor, step: int) -> None:
-        """Take the loss of ``step``, whose work has been launched, and read the one before."""
+        """Store the loss of ``step``, which has been launched, and read the one before."""
         copied = self._copied(loss.detach())
         self.settle()
         self._waiting = (*copied, step)
 
     def settle(self) -> None:
-        """Read what has not been read yet. Raises what ``check`` raises."""
+        """Read the loss that has not been read yet. Raises the error of ``check``."""
         if self._waiting is None:
             return
         loss, event, step = self._waiting
@@ -120,7 +123,7 @@ class LossMeter:
 
     @staticmethod
     def _copied(loss: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
-        """A copy that is on its way to the host behind the step's work, and what says that it has arrived."""
+        """A copy to the host, queued after the work of the step, and the event that marks its arrival."""
         if loss.device.type != "cuda":
             return loss, None
         host = torch.empty_like(loss, device="cpu", pin_memory=True)
@@ -131,7 +134,7 @@ class LossMeter:
 
 
 def require_finite(loss: float, *, task: int, phase: str, step: int, lr: float) -> None:
-    """Raise RunDivergedError, which names the place, the last good task and a remedy, unless ``loss`` is a number."""
+    """Raise RunDivergedError, with the place, the last good task and a remedy, unless ``loss`` is finite."""
     if not math.isfinite(loss):
         good = f"last good task: {task - 1}" if task else "no task was finished"
         raise RunDivergedError(
@@ -140,9 +143,7 @@ def require_finite(loss: float, *, task: int, phase: str, step: int, lr: float) 
         )
 
 
-def stretch_epochs(phases: list[Phase], first: int) -> int:
+def segment_epochs(phases: list[Phase], first: int) -> int:
     """Epochs of a phase and of those that continue it."""
-    epochs = phases[first].epochs
-    for phase in itertools.takewhile(lambda later: later.continues, phases[first + 1 :]):
-        epochs += phase.epochs
-    return epochs
+    continuing = itertools.takewhile(lambda phase: phase.continues, phases[first + 1 :])
+    return phases[first].epochs + sum(phase.epochs for phase in continuing)

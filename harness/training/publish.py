@@ -1,43 +1,66 @@
-"""What a finished run publishes: its measurements, its costs, and where every number came from."""
+"""Publication of a finished run: predictions, observations and the record with their hashes."""
 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from torch import nn
 
 from smope_bench.benchmarks.stream import Stream
 from smope_bench.harness import provenance
 from smope_bench.harness.checkpointing.checkpoint import RunProgress
 from smope_bench.harness.records.checksum import RECORD_SCHEMA
 from smope_bench.harness.records.observations import npz_bytes, write_observations
-from smope_bench.harness.records.store import PREDICTIONS, unwritable, write_bytes
+from smope_bench.harness.records.store import PREDICTIONS, Store, unwritable, write_bytes
 from smope_bench.harness.run_spec import RunSpec
+from smope_bench.harness.training.observer import Observer
 from smope_bench.methods.common.backbone.memory_plan import MemoryPlan
-
-if TYPE_CHECKING:
-    from smope_bench.harness.training.trainer import Trainer
+from smope_bench.methods.common.backbone.vit import PromptedViT
 
 
-def make_record(
-    spec: RunSpec,
-    stream: Stream,
-    progress: RunProgress,
-    backbone: nn.Module,
-    device: str,
-    started: str,
-    flags: dict[str, bool],
-    predictions_sha256: str,
-    observations: dict[str, Any] | None = None,
-    memory_plan: str | None = None,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class FinishedRun:
+    """The values from which a record is made. ``started``: UTC time; ``flags``: warnings that accompany the run's results."""
+
+    spec: RunSpec
+    stream: Stream
+    progress: RunProgress
+    backbone: PromptedViT
+    device: str
+    started: str
+    flags: dict[str, bool]
+
+
+def publish(store: Store, run: FinishedRun, observer: Observer, require_lease: Callable[[], None]) -> None:
+    """Write predictions and observations, then the record, which marks the run as finished.
+
+    ``require_lease`` is called right before the record is written and raises where another process has taken over the run.
+    Raises UserError where the folder cannot be written.
+    """
+    run_id = run.spec.run_id
+    folder = store.path(run_id)
+    stages = {f"stage_{stage}": np.array(row, dtype=np.int32) for stage, row in enumerate(run.progress.predictions)}
+    labels = np.concatenate([view.labels for view in run.stream.tests]).astype(np.int32)
+    predictions = npz_bytes({"labels": labels, **stages})
+    try:
+        write_bytes(folder / PREDICTIONS, predictions)
+        observations = write_observations(folder, observer.names, observer.arrays())
+        record = make_record(run, hashlib.sha256(predictions).hexdigest(), observations)
+        require_lease()
+        store.write_result(run_id, record)
+    except OSError as error:
+        raise unwritable(run_id, folder, error) from error
+
+
+def make_record(run: FinishedRun, predictions_sha256: str, observations: dict[str, Any] | None) -> dict[str, Any]:
     """The content of ``result.json``; accuracies in percent, times in seconds, memory in MiB.
 
-    ``observations`` says which file holds what was observed beside them; a run that observed nothing has no such entry.
-    ``memory_plan``: how the backbone spent memory, where it was short.
+    ``observations``: name, hash and content of the file with observations, None without one.
     """
+    spec, stream, progress = run.spec, run.stream, run.progress
     return {
         "schema_version": RECORD_SCHEMA,
         "run_id": spec.run_id,
@@ -49,47 +72,32 @@ def make_record(
         "class_names": list(stream.class_names),
         "split_hash": stream.split_hash,
         "timings": {"total_s": _total_seconds(progress), "tasks": progress.timings},
-        "costs": {
-            "learnable_parameters": sum(progress.learned.values()),
-            "backbone_parameters": sum(parameter.numel() for parameter in backbone.parameters()),
-            "peak_memory_mb": round(progress.peak_memory_mb, 1),
-            "train_images": progress.train_images,
-            "test_images": progress.test_images,
-            **({"memory_plan": memory_plan} if memory_plan else {}),
-        },
+        "costs": _costs(progress, run.backbone),
         "provenance": provenance.collect(
-            device,
-            started=started,
+            run.device,
+            started=run.started,
             finished=provenance.now(),
             weights_sha256=spec.backbone.sha256,
             split_hash=stream.split_hash,
             **({"plugins": spec.sources} if spec.sources else {}),
         ),
-        "flags": flags,
+        "flags": run.flags,
         **({"observations": observations} if observations else {}),
     }
+
+
+def _costs(progress: RunProgress, backbone: PromptedViT) -> dict[str, Any]:
+    """Sizes, images and memory; the memory plan only where the run had to save memory."""
+    costs = {
+        "learnable_parameters": sum(progress.learned.values()),
+        "backbone_parameters": sum(parameter.numel() for parameter in backbone.parameters()),
+        "peak_memory_mb": round(progress.peak_memory_mb, 1),
+        "train_images": progress.train_images,
+        "test_images": progress.test_images,
+    }
+    return costs if backbone.memory == MemoryPlan() else costs | {"memory_plan": backbone.memory.words}
 
 
 def _total_seconds(progress: RunProgress) -> float:
     parts = ("train_s", "end_s", "evaluate_s")
     return sum(timing[part] for timing in progress.timings for part in parts)
-
-
-def publish(session: Trainer, started: str) -> None:
-    """Write predictions and observations of a finished run, and the record that has their hashes. Raises UserError, ClaimLost."""
-    spec, progress, stream, observer = session.spec, session.progress, session.stream, session.observer
-    stages = {f"stage_{stage}": np.array(row, dtype=np.int32) for stage, row in enumerate(progress.predictions)}
-    labels = np.concatenate([view.labels for view in stream.tests]).astype(np.int32)
-    predictions = npz_bytes({"labels": labels, **stages})
-    digest, device, memory = hashlib.sha256(predictions).hexdigest(), str(session.device), session.backbone.memory
-    plan = None if memory == MemoryPlan() else memory.words
-    try:
-        write_bytes(session.folder / PREDICTIONS, predictions)
-        observed = write_observations(session.folder, observer.names, observer.arrays())
-        record = make_record(
-            spec, stream, progress, session.backbone, device, started, session.flags, digest, observed, plan
-        )
-        session.keeper.require_ours()
-        session.store.write_result(spec.run_id, record)
-    except OSError as error:
-        raise unwritable(spec.run_id, session.folder, error) from error

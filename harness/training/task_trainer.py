@@ -1,4 +1,4 @@
-"""Training of one task: phases, epochs and steps, from the beginning or from any place that an earlier attempt has saved."""
+"""Training of one task in phases, epochs and steps, from its start or from a position inside it."""
 
 from __future__ import annotations
 
@@ -26,87 +26,87 @@ from smope_bench.harness.training.optimization import (
     declare_trainable,
     declared_sizes,
     require_finite,
-    stretch_epochs,
+    segment_epochs,
 )
 from smope_bench.methods.common.api import Batch, Method, Phase, TaskInfo
 from smope_bench.methods.common.errors import MethodError
 from smope_bench.methods.common.schedules import Schedule
 
 TRAINED_PATIENCE = 0.1
-"""Before the end of a task, which an interruption repeats as a whole, a checkpoint is written that much sooner than elsewhere."""
+"""Patience at the end of a task's training. ``end_task`` cannot be resumed inside, so a checkpoint before it is due earlier."""
 
-OPTIMISER = "optimiser"
+OPTIMIZER = "optimizer"
 
-Moment = Callable[[Position, dict[str, Tensor], dict[str, Any]], Checkpoint]
+Snapshot = Callable[[Position, dict[str, Tensor], dict[str, Any]], Checkpoint]
 """Makes a checkpoint of a position, the tensors of its training and their plain numbers."""
 
 
 @dataclass(frozen=True)
 class TrainingContext:
-    """Whom the training of a task works with; the same for all tasks of a run."""
+    """Shared dependencies of task training, the same for all tasks of a run."""
 
     method: Method
     schedule: Schedule
     device: torch.device
     observer: Observer
     log: RunLog
-    keeper: CheckpointManager
-    moment: Moment
+    checkpoints: CheckpointManager
+    snapshot: Snapshot
     learned: dict[str, int]
-    """Every parameter that any phase has trained, with its size; filled here."""
-    tasks: int
+    """Name and size of every parameter trained in any phase; filled by the training."""
+    num_tasks: int
 
 
 def task_info(task: Task) -> TaskInfo:
-    """A task as its method is told of it."""
+    """What a method may know of a task: its index, its classes and their numbers of training images."""
     counts = np.bincount(task.train.labels, minlength=task.classes.stop)[task.classes.start :]
     return TaskInfo(task.index, task.classes, tuple(int(count) for count in counts))
 
 
-class TaskTraining:
-    """The training of one task, up to ``end_task``."""
+class TaskTrainer:
+    """Trains one task, up to ``end_task``."""
 
-    def __init__(self, task: Task, data: TaskData, crew: TrainingContext, found: Checkpoint | None = None) -> None:
-        """``found``: where to go on inside the task; the method's tensors must still be those with which the task began."""
+    def __init__(self, task: Task, data: TaskData, context: TrainingContext, found: Checkpoint | None = None) -> None:
+        """``found``: checkpoint inside the task; the method's tensors must still be those of the start of the task."""
         self._task = task
         self._data = data
-        self._crew = crew
-        self._method = crew.method
+        self._context = context
+        self._method = context.method
         self._found = found
-        self._at = found.position if found is not None and found.position is not None else Position()
-        self._steps = data.steps(drop_last=crew.schedule.drop_last)
-        self._spent, self._since = self._at.train_s, time.monotonic()
+        self._start = found.position if found is not None and found.position is not None else Position()
+        self._steps = data.steps(drop_last=context.schedule.drop_last)
+        self._spent, self._since = self._start.train_s, time.monotonic()
         self.is_saved = False
-        """Whether a checkpoint has all of the training, so that what follows can be stopped without loss."""
-        # Batches that a method makes itself may depend on all that it did in the epoch: such an epoch is repeated from its start.
-        self._repeats_epochs = type(crew.method).epoch_batches is not Method.epoch_batches
+        """Whether a checkpoint has all of the training, so that stopping in what follows loses none of it."""
+        # Batches made by the method may depend on all earlier steps of the epoch: such an epoch is repeated from its start.
+        self._repeats_epochs = type(context.method).epoch_batches is not Method.epoch_batches
 
     def run(self) -> float:
-        """Train; returns seconds, those of earlier attempts included, those of observing and saving left out.
+        """Train; returns seconds, including those of earlier attempts, without observation and checkpoints.
 
-        Raises UnfitError where the checkpoint does not fit the method as its hooks have made it, RunDivergedError, Interrupted,
-        and what the method raises.
+        Raises UnfitError where the checkpoint does not fit the method as its hooks have built it, RunDivergedError, Interrupted,
+        and the method's own errors.
         """
-        method, log = self._method, self._crew.log
-        (log.say if self._found is None else log.tell)("task_started", task=self._task.index, images=len(self._data))
+        method, log = self._method, self._context.log
+        (log.log if self._found is None else log.notify)("task_started", task=self._task.index, images=len(self._data))
         info = task_info(self._task)
         if not method.is_closed_form:
-            method.train()  # before its hooks: they must not see whether a task was evaluated in this process
+            method.train()  # before the hooks: they must not depend on whether this process has evaluated a task
         method.enter_task(info)
         method.begin_task(info)
         if not method.is_closed_form:
             self._train_phases()
-        elif not self._at.is_trained:
+        elif not self._start.is_trained:
             method.fit_task(self._data)
-        if self._found is not None and self._at.is_trained:
+        if self._found is not None and self._start.is_trained:
             self._restore(self._found)
             self._found = None
         if not method.is_closed_form:
             method.eval()
         seconds = self._seconds()
-        place = Position(is_trained=True, passes=self._data.passes, images_read=self._data.images_read)
-        is_saved = self._point(lambda: self._moment(place), TRAINED_PATIENCE)
-        self.is_saved = is_saved or self._at.is_trained
+        end = Position(is_trained=True, passes=self._data.passes, images_read=self._data.images_read)
+        is_saved = self._maybe_checkpoint(lambda: self._snapshot(end), TRAINED_PATIENCE)
+        self.is_saved = is_saved or self._start.is_trained
         return seconds
 
     # -- phases, epochs, steps -----------------------------------------------------------------------------------------
@@ -114,122 +114,123 @@ class TaskTraining:
     def _train_phases(self) -> None:
         phases = self._method.phases()
         total = sum(phase.epochs for phase in phases) * self._steps
-        stretch: OptimizationSegment | None = None
+        segment: OptimizationSegment | None = None
         for number, phase in enumerate(phases):
-            stretch = self._begun(phases, number, stretch, total)
-            if self._at.is_trained or number < self._at.phase:
-                continue  # an earlier attempt did it: the hooks are called for what they set
+            segment = self._begin_phase(phases, number, segment, total)
+            if self._start.is_trained or number < self._start.phase:
+                continue  # trained by an earlier attempt: only the hooks are called, for the attributes that they set
             if number == 0 and self._found is None:
-                self._crew.observer.training_starts(self._task, phase.name)
-            for epoch in range(self._at.epoch if number == self._at.phase else 0, phase.epochs):
-                loss = self._train_epoch(Position(number, epoch), phase.name, stretch)
-                self._crew.log.say("epoch", task=self._task.index, phase=phase.name, epoch=epoch, loss=loss)
-                self._crew.observer.epoch_ended(self._task, phase.name)
+                self._context.observer.training_starts(self._task, phase.name)
+            for epoch in range(self._start.epoch if number == self._start.phase else 0, phase.epochs):
+                loss = self._train_epoch(Position(number, epoch), phase.name, segment)
+                self._context.log.log("epoch", task=self._task.index, phase=phase.name, epoch=epoch, loss=loss)
+                self._context.observer.epoch_ended(self._task, phase.name)
 
-    def _begun(
+    def _begin_phase(
         self, phases: list[Phase], number: int, before: OptimizationSegment | None, total: int
     ) -> OptimizationSegment:
-        """Call the hooks of a phase; the optimiser that it trains with."""
-        phase, schedule = phases[number], self._crew.schedule
+        """Call the hooks of a phase; returns the optimiser that it trains with."""
+        phase, schedule = phases[number], self._context.schedule
         self._method.begin_phase(phase)
         groups = self._method.parameter_groups()
         declare_trainable(self._method, groups)
-        self._crew.learned.update(declared_sizes(self._method, groups))
+        self._context.learned.update(declared_sizes(self._method, groups))
         if before is not None and phase.continues:
             return before
-        own = {"lr": phase.lr, "shape": phase.shape}
-        schedule = schedule.model_copy(update={key: value for key, value in own.items() if value is not None})
-        return OptimizationSegment(
-            schedule, groups, stretch_epochs(phases, number), 0 if before is None else before.done, total
-        )
+        changes = {"lr": phase.lr, "shape": phase.shape}
+        schedule = schedule.model_copy(update={key: value for key, value in changes.items() if value is not None})
+        done = 0 if before is None else before.done
+        return OptimizationSegment(schedule, groups, segment_epochs(phases, number), done, total)
 
-    def _train_epoch(self, place: Position, phase: str, stretch: OptimizationSegment) -> float:
-        """One epoch, or the rest of the one that the checkpoint is inside of; its mean loss."""
+    def _train_epoch(self, start: Position, phase: str, segment: OptimizationSegment) -> float:
+        """One epoch, or its rest where the checkpoint is inside it; returns its mean loss."""
         data, (found, self._found) = self._data, (self._found, None)
         losses = LossMeter(partial(self._require_finite, phase))
         if found is not None:
-            self._restore(found, stretch)
-        place = replace(place, passes=data.passes, images_read=data.images_read)
-        held: Checkpoint | None = None
-        if found is not None and self._at.step:
-            losses = LossMeter(losses.check, self._at.loss_sum, self._at.step)
+            self._restore(found, segment)
+        start = replace(start, passes=data.passes, images_read=data.images_read)
+        epoch_start: Checkpoint | None = None
+        if found is not None and self._start.step:
+            losses = LossMeter(losses.check, self._start.loss_sum, self._start.step)
             batches = self._remaining_batches(found)
         else:
-            held = _held(self._moment(place, stretch)) if self._repeats_epochs else None
-            self._point(lambda: self._moment(place, stretch) if held is None else held)
+            epoch_start = _copied(self._snapshot(start, segment)) if self._repeats_epochs else None
+            self._maybe_checkpoint(lambda: self._snapshot(start, segment) if epoch_start is None else epoch_start)
             batches = iter(self._method.epoch_batches(data))
-        found = None  # half a gigabyte at times, which the epoch need not hold
+        found = None  # it can take half a gigabyte, which must be free during the epoch
         for batch in batches:
-            self._step(batch, phase, stretch, losses)
-            self._point(lambda: self._moment(place, stretch, losses) if held is None else held)
+            self._step(batch, phase, segment, losses)
+            self._maybe_checkpoint(
+                lambda: self._snapshot(start, segment, losses) if epoch_start is None else epoch_start
+            )
         return losses.mean()
 
-    def _step(self, batch: Batch, phase: str, stretch: OptimizationSegment, losses: LossMeter) -> None:
-        stretch.set_rate(self._steps)
-        step = stretch.step
+    def _step(self, batch: Batch, phase: str, segment: OptimizationSegment, losses: LossMeter) -> None:
+        segment.set_rate(self._steps)
+        step = segment.step
         try:
             loss = _scalar(self._method.training_step(batch), self._method)
-            stretch.descend(loss, self._method)
+            segment.descend(loss, self._method)
         except Exception:
-            losses.settle()  # a loss that was no number explains what came of it
+            losses.settle()  # an infinite loss of the step before explains the error better than the error itself
             raise
         losses.note(loss, step)
-        self._crew.log.step(self._task.index, self._crew.tasks, phase, stretch.done, stretch.total)
+        self._context.log.step(self._task.index, self._context.num_tasks, phase, segment.done, segment.total)
 
     def _require_finite(self, phase: str, loss: float, step: int) -> None:
-        require_finite(loss, task=self._task.index, phase=phase, step=step, lr=self._crew.schedule.lr)
+        require_finite(loss, task=self._task.index, phase=phase, step=step, lr=self._context.schedule.lr)
 
-    # -- places that a run can go on from ------------------------------------------------------------------------------
+    # -- checkpoints inside the task -----------------------------------------------------------------------------------
 
-    def _point(self, make: Callable[[], Checkpoint], patience: float = 1.0) -> bool:
-        is_saved, seconds = self._crew.keeper.point(self._task.index, make, patience=patience)
+    def _maybe_checkpoint(self, snapshot: Callable[[], Checkpoint], patience: float = 1.0) -> bool:
+        is_saved, seconds = self._context.checkpoints.maybe_checkpoint(self._task.index, snapshot, patience=patience)
         self._spent -= seconds
         return is_saved
 
     def _seconds(self) -> float:
-        self._spent -= self._crew.observer.seconds_since_asked()
+        self._spent -= self._context.observer.take_seconds()
         return self._spent + time.monotonic() - self._since
 
-    def _moment(
-        self, place: Position, stretch: OptimizationSegment | None = None, losses: LossMeter | None = None
+    def _snapshot(
+        self, position: Position, segment: OptimizationSegment | None = None, losses: LossMeter | None = None
     ) -> Checkpoint:
-        """The run as it is now: at ``place``, or as many steps behind it as there are ``losses``."""
-        tensors, values = random_state(self._crew.device)
+        """The current state at ``position``; with ``losses``, of an epoch that began there, as many steps later."""
+        tensors, values = random_state(self._context.device)
         if losses is not None:
             losses.settle()
-            place = replace(place, step=losses.count, loss_sum=losses.total)
-        if stretch is not None:
-            moments, values[OPTIMISER] = stretch.state()
-            tensors |= {f"{OPTIMISER}.{name}": tensor for name, tensor in moments.items()}
-            place = replace(place, stretch_step=stretch.step, stretch_done=stretch.done)
-        place = replace(place, observed_epochs=self._crew.observer.epoch, train_s=self._seconds())
-        return self._crew.moment(place, tensors, values)
+            position = replace(position, step=losses.count, loss_sum=losses.total)
+        if segment is not None:
+            moments, values[OPTIMIZER] = segment.state()
+            tensors |= {f"{OPTIMIZER}.{name}": tensor for name, tensor in moments.items()}
+            position = replace(position, segment_step=segment.step, segment_done=segment.done)
+        position = replace(position, observed_epochs=self._context.observer.epoch, train_s=self._seconds())
+        return self._context.snapshot(position, tensors, values)
 
-    def _restore(self, found: Checkpoint, stretch: OptimizationSegment | None = None) -> None:
-        """Go to the place of ``found``. Raises UnfitError."""
+    def _restore(self, found: Checkpoint, segment: OptimizationSegment | None = None) -> None:
+        """Set method, optimiser, random generators and counters to the state of ``found``. Raises UnfitError."""
         load_exactly(self._method, found.tensors)
-        prefix = f"{OPTIMISER}."
+        prefix = f"{OPTIMIZER}."
         moments = {name.removeprefix(prefix): t for name, t in found.training.items() if name.startswith(prefix)}
         try:
-            if stretch is not None:
-                stretch.restore(moments, found.values[OPTIMISER], self._at.stretch_step, self._at.stretch_done)
-            restore_random_state(found.training, found.values, self._crew.device)
+            if segment is not None:
+                segment.restore(moments, found.values[OPTIMIZER], self._start.segment_step, self._start.segment_done)
+            restore_random_state(found.training, found.values, self._context.device)
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             raise UnfitError("the checkpoint is not of the optimiser that the method asks for") from error
-        self._data.passes, self._data.images_read = self._at.passes, self._at.images_read
-        self._crew.observer.epoch = self._at.observed_epochs
+        self._data.passes, self._data.images_read = self._start.passes, self._start.images_read
+        self._context.observer.epoch = self._start.observed_epochs
 
     def _remaining_batches(self, found: Checkpoint) -> Iterator[Batch]:
-        """The epoch's batches from the first that was not trained on; the generators as they were before it."""
+        """The epoch's batches after those trained on, with the random generators in their state at that point."""
         batches = iter(self._method.epoch_batches(self._data))
-        for _ in islice(batches, self._at.step):
+        for _ in islice(batches, self._start.step):
             pass
-        restore_random_state(found.training, found.values, self._crew.device)
+        restore_random_state(found.training, found.values, self._context.device)
         return batches
 
 
-def _held(state: Checkpoint) -> Checkpoint:
-    """A copy that later steps cannot reach."""
+def _copied(state: Checkpoint) -> Checkpoint:
+    """A copy of the tensors, which later steps do not change."""
     tensors, training = (
         {name: tensor.to("cpu", copy=True) for name, tensor in kept.items()} for kept in (state.tensors, state.training)
     )
@@ -237,10 +238,10 @@ def _held(state: Checkpoint) -> Checkpoint:
 
 
 def _scalar(loss: object, method: Method) -> Tensor:
-    """The loss of a step, which a plugin may have forgotten to return."""
+    """The loss of a step. Raises MethodError where a plugin returns none."""
     if not isinstance(loss, Tensor) or loss.numel() != 1:
-        said = tuple(loss.shape) if isinstance(loss, Tensor) else loss
+        returned = tuple(loss.shape) if isinstance(loss, Tensor) else loss
         raise MethodError(
-            f"training_step of {method.name!r} returned {said!r}; return the loss, a tensor of one number"
+            f"training_step of {method.name!r} returned {returned!r}; return the loss, a tensor of one number"
         )
     return loss

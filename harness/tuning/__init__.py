@@ -1,1 +1,1 @@
-"""TODO harness/tuning."""
+"""Hyper-parameter search: its plan, its trials and the Optuna study that stores them."""

@@ -1,11 +1,13 @@
-"""Hyper-parameter search as the papers do it: held-out training images, a grid, scored by final average accuracy.
+"""Hyper-parameter search as in the papers: a grid, scored by final average accuracy on held-out training images.
 
-``search`` plans, prepares and computes; ``smope_bench.harness.tuning.trial`` is what a worker does, ``smope_bench.harness.tuning.study`` what is kept.
+This module plans and computes a search; ``trial`` runs one trial in a worker, ``study`` stores the results.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import math
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +30,7 @@ from smope_bench.methods.recipes.search_grids import find_grid
 
 SEED = 1000
 HOLDOUT = 0.2
-HELD = ("benchmark.holdout", "benchmark.holdout_seed")  # the search sets them itself
+HELD = ("benchmark.holdout", "benchmark.holdout_seed")  # set by the search itself
 TPE_TRIALS = 30
 Sampler = Literal["grid", "tpe"]
 Compute = Callable[[Sequence[Job], OnEvent], Iterator[JobResult]]
@@ -37,7 +39,7 @@ Values = Mapping[str, tuple[Any, ...]]
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """What the user asked to search; ``None`` means the default of the method, the benchmark or the machine."""
+    """Options of a search; None stands for the default of the method, the benchmark or the machine."""
 
     method: str
     benchmark: str
@@ -59,9 +61,9 @@ class SearchRequest:
 
 @dataclass(frozen=True)
 class Plan:
-    """A search before anything is trained. ``identity`` is all that decides its results."""
+    """A search before anything is trained. ``identity``: hash of everything that decides its results."""
 
-    asked: SearchRequest
+    request: SearchRequest
     registries: Registries
     planner: Planner
     row: Row
@@ -72,45 +74,42 @@ class Plan:
 
     @property
     def folder(self) -> Path:
-        """Where the search is kept; the same command finds it again."""
-        name = "".join(char if char.isalnum() or char in "+-_." else "_" for char in self.asked.method)
-        return self.asked.results / "tune" / f"{name}-{self.asked.benchmark}-{self.identity[:12]}"
+        """Folder of the search; the same command finds it again."""
+        name = "".join(char if char.isalnum() or char in "+-_." else "_" for char in self.request.method)
+        return self.request.results / "tune" / f"{name}-{self.request.benchmark}-{self.identity[:12]}"
 
     @property
     def size(self) -> int:
         """Combinations of the whole grid."""
-        count = 1
-        for values in self.space.values():
-            count *= len(values)
-        return count
+        return math.prod(map(len, self.space.values()))
 
     @property
     def trials(self) -> int:
-        """Trials to be done in all."""
-        default = self.size if self.asked.sampler == "grid" else TPE_TRIALS
-        return min(self.asked.trials or default, self.size)
+        """Total number of trials."""
+        default = self.size if self.request.sampler == "grid" else TPE_TRIALS
+        return min(self.request.trials or default, self.size)
 
     def spec(self, candidate: Candidate) -> RunSpec:
-        """A trial's spec, with both seeds 0. Raises UserError for values that the method, or the room for it, refuses."""
-        return _spec(self.planner, self.row, self.column, (*_fixed(self.asked), *map(_setting, candidate.items())))
+        """A trial's spec, with both seeds 0. Raises UserError for values that the method or the planner refuses."""
+        return _spec(self.planner, self.row, self.column, (*_fixed(self.request), *map(_setting, candidate.items())))
 
 
-def plan_search(asked: SearchRequest, registries: Registries) -> Plan:
-    """Resolve recipe, grid and identity; everything that can be refused is refused here."""
-    if not 0 < asked.holdout < 1:
-        raise UserError(f"--holdout {asked.holdout:g} must lie between 0 and 1, for example 0.2")
-    for text in (*(setting.text for setting in asked.settings), *asked.grid):
+def plan_search(request: SearchRequest, registries: Registries) -> Plan:
+    """Resolve recipe, grid and identity. Raises UserError for everything that the user has to correct."""
+    if not 0 < request.holdout < 1:
+        raise UserError(f"--holdout {request.holdout:g} must lie between 0 and 1, for example 0.2")
+    for text in (*(setting.text for setting in request.settings), *request.grid):
         if text.partition("=")[0] in HELD:
             raise UserError(f"{text!r} would change what trials are scored on: give the share as --holdout 0.2")
-    method = registries.methods.load(asked.method)
-    column = find_column(asked)
-    selection = Selection(precision=asked.precision)
-    row, planner = Row(method.card.title, asked.method), Planner(selection, registries, asked.data)
-    base = _spec(planner, row, column, _fixed(asked))
-    space, source = search_space(asked, base, closed_form=_is_closed_form(method))
+    method = registries.methods.load(request.method)
+    column = find_column(request)
+    selection = Selection(precision=request.precision)
+    row, planner = Row(method.card.title, request.method), Planner(selection, registries, request.data)
+    base = _spec(planner, row, column, _fixed(request))
+    space, source = search_space(request, base, closed_form=_is_closed_form(method))
     first = {key: values[0] for key, values in space.items()}
-    spec = _spec(planner, row, column, (*_fixed(asked), *map(_setting, first.items())))
-    run = PlannedRun("tune", row.label, asked.method, column.label, spec)
+    spec = _spec(planner, row, column, (*_fixed(request), *map(_setting, first.items())))
+    run = PlannedRun("tune", row.label, request.method, column.label, spec)
     planner.require_all_settings_used([run])
     if run.lacks_weights:
         raise UserError(
@@ -119,42 +118,43 @@ def plan_search(asked: SearchRequest, registries: Registries) -> Plan:
     decides = {
         "spec": spec.model_dump(mode="json"),
         "grid": dict(space),
-        "seeds": [[seed.order, seed.train] for seed in asked.seeds],
-        "sampler": asked.sampler,
+        "seeds": [[seed.order, seed.train] for seed in request.seeds],
+        "sampler": request.sampler,
         "code": spec.fingerprint,
     }
-    return Plan(asked, registries, planner, row, column, space, source, _hash(decides))
+    identity = hashlib.sha256(canonical_json(decides).encode()).hexdigest()
+    return Plan(request, registries, planner, row, column, space, source, identity)
 
 
-def find_column(asked: SearchRequest) -> Column:
-    """The benchmark as the suites have it: its first column of the asked size, else as it is with its defaults."""
+def find_column(request: SearchRequest) -> Column:
+    """The benchmark's first column in the suites, of the requested size; a column with default configuration without one."""
     columns = [
-        column for suite in SUITES.values() for column in (suite.tiny if asked.tiny else suite.full + suite.tiny)
+        column for suite in SUITES.values() for column in (suite.tiny if request.tiny else suite.full + suite.tiny)
     ]
-    mine = [column for column in columns if column.benchmark == asked.benchmark]
-    fitting = [column for column in mine if asked.backbone in (None, column.backbone)]
+    mine = [column for column in columns if column.benchmark == request.benchmark]
+    fitting = [column for column in mine if request.backbone in (None, column.backbone)]
     if fitting:
         return fitting[0]
-    backbone = asked.backbone or ("tiny" if asked.tiny else None)
+    backbone = request.backbone or ("tiny" if request.tiny else None)
     if backbone is None:
-        raise UserError(f"no suite says which backbone {asked.benchmark!r} is run on: give --backbone NAME")
-    found = mine[0] if mine else Column(asked.benchmark, asked.benchmark)
-    return Column(found.label, asked.benchmark, found.config, backbone)
+        raise UserError(f"no suite says which backbone {request.benchmark!r} is run on: give --backbone NAME")
+    found = mine[0] if mine else Column(request.benchmark, request.benchmark)
+    return Column(found.label, request.benchmark, found.config, backbone)
 
 
-def search_space(asked: SearchRequest, base: RunSpec, *, closed_form: bool = False) -> tuple[Values, str]:
-    """The values to try of each setting, and who chose them. What the user fixes is not searched."""
-    grid = find_grid(asked.method)
+def search_space(request: SearchRequest, base: RunSpec, *, closed_form: bool = False) -> tuple[Values, str]:
+    """The values to try of each setting, and their source. Settings that the user fixes are not searched."""
+    grid = find_grid(request.method)
     space: dict[str, tuple[Any, ...]] = dict(grid.values)
     if grid.rate_factors and not closed_form:
         rate = float(base.schedule["lr"])
         space = {"lr": tuple(float(f"{rate * factor:.4g}") for factor in grid.rate_factors)} | space
-    fixed = {_bare(".".join(setting.path), asked.method) for setting in asked.settings}
+    fixed = {_bare(".".join(setting.path), request.method) for setting in request.settings}
     space = {key: values for key, values in space.items() if key not in fixed}
-    given = {_bare(key, asked.method): tuple(dict.fromkeys(values)) for key, values in asked.grid.items()}
+    given = {_bare(key, request.method): tuple(dict.fromkeys(values)) for key, values in request.grid.items()}
     space |= given
     if not space:
-        raise UserError(f"nothing is left to search for {asked.method}: give --grid KEY=VALUE,VALUE")
+        raise UserError(f"nothing is left to search for {request.method}: give --grid KEY=VALUE,VALUE")
     source = grid.source + (f"; the user's: {', '.join(given)}" if given else "")
     return space, source
 
@@ -162,117 +162,117 @@ def search_space(asked: SearchRequest, base: RunSpec, *, closed_form: bool = Fal
 def search(
     plan: Plan, display: Callable[[int], Display], workers: int, threads: int
 ) -> list[tuple[Candidate, TrialResult]]:
-    """Do the trials that are not done yet; returns every trial of the search, in the order of its grid or its sampler.
+    """Compute the missing trials; returns all trials in the order of the grid or of the sampler. Data must be prepared."""
+    request = plan.request
 
-    The benchmark's data must be prepared.
-    """
-    asked = plan.asked
-
-    def busy() -> None:
+    def refuse() -> None:
         raise UserError(f"another process is working on this search ({plan.folder}): wait for it, or stop it")
 
     plan.folder.mkdir(parents=True, exist_ok=True)
-    with locked(plan.folder / "lock", busy):
-        study = Study(plan.folder, plan.space, asked.seeds[0].train, learns=asked.sampler == "tpe")
-        known = {candidate_key(candidate): outcome for candidate, outcome in study.outcomes() if outcome.is_final}
+    with locked(plan.folder / "lock", refuse):
+        study = Study(plan.folder, plan.space, request.seeds[0].train, learns=request.sampler == "tpe")
         options = WorkerOptions(
-            plan.folder / "running", asked.data, asked.device, threads, plan.registries.plugins, RUNNER, claims=False
+            plan.folder / "running",
+            request.data,
+            request.device,
+            threads,
+            plan.registries.plugins,
+            RUNNER,
+            claims=False,
         )
-        waves = _learning_waves(plan, study, known, workers) if study.learns else _grid_waves(plan, known)
         with _computing(workers, options) as compute:
-            for wave, total in waves:
-                if wave:
-                    _do(plan, wave, compute, display(total), study, known)
-        if study.learns:
+            return _Search(plan, study, compute, display).run(workers)
+
+
+class _Search:
+    """A search in progress."""
+
+    def __init__(self, plan: Plan, study: Study, compute: Compute, display: Callable[[int], Display]) -> None:
+        self.plan = plan
+        self.study = study
+        self.compute = compute
+        self.display = display
+        self.known = {candidate_key(candidate): result for candidate, result in study.results() if result.is_final}
+        """Results of trials that need not be repeated, by ``candidate_key``."""
+
+    def run(self, workers: int) -> list[tuple[Candidate, TrialResult]]:
+        if self.study.learns:
+            self._sample(workers)
             return list(
-                {candidate_key(candidate): (candidate, found) for candidate, found in study.outcomes()}.values()
+                {candidate_key(candidate): (candidate, found) for candidate, found in self.study.results()}.values()
             )
-    order = grid_order(plan.space, asked.seeds[0].train, plan.trials)
-    return [(candidate, known[candidate_key(candidate)]) for candidate in order if candidate_key(candidate) in known]
+        order = grid_order(self.plan.space, self.plan.request.seeds[0].train, self.plan.trials)
+        self._compute([candidate for candidate in order if candidate_key(candidate) not in self.known])
+        return [(candidate, self.known[key]) for candidate in order if (key := candidate_key(candidate)) in self.known]
 
+    def _sample(self, workers: int) -> None:
+        """Compute as many trials at a time as there are workers, each wave chosen from the results before it."""
+        left = self.plan.trials - sum(result.is_final for _, result in self.study.results())
+        while left > 0:
+            candidates = [self.study.ask() for _ in range(min(workers, left))]
+            wave = {candidate_key(candidate): candidate for candidate in candidates}
+            left -= max(1, len(wave))
+            for key in [key for key in wave if key in self.known]:
+                self.study.add(wave.pop(key), self.known[key])
+            self._compute(list(wave.values()))
 
-def _grid_waves(plan: Plan, known: Mapping[str, TrialResult]) -> Iterator[tuple[list[Candidate], int]]:
-    """All that is left at once."""
-    order = grid_order(plan.space, plan.asked.seeds[0].train, plan.trials)
-    left = [candidate for candidate in order if candidate_key(candidate) not in known]
-    yield left, len(left) * len(plan.asked.seeds)
+    def _compute(self, wave: Sequence[Candidate]) -> None:
+        """Compute trials, each with every seed, and store each as soon as its last seed is done.
 
+        Two candidates with the same specification share their runs.
+        """
+        seeds = self.plan.request.seeds
+        trials: dict[str, list[Candidate]] = {}
+        runs: dict[str, PlannedRun] = {}
+        for candidate in wave:
+            for run in self._planned(candidate):
+                trials.setdefault(run.run_id, []).append(candidate)
+                runs[run.run_id] = run
+        if not runs:
+            return
+        scores: dict[str, dict[str, Any]] = {}
+        ends: dict[str, list[JobResult]] = {}
+        display = self.display(len(wave) * len(seeds))
 
-def _learning_waves(
-    plan: Plan, study: Study, known: Mapping[str, TrialResult], workers: int
-) -> Iterator[tuple[list[Candidate], int]]:
-    """As many at a time as there are workers, each wave chosen from the outcomes of those before."""
-    left = plan.trials - sum(outcome.is_final for _, outcome in study.outcomes())
-    while left > 0:
-        wave = {candidate_key(candidate): candidate for candidate in (study.ask() for _ in range(min(workers, left)))}
-        left -= max(1, len(wave))
-        for key in [key for key in wave if key in known]:
-            study.add(wave.pop(key), known[key])
-        yield list(wave.values()), len(wave) * len(plan.asked.seeds)
+        def on_event(run_id: str, event: dict[str, Any]) -> None:
+            if event.get("event") == "run_finished":
+                scores[run_id] = event
+            display.update(runs[run_id], event)
 
+        with display:
+            for end in self.compute([Job(run_id, run.spec) for run_id, run in runs.items()], on_event):
+                error = end.error["error"] if end.error else None
+                display.finish(RunStatus(runs[end.run_id], "failed" if error else "done", error))
+                for candidate in trials[end.run_id]:
+                    own = ends.setdefault(candidate_key(candidate), [])
+                    own.append(end)
+                    if len(own) == len(seeds):
+                        self._store(candidate, _mean_result(own, scores))
 
-def _do(
-    plan: Plan,
-    wave: Sequence[Candidate],
-    compute: Compute,
-    display: Display,
-    study: Study,
-    known: dict[str, TrialResult],
-) -> None:
-    """Compute some trials, each with every seed, and keep each as soon as its last seed is done."""
-    trials_of: dict[str, list[Candidate]] = {}
-    runs: dict[str, PlannedRun] = {}
-    for candidate in wave:
+    def _planned(self, candidate: Candidate) -> list[PlannedRun]:
+        """The runs of a trial, one a seed; none where its values are refused, which is then its result."""
+        plan = self.plan
         try:
             spec = plan.spec(candidate)
         except UserError as error:
-            if not study.learns:  # a grid is the user's, who hears of it before anything is computed
+            if not self.study.learns:  # the user has chosen the values of a grid
                 raise
-            # A sampler may choose values that a method does not take together.
-            known[candidate_key(candidate)] = TrialResult(error=str(error), kind=REFUSED)
-            study.add(candidate, known[candidate_key(candidate)])
-            continue
-        for seed in plan.asked.seeds:
-            own = spec.model_copy(update={"order_seed": seed.order, "train_seed": seed.train})
-            run = PlannedRun("tune", " ".join(arguments(candidate)), plan.asked.method, plan.column.label, own)
-            trials_of.setdefault(run.run_id, []).append(candidate)
-            runs[run.run_id] = run
-    if runs:
-        _compute(runs, trials_of, len(plan.asked.seeds), compute, display, study, known)
+            # A sampler may combine values that the method refuses together.
+            self._store(candidate, TrialResult(error=str(error), kind=REFUSED))
+            return []
+        specs = [
+            spec.model_copy(update={"order_seed": seed.order, "train_seed": seed.train}) for seed in plan.request.seeds
+        ]
+        row, method, column = " ".join(arguments(candidate)), plan.request.method, plan.column.label
+        return [PlannedRun("tune", row, method, column, spec) for spec in specs]
+
+    def _store(self, candidate: Candidate, result: TrialResult) -> None:
+        self.known[candidate_key(candidate)] = result
+        self.study.add(candidate, result)
 
 
-def _compute(
-    runs: Mapping[str, PlannedRun],
-    trials_of: Mapping[str, Sequence[Candidate]],
-    seeds: int,
-    compute: Compute,
-    display: Display,
-    study: Study,
-    known: dict[str, TrialResult],
-) -> None:
-    """Do runs; a trial is known when its last seed is done. Two trials of one meaning share their runs."""
-    scores: dict[str, dict[str, Any]] = {}
-    ends: dict[str, list[JobResult]] = {}
-
-    def on_event(run_id: str, event: dict[str, Any]) -> None:
-        if event.get("event") == "run_finished":
-            scores[run_id] = event
-        display.update(runs[run_id], event)
-
-    with display:
-        for end in compute([Job(run_id, run.spec) for run_id, run in runs.items()], on_event):
-            error = end.error["error"] if end.error else None
-            display.finish(RunStatus(runs[end.run_id], "failed" if error else "done", error))
-            for candidate in trials_of[end.run_id]:
-                key = candidate_key(candidate)
-                ends.setdefault(key, []).append(end)
-                if len(ends[key]) == seeds:
-                    known[key] = _outcome(ends[key], scores)
-                    study.add(candidate, known[key])
-
-
-def _outcome(ends: Iterable[JobResult], scores: Mapping[str, Mapping[str, Any]]) -> TrialResult:
-    """Means over the seeds; one seed that fails fails the trial."""
+def _mean_result(ends: Iterable[JobResult], scores: Mapping[str, Mapping[str, Any]]) -> TrialResult:
+    """Means over the seeds; the trial fails where one seed does."""
     own = sorted(ends, key=lambda end: end.run_id)
     failed = next((end.error for end in own if end.error is not None), None)
     if failed is not None:
@@ -293,15 +293,15 @@ def _computing(workers: int, options: WorkerOptions) -> Iterator[Compute]:
 
 
 def arguments(candidate: Candidate) -> list[str]:
-    """``["epsilon=0.4", ...]``: the values of ``--set`` that give a candidate."""
+    """The values of ``--set`` for a candidate, such as ``["epsilon=0.4"]``."""
     return [_setting(item).text for item in candidate.items()]
 
 
-def _fixed(asked: SearchRequest) -> tuple[Setting, ...]:
-    """Settings that are the same in every trial."""
-    values = (asked.holdout, asked.seeds[0].train)
+def _fixed(request: SearchRequest) -> tuple[Setting, ...]:
+    """Settings that are equal in all trials."""
+    values = (request.holdout, request.seeds[0].train)
     held = (f"{key}={value}" for key, value in zip(HELD, values, strict=True))
-    return (*map(parse_setting, held), *asked.settings)
+    return (*map(parse_setting, held), *request.settings)
 
 
 def _spec(planner: Planner, row: Row, column: Column, settings: Sequence[Setting]) -> RunSpec:
@@ -316,7 +316,7 @@ def _setting(item: tuple[str, Any]) -> Setting:
 
 
 def _bare(key: str, method: str) -> str:
-    """``METHOD.FIELD`` and ``schedule.FIELD`` are ``FIELD``."""
+    """``FIELD`` of ``METHOD.FIELD`` and ``schedule.FIELD``."""
     return key.removeprefix(f"{method}.").removeprefix("schedule.")
 
 
@@ -324,9 +324,3 @@ def _is_closed_form(method: Any) -> bool:
     from smope_bench.methods.common.api import Method
 
     return method.fit_task is not Method.fit_task
-
-
-def _hash(value: object) -> str:
-    import hashlib
-
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()

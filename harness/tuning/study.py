@@ -1,4 +1,4 @@
-"""The trials of a hyper-parameter search as an Optuna study in a journal file: what is finished is never computed again."""
+"""Results of a hyper-parameter search, stored as an Optuna study in a journal file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ JOURNAL = "journal.log"
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What came of a trial: scores in percent on held-out images, or the error that ended it and its kind."""
+    """Scores of a trial in percent on held-out images and its seconds, or its error and the error's kind.
+
+    ``caa`` is None for methods that train on all tasks at once.
+    """
 
     faa: float | None = None
     caa: float | None = None
@@ -31,19 +34,19 @@ class TrialResult:
 
     @property
     def is_final(self) -> bool:
-        """Whether doing it again would give the same: a score, a loss that diverged, or values that are refused."""
+        """Whether repeating it gives the same result: a score, a diverged loss, or refused values."""
         return self.faa is not None or self.kind in (DIVERGED, REFUSED)
 
 
 def candidate_key(candidate: Candidate) -> str:
-    """One text a candidate."""
+    """A text that identifies a candidate."""
     return canonical_json(dict(candidate))
 
 
 def grid_order(space: Mapping[str, tuple[Any, ...]], seed: int, trials: int | None) -> list[Candidate]:
     """All combinations of a grid in an order drawn by ``seed``, or the first ``trials`` of them.
 
-    Optuna's own grid sampler draws anew where a study goes on, so that a limited search would depend on where it was stopped.
+    Optuna's own grid sampler draws a new order when a study is resumed: a limited search would depend on where it stopped.
     """
     combinations: list[Candidate] = [
         dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())
@@ -54,13 +57,14 @@ def grid_order(space: Mapping[str, tuple[Any, ...]], seed: int, trials: int | No
 
 @dataclass
 class Study:
-    """An Optuna study over a grid's values. ``ask`` is for samplers that learn; a grid only adds what is finished."""
+    """An Optuna study over the values of a grid. ``ask`` serves samplers that learn; a grid search only adds results."""
 
     folder: Path
     space: Mapping[str, tuple[Any, ...]]
     seed: int
     learns: bool
-    _asked: dict[str, Any] = field(default_factory=dict)
+    _open: dict[str, Any] = field(default_factory=dict)
+    """Trials that ``ask`` has returned and that have no result yet, by ``candidate_key``."""
 
     def __post_init__(self) -> None:
         import optuna
@@ -70,7 +74,7 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         file = self.folder / JOURNAL
         self.folder.mkdir(parents=True, exist_ok=True)
-        _drop_half_a_line(file)
+        _drop_incomplete_line(file)
         self._distributions: dict[str, Any] = {
             key: optuna.distributions.CategoricalDistribution([_choice(value) for value in values])
             for key, values in self.space.items()
@@ -86,52 +90,52 @@ class Study:
         except (ValueError, KeyError, OSError) as error:
             raise UserError(f"the study {str(file)!r} cannot be read ({error}); move it away to search anew") from error
         if self.learns:
-            # A sampler that goes on must not draw again what it drew first.
+            # A resumed sampler must not repeat its first draws.
             drawn = self.seed + len(self._study.trials)
             self._study.sampler = optuna.samplers.TPESampler(seed=drawn % 2**32)
 
-    def outcomes(self) -> Iterator[tuple[Candidate, TrialResult]]:
-        """Every trial that ended, in order."""
+    def results(self) -> Iterator[tuple[Candidate, TrialResult]]:
+        """All finished trials, in order."""
         for trial in self._study.get_trials(deepcopy=False):
             candidate = {key: self._value(key, trial.params[key]) for key in self.space if key in trial.params}
             attributes = trial.user_attrs
             if trial.state.is_finished() and "outcome" in attributes:
                 yield candidate, TrialResult(**attributes["outcome"])
 
-    def add(self, candidate: Candidate, outcome: TrialResult) -> None:
-        """Keep a trial that ended; one that was asked for is told."""
+    def add(self, candidate: Candidate, result: TrialResult) -> None:
+        """Store the result of a trial."""
         from optuna.trial import TrialState, create_trial
 
-        state = TrialState.FAIL if outcome.faa is None else TrialState.COMPLETE
-        asked = self._asked.pop(candidate_key(candidate), None)
-        if asked is not None:
-            asked.set_user_attr("outcome", vars(outcome))
-            self._study.tell(asked, outcome.faa, state)
+        state = TrialState.FAIL if result.faa is None else TrialState.COMPLETE
+        open_trial = self._open.pop(candidate_key(candidate), None)
+        if open_trial is not None:
+            open_trial.set_user_attr("outcome", vars(result))
+            self._study.tell(open_trial, result.faa, state)
             return
         trial = create_trial(
             state=state,
-            value=outcome.faa,
+            value=result.faa,
             params={key: _choice(value) for key, value in candidate.items()},
             distributions=self._distributions,
-            user_attrs={"outcome": vars(outcome)},
+            user_attrs={"outcome": vars(result)},
         )
         self._study.add_trial(trial)
 
     def ask(self) -> Candidate:
-        """What the sampler wants to try next. A candidate that is being tried already may come again: it is tried once."""
+        """The sampler's next candidate. It may repeat one that is being computed, which the caller computes once."""
         trial = self._study.ask(self._distributions)
         candidate = {key: self._value(key, trial.params[key]) for key in self.space}
-        if candidate_key(candidate) in self._asked:
+        if candidate_key(candidate) in self._open:
             self._study.tell(trial, state=_failed())
         else:
-            self._asked[candidate_key(candidate)] = trial
+            self._open[candidate_key(candidate)] = trial
         return candidate
 
     def _value(self, key: str, choice: Any) -> Any:
         return next(value for value in self.space[key] if _choice(value) == choice)
 
     def _end_interrupted(self) -> None:
-        """Trials that an earlier command asked for and never told: they are done again under another number."""
+        """Mark trials that an earlier command left unfinished as failed; they are repeated under another number."""
         for trial in self._study.get_trials(deepcopy=False):
             if not trial.state.is_finished():
                 self._study.tell(trial.number, state=_failed())
@@ -144,12 +148,12 @@ def _failed() -> Any:
 
 
 def _choice(value: Any) -> Any:
-    """Optuna's categories are scalars; what is not goes as JSON."""
+    """A category for Optuna, which takes scalars: other values become JSON."""
     return value if value is None or isinstance(value, bool | int | float | str) else canonical_json(value)
 
 
-def _drop_half_a_line(file: Path) -> None:
-    """Where a process was killed as it wrote, the journal ends within a line, and another would be glued to it."""
+def _drop_incomplete_line(file: Path) -> None:
+    """Remove an incomplete last line, left by a killed process: the next line would be appended to it."""
     if not file.is_file():
         return
     content = file.read_bytes()

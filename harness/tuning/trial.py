@@ -1,11 +1,10 @@
-"""One trial of a hyper-parameter search: trained on what is not held out, scored on what is. Test images are out of reach."""
+"""One trial of a hyper-parameter search, scored on held-out training images without access to test images."""
 
 from __future__ import annotations
 
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,9 @@ from smope_bench.harness.execution.job import Emit, Job, WorkerOptions
 from smope_bench.harness.hardware.device import pin_arithmetic
 from smope_bench.harness.registry.registry import Registries, open_registries
 from smope_bench.harness.run_spec import RunSpec
+from smope_bench.harness.tuning.study import TrialResult
 
 RUNNER = "smope_bench.harness.tuning.trial:run_trial"
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Accuracies in percent on the held-out training images; ``caa`` is None for methods that train on all tasks at once."""
-
-    faa: float
-    caa: float | None
-    seconds: float
 
 
 def held_out_scores(
@@ -34,11 +25,11 @@ def held_out_scores(
     device: str,
     registries: Registries,
     on_event: Callable[[dict[str, Any]], None] = lambda _: None,
-) -> Scores:
-    """Train ``spec``, whose benchmark holds images out, and score it on them.
+) -> TrialResult:
+    """Train ``spec``, whose benchmark holds out training images, and score it on them.
 
-    The stream is built without the benchmark's test images: neither the method nor the search can get at them. ``work`` takes
-    checkpoints, from which a trial that was killed goes on; nothing is left there at the end. Raises what the engine raises.
+    The stream is built without test images. ``work``: folder of checkpoints, from which a killed trial is resumed; they are
+    removed at the end. Raises the errors of the trainer.
     """
     import torch
 
@@ -52,22 +43,20 @@ def held_out_scores(
     started = time.monotonic()
     with (
         torch.random.fork_rng(devices=[]),
-        Trainer(spec, work, data, device, registries, on_event, stream=stream) as session,
+        Trainer(spec, work, data, device, registries, on_event, stream=stream) as trainer,
     ):
         try:
-            session.run_tasks()
+            trainer.run_tasks()
         except Exception:
-            shutil.rmtree(session.folder, ignore_errors=True)
+            shutil.rmtree(trainer.folder, ignore_errors=True)
             raise
-    shutil.rmtree(session.folder, ignore_errors=True)
-    matrix = session.progress.matrix
-    faa = final_average_accuracy(matrix)
-    assert faa is not None
-    return Scores(faa, cumulative_average_accuracy(matrix), time.monotonic() - started)
+    shutil.rmtree(trainer.folder, ignore_errors=True)
+    matrix = trainer.progress.matrix
+    return TrialResult(final_average_accuracy(matrix), cumulative_average_accuracy(matrix), time.monotonic() - started)
 
 
 def run_trial(job: Job, options: WorkerOptions, emit: Emit) -> None:
-    """The runner of trials: as a run's, but nothing is published; the scores are the last event."""
+    """The runner of trials: publishes no record; its last event has the scores."""
     pin_arithmetic(options.threads)
     scores = held_out_scores(
         job.spec,
@@ -77,4 +66,4 @@ def run_trial(job: Job, options: WorkerOptions, emit: Emit) -> None:
         registries=open_registries(options.plugins),
         on_event=emit,
     )
-    emit({"event": "run_finished", **asdict(scores)})
+    emit({"event": "run_finished", "faa": scores.faa, "caa": scores.caa, "seconds": scores.seconds})

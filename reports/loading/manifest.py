@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.records.store import Store
+from smope_bench.harness.records.store import Store, has_half_character
 from smope_bench.reports.loading.model import RowKind
 
 
@@ -119,15 +118,6 @@ def _contradiction(suite: str, manifest: Manifest) -> str | None:
     if twice := _twice(places):
         return f"names two runs of {twice}"
     return None
-
-
-def has_half_character(raw: object) -> bool:
-    """Whether JSON values hold a lone surrogate, which can be read escaped and never be written to a file."""
-    try:
-        json.dumps(raw, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return True
-    return False
 
 
 def _twice(names: Iterable[str]) -> str | None:

@@ -13,7 +13,6 @@ from smope_bench.harness.records.store import Broken, Store
 from smope_bench.reports.loading.manifest import (
     Manifest,
     check_manifest,
-    has_half_character,
     manifest_names,
     read_manifest,
 )
@@ -75,8 +74,6 @@ class Reader:
         if isinstance(record, Broken):
             reason = record.reason.replace(f"{self.store.root}{os.sep}", "")
             return Found(left_out=LeftOut(run_id, reason, record.fault))
-        if has_half_character(record.result):
-            return _left_out(run_id, "holds half a character, which no file can be written with", "edited")
         outcome = read_outcome(run_id, record.result)
         return Found(left_out=outcome) if isinstance(outcome, LeftOut) else Found(outcome)
 

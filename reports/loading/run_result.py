@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +18,7 @@ from smope_bench.harness.metrics import (
 )
 from smope_bench.harness.provenance import with_sources
 from smope_bench.harness.records.store import Fault
-from smope_bench.harness.run_spec import canonical_json
+from smope_bench.harness.run_spec import canonical_json, run_id_of
 
 Kind = Fault | Literal["unusable"]
 # A word or a truth value is not a measurement, though it can be read as a number.
@@ -166,9 +165,7 @@ def read_outcome(run_id: str, result: Mapping[str, Any]) -> RunResult | LeftOut:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "record"
         return LeftOut(run_id, f"the record of {run_id} is not usable at {place}: {first['msg']}", "unusable")
-    if "code_fingerprint" not in outcome.provenance:
-        return LeftOut(run_id, f"the record of {run_id} does not say which code made it", "incomplete")
-    if hashlib.sha256(canonical_json(outcome.spec).encode()).hexdigest()[:16] != run_id:
+    if run_id_of(outcome.spec) != run_id:
         reason = f"the specification in the record of {run_id} is not the one its id was made from; it was edited"
         return LeftOut(run_id, reason, "edited")
     return outcome

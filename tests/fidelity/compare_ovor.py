@@ -16,7 +16,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from smope_bench.harness.training.optimization import OptimizationSegment, declare_trainable, stretch_epochs
+from smope_bench.harness.training.optimization import OptimizationSegment, declare_trainable, segment_epochs
 from smope_bench.methods.common.alignment.outliers import OutlierConfig, synthesize
 from smope_bench.methods.common.api import Batch, Phase, Setup, TaskInfo
 from smope_bench.methods.common.backbone.vit import PromptedViT
@@ -325,7 +325,7 @@ def train(method: OVOR, data: Data) -> float:
         groups = method.parameter_groups()
         declare_trainable(method, groups)
         if stretch is None or not phase.continues:
-            stretch = OptimizationSegment(method.setup.schedule, groups, stretch_epochs(phases, number))
+            stretch = OptimizationSegment(method.setup.schedule, groups, segment_epochs(phases, number))
         for _ in range(phase.epochs):
             for batch in method.epoch_batches(data):
                 stretch.set_rate(len(data.content))

@@ -163,7 +163,7 @@ def cut(spec: RunSpec, registries: Registries, folder: Path, saves: int) -> Path
 def place_of(spec: RunSpec, registries: Registries, folder: Path) -> Any:
     """Where the next attempt would begin: finished tasks, and the place inside the next."""
     session = Trainer(spec, folder, folder, "cpu", registries, lambda _: None)
-    inside = session._inside
+    inside = session._resume_from
     return session.progress.tasks_done, inside and inside.position
 
 

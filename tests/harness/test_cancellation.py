@@ -46,8 +46,8 @@ def test_work_that_is_over_in_time_is_left_alone(monkeypatch: pytest.MonkeyPatch
 def test_a_handler_that_interrupts_another_does_not_wait_for_it() -> None:
     code = """
         import signal, time
-        from smope_bench.harness.cancellation import Interruption
-        asked = Interruption()
+        from smope_bench.harness.cancellation import StopRequest
+        asked = StopRequest()
         signal.signal(signal.SIGALRM, lambda *_: asked.ask())
         signal.setitimer(signal.ITIMER_REAL, 0.0001, 0.0001)
         end = time.monotonic() + 0.5

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from smope_bench.harness.training.optimization import OptimizationSegment, declare_trainable, stretch_epochs
+from smope_bench.harness.training.optimization import OptimizationSegment, declare_trainable, segment_epochs
 from smope_bench.methods.common.alignment.outliers import (
     OutlierConfig,
     energy_loss,
@@ -68,7 +68,7 @@ def train(method: OVOR, data: Data) -> dict[str, list[dict[str, Tensor]]]:
         groups = method.parameter_groups()
         declare_trainable(method, groups)
         if stretch is None or not phase.continues:
-            stretch = OptimizationSegment(method.setup.schedule, groups, stretch_epochs(phases, number))
+            stretch = OptimizationSegment(method.setup.schedule, groups, segment_epochs(phases, number))
         for _ in range(phase.epochs):
             for batch in method.epoch_batches(data):
                 stretch.set_rate(len(data.content))

@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from smope_bench.harness.cancellation import ClaimLost
-from smope_bench.harness.checkpointing import checkpoint
-from smope_bench.harness.checkpointing import manager as recovery
+from smope_bench.harness.cancellation import LeaseLost
+from smope_bench.harness.checkpointing import checkpoint, manager
 from smope_bench.harness.checkpointing.checkpoint import Checkpoint, Checkpoints, RunProgress
 from smope_bench.harness.checkpointing.manager import CheckpointManager
 from smope_bench.harness.errors import UserError
@@ -42,14 +41,14 @@ def _plugins(registries: Registries) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recovery, "PAUSES_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(manager, "PAUSES_S", (0.0, 0.0, 0.0))
 
 
 def state(*timings: dict[str, float]) -> Checkpoint:
     return Checkpoint({"head": torch.ones(3)}, RunProgress(timings=list(timings)))
 
 
-def keeper(folder: Path, said: list[Any], **options: Any) -> CheckpointManager:
+def manager_of(folder: Path, said: list[Any], **options: Any) -> CheckpointManager:
     return CheckpointManager(folder, Checkpoints(folder / "checkpoint", "f"), RunLog(folder, said.append), **options)
 
 
@@ -98,15 +97,15 @@ def test_a_checkpoint_that_cannot_be_written_costs_no_other(tmp_path: Path, monk
 
 def test_a_place_counts_as_saved_only_where_it_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[Any] = []
-    often = keeper(tmp_path, said, every_s=0.0)
-    assert often.point(1, state)[0] is False, "the tensors with which the task began are not known"
+    often = manager_of(tmp_path, said, every_s=0.0)
+    assert often.maybe_checkpoint(1, state)[0] is False, "the tensors with which the task began are not known"
     assert not (tmp_path / "checkpoint").exists() and said == []
-    assert often.point(0, state)[0] is True
+    assert often.maybe_checkpoint(0, state)[0] is True
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "write_bytes", full_disk)
-        assert often.point(0, state)[0] is False
+        assert often.maybe_checkpoint(0, state)[0] is False
     assert [event["event"] for event in said] == ["checkpoint_failed"]
-    assert keeper(tmp_path, said, every_s=1000.0).point(0, state) == (False, 0.0)
+    assert manager_of(tmp_path, said, every_s=1000.0).maybe_checkpoint(0, state) == (False, 0.0)
 
 
 # -- disks that are away -----------------------------------------------------------------------------------------------
@@ -162,15 +161,15 @@ def test_a_claim_that_cannot_be_read_is_looked_at_again(tmp_path: Path, failures
             raise left.pop()
         return True
 
-    looked = keeper(tmp_path / "ab12", [], may_publish=may_publish)
+    looked = manager_of(tmp_path / "ab12", [], may_publish=may_publish)
     if failures < 4:
-        looked.require_ours()
+        looked.require_lease()
     else:
         with pytest.raises(UserError, match=r"run ab12 cannot be written .*\(away\)"):
-            looked.require_ours()
+            looked.require_lease()
     assert not left
-    with pytest.raises(ClaimLost):
-        keeper(tmp_path, [], may_publish=lambda: False).require_ours()
+    with pytest.raises(LeaseLost):
+        manager_of(tmp_path, [], may_publish=lambda: False).require_lease()
 
 
 # -- what a run goes on with -------------------------------------------------------------------------------------------
@@ -205,7 +204,7 @@ def test_what_a_run_goes_on_from_is_not_held_while_it_does(
         torch.random.fork_rng(devices=[]),
         Trainer(SPEC, tmp_path, tmp_path, "cpu", registries, lambda _: None) as session,
     ):
-        assert session._inside is not None and session._inside.position is not None
-        found = weakref.ref(session._inside)
+        assert session._resume_from is not None and session._resume_from.position is not None
+        found = weakref.ref(session._resume_from)
         session.run_tasks()
     assert held and not any(held)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from smope_bench.harness.cancellation import ClaimLost, Interrupted, StopRequest
+from smope_bench.harness.cancellation import LeaseLost, Interrupted, StopRequest
 from smope_bench.harness.checkpointing import checkpoint
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.store import Store
@@ -49,7 +49,7 @@ def finish_in_pieces(
     begun: list[Any] = []
     for _ in range(300):
         with Trainer(spec, folder, folder, "cpu", registries, lambda _: None, **options) as session:
-            inside = session._inside
+            inside = session._resume_from
             place = None if inside is None else inside.position
             begun.append(
                 (session.progress.tasks_done, place and (place.phase, place.epoch, place.step, place.is_trained))
@@ -185,7 +185,7 @@ def test_a_damaged_checkpoint_costs_the_work_since_the_one_before(
     done, place = place_of(spec, registries, tmp_path)
     damage(folder / file.format(newest), how)
     done_before, place_before = place_of(spec, registries, tmp_path)
-    assert (done, done_before) == (1, 1) and place.stretch_done == place_before.stretch_done + 1
+    assert (done, done_before) == (1, 1) and place.segment_done == place_before.segment_done + 1
     damage(folder / f"{before}.json", how)
     assert place_of(spec, registries, tmp_path) == (0, None)
 
@@ -298,7 +298,7 @@ def test_nothing_is_written_for_a_run_that_is_anothers(
     spec = micro_spec("hoarder")
     ours = iter([True] * answers)
     often = OFTEN if error == "inside a task" else {}
-    with pytest.raises(ClaimLost):
+    with pytest.raises(LeaseLost):
         finish(spec, registries, tmp_path, may_publish=lambda: next(ours, False), **often)
     assert Store(tmp_path).load(spec.run_id) is None
     saved = len(list((tmp_path / spec.run_id / "checkpoint").glob("*.json")))

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 
 RUNNER = """
     import os, time
-    from smope_bench.harness.cancellation import ClaimLost, Interrupted
+    from smope_bench.harness.cancellation import LeaseLost, Interrupted
     from stand_ins import publish
 
     def note(options, *words):
@@ -47,7 +47,7 @@ RUNNER = """
                 note(options, "saved", job.run_id)
                 raise Interrupted
         if not control.may_publish():
-            raise ClaimLost
+            raise LeaseLost
         note(options, "published", job.run_id)
         publish(job, options)
 """

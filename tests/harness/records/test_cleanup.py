@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from smope_bench.harness.cancellation import ClaimLost, Interrupted
+from smope_bench.harness.cancellation import LeaseLost, Interrupted
 from smope_bench.harness.execution import job as jobs
 from smope_bench.harness.execution import lease as claims
 from smope_bench.harness.execution.job import Control, Job, WorkerOptions, run_job
@@ -110,7 +110,7 @@ def test_what_another_published_meanwhile_is_not_published_again(
         (options.results / job.run_id / "checkpoint").mkdir()
         Store(options.results).write_result(job.run_id, record())
         assert not control.may_publish()
-        raise ClaimLost
+        raise LeaseLost
 
     assert done(tmp_path, monkeypatch, overtaken).state == "skipped"
     assert names(tmp_path / SPEC.run_id) == {"result.json", "spec.json"}

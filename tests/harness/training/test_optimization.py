@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from smope_bench.harness.registry.registry import Registries
-from smope_bench.harness.training.optimization import LossMeter, OptimizationSegment, stretch_epochs
+from smope_bench.harness.training.optimization import LossMeter, OptimizationSegment, segment_epochs
 from smope_bench.harness.training.trainer import Trainer
 from smope_bench.methods.common.api import Batch, Method, MethodCard, ParameterGroup, Phase
 from smope_bench.methods.common.schedules import Schedule
@@ -76,8 +76,8 @@ def test_phases_with_rates_of_their_own_and_one_that_continues(registries: Regis
 
 def test_stretches_span_what_continues_them() -> None:
     phases = [Phase("a", 2), Phase("b", 3, continues=True), Phase("c", 5)]
-    assert [stretch_epochs(phases, 0), stretch_epochs(phases, 2)] == [5, 5]
-    assert stretch_epochs(phases[:2], 0) == 5
+    assert [segment_epochs(phases, 0), segment_epochs(phases, 2)] == [5, 5]
+    assert segment_epochs(phases[:2], 0) == 5
 
 
 @pytest.mark.parametrize(("clip", "expected"), [(0.0, 30.0), (3.0, 3.0)])
@@ -88,12 +88,12 @@ def test_clipping_bounds_the_global_norm(clip: float, expected: float, registrie
             self.norm = float(torch.stack(norms).norm())
 
     one, two = nn.Parameter(torch.zeros(9)), nn.Parameter(torch.zeros(1))
-    stretch = OptimizationSegment(
+    segment = OptimizationSegment(
         Schedule(grad_clip=clip), [ParameterGroup("a", [one]), ParameterGroup("b", [two])], epochs=1
     )
     method = Noted.__new__(Noted)
     nn.Module.__init__(method)
-    stretch.descend(one.sum() * 8 + two.sum() * 18, method)
+    segment.descend(one.sum() * 8 + two.sum() * 18, method)
     assert method.norm == pytest.approx(expected, rel=1e-5)
 
 
@@ -113,15 +113,15 @@ def test_a_state_put_back_continues_to_the_same_bits() -> None:
         torch.manual_seed(0)
         weight, bias = nn.Parameter(torch.randn(4, 3)), nn.Parameter(torch.randn(4))
         groups = [ParameterGroup("a", [weight], 0.5), ParameterGroup("b", [bias])]
-        stretch, method = OptimizationSegment(Schedule(lr=0.1), groups, epochs=2), Method.__new__(Method)
+        segment, method = OptimizationSegment(Schedule(lr=0.1), groups, epochs=2), Method.__new__(Method)
         for step in range(6):
             if step == cut:
-                tensors, values = stretch.state()
+                tensors, values = segment.state()
                 kept = {name: tensor.clone() for name, tensor in tensors.items()}
-                stretch = OptimizationSegment(Schedule(lr=0.1), groups, epochs=2)
-                stretch.restore(kept, json.loads(json.dumps(values)), step, step)
-            stretch.set_rate(3)
-            stretch.descend(((weight * (step + 1)).sum(dim=1) * bias).square().sum(), method)
+                segment = OptimizationSegment(Schedule(lr=0.1), groups, epochs=2)
+                segment.restore(kept, json.loads(json.dumps(values)), step, step)
+            segment.set_rate(3)
+            segment.descend(((weight * (step + 1)).sum(dim=1) * bias).square().sum(), method)
         return torch.cat([weight.detach().flatten(), bias.detach()])
 
     whole = trained(None)
