@@ -43,7 +43,7 @@ from smope_bench.harness.text import sentence
 from smope_bench.harness.training.trainer import open_stream
 from smope_bench.methods.common.backbone.backbones import MICRO
 
-__all__ = ["MICRO", "ColouredNoise", "CheckResult", "check", "check_target", "failed"]
+__all__ = ["MICRO", "CheckResult", "ColouredNoise", "check", "check_target", "failed"]
 
 STEPS = 5
 """So many steps after a run began or went on, it is stopped inside a task: in the middle of an epoch, most of the time."""

@@ -226,20 +226,18 @@ def find_rate(
     return recorded_rate(results, spec.precision) or Rate(ASSUMED_FLOPS[spec.precision], "assumed")
 
 
-def record_throughput(report: Any, estimator: Estimator, results: Path) -> Rate:
-    """Keep what ``bench step`` measured of its bare step on ViT-B/16: a forward and a backward down to the image.
+def record_throughput(bare_seconds: float, conditions: Mapping[str, Any], estimator: Estimator, results: Path) -> Rate:
+    """Store the throughput of ``bench step``'s bare step on ViT-B/16: a forward and a backward down to the image.
 
-    Raises UserError for a backbone of another size, which would say nothing of plans.
+    ``conditions`` are those of the measurement. Raises UserError for a backbone of another size, which plans cannot use.
     """
-    if estimator.scale(report.backbone) != 1:
-        raise UserError(f"--record keeps the throughput of ViT-B/16, which backbone {report.backbone!r} is not")
-    bare = next(row for row in report.rows if row.name == "bare")
-    rate = report.batch * stored_counts().complete / bare.seconds.median
-    kept = _recorded(results) | {
-        report.precision: {"flops_per_s": rate, "device": report.device, "batch": report.batch, "torch": report.torch}
-    }
-    write_json(results / THROUGHPUT_FILE, kept)
-    return Rate(rate, "bench step", report.device)
+    backbone, device = str(conditions["backbone"]), str(conditions["device"])
+    if estimator.scale(backbone) != 1:
+        raise UserError(f"--record keeps the throughput of ViT-B/16, which backbone {backbone!r} is not")
+    flops_per_s = conditions["batch"] * stored_counts().complete / bare_seconds
+    entry = {"flops_per_s": flops_per_s, **{key: conditions[key] for key in ("device", "batch", "torch")}}
+    write_json(results / THROUGHPUT_FILE, _recorded(results) | {str(conditions["precision"]): entry})
+    return Rate(flops_per_s, "bench step", device)
 
 
 def recorded_rate(results: Path, precision: str) -> Rate | None:
