@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from smope_bench.harness.hardware.memory import MIB
-from smope_bench.harness.timing.measure import interleaved, ratios, saved_bytes, spread
-from smope_bench.harness.timing.records import Row, make_row
+from smope_bench.harness.timing.measure import interleaved, saved_bytes
+from smope_bench.harness.timing.records import Row, make_row, ratios, spread
 from smope_bench.methods.common.backbone.attention import attend
 from smope_bench.methods.common.prefix import prepend
 from smope_bench.methods.common.prompts import prefix_logits

@@ -24,8 +24,8 @@ from smope_bench.benchmarks.base import BenchmarkCard, BenchmarkConfig, Progress
 from smope_bench.benchmarks.image_store.picture_benchmark import ImageMode, Picture, PictureBenchmark, PictureConfig
 from smope_bench.benchmarks.image_store.pictures import in_threads
 from smope_bench.benchmarks.stream import Stream, View, build_stream
-from smope_bench.harness.timing.measure import interleaved, ratios, spread
-from smope_bench.harness.timing.records import Row, make_row
+from smope_bench.harness.timing.measure import interleaved
+from smope_bench.harness.timing.records import Row, make_row, ratios, spread
 
 BATCH, SIZE = 128, 224
 QUALITY = 92

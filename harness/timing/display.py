@@ -22,9 +22,11 @@ DENSE = 0.6
 """Share of filled cells from which the table has a column per measure; below it has a line per measure."""
 HEADINGS = {
     "cold": "times uncached, first run",
+    "cpu_s": "CPU, s",
     "dim": "dimensions",
     "kept_mb": "kept MiB",
     "of_peak": "of the matrix product's speed",
+    "page_mb": "page, MB",
     "peak_mb": "peak MiB",
     "run_s": "run, s",
     "saved_mb": "kept for backward, MiB",
@@ -97,14 +99,13 @@ def print_table(headings: Sequence[str], lines: Iterable[Sequence[str]]) -> None
     print_rows([dict(zip(headings, line, strict=True)) for line in lines], columns)
 
 
-def print_measurement(measurement: Measurement) -> None:
-    """Print the table, its notes and the conditions."""
-    headings, lines = table_cells(measurement.rows)
+def print_measures(rows: Sequence[Row]) -> None:
+    """Print the table and its notes."""
+    headings, lines = table_cells(rows)
     print_table(headings, [[escape(cell) for cell in line] for line in lines])
-    for row in measurement.rows:
+    for row in rows:
         if row.note:
             print(f"{row.name}: {row.note}")
-    print(conditions_text(measurement))
 
 
 def print_comparison(now: Measurement, then: Measurement) -> None:
@@ -164,7 +165,8 @@ class MeasurementWriter:
                 found["against"] = [asdict(change) for change in records.compare(now, self.then)]
             print(json.dumps(found, indent=2, ensure_ascii=False))
             return
-        print_measurement(now)
+        print_measures(now.rows)
+        print(conditions_text(now))
         if remark:
             print(remark)
         if self.then is not None:

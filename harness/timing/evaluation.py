@@ -16,8 +16,8 @@ from smope_bench.benchmarks.base import BenchmarkConfig
 from smope_bench.benchmarks.stream import Stream, Task, View
 from smope_bench.harness.cost.method_walk import make_method
 from smope_bench.harness.registry.registry import Registries
-from smope_bench.harness.timing.measure import interleaved, ratios, spread
-from smope_bench.harness.timing.records import Row, make_row
+from smope_bench.harness.timing.measure import interleaved
+from smope_bench.harness.timing.records import Row, make_row, ratios, spread
 from smope_bench.harness.training.data import features_of
 from smope_bench.harness.training.evaluator import Evaluator
 from smope_bench.harness.training.feature_cache import FrozenFeatureCache

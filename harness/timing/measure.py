@@ -5,26 +5,13 @@ Ratios are taken pair by pair within a repeat; the reported ratio is the median 
 
 from __future__ import annotations
 
-import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
-from smope_bench.harness.timing.records import Spread
-
 WARM_UPS = 2
-
-
-def spread(values: Sequence[float]) -> Spread:
-    """Median and extremes of at least one value."""
-    return Spread(statistics.median(values), min(values), max(values))
-
-
-def ratios(mine: Sequence[float], theirs: Sequence[float]) -> Spread:
-    """``mine / theirs``, repeat by repeat."""
-    return spread([one / other for one, other in zip(mine, theirs, strict=True)])
 
 
 def interleaved(

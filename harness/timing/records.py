@@ -6,7 +6,8 @@ Plain JSON, validated as it is read. Importing this module imports no torch.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
@@ -37,6 +38,16 @@ class Spread:
         if any(one.least == one.most and not one.is_count for one in (self, other)):
             return None
         return self.least <= other.most and other.least <= self.most
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Median and extremes of at least one value."""
+    return Spread(statistics.median(values), min(values), max(values))
+
+
+def ratios(mine: Sequence[float], theirs: Sequence[float]) -> Spread:
+    """``mine / theirs``, repeat by repeat."""
+    return spread([one / other for one, other in zip(mine, theirs, strict=True)])
 
 
 class Row(BaseModel):

@@ -29,8 +29,8 @@ from smope_bench.harness.hardware.memory import MIB
 from smope_bench.harness.hardware.out_of_memory import PeakMemory
 from smope_bench.harness.planning.settings import validated
 from smope_bench.harness.registry.registry import Registries
-from smope_bench.harness.timing.measure import interleaved, ratios, spread
-from smope_bench.harness.timing.records import Row, make_row
+from smope_bench.harness.timing.measure import interleaved
+from smope_bench.harness.timing.records import Row, make_row, ratios, spread
 from smope_bench.harness.training.optimization import LossMeter, OptimizationSegment, declare_trainable
 from smope_bench.methods.common.api import Batch, Method, Phase, Setup, TaskInfo
 from smope_bench.methods.common.backbone import vit

@@ -36,8 +36,7 @@ from smope_bench.harness.planning.planner import PlannedRun, Selection, find_sui
 from smope_bench.harness.planning.settings import Seeds
 from smope_bench.harness.registry.registry import Registries, open_registries
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
-from smope_bench.harness.timing.measure import ratios, spread
-from smope_bench.harness.timing.records import Row, make_row
+from smope_bench.harness.timing.records import Row, make_row, ratios, spread
 from smope_bench.harness.training.feature_cache import FrozenFeatureCache
 from smope_bench.harness.training.optimization import OptimizationSegment
 from smope_bench.methods.common.api import Method

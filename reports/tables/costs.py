@@ -56,7 +56,7 @@ EXECUTED_NOTES = (
     "backbone is frozen, and no gradient of its weights is computed.",
     "Trains: the parameters of the phase's optimiser in the last task that has the phase.",
     "A batch has {images} images: what is done once a batch (penalties on the prompts) or once an epoch is shared between them, "
-    "and weighs less in a larger batch. A fused attention kernel computes its scores once more in the backward; this is not counted.",
+    "and weighs less in a larger batch. A fused attention kernel computes its scores again in the backward; this is not counted.",
     "Tasks are entered and not trained: what earlier tasks would have stored (class statistics, counts of use) is empty, and a "
     "loss that leaves out what is empty is counted without it.",
     "Not counted: the optimiser's own work, and what a task does beside its steps (statistics, alignment, counting of experts, "
@@ -101,16 +101,17 @@ def ordered(rows: Sequence[Row], printed: Printed) -> list[Row]:
     return sorted(rows, key=lambda row: places.get(row["method"], len(places)))
 
 
-def counted_grids(report: Report, key: str, title: str, *, whole_table: bool = True) -> tuple[Grid, Grid]:
+def counted_grids(report: Report, key: str, title: str, *, by_name: bool = False) -> tuple[Grid, Grid]:
     """Both tables of a cost report: by the published convention, and as executed. ``key`` begins their names.
 
-    ``whole_table`` also has a row for each method of Table 3 that the report lacks. Raises LookupError, TypeError or ValueError
-    for a report of another form.
+    ``by_name`` labels the rows with the methods' names; otherwise they have their titles, and methods of Table 3 that the
+    report lacks have a row too. Raises LookupError, TypeError or ValueError for a report of another form.
     """
-    return _convention(report, f"{key}-convention", title, whole_table), _executed(report, f"{key}-executed", title)
+    label = "method" if by_name else "title"
+    return _convention(report, f"{key}-convention", title, label), _executed(report, f"{key}-executed", title, label)
 
 
-def _convention(report: Report, key: str, title: str, whole_table: bool) -> Grid:
+def _convention(report: Report, key: str, title: str, label: str) -> Grid:
     printed = printed_values()
     headings = [
         Heading("Learnable here", help="parameters that this code trains, over all tasks", fields=("parameters",)),
@@ -121,22 +122,22 @@ def _convention(report: Report, key: str, title: str, whole_table: bool) -> Grid
         headings += [Heading(text, group, meaning, sort="up") for text, meaning in parts]
     rows = ordered(report["rows"], printed)
     base = next((by_convention(row) for row in rows if row["method"] == next(iter(printed))), {})
-    lines = [_convention_line(row, printed, base) for row in rows]
+    lines = [Line(row[label], _convention_entries(row, printed, base)) for row in rows]
     counted = {row["method"] for row in rows}
-    if whole_table:
+    if label == "title":
         lines += [_uncounted_line(method, printed) for method in printed if method not in counted]
-    notes = [(row["title"], row["published"]["note"]) for row in rows if (row["published"] or {}).get("note")]
+    notes = [(row[label], row["published"]["note"]) for row in rows if (row["published"] or {}).get("note")]
     geometry = report["geometry"]
     facts = {"classes": geometry["num_classes"], "tasks": geometry["num_tasks"]}
     facts["a_pass"] = report["backbone"]["published"]
     said = [note.format(**facts) for note in CONVENTION_NOTES] + [
-        f"{row} by convention: {note}." for row, note in notes
+        f"{name} by convention: {note}." for name, note in notes
     ]
     blocks = (Block(tuple(lines)),)
     return Grid(key, title, "Method", tuple(headings), blocks, CONVENTION_LEAD.format(**facts), tuple(said))
 
 
-def _convention_line(row: Row, printed: Printed, base: Mapping[str, str]) -> Line:
+def _convention_entries(row: Row, printed: Printed, base: Mapping[str, str]) -> tuple[Entry, ...]:
     computed, theirs = by_convention(row), printed.get(row["method"], {})
     count = None if row["published"] is None else row["published"]["parameters"]
     entries = [_count(row["parameters"]), _count(count)]
@@ -144,7 +145,7 @@ def _convention_line(row: Row, printed: Printed, base: Mapping[str, str]) -> Lin
         own, other = computed.get(quantity), theirs.get(quantity)
         counted = Entry(own or NONE, () if exact is None else (exact,), small=_share(own, base, quantity))
         entries += [counted, _printed(other, printed, quantity), _difference(own, other)]
-    return Line(row["title"], tuple(entries))
+    return tuple(entries)
 
 
 def _count(value: int | None) -> Entry:
@@ -175,7 +176,7 @@ def _uncounted_line(method: str, printed: Printed) -> Line:
     return Line(label, (word, word, *(entry for place in places for entry in place)))
 
 
-def _executed(report: Report, key: str, title: str) -> Grid:
+def _executed(report: Report, key: str, title: str, label: str) -> Grid:
     headings = (
         Heading("Step", **_TEXT),
         Heading("Trains", help="parameters of the step's optimiser"),
@@ -192,18 +193,17 @@ def _executed(report: Report, key: str, title: str) -> Grid:
         "images": report["images"],
         "uncounted": ", ".join(sorted({name for step in _steps(rows) for name in step["uncounted"]})) or "none",
     }
-    lines = tuple(line for row in rows for line in _executed_lines(row, report))
-    notes = tuple(note.format(**facts) for note in EXECUTED_NOTES)
-    return Grid(key, f"{title}: as executed", "Method", headings, (Block(lines),), EXECUTED_LEAD, notes)
-
-
-def _executed_lines(row: Row, report: Report) -> list[Line]:
-    steps = [(phase_text(phase, report), phase["parameters"], phase["step"]) for phase in row["phases"]]
-    steps = steps or [("closed form", None, None)]
-    return [
-        Line(row["title"], _executed_entries(text, trains, step))
-        for text, trains, step in (*steps, ("test", None, row["test"]))
+    lines = [
+        Line(row[label], _executed_entries(*step))
+        for row in rows
+        for step in (*(_phase_steps(row, report) or [("closed form", None, None)]), ("test", None, row["test"]))
     ]
+    notes = tuple(note.format(**facts) for note in EXECUTED_NOTES)
+    return Grid(key, f"{title}: as executed", "Method", headings, (Block(tuple(lines)),), EXECUTED_LEAD, notes)
+
+
+def _phase_steps(row: Row, report: Report) -> list[tuple[str, int | None, Row | None]]:
+    return [(phase_text(phase, report), phase["parameters"], phase["step"]) for phase in row["phases"]]
 
 
 def _executed_entries(text: str, trains: int | None, step: Row | None) -> tuple[Entry, ...]:

@@ -62,7 +62,7 @@ def document_markdown(document: Document) -> str:
 
 def cost_markdown(report: Mapping[str, Any]) -> str:
     """The document ``docs/cost.md`` from a cost report, given as plain values."""
-    grids = counted_grids(report, "cost", "The published convention", whole_table=False)
+    grids = counted_grids(report, "cost", "The published convention", by_name=True)
     executed = replace(grids[1], title="What this code executes")
     return "\n".join([COST_INTRODUCTION, grid_markdown(grids[0], 2), grid_markdown(executed, 2)])
 

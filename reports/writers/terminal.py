@@ -49,7 +49,7 @@ def print_document(console: Console, document: Document) -> None:
 
 def print_costs(console: Console, report: Mapping[str, Any]) -> None:
     """Print both tables of a cost report, given as plain values."""
-    _print_grids(console, counted_grids(report, "cost", "Cost", whole_table=False))
+    _print_grids(console, counted_grids(report, "cost", "Cost", by_name=True))
 
 
 def _print_grids(console: Console, grids: Sequence[Grid]) -> None:

@@ -45,8 +45,6 @@ def known(registries: Registries) -> Registries:
     return registries
 
 
-
-
 def spec(method: str, *, backbone: str = "random", tasks: int = 4, **changes: Any) -> RunSpec:
     return RunSpec(
         method=Component(name=method, config=changes.pop("config", {})),

@@ -15,8 +15,8 @@ from smope_bench.harness.cost.stored_counts import stored_counts
 from smope_bench.harness.hardware.out_of_memory import PeakMemory
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.timing import step as bench_steps
-from smope_bench.harness.timing.measure import interleaved, ratios, spread
-from smope_bench.harness.timing.records import Spread
+from smope_bench.harness.timing.measure import interleaved
+from smope_bench.harness.timing.records import Spread, ratios, spread
 from smope_bench.harness.timing.step import (
     BARE,
     FROZEN,

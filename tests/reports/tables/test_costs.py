@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from smope_bench.reports.tables.costs import by_convention, ordered, printed_values, with_printed
+from smope_bench.reports.text import whole
 from smope_bench.reports.writers.markdown import cost_markdown
 from smope_bench.reports.writers.terminal import print_costs
 
@@ -84,9 +85,9 @@ def test_rows_of_the_paper_come_first_in_its_order() -> None:
 
 def test_a_value_that_the_paper_prints_otherwise_is_marked() -> None:
     text = cost_markdown(REPORT)
-    assert line(text, "deep") == ["1,234", "1,320,000", "1.32", "1.33", "-0.01", *["67.44", "67.44", "0.00"] * 2]
-    assert line(text, "ovor") == ["1,234", "261,320", "0.26", "0.26", "0.00", *["33.72", "33.72", "0.00"] * 2]
-    assert line(text, "floor") == ["1,234", *["–"] * 10], "no convention, and not printed"
+    assert line(text, "deep") == [whole(1234), whole(1_320_000), "1.32", "1.33", "-0.01", *["67.44", "67.44", "0.00"] * 2]
+    assert line(text, "ovor") == [whole(1234), whole(261_320), "0.26", "0.26", "0.00", *["33.72", "33.72", "0.00"] * 2]
+    assert line(text, "floor") == [whole(1234), *["–"] * 10], "no convention, and not printed"
     assert "-0.01" in shown()
 
 
