@@ -53,6 +53,9 @@ __all__ = ["MICRO", "CheckResult", "ColouredNoise", "check", "check_target", "fa
 STEPS = 5
 """Steps after which a run is stopped inside a task, most often in the middle of an epoch."""
 MOST_STOPS = 6
+HOOKS_SHOWN = (
+    "every hook is shown with its shapes in methods/common/api.py; logits of predict are (images, self.seen_classes)"
+)
 
 
 @dataclass(frozen=True)
@@ -94,8 +97,7 @@ def check(name: str, registries: Registries) -> list[CheckResult]:
         try:
             first = run(name, registries, root / "first")
         except FAULTS as error:  # the method's fault, not the kit's
-            remedy = "every hook is shown with its shapes in methods/common/api.py; logits of predict are (images, self.seen_classes)"
-            return [CheckResult("runs", False, sentence(error) + where(error, method), remedy)]
+            return [CheckResult("runs", False, sentence(error) + where(error, method), HOOKS_SHOWN)]
         detail = "three tasks of two classes, trained and evaluated on the CPU in fp32" + mistaken_hooks(method)
         subject = Subject(name, registries, root, first)
         return [CheckResult("runs", True, detail), *(one for each in CHECKS for one in each.results(subject))]

@@ -160,14 +160,6 @@ def product_step(device: torch.device, dtype: torch.dtype) -> tuple[Callable[[],
     return step, count * 2 * side**3
 
 
-def makers(
-    registries: Registries, names: list[str], vit: PromptedViT, images: Tensor, finished: int
-) -> dict[str, Callable[[], TimedStep | None]]:
-    """Functions that make each method's step, by name; they return None for a method without steps."""
-    classes = {name: registries.methods.load(name) for name in names}
-    return {name: partial(method_step, found, name, vit, images, finished) for name, found in classes.items()}
-
-
 BARE, FROZEN, PRODUCT, COMPILED = "bare", "frozen pass", "matrix product", ", compiled"
 WARM_UPS = 1
 """In addition to the step that a method runs when it is made."""
@@ -206,10 +198,11 @@ def bench_step(
     if precision == "bf16":
         vit.keep_products_in(torch.bfloat16)
     images = torch.rand(batch, 3, vit.image_size, vit.image_size, generator=torch.Generator().manual_seed(0)).to(place)
+    classes = {name: registries.methods.load(name) for name in methods}
     make: dict[str, Maker] = {
         BARE: lambda: TimedStep(bare_step(vit, images)),
         FROZEN: lambda: TimedStep(frozen_pass(vit, images)),
-        **makers(registries, methods, vit, images, finished),
+        **{name: partial(method_step, found, name, vit, images, finished) for name, found in classes.items()},
     }
     with torch.autocast(place.type, dtype=torch.bfloat16, enabled=precision == "bf16", cache_enabled=False):
         make |= _compiled(make) if is_compiled else {}

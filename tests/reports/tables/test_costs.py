@@ -107,7 +107,7 @@ def test_each_phase_has_its_line() -> None:
 
 
 def test_methods_that_were_not_asked_for_have_no_row() -> None:
-    assert "not counted" not in cost_markdown(REPORT) and "SMoPE" not in shown()
+    assert "| not counted" not in cost_markdown(REPORT) and "SMoPE" not in shown()
 
 
 def test_a_terminal_of_120_columns_cuts_nothing() -> None:
