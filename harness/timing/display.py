@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import typer
+from rich import box
 from rich.markup import escape
+from rich.table import Table
 
-from smope_bench.harness.console import print_rows
+from smope_bench.harness.console import make_console
 from smope_bench.harness.timing import records
 from smope_bench.harness.timing.records import Change, Code, Measurement, Row, Spread, Value
 
@@ -75,7 +76,7 @@ def number(value: float) -> str:
         return f"{value:,.0f}"
     if abs(value) >= 10:
         return f"{value:.1f}"
-    return f"{value:.2f}" if abs(value) >= 1 else f"{value:.3f}" if abs(value) >= 0.001 else f"{value:.2g}"
+    return f"{value:.2f}" if abs(value) >= 1 else f"{value:#.3g}" if abs(value) >= 0.001 else f"{value:.2g}"
 
 
 def spread_text(found: Spread | None) -> str:
@@ -94,9 +95,13 @@ def conditions_text(measurement: Measurement) -> str:
 
 
 def print_table(headings: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
-    """Print lines of rich markup."""
-    columns = tuple((text, itemgetter(text)) for text in headings)
-    print_rows([dict(zip(headings, line, strict=True)) for line in lines], columns)
+    """Print lines of rich markup. The first column, which names the rows, is never cut."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, text in enumerate(headings):
+        table.add_column(text, no_wrap=number == 0, overflow="fold")
+    for line in lines:
+        table.add_row(*line)
+    make_console().print(table)
 
 
 def print_measures(rows: Sequence[Row]) -> None:

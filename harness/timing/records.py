@@ -63,7 +63,7 @@ class Row(BaseModel):
         return self.measures[measure]
 
 
-def make_row(name: str, note: str = "", **measures: Spread | float | None) -> Row:
+def make_row(name: str, note: str = "", /, **measures: Spread | float | None) -> Row:
     """A row of spreads and counts: a plain number is a count, and None leaves the measure out."""
     found = {
         key: value if isinstance(value, Spread) else Spread(value, value, value, is_count=True)

@@ -116,6 +116,8 @@ def test_a_measurement_that_no_page_shows_is_named(tmp_path: Path, capsys: pytes
         (12.34, "12.3"),
         (1.234, "1.23"),
         (0.9534, "0.953"),
+        (0.93, "0.930"),
+        (0.01534, "0.0153"),
         (0.00012, "0.00012"),
         (7, "7"),
     ],
