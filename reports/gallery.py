@@ -262,9 +262,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder with the runs of the tiny suites")
     parser.add_argument("--out", type=Path, default=Path("docs/gallery"), help="folder of the page and its pictures")
     parser.add_argument("--mixed", action="store_true", help="accept records of several versions of the code")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        print(f"gallery: {write_gallery(Store(asked.results), asked.out, mixed=asked.mixed)}")
+        print(f"gallery: {write_gallery(Store(options.results), options.out, mixed=options.mixed)}")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -166,7 +166,7 @@ def bench_sweep(
     as_json: opt.AsJson = False,
     plugin: opt.Plugins = None,
 ) -> None:
-    """Time what runs cost beside their arithmetic: dispatch to workers, the engine's own share, small runs side by side."""
+    """Time what runs cost beside their arithmetic: dispatch to workers, the trainer's own share, small runs side by side."""
     from smope_bench.harness.hardware.device import usable_cores
     from smope_bench.harness.timing.display import MeasurementWriter
     from smope_bench.harness.timing.sweep import SweepBench

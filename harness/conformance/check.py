@@ -60,7 +60,7 @@ HOOKS_SHOWN = (
 
 @dataclass(frozen=True)
 class Check:
-    """A requirement. ``function`` returns its verdict, or several results; what it raises fails the check."""
+    """A requirement. ``function`` returns its verdict, or several results; an exception fails the check."""
 
     name: str
     function: Callable[[Subject], Verdict | list[CheckResult]]
@@ -316,8 +316,8 @@ def untrained(done: Finished) -> str:
     never = [name for name in names if not moved[name]]
     last = len(states) - 1
     early = [f"{name} (task {moved[name][-1]})" for name in names if moved[name] and moved[name][-1] < last]
-    said = (("never changed", never), ("changed last in", early))
-    return "".join(f"; {what}: {', '.join(which)}" for what, which in said if which)
+    parts = (("never changed", never), ("changed last in", early))
+    return "".join(f"; {what}: {', '.join(which)}" for what, which in parts if which)
 
 
 def where(error: BaseException, method: type[Method]) -> str:

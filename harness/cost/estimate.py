@@ -101,10 +101,10 @@ class Estimator:
             operations += train * stored.forward * _has_statistics(method)
         scale = self.scale(spec.backbone.name)
         tests = images.test * self._test_passes(spec, method)
-        asked = stored.forward if (counts.queries_at_test if counts else method.needs_query) else 0
-        predicting = (counts.test if counts else stored.forward + asked) - asked
+        query_pass = stored.forward if (counts.queries_at_test if counts else method.needs_query) else 0
+        predicting = (counts.test if counts else stored.forward + query_pass) - query_pass
         # Frozen queries are computed once an image and kept.
-        tested = tests * predicting + images.test * asked
+        tested = tests * predicting + images.test * query_pass
         return Work(round(passes), scale * operations, scale * tested)
 
     def images(self, component: Component) -> ImageCounts | None:

@@ -86,7 +86,7 @@ class Counters:
         with contextlib.suppress(RuntimeError):  # tracing meets operators or arguments that it does not support
             traced = traced_flops(_Calling(lambda images: run(images, query), method, self.backbone), self.images)
         counted = dispatched_flops(lambda: run(self.images, query), backward=trains)
-        return _an_image(traced, counted, self.own_pass if query.asked else None)
+        return _an_image(traced, counted, self.own_pass if query.is_used else None)
 
 
 def _an_image(traced: Traced | None, counted: Dispatched, query: Executed | None = None) -> Executed:
@@ -105,10 +105,10 @@ class _Query:
     """Random features in place of the query's; its pass is equal for all methods and counted separately."""
 
     def __init__(self, images: int, dim: int) -> None:
-        self.features, self.asked = torch.rand(images, dim), False
+        self.features, self.is_used = torch.rand(images, dim), False
 
     def __call__(self) -> Tensor:
-        self.asked = True
+        self.is_used = True
         return self.features
 
 

@@ -172,9 +172,9 @@ def severities(weights: Path, papers: Sequence[float], inks: Sequence[float]) ->
         images = pixels(np.concatenate(made))
         data = images[~held_out], labels[~held_out], images[held_out], labels[held_out]
         found = _rehearse(backbone, data, JointRecipe())
-        told = " ".join(f"{name.removeprefix('glyphs_')} {value:.1f}" for name, value in found.items())
+        scores = " ".join(f"{name.removeprefix('glyphs_')} {value:.1f}" for name, value in found.items())
         print(
-            f"paper {paper:+.2f} ink {ink:+.2f}: {told} gain {found['glyphs_joint'] - found['glyphs_head']:.1f}",
+            f"paper {paper:+.2f} ink {ink:+.2f}: {scores} gain {found['glyphs_joint'] - found['glyphs_head']:.1f}",
             flush=True,
         )
 

@@ -114,14 +114,14 @@ def method_step(
     segment = OptimizationSegment(schedule.model_copy(update={"lr": 1e-4, "shape": "constant"}), groups, epochs=1)
     losses, numbers = LossMeter(lambda *_: None), itertools.count()
     labels = finished * size + torch.arange(len(images), device=images.device) % size
-    asked: list[int] = []
+    queried: list[int] = []
 
     def query() -> Tensor:
-        asked.append(1)
+        queried.append(1)
         return vit.features(images)
 
     def step() -> None:
-        asked.clear()
+        queried.clear()
         loss = method.training_step(Batch(images, labels, query if method.needs_query else None))
         segment.descend(loss, method)
         losses.note(loss, next(numbers))
@@ -129,7 +129,7 @@ def method_step(
     step()  # counts the uses of the query, which a batch computes once
     trained = sum(parameter.numel() for group in groups for parameter in group.parameters)
     kept = checkpoint_mb(method_class, name, vit)
-    return TimedStep(step, min(len(asked), 1), phase.name, trained, *kept, is_warm=True)
+    return TimedStep(step, min(len(queried), 1), phase.name, trained, *kept, is_warm=True)
 
 
 def checkpoint_mb(method_class: type[Method], name: str, vit: PromptedViT) -> tuple[float, float]:

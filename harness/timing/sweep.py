@@ -161,12 +161,12 @@ def timed_run(
     on_event: Callable[[dict[str, Any]], None] | None = None,
 ) -> RunTime:
     """Time a whole run, from loading the backbone to the published record, in a temporary results folder."""
-    from smope_bench.harness.training import trainer as engine
+    from smope_bench.harness.training import trainer
 
     options: dict[str, Any] = {} if on_event is None else {"on_event": on_event}
     with TemporaryDirectory() as folder, clocked(registries.methods.load(spec.method.name)) as clock:
         started = time.perf_counter()
-        engine.run(spec, results_root=Path(folder), data_root=data, device=device, registries=registries, **options)
+        trainer.run(spec, results_root=Path(folder), data_root=data, device=device, registries=registries, **options)
         return RunTime(time.perf_counter() - started, clock.seconds)
 
 

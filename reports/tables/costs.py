@@ -130,11 +130,11 @@ def _convention(report: Report, key: str, title: str, label: str) -> Grid:
     geometry = report["geometry"]
     facts = {"classes": geometry["num_classes"], "tasks": geometry["num_tasks"]}
     facts["a_pass"] = report["backbone"]["published"]
-    said = [note.format(**facts) for note in CONVENTION_NOTES] + [
+    sentences = [note.format(**facts) for note in CONVENTION_NOTES] + [
         f"{name} by convention: {note}." for name, note in notes
     ]
     blocks = (Block(tuple(lines)),)
-    return Grid(key, title, "Method", tuple(headings), blocks, CONVENTION_LEAD.format(**facts), tuple(said))
+    return Grid(key, title, "Method", tuple(headings), blocks, CONVENTION_LEAD.format(**facts), tuple(sentences))
 
 
 def _convention_entries(row: Row, printed: Printed, base: Mapping[str, str]) -> tuple[Entry, ...]:
