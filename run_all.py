@@ -186,16 +186,18 @@ def cost(
     from smope_bench.harness.console import make_console
     from smope_bench.harness.cost.report import count_costs
     from smope_bench.harness.registry.registry import open_registries
-    from smope_bench.reports.tables import costs as cost_table
+    from smope_bench.reports.tables.costs import with_printed
+    from smope_bench.reports.writers.markdown import cost_markdown
+    from smope_bench.reports.writers.terminal import print_costs
 
     registries = open_registries(plugin or ())
     report = count_costs(registries, opt.split_values(methods) or registries.methods.loadable_names()).as_json()
     if out is not None:
-        _write_text(out, cost_table.markdown(report))
+        _write_text(out, cost_markdown(report))
     if as_json:
-        _print_json(cost_table.with_printed(report))
+        _print_json(with_printed(report))
     else:
-        make_console().print(cost_table.terminal_table(report))
+        print_costs(make_console(), report)
 
 
 def _selection(
@@ -239,12 +241,12 @@ def _count(suites: Sequence[str], selection: Selection, plugins: Sequence[Path],
     from smope_bench.harness.console import make_console
     from smope_bench.harness.cost.cost_suites import count_suite
     from smope_bench.harness.registry.registry import open_registries
-    from smope_bench.reports.tables import costs as cost_table
+    from smope_bench.reports.writers.terminal import print_costs
 
     for name in suites:
         store.require_writable()
         report = count_suite(name, selection.methods, open_registries(plugins), store)
-        make_console().print(cost_table.terminal_table(report))
+        print_costs(make_console(), report)
 
 
 def _write_text(file: Path, text: str) -> None:

@@ -23,7 +23,7 @@ from smope_bench.reports.loading.load import Loaded
 from smope_bench.reports.loading.model import SuiteResults
 from smope_bench.reports.tables.benchmark import detail_grids
 from smope_bench.reports.tables.comparison import against_grids
-from smope_bench.reports.tables.costs import _convention, _executed, cost_grid
+from smope_bench.reports.tables.costs import cost_grid, counted_grids
 from smope_bench.reports.tables.integrity import health_grid
 from smope_bench.reports.tables.ledger import ledger_grid
 from smope_bench.reports.tables.paper import paper_grid
@@ -188,7 +188,7 @@ def counted_section(name: str, report: Mapping[str, Any], key: str) -> Section:
     try:
         if not all(isinstance(row["title"], str) for row in report["rows"]):
             raise TypeError("a row without a title")
-        tables = (_convention(report, f"{key}-convention", title), _executed(report, f"{key}-executed", title))
+        tables = counted_grids(report, key, title)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise UserError(
             f"the stored counts of suite {name!r} cannot be used ({type(error).__name__}: {error}); "

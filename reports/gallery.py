@@ -1,7 +1,7 @@
 """The gallery of the documentation: every table and figure of the papers, from the runs of its tiny suite.
 
-``python -m smope_bench.reports.gallery --results DIR --out docs/gallery`` writes ``README.md`` and the pictures that it shows. It trains
-nothing; equal stores give equal bytes.
+``python -m smope_bench.reports.gallery --results DIR --out docs/gallery`` writes ``README.md`` and its pictures. It trains nothing;
+equal stores give equal bytes.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from smope_bench.reports.tables.table import Block, Grid
 from smope_bench.reports.writers.markdown import escape, grid_markdown
 
 EXAMPLES = ("stages", "matrices", "tradeoff", "critical-difference")
-"""Ends of the names of the figures of which one example is shown."""
+"""Suffixes of the names of figures; one example of each is shown."""
 
 
 def paper_figures(results: SuiteResults, drawings: Sequence[Drawing], observed: Observed) -> list[FigureFile]:
-    """The figures that a paper has of a suite, benchmark by benchmark; none where no run has kept what they show."""
+    """The figures of a suite as in its paper, benchmark by benchmark; empty where no run has the observations."""
     return [
         figure
         for i, column in enumerate(results.columns, 1)
@@ -90,7 +90,7 @@ class Part:
 
 
 def write_gallery(store: Store, out: Path, *, mixed: bool = False) -> Path:
-    """Write the page and its pictures into ``out``; pictures of an earlier page that it no longer shows are removed.
+    """Write the page and its pictures into ``out``, and remove pictures that only an earlier page shows.
 
     Raises UserError where nothing was run, where records of several versions of the code meet (unless ``mixed``), or where
     ``out`` cannot be written.
@@ -113,7 +113,7 @@ def write_gallery(store: Store, out: Path, *, mixed: bool = False) -> Path:
 
 
 def gallery_parts(store: Store, *, mixed: bool = False) -> list[Part]:
-    """The parts of the page: each suite of the papers in their order, then examples of what every report shows."""
+    """The parts of the page: the suites of the papers in order, then examples of the figures of every report."""
     suites = [suite for suite in SUITES.values() if not suite.is_tiny_only]
     present = set(suites_in(store))
     names = [suite.name for suite in suites if suite.name in present and not suite.counts_only]
@@ -132,7 +132,7 @@ def gallery_parts(store: Store, *, mixed: bool = False) -> list[Part]:
 
 
 def _extent(results: SuiteResults) -> tuple[int, int]:
-    """Which suite shows most: by finished runs a cell, then by rows; of equals the first."""
+    """Sort key of the example suite: finished runs per cell, then rows."""
     return min((len(cell.used) for cell in results.cells.values()), default=0), len(results.rows)
 
 
@@ -169,7 +169,7 @@ def _command(suite: Suite, seeds: str = "") -> str:
 
 
 def _made(suite: Suite, results: SuiteResults) -> str:
-    """How it was made: command, runs, seeds, and the code, as the records say it."""
+    """A sentence on the origin of a part: command, runs, seeds and code, from the records."""
     runs = results.runs
     done = len(results.outcomes)
     count = f"{done} run{'s' * (done != 1)}" if done == len(runs) else f"{done} of {len(runs)} runs"
@@ -194,7 +194,7 @@ def _list(texts: Iterable[str]) -> str:
 
 
 def seeds_option(runs: Iterable[Run]) -> str:
-    """The seeds of runs as ``--seeds`` takes them: ``0-4``, ``0,2``, ``0:1``."""
+    """The seeds of runs in the form of ``--seeds``: ``0-4``, ``0,2``, ``0:1``."""
     pairs = sorted(set(map(_seeds, runs)))
     if any(order != train for order, train in pairs):
         return ",".join(f"{order}:{train}" for order, train in pairs)
@@ -209,7 +209,7 @@ def _seeds(run: Run) -> tuple[int, int]:
 
 
 def _table(grid: Grid, title: str) -> str:
-    """A grid as Markdown without what a report folds below it (ids and meanings), and without the part's heading again."""
+    """A table as Markdown without run ids and meanings of columns, and without a title equal to the part's."""
     headings = tuple(replace(heading, help="") for heading in grid.headings)
     text = grid_markdown(replace(grid, headings=headings, blocks=tuple(map(_bare, grid.blocks))))
     return text.split("\n", 2)[2] if grid.title == title else text
@@ -242,12 +242,12 @@ def _picture(figure: FigureFile) -> str:
 
 
 def _anchor(title: str) -> str:
-    """The anchor that GitHub makes of a heading."""
+    """GitHub's anchor of a heading."""
     return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
 
 def _shown(page: Path) -> set[str]:
-    """The pictures that an earlier page shows, which are those that it may remove."""
+    """Names of the pictures in an earlier page; only these may be removed."""
     try:
         return set(re.findall(r"\]\(([\w-]+\.png)\)", page.read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -262,9 +262,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder with the runs of the tiny suites")
     parser.add_argument("--out", type=Path, default=Path("docs/gallery"), help="folder of the page and its pictures")
     parser.add_argument("--mixed", action="store_true", help="accept records of several versions of the code")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        print(f"gallery: {write_gallery(Store(asked.results), asked.out, mixed=asked.mixed)}")
+        print(f"gallery: {write_gallery(Store(options.results), options.out, mixed=options.mixed)}")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

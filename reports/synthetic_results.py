@@ -1,4 +1,4 @@
-"""Made-up results folders of any size, the same every time: every suite at paper scale, as many seeds as it takes."""
+"""Made-up results folders of any size, seeded: every suite at paper scale, with as many seeds as needed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SHAPES: Mapping[str, tuple[int, ...]] = {
     "head_inputs": (_IMAGES, 4, 32),
 }
 _OTHER_SETTINGS = {f"setting_{number}": number / 7 for number in range(40)}
-"""What a real specification says beside a row's own settings: it has to be read and hashed too."""
+"""Settings beside a row's own, as real specifications have them: they are read and hashed too."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class _Place:
 
 
 def make_store(root: Path, runs: int) -> Store:
-    """Write ``runs`` finished records over all suites that train, with manifests and observations; trains nothing.
+    """Write ``runs`` finished records over all suites that train, with manifests and observations.
 
     Suites that share a cell share its runs. Cells get seeds 0, 1, ... in turn until there are enough records.
     """
@@ -79,7 +79,7 @@ def _tasks(column: Column) -> int:
 
 
 def _spec(place: _Place, seed: int) -> RunSpec:
-    """What the run of a place would be specified by; equal cells of several suites have equal ones."""
+    """The specification of a run; equal cells of several suites have equal ones."""
     return RunSpec(
         method=Component(name=place.row.method, config={**_OTHER_SETTINGS, **place.row.settings}),
         benchmark=Component(name=place.column.benchmark, config=dict(place.column.config)),
@@ -91,7 +91,7 @@ def _spec(place: _Place, seed: int) -> RunSpec:
 
 
 def _write_run(store: Store, spec: RunSpec, shared: Iterable[_Place], level: float) -> None:
-    """Write the record, and what its suites ask to be observed; without waiting for the disk, as nothing here is dear."""
+    """Write the record and the observations of its suites, without syncing the disk."""
     shared = list(shared)
     names = sorted({name for place in shared for name in SUITES[place.suite].observe})
     record = _record(spec, level, is_joint=shared[0].row in CEILINGS, tasks=_tasks(shared[0].column))
@@ -107,7 +107,7 @@ def _write_run(store: Store, spec: RunSpec, shared: Iterable[_Place], level: flo
 def _record(spec: RunSpec, level: float, *, is_joint: bool, tasks: int) -> dict[str, Any]:
     draw = random.Random(spec.run_id)
     split = hashlib.sha256(f"{spec.benchmark} {spec.order_seed}".encode()).hexdigest()
-    order = random.Random(split).sample(range(_CLASSES), _CLASSES)  # runs of one split share it, as real ones do
+    order = random.Random(split).sample(range(_CLASSES), _CLASSES)  # equal for runs of one split, as in real records
     day, minute = divmod(spec.order_seed, 60)
     return {
         "schema_version": RECORD_SCHEMA,

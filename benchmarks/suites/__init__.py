@@ -1,20 +1,16 @@
-"""Suites: which rows, columns and seeds make a comparison. Data only; ``smope_bench.harness.planning.planner`` turns a suite into runs.
+"""Suites: which rows, columns and seeds make a comparison. Data only; the planner of the harness turns a suite into runs.
 
-``suites_tables`` and ``suites_figures`` hold the SMoPE paper's, ``suites_hash`` the Hash paper's; those that exist only at
-tiny size are here, and what the search for their recipes varies.
+``tables`` and ``figures`` hold the SMoPE paper's suites, ``hash`` the Hash paper's; those of tiny size alone are here.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import Any
 
 from smope_bench.benchmarks.suites.figures import FIGURES
 from smope_bench.benchmarks.suites.hash import HASH_SUITES
 from smope_bench.benchmarks.suites.schema import DIGITS_2, DIGITS_5, GLYPHS_10, ZOO, Column, Row, Suite
 from smope_bench.benchmarks.suites.tables import TABLES
 
-__all__ = ["SEARCH_GRID", "SUITES", "Candidate", "Column", "Row", "Suite"]
+__all__ = ["SUITES", "Column", "Row", "Suite"]
 
 CI_SETTINGS = (
     "schedule.epochs=1",
@@ -55,31 +51,3 @@ REHEARSALS: tuple[Suite, ...] = (
 )
 
 SUITES: dict[str, Suite] = {suite.name: suite for suite in (*REHEARSALS, *TABLES, *FIGURES, *HASH_SUITES)}
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A row of the tiny suites with the one extra setting that the search varies, written as on the command line."""
-
-    row: str
-    key: str
-    values: tuple[Any, ...]
-
-
-SEARCH_GRID: tuple[Candidate, ...] = (
-    Candidate("L2P++", "prompt_init", (1.0, 0.2)),
-    Candidate("Deep L2P++", "prompt_lr_mult", (1.0, 0.2)),
-    Candidate("DualPrompt", "prompt_init", (1.0, 0.2)),
-    Candidate("CODA-Prompt", "prompt_lr_mult", (1.0, 5.0)),
-    Candidate("OVOR", "prompt_init", (1.0, 0.2)),
-    Candidate("HiDe-Prompt", "head_lr_mult", (0.1, 1.0)),
-    Candidate("NoRGa", "head_lr_mult", (0.1, 1.0)),
-    Candidate("VQ-Prompt", "prompt_init", (1.0, 0.2)),
-    Candidate("Hash", "head_lr_mult", (0.1, 1.0)),
-    Candidate("SMoPE", "prompt_init", (1.0, 0.2)),
-    Candidate("One prompt", "prompt_init", (1.0, 0.2)),
-    Candidate("Linear probe", "beta1", (0.9, 0.0)),
-    Candidate("RanPAC + first-task prompt", "prompt_init", (1.0, 0.2)),
-    Candidate("Joint (head)", "beta1", (0.9, 0.0)),
-    Candidate("Joint (prompt + head)", "prompt_init", (1.0, 0.2)),
-)

@@ -1,8 +1,6 @@
-"""The command ``bench``: timed claims, as ratios. Everything heavy is imported by the command that needs it."""
+"""The commands ``bench``: timing, as ratios. Each command imports what it needs, as torch takes long to import."""
 
 from __future__ import annotations
-
-from dataclasses import asdict
 
 import typer
 
@@ -34,25 +32,33 @@ def bench_step(
     """Time a training step of methods against the bare frozen backbone with a head, interleaved; ratios are medians."""
     from smope_bench.harness.cost.estimate import Estimator, record_throughput
     from smope_bench.harness.registry.registry import open_registries
-    from smope_bench.harness.timing import records as bench_store
-    from smope_bench.harness.timing.display import make_keeper, print_step
-    from smope_bench.harness.timing.step import bench_step as timed
-    from smope_bench.harness.timing.step import require_compiler
+    from smope_bench.harness.timing import step
+    from smope_bench.harness.timing.display import MeasurementWriter
 
     registries = open_registries(plugin or ())
     names = list(opt.split_values(methods)) or registries.methods.loadable_names()
-    sizes = {"backbone": backbone, "batch": batch, "repeats": repeats}
     place = _pinned(threads, device)
     if compiled:
-        require_compiler()
-    keeper = make_keeper(context, out, against, place, **sizes, precision=precision.value, finished=finished)
-    report = timed(
-        registries, names, precision=precision.value, device=place, finished=finished, is_compiled=compiled, **sizes
+        step.require_compiler()
+    sizes = {"backbone": backbone, "batch": batch, "repeats": repeats, "precision": precision.value}
+    writer = MeasurementWriter.open(context, out, against, as_json, place, **sizes, finished=finished)
+    rows = step.bench_step(
+        registries,
+        names,
+        backbone=backbone,
+        batch=batch,
+        repeats=repeats,
+        precision=precision.value,
+        device=place,
+        finished=finished,
+        is_compiled=compiled,
     )
-    kept = record_throughput(report, Estimator(registries, data), results) if record else None
-
-    rows = [bench_store.measured_row(row) for row in [*report.rows, *report.products]]
-    keeper.finish(rows, report.as_json(), as_json, lambda: print_step(report, kept and kept.words))
+    remark = None
+    if record:
+        bare = next(row for row in rows if row.name == step.BARE)["seconds"].median
+        rate = record_throughput(bare, writer.conditions, Estimator(registries, data), results)
+        remark = f"kept for 'plan': {rate.words}"
+    writer.finish(rows, remark)
 
 
 @bench.command("eval")
@@ -70,27 +76,18 @@ def bench_eval(
     plugin: opt.Plugins = None,
 ) -> None:
     """Time all evaluations of a run of ten tasks, with queries kept and without, for methods that ask for them."""
-    from smope_bench.harness import console
     from smope_bench.harness.registry.registry import open_registries
-    from smope_bench.harness.timing import records as bench_store
-    from smope_bench.harness.timing.display import EVAL_COLUMNS, make_keeper
-    from smope_bench.harness.timing.evaluation import bench_eval as timed
+    from smope_bench.harness.timing import evaluation
+    from smope_bench.harness.timing.display import MeasurementWriter
 
     registries = open_registries(plugin or ())
     names = list(opt.split_values(methods)) or registries.methods.loadable_names()
     place = _pinned(threads, device)
-    keeper = make_keeper(context, out, against, place, backbone=backbone, images=images, repeats=repeats)
-    report = timed(registries, names, backbone=backbone, images=images, repeats=repeats, device=place)
-
-    def show() -> None:
-        console.print_rows([asdict(row) for row in report.rows], EVAL_COLUMNS)
-        print(
-            f"{report.backbone}, {report.images} test images in {report.tasks} tasks, {report.threads} threads,"
-            f" {repeats} repeats, {report.device}"
-        )
-
-    rows = [bench_store.measured_row(row) for row in report.rows]
-    keeper.finish(rows, report.as_json(), as_json, show)
+    writer = MeasurementWriter.open(
+        context, out, against, as_json, place, backbone=backbone, images=images, repeats=repeats
+    )
+    rows = evaluation.bench_eval(registries, names, backbone=backbone, images=images, repeats=repeats, device=place)
+    writer.finish(rows)
 
 
 @bench.command("tap")
@@ -104,19 +101,12 @@ def bench_tap(
     as_json: opt.AsJson = False,
 ) -> None:
     """Time classifier alignment: 200 classes, 768 dimensions, 50 epochs, with diagonal and with full covariances."""
-    from smope_bench.harness import console
-    from smope_bench.harness.timing import records as bench_store
-    from smope_bench.harness.timing.display import TAP_COLUMNS, make_keeper
-    from smope_bench.harness.timing.evaluation import bench_tap as timed
+    from smope_bench.harness.timing import evaluation
+    from smope_bench.harness.timing.display import MeasurementWriter
 
     place = _pinned(threads, device)
-    keeper = make_keeper(context, out, against, place, repeats=repeats)
-    found = timed(repeats=repeats, device=place)
-    plain = [asdict(row) for row in found]
-    rows = [
-        bench_store.named_row(f"{row.covariance} covariances", asdict(row) | {"seconds": row.seconds}) for row in found
-    ]
-    keeper.finish(rows, plain, as_json, lambda: console.print_rows(plain, TAP_COLUMNS))
+    writer = MeasurementWriter.open(context, out, against, as_json, place, repeats=repeats)
+    writer.finish(evaluation.bench_tap(repeats=repeats, device=place))
 
 
 @bench.command("attention")
@@ -132,22 +122,14 @@ def bench_attention(
     as_json: opt.AsJson = False,
 ) -> None:
     """Time the forms in which a prefix's own logit can reach the attention product, each against the one that is used."""
-    from smope_bench.harness import console
-    from smope_bench.harness.timing import records as bench_store
-    from smope_bench.harness.timing.attention import bench_attention as timed
-    from smope_bench.harness.timing.display import ATTENTION_COLUMNS, make_keeper
+    from smope_bench.harness.timing import attention
+    from smope_bench.harness.timing.display import MeasurementWriter
 
     place = _pinned(threads, device)
-    keeper = make_keeper(context, out, against, place, batch=batch, repeats=repeats, precision=precision.value)
-    found = timed(batch=batch, repeats=repeats, precision=precision.value, device=place)
-    plain = [asdict(row) for row in found]
-    rows = [
-        bench_store.named_row(
-            f"{row.logit}: {row.form}", {"seconds": row.seconds, "to_used": row.to_used, "saved_mb": row.saved_mb}
-        )
-        for row in found
-    ]
-    keeper.finish(rows, plain, as_json, lambda: console.print_rows(plain, ATTENTION_COLUMNS))
+    writer = MeasurementWriter.open(
+        context, out, against, as_json, place, batch=batch, repeats=repeats, precision=precision.value
+    )
+    writer.finish(attention.bench_attention(batch=batch, repeats=repeats, precision=precision.value, device=place))
 
 
 @bench.command("data")
@@ -161,23 +143,11 @@ def bench_data(
     as_json: opt.AsJson = False,
 ) -> None:
     """Time random batches of stored pictures against decoding the same JPEG files, interleaved; ratios are medians."""
-    from smope_bench.harness import console
-    from smope_bench.harness.timing.data import COLUMNS
-    from smope_bench.harness.timing.data import bench_data as timed
-    from smope_bench.harness.timing.display import make_keeper
+    from smope_bench.harness.timing import data
+    from smope_bench.harness.timing.display import MeasurementWriter
 
-    _pinned(threads)
-    keeper = make_keeper(context, out, against, images=images, repeats=repeats)
-    report = timed(images, repeats)
-
-    def show() -> None:
-        console.print_rows([asdict(row) for row in report.rows], COLUMNS)
-        print(
-            f"batches of {report.batch} of {report.images} pictures, files of {report.file_kib} KiB, {report.cores} cores, "
-            f"{repeats} repeats; fast mode differs by {report.train_difference} of 255 in training crops"
-        )
-
-    keeper.finish([row.stored() for row in report.rows], report.as_json(), as_json, show)
+    writer = MeasurementWriter.open(context, out, against, as_json, _pinned(threads), images=images, repeats=repeats)
+    writer.finish(data.bench_data(images, repeats))
 
 
 @bench.command("sweep")
@@ -196,22 +166,20 @@ def bench_sweep(
     as_json: opt.AsJson = False,
     plugin: opt.Plugins = None,
 ) -> None:
-    """Time what runs cost beside their arithmetic: dispatch to workers, the engine's own share, small runs side by side."""
+    """Time what runs cost beside their arithmetic: dispatch to workers, the trainer's own share, small runs side by side."""
     from smope_bench.harness.hardware.device import usable_cores
-    from smope_bench.harness.timing.display import make_keeper, print_measures
+    from smope_bench.harness.timing.display import MeasurementWriter
     from smope_bench.harness.timing.sweep import SweepBench
 
     place, count = _pinned(threads, device), workers or max(2, usable_cores())
-    keeper = make_keeper(
-        context, out, against, place, backbone=backbone, runs=runs, workers=count, cores=usable_cores(), repeats=repeats
-    )
+    sizes = {"backbone": backbone, "runs": runs, "workers": count, "cores": usable_cores(), "repeats": repeats}
+    writer = MeasurementWriter.open(context, out, against, as_json, place, **sizes)
     measured = SweepBench(data, place, threads or 1, count, repeats, tuple(plugin or ()))
-    rows = measured.rows(opt.split_values(methods), backbone, runs)
-    keeper.finish(rows, [row.model_dump() for row in rows], as_json, lambda: print_measures(rows))
+    writer.finish(measured.rows(opt.split_values(methods), backbone, runs))
 
 
 def _pinned(threads: int | None, device: opt.DeviceName = opt.DeviceName.cpu) -> str:
-    """Fix the arithmetic of this process, on all cores unless ``threads`` says fewer; returns the device to time on."""
+    """Pin threads and arithmetic of this process, by default on all cores; returns the device to time on."""
     from smope_bench.harness.hardware import device as hardware
 
     hardware.pin_arithmetic(threads or hardware.usable_cores())

@@ -1,1 +1,1 @@
-"""TODO harness/conformance."""
+"""The conformance kit: requirements that every method must meet, and the command ``check``."""

@@ -1,30 +1,35 @@
-"""The conformance kit: what every method and plugin must pass before its numbers mean anything.
+"""The conformance kit: requirements that every method and plugin must meet before its numbers can be compared.
 
-It runs the method through the real engine on a small synthetic stream with a micro backbone, and looks for leaks, for
-gradients outside the declared parameters, for finished tasks' state that still changes, for state that a checkpoint loses,
-for results that change where memory is short, and for anything that does not repeat.
+It runs the method through the real trainer on a small synthetic stream with a micro backbone. ``CHECKS`` is the table of the
+requirements: their names, the functions that check them, and the remedies.
 """
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import itertools
+import traceback
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import FunctionType
 
 import numpy as np
 import torch
 
 from smope_bench.harness.conformance.fixtures import ColouredNoise, kept_test_images, with_other_future
-from smope_bench.harness.conformance.hints import mistaken_hooks, untrained, where
-from smope_bench.harness.conformance.memory_checks import TITLE as SHORT_OF_MEMORY
 from smope_bench.harness.conformance.memory_checks import survives_short_memory
 from smope_bench.harness.conformance.object_graph import kept_images
 from smope_bench.harness.conformance.prediction_checks import batch_independence, predicts_without_trace, task_id_hidden
 from smope_bench.harness.conformance.runner import (
     FAULTS,
+    CheckResult,
     Finished,
+    Subject,
+    Verdict,
     different,
     digest,
     register,
@@ -33,7 +38,6 @@ from smope_bench.harness.conformance.runner import (
     same_result,
     spec_of,
 )
-from smope_bench.harness.conformance.verdicts import CheckResult, advised
 from smope_bench.harness.cost.report import count_costs
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.planning.settings import validated
@@ -41,176 +45,234 @@ from smope_bench.harness.registry.plugins import unhurt
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.text import sentence
 from smope_bench.harness.training.data import open_stream
+from smope_bench.methods.common.api import Method
 from smope_bench.methods.common.backbone.backbones import MICRO
 
 __all__ = ["MICRO", "CheckResult", "ColouredNoise", "check", "check_target", "failed"]
 
 STEPS = 5
-"""So many steps after a run began or went on, it is stopped inside a task: in the middle of an epoch, most of the time."""
+"""Steps after which a run is stopped inside a task, most often in the middle of an epoch."""
 MOST_STOPS = 6
+HOOKS_SHOWN = (
+    "every hook is shown with its shapes in methods/common/api.py; logits of predict are (images, self.seen_classes)"
+)
+
+
+@dataclass(frozen=True)
+class Check:
+    """A requirement. ``function`` returns its verdict, or several results; an exception fails the check."""
+
+    name: str
+    function: Callable[[Subject], Verdict | list[CheckResult]]
+    remedy: str = ""
+
+    def results(self, subject: Subject) -> list[CheckResult]:
+        """The results for one method, at least one."""
+        try:
+            found = self.function(subject)
+        except FAULTS as error:  # a broken method must still get its other results
+            found = False, sentence(error)
+        if isinstance(found, list):
+            return found
+        passed, detail = found
+        return [CheckResult(self.name, passed, detail, "" if passed else self.remedy)]
 
 
 def check(name: str, registries: Registries) -> list[CheckResult]:
-    """Put the registered method ``name`` through the kit; one verdict a requirement, in a fixed order."""
-    return [advised(verdict) for verdict in _verdicts(name, registries)]
+    """Check the registered method ``name``; one result per requirement, in a fixed order.
 
-
-def _verdicts(name: str, registries: Registries) -> list[CheckResult]:
+    A method that leaks by its own account, or whose first run fails, gets that result alone.
+    """
     method = registries.methods.load(name)
     config = validated(method.Config, {}, name)
     if unhurt(partial(method.leaks, config), f"method {name!r} cannot say whether it leaks"):
-        return [CheckResult("honest", False, "this configuration reproduces a published leak; it is for study only")]
+        remedy = (
+            "leave the leaking setting out of the defaults; a leaking configuration may be run, and is marked as one"
+        )
+        detail = "this configuration reproduces a published leak; it is for study only"
+        return [CheckResult("honest", False, detail, remedy)]
     register(registries)
     with TemporaryDirectory() as folder:
         root = Path(folder)
         try:
-            done = run(name, registries, root / "first")
-        except FAULTS as error:  # whatever a plugin does wrong is a verdict, not a crash of the kit
-            return [CheckResult("runs", False, sentence(error) + where(error, method))]
-        ran = "three tasks of two classes, trained and evaluated on the CPU in fp32"
-        verdicts = [CheckResult("runs", True, ran + mistaken_hooks(method))]
-        at_once = (
-            ("gradients only where declared", _declared_only),
-            ("backbone untouched", _backbone_frozen),
-            ("earlier tasks settled", _settled_kept),
-            ("predict leaves no trace", predicts_without_trace),
-        )
-        verdicts += [_judged(title, requirement, done) for title, requirement in at_once]
-        verdicts += batch_independence(done)
-        verdicts += [
-            _judged("blind to the task id", task_id_hidden, done),
-            _judged("keeps no data", _keeps_no_data, done),
-        ]
-        reruns = (
-            ("blind to later tasks and test images", _blind_to_the_rest),
-            ("repeats bit for bit", _repeats),
-            ("save, load, continue", _continues),
-            (SHORT_OF_MEMORY, survives_short_memory),
-            ("bf16", _half_precision),
-        )
-        for title, again in reruns:
-            verdicts.append(_judged(title, partial(again, name=name, registries=registries, root=root), done))
-        return [*verdicts, _cost(name, registries)]
+            first = run(name, registries, root / "first")
+        except FAULTS as error:  # the method's fault, not the kit's
+            return [CheckResult("runs", False, sentence(error) + where(error, method), HOOKS_SHOWN)]
+        detail = "three tasks of two classes, trained and evaluated on the CPU in fp32" + mistaken_hooks(method)
+        subject = Subject(name, registries, root, first)
+        return [CheckResult("runs", True, detail), *(one for each in CHECKS for one in each.results(subject))]
 
 
-def _judged(title: str, requirement: Callable[[Finished], CheckResult], done: Finished) -> CheckResult:
-    try:
-        return requirement(done)
-    except FAULTS as error:  # a broken method must still get all its verdicts
-        return CheckResult(title, False, sentence(error))
-
-
-def _declared_only(done: Finished) -> CheckResult:
-    after = dict(done.session.method.named_parameters())
-    moved = [n for n, p in after.items() if n not in done.declared and not torch.equal(p.detach(), done.before[n])]
+def _declared_only(subject: Subject) -> Verdict:
+    first = subject.first
+    after = dict(first.trainer.method.named_parameters())
+    moved = [n for n, p in after.items() if n not in first.declared and not torch.equal(p.detach(), first.before[n])]
     if moved:
-        return CheckResult(
-            "gradients only where declared", False, f"changed without being declared: {', '.join(moved)}"
-        )
-    detail = f"declared: {', '.join(sorted(done.declared)) or 'nothing'}"
-    return CheckResult("gradients only where declared", True, detail + untrained(done))
+        return False, f"changed without being declared: {', '.join(moved)}"
+    return True, f"declared: {', '.join(sorted(first.declared)) or 'nothing'}{untrained(first)}"
 
 
-def _backbone_frozen(done: Finished) -> CheckResult:
-    same = digest(done.session.backbone) == done.backbone_before
-    return CheckResult(
-        "backbone untouched", same, "same bits as before training" if same else "its weights have changed"
-    )
+def _backbone_frozen(subject: Subject) -> Verdict:
+    same = digest(subject.first.trainer.backbone) == subject.first.backbone_before
+    return same, "same bits as before training" if same else "its weights have changed"
 
 
-def _settled_kept(done: Finished) -> CheckResult:
-    """What a finished task has left is still there after every later task, bit for bit."""
-    name = "earlier tasks settled"
-    for task, (sooner, later) in enumerate(itertools.pairwise(stage.settled for stage in done.stages), start=1):
+def _settled_kept(subject: Subject) -> Verdict:
+    """Tensors that a finished task declares settled must stay bit-identical in every later task."""
+    stages = [stage.settled for stage in subject.first.stages]
+    for task, (sooner, later) in enumerate(itertools.pairwise(stages), start=1):
         lost = sorted(sooner.keys() - later.keys())
         moved = sorted(key for key in sooner.keys() & later.keys() if not same_bits(sooner[key], later[key]))
         if lost or moved:
-            said = [f"{what}: {', '.join(keys)}" for what, keys in (("lost", lost), ("changed", moved)) if keys]
-            return CheckResult(name, False, f"in task {task}, {'; '.join(said)}")
-    count = len(done.stages[-1].settled)
-    return CheckResult(
-        name, True, f"{count} settled tensors kept to the bit" if count else "the method declares nothing settled"
-    )
+            parts = [f"{what}: {', '.join(keys)}" for what, keys in (("lost", lost), ("changed", moved)) if keys]
+            return False, f"in task {task}, {'; '.join(parts)}"
+    count = len(stages[-1])
+    return True, f"{count} settled tensors kept to the bit" if count else "the method declares nothing settled"
 
 
-def _keeps_no_data(done: Finished) -> CheckResult:
-    found = kept_images(done.session.method, "method", done.session.stream)
+def _keeps_no_data(subject: Subject) -> Verdict:
+    found = kept_images(subject.first.trainer.method, "method", subject.first.trainer.stream)
     detail = f"images within reach of the method after the run: {', '.join(found[:5])}"
-    return CheckResult(
-        "keeps no data", not found, detail if found else "no view, batch or stored pixels within its reach"
-    )
+    return not found, detail if found else "no view, batch or stored pixels within its reach"
 
 
-def _blind_to_the_rest(first: Finished, name: str, registries: Registries, root: Path) -> CheckResult:
-    """Two tasks again with other images in the third, and other test images: nothing that is learnt may change."""
-    title = "blind to later tasks and test images"
-    if first.session.method.trains_jointly:
-        return CheckResult(title, True, "trained jointly by its own declaration: a ceiling, which sees all tasks")
-    stream = with_other_future(open_stream(registries, spec_of(name, registries), root))
-    again = run(name, registries, root / "blind", stream=stream, stop=("task_evaluated", 1))
+def _blind_to_the_rest(subject: Subject) -> Verdict:
+    """Two tasks again with other images in the third and other test images: nothing that is learnt may change."""
+    first = subject.first
+    if first.trainer.method.trains_jointly:
+        return True, "trained jointly by its own declaration: a ceiling, which sees all tasks"
+    spec = spec_of(subject.name, subject.registries)
+    stream = with_other_future(open_stream(subject.registries, spec, subject.root))
+    again = subject.again("blind", stream=stream, stop=("task_evaluated", 1))
     for task, (one, two) in enumerate(zip(first.stages, again.stages, strict=False)):
         moved = different(one.state, two.state)
         if moved:
-            return CheckResult(
-                title, False, f"after task {task}, what it has not been given changes {', '.join(moved)}"
-            )
+            return False, f"after task {task}, what it has not been given changes {', '.join(moved)}"
         kept = kept_test_images(stream, task + 1)
-        answers = [np.array(one.session.progress.predictions[task])[kept] for one in (first, again)]
+        answers = [np.array(one.trainer.progress.predictions[task])[kept] for one in (first, again)]
         if (answers[0] != answers[1]).any():
-            return CheckResult(title, False, f"after task {task}, what it has not been given changes its predictions")
-    return CheckResult(
-        title, True, "same state and predictions after two tasks, whatever the third and the other test images are"
-    )
+            return False, f"after task {task}, what it has not been given changes its predictions"
+    return True, "same state and predictions after two tasks, whatever the third and the other test images are"
 
 
-def _repeats(first: Finished, name: str, registries: Registries, root: Path) -> CheckResult:
+def _repeats(subject: Subject) -> Verdict:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(987)  # a method must not depend on what was drawn before the run
-        again = run(name, registries, root / "again")
-    return same_result("repeats bit for bit", first, again, "a second run from the same spec")
+        again = subject.again("again")
+    return same_result(subject.first, again, "a second run from the same spec")
 
 
-def _continues(first: Finished, name: str, registries: Registries, root: Path) -> CheckResult:
-    title = "save, load, continue"
-    run(name, registries, root / "stopped", stop=("task_started", 1))
-    resumed = run(name, registries, root / "stopped")
-    between = same_result(title, first, resumed, "stopped after the first task and continued")
-    if not between.passed or first.session.method.is_closed_form:
+def _continues(subject: Subject) -> Verdict:
+    first = subject.first
+    subject.again("stopped", stop=("task_started", 1))
+    resumed = subject.again("stopped")
+    between = same_result(first, resumed, "stopped after the first task and continued")
+    if not between[0] or first.trainer.method.is_closed_form:
         return between
     for _ in range(MOST_STOPS):
-        resumed = run(name, registries, root / "inside", steps=STEPS)
-        if resumed.session.progress.tasks_done == len(resumed.session.stream.tasks):
+        resumed = subject.again("inside", steps=STEPS)
+        if resumed.trainer.progress.tasks_done == len(resumed.trainer.stream.tasks):
             break
     else:
-        resumed = run(name, registries, root / "inside")
-    return same_result(title, first, resumed, f"stopped every {STEPS} steps and continued")
+        resumed = subject.again("inside")
+    return same_result(first, resumed, f"stopped every {STEPS} steps and continued")
 
 
-def _half_precision(_: Finished, name: str, registries: Registries, root: Path) -> CheckResult:
-    run(name, registries, root / "bf16", precision="bf16", stop=("task_evaluated", 1))
-    return CheckResult("bf16", True, "two tasks run under bf16 autocast")
+def _half_precision(subject: Subject) -> Verdict:
+    subject.again("bf16", precision="bf16", stop=("task_evaluated", 1))
+    return True, "two tasks run under bf16 autocast"
 
 
-def _cost(name: str, registries: Registries) -> CheckResult:
-    """What it costs, counted rather than timed. Nothing to pass: a method may cost what it likes, but it is said."""
+def _cost(subject: Subject) -> Verdict:
+    """Counted costs, for information: this check never fails."""
     try:
-        report = count_costs(registries, [name], MICRO)
+        report = count_costs(subject.registries, [subject.name], MICRO)
     except FAULTS as error:
-        return CheckResult("cost", True, f"cannot be counted: {sentence(error)}")
+        return True, f"cannot be counted: {sentence(error)}"
     row, a_pass = report.rows[0], report.backbone.own.forward
     trained = f"{row.phases[-1].step.total / a_pass:.1f} forward passes a training image, " if row.phases else ""
     sizes = f"{report.geometry.num_tasks} tasks with {report.geometry.num_classes} classes on the kit's backbone"
     detail = f"{row.parameters:,} learnable parameters for {sizes}; {trained}{row.test.total / a_pass:.1f} a test image"
-    return CheckResult("cost", True, detail)
+    return True, detail
 
 
-def failed(verdicts: Iterable[CheckResult]) -> list[CheckResult]:
+CHECKS = (
+    Check(
+        "gradients only where declared",
+        _declared_only,
+        "return what is trained from parameter_groups(), and change nothing else in a step; what is counted or averaged belongs in"
+        " a buffer",
+    ),
+    Check(
+        "backbone untouched",
+        _backbone_frozen,
+        "the backbone is shared and frozen: train prompts or layers of the method's own",
+    ),
+    Check(
+        "earlier tasks settled",
+        _settled_kept,
+        "leave out of settled() what later tasks train, or keep them from it, by a mask or a copy",
+    ),
+    Check(
+        "predict leaves no trace",
+        predicts_without_trace,
+        "predict answers and changes nothing: gather statistics in training_step or end_task",
+    ),
+    Check(
+        "independent of the batch",
+        batch_independence,
+        "predict must take any number of images, one included",
+    ),
+    Check(
+        "blind to the task id",
+        task_id_hidden,
+        "choose by the image alone which task's parameters answer; look neither at the caller nor at what was asked before",
+    ),
+    Check(
+        "keeps no data",
+        _keeps_no_data,
+        "keep statistics, not images, batches or views: earlier data is gone when a task is over",
+    ),
+    Check(
+        "blind to later tasks and test images",
+        _blind_to_the_rest,
+        "read the current task's data only through the hooks' arguments, and learn nothing in predict",
+    ),
+    Check(
+        "repeats bit for bit",
+        _repeats,
+        "draw from torch's default generator, which is seeded, not from the clock or a generator of one's own; iterate over no set",
+    ),
+    Check(
+        "save, load, continue",
+        _continues,
+        "keep what is learnt in parameters or register_buffer: plain attributes are not in a checkpoint, and begin_task and"
+        " begin_phase are called again where a task goes on, so that a counter they set begins anew",
+    ),
+    Check(
+        "short of memory",
+        survives_short_memory,
+        "give a rule with tensors of single images a method part(rows); a rule draws no random numbers, but carries what was drawn"
+        " before, and notes to a Trace alone: it may be called again, for all images or for some",
+    ),
+    Check(
+        "bf16",
+        _half_precision,
+        "create tensors in the type of what they are combined with, and compute in float32 within torch.autocast(...,"
+        " enabled=False) where needed",
+    ),
+    Check("cost", _cost),
+)
+"""All requirements beside ``honest`` and ``runs``, in the order in which they are shown."""
+
+
+def failed(results: Iterable[CheckResult]) -> list[CheckResult]:
     """The requirements that are not met."""
-    return [verdict for verdict in verdicts if not verdict.passed]
+    return [result for result in results if not result.passed]
 
 
 def check_target(target: str) -> dict[str, list[CheckResult]]:
-    """Verdicts of a registered method by name, or of every method that a plugin file defines."""
+    """Results of a registered method by name, or of every method that a plugin file defines."""
     from smope_bench.harness.registry.registry import open_registries
 
     if not target.endswith(".py"):
@@ -220,3 +282,49 @@ def check_target(target: str) -> dict[str, list[CheckResult]]:
     known = set(open_registries().methods.names())
     registries = open_registries([Path(target)])
     return {name: check(name, registries) for name in registries.methods.names() if name not in known}
+
+
+ALIKE = 0.6
+"""Least similarity of a name to a hook's by ``difflib``; that of ``after_task`` and ``end_task`` is 0.67."""
+
+
+def mistaken_hooks(method: type[Method]) -> str:
+    """Public methods that look like misspelt hooks, as the end of a sentence; empty where there are none."""
+    hooks = [
+        name
+        for name, value in vars(Method).items()
+        if isinstance(value, FunctionType)
+        and not name.startswith("_")
+        and name != "enter_task"  # called by the trainer alone
+    ]
+    found = []
+    for name, value in vars(method).items():
+        if name.startswith("_") or name in vars(Method) or not isinstance(value, FunctionType):
+            continue
+        found += [f"{name} (like {near})" for near in difflib.get_close_matches(name, hooks, n=1, cutoff=ALIKE)]
+    return f"; no hook, so that nobody calls it from outside: {', '.join(found)}" if found else ""
+
+
+def untrained(done: Finished) -> str:
+    """Parameters that training never changed, or not after some task, as the end of a sentence."""
+    states = [done.before, *(stage.state for stage in done.stages)]
+    names = [name for name, _ in done.trainer.method.named_parameters() if all(name in state for state in states)]
+    moved = {
+        name: [task for task in range(1, len(states)) if not same_bits(states[task - 1][name], states[task][name])]
+        for name in names
+    }
+    never = [name for name in names if not moved[name]]
+    last = len(states) - 1
+    early = [f"{name} (task {moved[name][-1]})" for name in names if moved[name] and moved[name][-1] < last]
+    parts = (("never changed", never), ("changed last in", early))
+    return "".join(f"; {what}: {', '.join(which)}" for what, which in parts if which)
+
+
+def where(error: BaseException, method: type[Method]) -> str:
+    """The place of an error in the method's own file, such as `` (end_task, my_prompt.py line 47)``; else empty."""
+    try:
+        file = inspect.getfile(method)
+    except (TypeError, OSError):
+        return ""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f" ({frames[-1].name}, {Path(file).name} line {frames[-1].lineno})" if frames else ""

@@ -1,4 +1,4 @@
-"""What the conformance kit runs on: a micro backbone, a benchmark of coloured noise, and the same stream with a changed future."""
+"""Data of the conformance kit: a benchmark of coloured noise, and its stream with other later images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TRAIN_IMAGES, TEST_IMAGES = 12, 22
 
 
 class ColouredNoise(Benchmark[BenchmarkConfig]):
-    """Six classes told apart by their mean colour, 16 px: few training images, and more than 128 test images in all."""
+    """Six classes of distinct mean colours, 16 px: few training images, and more than 128 test images in all."""
 
     name: ClassVar[str] = "conformance-noise"
     card: ClassVar[BenchmarkCard] = BenchmarkCard("Coloured noise", "made by the conformance kit", "none", "synthetic")
@@ -39,7 +39,7 @@ class ColouredNoise(Benchmark[BenchmarkConfig]):
         return tuple(f"noise {i}" for i in range(6))
 
     def image_set(self, split: Split) -> ImageSet:
-        """The same pixels at every call."""
+        """Seeded pixels, equal at every call."""
         seed, count = (0, TRAIN_IMAGES) if split == "train" else (1, TEST_IMAGES)
         labels = np.repeat(np.arange(6), count)
         colours = np.array([[(label >> bit) & 1 for bit in range(3)] for label in range(1, 7)]) * 140 + 40
@@ -48,9 +48,9 @@ class ColouredNoise(Benchmark[BenchmarkConfig]):
 
 
 def with_other_future(stream: Stream) -> Stream:
-    """``stream`` with other pixels and permuted labels in the last task's training images, and every other test image changed.
+    """``stream`` with other pixels and permuted labels in the last task's training images, and with other test images in odd rows.
 
-    A method that has not been given the last task yet must not notice. The changed test images are those of odd rows.
+    Before the last task, a method must not be affected.
     """
     last = stream.tasks[-1]
     trained, tested = np.array(last.train.images), np.array(last.test.images)
@@ -65,10 +65,10 @@ def with_other_future(stream: Stream) -> Stream:
         )
         for task in stream.tasks
     )
-    # Other pixels must not be known by the name of the ones that they replace.
+    # No hash: features cached for the original pixels must not be found for the new ones.
     return replace(stream, tasks=tasks, tests=tuple(task.test for task in tasks), content_hash="")
 
 
 def kept_test_images(stream: Stream, tasks: int) -> NDArray[np.bool_]:
-    """Which images of the first ``tasks`` test views ``with_other_future`` leaves as they are."""
+    """Mask of the images of the first ``tasks`` test views that ``with_other_future`` leaves unchanged."""
     return np.concatenate([view.rows for view in stream.tests[:tasks]]) % 2 == 0

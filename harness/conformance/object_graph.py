@@ -1,4 +1,4 @@
-"""What can be reached from an object: the conformance kit looks for images that a method has kept."""
+"""Search through the objects that a method can reach, for images that it has kept."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ MAX_DEPTH = 12
 
 
 def kept_images(root: object, name: str, stream: Stream) -> list[str]:
-    """Where ``root`` holds views, task data, batches or the stored pixels of ``stream``, as paths like ``method.data``.
+    """Paths, such as ``method.data``, at which ``root`` holds views, task data, batches or the stored pixels of ``stream``.
 
-    It looks into attributes, the attributes of its own class, containers, closures, bound methods and generators. Copies of
-    pixels cannot be told from other tensors and are not found.
+    Searched are attributes, those of its own class, containers, closures, bound methods and generators. Copies of pixels are
+    indistinguishable from other tensors and are not found.
     """
     stores = [view.images for task in stream.tasks for view in (task.train, task.validation, task.test)]
     stores += [view.images for view in stream.tests]
@@ -74,7 +74,7 @@ def _captured(function: FunctionType) -> Iterator[tuple[str, Any]]:
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         try:
             yield f".{name}", cell.cell_contents
-        except ValueError:  # a cell that is still empty
+        except ValueError:  # the cell is empty
             continue
     yield ".__defaults__", function.__defaults__
     yield ".__kwdefaults__", function.__kwdefaults__
@@ -86,7 +86,7 @@ def _slots(kind: type) -> Iterable[str]:
 
 
 def _shares(one: object, stores: list[Any]) -> bool:
-    """Whether something is a store of images, or an array or tensor in the memory of one."""
+    """Whether ``one`` is a store of images, or shares memory with one."""
     if any(one is store for store in stores):
         return True
     arrays = [store for store in stores if isinstance(store, np.ndarray)]

@@ -1,36 +1,34 @@
-"""What the conformance kit asks of ``predict``: each image answered by itself, whoever it is served with, and no trace left."""
+"""Checks of ``predict``: the answer to an image must not depend on the batch or the task, and must change nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from smope_bench.harness.conformance.runner import FAULTS, Finished, different, state_of
-from smope_bench.harness.conformance.verdicts import CheckResult
-from smope_bench.harness.text import sentence
+from smope_bench.harness.conformance.runner import CheckResult, Finished, Subject, Verdict, different, state_of
 from smope_bench.harness.training.data import features_of, test_batches
 from smope_bench.methods.common.api import Batch
 
 TOLERANCE = 1e-4
 
 
-def predicts_without_trace(done: Finished) -> CheckResult:
-    """No parameter or buffer changes while a method answers."""
-    before = state_of(done.session.method)
-    logits_of(done, [torch.arange(7)])
-    changed = different(before, state_of(done.session.method))
-    detail = f"changed by predict: {', '.join(changed)}" if changed else "no parameter or buffer changes"
-    return CheckResult("predict leaves no trace", not changed, detail)
+def predicts_without_trace(subject: Subject) -> Verdict:
+    """``predict`` changes no parameter or buffer."""
+    method = subject.first.trainer.method
+    before = state_of(method)
+    logits_of(subject.first, [torch.arange(7)])
+    changed = different(before, state_of(method))
+    return not changed, f"changed by predict: {', '.join(changed)}" if changed else "no parameter or buffer changes"
 
 
-def batch_independence(done: Finished) -> Iterator[CheckResult]:
-    """The same image must get the same logits as in its task's own test view: alone, in any company and in any order.
+def batch_independence(subject: Subject) -> list[CheckResult]:
+    """An image has the same logits as in its task's own test view: alone, in any batch and in any order.
 
-    The last requirement is also that the task is not read off the company: every batch holds images of all tasks.
+    In the last batches, images of all tasks alternate, so that the batch does not reveal the task.
     """
-    sizes = [len(view) for view in done.session.stream.tests]
+    sizes = [len(view) for view in subject.first.trainer.stream.tests]
     rows = torch.arange(sum(sizes))
     place = torch.cat([torch.arange(size) for size in sizes])
     shuffled = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
@@ -41,57 +39,59 @@ def batch_independence(done: Finished) -> Iterator[CheckResult]:
         "shuffled order": shuffled.split(128),
         "the task it is served with": place.argsort(stable=True).split(2 * len(sizes)),
     }
-    try:
-        reference = logits_of(done, rows.split(sizes))
-        found = {name: logits_of(done, parts) for name, parts in served.items()}
-    except FAULTS as error:  # whatever a plugin does wrong is a verdict
-        yield CheckResult("independent of the batch", False, sentence(error))
-        return
+    reference = logits_of(subject.first, rows.split(sizes))
     scale = max(1.0, float(reference.abs().max()))
-    for name, logits in found.items():
-        asked = torch.cat(served[name])
-        gap = float((logits - reference[asked]).abs().max()) / scale
-        same = gap <= TOLERANCE and torch.equal(logits.argmax(dim=1), reference[asked].argmax(dim=1))
-        yield CheckResult(f"independent of {name}", same, f"largest relative difference {gap:.1e}")
+    results: list[CheckResult] = []
+    for name, logits in {name: logits_of(subject.first, parts) for name, parts in served.items()}.items():
+        expected = reference[torch.cat(served[name])]
+        gap = float((logits - expected).abs().max()) / scale
+        same = gap <= TOLERANCE and torch.equal(logits.argmax(dim=1), expected.argmax(dim=1))
+        detail = f"largest relative difference {gap:.1e}"
+        results.append(CheckResult(f"independent of {name}", same, detail, "" if same else PER_IMAGE))
+    return results
 
 
-def task_id_hidden(done: Finished) -> CheckResult:
-    """The run's own answers, given task by task, are those that the same images get outside the run, the last task first.
+PER_IMAGE = (
+    "row i of predict may depend on image i alone: no mean, vote, sort or normalisation over dimension 0, no running statistics in"
+    " train mode, and permute or transpose, not reshape, to exchange dimensions"
+)
 
-    Only the caller and the order of the questions differ: a method that reads the task off either is told by it.
+
+def task_id_hidden(subject: Subject) -> Verdict:
+    """The run's own predictions, made task by task, equal those of a later call that starts with the last task's images.
+
+    Only the caller and the order differ, so that a method which infers the task from either is found.
     """
-    name = "blind to the task id"
-    sizes = [len(view) for view in done.session.stream.tests]
+    trainer = subject.first.trainer
+    sizes = [len(view) for view in trainer.stream.tests]
     parts = torch.arange(sum(sizes)).split(sizes)[::-1]
-    logits = logits_of(done, parts)[torch.cat(parts).argsort()]
-    inside = torch.tensor(done.session.progress.predictions[-1])
+    logits = logits_of(subject.first, parts)[torch.cat(parts).argsort()]
+    inside = torch.tensor(trainer.progress.predictions[-1])
     rows = torch.arange(len(inside))
-    # Frozen features may come from batches of another size: a tie may break either way.
+    # Frozen features may come from batches of another size, so a tie may be broken either way.
     scale = max(1.0, float(logits.abs().max()))
     other = logits.max(dim=1).values - logits[rows, inside.to(logits.device)] > TOLERANCE * scale
     if other.any():
-        return CheckResult(
-            name, False, f"{int(other.sum())} of {len(inside)} answers change when tasks are not asked in turn"
-        )
-    return CheckResult(name, True, "same answers to the last task's images first, outside the run")
+        return False, f"{int(other.sum())} of {len(inside)} answers change when tasks are not asked in turn"
+    return True, "same answers to the last task's images first, outside the run"
 
 
 @torch.no_grad()
 def logits_of(done: Finished, batches: Sequence[Tensor]) -> Tensor:
-    """Logits of the test images in the order of ``batches``, whose entries are rows of all views, one after the other."""
-    session = done.session
-    session.method.eval()
-    views, transforms = session.stream.tests, session.stream.transforms
+    """Logits (N, classes) in the order of ``batches``, whose entries are rows of the concatenated test views."""
+    trainer = done.trainer
+    trainer.method.eval()
+    views, transforms = trainer.stream.tests, trainer.stream.transforms
     images = torch.cat(
-        [next(test_batches(view, transforms, batch_size=len(view), device=session.device)).images for view in views]
+        [next(test_batches(view, transforms, batch_size=len(view), device=trainer.device)).images for view in views]
     )
     queries: Tensor | None = None
-    if session.method.needs_query:
+    if trainer.method.needs_query:
         queries = torch.cat(
-            [features_of(view, transforms, session.backbone.features, session.device) for view in views]
+            [features_of(view, transforms, trainer.backbone.features, trainer.device) for view in views]
         )
     answers = [
-        session.method.predict(Batch(images[rows], None, None if queries is None else queries[rows]))
+        trainer.method.predict(Batch(images[rows], None, None if queries is None else queries[rows]))
         for rows in batches
     ]
     return torch.cat(answers)

@@ -1,4 +1,4 @@
-"""One run of the conformance kit: a method through the real engine, watched after every task."""
+"""Runs of the conformance kit: a method through the real trainer, with its state copied after every task."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from smope_bench.benchmarks.stream import Stream
 from smope_bench.harness.cancellation import Interrupted, StopRequest
 from smope_bench.harness.conformance.fixtures import ColouredNoise
-from smope_bench.harness.conformance.verdicts import CheckResult
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_spec import BackboneRef, Component, Precision, RunSpec
 from smope_bench.harness.training.trainer import Trainer
@@ -25,13 +24,26 @@ from smope_bench.methods.common.backbone.backbones import MICRO
 from smope_bench.methods.common.schedules import Schedule
 
 FAULTS = (Exception, SystemExit)
-"""What a method may raise: its own fault and a verdict, where Ctrl-C is the user's wish."""
+"""Exceptions of a method that fail a check. KeyboardInterrupt is not among them: it comes from the user."""
 SCHEDULE = {"batch_size": 8, "epochs": 2, "lr": 0.01}
+
+Verdict = tuple[bool, str]
+"""Whether a requirement is met, and what was observed."""
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """One requirement, whether it is met, and what was observed; ``remedy``: how to meet it, empty where it is met."""
+
+    name: str
+    passed: bool
+    detail: str
+    remedy: str = ""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A method once a task is learnt and evaluated: all of its state, and what it declares settled."""
+    """State of a method after a task was trained and evaluated: all of it, and the part that it declares settled."""
 
     state: dict[str, Tensor]
     settled: dict[str, Tensor]
@@ -39,17 +51,31 @@ class Stage:
 
 @dataclass
 class Finished:
-    """A run of the kit, with the method as it was left; ``stages`` has an entry a task."""
+    """A run of the kit that ended or was stopped; ``stages`` has an entry a task."""
 
-    session: Trainer
+    trainer: Trainer
     declared: set[str]
     before: dict[str, Tensor]
     backbone_before: str
     stages: list[Stage]
 
 
+@dataclass(frozen=True)
+class Subject:
+    """A method under check: its name, where it is registered, a scratch folder, and its first complete run."""
+
+    name: str
+    registries: Registries
+    root: Path
+    first: Finished
+
+    def again(self, folder: str, **options: Any) -> Finished:
+        """Another run in a subfolder; the options are those of ``run``."""
+        return run(self.name, self.registries, self.root / folder, **options)
+
+
 def register(registries: Registries) -> None:
-    """Add the kit's backbone and benchmark where they are not known yet."""
+    """Add the kit's backbone and benchmark, once."""
     if MICRO.name not in registries.backbones.names():
         registries.backbones.add(MICRO.name, "the conformance kit", MICRO)
         registries.benchmarks.add(ColouredNoise.name, "the conformance kit", ColouredNoise)
@@ -78,10 +104,10 @@ def run(
     steps: int | None = None,
     prepare: Callable[[Trainer], None] = lambda _: None,
 ) -> Finished:
-    """Run to the end, or until the event ``stop`` of a task. The stages are noted before anything else can happen.
+    """Run three tasks to the end, or until ``stop``, the name and task of an event, as if killed there.
 
-    ``steps``: the run is asked to stop after so many, and goes on from there when it is run in the same folder again;
-    ``prepare`` is shown the session before its tasks begin.
+    ``steps``: request a stop in that step, from 1; the next run in the same folder resumes. ``prepare`` is called with the
+    trainer before its first task.
     """
     spec = spec_of(name, registries, precision)
     stages: list[Stage] = []
@@ -89,27 +115,27 @@ def run(
 
     def listen(event: dict[str, Any]) -> None:
         if event["event"] == "task_evaluated":
-            stages.append(Stage(state_of(session.method), clones(session.method.settled())))
+            stages.append(Stage(state_of(trainer.method), clones(trainer.method.settled())))
         if (event["event"], event.get("task")) == stop:
             raise _StoppedError
 
     with (
         torch.random.fork_rng(devices=[]),
-        Trainer(spec, folder, folder, "cpu", registries, listen, stream, interruption=interruption) as session,
+        Trainer(spec, folder, folder, "cpu", registries, listen, stream, interruption=interruption) as trainer,
     ):
-        before = state_of(session.method)
-        frozen = digest(session.backbone)
-        declared = _note_declared(session.method)
+        before = state_of(trainer.method)
+        frozen = digest(trainer.backbone)
+        declared = _note_declared(trainer.method)
         if steps is not None:
-            _ask_after(steps, session.method, interruption)
-        prepare(session)
+            _stop_after(steps, trainer.method, interruption)
+        prepare(trainer)
         with contextlib.suppress(_StoppedError, Interrupted):
-            session.run_tasks()
-    return Finished(session, declared, before, frozen, stages)
+            trainer.run_tasks()
+    return Finished(trainer, declared, before, frozen, stages)
 
 
 def _note_declared(method: Method) -> set[str]:
-    """Names of the parameters that any phase declares, filled while the run goes on."""
+    """The names of all parameters that any phase declares, filled during the run."""
     names = {id(parameter): name for name, parameter in method.named_parameters()}
     declared: set[str] = set()
     original = method.parameter_groups
@@ -123,8 +149,8 @@ def _note_declared(method: Method) -> set[str]:
     return declared
 
 
-def _ask_after(steps: int, method: Method, interruption: StopRequest) -> None:
-    """Have the run asked to stop while it takes its step number ``steps``, from 1."""
+def _stop_after(steps: int, method: Method, interruption: StopRequest) -> None:
+    """Request a stop during step number ``steps``, from 1."""
     number, original = itertools.count(1), method.training_step
 
     def counted(batch: Batch) -> Tensor:
@@ -136,7 +162,7 @@ def _ask_after(steps: int, method: Method, interruption: StopRequest) -> None:
 
 
 class _StoppedError(RuntimeError):
-    """Stands for a kill between two tasks."""
+    """Simulates a kill between two tasks."""
 
 
 def state_of(method: nn.Module) -> dict[str, Tensor]:
@@ -145,12 +171,12 @@ def state_of(method: nn.Module) -> dict[str, Tensor]:
 
 
 def clones(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies that later training cannot reach."""
+    """Detached copies, which later training does not change."""
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
 
 def different(one: dict[str, Tensor], two: dict[str, Tensor]) -> list[str]:
-    """Names whose tensors are not the same to the bit."""
+    """Names whose tensors are not bit-identical."""
     return [name for name in one if name not in two or not same_bits(one[name], two[name])]
 
 
@@ -159,13 +185,13 @@ def same_bits(one: Tensor, two: Tensor) -> bool:
     return one.dtype == two.dtype and torch.equal(one, two)
 
 
-def same_result(name: str, first: Finished, second: Finished, what: str) -> CheckResult:
-    """Whether two runs to the end gave the same predictions and left the same state, to the bit."""
-    same_matrix = first.session.progress.predictions == second.session.progress.predictions
-    moved = different(state_of(first.session.method), state_of(second.session.method))
+def same_result(first: Finished, second: Finished, what: str) -> Verdict:
+    """Whether two complete runs have the same predictions and the same final state, to the bit."""
+    same_matrix = first.trainer.progress.predictions == second.trainer.progress.predictions
+    moved = different(state_of(first.trainer.method), state_of(second.trainer.method))
     if same_matrix and not moved:
-        return CheckResult(name, True, f"{what}: same predictions, same state")
-    return CheckResult(name, False, f"{what}: differs in {', '.join(moved) or 'predictions'}")
+        return True, f"{what}: same predictions, same state"
+    return False, f"{what}: differs in {', '.join(moved) or 'predictions'}"
 
 
 def digest(module: nn.Module) -> str:
@@ -173,6 +199,6 @@ def digest(module: nn.Module) -> str:
     found = hashlib.sha256()
     for name, tensor in module.state_dict().items():
         found.update(name.encode())
-        # As bytes: numpy has no name for every type that a backbone's weights are kept in.
+        # As bytes, because numpy lacks some types of weights, such as bfloat16.
         found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return found.hexdigest()

@@ -1,1 +1,1 @@
-"""TODO harness/cost."""
+"""Counted parameters and operations, and the estimates of plans that use them."""

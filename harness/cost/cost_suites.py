@@ -1,4 +1,4 @@
-"""Suites that train nothing: the parameters and operations of their rows are counted, stored and shown."""
+"""Suites that are counted instead of trained: their counts are stored in, and read from, a results folder."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from smope_bench.harness.registry.registry import Registries
 
 
 def split_counted(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(suites that train, suites that only count), each once and in the given order. UserError for an unknown name."""
+    """(suites that train, suites that count), each once and in the given order. Raises UserError for an unknown name."""
     unique = list(dict.fromkeys(names))
     counted = [name for name in unique if find_suite(name).counts_only]
     return [name for name in unique if name not in counted], counted
 
 
 def counted_suites(store: Store) -> list[str]:
-    """The suites whose counts a results folder holds, by name."""
+    """Names of the suites with counts in a results folder."""
     return sorted(file.name.removesuffix(".cost.json") for file in (store.root / "suites").glob("*.cost.json"))
 
 
 def count_suite(name: str, methods: Sequence[str], registries: Registries, store: Store) -> dict[str, Any]:
-    """Count the suite's methods, or those of ``methods``, at ViT-B/16 and store the report; returns it."""
+    """Count the methods of a suite, or ``methods``, on ViT-B/16; stores and returns the report."""
     from smope_bench.harness.cost.report import count_costs
 
     rows = methods or list(dict.fromkeys(row.method for row in find_suite(name).rows))
@@ -39,7 +39,7 @@ def count_suite(name: str, methods: Sequence[str], registries: Registries, store
 
 
 def read_counted(store: Store, name: str) -> dict[str, Any]:
-    """The stored report of a counted suite. Raises UserError where there is none or it is not as it was written."""
+    """The stored report of a suite. Raises UserError where there is none, or where it was changed."""
     file = _file(store, name)
     try:
         stored = json.loads(file.read_text(encoding="utf-8"))

@@ -1,7 +1,7 @@
-"""What a run would cost before it is run: passes over images, operations, and seconds at a throughput that is named.
+"""Estimated cost of a run: passes over images, operations, and seconds at a named throughput.
 
-Operations are the executed counts of ``smope_bench.harness.cost.stored_counts``, scaled to the backbone. Left out are what does not see images
-(classifier alignment, optimiser) and differences between settings of one method. Good to some ten per cent, the throughput aside.
+Operations are the executed counts of ``stored_counts``, scaled to the backbone. Work without images (classifier alignment,
+optimiser) and differences between settings of one method are left out. Apart from the throughput, accurate to about 10 %.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_spec import Component, RunSpec, canonical_json
 
 ASSUMED_FLOPS: Mapping[str, float] = {"fp32": 10e12, "bf16": 40e12}
-"""Effective operations a second of a data-centre GPU, about half of an A100's fp32 peak and an eighth of its bf16 peak.
-Not measured here: a plan says so wherever it goes by it."""
+"""Assumed operations a second of a data-centre GPU, about half of an A100's fp32 peak and an eighth of its bf16 peak.
+Not measured; plans that use them are labelled so."""
 THROUGHPUT_FILE = "throughput.json"
 HOW_TO_MEASURE = "run_all.py bench step --device cuda --batch 128 --record, or give --tflops"
 
 
 @dataclass(frozen=True)
 class ImageCounts:
-    """Images of a benchmark; ``prepared`` says whether they were counted on disk or are its owners' numbers."""
+    """Images of a benchmark; ``prepared``: counted on disk, otherwise published numbers."""
 
     train: int
     test: int
@@ -39,7 +39,7 @@ class ImageCounts:
 
 @dataclass(frozen=True)
 class Work:
-    """A whole run: training images shown, over all epochs and phases, and operations of training and of evaluation."""
+    """Work of a whole run: training images over all epochs and phases, and operations of training and evaluation."""
 
     image_passes: int
     train_flops: float
@@ -53,7 +53,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Rate:
-    """Operations a second and where the number comes from: ``given``, ``finished runs``, ``bench step`` or ``assumed``."""
+    """Operations a second and their source: ``given``, ``finished runs``, ``bench step`` or ``assumed``."""
 
     flops_per_s: float
     source: str
@@ -70,7 +70,7 @@ class Rate:
 
 
 class Estimator:
-    """Answers for one plan; benchmarks are opened and methods constructed once for each distinct configuration."""
+    """Estimates for one plan; benchmarks and methods are made once per distinct configuration."""
 
     def __init__(self, registries: Registries, data: Path, stored: StoredCounts | None = None) -> None:
         self._registries, self._data = registries, data
@@ -81,7 +81,7 @@ class Estimator:
         self._narrow: Any = None
 
     def work(self, spec: RunSpec) -> Work | None:
-        """The work of a run; None while nobody knows how many images its benchmark has."""
+        """The work of a run; None where the number of the benchmark's images is unknown."""
         images = self.images(spec.benchmark)
         if images is None:
             return None
@@ -91,7 +91,7 @@ class Estimator:
         counts = stored.methods.get(spec.method.name)
         query = stored.forward if method.needs_query else 0
         epochs = self._phase_epochs(spec)
-        if epochs is None:  # fitted in closed form: one look at the frozen features
+        if epochs is None:  # closed form: one pass over the frozen features
             passes, operations = float(train), float(train * stored.forward)
         else:
             passes = train * sum(epochs.values())
@@ -101,14 +101,14 @@ class Estimator:
             operations += train * stored.forward * _has_statistics(method)
         scale = self.scale(spec.backbone.name)
         tests = images.test * self._test_passes(spec, method)
-        asked = stored.forward if (counts.queries_at_test if counts else method.needs_query) else 0
-        predicting = (counts.test if counts else stored.forward + asked) - asked
+        query_pass = stored.forward if (counts.queries_at_test if counts else method.needs_query) else 0
+        predicting = (counts.test if counts else stored.forward + query_pass) - query_pass
         # Frozen queries are computed once an image and kept.
-        tested = tests * predicting + images.test * asked
+        tested = tests * predicting + images.test * query_pass
         return Work(round(passes), scale * operations, scale * tested)
 
     def images(self, component: Component) -> ImageCounts | None:
-        """Images of a benchmark where its data is in place, else what its owners state; planning fetches nothing."""
+        """Images of a benchmark: counted where its data is prepared, else the published numbers. Downloads nothing."""
         key = component.model_dump_json()
         if key not in self._images:
             benchmark = self._registries.benchmarks.load(component.name)
@@ -122,7 +122,7 @@ class Estimator:
         return self._images[key]
 
     def scale(self, backbone: str) -> float:
-        """A pass of a backbone in units of ViT-B/16's, by the published closed form."""
+        """A backbone's pass relative to ViT-B/16's, by the published closed form."""
         if backbone not in self._scales:
             from smope_bench.harness.cost.flop_counters import published_pass
 
@@ -131,12 +131,12 @@ class Estimator:
         return self._scales[backbone]
 
     def _test_passes(self, spec: RunSpec, method: Any) -> float:
-        """How often a test image is looked at: after every task from its own on, for equal tasks; joint methods look once."""
+        """Mean evaluations per test image, for equal tasks: after its own task and every later one; once in joint training."""
         tasks = int(spec.benchmark.config.get("tasks") or 1)
         return 1.0 if method.trains_jointly else (tasks + 1) / 2
 
     def _phase_epochs(self, spec: RunSpec) -> Mapping[str, float] | None:
-        """Mean epochs a task of each phase, for equal tasks; None for a method in closed form."""
+        """Mean epochs per task of each phase, for equal tasks; None for a method in closed form."""
         config = spec.benchmark.config
         key = canonical_json([spec.method.model_dump(), spec.schedule, config.get("tasks"), spec.benchmark.name])
         if key not in self._epochs:
@@ -154,7 +154,7 @@ class Estimator:
             return None
         tasks = 1 if method_class.trains_jointly else int(spec.benchmark.config.get("tasks") or 1)
         found: dict[str, float] = {}
-        try:  # phases hang on settings and on the task's number, not on the backbone's width
+        try:  # phases depend on settings and the task's number, not on the backbone's width
             with torch.random.fork_rng(devices=[]):
                 setup = Setup(2 * tasks, tasks, schedule)
                 method = method_class(method_class.Config(**spec.method.config), self._skeleton(), setup)
@@ -165,12 +165,12 @@ class Estimator:
                     for phase in method.phases():
                         found[phase.name] = found.get(phase.name, 0.0) + phase.epochs / tasks
         except Exception:
-            # A plugin's method may want a real backbone: what most methods do is then as good a guess as any.
+            # A plugin's method may need a real backbone; then assume one phase, as most methods have.
             return {"train": float(schedule.epochs)}
         return found
 
     def _skeleton(self) -> Any:
-        """A backbone of no width for all methods: making one takes longer than walking through a method's phases."""
+        """A narrow backbone, shared by all methods, as making one takes longer than a walk through the phases."""
         from smope_bench.methods.common.backbone.backbones import VIT_B16, RandomBackbone
 
         if self._narrow is None:
@@ -179,14 +179,14 @@ class Estimator:
 
 
 def _has_statistics(method: Any) -> bool:
-    """Whether a method does something after a task, which is at least one more pass over its images."""
+    """Whether a method overrides ``end_task``, which is at least one more pass over the task's images."""
     from smope_bench.methods.common.api import Method
 
     return method.end_task is not Method.end_task
 
 
 def measured_rate(records: Iterable[Record], estimator: Estimator, spec: RunSpec) -> Rate | None:
-    """Median throughput of finished runs on a backbone of the same size in the same precision; of the fastest device."""
+    """Median throughput of finished runs with the same backbone size and precision, on the fastest device."""
     size, found = estimator.scale(spec.backbone.name), dict[str, list[float]]()
     for record in records:
         seconds = float(record.result["timings"].get("total_s") or 0.0)
@@ -195,7 +195,7 @@ def measured_rate(records: Iterable[Record], estimator: Estimator, spec: RunSpec
             if seconds <= 0 or other.precision != spec.precision or estimator.scale(other.backbone.name) != size:
                 continue
             work = estimator.work(other)
-        except (UserError, ValueError):  # a record of a plugin that is not at hand, or of another version
+        except (UserError, ValueError):  # a record of a missing plugin, or of another version
             continue
         if work is not None:
             device = str(record.result["provenance"].get("device_name", ""))
@@ -214,9 +214,9 @@ def find_rate(
     *,
     is_tiny: bool,
 ) -> Rate | None:
-    """Throughput for a run: what the user gives, else finished runs, else ``bench step --record``, else the assumption.
+    """Throughput for a run: given by the user, else of finished runs, else of ``bench step --record``, else assumed.
 
-    None for tiny backbones that nothing was measured of: a GPU's throughput says nothing of them.
+    None for tiny backbones without finished runs, to which a GPU's throughput does not apply.
     """
     if tflops is not None:
         return Rate(tflops * 1e12, "given")
@@ -226,24 +226,22 @@ def find_rate(
     return recorded_rate(results, spec.precision) or Rate(ASSUMED_FLOPS[spec.precision], "assumed")
 
 
-def record_throughput(report: Any, estimator: Estimator, results: Path) -> Rate:
-    """Keep what ``bench step`` measured of its bare step on ViT-B/16: a forward and a backward down to the image.
+def record_throughput(bare_seconds: float, conditions: Mapping[str, Any], estimator: Estimator, results: Path) -> Rate:
+    """Store the throughput of ``bench step``'s bare step on ViT-B/16: a forward and a backward down to the image.
 
-    Raises UserError for a backbone of another size, which would say nothing of plans.
+    ``conditions`` are those of the measurement. Raises UserError for a backbone of another size, which plans cannot use.
     """
-    if estimator.scale(report.backbone) != 1:
-        raise UserError(f"--record keeps the throughput of ViT-B/16, which backbone {report.backbone!r} is not")
-    bare = next(row for row in report.rows if row.name == "bare")
-    rate = report.batch * stored_counts().complete / bare.seconds.median
-    kept = _recorded(results) | {
-        report.precision: {"flops_per_s": rate, "device": report.device, "batch": report.batch, "torch": report.torch}
-    }
-    write_json(results / THROUGHPUT_FILE, kept)
-    return Rate(rate, "bench step", report.device)
+    backbone, device = str(conditions["backbone"]), str(conditions["device"])
+    if estimator.scale(backbone) != 1:
+        raise UserError(f"--record keeps the throughput of ViT-B/16, which backbone {backbone!r} is not")
+    flops_per_s = conditions["batch"] * stored_counts().complete / bare_seconds
+    entry = {"flops_per_s": flops_per_s, **{key: conditions[key] for key in ("device", "batch", "torch")}}
+    write_json(results / THROUGHPUT_FILE, _recorded(results) | {str(conditions["precision"]): entry})
+    return Rate(flops_per_s, "bench step", device)
 
 
 def recorded_rate(results: Path, precision: str) -> Rate | None:
-    """What ``bench step --record`` left in the results folder, if anything readable."""
+    """The throughput stored by ``bench step --record`` in the results folder; None if there is none."""
     entry = _recorded(results).get(precision)
     try:
         return None if entry is None else Rate(float(entry["flops_per_s"]), "bench step", str(entry["device"]))
@@ -260,7 +258,7 @@ def _recorded(results: Path) -> dict[str, Any]:
 
 
 class Pricing:
-    """What runs would cost; looks at finished runs once."""
+    """Costs of planned runs; reads the finished runs once."""
 
     def __init__(self, store: Store, registries: Registries, data: Path, tflops: float | None) -> None:
         self._registries, self._data, self._results, self._tflops = registries, data, store.root, tflops
@@ -270,7 +268,7 @@ class Pricing:
         self._rates: dict[tuple[str, str], Rate | None] = {}
 
     def price(self, run: PlannedRun) -> dict[str, Any]:
-        """The columns of a plan that are about cost, and what has to be fetched first."""
+        """A plan's columns of costs, and what must be downloaded first."""
         spec = run.spec
         work = self._estimator.work(spec)
         seconds, rate = self._medians.get((run.method, spec.benchmark.name, spec.backbone.name)), None
@@ -308,7 +306,7 @@ class Pricing:
 
 
 def _bytes(owner: Any) -> int | None:
-    """About how many bytes are downloaded; None where that of a file is not stated."""
+    """Approximate bytes of the download; None where the size of a file is not stated."""
     if megabytes := getattr(owner, "megabytes", None):
         return int(megabytes) * 10**6
     sizes = [remote.size for remote in getattr(owner, "remotes", ())]

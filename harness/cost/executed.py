@@ -1,4 +1,4 @@
-"""What a method's code executes for an image: its real steps and predictions on a random backbone, under two counters."""
+"""Executed operations per image: a method's real steps and predictions on a random backbone, under two counters."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from smope_bench.methods.common.api import Batch, Method
 from smope_bench.methods.common.backbone.vit import PromptedViT
 
 IMAGES = 2
-"""Images of a counted batch; what is done once a batch or an epoch, whatever its size, is shared between them."""
+"""Images of a counted batch; operations done once per batch or epoch are shared between them."""
 
 
 @dataclass(frozen=True)
 class Executed:
-    """Operations an image: ``forward`` by fvcore, ``backward`` by torch's counter.
+    """Operations per image: ``forward`` by fvcore, ``backward`` by torch's counter.
 
-    ``forward_by_torch`` is torch's count of the same forward, and stands in for fvcore's where a method cannot be ``traced``.
-    ``query`` says whether the forwards include a pass of the frozen backbone for the query. ``uncounted``: how often each
-    operator occurs in the trace that no number includes.
+    ``forward_by_torch``: torch's count of the same forward, which replaces fvcore's where the method cannot be ``traced``.
+    ``query``: whether the forwards include the frozen pass of the query. ``uncounted``: occurrences in the trace of operators
+    that are not counted.
     """
 
     forward: int
@@ -40,20 +40,20 @@ class Executed:
 
 
 class Counters:
-    """Counts passes of one backbone and of the methods on it. ``backbone`` holds real tensors, as a trace needs them."""
+    """Counts passes of a backbone and of methods on it. ``backbone`` must hold real tensors, as tracing needs them."""
 
     def __init__(self, backbone: PromptedViT) -> None:
         self.backbone = backbone
         self.images = torch.rand(IMAGES, 3, backbone.image_size, backbone.image_size)
         self.own_pass = self._bare(backbone)
-        """As the query service and the methods run it: the last block for the class token alone."""
+        """With the last block for the class token alone, as queries and methods run it."""
 
     def complete_pass(self) -> Executed:
-        """timm's own forward: every block for every token."""
+        """timm's forward, with every block for every token."""
         return self._bare(self.backbone.vit)
 
     def prediction(self, method: Method) -> Executed:
-        """``predict`` of a method after its last task."""
+        """``predict`` after the last task."""
 
         def run(images: Tensor, query: _Query) -> Tensor:
             with torch.no_grad():
@@ -63,7 +63,7 @@ class Counters:
         return self._count(method, run, trains=False)
 
     def step(self, method: Method) -> Executed:
-        """An epoch of a single batch in the phase that the method is in: ``epoch_batches``, ``training_step`` and gradient.
+        """An epoch of one batch in the method's current phase: ``epoch_batches``, ``training_step`` and gradient.
 
         The optimiser's own work is not counted.
         """
@@ -76,21 +76,21 @@ class Counters:
         return self._count(method, run, trains=True)
 
     def _bare(self, vit: nn.Module) -> Executed:
-        """A pass without prompts; the gradient goes down to the images."""
+        """A pass without prompts, with the gradient down to the images."""
         images = self.images.clone().requires_grad_()
         counted = dispatched_flops(lambda: vit(images).sum(), backward=True)
         return _an_image(traced_flops(vit, self.images), counted)
 
     def _count(self, method: Method, run: Callable[[Tensor, _Query], Tensor], *, trains: bool) -> Executed:
         query, traced = _Query(IMAGES, self.backbone.feature_dim), None
-        with contextlib.suppress(RuntimeError):  # what tracing raises for operators and arguments that it does not know
+        with contextlib.suppress(RuntimeError):  # tracing meets operators or arguments that it does not support
             traced = traced_flops(_Calling(lambda images: run(images, query), method, self.backbone), self.images)
         counted = dispatched_flops(lambda: run(self.images, query), backward=trains)
-        return _an_image(traced, counted, self.own_pass if query.asked else None)
+        return _an_image(traced, counted, self.own_pass if query.is_used else None)
 
 
 def _an_image(traced: Traced | None, counted: Dispatched, query: Executed | None = None) -> Executed:
-    """Counts of a batch, an image each, with the pass for the query where there is one."""
+    """Counts per image, from those of a batch, with the query's pass if there is one."""
     return Executed(
         forward=(counted.forward if traced is None else traced.flops) // IMAGES + (query.forward if query else 0),
         forward_by_torch=counted.forward // IMAGES + (query.forward_by_torch if query else 0),
@@ -102,18 +102,18 @@ def _an_image(traced: Traced | None, counted: Dispatched, query: Executed | None
 
 
 class _Query:
-    """Stands for the frozen features of some images. Their pass is the same for every method and is counted once."""
+    """Random features in place of the query's; its pass is equal for all methods and counted separately."""
 
     def __init__(self, images: int, dim: int) -> None:
-        self.features, self.asked = torch.rand(images, dim), False
+        self.features, self.is_used = torch.rand(images, dim), False
 
     def __call__(self) -> Tensor:
-        self.asked = True
+        self.is_used = True
         return self.features
 
 
 class _OneBatch:
-    """A task's data: a single batch."""
+    """Task data of a single batch."""
 
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
@@ -122,13 +122,13 @@ class _OneBatch:
         return len(self.batch.images)
 
     def batches(self, *, shuffle: bool = False, drop_last: bool = False, augment: bool = True) -> Iterator[Batch]:
-        """The batch, however it is asked for."""
+        """The batch; all arguments are ignored."""
         del shuffle, drop_last, augment
         yield self.batch
 
 
 class _Calling(nn.Module):
-    """A function of images as a module that owns the parameters the function uses: what a trace needs."""
+    """A function of images as a module that owns the function's parameters, as a trace needs it."""
 
     def __init__(self, function: Callable[[Tensor], Tensor], *owners: nn.Module) -> None:
         super().__init__()

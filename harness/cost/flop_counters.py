@@ -1,7 +1,7 @@
-"""Operations of forward and backward passes: the published closed form, fvcore's trace with our handles, and torch's counter.
+"""Operations of forward and backward passes: the published closed form, fvcore's trace with own handles, and torch's counter.
 
-An executed count is two operations a multiply-add of every product: linear, convolution, matrix product, einsum, distance
-matrix and the two products of attention. Element-wise work (norms, softmax, GELU, sums, sampling, sorting) is left out.
+Executed counts are two operations per multiply-add of linear layers, convolutions, matrix products, einsums, distance matrices and
+both products of attention. Element-wise work (norms, softmax, GELU, sums, sampling, sorting) is not counted.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from smope_bench.methods.common.backbone.vit import PromptedViT
 
 NORM_OPERATIONS = 5
-"""What the published convention takes for an element of a LayerNorm."""
+"""Operations per element of a LayerNorm in the published convention."""
 
 
 def published_pass(backbone: PromptedViT) -> int:
-    """Operations of one image's pass in the convention of the SMoPE paper's Table 3, from the ViT's shape alone.
+    """Operations of one image's forward by the convention of the SMoPE paper's Table 3, from the ViT's shape alone.
 
-    Twice the multiply-adds of linear layers and convolution, one for each convolution bias, five for each LayerNorm element
-    and one for each GELU element. Products of attention are not counted, all blocks are complete and the final norm sees
-    every token. Source: method cards, section 7.
+    Two per multiply-add of linear layers and convolution, one per convolution bias, five per LayerNorm element and one per GELU
+    element. Products of attention are not counted, all blocks are complete and the final norm covers every token. Source:
+    method cards, section 7.
     """
     from timm.layers.mlp import Mlp
 
@@ -54,34 +54,31 @@ def published_pass(backbone: PromptedViT) -> int:
 
 
 def published_classifier(dim: int, classes: int) -> int:
-    """Operations of a linear classifier in the same convention, which leaves its bias out."""
+    """Operations of a linear classifier by the same convention, which leaves out its bias."""
     return 2 * dim * classes
-
-
-# -- a forward as it is executed, traced by fvcore ---------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Traced:
-    """Operations of a traced forward, and how often each operator occurs that they leave out."""
+    """Operations of a traced forward, and occurrences of the operators that they leave out."""
 
     flops: int
     uncounted: Counter[str]
 
 
 def traced_flops(module: nn.Module, images: Tensor) -> Traced:
-    """Trace ``module(images)`` and count its products. ``module`` must own every parameter that its forward meets.
+    """Trace ``module(images)`` and count its products. ``module`` must own every parameter that its forward uses.
 
-    Needs real tensors: a trace cannot be taken on the meta device. Values come out wrong, see ``_Thin``. Operators that only
-    move or compare data are in neither part of the result. RuntimeError where the trace meets what it cannot record.
+    Needs real tensors, as tracing does not work on the meta device. Computed values are wrong, see ``_Thin``. Operators that only
+    move or compare data are in neither part of the result. Raises RuntimeError for operations that cannot be traced.
     """
-    with _quiet():  # fvcore warns of its own means as it is imported
+    with _quiet():  # fvcore warns during its own import
         from fvcore.nn.jit_analysis import JitModelAnalysis
         from fvcore.nn.jit_handles import conv_flop_jit, linear_flop_jit
 
     analysis = JitModelAnalysis(module, (images,)).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     analysis.tracer_warnings("none")
-    # fvcore's own handles for products assume that no operand is broadcast, and its norms count as products.
+    # fvcore's handles for products assume that no operand is broadcast, and it counts norms as products.
     analysis.set_op_handle(**{"aten::linear": linear_flop_jit, "aten::_convolution": conv_flop_jit}, **HANDLES)
     with _quiet(), _Recordable(), _Thin().except_in_convolutions(module):
         return Traced(2 * int(analysis.total()), Counter(analysis.unsupported_ops()))
@@ -102,7 +99,7 @@ def _added_product_macs(inputs: list[Any], outputs: list[Any]) -> int:
 
 
 def _attention_macs(inputs: list[Any], outputs: list[Any]) -> int:
-    """Scores and weighted values of fused attention over queries (..., L, e) and keys (..., S, e)."""
+    """Scores and weighted values of fused attention with queries (..., L, e) and keys (..., S, e)."""
     del outputs
     *leading, queries, width = _shape(inputs[0])
     keys, values = _shape(inputs[1])[-2], _shape(inputs[2])[-1]
@@ -110,7 +107,7 @@ def _attention_macs(inputs: list[Any], outputs: list[Any]) -> int:
 
 
 def _einsum_macs(inputs: list[Any], outputs: list[Any]) -> int:
-    """One multiply-add for each combination of indices; more than two operands are taken pair by pair, left to right."""
+    """One multiply-add per combination of indices; more than two operands are contracted pairwise, left to right."""
     del outputs
     equation = inputs[0].toIValue().replace(" ", "")
     operands = [_shape(value) for value in inputs[1].node().inputs()]
@@ -128,7 +125,7 @@ def _einsum_macs(inputs: list[Any], outputs: list[Any]) -> int:
 
 
 def _distance_macs(inputs: list[Any], outputs: list[Any]) -> int:
-    """Distances between rows: one multiply-add for each channel of each pair."""
+    """Distances between rows: one multiply-add per channel of each pair."""
     return prod(_shape(outputs[0])) * _shape(inputs[0])[-1]
 
 
@@ -144,25 +141,22 @@ HANDLES: dict[str, Any] = {
     "aten::cdist": _distance_macs,
     "aten::scaled_dot_product_attention": _attention_macs,
 }
-"""Operators beside linear layers and convolution, with the multiply-adds of one call."""
-
-
-# -- forward and backward as they are executed, by torch's counter -----------------------------------------------------
+"""Multiply-adds of one call, by operator; linear layers and convolutions use fvcore's handles."""
 
 
 @dataclass(frozen=True)
 class Dispatched:
-    """Operations of a forward and of the backward that follows it."""
+    """Operations of a forward and of its backward."""
 
     forward: int
     backward: int
 
 
 def dispatched_flops(forward: Callable[[], Tensor], *, backward: bool) -> Dispatched:
-    """Count the products that ``forward`` and, where asked for, the gradient of its scalar send to the device.
+    """Count the products of ``forward`` and, with ``backward``, of the gradient of its scalar.
 
-    Values come out wrong, see ``_Thin``. Attention is counted as plain products, so scores that a fused kernel computes once
-    more in its backward count once.
+    Computed values are wrong, see ``_Thin``. Attention is counted as plain products: scores that a fused kernel computes again in
+    its backward count once.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -177,19 +171,17 @@ def dispatched_flops(forward: Callable[[], Tensor], *, backward: bool) -> Dispat
     return Dispatched(before, counter.get_total_flops() - before)
 
 
-# -- counting without computing ----------------------------------------------------------------------------------------
-
 PRODUCTS = frozenset(getattr(torch.ops.aten, name).default for name in ("mm", "bmm", "addmm", "baddbmm"))
 
 
 class _Thin(TorchDispatchMode):
-    """Beneath tracer and counter, a matrix product sums over its first index alone: the right shape for little work.
+    """Below tracer and counter, reduces matrix products to the first index of their sum: right shapes at little cost.
 
-    A count does not depend on values, and what looks at values still finds some.
+    Counts do not depend on values, and code that reads values still gets some.
     """
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run an operator, cut down where it is a product."""
+        """Run an operator, reduced if it is a product."""
         if func in PRODUCTS:
             *added, left, right = args
             args = (*added, left.narrow(-1, 0, 1), right.narrow(-2, 0, 1))
@@ -197,7 +189,7 @@ class _Thin(TorchDispatchMode):
 
     @contextlib.contextmanager
     def except_in_convolutions(self, module: nn.Module) -> Iterator[None]:
-        """Be in force, but step aside for convolutions: a tracer records them below where a mode takes them over."""
+        """Enter the mode, but leave it during convolutions, which tracers record below the dispatch of modes."""
         parts = [part for part in module.modules() if isinstance(part, nn.Conv1d | nn.Conv2d | nn.Conv3d)]
         hooks = [part.register_forward_pre_hook(lambda *_: self.__exit__(None, None, None)) for part in parts]
         hooks += [part.register_forward_hook(lambda *_: self.__enter__() and None) for part in parts]
@@ -210,10 +202,10 @@ class _Thin(TorchDispatchMode):
 
 
 class _Recordable(TorchFunctionMode):
-    """A trace cannot be kept where a truth value is scattered; a number of the same value is the same operation."""
+    """Replaces booleans that are scattered by numbers, as tracing fails on them; the operation is the same."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Call a function, with numbers in place of truth values where it scatters."""
+        """Call a function, with numbers in place of booleans in a scatter."""
         if getattr(func, "__name__", "").rstrip("_") == "scatter":
             args = tuple(int(value) if isinstance(value, bool) else value for value in args)
         return func(*args, **(kwargs or {}))
@@ -221,7 +213,7 @@ class _Recordable(TorchFunctionMode):
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Tracing and counting warn about what does not concern a count."""
+    """Silence warnings of tracing and counting, which do not affect counts."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""A method led through its tasks as the engine does it, without training: what it declares learnable, and in which phases."""
+"""Walk through a method's tasks and phases as the trainer does, without training, to find its learnable parameters."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from smope_bench.methods.common.schedules import Schedule
 
 @dataclass
 class Declared:
-    """All that phases have declared learnable. A tensor trained slice by slice, or made anew under its name, counts once."""
+    """Parameters that phases declare learnable. A tensor trained in slices, or replaced under its name, counts once."""
 
     sizes: dict[object, int] = field(default_factory=dict)
     kept: list[nn.Parameter] = field(default_factory=list)
     tasks_of: dict[str, list[int]] = field(default_factory=dict)
-    """Numbers, 1-based, of the tasks that have a phase of this name."""
+    """1-based numbers of the tasks that have a phase of this name."""
 
     def add(self, method: Method, task: TaskInfo, phase: Phase, groups: list[ParameterGroup]) -> None:
-        """Take note of a phase."""
+        """Add a phase."""
         names = {id(parameter): name for name, parameter in method.named_parameters()}
         for parameter in (parameter for group in groups for parameter in group.parameters):
             key = names.get(id(parameter), id(parameter))
             self.sizes[key] = max(self.sizes.get(key, 0), parameter.numel())
-            self.kept.append(parameter)  # or Python might give its id to another
+            self.kept.append(parameter)  # keeps its id from being reused
         numbers = self.tasks_of.setdefault(phase.name, [])
         if task.index + 1 not in numbers:
             numbers.append(task.index + 1)
 
     @property
     def count(self) -> int:
-        """Learnable scalars."""
+        """Number of learnable scalars."""
         return sum(self.sizes.values())
 
 
 def make_method(
     method_class: type[Method], name: str, backbone: PromptedViT, classes: int, tasks: int
 ) -> tuple[Method, list[TaskInfo]]:
-    """A method with its defaults and the tasks that it would meet: all classes at once where it trains jointly."""
+    """A method with its defaults, and its tasks: one with all classes where it trains jointly."""
     count = 1 if method_class.trains_jointly else tasks
     size = classes // count
     config = validated(method_class.Config, {}, name)
@@ -53,7 +53,7 @@ def make_method(
 
 
 def walk(method: Method, tasks: list[TaskInfo]) -> Iterator[tuple[TaskInfo, Phase, list[ParameterGroup]]]:
-    """Enter every phase of every task; between two of them the method is as in a training step of that phase."""
+    """Enter every phase of every task; the method is then as in a training step of that phase."""
     for task in tasks:
         method.enter_task(task)
         method.begin_task(task)
@@ -69,7 +69,7 @@ def walk(method: Method, tasks: list[TaskInfo]) -> Iterator[tuple[TaskInfo, Phas
 
 
 def declared(method: Method, tasks: list[TaskInfo]) -> Declared:
-    """What a method trains in all its tasks."""
+    """The parameters that a method trains in all its tasks."""
     found = Declared()
     for task, phase, groups in walk(method, tasks):
         found.add(method, task, phase, groups)

@@ -1,7 +1,7 @@
-"""What a method costs on ViT-B/16 at 224 px with 200 classes in 10 tasks: learnable parameters and operations an image.
+"""Costs of methods on ViT-B/16 at 224 px with 200 classes in 10 tasks: learnable parameters and operations per image.
 
-Two accounts side by side: the convention of the SMoPE paper's Table 3, in closed form, and what this code executes. Weights are
-random and nothing is trained: no count depends on a value.
+Counted twice: by the convention of the SMoPE paper's Table 3, in closed form, and as this code executes. Weights are random and
+nothing is trained, as no count depends on a value.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CLASSES, TASKS = 200, 10
 
 @dataclass(frozen=True)
 class PublishedCost:
-    """A method in the published convention: parameters, and operations an image (forward passes only)."""
+    """A method by the published convention: parameters, and operations per image (forward passes only)."""
 
     parameters: int
     train: int
@@ -36,7 +36,7 @@ class PublishedCost:
 
 @dataclass(frozen=True)
 class PhaseCost:
-    """A training phase: the tasks that have it (1-based), the scalars it trains, and a step's operations an image."""
+    """A training phase: the tasks that have it (1-based), the scalars it trains, and a step's operations per image."""
 
     name: str
     tasks: tuple[int, ...]
@@ -48,8 +48,8 @@ class PhaseCost:
 class MethodCost:
     """A row of the cost table.
 
-    ``parameters``: all that any phase of any task trains, each tensor once and whole. ``phases``: in the order of their last
-    steps; the last one is what counts as training. None where a method is fitted in closed form.
+    ``parameters``: all scalars that any phase of any task trains, each tensor once and whole. ``phases``: in the order of their
+    last steps, the last one being the main training; empty for a method in closed form.
     """
 
     method: str
@@ -63,7 +63,7 @@ class MethodCost:
 
 @dataclass(frozen=True)
 class BackboneCost:
-    """An image through the bare backbone: complete, and as this code runs it, the last block for the class token alone."""
+    """The bare backbone: complete, and as this code runs it, with the last block for the class token alone."""
 
     parameters: int
     published: int
@@ -73,7 +73,7 @@ class BackboneCost:
 
 @dataclass(frozen=True)
 class CostReport:
-    """The backbone and a row a method; operations are those of one image."""
+    """The backbone and a row per method; operations are those of one image."""
 
     geometry: Geometry
     images: int
@@ -100,7 +100,7 @@ def count_costs(registries: Registries, names: Sequence[str], backbone: Any = No
             try:
                 rows.append(_row(method_class, name, geometry, counters))
             except Exception as error:
-                if registries.methods.owner(name) == "built-in":  # our own fault: the traceback is worth seeing
+                if registries.methods.owner(name) == "built-in":  # an error of this project: keep the traceback
                     raise
                 raise UserError(_uncountable(name, registries, error)) from error
         bare = BackboneCost(
@@ -119,14 +119,14 @@ def _uncountable(name: str, registries: Registries, error: Exception) -> str:
 
 
 def geometry_of(backbone: PromptedViT) -> Geometry:
-    """The sizes that published costs depend on, for 200 classes in 10 tasks."""
+    """The sizes on which published costs depend, for 200 classes in 10 tasks."""
     vit: Any = backbone.vit
     tokens = int(vit.patch_embed.num_patches + vit.num_prefix_tokens)
     return Geometry(backbone.feature_dim, backbone.num_heads, backbone.depth, tokens, CLASSES, TASKS)
 
 
 def published_cost(method_class: type[Method], geometry: Geometry, a_pass: int) -> PublishedCost | None:
-    """A method's forward passes of ``a_pass`` operations, one classifier and what it has beside them, as Table 3 counts."""
+    """A method's cost by the convention of Table 3: passes of ``a_pass`` operations, one classifier, and its extras."""
     cost = method_class.published_cost(geometry)
     if cost is None:
         return None
@@ -140,7 +140,7 @@ def published_cost(method_class: type[Method], geometry: Geometry, a_pass: int) 
 
 
 def _row(method_class: type[Method], name: str, geometry: Geometry, counters: Counters) -> MethodCost:
-    """Walk through the tasks twice: to find all phases, then to count each of them where it is last met."""
+    """Walk through the tasks twice: to find all phases, then to count each in its last task."""
     found = declared(*make_method(method_class, name, counters.backbone, CLASSES, TASKS))
     method, tasks = make_method(method_class, name, counters.backbone, CLASSES, TASKS)
     phases: dict[str, PhaseCost] = {}

@@ -1,7 +1,7 @@
-"""Executed operations an image of every built-in method, kept beside this file: counting them all takes half a minute.
+"""Executed operations per image of every built-in method, stored beside this file, as counting them takes half a minute.
 
-``python -m smope_bench.harness.cost.stored_counts`` writes ``stored_counts.json`` anew, for ViT-B/16 and for a micro backbone. The tests count the
-micro part again, which takes no time: where a method's computation changes, they say that the file is old.
+``python -m smope_bench.harness.cost.stored_counts`` writes ``stored_counts.json``, for ViT-B/16 and for a micro backbone. Tests
+count the micro part again, which is fast, and fail where a method's computation has changed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FILE = Path(__file__).with_suffix(".json")
 
 @dataclass(frozen=True)
 class MethodCounts:
-    """Operations an image: a step of each training phase, forward, backward and query; and a prediction, query included."""
+    """Operations per image: a step of each phase (forward, backward, query), and a prediction (query included)."""
 
     phases: Mapping[str, int]
     test: int
@@ -31,10 +31,10 @@ class MethodCounts:
 
 @dataclass(frozen=True)
 class StoredCounts:
-    """The file's content: ViT-B/16 alone, and the methods on it.
+    """Content of the file: counts of ViT-B/16 and of the methods on it.
 
-    ``forward`` and ``backward``: as this code runs it, the last block for the class token alone. ``complete``: both, every
-    block for every token. ``published_pass``: a forward by the published convention.
+    ``forward`` and ``backward``: with the last block for the class token alone, as this code runs it. ``complete``: their sum
+    with every block for every token. ``published_pass``: a forward by the published convention.
     """
 
     forward: int
@@ -53,7 +53,7 @@ def stored_counts() -> StoredCounts:
 
 
 def counts_of(row: MethodCost) -> dict[str, Any]:
-    """What is kept of a row of the cost table."""
+    """The stored part of a row of the cost table."""
     return {
         "phases": {phase.name: phase.step.total for phase in row.phases},
         "test": row.test.forward,
@@ -62,7 +62,7 @@ def counts_of(row: MethodCost) -> dict[str, Any]:
 
 
 def count_all() -> dict[str, Any]:
-    """The file's content, counted."""
+    """Count the content of the file."""
     from smope_bench.harness.cost.report import count_costs
     from smope_bench.harness.registry.registry import open_registries
     from smope_bench.methods import BUILTIN

@@ -1,4 +1,4 @@
-"""The tables of README.md and docs/recipes.md: ``python -m smope_bench.harness.maintenance.docs_tables`` renews both."""
+"""Writes the tables of README.md and docs/recipes.md: ``python -m smope_bench.harness.maintenance.docs_tables``."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def built_in_methods() -> str:
 
 
 def recipe_tables(recipes: Sequence[TrainingRecipe], registries: Registries) -> str:
-    """A section a method: the settings that all its recipes share, then a table with a row for each way of training."""
+    """A section per method: the settings that its recipes share, and a table with a row per recipe."""
     names = list(dict.fromkeys(recipe.method for recipe in recipes))
     return "\n".join(_section([recipe for recipe in recipes if recipe.method == name], registries) for name in names)
 
 
 def official_recipes() -> str:
-    """The tables of the recipes that come from papers and official code."""
+    """The tables of the recipes taken from papers and official code."""
     return recipe_tables(OFFICIAL, open_registries())
 
 
@@ -77,7 +77,7 @@ def _section(recipes: Sequence[TrainingRecipe], registries: Registries) -> str:
 
 
 def _grouped(recipes: Iterable[TrainingRecipe]) -> Iterator[tuple[TrainingRecipe, str]]:
-    """Recipes that differ in the number of tasks alone, as one with all the numbers."""
+    """Recipes, with those that differ only in the number of tasks merged into one, and the numbers of tasks as text."""
     groups: list[tuple[TrainingRecipe, list[int]]] = []
     for recipe in recipes:
         alike, count = replace(recipe, tasks=None), recipe.tasks or 0
@@ -91,7 +91,7 @@ def _grouped(recipes: Iterable[TrainingRecipe]) -> Iterator[tuple[TrainingRecipe
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings under dotted names, as they are set on the command line."""
+    """Nested settings under dotted names, as on the command line."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
@@ -143,7 +143,7 @@ def _source(recipe: TrainingRecipe) -> str:
 
 
 def main(root: Path = PROJECT_ROOT) -> int:
-    """Renew the tables of the project's pages below ``root``."""
+    """Update the tables of the pages below ``root``."""
     for name, table, marks in (
         ("README.md", built_in_methods(), METHODS),
         ("docs/recipes.md", official_recipes(), RECIPES),

@@ -1,8 +1,9 @@
-"""What the fast image mode costs in accuracy: ``python -m smope_bench.harness.maintenance.image_mode_study --methods A,B --out LOG.csv``.
+"""Study of the accuracy that the fast image mode costs.
 
-Pictures of natural-like sizes are rendered, compressed as JPEG and laid out as a class-folder tree. Each method learns them
-twice with the same seeds, decoding every picture whenever it is used (exact) and from squeezed squares (fast), with random
-resized crops. Test pictures are the same to the bit in both modes: a difference comes from the training pictures alone.
+``python -m smope_bench.harness.maintenance.image_mode_study --methods A,B --out LOG.csv`` renders pictures of photograph-like
+proportions, compresses them as JPEG and writes them as a tree of class folders. Each method is trained on them twice with the same
+seeds and random resized crops: decoding every picture at each use (exact), and from stored squares (fast). Test pictures are
+bit-identical in both modes, so a difference comes from the training pictures alone.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ SETTINGS = (
 
 
 def write_tree(root: Path) -> None:
-    """Render the pictures as ``train/<class>/<number>.jpg`` and ``test/...``, equal at every call."""
+    """Render the seeded pictures as ``train/<class>/<number>.jpg`` and ``test/...``."""
     from PIL import Image
 
     from smope_bench.benchmarks.base import SPLITS
@@ -58,20 +59,20 @@ def write_tree(root: Path) -> None:
 
 
 def accuracy(method: str, mode: str, seed: int, tree: Path, work: Path, registries: Registries) -> float:
-    """FAA in percent of one run with both seeds ``seed``."""
+    """Final average accuracy, in percent, of one run with both seeds ``seed``."""
     from smope_bench.benchmarks.suites import Column, Row
     from smope_bench.harness.metrics import final_average_accuracy
     from smope_bench.harness.planning.planner import Planner, Selection
     from smope_bench.harness.planning.settings import parse_setting
     from smope_bench.harness.records.store import Record, Store
-    from smope_bench.harness.training import trainer as engine
+    from smope_bench.harness.training import trainer
 
     texts = (*SETTINGS, f"benchmark.path={tree}", f"benchmark.image_mode={mode}")
     planner = Planner(Selection(settings=tuple(map(parse_setting, texts))), registries, work / "data")
     spec, *_ = planner.spec(Row(method, method), Column("pictures", "imagefolder"))
     spec = spec.model_copy(update={"order_seed": seed, "train_seed": seed})
     results = work / "results"
-    engine.run(spec, results_root=results, data_root=work / "data", device="cpu", registries=registries)
+    trainer.run(spec, results_root=results, data_root=work / "data", device="cpu", registries=registries)
     record = Store(results).load(spec.run_id)
     faa = final_average_accuracy(record.result["accuracy_matrix"]) if isinstance(record, Record) else None
     if faa is None:
@@ -88,7 +89,7 @@ def interval(differences: Sequence[float]) -> tuple[float, float]:
 
 
 def study(methods: Sequence[str], seeds: int, out: Path) -> None:
-    """Run every method in both modes with every seed, and write one row a pair and one a method."""
+    """Run every method in both modes with every seed; write a row per pair of runs and one per method."""
     from smope_bench.harness.hardware.device import pin_arithmetic
     from smope_bench.harness.registry.registry import open_registries
 

@@ -1,7 +1,7 @@
-"""Pre-training of the tiny backbone: a small ViT learns to tell rendered characters apart that no benchmark uses.
+"""Pre-training of the tiny backbone: a small ViT classifies rendered characters that no benchmark uses.
 
-``python -m smope_bench.harness.maintenance.pretrain --out DIR`` trains; ``python -m smope_bench.harness.maintenance.pretrain --gates`` measures what the committed
-weights are worth. The model card is docs/tiny-backbone.md.
+``python -m smope_bench.harness.maintenance.pretrain --out DIR`` trains, and the same with ``--gates`` measures the committed
+weights. The model card is docs/tiny-backbone.md.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ARCHITECTURE: dict[str, Any] = {
 }
 WEIGHTS = Path(__file__).parents[2] / "methods" / "common" / "backbone" / "weights"
 
-# Mostly solid glyphs under mild corruption: the benchmark's renditions must stay something to adapt to.
+# Mostly solid glyphs under mild corruption, so that the benchmark's renditions still need adaptation.
 TRAINING_MIX = Mix(
     kinds=(0.52, 0.03, 0.03, 0.03, 0.29, 0.10),
     strength=(0.3, 0.8),
@@ -55,7 +55,7 @@ TRAINING_MIX = Mix(
 
 @dataclass(frozen=True)
 class PretrainRecipe:
-    """Everything the weights depend on, besides the fonts and the versions of the libraries."""
+    """Everything that the weights depend on, apart from fonts and library versions."""
 
     steps: int = 7000
     batch: int = 128
@@ -90,7 +90,7 @@ class GlyphSource:
         self._generator = torch.Generator().manual_seed(seed)
 
     def batches(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Pictures (count, 3, size, size) in [0, 1] with class numbers (count,), for ever."""
+        """Pictures (count, 3, size, size) in [0, 1] with class numbers (count,), without end."""
         while True:
             labels = torch.randint(len(self._faces), (count,), generator=self._generator)
             chosen = torch.rand(count, generator=self._generator) * self._faces[labels]
@@ -122,7 +122,7 @@ def train(
     *,
     compiled: bool = False,
 ) -> nn.Module:
-    """Train in place and return the moving average of the weights. ``report`` gets step, loss, accuracy and the average."""
+    """Train in place; returns the moving average. ``report`` is called with step, loss, accuracy and that average."""
     average = copy.deepcopy(model).eval()
     optimizer = torch.optim.AdamW(_groups(model, recipe.weight_decay), lr=recipe.lr, betas=(0.9, 0.98), fused=True)
     forward = torch.compile(model) if compiled else model
@@ -162,7 +162,7 @@ def export(model: nn.Module, folder: Path, description: dict[str, Any]) -> None:
 
 
 def pretrain(recipe: PretrainRecipe, folder: Path, *, every: int = 500, compiled: bool = True) -> None:
-    """Train by the recipe and write the weights into ``folder``, the moving average every ``every`` steps on the way."""
+    """Train, and write the moving average into ``folder`` every ``every`` steps and at the end."""
     characters = pretraining_characters(recipe.classes)
     source = GlyphSource(characters, ARCHITECTURE["img_size"], TRAINING_MIX, recipe.seed)
     model = build(ARCHITECTURE, len(characters), recipe.seed)

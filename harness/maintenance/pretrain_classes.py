@@ -1,4 +1,4 @@
-"""Which characters the tiny backbone may learn from: none that a tiny benchmark uses, and no look-alike of one."""
+"""Selection of the pre-training characters: none that a tiny benchmark uses, and none that looks like one of them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _is_candidate(character: str) -> bool:
     name = unicodedata.name(character, "")
     if not name or any(word in name for word in _BLOCKS_OF_PATTERNS):
         return False
-    # A letter with an accent is its letter for this purpose, and a compatibility form is what it stands for.
+    # Letters with accents and compatibility forms count as their base characters.
     parts = {*unicodedata.normalize("NFKD", character)}
     parts |= {case for part in parts for case in (part.upper(), part.lower())}
     return character not in CONFUSABLE and not any(part in FORBIDDEN or part.isdigit() for part in parts)
@@ -59,13 +59,13 @@ def look_alikes(characters: Sequence[str], *, stretch: bool = False) -> NDArray[
 
 
 def is_look_alike(characters: Sequence[str]) -> NDArray[np.bool_]:
-    """Which characters look like a digit or a benchmark class, proportions kept or removed."""
+    """Mask of the characters that look like a digit or a benchmark class, with proportions kept or removed."""
     plain = look_alikes(characters) >= LOOK_ALIKE
     return plain | (look_alikes(characters, stretch=True) >= LOOK_ALIKE_STRETCHED)
 
 
 def _rank(character: str) -> tuple[bool, bool, int, int]:
-    """Well covered characters first, then letters, whose strokes teach more than punctuation."""
+    """Sort key: characters in many faces first, then letters, whose strokes are more varied than those of punctuation."""
     faces = len(faces_with(character))
     return faces < 8, not character.isalpha(), -faces, ord(character)
 

@@ -1,4 +1,4 @@
-"""The gates of the tiny backbone: good enough for digits, and not good enough to make prompts pointless on glyphs."""
+"""The gates of the tiny backbone: accurate enough on digits, and not so accurate that prompts gain nothing on glyphs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RIDGE_PENALTIES = (1.0, 10.0, 100.0, 1000.0)
 
 @dataclass(frozen=True)
 class JointRecipe:
-    """How prompt and head, or the head alone, are trained on all glyph classes at once."""
+    """Training of prompt and head, or of the head alone, on all glyph classes at once."""
 
     epochs: int = 8
     batch: int = 100
@@ -40,7 +40,7 @@ class JointRecipe:
     init: float = 0.5
 
 
-# The head alone is cheap: it gets the best of several rates and three times the epochs, so the gain is not flattered.
+# The head alone gets the best of several rates and three times the epochs, so that the prompt's gain is not overstated.
 HEADS = tuple(JointRecipe(epochs=24, head_lr=rate) for rate in (1e-3, 4e-3, 1e-2))
 
 
@@ -125,7 +125,7 @@ def train_head(
 
 
 def accuracy(backbone: PromptedViT, head: nn.Linear, prefix: Tensor | None, images: Tensor, labels: Tensor) -> float:
-    """Percent of images that the head gets right."""
+    """Accuracy in percent."""
     with torch.no_grad():
         return 100 * float((head(features(backbone, images, prefix)).argmax(1) == labels).float().mean())
 
@@ -155,9 +155,9 @@ def _rehearse(
 
 
 def severities(weights: Path, papers: Sequence[float], inks: Sequence[float]) -> None:
-    """Print the rehearsal under candidate renditions, trained on 30 training images a class and measured on 10 others.
+    """Print the accuracies under candidate renditions, from 30 training images a class for training and 10 for the score.
 
-    A candidate moves the paper's greys and the ink's by some amount; test images are out of reach.
+    A candidate shifts the grey levels of paper and ink; test images are not used.
     """
     backbone = StoredBackbone("tiny", "measured here", weights / "tiny_vit.json").load()
     labels = torch.arange(len(CHARACTERS)).repeat_interleave(40)
@@ -172,15 +172,15 @@ def severities(weights: Path, papers: Sequence[float], inks: Sequence[float]) ->
         images = pixels(np.concatenate(made))
         data = images[~held_out], labels[~held_out], images[held_out], labels[held_out]
         found = _rehearse(backbone, data, JointRecipe())
-        told = " ".join(f"{name.removeprefix('glyphs_')} {value:.1f}" for name, value in found.items())
+        scores = " ".join(f"{name.removeprefix('glyphs_')} {value:.1f}" for name, value in found.items())
         print(
-            f"paper {paper:+.2f} ink {ink:+.2f}: {told} gain {found['glyphs_joint'] - found['glyphs_head']:.1f}",
+            f"paper {paper:+.2f} ink {ink:+.2f}: {scores} gain {found['glyphs_joint'] - found['glyphs_head']:.1f}",
             flush=True,
         )
 
 
 def verdicts(found: dict[str, float]) -> dict[str, bool]:
-    """Which gates hold."""
+    """Whether each gate holds."""
     return {
         "digits_ncm": found["digits_ncm"] >= MIN_NCM,
         "digits_ridge": found["digits_ridge"] >= MIN_RIDGE,
@@ -190,7 +190,7 @@ def verdicts(found: dict[str, float]) -> dict[str, bool]:
 
 
 def measure(weights: Path) -> dict[str, float]:
-    """All gates of the weights in a folder, printed with their verdicts."""
+    """Measure and print all gates of the weights in a folder."""
     backbone = StoredBackbone("tiny", "measured here", weights / "tiny_vit.json").load()
     found = digits_gate(backbone)
     with TemporaryDirectory() as folder:
@@ -204,7 +204,7 @@ def measure(weights: Path) -> dict[str, float]:
 
 
 def record(found: dict[str, float], weights: Path) -> None:
-    """Write the measured gates into the description of the weights."""
+    """Write the measured gates into the description file of the weights."""
     path = weights / "tiny_vit.json"
     described = json.loads(path.read_text(encoding="utf-8")) | {"gates": found}
     path.write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

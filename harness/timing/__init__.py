@@ -1,1 +1,1 @@
-"""TODO harness/timing."""
+"""Timing of steps, attention, evaluation, data and sweeps: the commands ``bench``."""

@@ -1,14 +1,13 @@
-"""Timed claims about attention: the product itself, and how a prefix's logit that is no plain product reaches it.
+"""Timing of attention: the plain product, and the ways in which a prefix's logit that is no plain product can enter it.
 
-Three kinds of logit: ``plain``, scores alone; ``shared``, one number an image, head and prefix for all query tokens; ``gated``,
-a function of the plain score. First of each kind stands what ``methods/common`` does on this device in this precision, which is
-one of the others.
+Three kinds of logit: ``plain``, scores alone; ``shared``, one number per image, head and prefix for all query tokens;
+``gated``, a function of the plain score. The first form of each kind is what ``methods/common`` uses on this device in this
+precision, and is one of the others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -16,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from smope_bench.harness.hardware.memory import MIB
-from smope_bench.harness.timing.measure import Spread, interleaved, ratios, saved_bytes, spread
+from smope_bench.harness.timing.measure import interleaved, saved_bytes
+from smope_bench.harness.timing.records import Row, make_row, ratios, spread
 from smope_bench.methods.common.backbone.attention import attend
 from smope_bench.methods.common.prefix import prepend
 from smope_bench.methods.common.prompts import prefix_logits
@@ -24,26 +24,18 @@ from smope_bench.methods.common.prompts.gated_prefix import GatedPrefix
 
 HEADS, TOKENS, HEAD_DIM = 12, 197, 64
 SHARED, GATED = 25, 20
-"""Prefixes of a head, in the sizes of the published recipes."""
+"""Prefixes per head in the published recipes."""
 
 Heads = tuple[Tensor, Tensor, Tensor]
 Form = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-@dataclass(frozen=True)
-class FormTimes:
-    """Forward and backward of one form over the repeats; ``saved_mb``: MiB that the graph keeps for the backward pass."""
+def bench_attention(*, batch: int, repeats: int, precision: str, device: str) -> list[Row]:
+    """Forward and backward of every form at the sizes of ViT-B/16, 224 px, interleaved within its kind of logit.
 
-    logit: str
-    form: str
-    seconds: Spread
-    to_used: Spread
-    saved_mb: float
-
-
-def bench_attention(*, batch: int, repeats: int, precision: str, device: str) -> list[FormTimes]:
-    """Time every form at the sizes of ViT-B/16, 224 px, interleaved within its kind of logit."""
-    place, rows, is_short = torch.device(device), list[FormTimes](), precision == "bf16"
+    ``saved_mb``: MiB that the graph keeps for the backward pass.
+    """
+    place, rows, is_short = torch.device(device), list[Row](), precision == "bf16"
     dtype = torch.bfloat16 if is_short else torch.float32
     heads = make_heads(batch, place, dtype)
     kinds = {"plain": plain_forms(), "shared": shared_forms(batch, place, dtype), "gated": gated_forms(place, dtype)}
@@ -53,12 +45,13 @@ def bench_attention(*, batch: int, repeats: int, precision: str, device: str) ->
             used = times[next(iter(forms))]
             for name, form in forms.items():
                 saved = saved_bytes(partial(form, *heads)) / MIB
-                rows.append(FormTimes(logit, name, spread(times[name]), ratios(times[name], used), saved))
+                took = {"seconds": spread(times[name]), "to_used": ratios(times[name], used)}
+                rows.append(make_row(f"{logit}: {name}", **took, saved_mb=saved))
     return rows
 
 
 def make_heads(batch: int, device: torch.device, dtype: torch.dtype) -> Heads:
-    """Random q, k, v (B, heads, N, head_dim) as a block's projection leaves them: views of one tensor."""
+    """Random q, k, v (B, heads, N, head_dim) as a block's projection yields them: views of one tensor."""
     generator = torch.Generator().manual_seed(0)
     qkv = torch.randn(batch, TOKENS, 3, HEADS, HEAD_DIM, generator=generator).to(device, dtype).requires_grad_()
     q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
@@ -66,7 +59,7 @@ def make_heads(batch: int, device: torch.device, dtype: torch.dtype) -> Heads:
 
 
 def plain_forms() -> dict[str, Form]:
-    """Scores without anything beside them."""
+    """Forms of attention without a prefix."""
 
     def products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return (q @ k.transpose(-2, -1) * HEAD_DIM**-0.5).softmax(dim=-1) @ v
@@ -79,7 +72,7 @@ def plain_forms() -> dict[str, Form]:
 
 
 def shared_forms(batch: int, device: torch.device, dtype: torch.dtype) -> dict[str, Form]:
-    """One logit a prefix for all query tokens of an image."""
+    """Forms with one logit per prefix for all query tokens of an image."""
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(batch, HEADS, SHARED, generator=generator).to(device).requires_grad_()
     values = torch.randn(HEADS, SHARED, HEAD_DIM, generator=generator).to(device).requires_grad_()
@@ -119,7 +112,7 @@ def shared_forms(batch: int, device: torch.device, dtype: torch.dtype) -> dict[s
 
 
 def gated_forms(device: torch.device, dtype: torch.dtype) -> dict[str, Form]:
-    """The plain score plus a gate of it."""
+    """Forms whose logit is the plain score plus a gate of it."""
     generator = torch.Generator().manual_seed(2)
     keys, values = torch.randn(2, HEADS, GATED, HEAD_DIM, generator=generator).to(device)
     keys, values = keys.requires_grad_(), values.requires_grad_()
@@ -149,7 +142,7 @@ def gated_forms(device: torch.device, dtype: torch.dtype) -> dict[str, Form]:
 
 
 def _kernel_by_name(device: torch.device, dtype: torch.dtype) -> bool:
-    """Where the kernel's log-sum-exp is at hand."""
+    """Whether the attention kernel that returns its log-sum-exp can be called directly."""
     return device.type == "cpu" and dtype == torch.float32
 
 

@@ -1,18 +1,14 @@
-"""Timed claims about stored pictures: random batches of the fast mode against decoding the same JPEG files, interleaved.
+"""Timing of stored pictures: random batches of the fast mode against decoding the same JPEG files, interleaved.
 
-The files are made for the measurement: pictures of about 400 x 350 pixels with the amount of detail that gives JPEG files
-the size of photographs. Both sides use the same cores in the same process.
+The files are made for the measurement: pictures of about 400 x 350 pixels with enough detail to give JPEG files the size of
+photographs. Both sides use the same cores in the same process.
 """
 
 from __future__ import annotations
 
 import io
-import os
-import platform
 import statistics
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
@@ -28,64 +24,14 @@ from smope_bench.benchmarks.base import BenchmarkCard, BenchmarkConfig, Progress
 from smope_bench.benchmarks.image_store.picture_benchmark import ImageMode, Picture, PictureBenchmark, PictureConfig
 from smope_bench.benchmarks.image_store.pictures import in_threads
 from smope_bench.benchmarks.stream import Stream, View, build_stream
-from smope_bench.harness.console import Columns
-from smope_bench.harness.timing.measure import Spread
-from smope_bench.harness.timing.records import StoredRow, named_row
+from smope_bench.harness.timing.measure import interleaved
+from smope_bench.harness.timing.records import Row, make_row, ratios, spread
 
 BATCH, SIZE = 128, 224
 QUALITY = 92
 CROPS = RandomResizedCrop()
-COLUMNS: Columns = (
-    ("batch of", lambda row: row["name"]),
-    ("median ms", lambda row: f"{row['median_ms']:.1f}"),
-    ("least to most", lambda row: f"{row['least_ms']:.1f} to {row['most_ms']:.1f}"),
-    ("times faster", lambda row: f"{row['times_faster']:.1f}"),
-    ("least to most ", lambda row: f"{row['least_times']:.1f} to {row['most_times']:.1f}"),
-)
-
-
-@dataclass(frozen=True)
-class DataTimes:
-    """Milliseconds a batch over the repeats, and how many times as long the decoding of the same batch took."""
-
-    name: str
-    median_ms: float
-    least_ms: float
-    most_ms: float
-    times_faster: float
-    least_times: float
-    most_times: float
-
-    def stored(self) -> StoredRow:
-        """As it is kept."""
-        took = Spread(self.median_ms, self.least_ms, self.most_ms)
-        return named_row(
-            self.name,
-            {"ms": took, "times_faster": Spread(self.times_faster, self.least_times, self.most_times)},
-        )
-
-
-@dataclass(frozen=True)
-class DataReport:
-    """What was timed, on what, and how; and by how much the fast mode's pixels differ, in 8-bit steps of 0 to 255."""
-
-    images: int
-    batch: int
-    image_size: int
-    file_kib: float
-    repeats: int
-    cores: int
-    torch_threads: int
-    torch: str
-    python: str
-    rows: list[DataTimes]
-    """The first one is the baseline of all ratios."""
-    train_difference: float
-    test_transform_difference: float
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
+Load = Callable[[NDArray[np.int64]], object]
+DECODED, CROPPED = f"torchvision: decode, crop, flip ({SIZE} px)", f"stored: read 256 px, crop, flip ({SIZE} px)"
 
 
 class MadePictures(PictureBenchmark[PictureConfig]):
@@ -105,7 +51,7 @@ class MadePictures(PictureBenchmark[PictureConfig]):
         return ("noise",)
 
     def source(self) -> dict[str, Any]:
-        """The number of files stands for them: they are seeded."""
+        """The number of files identifies them, as they are seeded."""
         return {"files": len(self.files)}
 
     def pictures(self, progress: ProgressCallback) -> Iterator[Picture]:
@@ -118,7 +64,7 @@ class MadePictures(PictureBenchmark[PictureConfig]):
 
 
 def made_picture(seed: int) -> Image.Image:
-    """A seeded picture whose detail falls off with its frequency, as that of photographs does; about 400 x 350 pixels."""
+    """A seeded picture of about 400 x 350 pixels whose amplitude falls with frequency, as in photographs."""
     rng = np.random.default_rng(seed)
     width, height = int(rng.integers(350, 451)), int(rng.integers(300, 401))
     pixels = np.full((height, width, 3), 128.0)
@@ -154,8 +100,12 @@ def made_stream(files: list[bytes], root: Path, mode: ImageMode, store_size: int
     return build_stream(benchmark, 0)
 
 
-def bench_data(images: int, repeats: int, progress: ProgressCallback = silent) -> DataReport:
-    """Time random batches of the fast mode and the decoding of the same files, interleaved, after a warm-up."""
+def bench_data(images: int, repeats: int, progress: ProgressCallback = silent) -> list[Row]:
+    """Time random batches of the fast mode and the decoding of the same files, interleaved, after a warm-up.
+
+    ``ms``: milliseconds a batch; ``times_faster``: ratio to torchvision's decoding and cropping of the same batch. The last row
+    also has the mean difference of the fast mode's pixels, in 8-bit steps.
+    """
     with TemporaryDirectory() as folder:
         root = Path(folder)
         progress(f"making {images} JPEG files")
@@ -166,24 +116,23 @@ def bench_data(images: int, repeats: int, progress: ProgressCallback = silent) -
         stream = made_stream(files, root, "fast")
         small = made_stream(files, root, "fast", store_size=SIZE)
         progress("timing batches")
-        times = _timed(_contestants(root, stream, small), images, repeats)
+        rng = np.random.default_rng(0)
+        batches = [rng.permutation(images)[:BATCH] for _ in range(1 + repeats)]
+        loads = {name: _each(load, batches) for name, load in _contestants(root, stream, small).items()}
+        times = interleaved(loads, repeats, torch.device("cpu"), warm_ups=1)
         progress("comparing pixels of both modes")
         train, test = pixel_difference(files[:BATCH], root)
-    baseline = times[f"torchvision: decode, crop, flip ({SIZE} px)"]
-    return DataReport(
-        images=images,
-        batch=min(BATCH, images),
-        image_size=SIZE,
-        file_kib=round(statistics.mean(map(len, files)) / 1024, 1),
-        repeats=repeats,
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        torch_threads=torch.get_num_threads(),
-        torch=torch.__version__,
-        python=platform.python_version(),
-        rows=[_row(name, seconds, baseline) for name, seconds in times.items()],
-        train_difference=round(train, 2),
-        test_transform_difference=round(test, 2),
-    )
+    baseline = times[DECODED]
+    rows = [
+        make_row(name, ms=spread([1000 * one for one in seconds]), times_faster=ratios(baseline, seconds))
+        for name, seconds in times.items()
+        if name != CROPPED
+    ]
+    kib = statistics.mean(map(len, files)) / 1024
+    note = f"batches of {min(BATCH, images)} pictures, files of {kib:.1f} KiB"
+    took = {"ms": spread([1000 * one for one in times[CROPPED]]), "times_faster": ratios(baseline, times[CROPPED])}
+    differ = {"train_difference": round(train, 2), "test_difference": round(test, 2)}
+    return [*rows, make_row(CROPPED, note, **took, **differ)]
 
 
 def pixel_difference(files: list[bytes], root: Path, store_size: int = 256) -> tuple[float, float]:
@@ -200,8 +149,14 @@ def pixel_difference(files: list[bytes], root: Path, store_size: int = 256) -> t
     return train, test
 
 
-def _contestants(root: Path, stream: Stream, small: Stream) -> dict[str, Callable[[NDArray[np.int64]], object]]:
-    """What is timed, each for a batch of the same rows; the baseline comes first."""
+def _each(load: Load, batches: Sequence[NDArray[np.int64]]) -> Callable[[], object]:
+    """Loads the next batch at every call."""
+    rows = iter(batches)
+    return lambda: load(next(rows))
+
+
+def _contestants(root: Path, stream: Stream, small: Stream) -> dict[str, Load]:
+    """Candidates by name: each loads the pictures of the given rows. The baseline comes first."""
     from torchvision.io import ImageReadMode, decode_jpeg, read_file
     from torchvision.transforms import v2
 
@@ -220,38 +175,10 @@ def _contestants(root: Path, stream: Stream, small: Stream) -> dict[str, Callabl
         return made.float().div_(255)
 
     return {
-        f"torchvision: decode, crop, flip ({SIZE} px)": baseline,
+        DECODED: baseline,
         "torchvision: decode alone": lambda rows: in_threads(decoded, rows.tolist()),
         f"stored: read test pictures ({SIZE} px)": finished.take,
         f"stored: read training pictures ({SIZE} px)": squeezed.take,
         "stored: read training pictures (256 px)": trained.take,
-        f"stored: read 256 px, crop, flip ({SIZE} px)": lambda rows: augmented(trained, rows),
+        CROPPED: lambda rows: augmented(trained, rows),
     }
-
-
-def _timed(
-    contestants: dict[str, Callable[[NDArray[np.int64]], object]], images: int, repeats: int
-) -> dict[str, list[float]]:
-    rng = np.random.default_rng(0)
-    times: dict[str, list[float]] = {name: [] for name in contestants}
-    for repeat in range(-1, repeats):
-        rows = rng.permutation(images)[:BATCH]
-        for name, batch in contestants.items():
-            started = time.perf_counter()
-            batch(rows)
-            if repeat >= 0:
-                times[name].append(time.perf_counter() - started)
-    return times
-
-
-def _row(name: str, seconds: list[float], baseline: list[float]) -> DataTimes:
-    ratios = [theirs / mine for mine, theirs in zip(seconds, baseline, strict=True)]
-    return DataTimes(
-        name=name,
-        median_ms=1000 * statistics.median(seconds),
-        least_ms=1000 * min(seconds),
-        most_ms=1000 * max(seconds),
-        times_faster=statistics.median(ratios),
-        least_times=min(ratios),
-        most_times=max(ratios),
-    )

@@ -1,46 +1,70 @@
-"""How measurements of ``bench`` are shown on a terminal."""
+"""Output of the commands ``bench``: the table, the comparison, the stored file, JSON."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
+from rich import box
 from rich.markup import escape
+from rich.table import Table
 
-from smope_bench.harness.console import Columns, Rows, print_rows
-from smope_bench.harness.timing import records as bench_store
-from smope_bench.harness.timing.records import Code, Compared, Stored, StoredRow, Value
+from smope_bench.harness.console import make_console
+from smope_bench.harness.timing import records
+from smope_bench.harness.timing.records import Change, Code, Measurement, Row, Spread, Value
 
-if TYPE_CHECKING:
-    from smope_bench.harness.timing.step import StepReport
-
-
+NOT_IN_COMMANDS = frozenset({"out", "against", "as_json", "results", "data", "record", "plugin"})
+"""Options that change no number, or that name paths."""
+DENSE = 0.6
+"""Share of filled cells from which the table has a column per measure; below it has a line per measure."""
 HEADINGS = {
     "cold": "times uncached, first run",
+    "cpu_s": "CPU, s",
     "dim": "dimensions",
     "kept_mb": "kept MiB",
     "of_peak": "of the matrix product's speed",
+    "page_mb": "page, MB",
     "peak_mb": "peak MiB",
     "run_s": "run, s",
     "saved_mb": "kept for backward, MiB",
     "start_s": "start, s",
     "task_mb": "of it a task, MiB",
     "tera_per_s": "TFLOP/s",
+    "test_difference": "pixels differ under the test transform, of 255",
     "to_bare": "times bare",
     "to_floor": "times its floor",
     "to_passes": "times its passes",
     "to_used": "times the form used",
+    "train_difference": "pixels differ in training crops, of 255",
     "uncached_s": "uncached, s",
     "warm": "times uncached, later runs",
 }
+"""Headings, with units, of measures whose names do not read well."""
+CHANCE = {True: "spreads overlap", False: "[bold]outside[/]", None: "one timing"}
+"""Text of ``Change.is_within``."""
+
+
+def table_cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Headings and lines of the one table of all benches, as plain text.
+
+    One column per measure where ``DENSE`` of the cells are filled, else one line per measure.
+    """
+    measures = list(dict.fromkeys(measure for row in rows for measure in row.measures))
+    filled = sum(len(row.measures) for row in rows)
+    if rows and filled >= DENSE * len(measures) * len(rows):
+        lines = [[row.name, *(spread_text(row.measures.get(measure)) for measure in measures)] for row in rows]
+        return ["of", *map(heading, measures)], lines
+    return ["of", "measure", "median (least to most)"], [
+        [row.name, heading(measure), spread_text(found)] for row in rows for measure, found in row.measures.items()
+    ]
 
 
 def heading(measure: str) -> str:
-    """A measure's name as it is read."""
+    """The heading of a measure."""
     return HEADINGS.get(measure, measure.replace("_", " "))
 
 
@@ -52,171 +76,124 @@ def number(value: float) -> str:
         return f"{value:,.0f}"
     if abs(value) >= 10:
         return f"{value:.1f}"
-    return f"{value:.2f}" if abs(value) >= 1 else f"{value:.3f}" if abs(value) >= 0.001 else f"{value:.2g}"
+    return f"{value:.2f}" if abs(value) >= 1 else f"{value:#.3g}" if abs(value) >= 0.001 else f"{value:.2g}"
 
 
-def spread_text(found: Mapping[str, float] | None) -> str:
-    """``0.951 (0.930 to 0.972)``: a median with its extremes; the number alone where they are equal, ``–`` for nothing."""
+def spread_text(found: Spread | None) -> str:
+    """``0.951 (0.930 to 0.972)``: a median with its extremes; the number alone where they are equal, ``–`` for None."""
     if found is None:
         return "–"
-    if found["least"] == found["most"]:
-        return number(found["median"])
-    return f"{number(found['median'])} ({number(found['least'])} to {number(found['most'])})"
+    if found.least == found.most:
+        return number(found.median)
+    return f"{number(found.median)} ({number(found.least)} to {number(found.most)})"
 
 
-CHANCE = {True: "spreads overlap", False: "[bold]outside[/]", None: "one timing"}
-"""What is said of a difference by ``Compared.is_within``."""
+def conditions_text(measurement: Measurement) -> str:
+    """The conditions in one line, without those that are None."""
+    facts = {key.replace("_", " "): value for key, value in measurement.conditions.items() if value is not None}
+    return ", ".join(f"{key} {value}" for key, value in facts.items())
 
 
-def _mebibytes(found: float | None) -> str:
-    return "–" if found is None else f"{found:.2f}"
+def print_table(headings: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
+    """Print lines of rich markup. The first column, which names the rows, is never cut."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, text in enumerate(headings):
+        table.add_column(text, no_wrap=number == 0, overflow="fold")
+    for line in lines:
+        table.add_row(*line)
+    make_console().print(table)
 
 
-def _spread(measure: str) -> tuple[str, Callable[[dict[str, Any]], str]]:
-    return heading(measure), lambda row: spread_text(row[measure])
+def print_measures(rows: Sequence[Row]) -> None:
+    """Print the table and its notes."""
+    headings, lines = table_cells(rows)
+    print_table(headings, [[escape(cell) for cell in line] for line in lines])
+    for row in rows:
+        if row.note:
+            print(f"{row.name}: {row.note}")
 
 
-def _size(measure: str) -> tuple[str, Callable[[dict[str, Any]], str]]:
-    return heading(measure), lambda row: _mebibytes(row[measure])
+def print_comparison(now: Measurement, then: Measurement) -> None:
+    """Print every change, conditions that differ, and rows of one measurement only."""
+    print(f"against {then.command}, {then.made}, {then.code_text}:")
+    print_table(("of", "measure", "now", "then", "now / then", ""), map(_change_cells, records.compare(now, then)))
+    for key in sorted(records.MAY_DIFFER & now.conditions.keys() & then.conditions.keys()):
+        if now.conditions[key] != then.conditions[key]:
+            print(f"{key} was {then.conditions[key]}, is {now.conditions[key]}")
+    if alone := records.unmatched(now, then):
+        print(f"in one of them only: {', '.join(alone)}")
 
 
-def _text(measure: str, said: str = "") -> tuple[str, Callable[[dict[str, Any]], str]]:
-    return said or heading(measure), lambda row: escape(str(row[measure]))
-
-
-STEP_COLUMNS: Columns = (
-    _text("name", "step of"),
-    ("median ms", lambda row: f"{1000 * row['seconds']['median']:.0f}"),
-    _spread("to_bare"),
-    _text("queries"),
-    _spread("to_passes"),
-    _spread("to_floor"),
-    _spread("of_peak"),
-    (heading("peak_mb"), lambda row: f"{row['peak_mb']:.0f}"),
-    _size("kept_mb"),
-    _size("task_mb"),
-)
-EVAL_COLUMNS: Columns = (_text("name", "evaluations of"), _spread("uncached_s"), _spread("cold"), _spread("warm"))
-TAP_COLUMNS: Columns = (_text("covariance"), _text("classes"), _text("dim"), _text("epochs"), _spread("seconds"))
-ATTENTION_COLUMNS: Columns = (
-    _text("logit"),
-    _text("form"),
-    ("median ms", lambda row: f"{1000 * row['seconds']['median']:.1f}"),
-    _spread("to_used"),
-    _size("saved_mb"),
-)
-MEASURE_COLUMNS: Columns = (
-    _text("name", "of"),
-    _text("measure"),
-    ("median (least to most)", spread_text),
-)
-AGAINST_COLUMNS: Columns = (
-    _text("name", "of"),
-    _text("measure"),
-    ("now", lambda row: spread_text(row["now"])),
-    ("then", lambda row: spread_text(row["then"])),
-    ("now / then", lambda row: "–" if row["ratio"] is None else f"{row['ratio']:.3f}"),
-    ("", lambda row: CHANCE[row["is_within"]]),
-)
-
-
-def print_step(report: StepReport, kept: str | None) -> None:
-    """A report of ``bench step`` with its conditions; ``kept``: the throughput that was kept for plans, in words."""
-    print_rows([asdict(row) for row in report.rows], STEP_COLUMNS)
-    print(
-        f"{report.backbone}, batch {report.batch}, {report.precision}, finished tasks: {report.finished}, {report.threads}"
-        f" threads, {report.repeats} repeats, {report.device}"
-    )
-    for product in report.products:
-        rate = spread_text(asdict(product.tera_per_s))
-        print(f"{product.name}: {1000 * product.seconds.median:.0f} ms, {rate} {heading('tera_per_s')}")
-    if kept:
-        print(f"kept for 'plan': {kept}")
-
-
-def print_measures(rows: Sequence[StoredRow]) -> None:
-    """One line a measure, for rows that do not share their measures."""
-    flat: Rows = [
-        {"name": row.name, "measure": heading(measure), **found.model_dump()}
-        for row in rows
-        for measure, found in row.measures.items()
-    ]
-    print_rows(flat, MEASURE_COLUMNS)
-
-
-def print_compared(rows: Sequence[Compared]) -> None:
-    """Now beside then, and whether the difference may be chance."""
-    flat: Rows = [
-        {
-            "name": row.name,
-            "measure": heading(row.measure),
-            "now": row.now.model_dump(),
-            "then": row.then.model_dump(),
-            "ratio": row.ratio,
-            "is_within": row.is_within,
-        }
-        for row in rows
-    ]
-    print_rows(flat, AGAINST_COLUMNS)
+def _change_cells(change: Change) -> list[str]:
+    spreads = [spread_text(change.now), spread_text(change.then)]
+    ratio = "–" if change.ratio is None else f"{change.ratio:.3f}"
+    return [escape(change.name), heading(change.measure), *spreads, ratio, CHANCE[change.is_within]]
 
 
 @dataclass(frozen=True)
 class MeasurementWriter:
-    """Where a measurement goes. Made before anything is timed, so that a mistake costs no measurement."""
+    """Destination of one measurement. Opened before anything is timed, so that a wrong path is refused at once."""
 
     bench: str
     command: str
     conditions: dict[str, Value]
     code: Code
     out: Path | None
-    then: Stored | None
+    then: Measurement | None
+    as_json: bool
 
-    def finish(self, rows: Sequence[StoredRow], found: Any, as_json: bool, show: Callable[[], None]) -> None:
-        """Keep ``rows``; print ``found`` as JSON or ``show`` it, and the comparison with the earlier measurement."""
-        now = bench_store.stored(self.bench, self.command, self.conditions, rows, self.code)
+    @classmethod
+    def open(
+        cls, context: typer.Context, out: Path | None, against: Path | None, as_json: bool, device: str, **chosen: Value
+    ) -> MeasurementWriter:
+        """The writer of the running command, on ``device`` with the ``chosen`` sizes; threads must be pinned already.
+
+        Raises UserError for a file that cannot be compared with, or a path that cannot be written.
+        """
+        bench, found = str(context.info_name), records.conditions_here(device, **chosen)
+        then = None
+        if against is not None:
+            then = records.read(against)
+            records.require_comparable(then, bench, found, against)
+        if out is not None:
+            records.require_writable(out)
+        return cls(bench, command_line(context), found, records.code_here(), out, then, as_json)
+
+    def finish(self, rows: Sequence[Row], remark: str | None = None) -> None:
+        """Store the rows, then print them with ``remark`` and the comparison, or all as JSON."""
+        now = records.make_measurement(self.bench, self.command, self.conditions, rows, self.code)
         if self.out is not None:
-            bench_store.write(self.out, now)
-        if as_json:
-            print(json.dumps(self._as_json(found, now), indent=2, ensure_ascii=False))
+            records.write(self.out, now)
+        if self.as_json:
+            found: dict[str, Any] = now.model_dump(mode="json", by_alias=True)
+            if self.then is not None:
+                found["against"] = [asdict(change) for change in records.compare(now, self.then)]
+            print(json.dumps(found, indent=2, ensure_ascii=False))
             return
-        show()
+        print_measures(now.rows)
+        print(conditions_text(now))
+        if remark:
+            print(remark)
         if self.then is not None:
-            _show_compared(now, self.then)
-
-    def _as_json(self, found: Any, now: Stored) -> Any:
-        if self.then is None:
-            return found
-        against = [
-            asdict(row) | {"now": row.now.model_dump(), "then": row.then.model_dump()}
-            for row in bench_store.compared(now, self.then)
-        ]
-        return {**(found if isinstance(found, dict) else {"rows": found}), "against": against}
+            print_comparison(now, self.then)
 
 
-def make_keeper(
-    context: typer.Context, out: Path | None, against: Path | None, device: str = "cpu", **asked: Value
-) -> MeasurementWriter:
-    """For the command of ``context`` on ``device`` with the sizes ``asked``; arithmetic must be pinned already.
-
-    Raises UserError for a file that cannot be compared with, or a place that cannot be written.
-    """
-    bench, conditions = str(context.info_name), bench_store.conditions_here(device, **asked)
-    then = None
-    if against is not None:
-        then = bench_store.read(against)
-        bench_store.require_comparable(then, bench, conditions, against)
-    if out is not None:
-        bench_store.require_writable(out)
-    return MeasurementWriter(bench, bench_store.command_line(context), conditions, bench_store.code_here(), out, then)
+def command_line(context: typer.Context) -> str:
+    """The command as it can be repeated: options that differ from their defaults, without paths."""
+    parts, place = [context.info_name or ""], context.parent
+    while place is not None and place.parent is not None:  # the outermost name is that of the started program
+        parts, place = [place.info_name or "", *parts], place.parent
+    parts = ["run_all.py", *parts]
+    for option in context.command.params:
+        value = context.params.get(option.name or "")
+        if option.name in NOT_IN_COMMANDS or value in (None, [], ()) or value == option.get_default(context):
+            continue
+        flag = max(option.opts, key=len)
+        parts += [flag] if value is True else [flag, _option_text(value)]
+    return " ".join(parts)
 
 
-def _show_compared(now: Stored, then: Stored) -> None:
-    from smope_bench.harness.timing import display as bench_columns
-
-    print(f"against {then.command}, {then.made}, {then.code_words}:")
-    bench_columns.print_compared(bench_store.compared(now, then))
-    for key in sorted(bench_store.MAY_DIFFER & now.conditions.keys() & then.conditions.keys()):
-        if now.conditions[key] != then.conditions[key]:
-            print(f"{key} was {then.conditions[key]}, is {now.conditions[key]}")
-    if alone := bench_store.unmatched(now, then):
-        print(f"in one of them only: {', '.join(alone)}")
+def _option_text(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ",".join(map(_option_text, value))
+    return str(getattr(value, "value", value))

@@ -1,10 +1,9 @@
-"""Timed claims about evaluation and alignment: what the kept queries save, and how long classifier alignment takes."""
+"""Timing of evaluation with and without kept queries, and of classifier alignment."""
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -16,9 +15,9 @@ from torch import Tensor, nn
 from smope_bench.benchmarks.base import BenchmarkConfig
 from smope_bench.benchmarks.stream import Stream, Task, View
 from smope_bench.harness.cost.method_walk import make_method
-from smope_bench.harness.provenance import device_name
 from smope_bench.harness.registry.registry import Registries
-from smope_bench.harness.timing.measure import Spread, interleaved, ratios, spread
+from smope_bench.harness.timing.measure import interleaved
+from smope_bench.harness.timing.records import Row, make_row, ratios, spread
 from smope_bench.harness.training.data import features_of
 from smope_bench.harness.training.evaluator import Evaluator
 from smope_bench.harness.training.feature_cache import FrozenFeatureCache
@@ -30,69 +29,28 @@ from smope_bench.methods.common.backbone.vit import PromptedViT
 TASKS = 10
 
 
-@dataclass(frozen=True)
-class EvalTimes:
-    """Seconds of the evaluations of a whole run, and how they compare with computing every query every time.
-
-    ``cold``: queries are computed once and kept; ``warm``: an earlier run has kept them. In all of them queries are computed in
-    batches of a task's test images, so that the saving is that of passes alone.
-    """
-
-    name: str
-    uncached_s: Spread
-    cold: Spread
-    warm: Spread
-
-
-@dataclass(frozen=True)
-class EvalReport:
-    """What was timed, on what, and how."""
-
-    backbone: str
-    tasks: int
-    images: int
-    repeats: int
-    device: str
-    threads: int
-    torch: str
-    python: str
-    rows: list[EvalTimes]
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
-
-
 def bench_eval(
     registries: Registries, methods: list[str], *, backbone: str, images: int, repeats: int, device: str
-) -> EvalReport:
-    """Time all evaluations of a run of ten tasks, ``images`` test images a task, for methods that ask for queries at test.
+) -> list[Row]:
+    """Time all evaluations of a run of ten tasks, ``images`` test images a task, for methods that use queries at test.
 
-    A run without kept queries computes ``images`` x (1 + 2 + … + 10) of them, and shows the method as many images.
+    ``uncached_s``: seconds where every evaluation computes its queries, ``images`` x (1 + 2 + … + 10) of them. ``cold``: the
+    ratio to it where queries are computed once and kept; ``warm``: where an earlier run has kept them. All compute queries in
+    batches of a task's test images, so that only the number of passes differs.
     """
     place = torch.device(device)
     vit = registries.backbones.load(backbone).load().to(place)
-    asking = [name for name in methods if registries.methods.load(name).needs_query]
-    rows = []
+    rows = list[Row]()
     with TemporaryDirectory() as folder:
         stream = noise_stream(vit.image_size, images)
-        for name in asking:
-            method, tasks = make_method(registries.methods.load(name), name, vit, stream.num_classes, TASKS)
+        for name in methods:
+            method_class = registries.methods.load(name)
+            if not method_class.needs_query:
+                continue
+            method, tasks = make_method(method_class, name, vit, stream.num_classes, TASKS)
             if not method.trains_jointly and not method.is_closed_form:
                 rows.append(_times(name, method.to(place), tasks, stream, vit, repeats, Path(folder), place))
-    count = sum(len(view) for view in stream.tests)
-    threads = torch.get_num_threads()
-    return EvalReport(
-        backbone,
-        TASKS,
-        count,
-        repeats,
-        device_name(device),
-        threads,
-        torch.__version__,
-        platform.python_version(),
-        rows,
-    )
+    return rows
 
 
 def noise_stream(side: int, images: int) -> Stream:
@@ -119,7 +77,7 @@ def _times(
     repeats: int,
     folder: Path,
     device: torch.device,
-) -> EvalTimes:
+) -> Row:
     batches = _Batches(vit, len(stream.tests[0]))
 
     def computed(view: View) -> Tensor:
@@ -148,16 +106,15 @@ def _times(
         method.enter_task(task)
         method.begin_task(task)
     method.eval()
-    whole_run(
-        kept(folder), 1
-    )  # a warm-up that keeps what later runs find; whole ones would take as long as the measurement
+    whole_run(kept(folder), 1)  # a short warm-up that also fills the cache of the "warm" runs
     times = interleaved(runs, repeats, device, warm_ups=0)
     uncached = times["uncached"]
-    return EvalTimes(name, spread(uncached), ratios(times["cold"], uncached), ratios(times["warm"], uncached))
+    cold_ratio, warm_ratio = (ratios(times[kind], uncached) for kind in ("cold", "warm"))
+    return make_row(name, uncached_s=spread(uncached), cold=cold_ratio, warm=warm_ratio)
 
 
 class _Batches:
-    """A backbone whose frozen passes take so many images at a time, however many they are asked for."""
+    """A backbone that computes frozen features in batches of ``size`` images, whatever number it is given."""
 
     def __init__(self, vit: PromptedViT, size: int) -> None:
         self._vit, self._size = vit, size
@@ -170,20 +127,9 @@ class _Batches:
         return torch.cat([self._vit.features(part) for part in images.split(self._size)])
 
 
-@dataclass(frozen=True)
-class TapTimes:
-    """Seconds of one classifier alignment."""
-
-    covariance: str
-    classes: int
-    dim: int
-    epochs: int
-    seconds: Spread
-
-
-def bench_tap(*, repeats: int, device: str, classes: int = 200, dim: int = 768, epochs: int = 50) -> list[TapTimes]:
-    """Time the alignment of a head over the statistics of ``classes`` classes, all but a task of them old."""
-    place, rows = torch.device(device), []
+def bench_tap(*, repeats: int, device: str, classes: int = 200, dim: int = 768, epochs: int = 50) -> list[Row]:
+    """Time the alignment of a head over the statistics of ``classes`` classes, all but one task's of them old."""
+    place, rows = torch.device(device), list[Row]()
     kinds: tuple[Covariance, ...] = ("diag", "full")
     for kind in kinds:
         config = TapConfig(epochs=epochs, cov=kind)
@@ -194,10 +140,8 @@ def bench_tap(*, repeats: int, device: str, classes: int = 200, dim: int = 768, 
         statistics.count.fill_(100)
         head = nn.Linear(dim, classes).to(place)
         statistics.to(place)
-
-        def take(statistics: ClassStatistics = statistics, head: nn.Linear = head, config: TapConfig = config) -> None:
-            align(head, statistics, old_classes=classes - classes // TASKS, seen_classes=classes, config=config)
-
-        times = interleaved({kind: take}, repeats, place, warm_ups=1)
-        rows.append(TapTimes(kind, classes, dim, epochs, spread(times[kind])))
+        old = classes - classes // TASKS
+        take = partial(align, head, statistics, old_classes=old, seen_classes=classes, config=config)
+        seconds = spread(interleaved({kind: take}, repeats, place, warm_ups=1)[kind])
+        rows.append(make_row(f"{kind} covariances", classes=classes, dim=dim, epochs=epochs, seconds=seconds))
     return rows

@@ -1,14 +1,12 @@
-"""Interleaved timing: each repeat takes every candidate once, so that what disturbs the machine disturbs all of them.
+"""Interleaved timing: each repeat runs every candidate once, so that a disturbance of the machine affects all of them.
 
-Ratios are taken pair by pair within a repeat; the median of the pairs is the claim, their extremes its spread.
+Ratios are taken pair by pair within a repeat; the reported ratio is the median of the pairs.
 """
 
 from __future__ import annotations
 
-import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -16,29 +14,10 @@ from torch import Tensor
 WARM_UPS = 2
 
 
-@dataclass(frozen=True)
-class Spread:
-    """Median and extremes over the repeats, in the unit of the values."""
-
-    median: float
-    least: float
-    most: float
-
-
-def spread(values: Sequence[float]) -> Spread:
-    """Summarise at least one value."""
-    return Spread(statistics.median(values), min(values), max(values))
-
-
-def ratios(mine: Sequence[float], theirs: Sequence[float]) -> Spread:
-    """Of values that were taken side by side, repeat by repeat."""
-    return spread([one / other for one, other in zip(mine, theirs, strict=True)])
-
-
 def interleaved(
     steps: Mapping[str, Callable[[], object]], repeats: int, device: torch.device, warm_ups: int = WARM_UPS
 ) -> dict[str, list[float]]:
-    """Seconds of each step in each repeat, after some that do not count."""
+    """Seconds of each step in each repeat, after uncounted warm-ups."""
     times: dict[str, list[float]] = {name: [] for name in steps}
     for repeat in range(-warm_ups, repeats):
         for name, step in steps.items():
@@ -49,7 +28,7 @@ def interleaved(
 
 
 def timed(step: Callable[[], object], device: torch.device) -> float:
-    """Seconds of one call, the device's queue included."""
+    """Seconds of one call, including the work that it leaves in the device's queue."""
     synchronise(device)
     started = time.perf_counter()
     step()
@@ -58,7 +37,7 @@ def timed(step: Callable[[], object], device: torch.device) -> float:
 
 
 def saved_bytes(forward: Callable[[], object]) -> int:
-    """Bytes of the distinct storages that the graphs of one call keep for their backward passes."""
+    """Bytes of the distinct storages that the graph of one call keeps for its backward pass."""
     saved: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -68,7 +47,7 @@ def saved_bytes(forward: Callable[[], object]) -> int:
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         output = forward()
-    del output  # the graph lives as long as this: no address could be used twice
+    del output  # keeps the graph alive until here, so that no address is used twice
     return sum(saved.values())
 
 

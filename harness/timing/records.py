@@ -1,152 +1,147 @@
-"""Stored measurements: what a bench command kept in a file, and how a later one compares with it.
+"""Measurements: rows of named measures, the file that keeps them, and the comparison of two of them.
 
-Plain JSON, checked as it is read; nothing in it is ever executed. Importing this module imports no torch.
+Plain JSON, validated as it is read. Importing this module imports no torch.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
-import typer
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
 
 from smope_bench.harness.errors import UserError
 
-if TYPE_CHECKING:
-    from smope_bench.harness.timing.measure import Spread
-
 MAY_DIFFER = frozenset({"repeats", "torch", "python", "timm"})
-"""Conditions under which numbers can still be compared: what a comparison is often about."""
-NOT_IN_COMMANDS = frozenset({"out", "against", "as_json", "results", "data", "record", "plugin"})
-"""Options that change no number, or that name places."""
+"""Conditions that may differ between two measurements that are compared; all others must be equal."""
 
 Value = str | int | float | bool | None
+_STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
 
 
-@dataclass(frozen=True)
-class Code:
-    """What was measured: the revision, whether files that git follows differed from it, and the hash of the code."""
-
-    revision: str | None
-    is_dirty: bool | None
-    fingerprint: str
-
-
-class _Plain(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
-
-
-class StoredSpread(_Plain):
-    """Median and extremes over the repeats; ``is_count``: what was counted, not timed, so that nothing can spread."""
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
+class Spread:
+    """Median and extremes over the repeats. ``is_count``: the value was counted, not timed, and cannot vary."""
 
     median: float
     least: float
     most: float
     is_count: bool = False
 
-    def overlaps(self, other: StoredSpread) -> bool | None:
-        """Whether some value lies in both; None where one of them is a single timing, which has no spread."""
+    def overlaps(self, other: Spread) -> bool | None:
+        """Whether the two intervals overlap; None where one of them is a single timing, which has no interval."""
         if any(one.least == one.most and not one.is_count for one in (self, other)):
             return None
         return self.least <= other.most and other.least <= self.most
 
 
-class StoredRow(_Plain):
-    """All that was measured of one thing, by name of the measure."""
+def spread(values: Sequence[float]) -> Spread:
+    """Median and extremes of at least one value."""
+    return Spread(statistics.median(values), min(values), max(values))
+
+
+def ratios(mine: Sequence[float], theirs: Sequence[float]) -> Spread:
+    """``mine / theirs``, repeat by repeat."""
+    return spread([one / other for one, other in zip(mine, theirs, strict=True)])
+
+
+class Row(BaseModel):
+    """The measures of one candidate by name; ``row[measure]`` is the spread of one of them."""
+
+    model_config = _STRICT
 
     name: str
-    measures: dict[str, StoredSpread]
+    measures: dict[str, Spread]
     note: str = ""
 
+    def __getitem__(self, measure: str) -> Spread:
+        return self.measures[measure]
 
-class Stored(_Plain):
-    """A measurement with what it takes to repeat it: the command without paths, the code, and the conditions."""
+
+def make_row(name: str, note: str = "", /, **measures: Spread | float | None) -> Row:
+    """A row of spreads and counts: a plain number is a count, and None leaves the measure out."""
+    found = {
+        key: value if isinstance(value, Spread) else Spread(value, value, value, is_count=True)
+        for key, value in measures.items()
+        if value is not None
+    }
+    return Row(name=name, measures=found, note=note)
+
+
+@dataclass(frozen=True)
+class Code:
+    """The measured code: its revision, whether tracked files differed from it, and its fingerprint."""
+
+    revision: str | None
+    is_dirty: bool | None
+    fingerprint: str
+
+
+class Measurement(BaseModel):
+    """Rows with what is needed to repeat them: the command without paths, the code, and the conditions."""
+
+    model_config = _STRICT
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
     bench: str
     command: str
     made: str
-    """UTC."""
+    """Date and time in UTC."""
     revision: str | None
     is_dirty: bool | None = None
-    """Whether files that git follows differed from the revision."""
+    """Whether tracked files differed from the revision."""
     fingerprint: str
     conditions: dict[str, Value]
-    rows: list[StoredRow]
+    rows: list[Row]
 
     @property
-    def code_words(self) -> str:
-        """The code in a few words, uncommitted changes included."""
+    def code_text(self) -> str:
+        """``revision 0123456789ab with uncommitted changes``."""
         changed = " with uncommitted changes" if self.is_dirty else ""
         return f"revision {(self.revision or 'unknown')[:12]}{changed}"
 
-    def row(self, name: str) -> StoredRow | None:
+    def row(self, name: str) -> Row | None:
         """The row of that name."""
         return next((row for row in self.rows if row.name == name), None)
 
 
 @dataclass(frozen=True)
-class Compared:
-    """One measure of one row, now and in an earlier measurement; ``ratio``: now / then of the medians, None where then is 0."""
+class Change:
+    """One measure of one row in two measurements; ``ratio``: now / then of the medians, None where then is 0."""
 
     name: str
     measure: str
-    now: StoredSpread
-    then: StoredSpread
+    now: Spread
+    then: Spread
     ratio: float | None
     is_within: bool | None
-    """Whether the two spreads overlap: then the difference may be chance; None where one timing says nothing of chance."""
-
-
-def measured_row(row: Any, leave_out: Iterable[str] = ()) -> StoredRow:
-    """A report's row (a dataclass with a ``name``): its spreads and numbers; what is None or a text is no measure."""
-    skipped = {"name", *leave_out}
-    found = {field.name: getattr(row, field.name) for field in fields(row) if field.name not in skipped}
-    return named_row(row.name, {key: value for key, value in found.items() if value is not None})
-
-
-def named_row(name: str, values: Mapping[str, Spread | float | str], note: str = "") -> StoredRow:
-    """A row from spreads and single numbers; texts are left out."""
-    return StoredRow(name=name, measures=dict(_measures(values)), note=note)
-
-
-def _measures(values: Mapping[str, Spread | float | str]) -> Iterator[tuple[str, StoredSpread]]:
-    for key, value in values.items():
-        if isinstance(value, str):
-            continue
-        is_count = isinstance(value, int | float)
-        found = {"median": value, "least": value, "most": value} if is_count else asdict(value)
-        found["is_count"] = is_count
-        yield key, StoredSpread.model_validate(found)
+    """Whether the two spreads overlap, so that the difference may be chance; None where one is a single timing."""
 
 
 def code_here() -> Code:
-    """The code that this process runs; to be asked for before a measurement, during which files may change."""
+    """The code of this process. Call it before a measurement, during which files may change."""
     from smope_bench.harness import provenance
 
     return Code(*provenance.git_state(), provenance.code_fingerprint())
 
 
-def stored(bench: str, command: str, conditions: Mapping[str, Value], rows: Sequence[StoredRow], code: Code) -> Stored:
-    """A measurement of ``code``, made now."""
+def make_measurement(
+    bench: str, command: str, conditions: Mapping[str, Value], rows: Iterable[Row], code: Code
+) -> Measurement:
+    """A measurement of ``code``, dated now."""
     from smope_bench.harness import provenance
 
-    return Stored(
-        bench=bench,
-        command=command,
-        made=provenance.now(),
-        **asdict(code),
-        conditions=dict(conditions),
-        rows=list(rows),
-    )
+    made = {"bench": bench, "command": command, "made": provenance.now(), **asdict(code)}
+    return Measurement(**made, conditions=dict(conditions), rows=list(rows))
 
 
-def conditions_here(device: str, **asked: Value) -> dict[str, Value]:
-    """``asked`` with what this process adds to it: threads, device by name, versions."""
+def conditions_here(device: str, **chosen: Value) -> dict[str, Value]:
+    """``chosen`` with the threads, the device's name and the versions of this process."""
     import platform
 
     import torch
@@ -154,7 +149,7 @@ def conditions_here(device: str, **asked: Value) -> dict[str, Value]:
     from smope_bench.harness.provenance import device_name, version_of
 
     return {
-        **asked,
+        **chosen,
         "threads": torch.get_num_threads(),
         "device": device_name(device),
         "torch": version_of("torch"),
@@ -163,39 +158,18 @@ def conditions_here(device: str, **asked: Value) -> dict[str, Value]:
     }
 
 
-def command_line(context: typer.Context) -> str:
-    """The command as it can be given again: options that differ from their defaults, without paths."""
-    parts, place = [context.info_name or ""], context.parent
-    while place is not None and place.parent is not None:  # the outermost name is whatever the program was called by
-        parts, place = [place.info_name or "", *parts], place.parent
-    parts = ["run_all.py", *parts]
-    for option in context.command.params:
-        value = context.params.get(option.name or "")
-        if option.name in NOT_IN_COMMANDS or value in (None, [], ()) or value == option.get_default(context):
-            continue
-        flag = max(option.opts, key=len)
-        parts += [flag] if value is True else [flag, _written(value)]
-    return " ".join(parts)
-
-
-def _written(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return ",".join(map(_written, value))
-    return str(getattr(value, "value", value))
-
-
-def write(file: Path, kept: Stored) -> None:
-    """Keep a measurement. Raises UserError where the file cannot be written."""
+def write(file: Path, measurement: Measurement) -> None:
+    """Write a measurement. Raises UserError where the file cannot be written."""
     from smope_bench.harness.records.store import write_json
 
     try:
-        write_json(file, kept.model_dump(mode="json", by_alias=True))
+        write_json(file, measurement.model_dump(mode="json", by_alias=True))
     except OSError as error:
         raise UserError(f"--out {str(file)!r} cannot be written: {error.strerror or error}") from error
 
 
 def require_writable(file: Path) -> None:
-    """Raises UserError before a measurement that could not be kept."""
+    """Raises UserError where ``file`` is a folder or its folder cannot be made; to be called before anything is timed."""
     if file.is_dir():
         raise UserError(f"--out {str(file)!r} is a folder; name a file in it, such as {str(file / 'step.json')!r}")
     try:
@@ -204,32 +178,28 @@ def require_writable(file: Path) -> None:
         raise UserError(f"--out {str(file)!r} cannot be written: {error.strerror or error}") from error
 
 
-def read(file: Path) -> Stored:
-    """A kept measurement. Raises UserError where the file is not one."""
+def read(file: Path) -> Measurement:
+    """Read a measurement. Raises UserError where the file is not one."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        return Measurement.model_validate(json.loads(file.read_text(encoding="utf-8")))
     except OSError as error:
         raise UserError(f"{str(file)!r} cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{str(file)!r} is not JSON ({error}); bench commands write such files with --out") from error
-    try:
-        return Stored.model_validate(found)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the whole of it"
-        raise UserError(
-            f"{str(file)!r} is not a stored measurement ({place}: {first['msg']}); bench commands write such files with --out"
-        ) from error
+        problem = f"a stored measurement ({'.'.join(map(str, first['loc'])) or 'the whole of it'}: {first['msg']})"
+        raise UserError(f"{str(file)!r} is not {problem}; bench commands write such files with --out") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{str(file)!r} is not JSON ({error}); bench commands write such files with --out") from error
 
 
-def require_comparable(then: Stored, bench: str, conditions: Mapping[str, Value], file: Path) -> None:
+def require_comparable(then: Measurement, bench: str, conditions: Mapping[str, Value], file: Path) -> None:
     """Raises UserError where a ratio would compare machines, sizes or precisions instead of code."""
     if then.bench != bench:
         raise UserError(
             f"--against {str(file)!r} holds 'bench {then.bench}', not 'bench {bench}'; name a file of the same bench"
         )
     for key in [*conditions, *(then.conditions.keys() - conditions.keys())]:
-        now, before = (_condition(one, key) for one in (conditions, then.conditions))
+        now, before = (repr(one[key]) if key in one else "not said" for one in (conditions, then.conditions))
         if key not in MAY_DIFFER and now != before:
             raise UserError(
                 f"--against {str(file)!r} was measured with {key} {before}, this is {now}: their ratio"
@@ -237,14 +207,9 @@ def require_comparable(then: Stored, bench: str, conditions: Mapping[str, Value]
             )
 
 
-def _condition(conditions: Mapping[str, Value], key: str) -> str:
-    """As a sentence writes it; a condition that a measurement does not name is another than any it could name."""
-    return repr(conditions[key]) if key in conditions else "not said"
-
-
-def compared(now: Stored, then: Stored) -> list[Compared]:
-    """Every measure that both have. Counts that did not change are left out."""
-    rows: list[Compared] = []
+def compare(now: Measurement, then: Measurement) -> list[Change]:
+    """Every measure that both have, in the order of ``now``. Unchanged counts are left out."""
+    changes: list[Change] = []
     for row in now.rows:
         before = then.row(row.name)
         for measure, mine in row.measures.items():
@@ -252,11 +217,10 @@ def compared(now: Stored, then: Stored) -> list[Compared]:
             if theirs is None or (mine.is_count and mine.median == theirs.median):
                 continue
             ratio = mine.median / theirs.median if theirs.median else None
-            rows.append(Compared(row.name, measure, mine, theirs, ratio, mine.overlaps(theirs)))
-    return rows
+            changes.append(Change(row.name, measure, mine, theirs, ratio, mine.overlaps(theirs)))
+    return changes
 
 
-def unmatched(now: Stored, then: Stored) -> list[str]:
+def unmatched(now: Measurement, then: Measurement) -> list[str]:
     """Names of rows that only one of two measurements has."""
-    mine, theirs = {row.name for row in now.rows}, {row.name for row in then.rows}
-    return sorted(mine ^ theirs)
+    return sorted({row.name for row in now.rows} ^ {row.name for row in then.rows})

@@ -1,9 +1,9 @@
-"""Timed claims: a training step of a method against the same backbone without a prompt, interleaved, as ratios.
+"""Timing of a training step of each method against the same backbone without a prompt, interleaved, as ratios.
 
-``bare`` is what no method can avoid: timm's own forward of the frozen backbone, a linear head, cross-entropy, and the
-backward pass down to the input, as a prompt in the first block needs it. ``frozen pass`` is timm's forward without a graph,
-which a method that asks for queries pays once more. A method's own floor is its counted operations at the speed of ``bare``;
-``matrix product`` tells how far the device itself is from that speed.
+``bare`` is the least that any method must compute: timm's forward of the frozen backbone, a linear head, cross-entropy, and
+the backward pass down to the input, as a prompt in the first block needs it. ``frozen pass`` is timm's forward without a graph,
+which methods with queries compute in addition. A method's floor is its counted operations at the speed of ``bare``;
+``matrix product`` is the speed that the device reaches at best.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import contextlib
 import ctypes
 import gc
 import itertools
-import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,9 +28,9 @@ from smope_bench.harness.errors import UserError
 from smope_bench.harness.hardware.memory import MIB
 from smope_bench.harness.hardware.out_of_memory import PeakMemory
 from smope_bench.harness.planning.settings import validated
-from smope_bench.harness.provenance import device_name
 from smope_bench.harness.registry.registry import Registries
-from smope_bench.harness.timing.measure import Spread, interleaved, ratios, spread
+from smope_bench.harness.timing.measure import interleaved
+from smope_bench.harness.timing.records import Row, make_row, ratios, spread
 from smope_bench.harness.training.optimization import LossMeter, OptimizationSegment, declare_trainable
 from smope_bench.methods.common.api import Batch, Method, Phase, Setup, TaskInfo
 from smope_bench.methods.common.backbone import vit
@@ -39,15 +39,15 @@ from smope_bench.methods.common.schedules import Schedule, adamw
 
 CLASSES, TASKS = 200, 10
 PRODUCT_SIZE = {"cuda": (8192, 1)}
-"""Side and number of the square products that stand for a device's best speed; ``PRODUCT_SIZE_ELSEWHERE`` on others."""
+"""Side and number of the square products that measure a device's best speed; ``PRODUCT_SIZE_ELSEWHERE`` on others."""
 PRODUCT_SIZE_ELSEWHERE = (2048, 4)
 
 
 @dataclass(frozen=True)
 class TimedStep:
-    """A step that can be taken again and again; ``queries``: frozen passes that it asks for; ``phase``: what it trains.
+    """A repeatable step; ``queries``: frozen passes that it needs; ``phase``: name of its training phase.
 
-    ``trained``: parameters that the optimiser holds; ``kept_mb`` and ``task_mb``: see ``bench.StepTimes``.
+    ``trained``: parameters of the optimiser; ``kept_mb`` and ``task_mb``: see ``step_times``; ``is_warm``: it has run before.
     """
 
     take: Callable[[], None]
@@ -57,11 +57,10 @@ class TimedStep:
     kept_mb: float | None = None
     task_mb: float | None = None
     is_warm: bool = False
-    """Whether it has been taken already."""
 
 
 def bare_step(vit: PromptedViT, images: Tensor) -> Callable[[], None]:
-    """A step of timm's forward with a head; the input carries the gradient, so that no block escapes the backward."""
+    """A step of timm's forward with a head; the input requires a gradient, so that every block has a backward pass."""
     head = nn.Linear(vit.feature_dim, CLASSES).to(images.device)
     labels = torch.arange(len(images), device=images.device) % CLASSES
     optimizer = adamw([(list(head.parameters()), 1e-3)], Schedule())
@@ -90,9 +89,9 @@ def frozen_pass(vit: PromptedViT, images: Tensor) -> Callable[[], None]:
 def method_step(
     method_class: type[Method], name: str, vit: PromptedViT, images: Tensor, finished: int = 1
 ) -> TimedStep | None:
-    """A step of the longest phase as the engine takes it, after ``finished`` tasks: from one on every loss of a method is on.
+    """A step of the longest phase as the trainer runs it, after ``finished`` tasks; with one or more, every loss is active.
 
-    It has been taken once. None for a method that takes no steps, or has no training phases.
+    It has run once. None for a method in closed form or without training phases.
     """
     if method_class.fit_task is not Method.fit_task:
         return None
@@ -115,39 +114,39 @@ def method_step(
     segment = OptimizationSegment(schedule.model_copy(update={"lr": 1e-4, "shape": "constant"}), groups, epochs=1)
     losses, numbers = LossMeter(lambda *_: None), itertools.count()
     labels = finished * size + torch.arange(len(images), device=images.device) % size
-    asked: list[int] = []
+    queried: list[int] = []
 
     def query() -> Tensor:
-        asked.append(1)
+        queried.append(1)
         return vit.features(images)
 
     def step() -> None:
-        asked.clear()
+        queried.clear()
         loss = method.training_step(Batch(images, labels, query if method.needs_query else None))
         segment.descend(loss, method)
         losses.note(loss, next(numbers))
 
-    step()  # tells how often the query is asked for; a batch computes it once
+    step()  # counts the uses of the query, which a batch computes once
     trained = sum(parameter.numel() for group in groups for parameter in group.parameters)
     kept = checkpoint_mb(method_class, name, vit)
-    return TimedStep(step, min(len(asked), 1), phase.name, trained, *kept, is_warm=True)
+    return TimedStep(step, min(len(queried), 1), phase.name, trained, *kept, is_warm=True)
 
 
 def checkpoint_mb(method_class: type[Method], name: str, vit: PromptedViT) -> tuple[float, float]:
-    """MiB that a method keeps between tasks in the bench's protocol, and MiB that each further task of as many classes adds.
+    """MiB of a method's state with ``TASKS`` tasks, and MiB that each further task of as many classes adds.
 
-    A checkpoint has its final shapes from the start, so that growth shows between protocols, not between tasks.
+    A method has its final shapes from the start: growth is measured between two numbers of tasks.
     """
     sizes: list[float] = []
     for factor in (1, 2):
-        with torch.device("meta"):  # shapes are enough: class covariances of ViT-B/16 take gigabytes
+        with torch.device("meta"):  # shapes suffice: class covariances of ViT-B/16 take gigabytes
             method, _ = make_method(method_class, name, vit, factor * CLASSES, factor * TASKS)
         sizes.append(sum(tensor.numel() * tensor.element_size() for tensor in method.state_dict().values()) / MIB)
     return sizes[0], (sizes[1] - sizes[0]) / TASKS
 
 
 def product_step(device: torch.device, dtype: torch.dtype) -> tuple[Callable[[], None], int]:
-    """Large square products in ``dtype``, and their operations: two for each multiply-add."""
+    """Large square products in ``dtype``, and their operations, two per multiply-add."""
     side, count = PRODUCT_SIZE.get(device.type, PRODUCT_SIZE_ELSEWHERE)
     generator = torch.Generator().manual_seed(0)
     left, right = (torch.randn(side, side, generator=generator).to(device, dtype) for _ in range(2))
@@ -161,83 +160,16 @@ def product_step(device: torch.device, dtype: torch.dtype) -> tuple[Callable[[],
     return step, count * 2 * side**3
 
 
-def makers(
-    registries: Registries, names: list[str], vit: PromptedViT, images: Tensor, finished: int
-) -> dict[str, Callable[[], TimedStep | None]]:
-    """What makes each method's step, by name; a maker gives None for a method that takes no steps."""
-
-    def maker(method_class: type[Method], name: str) -> Callable[[], TimedStep | None]:
-        return lambda: method_step(method_class, name, vit, images, finished)
-
-    return {name: maker(registries.methods.load(name), name) for name in names}
-
-
 BARE, FROZEN, PRODUCT, COMPILED = "bare", "frozen pass", "matrix product", ", compiled"
 WARM_UPS = 1
-"""Beside the step that a method takes while it is made."""
+"""In addition to the step that a method runs when it is made."""
 
 Maker = Callable[[], TimedStep | None]
 
 
 @dataclass(frozen=True)
-class StepTimes:
-    """One step over the repeats: seconds, and ratios to what it is held against.
-
-    ``to_passes``: to plain timm doing the same number of passes, ``queries`` frozen ones beside the bare step.
-    ``to_floor``: to the method's counted operations at the speed of the bare step; ``of_peak``: those operations a second over
-    the matrix product's; None where they are not counted at this size. ``peak_mb``: of one step without other methods in
-    memory, in MiB; on a CPU the resident memory of the whole process, backbone and libraries included. ``kept_mb``: all that
-    the method keeps between tasks, in MiB; ``task_mb``: how much of it each further task of as many classes takes. None for
-    what is no method.
-    """
-
-    name: str
-    seconds: Spread
-    to_bare: Spread
-    queries: int
-    to_passes: Spread
-    to_floor: Spread | None
-    peak_mb: float
-    kept_mb: float | None = None
-    task_mb: float | None = None
-    of_peak: Spread | None = None
-
-
-@dataclass(frozen=True)
-class ProductTimes:
-    """A large matrix product over the repeats, in the precision of the steps: seconds, and 10^12 operations a second."""
-
-    name: str
-    seconds: Spread
-    tera_per_s: Spread
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """What was timed, on what, and how."""
-
-    backbone: str
-    batch: int
-    precision: str
-    threads: int
-    repeats: int
-    device: str
-    torch: str
-    python: str
-    rows: list[StepTimes]
-    finished: int = 1
-    """Tasks before the one whose step is timed."""
-    products: list[ProductTimes] = field(default_factory=list[ProductTimes])
-    """One where operations are counted at this size, else none: nothing would be held against it."""
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
 class Counted:
-    """What ratios to counted operations need: images a step, and seconds and operations of the matrix product."""
+    """Images per step, and seconds and operations of the matrix product, for ratios to counted operations."""
 
     batch: int
     product: Sequence[float]
@@ -255,20 +187,22 @@ def bench_step(
     device: str,
     finished: int = 1,
     is_compiled: bool = False,
-) -> StepReport:
+) -> list[Row]:
     """Time one training step of each method after ``finished`` tasks, interleaved with the bare step, after a warm-up.
 
-    Methods in closed form take no step and are left out. ``is_compiled`` adds every step with compiled blocks.
+    Methods in closed form are left out. ``is_compiled`` adds every step with compiled blocks. The matrix product has a row only
+    where operations are counted at this size.
     """
     place, dtype = torch.device(device), torch.bfloat16 if precision == "bf16" else torch.float32
     vit = registries.backbones.load(backbone).load().to(place)
     if precision == "bf16":
         vit.keep_products_in(torch.bfloat16)
     images = torch.rand(batch, 3, vit.image_size, vit.image_size, generator=torch.Generator().manual_seed(0)).to(place)
+    classes = {name: registries.methods.load(name) for name in methods}
     make: dict[str, Maker] = {
         BARE: lambda: TimedStep(bare_step(vit, images)),
         FROZEN: lambda: TimedStep(frozen_pass(vit, images)),
-        **makers(registries, methods, vit, images, finished),
+        **{name: partial(method_step, found, name, vit, images, finished) for name, found in classes.items()},
     }
     with torch.autocast(place.type, dtype=torch.bfloat16, enabled=precision == "bf16", cache_enabled=False):
         make |= _compiled(make) if is_compiled else {}
@@ -280,19 +214,8 @@ def bench_step(
             {**timed, **{name: step.take for name, step in steps.items()}}, repeats, place, warm_ups=WARM_UPS
         )
     counted = Counted(batch, times[PRODUCT], operations) if product else None
-    return StepReport(
-        backbone=backbone,
-        batch=batch,
-        precision=precision,
-        threads=torch.get_num_threads(),
-        repeats=repeats,
-        device=device_name(device),
-        torch=torch.__version__,
-        python=platform.python_version(),
-        rows=[step_times(name, step, times, peaks[name] or 0.0, counted) for name, step in steps.items()],
-        finished=finished,
-        products=[product_times(counted)] if counted else [],
-    )
+    rows = [step_times(name, step, times, peaks[name] or 0.0, counted) for name, step in steps.items()]
+    return [*rows, product_times(counted)] if counted else rows
 
 
 def _is_counted(vit: PromptedViT) -> bool:
@@ -301,23 +224,18 @@ def _is_counted(vit: PromptedViT) -> bool:
 
 
 def _compiled(make: Mapping[str, Maker]) -> dict[str, Maker]:
-    """The same steps with compiled blocks, each under its name with ``COMPILED`` behind it."""
-    pass  # REMOVED
-
+    """The same steps with compiled blocks, with ``COMPILED`` after their names."""
     blocks = CompiledBlocks()
 
-    def within(maker: Maker) -> Maker:
-        def made() -> TimedStep | None:
-            step = maker()
-            return None if step is None else replace(step, take=lambda: blocks.call(step.take), is_warm=False)
+    def within(maker: Maker) -> TimedStep | None:
+        step = maker()
+        return None if step is None else replace(step, take=partial(blocks.call, step.take), is_warm=False)
 
-        return made
-
-    return {f"{name}{COMPILED}": within(maker) for name, maker in make.items()}
+    return {f"{name}{COMPILED}": partial(within, maker) for name, maker in make.items()}
 
 
 def _peak(maker: Maker, device: torch.device) -> float | None:
-    """MiB at the peak of one step, the second at least, while no other step is in memory; None where there is no step."""
+    """Peak MiB of one step, not the first, while no other step is in memory; None where there is no step."""
     step = maker()
     if step is None:
         return None
@@ -332,7 +250,7 @@ def _peak(maker: Maker, device: torch.device) -> float | None:
 
 
 def _release(device: torch.device) -> None:
-    """Give back what nothing refers to: the next step's peak would hold it."""
+    """Free unreferenced memory, which would count for the next step's peak."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -342,22 +260,28 @@ def _release(device: torch.device) -> None:
 
 def step_times(
     name: str, step: TimedStep, times: Mapping[str, Sequence[float]], peak: float, counted: Counted | None
-) -> StepTimes:
-    """A row from the seconds of every step and what is known of this one."""
+) -> Row:
+    """The row of one step, from the seconds of all.
+
+    ``to_passes``: ratio to plain timm with the same number of passes, ``queries`` frozen ones and the bare step. ``to_floor``:
+    to the counted operations at the speed of the bare step; ``of_peak``: counted operations a second, as a share of the matrix
+    product's; both only where operations are counted. ``peak_mb``: MiB at the peak of one step alone; on a CPU the resident
+    memory of the process, libraries included. ``kept_mb``: MiB that a method keeps between tasks; ``task_mb``: the part of it
+    that each further task of as many classes adds.
+    """
     mine, bare, frozen = times[name], times[BARE], times[FROZEN]
-    passes = [one + step.queries * other for one, other in zip(bare, frozen, strict=True)]
     operations = None if counted is None else _operations(name.removesuffix(COMPILED), step)
     floor = of_peak = None
     if counted is not None and operations is not None:
         floor = ratios(mine, [one * operations / stored_counts().complete for one in bare])
         least = [one * counted.batch * operations / counted.operations for one in counted.product]
         of_peak = ratios(least, mine)
-    return StepTimes(
-        name=name,
+    return make_row(
+        name,
         seconds=spread(mine),
         to_bare=ratios(mine, bare),
         queries=step.queries,
-        to_passes=ratios(mine, passes),
+        to_passes=ratios(mine, [one + step.queries * other for one, other in zip(bare, frozen, strict=True)]),
         to_floor=floor,
         peak_mb=peak,
         kept_mb=step.kept_mb,
@@ -366,14 +290,14 @@ def step_times(
     )
 
 
-def product_times(counted: Counted) -> ProductTimes:
-    """The matrix product's own row."""
+def product_times(counted: Counted) -> Row:
+    """The row of the matrix product: seconds, and 10^12 operations a second."""
     rates = [counted.operations / one / 1e12 for one in counted.product]
-    return ProductTimes(PRODUCT, spread(list(counted.product)), spread(rates))
+    return make_row(PRODUCT, seconds=spread(counted.product), tera_per_s=spread(rates))
 
 
 def _operations(name: str, step: TimedStep) -> int | None:
-    """Counted operations an image, the query pass included: of a method's phase, or of the bare step."""
+    """Counted operations per image, query pass included, of a method's phase or of the bare step; None if not counted."""
     if name == BARE:
         return stored_counts().complete
     counts = stored_counts().methods.get(name)
@@ -381,13 +305,13 @@ def _operations(name: str, step: TimedStep) -> int | None:
 
 
 PARTS = ("_heads", "_leave_heads", "_residuals", "_class_token_block")
-"""What of a block's code no attention rule changes. Rules stay as they are: they carry tensors of their own pass."""
+"""Functions of a block that no attention rule changes. Rules are not compiled: they hold tensors of their own pass."""
 
 
 class CompiledBlocks:
-    """timm's blocks, and the method-independent parts of prompted ones, compiled once and put in place as often as asked.
+    """timm's blocks, and the method-independent parts of prompted ones, compiled once and patched in when needed.
 
-    Each is compiled whole: what would fall back to running part of it as it is, is an error, not a slow measurement.
+    Each is compiled as one graph: a graph break is an error instead of a slow measurement.
     """
 
     def __init__(self, backend: str = "inductor") -> None:
@@ -399,7 +323,7 @@ class CompiledBlocks:
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
-        """Within it every transformer of this process runs compiled blocks."""
+        """Every transformer of this process runs compiled blocks within this context."""
         plain = [(owner, name, getattr(owner, name)) for owner, name, _ in self._places]
         try:
             for owner, name, compiled in self._places:
@@ -410,7 +334,7 @@ class CompiledBlocks:
                 setattr(owner, name, original)
 
     def call(self, step: Callable[[], None]) -> None:
-        """Take a step on compiled blocks. Raises UserError where one of them cannot be compiled whole."""
+        """Run a step on compiled blocks. Raises UserError where one of them cannot be compiled as one graph."""
         from torch._dynamo.exc import TorchDynamoException
 
         try:
@@ -421,10 +345,10 @@ class CompiledBlocks:
 
 
 def require_compiler() -> None:
-    """Compile something small. Raises UserError where torch.compile cannot work here, as without a C++ compiler."""
+    """Raises UserError where torch.compile does not work, for example without a C++ compiler."""
     try:
         torch.compile(lambda value: torch.nn.functional.gelu(value) + 1)(torch.zeros(2, 2))
-    except Exception as error:  # the backends raise types of their own
+    except Exception as error:  # each backend raises its own types
         raise UserError(
             f"--compile: torch.compile does not work here ({_reason(error)}); measure without it"
         ) from error

@@ -1,4 +1,4 @@
-"""Timed claims about sweeps: what it costs to dispatch a run, what the engine costs in it, and small runs side by side."""
+"""Timing of sweeps: the dispatch of a run, the trainer's own share of a run, and small runs in parallel."""
 
 from __future__ import annotations
 
@@ -36,8 +36,7 @@ from smope_bench.harness.planning.planner import PlannedRun, Selection, find_sui
 from smope_bench.harness.planning.settings import Seeds
 from smope_bench.harness.registry.registry import Registries, open_registries
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
-from smope_bench.harness.timing.measure import ratios, spread
-from smope_bench.harness.timing.records import StoredRow, named_row
+from smope_bench.harness.timing.records import Row, make_row, ratios, spread
 from smope_bench.harness.training.feature_cache import FrozenFeatureCache
 from smope_bench.harness.training.optimization import OptimizationSegment
 from smope_bench.methods.common.api import Method
@@ -48,11 +47,11 @@ COMPUTED_S = 0.05
 
 
 def nothing(*_: Any) -> None:
-    """A run that ends as it begins: what is left is its dispatch."""
+    """An empty run: all that is left is its dispatch."""
 
 
 def computing(*_: Any) -> None:
-    """A run that keeps a core busy for ``COMPUTED_S`` seconds of its own time, however many others are at it."""
+    """A run that uses ``COMPUTED_S`` seconds of CPU time."""
     started, total = time.process_time(), 0
     while time.process_time() - started < COMPUTED_S:
         total += sum(range(1000))
@@ -61,9 +60,9 @@ def computing(*_: Any) -> None:
 HOOKS = ("__init__", "begin_task", "training_step", "apply_step", "end_task", "fit_task", "predict")
 PLACES: Sequence[tuple[type, Sequence[str]]] = (
     (OptimizationSegment, ("__init__", "descend")),
-    (torch.Tensor, ("backward", "item", "cpu")),  # the last two wait for an accelerator's arithmetic
+    (torch.Tensor, ("backward", "item", "cpu")),  # the last two wait for an accelerator
     (View, ("take",)),
-    (Future, ("result",)),  # images that were read ahead
+    (Future, ("result",)),  # waits for prefetched images
     (Transforms, ("train", "test")),
     (FrozenFeatureCache, ("of",)),
     (Checkpoints, ("load", "save", "forget")),
@@ -75,25 +74,25 @@ FUNCTIONS: Sequence[tuple[str, Sequence[str]]] = (
     ("smope_bench.harness.records.observations", ("write_observations", "npz_bytes")),
     ("safetensors.torch", ("save", "load")),
 )
-"""Functions of modules, wherever the harness has imported them to."""
+"""Functions by module; they are also replaced in the modules that have imported them."""
 TASKS, IMAGES, TESTS = 2, 16, 8
 
 
 @dataclass(frozen=True)
 class RunTime:
-    """Seconds of a run, and of its arithmetic and I/O."""
+    """Seconds of a run (``wall``), and of its arithmetic and I/O (``inside``)."""
 
     wall: float
     inside: float
 
     @property
     def percent(self) -> float:
-        """The rest, in percent of the wall time."""
+        """Overhead, in percent of the wall time."""
         return 100 * (1 - self.inside / self.wall)
 
 
 class Clock:
-    """Seconds that one thread spends in what is timed; nested calls count once."""
+    """Seconds that one thread spends in the timed functions; nested calls count once."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -101,7 +100,7 @@ class Clock:
         self._thread = threading.get_ident()
 
     def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """``function`` with its time added."""
+        """``function``, with the time of its calls added."""
 
         @functools.wraps(function)
         def call(*arguments: Any, **named: Any) -> Any:
@@ -119,10 +118,10 @@ class Clock:
 
 @contextlib.contextmanager
 def clocked(method_class: type[Method]) -> Iterator[Clock]:
-    """A clock around all that is not overhead, until the block is left."""
+    """A clock around all functions that are not overhead (``HOOKS``, ``PLACES``, ``FUNCTIONS``), for the length of the block."""
     clock = Clock()
     with ExitStack() as undo:
-        # A hook that is not overridden must stay so: whether it is decides what the engine does.
+        # Only hooks that the method overrides: the trainer behaves differently where one is overridden.
         hooks = [name for name in HOOKS if getattr(method_class, name) is not getattr(Method, name)]
         for owner, names in ((method_class, hooks), *PLACES):
             for name in names:
@@ -137,15 +136,15 @@ def clocked(method_class: type[Method]) -> Iterator[Clock]:
 
 
 def _replace_everywhere(undo: ExitStack, original: object, timed: object) -> None:
-    """In every module of the harness that has imported it."""
+    """Replace a function in every module of the harness that has imported it."""
     for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] == "harness":
+        if name.startswith("smope_bench.harness."):
             for key in [key for key, value in vars(module).items() if value is original]:
                 _replace(undo, module, key, timed)
 
 
 def _replace(undo: ExitStack, owner: Any, name: str, value: object) -> None:
-    """Set an attribute, and set or remove it again when ``undo`` closes: inherited ones were not the owner's."""
+    """Set an attribute; closing ``undo`` restores it, or removes it where it was inherited."""
     own = vars(owner)
     if name in own:
         undo.callback(setattr, owner, name, own[name])
@@ -161,18 +160,18 @@ def timed_run(
     device: str,
     on_event: Callable[[dict[str, Any]], None] | None = None,
 ) -> RunTime:
-    """One whole run, from loading the backbone to its published record, in a results folder of its own."""
-    from smope_bench.harness.training import trainer as engine
+    """Time a whole run, from loading the backbone to the published record, in a temporary results folder."""
+    from smope_bench.harness.training import trainer
 
     options: dict[str, Any] = {} if on_event is None else {"on_event": on_event}
     with TemporaryDirectory() as folder, clocked(registries.methods.load(spec.method.name)) as clock:
         started = time.perf_counter()
-        engine.run(spec, results_root=Path(folder), data_root=data, device=device, registries=registries, **options)
+        trainer.run(spec, results_root=Path(folder), data_root=data, device=device, registries=registries, **options)
         return RunTime(time.perf_counter() - started, clock.seconds)
 
 
 class Noise(Benchmark[BenchmarkConfig]):
-    """Two classes of seeded noise at any size: a run that is short on a large backbone."""
+    """Two classes of seeded noise of any size: short runs even on a large backbone."""
 
     name: ClassVar[str] = "bench-noise"
     card: ClassVar[BenchmarkCard] = BenchmarkCard("Noise", "made by the measurement", "none", "synthetic")
@@ -186,14 +185,14 @@ class Noise(Benchmark[BenchmarkConfig]):
         return tuple(f"noise {number}" for number in range(TASKS))
 
     def image_set(self, split: Split) -> ImageSet:
-        """The same pixels at every call."""
+        """Seeded pixels, equal at every call."""
         count, side = (IMAGES if split == "train" else TESTS), self.config.image_size
         pixels = np.random.default_rng(count).integers(0, 256, (TASKS * count, side, side, 3), dtype=np.uint8)
         return ImageSet(pixels, np.repeat(np.arange(TASKS), count).astype(np.int64))
 
 
 def noise_spec(method: str, backbone: str, registries: Registries, precision: Any = "fp32") -> RunSpec:
-    """One epoch of steps of 4 images in each of two tasks, on any backbone, with the method's default settings."""
+    """A run of two tasks of one epoch, with 4 images a step and the method's default settings."""
     if Noise.name not in registries.benchmarks.names():
         registries.benchmarks.add(Noise.name, "the bench", Noise)
     found = registries.backbones.load(backbone)
@@ -210,16 +209,16 @@ def noise_spec(method: str, backbone: str, registries: Registries, precision: An
 SUITE = "smoke"
 RUNNERS = "smope_bench.harness.timing.sweep"
 COMPUTING_RUNS = 40
-"""A worker, of ``COMPUTED_S`` seconds each."""
+"""Runs per worker, of ``COMPUTED_S`` seconds each."""
 RUNS_PACKED = 2
-"""Small runs a worker."""
+"""Small runs per worker."""
 
 
 @dataclass(frozen=True)
 class Dispatched:
-    """Seconds until the first run ended, and between two ends in the middle of the sweep; the whole sweep's wall time.
+    """Seconds of one sweep: until the first run ended, between two ends in its middle half, and in all (``wall``).
 
-    ``under_way``: from the first run's start, as it says itself, to the last one's end.
+    ``under_way``: from the first run's own start to the last one's end.
     """
 
     start: float
@@ -230,7 +229,7 @@ class Dispatched:
 
 @dataclass(frozen=True)
 class SweepBench:
-    """How all parts are measured: ``data`` prepared or to be prepared, ``workers`` beside one, ``threads`` a run."""
+    """Options of the measurement; sweeps with ``workers`` workers are compared with sweeps with one."""
 
     data: Path
     device: str
@@ -239,8 +238,8 @@ class SweepBench:
     repeats: int
     plugins: tuple[Path, ...] = ()
 
-    def rows(self, methods: Sequence[str], backbone: str, runs: int) -> list[StoredRow]:
-        """Everything: dispatch of ``runs`` empty runs, overhead of a small run and of one on ``backbone``, packing."""
+    def rows(self, methods: Sequence[str], backbone: str, runs: int) -> list[Row]:
+        """All rows: dispatch of ``runs`` empty runs, overhead of a small run and of one on ``backbone``, packing."""
         registries = open_registries(self.plugins)
         names = methods or [first_trained(registries)]
         planned = self.small_runs(names, registries)
@@ -252,60 +251,50 @@ class SweepBench:
             rows.append(self.overhead(f"{name} on noise, {backbone}", large, registries))
         return [*rows, self.packing(planned)]
 
-    def dispatch(self, runs: int) -> list[StoredRow]:
-        """Empty runs with one worker and with several, and runs that only compute: several against one."""
+    def dispatch(self, runs: int) -> list[Row]:
+        """Empty runs with one worker and with several, and computing runs with several against one."""
         empty = self._in_turn(lambda side: self._dispatched(runs, side, "nothing"), self.repeats)
         rows = [
-            named_row(
+            make_row(
                 _workers("empty runs", side),
-                {
-                    "start_s": spread([one.start for one in found]),
-                    "ms_a_run": spread([1000 * one.each for one in found]),
-                },
-                _in_words(found),
+                _repeats_text(found),
+                start_s=spread([one.start for one in found]),
+                ms_a_run=spread([1000 * one.each for one in found]),
             )
             for side, found in empty.items()
         ]
-        busy = self._in_turn(self._computed, self.repeats)
+        busy = self._in_turn(lambda side: self._dispatched(COMPUTING_RUNS * side, side, "computing"), self.repeats)
         faster = ratios([one.each for one in busy[1]], [one.each for one in busy[self.workers]])
-        label = f"runs that compute for {1000 * COMPUTED_S:.0f} ms"
-        return [*rows, named_row(_workers(label, self.workers), {"times_one_worker": faster}, _in_words(busy[1]))]
+        label = _workers(f"runs that compute for {1000 * COMPUTED_S:.0f} ms", self.workers)
+        return [*rows, make_row(label, _repeats_text(busy[1]), times_one_worker=faster)]
 
-    def overhead(self, label: str, spec: RunSpec, registries: Registries, warm_ups: int = 0) -> StoredRow:
-        """Of whole runs in this process."""
-        found: list[RunTime] = []
-        for repeat in range(-warm_ups, self.repeats):
-            one = timed_run(spec, registries, self.data, self.device)
-            found += [one] if repeat >= 0 else []
-        return named_row(
+    def overhead(self, label: str, spec: RunSpec, registries: Registries, warm_ups: int = 0) -> Row:
+        """Share of the trainer in whole runs in this process."""
+        runs = [timed_run(spec, registries, self.data, self.device) for _ in range(warm_ups + self.repeats)]
+        found = runs[warm_ups:]
+        return make_row(
             f"overhead: {label}",
-            {
-                "percent": spread([one.percent for one in found]),
-                "ms": spread([1000 * (one.wall - one.inside) for one in found]),
-                "run_s": spread([one.wall for one in found]),
-            },
             f"{len(found)} whole {'run' if len(found) == 1 else 'runs'}",
+            percent=spread([one.percent for one in found]),
+            ms=spread([1000 * (one.wall - one.inside) for one in found]),
+            run_s=spread([one.wall for one in found]),
         )
 
-    def packing(self, planned: Sequence[PlannedRun]) -> StoredRow:
-        """The same small runs with one worker and with several, with and without the start of the workers."""
+    def packing(self, planned: Sequence[PlannedRun]) -> Row:
+        """Small runs with one worker against several, with and without the start of the workers."""
         repeats = max(1, self.repeats // 3)  # each takes as long as all else together
         found = self._in_turn(lambda side: self._swept(planned, side), repeats)
         alone, packed = found[1], found[self.workers]
-        whole = ratios([one.wall for one in alone], [one.wall for one in packed])
-        started = ratios([one.under_way for one in alone], [one.under_way for one in packed])
-        return named_row(
+        return make_row(
             _workers(f"{len(planned)} small runs", self.workers),
-            {
-                "seconds": spread([one.wall for one in packed]),
-                "times_one_worker": whole,
-                "times_one_worker_once_started": started,
-            },
-            _in_words(packed),
+            _repeats_text(packed),
+            seconds=spread([one.wall for one in packed]),
+            times_one_worker=ratios([one.wall for one in alone], [one.wall for one in packed]),
+            times_one_worker_once_started=ratios([one.under_way for one in alone], [one.under_way for one in packed]),
         )
 
     def small_runs(self, methods: Sequence[str], registries: Registries) -> list[PlannedRun]:
-        """Some seeds of the small suite, with their data prepared."""
+        """Several seeds of suite ``SUITE``, with prepared data."""
         count = -(-RUNS_PACKED * self.workers // len(methods))
         chosen = Selection(methods=tuple(methods), seeds=tuple(Seeds(seed, seed) for seed in range(count)))
         planned = plan([SUITE], chosen, registries, self.data)
@@ -313,7 +302,7 @@ class SweepBench:
         return planned
 
     def _in_turn(self, sweep: Callable[[int], Dispatched], repeats: int) -> dict[int, list[Dispatched]]:
-        """Sweeps by number of workers, both in every repeat, after one that leaves files read and queries kept for both."""
+        """Sweeps by number of workers, both in every repeat, after a warm-up that fills file and query caches for both."""
         found: dict[int, list[Dispatched]] = {1: [], self.workers: []}
         sweep(self.workers)
         for _ in range(repeats):
@@ -321,20 +310,17 @@ class SweepBench:
                 taken.append(sweep(side))
         return found
 
-    def _computed(self, workers: int) -> Dispatched:
-        return self._dispatched(COMPUTING_RUNS * workers, workers, "computing")
-
     def _dispatched(self, runs: int, workers: int, runner: str) -> Dispatched:
         return self._swept([_empty_run(number) for number in range(runs)], workers, f"{RUNNERS}:{runner}")
 
     def _swept(self, planned: Sequence[PlannedRun], workers: int, runner: str = ExecuteOptions.runner) -> Dispatched:
-        """Do the runs in a results folder of their own. Raises UserError for the first one that fails."""
+        """Execute the runs in a temporary results folder. Raises UserError for the first one that fails."""
         with TemporaryDirectory() as folder:
             options = ExecuteOptions(
                 results=Path(folder),
                 data=self.data,
                 device=self.device,
-                executor="local",  # also with one worker: both sides go the same way
+                executor="local",  # also with one worker, so that both use the same executor
                 workers=workers,
                 threads=self.threads,
                 plugins=self.plugins,
@@ -354,18 +340,18 @@ class SweepBench:
 
 
 def first_trained(registries: Registries) -> str:
-    """The first method of the small suite that trains in steps."""
+    """The first method of suite ``SUITE`` that trains in steps."""
     names = (row.method for row in find_suite(SUITE).rows)
     return next(name for name in names if registries.methods.load(name).fit_task is Method.fit_task)
 
 
 def _pace(ends: Sequence[float]) -> float:
-    """Seconds from end to end in the middle half of a sweep: neither starting nor running out of work counts."""
+    """Mean seconds between ends in the middle half of a sweep, which leaves out its start and its last runs."""
     low, high = len(ends) // 4, max(3 * len(ends) // 4, len(ends) // 4 + 1)
     return (ends[high] - ends[low]) / (high - low)
 
 
-def _in_words(found: Sequence[Dispatched]) -> str:
+def _repeats_text(found: Sequence[Dispatched]) -> str:
     repeats = "1 repeat" if len(found) == 1 else f"{len(found)} repeats"
     return f"{repeats}, one worker and several in turn, after a warm-up"
 
@@ -375,7 +361,7 @@ def _workers(what: str, count: int) -> str:
 
 
 def _empty_run(number: int) -> PlannedRun:
-    """Planned without a method: the runners of this bench look at nothing."""
+    """A planned run of no method; the runners ``nothing`` and ``computing`` ignore it."""
     spec = RunSpec(
         method=Component(name="none"),
         benchmark=Component(name="none"),

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
 
 from smope_bench.reports.document import Document
 from smope_bench.reports.formatting import problem_lines
+from smope_bench.reports.tables.costs import counted_grids
 from smope_bench.reports.tables.table import Entry, Grid, Heading, Line, traces
 from smope_bench.reports.text import plain
 
 # GitHub strips <u>; <ins> is what it underlines.
 _PLACES = {0: "{}", 1: "**{}**", 2: "<ins>{}</ins>"}
+
+
+COST_INTRODUCTION = """\
+# Cost
+
+Written by `python run_all.py cost --out docs/cost.md`; do not edit. ViT-B/16 at 224 px with random weights, every method with its
+default configuration. Nothing is trained, and no count depends on a value.
+"""
 
 
 def grid_markdown(grid: Grid, level: int = 3) -> str:
@@ -47,6 +58,13 @@ def document_markdown(document: Document) -> str:
     lines += [grid_markdown(grid) for grid in document.comparison]
     lines += [grid_markdown(document.left_out, 2)] if document.left_out is not None else []
     return "\n".join(lines)
+
+
+def cost_markdown(report: Mapping[str, Any]) -> str:
+    """The document ``docs/cost.md`` from a cost report, given as plain values."""
+    grids = counted_grids(report, "cost", "The published convention", by_name=True)
+    executed = replace(grids[1], title="What this code executes")
+    return "\n".join([COST_INTRODUCTION, grid_markdown(grids[0], 2), grid_markdown(executed, 2)])
 
 
 def escape(text: str) -> str:

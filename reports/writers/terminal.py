@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
+from typing import Any
 
 from rich import box
 from rich.cells import cell_len
@@ -16,6 +17,7 @@ from smope_bench.reports.document import Document
 from smope_bench.reports.formatting import problem_lines
 from smope_bench.reports.loading.model import SuiteResults
 from smope_bench.reports.tables.benchmark import detail_grids
+from smope_bench.reports.tables.costs import counted_grids
 from smope_bench.reports.tables.table import Entry, Grid, Line, spans
 from smope_bench.reports.text import plain
 
@@ -43,6 +45,11 @@ def print_document(console: Console, document: Document) -> None:
         _print_grids(console, section.tables if len(document.sections) == 1 else section.tables[:1])
     _print_grids(console, document.comparison)
     _print_grids(console, [document.left_out] if document.left_out is not None else [])
+
+
+def print_costs(console: Console, report: Mapping[str, Any]) -> None:
+    """Print both tables of a cost report, given as plain values."""
+    _print_grids(console, counted_grids(report, "cost", "Cost", by_name=True))
 
 
 def _print_grids(console: Console, grids: Sequence[Grid]) -> None:

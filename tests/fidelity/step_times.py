@@ -19,9 +19,8 @@ from ledger import ADAPTERS, ROOT, RUN_AS_MODULE  # pyright: ignore[reportMissin
 
 sys.path.insert(0, str(ROOT))  # a script's own folder is there alone
 
-from smope_bench.harness.timing import records as bench_store
-from smope_bench.harness.timing.measure import Spread
-from smope_bench.harness.timing.records import Code, Stored, StoredRow
+from smope_bench.harness.timing import records
+from smope_bench.harness.timing.records import Code, Measurement, Row, Spread, make_measurement, make_row
 
 METHODS = (
     "smope", "l2p++", "deep_l2p++", "dualprompt", "coda_prompt", "ovor", "vq_prompt", "hide_prompt", "norga",
@@ -33,22 +32,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Time the methods and print or write the report."""
     options = _options(arguments)
     if options.out:
-        bench_store.require_writable(options.out)
-    rows, code = list[StoredRow](), bench_store.code_here()
+        records.require_writable(options.out)
+    rows, code = list[Row](), records.code_here()
     for name in options.methods:
         rows.append(_row(name, options))
         if options.out:  # after every method, so that a failure of the next one loses nothing
-            bench_store.write(options.out, _kept(rows, options, code))
+            records.write(options.out, _kept(rows, options, code))
     kept = _kept(rows, options, code)
     print(kept.model_dump_json(indent=2, by_alias=True) if options.json else _table(kept))
 
 
-def _kept(rows: list[StoredRow], options: argparse.Namespace, code: Code) -> Stored:
+def _kept(rows: list[Row], options: argparse.Namespace, code: Code) -> Measurement:
     """A measurement in the form that bench commands keep, without this machine's folders."""
     asked = {"precision": options.precision, "batch": options.batch, "repeats": options.repeats}
     chosen = " ".join(f"--{name} {value}" for name, value in asked.items())
     command = f"tests/fidelity/step_times.py --official DIR --methods {','.join(options.methods)} {chosen}"
-    return bench_store.stored("official", command, bench_store.conditions_here("cpu", **asked), rows, code)
+    return make_measurement("official", command, records.conditions_here("cpu", **asked), rows, code)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -74,7 +73,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _row(name: str, options: argparse.Namespace) -> StoredRow:
+def _row(name: str, options: argparse.Namespace) -> Row:
     """One method in a fresh process; stops with its message where it fails."""
     place = [str(ADAPTERS.parent), str(ROOT), "tests.fidelity.step_pairs", name]
     chosen = ["--official", str(options.official.resolve()), "--precision", options.precision]
@@ -85,12 +84,12 @@ def _row(name: str, options: argparse.Namespace) -> StoredRow:
         raise SystemExit(f"{name}: {found.stderr.strip()}")
     row = json.loads(found.stdout.strip().splitlines()[-1])
     spreads = {measure: Spread(**values) for measure, values in row["spreads"].items()}
-    kept = bench_store.named_row(name, spreads | row["counts"], row["note"])
+    kept = make_row(name, row["note"], **spreads, **row["counts"])
     print(f"{name}: {_cell(kept, 'official_to_ours')} times our step", file=sys.stderr, flush=True)
     return kept
 
 
-def _table(kept: Stored) -> str:
+def _table(kept: Measurement) -> str:
     """The measurement as Markdown."""
     lines = [HEADING, "|---|--:|--:|--:|--:|--:|--:|"]
     for row in kept.rows:
@@ -102,7 +101,7 @@ def _table(kept: Stored) -> str:
     return "\n".join([*lines, "", f"{facts}; official and bare steps always in fp32."])
 
 
-def _cell(row: StoredRow, measure: str) -> str:
+def _cell(row: Row, measure: str) -> str:
     found = row.measures[measure]
     return f"{found.median:.2f} ({found.least:.2f} to {found.most:.2f})"
 

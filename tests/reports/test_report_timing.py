@@ -9,16 +9,16 @@ import pytest
 
 from smope_bench.benchmarks.suites import SUITES
 from smope_bench.harness.records.observations import read_observations
+from smope_bench.harness.timing.records import Spread, make_row
 from smope_bench.reports import report_timing as bench
 from smope_bench.reports.loading.load import load_suites, suites_in
 from smope_bench.reports.report_timing import (
-    ReportMeasured,
     TablesMeasured,
     bench_report,
     measure_report,
     measure_tables,
-    sentences,
     suite_grids,
+    table_rows,
 )
 from smope_bench.reports.synthetic_results import make_store
 
@@ -79,35 +79,38 @@ def test_a_report_of_it_is_measured(tmp_path: Path, monkeypatch) -> None:
     made = make_store(tmp_path / "results", 4)
     tables, whole = measure_tables(made), measure_report(made, tmp_path / "report")
     assert (tables.runs, tables.suites) == (4, 1)
-    assert whole.grids >= tables.grids == len(list(suite_grids(load_suites(made, ["ci"], None)))) >= 2
-    assert whole.page_mb == pytest.approx((tmp_path / "report" / "index.html").stat().st_size / 1e6)
-    assert min(tables.scan_s, tables.tables_s, whole.document_s, whole.write_s, tables.peak_mb, whole.peak_mb) > 0
+    making, writing = whole
+    grids = int(making.note.split(" tables, ")[0])
+    assert grids >= tables.grids == len(list(suite_grids(load_suites(made, ["ci"], None)))) >= 2
+    page = (tmp_path / "report" / "index.html").stat().st_size / 1e6
+    assert writing["page_mb"].median == pytest.approx(page) and writing["page_mb"].is_count
+    assert min(*tables.scan, *tables.tables, tables.peak_mb, writing["peak_mb"].median) > 0
+    assert min(row["seconds"].median for row in whole) > 0
 
 
 def measured(seconds: float) -> TablesMeasured:
-    return TablesMeasured(30, 2, 9, seconds, 0.5, 2 * seconds, 0.5, 100.0)
+    return TablesMeasured(30, 2, 9, (seconds, 0.5), (2 * seconds, 0.25), 100.0)
 
 
-WHOLE = ReportMeasured(9, 4, 5.0, 4.0, 3.0, 2.0, 200.0, 1.5)
+WHOLE = [make_row("tables, statistics and figures", "9 tables, 4 figures", seconds=Spread(5, 5, 5))]
 
 
-def test_the_measurements_are_said_as_best_and_median() -> None:
-    said = sentences([measured(seconds) for seconds in (3.0, 1.0, 2.0)], WHOLE)
-    assert said[0] == "30 runs of 2 suites, 9 tables, 3 repeats"
-    assert said[1] == "reading and checking every record: 1.00 s at best, 2.00 s in the median"
-    assert said[3] == "both: 3.00 s at best, 6.00 s in the median"
-    assert said[-3] == "tables, statistics and 4 figures: 5.00 s (4.00 s CPU)"
-    assert said[-1] == "peak memory of the whole report: 200.00 MiB; the page: 1.50 MB"
+def test_the_tables_are_measured_as_median_and_extremes() -> None:
+    scan, tables, both = table_rows([measured(seconds) for seconds in (3.0, 1.0, 2.0)])
+    assert (scan.name, scan["seconds"]) == ("reading and checking every record", Spread(2, 1, 3))
+    assert (tables.name, tables["cpu_s"].median) == ("every table as Markdown, LaTeX and CSV", 0.25)
+    assert both["seconds"] == Spread(6, 3, 9) and both["cpu_s"].median == 0.75 and both["peak_mb"].median == 100
 
 
-def test_the_command_prints_words_or_json(monkeypatch, capsys) -> None:
+def test_the_command_prints_a_table_or_json(monkeypatch, capsys) -> None:
     suites = {name: SUITES[name] for name in ("fig2", "fig6")}
     monkeypatch.setattr("smope_bench.reports.synthetic_results.SUITES", suites)
     monkeypatch.setattr(bench, "measure_tables", lambda store: measured(float(len(suites_in(store)))))
     monkeypatch.setattr(bench, "measure_report", lambda store, out: WHOLE)
     bench_report(runs=2, repeats=2, as_json=True)
     found = json.loads(capsys.readouterr().out)
-    assert [one["scan_s"] for one in found["tables"]] == [2.0, 2.0] and found["report"]["figures"] == 4
+    assert found["rows"][0]["measures"]["seconds"]["median"] == 2.0 and found["tables"] == 9
+    assert found["rows"][-1]["note"] == "9 tables, 4 figures"
     bench_report(runs=2, repeats=1, tables_only=True)
     said = capsys.readouterr().out
-    assert said.startswith("30 runs of 2 suites") and "figures" not in said
+    assert "30 runs of 2 suites, 9 tables, 1 repeats" in said and "figures" not in said

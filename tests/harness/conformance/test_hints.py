@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from smope_bench.harness.conformance.check import failed
-from smope_bench.harness.conformance.hints import mistaken_hooks
+from smope_bench.harness.conformance.check import failed, mistaken_hooks
 from smope_bench.methods.common.api import Batch, Method, ParameterGroup
 from smope_bench.methods.common.backbone.attention import attend
 from tests.harness.conformance.cheats import Honest, verdicts_of  # pyright: ignore[reportMissingImports]

@@ -23,8 +23,6 @@ from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.store import Record
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
-from smope_bench.harness.timing.measure import Spread
-from smope_bench.harness.timing.step import StepReport, StepTimes
 from smope_bench.methods import BUILTIN
 
 FORWARD, BACKWARD = 100, 110
@@ -45,9 +43,6 @@ class Absent(ColouredNoise):
 def known(registries: Registries) -> Registries:
     registries.benchmarks.add(Absent.name, "tests", Absent)
     return registries
-
-
-ONE = Spread(1.0, 1.0, 1.0)
 
 
 def spec(method: str, *, backbone: str = "random", tasks: int = 4, **changes: Any) -> RunSpec:
@@ -143,10 +138,7 @@ def test_throughput_is_measured_on_the_same_size_and_precision(known: Registries
     assert measured_rate(records[-2:], estimator, spec("smope")) is None
 
 
-def report(**changes: Any) -> StepReport:
-    rows = [StepTimes("bare", Spread(0.5, 0.4, 0.6), ONE, 0, ONE, ONE, 100.0)]
-    facts: dict[str, Any] = {"backbone": "random", "batch": 128, "precision": "fp32", "threads": 1, "repeats": 7}
-    return StepReport(**(facts | {"device": "GPU", "torch": "2", "python": "3", "rows": rows} | changes))
+CONDITIONS = {"backbone": "random", "batch": 128, "precision": "fp32", "device": "GPU", "torch": "2"}
 
 
 def test_the_source_of_a_throughput_is_said(known: Registries, tmp_path: Path) -> None:
@@ -159,7 +151,7 @@ def test_the_source_of_a_throughput_is_said(known: Registries, tmp_path: Path) -
     assumed = rate()
     assert assumed.flops_per_s == ASSUMED_FLOPS["fp32"]
     assert "assumed" in assumed.words and "not measured" in assumed.words and "bench step" in assumed.words
-    kept = record_throughput(report(), estimator, tmp_path)
+    kept = record_throughput(0.5, CONDITIONS, estimator, tmp_path)
     assert kept.flops_per_s == 128 * stored_counts().complete / 0.5
     assert rate() == recorded_rate(tmp_path, "fp32") == kept
     assert recorded_rate(tmp_path, "bf16") is None
@@ -171,7 +163,7 @@ def test_the_source_of_a_throughput_is_said(known: Registries, tmp_path: Path) -
 
 def test_only_vit_b16_is_recorded(known: Registries, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="backbone 'tiny' is not"):
-        record_throughput(report(backbone="tiny"), Estimator(known, tmp_path), tmp_path)
+        record_throughput(0.5, CONDITIONS | {"backbone": "tiny"}, Estimator(known, tmp_path), tmp_path)
     (tmp_path / "throughput.json").write_text("{not json")
     assert recorded_rate(tmp_path, "fp32") is None
     (tmp_path / "throughput.json").write_text('{"fp32": {"device": "x"}}')

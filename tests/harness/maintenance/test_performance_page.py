@@ -10,18 +10,18 @@ from smope_bench.harness.errors import UserError
 from smope_bench.harness.maintenance import performance_page
 from smope_bench.harness.maintenance.performance_page import NOT_YET, NUMBER, read_folder, renewed, shown, table
 from smope_bench.harness.timing.display import number
-from smope_bench.harness.timing.records import Stored, StoredRow, StoredSpread
+from smope_bench.harness.timing.records import Measurement, Row, Spread
 
 ROOT = Path(__file__).parents[3]
 PAGES = [ROOT / "docs" / "performance.md", ROOT / "README.md"]
 
 
-def one(value: float) -> StoredSpread:
-    return StoredSpread(median=value, least=value, most=value)
+def one(value: float) -> Spread:
+    return Spread(median=value, least=value, most=value)
 
 
-def measurement(rows: list[StoredRow]) -> Stored:
-    return Stored(
+def measurement(rows: list[Row]) -> Measurement:
+    return Measurement(
         bench="step",
         command="run_all.py bench step",
         made="2026-01-02T03:04:05Z",
@@ -33,10 +33,10 @@ def measurement(rows: list[StoredRow]) -> Stored:
 
 
 ROWS = [
-    StoredRow(name="bare", measures={"seconds": one(1.5), "to_bare": one(1)}),
-    StoredRow(
+    Row(name="bare", measures={"seconds": one(1.5), "to_bare": one(1)}),
+    Row(
         name="m",
-        measures={"seconds": one(1.2), "to_bare": StoredSpread(median=0.8, least=0.75, most=1.25)},
+        measures={"seconds": one(1.2), "to_bare": Spread(median=0.8, least=0.75, most=1.25)},
         note="two|passes",
     ),
 ]
@@ -73,7 +73,7 @@ def test_a_table_has_its_command_and_conditions_beneath() -> None:
 
 
 def test_rows_without_common_measures_get_a_line_a_measure() -> None:
-    rows = [StoredRow(name=name, measures={f"{name}_s": one(2)}) for name in ("start", "stop")]
+    rows = [Row(name=name, measures={f"{name}_s": one(2)}) for name in ("start", "stop")]
     assert table(measurement(rows)).splitlines()[2:4] == ["| start | start, s | 2 |", "| stop | stop s | 2 |"]
 
 
@@ -116,6 +116,8 @@ def test_a_measurement_that_no_page_shows_is_named(tmp_path: Path, capsys: pytes
         (12.34, "12.3"),
         (1.234, "1.23"),
         (0.9534, "0.953"),
+        (0.93, "0.930"),
+        (0.01534, "0.0153"),
         (0.00012, "0.00012"),
         (7, "7"),
     ],

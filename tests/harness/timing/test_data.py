@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from smope_bench.benchmarks.image_store.arrays import Encoded, Squeezed
 from smope_bench.harness.timing import data as bench_data
 from smope_bench.harness.timing.data import made_files, made_picture, made_stream, pixel_difference
+from smope_bench.harness.timing.records import Spread
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +29,12 @@ def test_made_pictures_are_seeded_and_have_the_size_of_photographs(files: list[b
 @pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
 def test_the_report_names_what_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_data, "BATCH", 3)
-    report = bench_data.bench_data(4, 2)
-    assert (report.images, report.batch, report.repeats) == (4, 3, 2)
-    assert [row.name.split(":")[0] for row in report.rows] == ["torchvision"] * 2 + ["stored"] * 4
-    assert report.rows[0].times_faster == 1.0
-    assert all(0 < row.least_ms <= row.median_ms <= row.most_ms for row in report.rows)
-    assert json.loads(json.dumps(report.as_json()))["rows"][0]["name"] == report.rows[0].name
+    rows = bench_data.bench_data(4, 2)
+    assert [row.name.split(":")[0] for row in rows] == ["torchvision"] * 2 + ["stored"] * 4
+    assert rows[0]["times_faster"] == Spread(1, 1, 1)
+    assert all(0 < row["ms"].least <= row["ms"].median <= row["ms"].most for row in rows)
+    assert rows[-1].note.startswith("batches of 3 pictures, files of ") and rows[-1]["train_difference"].is_count
+    assert 0 < rows[-1]["test_difference"].median < rows[-1]["train_difference"].median < 4
 
 
 def test_fast_pictures_are_near_and_nearer_when_kept_larger(files: list[bytes], tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
@@ -58,10 +59,13 @@ def test_a_step_is_linear_in_images(micro_vit: PromptedViT) -> None:
     assert 0 < 2 * two - four < two, "what no image adds to: old against new prefixes"
 
 
-def test_the_timed_step_comes_after_the_finished_tasks(registries: Registries) -> None:
+def test_the_timed_step_comes_after_the_finished_tasks(registries: Registries, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = {"backbone": MICRO.name, "batch": 2, "repeats": 1, "precision": "fp32", "device": "cpu"}
-    report = bench_step(registries, ["smope"], finished=9, **asked)
-    assert report.finished == 9 and report.rows[-1].name == "smope"
+    entered: list[int] = []
+    original = SMoPE.enter_task
+    monkeypatch.setattr(SMoPE, "enter_task", lambda self, task: entered.append(task.index) or original(self, task))
+    rows = bench_step(registries, ["smope"], finished=9, **asked)
+    assert rows[-1].name == "smope" and max(entered) == 9
 
 
 def test_the_checkpoint_is_measured_with_what_a_task_adds(micro_vit: PromptedViT) -> None:

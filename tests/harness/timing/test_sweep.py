@@ -95,6 +95,15 @@ def test_everything_that_is_no_overhead_is_found() -> None:
     assert not lost, f"renamed? harness/timing/sweep.py counts {lost} as overhead now"
 
 
+def test_functions_are_timed_where_the_harness_has_imported_them() -> None:
+    from smope_bench.harness.training import trainer
+
+    plain = trainer.load_backbone
+    with clocked(LinearProbe):
+        assert trainer.load_backbone is not plain, "counted as overhead"
+    assert trainer.load_backbone is plain
+
+
 def test_hooks_that_a_method_leaves_alone_stay_alone() -> None:
     with clocked(LinearProbe):
         assert LinearProbe.fit_task is Method.fit_task

@@ -1,10 +1,15 @@
-"""Published and own grids name settings that exist."""
+"""Published and own grids name settings that exist, and the tiny recipes are the best of the committed search."""
 
 from __future__ import annotations
 
+import csv
+from itertools import product
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from smope_bench.benchmarks.suites import SEARCH_GRID, SUITES
+from smope_bench.benchmarks.suites import SUITES
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.methods import BUILTIN
 from smope_bench.methods.recipes.search_grids import GRIDS, find_grid
@@ -28,9 +33,53 @@ def test_every_value_of_a_grid_is_a_setting(method: str, registries: Registries)
         assert [getattr(owner(**{key: value}), key) for value in values] == list(values)
 
 
-def test_our_grids_vary_what_the_tiny_search_varied() -> None:
-    methods = {row.label: row.method for suite in SUITES.values() for row in suite.rows}
-    for candidate in SEARCH_GRID:
-        grid = find_grid(methods[candidate.row])
+LOG = Path(__file__).parents[3] / "docs" / "tiny-search.csv"
+RATES = {"digits": {0.0015, 0.005, 0.015, 0.045}, "glyphs": {0.005, 0.015, 0.045}}
+
+
+def searched(benchmark: str) -> dict[str, list[tuple[float, str, Any, float]]]:
+    """The committed log: by method, (rate, key, value, held-out FAA) of each trial."""
+    methods, found = {row.label: row.method for row in SUITES["smoke"].rows}, dict[str, list[Any]]()
+    with LOG.open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            if row["benchmark"] == benchmark:
+                rate, (key, value) = (text.split("=") for text in row["settings"].split())
+                trial = (float(rate[1]), key, float(value), float(row["held_out_faa"]))
+                found.setdefault(methods[row["row"]], []).append(trial)
+    return found
+
+
+@pytest.mark.parametrize("benchmark", RATES)
+def test_every_method_got_the_same_number_of_trials(benchmark: str) -> None:
+    found = searched(benchmark)
+    assert found.keys() == GRIDS.keys() - {"ncm", "ridge"}, "all that train"
+    for trials in found.values():
+        (key,) = {key for _, key, _, _ in trials}
+        values = {value for _, _, value, _ in trials}
+        assert {(rate, value) for rate, _, value, _ in trials} == set(product(RATES[benchmark], values))
+        assert len(values) == 2 and len(trials) == 2 * len(RATES[benchmark]), key
+
+
+@pytest.mark.parametrize("benchmark", RATES)
+def test_our_grids_vary_what_the_tiny_search_varied(benchmark: str) -> None:
+    for method, trials in searched(benchmark).items():
+        grid = find_grid(method)
         if grid.rate_factors:
-            assert grid.values == {candidate.key: candidate.values}
+            assert {(key, value) for _, key, value, _ in trials} == {
+                (key, value) for key, values in grid.values.items() for value in values
+            }
+
+
+@pytest.mark.parametrize("benchmark", RATES)
+def test_the_tiny_recipes_are_the_best_of_the_committed_log(benchmark: str, registries: Registries) -> None:
+    from smope_bench.methods.common.schedules import Schedule
+    from smope_bench.methods.recipes import find_recipe
+
+    for method, trials in searched(benchmark).items():
+        recipe = find_recipe(method, benchmark, "tiny", own=False)
+        key = trials[0][1]
+        config = registries.methods.load(method).Config(**recipe.config)
+        value = getattr(config, key, None)
+        value = getattr(Schedule(**recipe.schedule), key) if value is None else value
+        best = max(faa for _, _, _, faa in trials)
+        assert best == max(faa for rate, _, tried, faa in trials if (rate, tried) == (recipe.schedule["lr"], value))

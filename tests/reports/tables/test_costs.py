@@ -7,14 +7,10 @@ from typing import Any
 
 from rich.console import Console
 
-from smope_bench.reports.tables.costs import (
-    by_convention,
-    markdown,
-    ordered,
-    printed_values,
-    terminal_table,
-    with_printed,
-)
+from smope_bench.reports.tables.costs import by_convention, ordered, printed_values, with_printed
+from smope_bench.reports.text import whole
+from smope_bench.reports.writers.markdown import cost_markdown
+from smope_bench.reports.writers.terminal import print_costs
 
 
 def executed(forward: int, backward: int = 0, *, query: bool = False, traced: bool = True) -> dict[str, Any]:
@@ -30,7 +26,14 @@ def executed(forward: int, backward: int = 0, *, query: bool = False, traced: bo
 
 def row(method: str, published: dict[str, Any] | None = None, phases: Any = ()) -> dict[str, Any]:
     test = executed(32_000_000_000)
-    return {"method": method, "parameters": 1234, "published": published, "phases": list(phases), "test": test}
+    return {
+        "method": method,
+        "title": method,
+        "parameters": 1234,
+        "published": published,
+        "phases": list(phases),
+        "test": test,
+    }
 
 
 OVOR = {"parameters": 261_320, "train": 33_722_097_408, "test": 33_722_097_408, "note": "a note"}
@@ -49,7 +52,7 @@ REPORT: dict[str, Any] = {
 
 def shown() -> str:
     console = Console(file=io.StringIO(), width=120, highlight=False)
-    console.print(terminal_table(REPORT))
+    print_costs(console, REPORT)
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -81,19 +84,30 @@ def test_rows_of_the_paper_come_first_in_its_order() -> None:
 
 
 def test_a_value_that_the_paper_prints_otherwise_is_marked() -> None:
-    text = markdown(REPORT)
-    assert "| `deep_l2p++` | 1,234 | 1,320,000 | 1.32 | **1.33** | 67.44 | 67.44 | 67.44 | 67.44 |" in text
-    assert "| `ovor` | 1,234 | 261,320 | 0.26 | 0.26 | 33.72 | 33.72 | 33.72 | 33.72 |" in text
-    assert "1.32 ≠ 1.33" in shown() and "0.26 ≠" not in shown()
+    text = cost_markdown(REPORT)
+    assert line(text, "deep") == [whole(1234), whole(1_320_000), "1.32", "1.33", "-0.01", *["67.44", "67.44", "0.00"] * 2]
+    assert line(text, "ovor") == [whole(1234), whole(261_320), "0.26", "0.26", "0.00", *["33.72", "33.72", "0.00"] * 2]
+    assert line(text, "floor") == [whole(1234), *["–"] * 10], "no convention, and not printed"
+    assert "-0.01" in shown()
+
+
+def line(text: str, label: str) -> list[str]:
+    """The cells of a method's first row, without percentages."""
+    found = next(row for row in text.splitlines() if row.startswith(f"| {label}"))
+    return [cell.split("<br>")[0].strip() for cell in found.strip("| ").split(" | ")[1:]]
 
 
 def test_each_phase_has_its_line() -> None:
-    text = markdown(REPORT)
-    assert "| `ovor` | dense (task 1) | 7 |  | 1.000 | 2.000 | 3.000 |" in text
-    assert "|  | sparse | 8 | yes | 3.000 (torch) | 0.000 | 3.000 |" in text
-    assert "|  | test |  |  | 32.000 | 0.000 | 32.000 |" in text
-    assert "| `floor` | closed form | – |  | – | – | – |" in text
-    assert "- `ovor`: a note." in text and "`aten::gelu`" in text and "33,721,790,208" in text
+    text = cost_markdown(REPORT)
+    assert "| ovor | dense (task 1) | 7 | no | 1.000 | 2.000 | 3.000 |" in text
+    assert "| ovor | sparse | 8 | yes | 3.000 (by torch's counter) | 0.000 | 3.000 |" in text
+    assert "| ovor | test | – | no | 32.000 | 0.000 | 32.000 |" in text
+    assert "| floor | closed form | – | – | – | – | – |" in text
+    assert "- ovor by convention: a note." in text and "aten::gelu" in text and "33,721,790,208" in text
+
+
+def test_methods_that_were_not_asked_for_have_no_row() -> None:
+    assert "| not counted" not in cost_markdown(REPORT) and "SMoPE" not in shown()
 
 
 def test_a_terminal_of_120_columns_cuts_nothing() -> None:
