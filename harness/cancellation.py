@@ -14,11 +14,11 @@ INTERRUPTED, TERMINATED = 130, 143
 GRACE_S = 60.0
 """How long runs get to finish their step and to save themselves."""
 LOOK_S = 0.25
-"""Pause between looks at whether a stop was asked for."""
+"""Pause between checks for a stop request."""
 
 
 class Stopped(BaseException):
-    """Ctrl-C or SIGTERM. Neither an error, which a failing run would be, nor an interrupt, which the parser swallows."""
+    """Ctrl-C or SIGTERM. Not an ``Exception``, which a failing run raises, nor a ``KeyboardInterrupt``, which typer swallows."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
@@ -26,14 +26,14 @@ class Stopped(BaseException):
 
 
 class Stop:
-    """Whether a gentle stop was asked for, and what to do when it is."""
+    """State of a gentle stop: ``status`` is the exit status once a signal arrived, ``on_stop`` is called when it does."""
 
-    def __init__(self, ask: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, on_stop: Callable[[], None] = lambda: None) -> None:
         self.status: int | None = None
-        self.ask = ask
+        self.on_stop = on_stop
 
     def require_none(self) -> None:
-        """Raise Stopped where one was asked for: everything that could be saved is."""
+        """Raise Stopped if a signal arrived."""
         if self.status is not None:
             raise Stopped(self.status)
 
@@ -51,32 +51,32 @@ def stop_signals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def stop_gently(grace_s: float = GRACE_S) -> Iterator[Stop]:
-    """Note the first signal and call ``Stop.ask``; a second one, or the end of the grace, raises ``Stopped`` at once."""
-    asked, over = Stop(), threading.Event()
-    # Made here and not by the handler, which must take no lock: it may have interrupted whoever holds it.
-    watcher = threading.Thread(target=_end_of_grace, args=(asked, over, grace_s), name="grace", daemon=True)
+    """Record the first signal and call ``Stop.on_stop``; a second one, or the end of the grace period, raises ``Stopped``."""
+    state, over = Stop(), threading.Event()
+    # Created here and not in the handler: the handler must not take a lock that the interrupted code may hold.
+    watcher = threading.Thread(target=_end_of_grace, args=(state, over, grace_s), name="grace", daemon=True)
 
     def stop(number: int, _: FrameType | None) -> None:
-        if asked.status is not None:
-            raise Stopped(asked.status)
-        asked.status = _status(number)
-        asked.ask()
+        if state.status is not None:
+            raise Stopped(state.status)
+        state.status = _status(number)
+        state.on_stop()
 
     watcher.start()
     with _handling(stop):
         try:
-            yield asked
+            yield state
         finally:
             over.set()
             watcher.join()
 
 
-def _end_of_grace(asked: Stop, over: threading.Event, grace_s: float) -> None:
-    """Repeat the signal where the work is not ``over`` so long after a stop was asked for."""
+def _end_of_grace(state: Stop, over: threading.Event, grace_s: float) -> None:
+    """Repeat the signal if the work is not ``over`` ``grace_s`` seconds after the first."""
     while not over.wait(LOOK_S):
-        if asked.status is not None:
+        if state.status is not None:
             if not over.wait(grace_s):
-                os.kill(os.getpid(), signal.SIGINT if asked.status == INTERRUPTED else signal.SIGTERM)
+                os.kill(os.getpid(), signal.SIGINT if state.status == INTERRUPTED else signal.SIGTERM)
             return
 
 
@@ -98,27 +98,27 @@ def _status(number: int) -> int:
 
 
 class StopRequest:
-    """A request to stop. It is read between two steps, so that the run ends at a point it can go on from.
+    """A request to stop, checked between two steps so that the run ends at a point from which it can resume.
 
-    ``ask`` may be called by a signal handler or from another thread. It takes no lock: a handler that interrupts another one
-    would wait for what only that one can give back.
+    ``set`` may be called by a signal handler or another thread. It takes no lock (unlike ``threading.Event``): a handler that
+    interrupts another one would wait for a lock that only the interrupted code can release.
     """
 
     def __init__(self) -> None:
-        self._asked = False
+        self._is_set = False
 
-    def ask(self) -> None:
+    def set(self) -> None:
         """Ask the run to finish its step, save and stop."""
-        self._asked = True
+        self._is_set = True
 
-    def asked(self) -> bool:
-        """Whether anybody has asked."""
-        return self._asked
-
-
-class Interrupted(BaseException):  # neither an error, which a failing run would be
-    """The run was asked to stop and did; the same command goes on from its last checkpoint."""
+    def is_set(self) -> bool:
+        """Whether a stop was requested."""
+        return self._is_set
 
 
-class ClaimLost(Interrupted):
-    """Another process does this run now: this one must write nothing more for it."""
+class Interrupted(BaseException):  # no Exception, which a failing run raises
+    """The run was asked to stop and did; the same command resumes it from its last checkpoint."""
+
+
+class LeaseLost(Interrupted):
+    """Another process has taken the run over: this one must not write anything more for it."""

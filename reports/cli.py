@@ -1,7 +1,8 @@
-"""The command ``report``: from a results folder to a page, tables and figures. Imports no torch, trains nothing."""
+"""The commands ``report``, ``cost`` and ``bench report``."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from smope_bench.benchmarks.suites import SUITES
 from smope_bench.harness.cli import options as opt
+from smope_bench.harness.cli.command import command
 from smope_bench.harness.errors import UserError
+from smope_bench.reports.report_timing import bench_report
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,6 +22,10 @@ if TYPE_CHECKING:
     from smope_bench.reports.loading.load import Loaded
 
 
+command("bench report")(bench_report)
+
+
+@command("report")
 def report(
     suites: opt.SuitesFound = None,
     results: opt.Results = opt.RESULTS,
@@ -69,6 +76,47 @@ def print_suites(console: Console, suites: Sequence[str], results: Path) -> None
 
     for name in dict.fromkeys(suites):
         print_results(console, load_suite(Store(results), name, code_fingerprint()))
+
+
+@command("cost")
+def cost(
+    methods: opt.Methods = None,
+    as_json: opt.AsJson = False,
+    out: opt.CostOut = None,
+    plugin: opt.Plugins = None,
+) -> None:
+    """Count parameters and operations an image on ViT-B/16, beside the paper's Table 3. Needs no weights, trains nothing."""
+    from smope_bench.harness.console import make_console
+    from smope_bench.harness.cost.report import count_costs
+    from smope_bench.harness.registry.registry import open_registries
+    from smope_bench.reports.tables import costs as cost_table
+
+    registries = open_registries(plugin or ())
+    counts = count_costs(registries, opt.split_values(methods) or registries.methods.loadable_names()).as_json()
+    if out is not None:
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_text(cost_table.markdown(counts), encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"--out {str(out)!r} cannot be written: {error.strerror or error}") from error
+    if as_json:
+        print(json.dumps(cost_table.with_printed(counts), indent=2, ensure_ascii=False))
+    else:
+        make_console().print(cost_table.terminal_table(counts))
+
+
+def count(suites: Sequence[str], methods: Sequence[str], plugins: Sequence[Path], results: Path) -> None:
+    """Do the suites that only count, and print their tables."""
+    from smope_bench.harness.console import make_console
+    from smope_bench.harness.cost.cost_suites import count_suite
+    from smope_bench.harness.records.store import Store
+    from smope_bench.harness.registry.registry import open_registries
+    from smope_bench.reports.tables import costs as cost_table
+
+    for name in suites:
+        Store(results).require_writable()
+        counts = count_suite(name, methods, open_registries(plugins), Store(results))
+        make_console().print(cost_table.terminal_table(counts))
 
 
 def _require_places(results: Path, out: Path) -> None:

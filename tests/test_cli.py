@@ -121,7 +121,7 @@ def test_a_mistyped_suite_is_answered_without_importing_anything_heavy() -> None
 
 
 def test_the_surface_only_grows() -> None:
-    group = typer.main.get_command(run_all.app)
+    group = typer.main.get_command(run_all.make_app(run_all.default))
     commands = group.commands  # type: ignore[attr-defined]
     for name, options in SURFACE.items():
         found = {flag for parameter in commands[name].params for flag in parameter.opts}
@@ -136,7 +136,7 @@ def test_choices_only_grow(arguments: list[str], choices: str, capsys: pytest.Ca
 
 def test_no_command_runs_and_reports_the_smoke_suite(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[object] = []
-    monkeypatch.setattr(run_all, "_sweep", lambda asked: calls.append(list(asked.suites)) or 0)
+    monkeypatch.setattr(run_all, "_launch", lambda suites, *_: calls.append(suites) or 0)
     monkeypatch.setattr(report_commands, "write", lambda suites, results, out, **_: calls.append((suites, out)))
     assert run_all.main([]) == 0
     assert calls == [["smoke"], (["smoke"], Path("report"))]
@@ -254,7 +254,7 @@ def test_our_own_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) ->
     def broken(asked: object) -> int:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(run_all, "_sweep", broken)
+    monkeypatch.setattr(run_all, "_launch", broken)
     with pytest.raises(ZeroDivisionError):
         run_all.main(["run", "smoke"])
 

@@ -9,11 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from smope_bench.harness.cancellation import ClaimLost, Interrupted, StopRequest
+from smope_bench.harness.cancellation import Interrupted, LeaseLost
 from smope_bench.harness.checkpointing.checkpoint import Checkpoint, Checkpoints
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.event_log import RunLog
 from smope_bench.harness.records.store import unwritable
+from smope_bench.harness.run_options import RunContext
 from smope_bench.methods.common.api import Method, TaskInfo
 
 PAUSES_S = (0.1, 0.5, 2.0)
@@ -28,19 +29,15 @@ class CheckpointManager:
         folder: Path,
         checkpoints: Checkpoints,
         log: RunLog,
-        *,
-        interruption: StopRequest | None = None,
-        every_s: float = 300.0,
-        may_publish: Callable[[], bool] = lambda: True,
+        context: RunContext,
+        every_s: float,
     ) -> None:
-        """``folder``: the run's; ``every_s``: seconds between two checkpoints inside a task; ``may_publish`` says whether the
-        run is still ours, or raises OSError where that cannot be seen."""
+        """``folder``: the run's; ``every_s``: seconds between two checkpoints inside a task."""
         self._folder = folder
         self._checkpoints = checkpoints
         self._log = log
-        self._interruption = interruption or StopRequest()
+        self._context = context
         self._every_s = every_s
-        self._may_publish = may_publish
         self._saved = time.monotonic()
 
     def load(self) -> Checkpoint | None:
@@ -58,9 +55,9 @@ class CheckpointManager:
         """A place inside ``task`` that a run can go on from: save if it is time or if the run must stop.
 
         ``patience``: part of the usual time between checkpoints. Returns whether a checkpoint was written, and the seconds
-        that went by. Raises Interrupted, ClaimLost, UserError.
+        that went by. Raises Interrupted, LeaseLost, UserError.
         """
-        asked, now = self._interruption.asked(), time.monotonic()
+        asked, now = self._context.stop_request.is_set(), time.monotonic()
         if not asked and now - self._saved < patience * self._every_s:
             return False, 0.0
         is_saved = self._checkpoints.knows_start(task) and self.save(make)
@@ -76,28 +73,28 @@ class CheckpointManager:
             self._checkpoints.save(make())
         except OSError as error:
             is_saved = False
-            self._log.say("checkpoint_failed", reason=error.strerror or type(error).__name__)
+            self._log.log("checkpoint_failed", reason=error.strerror or type(error).__name__)
         self._saved = time.monotonic()
         return is_saved
 
     def stop_if_asked(self) -> None:
         """Raise Interrupted where somebody asked to stop."""
-        if self._interruption.asked():
+        if self._context.stop_request.is_set():
             raise Interrupted("the run was asked to stop; the same command goes on from its last checkpoint")
 
     def require_ours(self) -> None:
-        """Raise ClaimLost where another process has taken the run over, UserError where that cannot be seen."""
+        """Raise LeaseLost where another process has taken the run over, UserError where that cannot be seen."""
         if not self._is_ours():
-            raise ClaimLost("another process has taken this run over")
+            raise LeaseLost("another process has taken this run over")
 
     def _is_ours(self) -> bool:
         for pause_s in PAUSES_S:
             try:
-                return self._may_publish()
+                return self._context.may_publish()
             except OSError:
                 time.sleep(pause_s)
         try:
-            return self._may_publish()
+            return self._context.may_publish()
         except OSError as error:
             raise unwritable(self._folder.name, self._folder, error) from error
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from smope_bench.harness.cli import options as opt
+from smope_bench.harness.cli.command import command
 from smope_bench.harness.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,39 +35,29 @@ class SamplerName(StrEnum):
 
 MethodName = Annotated[str, typer.Argument(metavar="METHOD", help="What to tune.")]
 BenchmarkName = Annotated[str, typer.Argument(metavar="BENCHMARK", help="On whose training images.")]
-Backbone = Annotated[
-    str | None, typer.Option("--backbone", metavar="NAME", help="Another than the suites'.", rich_help_panel=opt.WHAT)
-]
+Backbone = Annotated[str | None, opt.what("--backbone", metavar="NAME", help="Another than the suites'.")]
 Trials = Annotated[
-    int | None,
-    typer.Option(
-        "--trials", min=1, help="So many in a seeded order; the whole grid unless given.", rich_help_panel=opt.WHAT
-    ),
+    int | None, opt.what("--trials", min=1, help="So many in a seeded order; the whole grid unless given.")
 ]
 SearchSeeds = Annotated[
     list[str] | None,
-    typer.Option(
+    opt.what(
         "--seeds",
         metavar="1000|ORDER:TRAIN",
         help="Seeds of class order and training, none of a suite's; scores are means over them.",
-        rich_help_panel=opt.WHAT,
     ),
 ]
-Holdout = Annotated[
-    float, typer.Option("--holdout", help="Share of each class's training images.", rich_help_panel=opt.WHAT)
-]
+Holdout = Annotated[float, opt.what("--holdout", help="Share of each class's training images.")]
 GridValues = Annotated[
     list[str] | None,
     typer.Option(
         "--grid", metavar="KEY=V1,V2", help="Values to try instead of, or beside, the method's grid. Repeatable."
     ),
 ]
-Sampler = Annotated[
-    SamplerName,
-    typer.Option("--sampler", help="All combinations, or Optuna's TPE among them.", rich_help_panel=opt.WHAT),
-]
+Sampler = Annotated[SamplerName, opt.what("--sampler", help="All combinations, or Optuna's TPE among them.")]
 
 
+@command("tune")
 def tune(
     method: MethodName,
     benchmark: BenchmarkName,
@@ -118,10 +109,10 @@ def _parsed(seeds: Sequence[str] | None, settings: Sequence[str] | None, grid: S
 
 
 def _searched(asked: SearchRequest, plugins: Sequence[Path], *, as_json: bool) -> dict[str, Any]:
-    """Plan, prepare, compute and write; what is printed on the way goes to standard error where the report is JSON."""
+    """Plan, prepare, compute and write the files; progress goes to standard error if the report is printed as JSON."""
     from smope_bench.harness.console import make_console
-    from smope_bench.harness.execution import scheduler as execute
     from smope_bench.harness.execution.progress import make_display
+    from smope_bench.harness.planning.assets import prepare_benchmarks
     from smope_bench.harness.planning.planner import PlannedRun
     from smope_bench.harness.records.store import Store
     from smope_bench.harness.registry.registry import open_registries
@@ -133,7 +124,7 @@ def _searched(asked: SearchRequest, plugins: Sequence[Path], *, as_json: bool) -
     Store(asked.results).require_writable()
     spec = plan.spec({key: values[0] for key, values in plan.space.items()})
     run = PlannedRun("tune", plan.row.label, asked.method, plan.column.label, spec)
-    execute.prepare_benchmarks([run], registries, asked.data, lambda text: console.print(text, markup=False))
+    prepare_benchmarks([run], registries, asked.data, lambda text: console.print(text, markup=False))
     _introduce(console, plan)
     found = search(plan, lambda total: make_display(console, total), *_workers(plan))
     report = describe(plan, found)
@@ -157,7 +148,7 @@ def parse_grid(text: str) -> tuple[str, tuple[Any, ...]]:
 
 
 def describe(plan: Plan, found: Sequence[tuple[Candidate, TrialResult]]) -> dict[str, Any]:
-    """The search as JSON: what was searched, every trial, best first, and the best as arguments."""
+    """The search as JSON: the grid, every trial, best first, and the best settings as arguments."""
     from smope_bench.harness.tuning.search import arguments
 
     asked = plan.asked
@@ -192,7 +183,7 @@ def describe(plan: Plan, found: Sequence[tuple[Candidate, TrialResult]]) -> dict
 
 
 def write_files(folder: Path, report: dict[str, Any]) -> None:
-    """``study.json`` and ``trials.csv``, both whole or as they were."""
+    """Write ``study.json`` and ``trials.csv``, each atomically."""
     from smope_bench.harness.records.store import write_bytes, write_json
 
     text = io.StringIO()
@@ -227,7 +218,7 @@ def _introduce(console: Console, plan: Plan) -> None:
 
 
 def _workers(plan: Plan) -> tuple[int, int]:
-    """(trials at a time, threads of each), by the rule of sweeps."""
+    """(trials at a time, threads of each), by the rule for runs of a suite."""
     from smope_bench.harness.hardware import device
 
     asked = plan.asked

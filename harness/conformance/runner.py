@@ -18,6 +18,7 @@ from smope_bench.harness.cancellation import Interrupted, StopRequest
 from smope_bench.harness.conformance.fixtures import ColouredNoise
 from smope_bench.harness.conformance.verdicts import CheckResult
 from smope_bench.harness.registry.registry import Registries
+from smope_bench.harness.run_options import RunContext, RunOptions
 from smope_bench.harness.run_spec import BackboneRef, Component, Precision, RunSpec
 from smope_bench.harness.training.trainer import Trainer
 from smope_bench.methods.common.api import Batch, Method, ParameterGroup
@@ -85,7 +86,7 @@ def run(
     """
     spec = spec_of(name, registries, precision)
     stages: list[Stage] = []
-    interruption = StopRequest()
+    stop_request = StopRequest()
 
     def listen(event: dict[str, Any]) -> None:
         if event["event"] == "task_evaluated":
@@ -93,15 +94,16 @@ def run(
         if (event["event"], event.get("task")) == stop:
             raise _StoppedError
 
+    context = RunContext(stop_request, emit=listen)
     with (
         torch.random.fork_rng(devices=[]),
-        Trainer(spec, folder, folder, "cpu", registries, listen, stream, interruption=interruption) as session,
+        Trainer(spec, RunOptions(folder, folder), context, registries, stream=stream) as session,
     ):
         before = state_of(session.method)
         frozen = digest(session.backbone)
         declared = _note_declared(session.method)
         if steps is not None:
-            _ask_after(steps, session.method, interruption)
+            _ask_after(steps, session.method, stop_request)
         prepare(session)
         with contextlib.suppress(_StoppedError, Interrupted):
             session.run_tasks()
@@ -123,13 +125,13 @@ def _note_declared(method: Method) -> set[str]:
     return declared
 
 
-def _ask_after(steps: int, method: Method, interruption: StopRequest) -> None:
+def _ask_after(steps: int, method: Method, stop_request: StopRequest) -> None:
     """Have the run asked to stop while it takes its step number ``steps``, from 1."""
     number, original = itertools.count(1), method.training_step
 
     def counted(batch: Batch) -> Tensor:
         if next(number) == steps:
-            interruption.ask()
+            stop_request.set()
         return original(batch)
 
     method.__dict__["training_step"] = counted

@@ -55,6 +55,7 @@ def run_trial(trial: Trial) -> dict[str, Any]:
     from smope_bench.harness.planning.planner import Planner, Selection
     from smope_bench.harness.planning.settings import parse_setting
     from smope_bench.harness.registry.registry import open_registries
+    from smope_bench.harness.run_options import RunOptions
     from smope_bench.harness.tuning.trial import held_out_scores
 
     pin_arithmetic(1)
@@ -66,7 +67,7 @@ def run_trial(trial: Trial) -> dict[str, Any]:
     spec, *_ = Planner(selection, registries, trial.data).spec(row, suite.tiny[0])
     spec = spec.model_copy(update={"order_seed": SEED, "train_seed": SEED})
     with tempfile.TemporaryDirectory() as folder:
-        scores = held_out_scores(spec, work=Path(folder), data=trial.data, device="cpu", registries=registries)
+        scores = held_out_scores(spec, RunOptions(Path(folder), trial.data), registries)
     return _entry(trial, scores.faa, scores.seconds)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,7 @@ from smope_bench.benchmarks.download.fetch import (
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.image_store.cache import verify_caches
 from smope_bench.harness.errors import UserError, did_you_mean
+from smope_bench.harness.planning.planner import PlannedRun
 from smope_bench.harness.planning.settings import Setting, scoped, validated
 from smope_bench.harness.registry.registry import Registries
 
@@ -102,6 +103,24 @@ def verify_named(
     if not any(row.what.startswith("images") for row in rows):
         rows.insert(0, Verified(name, f"images in {data_root / name}", "missing", 0, f"call {again}"))
     return rows
+
+
+def prepare_benchmarks(
+    planned: Iterable[PlannedRun], registries: Registries, data_root: Path, progress: ProgressCallback
+) -> None:
+    """Fetch, verify and convert the data of each distinct benchmark of some runs.
+
+    Benchmarks that differ in protocol or augmentation alone share their images, which are read through once.
+    """
+    distinct = {run.spec.benchmark.model_dump_json(): run.spec.benchmark for run in planned}
+    ready: set[str] = set()
+    for component in distinct.values():
+        benchmark = registries.benchmarks.load(component.name)
+        opened = benchmark(benchmark.Config(**component.config), data_root)
+        if (images := f"{component.name} {opened.images_key()}") not in ready:
+            opened.prepare(progress)
+            ready.add(images)
+        opened.task_sizes()  # raises for an impossible split, before anything trains
 
 
 def backbone_fetch(

@@ -54,16 +54,16 @@ class RunLog:
             os.fsync(self._file.fileno())
         return os.fstat(self._file.fileno()).st_size, seconds
 
-    def say(self, event: str, **facts: Any) -> None:
+    def log(self, event: str, **facts: Any) -> None:
         """Tell the listener and the log."""
         if self._file is not None:
             seconds = round(time.monotonic() - self._started, 3)
             with contextlib.suppress(OSError):
                 self._file.write(json.dumps({"t": seconds, "event": event, **facts}) + "\n")
                 self._file.flush()
-        self.tell(event, **facts)
+        self.notify(event, **facts)
 
-    def tell(self, event: str, **facts: Any) -> None:
+    def notify(self, event: str, **facts: Any) -> None:
         """Tell the listener what the log has already, or need not have."""
         self._listener({"event": event, **facts})
 
@@ -72,7 +72,7 @@ class RunLog:
         now = time.monotonic()
         if now - self._spoken >= EVENT_INTERVAL_S or step == total:
             self._spoken = now
-            self.tell("step", task=task, phase=phase, step=step, total_steps=total)
+            self.notify("step", task=task, phase=phase, step=step, total_steps=total)
         if now - self._shown >= PROGRESS_INTERVAL_S:
             self._shown = now
             shown = {"task": task, "tasks": tasks, "phase": phase, "step": step, "total_steps": total}

@@ -76,7 +76,7 @@ def _total_seconds(progress: RunProgress) -> float:
 
 
 def publish(session: Trainer, started: str) -> None:
-    """Write predictions and observations of a finished run, and the record that has their hashes. Raises UserError, ClaimLost."""
+    """Write predictions and observations of a finished run, and the record that has their hashes. Raises UserError, LeaseLost."""
     spec, progress, stream, observer = session.spec, session.progress, session.stream, session.observer
     stages = {f"stage_{stage}": np.array(row, dtype=np.int32) for stage, row in enumerate(progress.predictions)}
     labels = np.concatenate([view.labels for view in stream.tests]).astype(np.int32)

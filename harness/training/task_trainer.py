@@ -88,7 +88,7 @@ class TaskTraining:
         and what the method raises.
         """
         method, log = self._method, self._crew.log
-        (log.say if self._found is None else log.tell)("task_started", task=self._task.index, images=len(self._data))
+        (log.log if self._found is None else log.notify)("task_started", task=self._task.index, images=len(self._data))
         info = task_info(self._task)
         if not method.is_closed_form:
             method.train()  # before its hooks: they must not see whether a task was evaluated in this process
@@ -123,7 +123,7 @@ class TaskTraining:
                 self._crew.observer.training_starts(self._task, phase.name)
             for epoch in range(self._at.epoch if number == self._at.phase else 0, phase.epochs):
                 loss = self._train_epoch(Position(number, epoch), phase.name, stretch)
-                self._crew.log.say("epoch", task=self._task.index, phase=phase.name, epoch=epoch, loss=loss)
+                self._crew.log.log("epoch", task=self._task.index, phase=phase.name, epoch=epoch, loss=loss)
                 self._crew.observer.epoch_ended(self._task, phase.name)
 
     def _begun(

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import gc
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,16 +14,16 @@ from torch import Tensor
 
 from smope_bench.benchmarks.stream import Stream, Task
 from smope_bench.harness import provenance
-from smope_bench.harness.cancellation import StopRequest
 from smope_bench.harness.checkpointing.checkpoint import Checkpoint, Checkpoints, Position, RunProgress
 from smope_bench.harness.checkpointing.manager import CheckpointManager, UnfitError, load_after
 from smope_bench.harness.checkpointing.random_state import seed_everything
 from smope_bench.harness.hardware.out_of_memory import OutOfMemoryRun, PeakMemory, is_out_of_memory
 from smope_bench.harness.metrics import final_average_accuracy
 from smope_bench.harness.records.cleanup import remove_temporary_files
-from smope_bench.harness.records.event_log import OnEvent, RunLog
+from smope_bench.harness.records.event_log import RunLog
 from smope_bench.harness.records.store import Record, Store, unwritable
 from smope_bench.harness.registry.registry import Registries
+from smope_bench.harness.run_options import RunContext, RunOptions
 from smope_bench.harness.run_spec import RunSpec, derive_seed
 from smope_bench.harness.training.data import FrozenFeatures, TaskData, flags_of, load_backbone, open_stream
 from smope_bench.harness.training.evaluator import Evaluator
@@ -48,48 +47,38 @@ class Trainer:
     def __init__(
         self,
         spec: RunSpec,
-        results: Path,
-        data: Path,
-        device: str,
+        options: RunOptions,
+        context: RunContext,
         registries: Registries,
-        on_event: OnEvent,
+        *,
         stream: Stream | None = None,
         observe: Iterable[str] = (),
-        *,
-        interruption: StopRequest | None = None,
-        checkpoint_every_s: float = 300.0,
-        may_publish: Callable[[], bool] = lambda: True,
     ) -> None:
         """``stream`` replaces the benchmark's own: a hyper-parameter search tests on held-out training images with it."""
         # What this process has loaded is what the record will name, whatever was planned.
         spec = spec.model_copy(update={"sources": registries.sources_of(spec.method.name, spec.benchmark.name)})
         self.spec = spec
-        self.store = Store(results)
+        self.store = Store(options.results)
         self.folder = self.store.path(spec.run_id)
-        self.device = torch.device(device)
+        self.device = torch.device(options.device)
         self.schedule = Schedule(**spec.schedule)
         self.method_class: type[Method] = registries.methods.load(spec.method.name)
-        self.backbone = load_backbone(registries, spec, data).to(self.device)
-        self.stream = stream or open_stream(registries, spec, data)
+        self.backbone = load_backbone(registries, spec, options.data).to(self.device)
+        self.stream = stream or open_stream(registries, spec, options.data)
         if self.method_class.trains_jointly:
             self.stream = self.stream.merged()
-        kept = data / QUERIES if self.stream.content_hash else None
+        kept = options.data / QUERIES if self.stream.content_hash else None
         weights, precision = spec.backbone.sha256, spec.precision
         self.queries = FrozenFeatureCache(self.backbone, self.stream, self.device, kept, weights, precision)
         self._observe = tuple(observe)
         self._tried: list[MemoryPlan] = []
-        self.log = RunLog(self.folder, on_event)
+        self.log = RunLog(self.folder, context.emit)
         # What a checkpoint can be continued with: this code on these images, to the same last bits.
         arithmetic = f"{torch.__version__} {torch.get_num_threads()}"
         fingerprint = f"{spec.fingerprint} {self.stream.split_hash} {arithmetic}"
         self._checkpoints = Checkpoints(self.folder / "checkpoint", fingerprint)
         self.keeper = CheckpointManager(
-            self.folder,
-            self._checkpoints,
-            self.log,
-            interruption=interruption,
-            every_s=checkpoint_every_s,
-            may_publish=may_publish,
+            self.folder, self._checkpoints, self.log, context, options.checkpoint_every_s
         )
         self._go_on_from(self.keeper.load())
         self.flags = flags_of(registries, spec, self.method)
@@ -148,7 +137,7 @@ class Trainer:
     def _open_log(self) -> None:
         self.log.open(self._mark)
         facts = {"total_tasks": len(self.stream.tasks), "tasks_done": self.progress.tasks_done}
-        (self.log.tell if self._mark[0] else self.log.say)("run_started", **facts)
+        (self.log.notify if self._mark[0] else self.log.log)("run_started", **facts)
 
     # -- the loop ------------------------------------------------------------------------------------------------------
 
@@ -301,10 +290,10 @@ class Trainer:
 
     def say(self, event: str, **facts: Any) -> None:
         """Tell the listener and the run's own log."""
-        self.log.say(event, **facts)
+        self.log.log(event, **facts)
 
     def publish(self, started: str) -> None:
-        """Write predictions and observations, then the record; the checkpoint has served. Raises UserError, ClaimLost."""
+        """Write predictions and observations, then the record; the checkpoint has served. Raises UserError, LeaseLost."""
         with self._precision():
             self.observer.run_ended()
         self.keeper.require_ours()
@@ -314,47 +303,27 @@ class Trainer:
         remove_temporary_files(self.folder)
 
 
-__all__ = ["OnEvent", "Trainer", "load_backbone", "open_stream", "run", "seed_everything"]
+__all__ = ["Trainer", "load_backbone", "open_stream", "run", "seed_everything"]
 
 
 def run(
-    spec: RunSpec,
-    *,
-    results_root: Path,
-    data_root: Path,
-    device: str,
-    registries: Registries,
-    on_event: OnEvent = lambda _: None,
-    observe: Iterable[str] = (),
-    interruption: StopRequest | None = None,
-    checkpoint_every_s: float = 300.0,
-    may_publish: Callable[[], bool] = lambda: True,
+    spec: RunSpec, options: RunOptions, context: RunContext, registries: Registries, *, observe: Iterable[str] = ()
 ) -> None:
     """Train and evaluate ``spec`` and publish its record; continue where an earlier attempt of this code stopped.
 
     ``observe`` names what figures need of the run beside accuracies; it changes no number. The data must be prepared.
-    Checkpoints are written after every task, and inside a task every ``checkpoint_every_s`` seconds; ``interruption`` is looked
-    at after every step. ``may_publish`` is asked before anything is written that another process could have written meanwhile.
+    Checkpoints are written after every task, and inside a task every ``options.checkpoint_every_s`` seconds.
+    ``context.stop_request`` is checked after every step; ``context.may_publish`` is called before anything is written that
+    another process could have written meanwhile.
 
-    Raises Interrupted once the run is saved, ClaimLost where it is another's, RunDivergedError when a loss stops being finite,
-    OutOfMemoryRun, UserError where the method cannot be observed so or the results folder cannot be written, and the rooms'
-    own errors.
+    Raises Interrupted once the run is saved, LeaseLost if another process has taken it over, RunDivergedError if a loss is not
+    finite, OutOfMemoryRun, UserError if the method cannot be observed so or the results folder cannot be written, and the
+    rooms' own errors.
     """
     started = provenance.now()
     with (
         torch.random.fork_rng(devices=[]),
-        Trainer(
-            spec,
-            results_root,
-            data_root,
-            device,
-            registries,
-            on_event,
-            observe=observe,
-            interruption=interruption,
-            checkpoint_every_s=checkpoint_every_s,
-            may_publish=may_publish,
-        ) as session,
+        Trainer(spec, options, context, registries, observe=observe) as session,
     ):
         session.run_tasks()
         session.publish(started)

@@ -17,10 +17,12 @@ from smope_bench.benchmarks.suites import SUITES, Column, Row
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.execution.progress import Display
 from smope_bench.harness.execution.scheduler import RunStatus
-from smope_bench.harness.executors.local import JobResult, Job, OnEvent, WorkerOptions, WorkerPool, run_job
+from smope_bench.harness.execution.job import Job, JobResult, OnEvent, run_job
+from smope_bench.harness.executors.local import WorkerPool
 from smope_bench.harness.planning.planner import PlannedRun, Planner, Selection
 from smope_bench.harness.planning.settings import Seeds, Setting, parse_setting
 from smope_bench.harness.registry.registry import Registries
+from smope_bench.harness.run_options import RunOptions
 from smope_bench.harness.run_spec import Precision, RunSpec, canonical_json
 from smope_bench.harness.tuning.study import REFUSED, Candidate, Study, TrialResult, candidate_key, grid_order
 from smope_bench.harness.tuning.trial import RUNNER
@@ -175,8 +177,14 @@ def search(
     with locked(plan.folder / "lock", busy):
         study = Study(plan.folder, plan.space, asked.seeds[0].train, learns=asked.sampler == "tpe")
         known = {candidate_key(candidate): outcome for candidate, outcome in study.outcomes() if outcome.is_final}
-        options = WorkerOptions(
-            plan.folder / "running", asked.data, asked.device, threads, plan.registries.plugins, RUNNER, claims=False
+        options = RunOptions(
+            plan.folder / "running",
+            asked.data,
+            asked.device,
+            threads=threads,
+            plugins=plan.registries.plugins,
+            runner=RUNNER,
+            leases=False,
         )
         waves = _learning_waves(plan, study, known, workers) if study.learns else _grid_waves(plan, known)
         with _computing(workers, options) as compute:
@@ -284,7 +292,7 @@ def _outcome(ends: Iterable[JobResult], scores: Mapping[str, Mapping[str, Any]])
 
 
 @contextlib.contextmanager
-def _computing(workers: int, options: WorkerOptions) -> Iterator[Compute]:
+def _computing(workers: int, options: RunOptions) -> Iterator[Compute]:
     if workers > 1:
         with WorkerPool(workers, options) as pool:
             yield pool.run

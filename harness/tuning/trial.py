@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
 
-from smope_bench.harness.execution.job import Emit, Job, WorkerOptions
+from smope_bench.harness.execution.job import Job
 from smope_bench.harness.hardware.device import pin_arithmetic
 from smope_bench.harness.registry.registry import Registries, open_registries
+from smope_bench.harness.run_options import RunContext, RunOptions
 from smope_bench.harness.run_spec import RunSpec
 
 RUNNER = "smope_bench.harness.tuning.trial:run_trial"
@@ -27,18 +25,12 @@ class Scores:
 
 
 def held_out_scores(
-    spec: RunSpec,
-    *,
-    work: Path,
-    data: Path,
-    device: str,
-    registries: Registries,
-    on_event: Callable[[dict[str, Any]], None] = lambda _: None,
+    spec: RunSpec, options: RunOptions, registries: Registries, context: RunContext | None = None
 ) -> Scores:
     """Train ``spec``, whose benchmark holds images out, and score it on them.
 
-    The stream is built without the benchmark's test images: neither the method nor the search can get at them. ``work`` takes
-    checkpoints, from which a trial that was killed goes on; nothing is left there at the end. Raises what the engine raises.
+    The stream is built without the benchmark's test images: neither the method nor the search can get at them. The results
+    folder takes checkpoints, from which a trial that was killed goes on; nothing is left there at the end. Raises what the engine raises.
     """
     import torch
 
@@ -47,12 +39,12 @@ def held_out_scores(
     from smope_bench.harness.training.trainer import Trainer
 
     benchmark = registries.benchmarks.load(spec.benchmark.name)
-    opened = benchmark(benchmark.Config(**spec.benchmark.config), data)
+    opened = benchmark(benchmark.Config(**spec.benchmark.config), options.data)
     stream = build_stream(opened, spec.order_seed, for_search=True)
     started = time.monotonic()
     with (
         torch.random.fork_rng(devices=[]),
-        Trainer(spec, work, data, device, registries, on_event, stream=stream) as session,
+        Trainer(spec, options, context or RunContext(), registries, stream=stream) as session,
     ):
         try:
             session.run_tasks()
@@ -66,15 +58,8 @@ def held_out_scores(
     return Scores(faa, cumulative_average_accuracy(matrix), time.monotonic() - started)
 
 
-def run_trial(job: Job, options: WorkerOptions, emit: Emit) -> None:
+def run_trial(job: Job, options: RunOptions, context: RunContext) -> None:
     """The runner of trials: as a run's, but nothing is published; the scores are the last event."""
-    pin_arithmetic(options.threads)
-    scores = held_out_scores(
-        job.spec,
-        work=options.results,
-        data=options.data,
-        device=options.device,
-        registries=open_registries(options.plugins),
-        on_event=emit,
-    )
-    emit({"event": "run_finished", **asdict(scores)})
+    pin_arithmetic(options.threads or 1)
+    scores = held_out_scores(job.spec, options, open_registries(options.plugins), context)
+    context.emit({"event": "run_finished", **asdict(scores)})

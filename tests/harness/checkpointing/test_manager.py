@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from smope_bench.harness.cancellation import ClaimLost
+from smope_bench.harness.cancellation import LeaseLost
 from smope_bench.harness.checkpointing import checkpoint
 from smope_bench.harness.checkpointing import manager as recovery
 from smope_bench.harness.checkpointing.checkpoint import Checkpoint, Checkpoints, RunProgress
@@ -19,6 +19,7 @@ from smope_bench.harness.checkpointing.manager import CheckpointManager
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.event_log import RunLog
 from smope_bench.harness.registry.registry import Registries
+from smope_bench.harness.run_options import RunContext
 from smope_bench.harness.training.trainer import Trainer
 from tests.conftest import micro_spec  # pyright: ignore[reportMissingImports]
 from tests.harness.resumed import (  # pyright: ignore[reportMissingImports]
@@ -31,6 +32,7 @@ from tests.harness.resumed import (  # pyright: ignore[reportMissingImports]
     full_disk,
     place_of,
 )
+from tests.harness.stand_ins import given  # pyright: ignore[reportMissingImports]
 
 SPEC = micro_spec("hoarder")
 
@@ -50,7 +52,8 @@ def state(*timings: dict[str, float]) -> Checkpoint:
 
 
 def keeper(folder: Path, said: list[Any], **options: Any) -> CheckpointManager:
-    return CheckpointManager(folder, Checkpoints(folder / "checkpoint", "f"), RunLog(folder, said.append), **options)
+    every_s, log = options.pop("every_s", 300.0), RunLog(folder, said.append)
+    return CheckpointManager(folder, Checkpoints(folder / "checkpoint", "f"), log, RunContext(**options), every_s)
 
 
 # -- disks that are full -----------------------------------------------------------------------------------------------
@@ -169,7 +172,7 @@ def test_a_claim_that_cannot_be_read_is_looked_at_again(tmp_path: Path, failures
         with pytest.raises(UserError, match=r"run ab12 cannot be written .*\(away\)"):
             looked.require_ours()
     assert not left
-    with pytest.raises(ClaimLost):
+    with pytest.raises(LeaseLost):
         keeper(tmp_path, [], may_publish=lambda: False).require_ours()
 
 
@@ -203,7 +206,7 @@ def test_what_a_run_goes_on_from_is_not_held_while_it_does(
     monkeypatch.setattr(Hoarder, "training_step", step)
     with (
         torch.random.fork_rng(devices=[]),
-        Trainer(SPEC, tmp_path, tmp_path, "cpu", registries, lambda _: None) as session,
+        Trainer(SPEC, *given(tmp_path), registries) as session,
     ):
         assert session._inside is not None and session._inside.position is not None
         found = weakref.ref(session._inside)

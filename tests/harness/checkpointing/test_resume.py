@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from smope_bench.harness.cancellation import ClaimLost, Interrupted, StopRequest
+from smope_bench.harness.cancellation import Interrupted, LeaseLost, StopRequest
 from smope_bench.harness.checkpointing import checkpoint
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.store import Store
@@ -31,6 +31,7 @@ from tests.harness.resumed import (  # pyright: ignore[reportMissingImports]
     full_disk,
     place_of,
 )
+from tests.harness.stand_ins import given  # pyright: ignore[reportMissingImports]
 
 TAP = {"epochs": 2, "samples": 4}
 INFERENCE = {"tap": TAP, "task_inference": {"epochs": 1, "tap": TAP}}
@@ -48,7 +49,7 @@ def finish_in_pieces(
     """Run to the end although every attempt dies after ``saves`` checkpoints; the outcome and where the attempts began."""
     begun: list[Any] = []
     for _ in range(300):
-        with Trainer(spec, folder, folder, "cpu", registries, lambda _: None, **options) as session:
+        with Trainer(spec, *given(folder, **options), registries) as session:
             inside = session._inside
             place = None if inside is None else inside.position
             begun.append(
@@ -145,8 +146,8 @@ def test_asked_to_stop_a_run_saves_where_it_is(
     while True:
         try:
             # Six looks are enough for a whole epoch, where epochs are repeated from their start.
-            interruption, attempts = AskedAfter(looks), attempts + 1
-            outcome = finish(spec, registries, tmp_path / "cut", interruption=interruption, on_event=said.append)
+            stop_request, attempts = AskedAfter(looks), attempts + 1
+            outcome = finish(spec, registries, tmp_path / "cut", stop_request=stop_request, on_event=said.append)
             break
         except Interrupted:
             assert attempts < 100
@@ -156,10 +157,10 @@ def test_asked_to_stop_a_run_saves_where_it_is(
 
 
 def test_an_interruption_asked_beforehand_trains_nothing(registries: Registries, tmp_path: Path) -> None:
-    interruption, said = StopRequest(), []
-    interruption.ask()
+    stop_request, said = StopRequest(), []
+    stop_request.set()
     with pytest.raises(Interrupted, match="goes on from its last checkpoint"):
-        finish(micro_spec("ncm"), registries, tmp_path, interruption=interruption, on_event=said.append)
+        finish(micro_spec("ncm"), registries, tmp_path, stop_request=stop_request, on_event=said.append)
     assert [event["event"] for event in said] == ["run_started"]
 
 
@@ -298,7 +299,7 @@ def test_nothing_is_written_for_a_run_that_is_anothers(
     spec = micro_spec("hoarder")
     ours = iter([True] * answers)
     often = OFTEN if error == "inside a task" else {}
-    with pytest.raises(ClaimLost):
+    with pytest.raises(LeaseLost):
         finish(spec, registries, tmp_path, may_publish=lambda: next(ours, False), **often)
     assert Store(tmp_path).load(spec.run_id) is None
     saved = len(list((tmp_path / spec.run_id / "checkpoint").glob("*.json")))

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from smope_bench.harness.execution import lease as claims
-from smope_bench.harness.execution.job import ExecuteOptions, WorkerOptions
 from smope_bench.harness.executors import remote as cluster
 from smope_bench.harness.executors.remote import EventFollower, ask_to_stop, for_remote, run_remotely, withdraw_stop
 from smope_bench.harness.provenance import code_fingerprint
+from smope_bench.harness.run_options import RunOptions
 from tests.harness.executors.cluster_runs import (  # noqa: F401  # pyright: ignore[reportMissingImports]
     Heard,
     attempts,
@@ -115,7 +115,7 @@ def test_the_file_server_is_not_asked_without_pause(tmp_path: Path, monkeypatch:
     assert heard.names("r") == ["run_started"]
 
 
-def test_other_code_is_refused(options: ExecuteOptions) -> None:  # noqa: F811
+def test_other_code_is_refused(options: RunOptions) -> None:  # noqa: F811
     end = run_remotely(job(), options.for_workers(), "0" * 64)
     assert end.state == "failed" and end.error is not None
     assert end.error["kind"] == "OtherCode" and "000000000000" in end.error["error"]
@@ -123,7 +123,7 @@ def test_other_code_is_refused(options: ExecuteOptions) -> None:  # noqa: F811
 
 
 def test_stopping_one_launcher_stops_no_other_s_runs(
-    options: ExecuteOptions,  # noqa: F811
+    options: RunOptions,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(claims, "CANCEL_S", 0.05)
@@ -149,6 +149,6 @@ def test_stopping_one_launcher_stops_no_other_s_runs(
 
 def test_paths_travel_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    there = for_remote(WorkerOptions(Path("results"), Path("data"), plugins=(Path("p.py"),), threads=3))
+    there = for_remote(RunOptions(Path("results"), Path("data"), plugins=(Path("p.py"),), threads=3))
     assert (there.results, there.data, there.plugins) == (tmp_path / "results", tmp_path / "data", (tmp_path / "p.py",))
     assert there.threads == 3

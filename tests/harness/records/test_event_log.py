@@ -20,14 +20,14 @@ def test_what_was_written_after_the_mark_is_dropped(tmp_path: Path) -> None:
     heard: list[dict[str, Any]] = []
     first = RunLog(tmp_path, heard.append)
     first.open((0, 0.0))
-    first.say("one", number=1)
+    first.log("one", number=1)
     mark = first.mark()
-    first.say("two")
+    first.log("two")
     first.close()
     second = RunLog(tmp_path, heard.append)
     second.open(mark)
-    second.tell("heard only")
-    second.say("three")
+    second.notify("heard only")
+    second.log("three")
     second.close()
     assert [line["event"] for line in lines(tmp_path)] == ["one", "three"]
     assert [event["event"] for event in heard] == ["one", "two", "heard only", "three"]
@@ -40,7 +40,7 @@ def test_a_log_that_lost_its_end_is_cut_to_whole_lines(tmp_path: Path, size: int
     (tmp_path / "events.jsonl").write_text('{"event": "one"}\n{"event": "tw')
     log = RunLog(tmp_path, lambda _: None)
     log.open((size, 3.0))
-    log.say("three")
+    log.log("three")
     log.close()
     assert [line["event"] for line in lines(tmp_path)] == (["one"] if size > 20 else []) + ["three"]
     assert lines(tmp_path)[-1]["t"] >= 3.0
@@ -84,7 +84,7 @@ def test_a_log_that_cannot_be_written_stops_nobody(tmp_path: Path, monkeypatch: 
     log._file = Full()  # type: ignore[assignment]
     monkeypatch.setattr(run_log, "write_json", full)
     monkeypatch.setattr(run_log, "PROGRESS_INTERVAL_S", 0.0)
-    log.say("one")
+    log.log("one")
     log.step(0, 1, "train", 1, 1)
     log.close()
     assert [event["event"] for event in heard] == ["one", "step"]
