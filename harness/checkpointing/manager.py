@@ -18,7 +18,7 @@ from smope_bench.harness.run_options import RunContext
 from smope_bench.methods.common.api import Method, TaskInfo
 
 PAUSES_S = (0.1, 0.5, 2.0)
-"""Between looks at a claim that cannot be read: a file system that is away for a moment ends no run."""
+"""Seconds between attempts to read the lease: a file system that is away for a moment ends no run."""
 
 
 class CheckpointManager:

@@ -1,4 +1,4 @@
-"""What a sweep looks like while it runs: live bars on a terminal, timestamped lines in a file."""
+"""Progress of a launch: live bars on a terminal, timestamped lines in a file."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ NEWS = {
     "run_retried": ("again", "its worker died; it goes on from its last checkpoint"),
     "stopping": ("stopping", "finishes its step and is saved; a second signal stops at once"),
 }
-"""Events of the sweep around a run: a word for lines, and what they mean."""
+"""Events around a run: a word for lines, and what they mean."""
 ENDS = {
     "skipped": ("skipped", "another launcher has done it"),
     "interrupted": ("saved", "the same command goes on from there"),
     "cancelled": ("cancelled", "as was asked; what it has done is kept"),
 }
-"""Ends that are neither success nor failure, likewise."""
+"""States that are neither success nor failure, likewise."""
 Clock = Callable[[], float]
 
 
 class Display(Protocol):
-    """Shows a sweep; a context manager around it."""
+    """Shows the progress of a launch; a context manager around it."""
 
     def __enter__(self) -> Display: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
     def update(self, run: PlannedRun, event: dict[str, Any]) -> None:
-        """Take in an event of a run."""
+        """Show an event of a run."""
         ...
 
     def finish(self, status: RunStatus) -> None:
-        """Take in the end of a run."""
+        """Show the end of a run."""
         ...
 
 
@@ -61,7 +61,7 @@ def run_label(run: PlannedRun) -> str:
 
 @dataclass
 class _Running:
-    """What is known of a run in flight."""
+    """Progress of a run in flight."""
 
     started: float
     tasks: int = 0
@@ -88,7 +88,7 @@ class _Running:
         return min(1.0, (self.tasks_done + self.within_task) / self.tasks) if self.tasks else 0.0
 
     def seconds_left(self, now: float) -> float | None:
-        """Extrapolated from the run's own pace; None while there is too little to go by."""
+        """Extrapolated from the run's own pace; None while too little is done."""
         done_here = self.fraction - (self.resumed_at / self.tasks if self.tasks else 0.0)
         return (now - self.started) * (1 - self.fraction) / done_here if done_here > 0.05 else None
 
@@ -101,11 +101,11 @@ class _Running:
 
 
 class _ProgressTracker:
-    """The runs in flight and the work done, for both displays."""
+    """Runs in flight and work done, for both displays."""
 
     def __init__(self, total: int, clock: Clock) -> None:
         self.total, self.clock = total, clock
-        self.started: float | None = None  # of the first run's first event: starting workers says nothing of the pace
+        self.started: float | None = None  # time of the first event: starting workers is not part of the pace
         self.running: dict[str, _Running] = {}
         self.finished = self.failed = 0
         self.brought_along = 0.0
@@ -126,11 +126,11 @@ class _ProgressTracker:
 
     @property
     def work_done(self) -> float:
-        """Runs done, those in flight counted by their share."""
+        """Number of runs done; those in flight count by their share."""
         return self.finished + sum(running.fraction for running in self.running.values())
 
     def seconds_left(self) -> float | None:
-        """Extrapolated from the pace so far; None while there is too little to go by."""
+        """Extrapolated from the pace so far; None while too little is done."""
         if self.started is None:
             return None
         done_here, spent = self.work_done - self.brought_along, self.clock() - self.started
@@ -141,7 +141,7 @@ class LineDisplay:
     """One plain line when a run starts, ends or fails, and a sign of life at most every 30 seconds."""
 
     def __init__(self, console: Console, total: int, clock: Clock = time.monotonic) -> None:
-        self._console, self._book, self._clock = console, _ProgressTracker(total, clock), clock
+        self._console, self._tracker, self._clock = console, _ProgressTracker(total, clock), clock
         self._last = clock()
 
     def __enter__(self) -> LineDisplay:
@@ -153,35 +153,35 @@ class LineDisplay:
         return None
 
     def update(self, run: PlannedRun, event: dict[str, Any]) -> None:
-        """Say that a run started, or that it is still alive."""
+        """Print that a run started, or that runs are in progress."""
         if event.get("event") in NEWS:
             word, meaning = NEWS[event["event"]]
-            self._say(f"{word:<9} {run_label(run)}: {meaning}")
+            self._print(f"{word:<9} {run_label(run)}: {meaning}")
             return
-        is_new = run.run_id not in self._book.running
-        self._book.take(run, event)
+        is_new = run.run_id not in self._tracker.running
+        self._tracker.take(run, event)
         if is_new:
-            self._say(f"started   {run_label(run)}")
+            self._print(f"started   {run_label(run)}")
         elif self._clock() - self._last >= HEARTBEAT_S:
-            left = self._book.seconds_left()
+            left = self._tracker.seconds_left()
             time_left = f", about {duration(left)} left" if left is not None else ""
-            self._say(f"running   {self._book.work_done:.1f} of {self._book.total} runs done{time_left}")
+            self._print(f"running   {self._tracker.work_done:.1f} of {self._tracker.total} runs done{time_left}")
 
     def finish(self, status: RunStatus) -> None:
-        """Say how a run ended."""
-        running = self._book.end(status)
-        label, count = run_label(status.planned), f"[{self._book.finished}/{self._book.total}]"
+        """Print how a run ended."""
+        running = self._tracker.end(status)
+        label, count = run_label(status.planned), f"[{self._tracker.finished}/{self._tracker.total}]"
         if status.state == "failed":
-            self._say(f"FAILED    {label}: {status.error} {count}")
+            self._print(f"FAILED    {label}: {status.error} {count}")
             return
         if status.state in ENDS:
             word, meaning = ENDS[status.state]
-            self._say(f"{word:<9} {label}: {meaning} {count}")
+            self._print(f"{word:<9} {label}: {meaning} {count}")
             return
         faa = f"FAA {running.faa:6.2f} %  " if running.faa is not None else ""
-        self._say(f"finished  {label}  {faa}{duration(self._clock() - running.started)} {count}")
+        self._print(f"finished  {label}  {faa}{duration(self._clock() - running.started)} {count}")
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self._last = self._clock()
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
         self._console.print(f"{stamp}  {text}", markup=False, highlight=False, soft_wrap=True)
@@ -191,7 +191,7 @@ class LiveDisplay:
     """An overall bar, a bar for each run in flight, and a line that stays for each run that ended."""
 
     def __init__(self, console: Console, total: int, clock: Clock = time.monotonic) -> None:
-        self._console, self._book, self._clock = console, _ProgressTracker(total, clock), clock
+        self._console, self._tracker, self._clock = console, _ProgressTracker(total, clock), clock
         self._bars: dict[str, TaskID] = {}
         self._notes: dict[str, str] = {}
         self._progress = Progress(
@@ -221,7 +221,7 @@ class LiveDisplay:
             self._notes[run.run_id] = NEWS[event["event"]][1].partition(";")[0]
             self._progress.update(self._bars[run.run_id], note=self._notes[run.run_id])
             return
-        running = self._book.take(run, event)
+        running = self._tracker.take(run, event)
         if event.get("event") == "run_started":
             self._notes.pop(run.run_id, None)
         note = self._notes.get(run.run_id, running.note)
@@ -231,7 +231,7 @@ class LiveDisplay:
 
     def finish(self, status: RunStatus) -> None:
         """Replace the run's bar by a line above the bars."""
-        running = self._book.end(status)
+        running = self._tracker.end(status)
         bar = self._bars.pop(status.planned.run_id, None)
         if bar is not None:
             self._progress.remove_task(bar)
@@ -247,18 +247,18 @@ class LiveDisplay:
         self._refresh_overall()
 
     def _refresh_overall(self) -> None:
-        book = self._book
-        failed = f", {book.failed} failed" if book.failed else ""
+        tracker = self._tracker
+        failed = f", {tracker.failed} failed" if tracker.failed else ""
         self._progress.update(
             self._overall,
-            completed=book.work_done,
-            note=f"{book.finished}/{book.total}{failed}",
-            left=book.seconds_left(),
+            completed=tracker.work_done,
+            note=f"{tracker.finished}/{tracker.total}{failed}",
+            left=tracker.seconds_left(),
         )
 
 
 class _TimeLeft(ProgressColumn):
-    """Time left as the display computes it: rich's own estimate knows nothing of runs in flight."""
+    """Time left as the display computes it: rich's own estimate ignores runs in flight."""
 
     def render(self, task: Task) -> Text:
         left = task.fields.get("left")

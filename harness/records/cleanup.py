@@ -1,6 +1,6 @@
 """What a run's folder holds only while the run goes on, and its removal once the record is there. No torch.
 
-A process that is killed between publishing and giving its claim back leaves all of it, and nobody does the run again.
+A process that is killed between publishing and releasing its lease leaves all of it, and nobody does the run again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ TEMPORARY = (".*.npz-*", ".*.json-*")
 
 
 def remove_temporary_files(folder: Path) -> None:
-    """Remove what only an unfinished run needs. For whoever holds the run's claim; what cannot be removed stays."""
+    """Remove what only an unfinished run needs. For the holder of the run's lease; what cannot be removed stays."""
     shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
     with contextlib.suppress(OSError):
         for file in (folder / PROGRESS, *_matching(folder, TEMPORARY)):

@@ -1,6 +1,6 @@
 """Hyper-parameter search as the papers do it: held-out training images, a grid, scored by final average accuracy.
 
-``search`` plans, prepares and computes; ``smope_bench.harness.tuning.trial`` is what a worker does, ``smope_bench.harness.tuning.study`` what is kept.
+``search`` plans, prepares and computes; ``harness/tuning/trial.py`` is what a worker does, ``harness/tuning/study.py`` what is kept.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any, Literal
 from smope_bench.benchmarks.download.locks import locked
 from smope_bench.benchmarks.suites import SUITES, Column, Row
 from smope_bench.harness.errors import UserError
+from smope_bench.harness.execution.job import Job, JobResult, OnEvent, run_job
 from smope_bench.harness.execution.progress import Display
 from smope_bench.harness.execution.scheduler import RunStatus
-from smope_bench.harness.execution.job import Job, JobResult, OnEvent, run_job
 from smope_bench.harness.executors.local import WorkerPool
 from smope_bench.harness.planning.planner import PlannedRun, Planner, Selection
 from smope_bench.harness.planning.settings import Seeds, Setting, parse_setting

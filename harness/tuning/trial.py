@@ -30,7 +30,7 @@ def held_out_scores(
     """Train ``spec``, whose benchmark holds images out, and score it on them.
 
     The stream is built without the benchmark's test images: neither the method nor the search can get at them. The results
-    folder takes checkpoints, from which a trial that was killed goes on; nothing is left there at the end. Raises what the engine raises.
+    folder takes checkpoints, from which a killed trial resumes; nothing is left there at the end. Raises what training raises.
     """
     import torch
 

@@ -79,7 +79,7 @@ def held_out(method: str, config: dict[str, Any] | None = None, **changes: objec
 
 
 def run(spec: RunSpec, registries: Registries, folder: Path, *observe: str, **options: Any) -> Record:
-    engine.run(spec, *given(folder, **options), registries, observe=observe)
+    engine.run(spec, *given(folder, **options), registries=registries, observe=observe)
     record = Store(folder).load(spec.run_id)
     assert isinstance(record, Record)
     return record

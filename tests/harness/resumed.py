@@ -119,7 +119,7 @@ def finish(spec: RunSpec, registries: Registries, folder: Path, observe: Iterabl
     """Run to the end."""
     with (
         torch.random.fork_rng(devices=[]),
-        Trainer(spec, *given(folder, **options), registries, observe=observe) as session,
+        Trainer(spec, *given(folder, **options), registries=registries, observe=observe) as session,
     ):
         session.run_tasks()
         session.publish("now")
@@ -163,7 +163,7 @@ def cut(spec: RunSpec, registries: Registries, folder: Path, saves: int) -> Path
 
 def place_of(spec: RunSpec, registries: Registries, folder: Path) -> Any:
     """Where the next attempt would begin: finished tasks, and the place inside the next."""
-    session = Trainer(spec, *given(folder), registries)
+    session = Trainer(spec, *given(folder), registries=registries)
     inside = session._inside
     return session.progress.tasks_done, inside and inside.position
 

@@ -40,7 +40,7 @@ OFTEN: dict[str, Any] = {"checkpoint_every_s": 0.0}
 
 def do(folder: Path, registries: Registries, **options: Any) -> None:
     """What a worker does with a run."""
-    engine.run(SPEC, *given(folder / "results", folder / "data", **{**OFTEN, **options}), registries)
+    engine.run(SPEC, *given(folder / "results", folder / "data", **{**OFTEN, **options}), registries=registries)
 
 
 def finish(folder: Path, registries: Registries) -> None:

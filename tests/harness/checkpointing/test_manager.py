@@ -206,7 +206,7 @@ def test_what_a_run_goes_on_from_is_not_held_while_it_does(
     monkeypatch.setattr(Hoarder, "training_step", step)
     with (
         torch.random.fork_rng(devices=[]),
-        Trainer(SPEC, *given(tmp_path), registries) as session,
+        Trainer(SPEC, *given(tmp_path), registries=registries) as session,
     ):
         assert session._inside is not None and session._inside.position is not None
         found = weakref.ref(session._inside)

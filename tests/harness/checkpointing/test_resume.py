@@ -49,7 +49,7 @@ def finish_in_pieces(
     """Run to the end although every attempt dies after ``saves`` checkpoints; the outcome and where the attempts began."""
     begun: list[Any] = []
     for _ in range(300):
-        with Trainer(spec, *given(folder, **options), registries) as session:
+        with Trainer(spec, *given(folder, **options), registries=registries) as session:
             inside = session._inside
             place = None if inside is None else inside.position
             begun.append(

@@ -247,7 +247,7 @@ def test_a_shortage_of_memory_is_no_later_death_s_cause(options: RunOptions, mon
     monkeypatch.setattr(workers_module, "oom_kills", lambda: next(told))
     monkeypatch.setattr(workers_module, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     killed, left = SimpleNamespace(exit_code=-signal.SIGKILL), SimpleNamespace(exit_code=1)
-    pool: Any = WorkerPool(0, options.for_workers())
+    pool: Any = WorkerPool(0, options)
     assert [pool._lacked_memory(slot) for slot in (killed, left, killed, killed, killed)] == [
         True, False, True, False, True
     ], "two workers that one shortage cost, one that somebody ended an hour later, and another shortage"  # fmt: skip
@@ -276,9 +276,9 @@ def alive(pid: int) -> bool:
 def test_an_interrupt_in_the_parent_leaves_no_worker_behind(options: RunOptions) -> None:
     options.results.mkdir()
     runs = [planned(0, sleep=60), planned(1, sleep=60)]
-    pool = WorkerPool(2, options.for_workers())
+    pool = WorkerPool(2, options)
     with pytest.raises(KeyboardInterrupt), pool:
-        for slot, run in zip(pool._slots, runs, strict=False):
+        for slot, run in zip(pool._workers, runs, strict=False):
             slot.give(Job(run.run_id, run.spec))
         wait_for(lambda: len(worker_pids(options.results)) == 2)
         raise KeyboardInterrupt

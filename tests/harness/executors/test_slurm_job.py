@@ -12,7 +12,7 @@ import pytest
 
 from smope_bench.harness.execution.job import JobResult
 from smope_bench.harness.executors import slurm_job
-from smope_bench.harness.executors.slurm_job import SlurmRun, result_file, read_result
+from smope_bench.harness.executors.slurm_job import SlurmRun, read_result, result_file
 from smope_bench.harness.provenance import code_fingerprint
 from smope_bench.harness.run_options import RunOptions
 from tests.harness.executors.cluster_runs import (  # noqa: F401  # pyright: ignore[reportMissingImports]
@@ -40,7 +40,7 @@ def requeued() -> Iterator[list[int]]:
 
 
 def slurm_run(options: RunOptions) -> SlurmRun:  # noqa: F811
-    return SlurmRun(options.for_workers(), options.results, code_fingerprint())
+    return SlurmRun(options, options.results, code_fingerprint())
 
 
 @contextlib.contextmanager

@@ -138,12 +138,13 @@ class Pretended:
         self.hands = Hands()
 
     def __call__(self, planned: Sequence[PlannedRun], options: RunOptions, on_update: OnUpdate) -> Iterator[RunStatus]:
-        self.asked.append((len({run.run_id for run in planned}), options.workers, options.runner))
+        workers = options.workers or 0
+        self.asked.append((len({run.run_id for run in planned}), workers, options.runner))
         self.executors.add(options.executor)
-        self.hands.sleep(NAP * options.workers)
+        self.hands.sleep(NAP * workers)
         for run in planned:
             on_update(run, {"event": "run_started"})
-            self.hands.sleep(RUN_S / options.workers)
+            self.hands.sleep(RUN_S / workers)
             yield RunStatus(run, "done")
 
 

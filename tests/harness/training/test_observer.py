@@ -166,7 +166,7 @@ def test_validation_loss_is_what_it_says(registries: Registries, tmp_path: Path)
             losses.append(float(pair.logsumexp(0) - pair[label - first]))
         return sum(losses) / len(losses)
 
-    with engine.Trainer(spec, *given(tmp_path, on_event=note), registries, observe=["validation_loss"]) as session:
+    with engine.Trainer(spec, *given(tmp_path, on_event=note), registries=registries, observe=["validation_loss"]) as session:
         session.run_tasks()
         session.publish("now")
     found = read_observations(Store(tmp_path), spec.run_id)

@@ -60,7 +60,7 @@ def test_phases_with_rates_of_their_own_and_one_that_continues(registries: Regis
     spec = micro_spec("phased").model_copy(
         update={"schedule": {"batch_size": 8, "epochs": 9, "shape": "cosine", "lr": 0.1}}
     )
-    with Trainer(spec, *given(tmp_path), registries) as session:
+    with Trainer(spec, *given(tmp_path), registries=registries) as session:
         session.run_tasks()
     method = session.method
     assert isinstance(method, Phased)

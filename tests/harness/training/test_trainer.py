@@ -67,7 +67,7 @@ class Probe(Method):
 
 
 def run(spec: RunSpec, registries: Registries, folder: Path, **options: Any) -> Record:
-    engine.run(spec, *given(folder, folder / "data", **options), registries)
+    engine.run(spec, *given(folder, folder / "data", **options), registries=registries)
     record = Store(folder).load(spec.run_id)
     assert isinstance(record, Record)
     return record
