@@ -1,4 +1,4 @@
-"""The commands ``report``, ``cost`` and ``bench report``."""
+"""The commands ``report`` and ``cost``."""
 
 from __future__ import annotations
 
@@ -13,16 +13,12 @@ from smope_bench.benchmarks.suites import SUITES
 from smope_bench.harness.cli import options as opt
 from smope_bench.harness.cli.command import command
 from smope_bench.harness.errors import UserError
-from smope_bench.reports.report_timing import bench_report
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from smope_bench.harness.records.store import Store
     from smope_bench.reports.loading.load import Loaded
-
-
-command("bench report")(bench_report)
 
 
 @command("report")

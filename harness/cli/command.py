@@ -1,6 +1,6 @@
 """Commands by name: a function with the decorator ``command`` is one, in whichever of these places its file lies.
 
-Searched are the modules of this room, ``reports/cli.py``, and the entry points ``smope_bench.commands`` of installed packages.
+Searched are the modules of this room, ``OTHERS`` of the reports, and the entry points ``smope_bench.commands`` of installed packages.
 ``--plugin FILE.py`` adds none: a command must be known before its options are read. This module imports nothing heavy.
 """
 
@@ -20,7 +20,7 @@ from smope_bench.harness.registry.plugins import Point, installed_points, unhurt
 
 GROUP = "smope_bench.commands"
 ROOM = "smope_bench.harness.cli"
-OTHERS = ("smope_bench.reports.cli",)
+OTHERS = ("smope_bench.reports.cli", "smope_bench.reports.report_timing")
 ORDER = (
     "run",
     "plan",
