@@ -251,7 +251,7 @@ def test_a_mistake_is_one_sentence(
 
 
 def test_our_own_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(asked: object) -> int:
+    def broken(*_: object) -> int:
         raise ZeroDivisionError
 
     monkeypatch.setattr(run_all, "_launch", broken)

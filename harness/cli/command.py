@@ -1,6 +1,7 @@
 """Commands by name: a function with the decorator ``command`` is one, in whichever of these places its file lies.
 
-Searched are the modules of this room, ``OTHERS`` of the reports, and the entry points ``smope_bench.commands`` of installed packages.
+Searched are the modules of this room, those of the reports that are named in ``OTHERS``, and the entry points
+``smope_bench.commands`` of installed packages.
 ``--plugin FILE.py`` adds none: a command must be known before its options are read. This module imports nothing heavy.
 """
 

@@ -94,7 +94,8 @@ Settings = Annotated[
 ]
 Precision = Annotated[PrecisionName, what("--precision", help="Number format of training.")]
 Plugins = Annotated[
-    list[Path] | None, what("--plugin", metavar="FILE.py", help="A file with methods, benchmarks or executors. Repeatable.")
+    list[Path] | None,
+    what("--plugin", metavar="FILE.py", help="A file with methods, benchmarks or executors. Repeatable."),
 ]
 Against = Annotated[
     Path | None, what("--against", metavar="DIR", help="Also show what moved from another results folder.")

@@ -30,7 +30,7 @@ def status(
     as_json: opt.AsJson = False,
     watch: opt.Watch = False,
 ) -> None:
-    """Show how far runs are that were asked for, in whatever terminal or on whatever machine they run."""
+    """Show how far the runs of some suites are, in whatever terminal or on whatever machine they run."""
     from rich.live import Live
 
     from smope_bench.harness.console import make_console
@@ -55,7 +55,7 @@ def status(
 
 @command("cancel")
 def cancel(suites: opt.SuitesFound = None, results: opt.Results = opt.RESULTS) -> None:
-    """Ask whoever does these runs, in whatever terminal or on whatever machine, to save them and stop; wait until it is so."""
+    """Save and stop these runs, in whatever terminal or on whatever machine they run; wait until they have stopped."""
     from smope_bench.harness.execution.status import cancel_runs, planned_cells
     from smope_bench.harness.records.store import Store
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -31,22 +30,6 @@ ENDS = {
 }
 """States that are neither success nor failure, likewise."""
 Clock = Callable[[], float]
-
-
-class Display(Protocol):
-    """Shows the progress of a launch; a context manager around it."""
-
-    def __enter__(self) -> Display: ...
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-    def update(self, run: PlannedRun, event: dict[str, Any]) -> None:
-        """Show an event of a run."""
-        ...
-
-    def finish(self, status: RunStatus) -> None:
-        """Show the end of a run."""
-        ...
 
 
 def make_display(console: Console, total: int) -> Display:
@@ -137,20 +120,33 @@ class _ProgressTracker:
         return spent * (self.total - self.work_done) / done_here if done_here > 0.05 and spent > 2.0 else None
 
 
-class LineDisplay:
-    """One plain line when a run starts, ends or fails, and a sign of life at most every 30 seconds."""
+class Display:
+    """Shows the progress of a launch with ``total`` runs to do; a context manager around it."""
 
     def __init__(self, console: Console, total: int, clock: Clock = time.monotonic) -> None:
         self._console, self._tracker, self._clock = console, _ProgressTracker(total, clock), clock
-        self._last = clock()
 
-    def __enter__(self) -> LineDisplay:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         return None
+
+    def update(self, run: PlannedRun, event: dict[str, Any]) -> None:
+        """Show an event of a run."""
+        raise NotImplementedError
+
+    def finish(self, status: RunStatus) -> None:
+        """Show the end of a run."""
+        raise NotImplementedError
+
+
+class LineDisplay(Display):
+    """One plain line when a run starts, ends or fails, and a sign of life at most every 30 seconds."""
+
+    def __init__(self, console: Console, total: int, clock: Clock = time.monotonic) -> None:
+        super().__init__(console, total, clock)
+        self._last = clock()
 
     def update(self, run: PlannedRun, event: dict[str, Any]) -> None:
         """Print that a run started, or that runs are in progress."""
@@ -187,11 +183,11 @@ class LineDisplay:
         self._console.print(f"{stamp}  {text}", markup=False, highlight=False, soft_wrap=True)
 
 
-class LiveDisplay:
+class LiveDisplay(Display):
     """An overall bar, a bar for each run in flight, and a line that stays for each run that ended."""
 
     def __init__(self, console: Console, total: int, clock: Clock = time.monotonic) -> None:
-        self._console, self._tracker, self._clock = console, _ProgressTracker(total, clock), clock
+        super().__init__(console, total, clock)
         self._bars: dict[str, TaskID] = {}
         self._notes: dict[str, str] = {}
         self._progress = Progress(
@@ -204,13 +200,11 @@ class LiveDisplay:
         )
         self._overall = self._progress.add_task("[bold]all runs[/]", total=total, note=f"0/{total}", left=None)
 
-    def __enter__(self) -> LiveDisplay:
+    def __enter__(self) -> Self:
         self._progress.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._progress.stop()
 
     def update(self, run: PlannedRun, event: dict[str, Any]) -> None:

@@ -30,7 +30,7 @@ from smope_bench.harness.executors.remote import (
 )
 from smope_bench.harness.executors.slurm_job import SlurmRun, read_result
 from smope_bench.harness.executors.slurm_options import SlurmPlan, slurm_plan
-from smope_bench.harness.executors.slurm_queue import LocalQueue, Queue, SlurmQueue
+from smope_bench.harness.executors.slurm_queue import LocalQueue, SlurmQueue
 from smope_bench.harness.provenance import IMPORT_ROOT, code_fingerprint
 from smope_bench.harness.run_options import RunOptions
 from smope_bench.harness.text import plain
@@ -67,7 +67,7 @@ class _Batch:
             folder=self._folder, cluster=plan.cluster, slurm_max_num_timeout=REQUEUES, local_max_num_timeout=REQUEUES
         )
         self._executor.update_parameters(**plan.parameters)
-        self._queue: Queue = SlurmQueue() if plan.cluster == "slurm" else LocalQueue()
+        self._queue = SlurmQueue() if plan.cluster == "slurm" else LocalQueue()
         # submitit's local executor starts all that it is given at once.
         self._at_once = ARRAY_LIMIT if plan.cluster == "slurm" else options.workers or 1
         self._shared = for_remote(options)

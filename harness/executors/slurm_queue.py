@@ -5,43 +5,25 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any
 
 ASK_S = 5.0
 """Seconds between two queries of Slurm's controller, which serves the whole cluster."""
 ANSWER_S = 30.0
 
 
-class Queue(Protocol):
-    """A queue of jobs. Handles are submitit's jobs."""
-
-    lag_s: float
-    """Seconds that a job may be gone before its result must be visible: shared folders show files late."""
-
-    def alive(self, handles: Iterable[Any]) -> set[str] | None:
-        """Ids of the jobs that wait or run; ``None`` if the queue does not answer."""
-        ...
-
-    def cancel_waiting(self, handles: Iterable[Any]) -> None:
-        """Take jobs that have not started out of the queue."""
-        ...
-
-    def cancel(self, handles: Iterable[Any]) -> None:
-        """End jobs."""
-        ...
-
-
 class SlurmQueue:
-    """Slurm's queue, through its command-line tools."""
+    """Slurm's queue, through its command-line tools. Handles are submitit's jobs."""
 
     lag_s = 10.0
+    """Seconds that a job may be gone before its result must be visible: shared folders show files late."""
 
     def __init__(self) -> None:
         self._known: set[str] | None = None
         self._queried = float("-inf")
 
     def alive(self, handles: Iterable[Any]) -> set[str] | None:
-        """Ids of the jobs that wait or run, queried at most every ``ASK_S`` seconds."""
+        """Ids of the jobs that wait or run; ``None`` if the queue does not answer. Queried at most every ``ASK_S`` seconds."""
         del handles
         if time.monotonic() - self._queried >= ASK_S:
             self._known, self._queried = self._query(), time.monotonic()
@@ -64,7 +46,7 @@ class SlurmQueue:
 
 
 class LocalQueue:
-    """submitit's own processes on this machine."""
+    """submitit's own processes on this machine, with the interface of ``SlurmQueue``."""
 
     lag_s = 0.5
 

@@ -185,8 +185,8 @@ class Planner:
         backbone = registries.backbones.load(column.backbone).at(self.data_root)
         own = registries.methods.owner(row.method) != "built-in" or benchmark.takes_user_data
         given = scoped(self.selection.settings, "benchmark")  # a recipe may apply to one number of tasks only
-        asked = validated(benchmark.Config, merged(column.config, given), "benchmark")
-        recipe = find_recipe(row.method, column.benchmark, column.backbone, tasks=asked.tasks, own=own)
+        chosen = validated(benchmark.Config, merged(column.config, given), "benchmark")
+        recipe = find_recipe(row.method, column.benchmark, column.backbone, tasks=chosen.tasks, own=own)
         values = {
             row.method: merged(recipe.config, row.settings),
             "schedule": dict(recipe.schedule),

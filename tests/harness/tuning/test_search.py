@@ -17,6 +17,7 @@ from smope_bench.benchmarks.suites import SUITES
 from smope_bench.harness.cli.tune import describe, parse_grid, write_files
 from smope_bench.harness.conformance.check import MICRO, ColouredNoise
 from smope_bench.harness.errors import RunDivergedError, UserError
+from smope_bench.harness.execution.progress import Display
 from smope_bench.harness.executors.local import Job
 from smope_bench.harness.planning.planner import PlannedRun
 from smope_bench.harness.planning.settings import Seeds, parse_setting
@@ -42,17 +43,11 @@ class Sealed(ColouredNoise):
         return super().image_set(split)
 
 
-class Quiet:
+class Quiet(Display):
     """A display that shows nothing and remembers what ended."""
 
     def __init__(self) -> None:
         self.ended: list[str] = []
-
-    def __enter__(self) -> Quiet:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        return None
 
     def update(self, run: PlannedRun, event: dict[str, Any]) -> None:
         pass
