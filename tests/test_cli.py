@@ -259,6 +259,16 @@ def test_our_own_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) ->
         run_all.main(["run", "smoke"])
 
 
+def test_without_an_install_the_remedy_is_said() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-S", str(ROOT / "run_all.py"), "list", "suites"]  # -S: no installed package is found
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("error: smope_bench is not installed for ") and done.stderr.count("\n") == 1
+    install = done.stderr.strip().partition("; run: ")[2]
+    assert install and install in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 @pytest.mark.parametrize(("number", "workers", "status"), [(signal.SIGINT, 2, 130), (signal.SIGTERM, 1, 143)])
 def test_stopping_is_one_line(plugin: str, number: signal.Signals, workers: int, status: int, tmp_path: Path) -> None:
