@@ -357,7 +357,8 @@ def test_data_is_prepared_once_a_benchmark(tmp_path: Path) -> None:
 
 def test_float32_is_float32_whatever_the_environment_says() -> None:
     code = (
-        "import torch; from smope_bench.harness.hardware.device import pin_arithmetic; before = torch.get_float32_matmul_precision();"
+        "import torch; from smope_bench.harness.hardware.device import pin_arithmetic;"
+        " before = torch.get_float32_matmul_precision();"
         "pin_arithmetic(1); print(before, torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32)"
     )
     environment = os.environ | {"TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1"}
