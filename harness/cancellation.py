@@ -1,4 +1,4 @@
-"""Cancellation: Ctrl-C and SIGTERM stop a command after its runs are saved, with an exit status of their own."""
+"""Ctrl-C and SIGTERM end a command in the same way: runs saved, workers stopped, finished work kept, a status of its own."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import NoReturn
 
 INTERRUPTED, TERMINATED = 130, 143
 GRACE_S = 60.0
-"""Time for runs to finish their step and write a checkpoint."""
+"""How long runs get to finish their step and to save themselves."""
 LOOK_S = 0.25
-"""Interval of checks for a stop request."""
+"""Pause between checks for a stop request."""
 
 
 class Stopped(BaseException):
-    """Ctrl-C or SIGTERM. Not an Exception, which marks a failed run, nor KeyboardInterrupt, which the parser catches."""
+    """Ctrl-C or SIGTERM. Not an ``Exception``, which a failing run raises, nor a ``KeyboardInterrupt``, which typer swallows."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
@@ -26,21 +26,21 @@ class Stopped(BaseException):
 
 
 class Stop:
-    """A gentle stop: its exit status once requested, and the function to call then."""
+    """State of a gentle stop: ``status`` is the exit status once a signal arrived, ``on_stop`` is called when it does."""
 
-    def __init__(self, ask: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, on_stop: Callable[[], None] = lambda: None) -> None:
         self.status: int | None = None
-        self.ask = ask
+        self.on_stop = on_stop
 
     def require_none(self) -> None:
-        """Raise Stopped where a stop was requested; call it once everything is saved."""
+        """Raise Stopped if a signal arrived."""
         if self.status is not None:
             raise Stopped(self.status)
 
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[None]:
-    """Raise ``Stopped`` on either signal inside the context."""
+    """Turn both signals into ``Stopped`` while a command runs."""
 
     def stop(number: int, _: object) -> NoReturn:
         raise Stopped(_status(number))
@@ -51,32 +51,32 @@ def stop_signals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def stop_gently(grace_s: float = GRACE_S) -> Iterator[Stop]:
-    """Call ``Stop.ask`` on the first signal; a second one, or the end of the grace period, raises ``Stopped`` at once."""
-    asked, over = Stop(), threading.Event()
-    # Created here, because the handler must not take a lock that the interrupted code may hold.
-    watcher = threading.Thread(target=_end_of_grace, args=(asked, over, grace_s), name="grace", daemon=True)
+    """Record the first signal and call ``Stop.on_stop``; a second one, or the end of the grace period, raises ``Stopped``."""
+    state, over = Stop(), threading.Event()
+    # Created here and not in the handler: the handler must not take a lock that the interrupted code may hold.
+    watcher = threading.Thread(target=_end_of_grace, args=(state, over, grace_s), name="grace", daemon=True)
 
     def stop(number: int, _: FrameType | None) -> None:
-        if asked.status is not None:
-            raise Stopped(asked.status)
-        asked.status = _status(number)
-        asked.ask()
+        if state.status is not None:
+            raise Stopped(state.status)
+        state.status = _status(number)
+        state.on_stop()
 
     watcher.start()
     with _handling(stop):
         try:
-            yield asked
+            yield state
         finally:
             over.set()
             watcher.join()
 
 
-def _end_of_grace(asked: Stop, over: threading.Event, grace_s: float) -> None:
-    """Repeat the signal where the work is not ``over`` at the end of the grace period."""
+def _end_of_grace(state: Stop, over: threading.Event, grace_s: float) -> None:
+    """Repeat the signal if the work is not ``over`` ``grace_s`` seconds after the first."""
     while not over.wait(LOOK_S):
-        if asked.status is not None:
+        if state.status is not None:
             if not over.wait(grace_s):
-                os.kill(os.getpid(), signal.SIGINT if asked.status == INTERRUPTED else signal.SIGTERM)
+                os.kill(os.getpid(), signal.SIGINT if state.status == INTERRUPTED else signal.SIGTERM)
             return
 
 
@@ -98,26 +98,27 @@ def _status(number: int) -> int:
 
 
 class StopRequest:
-    """A request to stop, which a run checks between two steps, where it can be resumed.
+    """A request to stop, checked between two steps so that the run ends at a point from which it can resume.
 
-    It may be set by a signal handler or another thread. It takes no lock, because a signal handler could deadlock on it.
+    ``set`` may be called by a signal handler or another thread. It takes no lock (unlike ``threading.Event``): a handler that
+    interrupts another one would wait for a lock that only the interrupted code can release.
     """
 
     def __init__(self) -> None:
-        self._asked = False
+        self._is_set = False
 
-    def ask(self) -> None:
-        """Request that the run finishes its step, writes a checkpoint and stops."""
-        self._asked = True
+    def set(self) -> None:
+        """Ask the run to finish its step, save and stop."""
+        self._is_set = True
 
-    def asked(self) -> bool:
+    def is_set(self) -> bool:
         """Whether a stop was requested."""
-        return self._asked
+        return self._is_set
 
 
-class Interrupted(BaseException):  # not an Exception, which marks a failed run
-    """The run stopped on request; the same command resumes it from its last checkpoint."""
+class Interrupted(BaseException):  # no Exception, which a failing run raises
+    """The run was asked to stop and did; the same command resumes it from its last checkpoint."""
 
 
 class LeaseLost(Interrupted):
-    """Another process has taken over the run: this one must not write anything for it."""
+    """Another process has taken the run over: this one must not write anything more for it."""

@@ -12,13 +12,11 @@ from rich.table import Table
 from smope_bench.harness.text import plain
 
 Rows = list[dict[str, Any]]
-
-
 Columns = tuple[tuple[str, Callable[[dict[str, Any]], str]], ...]
-"""Headings with the text that a row shows under them."""
-
-
+"""Heading and text of a row for each column."""
 _RIGHT = frozenset({"seeds", "image passes", "PFLOP", "time", "px", "methods"})
+PLAIN_WIDTH = 120
+"""Columns of text where the output is not a terminal."""
 
 
 def print_rows(rows: Rows, columns: Columns) -> None:
@@ -32,9 +30,6 @@ def print_rows(rows: Rows, columns: Columns) -> None:
     console.print(table)
 
 
-PLAIN_WIDTH = 120
-
-
 def make_console() -> Console:
     """The console that commands print to: as wide as the terminal, or fixed where the output is a file or a pipe."""
     console = Console(highlight=False)
@@ -44,7 +39,7 @@ def make_console() -> Console:
 
 
 def label(row: str, benchmark: str, order: int, train: int) -> str:
-    """The same of a run that is known by a note of it only."""
+    """A run in a few words: row, benchmark and seeds."""
     seeds = f"seed {order}" if order == train else f"order {order}, seed {train}"
     return f"{plain(row)} · {plain(benchmark)} · {seeds}"
 
@@ -57,3 +52,8 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60}:{whole % 60:02d} min"
     return f"{whole // 3600}:{whole % 3600 // 60:02d} h"
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,7 +1,8 @@
-"""The command ``report``: from a results folder to a page, tables and figures. Imports no torch, trains nothing."""
+"""The commands ``report`` and ``cost``."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from smope_bench.benchmarks.suites import SUITES
 from smope_bench.harness.cli import options as opt
+from smope_bench.harness.cli.command import command
 from smope_bench.harness.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from smope_bench.reports.loading.load import Loaded
 
 
+@command("report")
 def report(
     suites: opt.SuitesFound = None,
     results: opt.Results = opt.RESULTS,
@@ -69,6 +72,49 @@ def print_suites(console: Console, suites: Sequence[str], results: Path) -> None
 
     for name in dict.fromkeys(suites):
         print_results(console, load_suite(Store(results), name, code_fingerprint()))
+
+
+@command("cost")
+def cost(
+    methods: opt.Methods = None,
+    as_json: opt.AsJson = False,
+    out: opt.CostOut = None,
+    plugin: opt.Plugins = None,
+) -> None:
+    """Count parameters and operations an image on ViT-B/16, beside the paper's Table 3. Needs no weights, trains nothing."""
+    from smope_bench.harness.console import make_console
+    from smope_bench.harness.cost.report import count_costs
+    from smope_bench.harness.registry.registry import open_registries
+    from smope_bench.reports.tables.costs import with_printed
+    from smope_bench.reports.writers.markdown import cost_markdown
+    from smope_bench.reports.writers.terminal import print_costs
+
+    registries = open_registries(plugin or ())
+    counts = count_costs(registries, opt.split_values(methods) or registries.methods.loadable_names()).as_json()
+    if out is not None:
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_text(cost_markdown(counts), encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"--out {str(out)!r} cannot be written: {error.strerror or error}") from error
+    if as_json:
+        print(json.dumps(with_printed(counts), indent=2, ensure_ascii=False))
+    else:
+        print_costs(make_console(), counts)
+
+
+def count(suites: Sequence[str], methods: Sequence[str], plugins: Sequence[Path], results: Path) -> None:
+    """Do the suites that only count, and print their tables."""
+    from smope_bench.harness.console import make_console
+    from smope_bench.harness.cost.cost_suites import count_suite
+    from smope_bench.harness.records.store import Store
+    from smope_bench.harness.registry.registry import open_registries
+    from smope_bench.reports.writers.terminal import print_costs
+
+    for name in suites:
+        Store(results).require_writable()
+        counts = count_suite(name, methods, open_registries(plugins), Store(results))
+        print_costs(make_console(), counts)
 
 
 def _require_places(results: Path, out: Path) -> None:

@@ -121,7 +121,7 @@ def test_a_mistyped_suite_is_answered_without_importing_anything_heavy() -> None
 
 
 def test_the_surface_only_grows() -> None:
-    group = typer.main.get_command(run_all.app)
+    group = typer.main.get_command(run_all.make_app(run_all.default))
     commands = group.commands  # type: ignore[attr-defined]
     for name, options in SURFACE.items():
         found = {flag for parameter in commands[name].params for flag in parameter.opts}
@@ -136,7 +136,7 @@ def test_choices_only_grow(arguments: list[str], choices: str, capsys: pytest.Ca
 
 def test_no_command_runs_and_reports_the_smoke_suite(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[object] = []
-    monkeypatch.setattr(run_all, "_sweep", lambda asked: calls.append(list(asked.suites)) or 0)
+    monkeypatch.setattr(run_all, "_launch", lambda suites, *_: calls.append(suites) or 0)
     monkeypatch.setattr(report_commands, "write", lambda suites, results, out, **_: calls.append((suites, out)))
     assert run_all.main([]) == 0
     assert calls == [["smoke"], (["smoke"], Path("report"))]
@@ -206,7 +206,8 @@ def test_failed_runs_are_listed_and_the_others_finish(plugin: str, capsys: pytes
     told = capsys.readouterr()
     assert told.err == "failed: Fails · digits, 5 tasks · seed 0: as it should\n"
     assert "1 of 2 runs finished" in told.out
-    assert [record.result["spec"]["method"]["name"] for record in Store(Path("results")).scan()] == ["ncm"]  # type: ignore[union-attr]
+    (record,) = Store(Path("results")).scan()
+    assert record.result["spec"]["method"]["name"] == "ncm"  # type: ignore[union-attr]
 
 
 MISTAKES = [
@@ -251,12 +252,22 @@ def test_a_mistake_is_one_sentence(
 
 
 def test_our_own_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(asked: object) -> int:
+    def broken(*_: object) -> int:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(run_all, "_sweep", broken)
+    monkeypatch.setattr(run_all, "_launch", broken)
     with pytest.raises(ZeroDivisionError):
         run_all.main(["run", "smoke"])
+
+
+def test_without_an_install_the_remedy_is_said() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-S", str(ROOT / "run_all.py"), "list", "suites"]  # -S: no installed package is found
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("error: smope_bench is not installed for ") and done.stderr.count("\n") == 1
+    install = done.stderr.strip().partition("; run: ")[2]
+    assert install and install in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")

@@ -9,7 +9,7 @@ import pytest
 
 from smope_bench.benchmarks.suites import SUITES
 from smope_bench.harness.maintenance.docs_tables import METHODS, built_in_methods, method_table, renewed
-from smope_bench.run_all import app
+from smope_bench.run_all import default, make_app
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -66,6 +66,7 @@ def test_links_between_pages_lead_somewhere(page: str) -> None:
 @pytest.mark.parametrize("page", ["README.md", "docs/reproduce.md", "docs/reports.md", "docs/gallery/README.md"])
 def test_commands_in_the_pages_exist(page: str) -> None:
     text = (README.parent / page).read_text(encoding="utf-8")
+    app = make_app(default)
     known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     known |= {group.typer_instance.info.name for group in app.registered_groups if group.typer_instance}
     named = set(re.findall(r"run_all\.py ([a-z][a-z-]*)\b", text))

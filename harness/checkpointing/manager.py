@@ -9,11 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from smope_bench.harness.cancellation import LeaseLost, Interrupted, StopRequest
+from smope_bench.harness.cancellation import Interrupted, LeaseLost
 from smope_bench.harness.checkpointing.checkpoint import Checkpoint, Checkpoints
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.event_log import RunLog
 from smope_bench.harness.records.store import unwritable
+from smope_bench.harness.run_options import RunContext
 from smope_bench.methods.common.api import Method, TaskInfo
 
 PAUSES_S = (0.1, 0.5, 2.0)
@@ -28,19 +29,15 @@ class CheckpointManager:
         folder: Path,
         checkpoints: Checkpoints,
         log: RunLog,
-        *,
-        interruption: StopRequest | None = None,
-        every_s: float = 300.0,
-        may_publish: Callable[[], bool] = lambda: True,
+        context: RunContext,
+        every_s: float,
     ) -> None:
-        """``folder``: the run's folder; ``every_s``: seconds between two checkpoints inside a task; ``may_publish``: whether
-        this process still holds the run's lease, OSError where that cannot be read."""
+        """``folder``: the run's folder; ``every_s``: seconds between two checkpoints inside a task."""
         self._folder = folder
         self._checkpoints = checkpoints
         self._log = log
-        self._interruption = interruption or StopRequest()
+        self._context = context
         self._every_s = every_s
-        self._may_publish = may_publish
         self._saved = time.monotonic()
 
     def load(self) -> Checkpoint | None:
@@ -61,7 +58,7 @@ class CheckpointManager:
 
         ``patience``: fraction of the usual interval after which a checkpoint is due. Raises Interrupted, LeaseLost, UserError.
         """
-        must_stop, now = self._interruption.asked(), time.monotonic()
+        must_stop, now = self._context.stop_request.is_set(), time.monotonic()
         if not must_stop and now - self._saved < patience * self._every_s:
             return False, 0.0
         is_saved = self._checkpoints.knows_start(task) and self.checkpoint(snapshot)
@@ -83,7 +80,7 @@ class CheckpointManager:
 
     def raise_if_stopped(self) -> None:
         """Raise Interrupted where a stop was requested."""
-        if self._interruption.asked():
+        if self._context.stop_request.is_set():
             raise Interrupted("the run was asked to stop; the same command goes on from its last checkpoint")
 
     def require_lease(self) -> None:
@@ -94,7 +91,7 @@ class CheckpointManager:
         pauses = list(PAUSES_S)
         while True:
             try:
-                is_ours = self._may_publish()
+                is_ours = self._context.may_publish()
                 break
             except OSError as error:
                 if not pauses:

@@ -1,1 +1,1 @@
-"""TODO harness/cli."""
+"""The command line: options, and one module for each group of commands."""

@@ -1,4 +1,4 @@
-"""The commands ``data prepare`` and ``data verify``. Everything heavy is imported by the command that needs it."""
+"""The commands ``data prepare``, ``data verify`` and ``migrate``."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from smope_bench.harness.cli import options as opt
+from smope_bench.harness.cli.command import command
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.records.migrate import migrate, sentences
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -67,11 +67,11 @@ def prepare(
     if given and len(wanted) > 1:
         raise UserError(f"--from belongs to one name: prepare {', '.join(wanted)} one after another.")
 
-    def say(text: str) -> None:
+    def notify(text: str) -> None:
         console.print(text, markup=False, soft_wrap=True)
 
     for name in wanted:
-        _show(console, prepare_named(name, registries, data_root, given or (), say, parsed))
+        _show(console, prepare_named(name, registries, data_root, given or (), notify, parsed))
 
 
 @data.command("verify")
@@ -104,7 +104,7 @@ def verify(
 
 
 def _show(console: Console, prepared: Prepared) -> None:
-    """Say where something lies, how much it is, and the hash that stands for it."""
+    """Print where something lies, its size, and its content hash."""
     where = f"ready in {prepared.where}" if prepared.where is not None else "ready; no file belongs to it"
     images = "".join(f", {count:,} {split} images" for split, count in prepared.images.items())
     size = f", {_size(prepared.bytes)}" if prepared.bytes else ""
@@ -118,8 +118,11 @@ def _size(count: int) -> str:
     return shown_bytes(count)
 
 
-def migrate_command(results: opt.Results = opt.RESULTS) -> None:
+@command("migrate")
+def migrate(results: opt.Results = opt.RESULTS) -> None:
     """Bring records of older schemas up to date; the originals are kept, and what cannot be trusted is left alone."""
+    from smope_bench.harness.records import migrate as records
+
     if not results.is_dir():
         raise UserError(f"--results {str(results)!r} is not a folder; name a results folder")
-    print("\n".join(sentences(migrate(results))))
+    print("\n".join(records.sentences(records.migrate(results))))

@@ -1,4 +1,4 @@
-"""Expected accuracies of a suite, stored beside it, and whether stored runs meet them: for CI, ours and users'.
+"""Expected accuracies of a suite, stored beside it, and whether stored runs meet them, for continuous integration.
 
 ``python -m smope_bench.harness.cli.expectations SUITE`` runs the suite over several training seeds and writes the file anew.
 """
@@ -29,7 +29,7 @@ Cell = tuple[str, str]
 
 @dataclass(frozen=True)
 class ExpectationResult:
-    """One cell of the suite: what was found, what was expected, in percent FAA."""
+    """One cell of a suite: found and expected FAA in percent."""
 
     row: str
     column: str
@@ -49,12 +49,12 @@ class ExpectationResult:
 
 
 def stored_file(suite: Suite) -> Path:
-    """Where the expected accuracies of a built-in suite are kept."""
+    """The file of a built-in suite's expected accuracies."""
     return Path(__file__).parents[2] / "benchmarks" / "suites" / f"{suite.name}_expected.json"
 
 
 def read_expected(suite: Suite, source: str) -> list[dict[str, Any]]:
-    """The expected cells from ``stored`` or a file. Raises UserError where there are none, or they say too little."""
+    """The expected cells from ``stored`` or a file. Raises UserError if there are none, or one is incomplete."""
     file = stored_file(suite) if source == STORED else Path(source)
     try:
         cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
@@ -76,12 +76,12 @@ def read_expected(suite: Suite, source: str) -> list[dict[str, Any]]:
 def verify(
     suite: str, store: Store, expected: Sequence[dict[str, Any]], *, only_planned: bool = False
 ) -> list[ExpectationResult]:
-    """Compare a suite's stored runs, means over their seeds, with what is expected.
+    """Compare means over seeds of a suite's stored runs with the expected cells.
 
-    ``only_planned`` leaves out cells that the results folder knows nothing of; otherwise they count as missing.
+    ``only_planned`` leaves out cells that the suite's manifest lacks; otherwise they count as missing.
     """
-    planned = {(cell["row"], cell["column"]) for cell in store.read_cells(suite)}
-    found = measured(suite, store)
+    planned = measured(suite, store)
+    found = {cell: values for cell, values in planned.items() if values}
     return [
         ExpectationResult(*key, _mean(found.get(key)), cell["faa"], cell["tolerance"])
         for cell in expected
@@ -90,33 +90,33 @@ def verify(
 
 
 def read_all_expected(suites: Sequence[str], source: str | None) -> dict[str, list[dict[str, Any]]]:
-    """What is expected of each suite, none where no source is named; read before anything trains."""
+    """The expected cells of each suite, none if no source is named; read before anything trains."""
     from smope_bench.harness.planning.planner import find_suite
 
     return {} if source is None else {name: read_expected(find_suite(name), source) for name in dict.fromkeys(suites)}
 
 
-def print_verdicts(store: Store, expected: dict[str, list[dict[str, Any]]], *, only_planned: bool) -> int:
-    """Say how the stored runs compare with what was expected; returns how many cells lie outside."""
+def print_expectations(store: Store, expected: dict[str, list[dict[str, Any]]], *, only_planned: bool) -> int:
+    """Print how the stored runs compare with the expected cells; returns how many lie outside."""
     outside = 0
     for name, cells in expected.items():
-        verdicts = verify(name, store, cells, only_planned=only_planned)
-        outside += sum(not verdict.holds for verdict in verdicts) + (not verdicts)
-        for verdict in verdicts:
-            print(verdict)
-        if not verdicts:
+        checked = verify(name, store, cells, only_planned=only_planned)
+        outside += sum(not cell.holds for cell in checked) + (not checked)
+        for cell in checked:
+            print(cell)
+        if not checked:
             print(f"failed: nothing is expected of the rows of suite {name!r} that ran", file=sys.stderr)
     return outside
 
 
 def measured(suite: str, store: Store) -> dict[Cell, list[float]]:
-    """FAA of every finished run of a suite's manifest, by row and column."""
+    """FAA in percent of every finished run of each (row, column) of a suite's manifest."""
     found: dict[Cell, list[float]] = {}
     for cell in store.read_cells(suite):
+        values = found.setdefault((cell["row"], cell["column"]), [])
         record = store.load(cell["run_id"])
         faa = final_average_accuracy(record.result["accuracy_matrix"]) if isinstance(record, Record) else None
-        if faa is not None:
-            found.setdefault((cell["row"], cell["column"]), []).append(faa)
+        values += [] if faa is None else [faa]
     return found
 
 
@@ -125,12 +125,13 @@ def _mean(values: list[float] | None) -> float | None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure a suite over training seeds and store what is expected: the first seed's FAA and three deviations."""
+    """Measure a suite over training seeds; store the first seed's FAA and a tolerance of three deviations."""
     from rich.console import Console
 
-    from smope_bench.harness.execution.launcher import RunRequest, sweep
+    from smope_bench.harness.execution.launcher import launch
     from smope_bench.harness.planning.planner import Selection, find_suite
     from smope_bench.harness.planning.settings import Seeds
+    from smope_bench.harness.run_options import RunOptions
 
     parser = argparse.ArgumentParser(prog="python -m smope_bench.harness.cli.expectations", description=__doc__)
     parser.add_argument("suite")
@@ -141,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     order = suite.seeds[0]
     for train in TRAIN_SEEDS:
         selection = Selection(seeds=(Seeds(order, train),))
-        sweep(RunRequest([suite.name], options.results, options.data, selection), Console())
+        launch([suite.name], selection, RunOptions(options.results, options.data, "auto"), Console())
     cells = [
         {
             "row": row,
@@ -150,6 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "tolerance": round(max(LEAST_TOLERANCE, DEVIATIONS * statistics.stdev(values)), 2),
         }
         for (row, column), values in measured(suite.name, store).items()
+        if values
     ]
     how = f"training seed 0; {DEVIATIONS:g} deviations over {len(TRAIN_SEEDS)} training seeds, at least {LEAST_TOLERANCE:g}"
     write_json(stored_file(suite), {"suite": suite.name, "how": how, "cells": cells})

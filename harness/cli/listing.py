@@ -1,30 +1,90 @@
-"""What there is and what is planned, as plain rows: the content of ``list`` and ``plan``, for tables and JSON alike."""
+"""The commands ``list`` and ``plan``, and their rows, for tables and JSON alike."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.suites import SUITES
-from smope_bench.harness.cli.options import DATA
-from smope_bench.harness.console import Columns, Rows, duration
-from smope_bench.harness.cost.estimate import Pricing
+from smope_bench.harness.cli import options as opt
+from smope_bench.harness.cli.command import command
+from smope_bench.harness.console import Columns, Rows, duration, print_rows
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.execution.scheduler import merge_duplicates
-from smope_bench.harness.planning.planner import PlannedRun
-from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry.plugins import unhurt
-from smope_bench.harness.registry.registry import Registries, Registry
 from smope_bench.harness.text import plain_values
+
+if TYPE_CHECKING:
+    from smope_bench.harness.planning.planner import PlannedRun
+    from smope_bench.harness.records.store import Store
+    from smope_bench.harness.registry.registry import Registries, Registry
 
 NEEDS_WEIGHTS = "needs weights"
 _STATE_STYLES = {"done": "green", "failed": "red", "stale": "yellow", "new": "cyan", NEEDS_WEIGHTS: "magenta"}
+
+
+@command("list")
+def list_(
+    kind: opt.KindToList, as_json: opt.AsJson = False, data: opt.Data = opt.DATA, plugin: opt.Plugins = None
+) -> None:
+    """Show what there is: methods, benchmarks, backbones, suites, executors."""
+    from smope_bench.harness.registry.registry import open_registries
+
+    if kind is opt.Kind.suites:
+        rows = list_suites()
+    elif kind is opt.Kind.executors:
+        rows = list_executors(plugin or ())
+    elif kind is opt.Kind.backbones:
+        rows = list_backbones(open_registries(plugin or ()), data)
+    else:
+        listed = list_methods if kind is opt.Kind.methods else list_benchmarks
+        rows = listed(open_registries(plugin or ()))
+    if as_json:
+        print(json.dumps(rows, indent=2, ensure_ascii=False))
+    else:
+        print_rows(rows, LIST_COLUMNS[kind.value])
+
+
+@command("plan")
+def plan(
+    suites: opt.Suites,
+    as_json: opt.AsJson = False,
+    tiny: opt.Tiny = False,
+    methods: opt.Methods = None,
+    benchmarks: opt.Benchmarks = None,
+    seeds: opt.Seeds = None,
+    settings: opt.Settings = None,
+    precision: opt.Precision = opt.PrecisionName.fp32,
+    tflops: opt.Tflops = None,
+    results: opt.Results = opt.RESULTS,
+    data: opt.Data = opt.DATA,
+    plugin: opt.Plugins = None,
+) -> None:
+    """Show each run with its id, its state and what it would cost. Trains nothing."""
+    from smope_bench.harness.cost.cost_suites import split_counted
+    from smope_bench.harness.execution.launcher import plan_suites
+    from smope_bench.harness.records.store import Store
+    from smope_bench.harness.run_options import RunOptions
+
+    selection = opt.read_selection(tiny, methods, benchmarks, seeds, settings, precision)
+    trained, counted = split_counted(suites)
+    for name in counted if not as_json else ():
+        print(f"{name} trains nothing: it counts parameters and operations, without data or weights.")
+    if counted and not (trained or as_json):
+        return
+    runs, registries = plan_suites(trained, selection, RunOptions(results, data, plugins=tuple(plugin or ())))
+    rows = list_plan(runs, Store(results), registries, data, tflops)
+    if as_json:
+        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    print_rows(rows, PLAN_COLUMNS)
+    print(plan_summary(rows))
 
 
 def _text(key: str) -> Callable[[dict[str, Any]], str]:
@@ -87,6 +147,7 @@ LIST_COLUMNS: dict[str, Columns] = {
         ("px", _text("image_size")),
         ("weights", _weights),
     ),
+    "executors": (("executor", _name), ("where", _text("place")), ("what it does", _summary)),
     "suites": (("suite", _name), ("what it compares", _summary), ("methods", lambda row: str(len(row["methods"])))),
 }
 PLAN_COLUMNS: Columns = (
@@ -102,7 +163,7 @@ PLAN_COLUMNS: Columns = (
 
 
 def plan_summary(rows: Rows) -> str:
-    """``24 runs: 18 done, 6 new; about 2:10 min of computing, ...`` for the rows of ``list_plan``, and what is to be fetched."""
+    """``24 runs: 18 done, 6 new; about 2:10 min of computing, ...`` for the rows of ``list_plan``, and downloads."""
     states = Counter(row["state"] for row in rows)
     counts = ", ".join(f"{states[state]} {state}" for state in _STATE_STYLES if states[state])
     left = {row["run_id"] or number: row for number, row in enumerate(rows) if row["state"] != "done"}
@@ -127,7 +188,7 @@ def _time_left(left: Rows) -> str:
 
 
 def _downloads(rows: Rows) -> str:
-    """What lies neither in the data folder nor with the project."""
+    """Sentence on data and weights that must be downloaded first; empty if there are none."""
     needed = {need["name"]: need for row in rows for need in row.get("needs", ())}
     if not needed:
         return ""
@@ -160,7 +221,7 @@ def list_methods(registries: Registries) -> Rows:
     )
 
 
-def list_benchmarks(registries: Registries, data: Path = DATA) -> Rows:
+def list_benchmarks(registries: Registries, data: Path = opt.DATA) -> Rows:
     """Benchmarks with where their images come from, and whether they are prepared."""
     return _listed(
         registries.benchmarks,
@@ -175,8 +236,8 @@ def list_benchmarks(registries: Registries, data: Path = DATA) -> Rows:
     )
 
 
-def list_backbones(registries: Registries, data: Path = DATA) -> Rows:
-    """Backbones with the hash of their weights; None, and how to get them, where they are not prepared under ``data``."""
+def list_backbones(registries: Registries, data: Path = opt.DATA) -> Rows:
+    """Backbones with the hash of their weights; None, and how to get them, if they are not prepared under ``data``."""
     from smope_bench.methods.common.backbone.backbones import WeightsMissingError
 
     def describe(backbone: Any) -> dict[str, Any]:
@@ -190,7 +251,7 @@ def list_backbones(registries: Registries, data: Path = DATA) -> Rows:
 
 
 def _benchmark_state(benchmark: Any, data: Path) -> str:
-    """Whether its images are there; what is made on this machine, or is the user's, needs no preparing by hand."""
+    """Whether its images are there; generated ones and a user's own need no preparing by hand."""
     if not getattr(benchmark, "remotes", ()):
         return "the user's own" if benchmark.takes_user_data else "made when needed"
     try:
@@ -216,13 +277,23 @@ def list_suites() -> Rows:
     ]
 
 
+def list_executors(plugins: Sequence[Path]) -> Rows:
+    """Executors with where they do runs."""
+    from smope_bench.harness.execution.executor import open_executors
+
+    return _listed(open_executors(plugins), lambda found: {"place": found.place, "summary": found.summary})
+
+
 def list_plan(
     runs: Sequence[PlannedRun], store: Store, registries: Registries, data: Path, tflops: float | None = None
 ) -> Rows:
     """Each planned run with its state and what it would cost: passes over images, operations, and seconds.
 
-    Seconds are the median of finished runs of the same kind, else the operations at a throughput (``smope_bench.harness.cost.estimate``).
+    Seconds are the median of finished runs of the same kind, else operations at a throughput (``harness/cost/estimate.py``).
     """
+    from smope_bench.harness.cost.estimate import Pricing
+    from smope_bench.harness.execution.scheduler import merge_duplicates
+
     pricing = Pricing(store, registries, data, tflops)
     observe = {run.run_id: run.observe for run in merge_duplicates(runs)}
     return [
@@ -246,7 +317,7 @@ def list_plan(
 
 
 def _listed(registry: Registry, describe: Callable[[Any], dict[str, Any]]) -> Rows:
-    """One row a name; what cannot be loaded or described is listed with its error and hides nothing else."""
+    """One row a name; what cannot be loaded or described is listed with its error."""
     rows = []
     for entry in registry.listing():
         facts: dict[str, Any] = {"error": entry.error}
@@ -255,6 +326,6 @@ def _listed(registry: Registry, describe: Callable[[Any], dict[str, Any]]) -> Ro
                 facts = unhurt(partial(describe, entry.value), f"{registry.kind} {entry.name!r} cannot be described")
             except UserError as error:
                 facts = {"error": str(error)}
-        # A plugin's card may hold anything: markup, commands to the terminal, values that are no text.
+        # A plugin's card may hold markup, terminal escapes, or values that are no text.
         rows.append(plain_values({"name": entry.name, "owner": entry.owner, **facts}))
     return rows

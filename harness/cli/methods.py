@@ -1,4 +1,4 @@
-"""The commands for whoever adds a method: ``new-method`` and ``check``. Everything heavy is imported when they are called."""
+"""The commands for authors of a method: ``new-method`` and ``check``."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from typing import Annotated
 import typer
 
 from smope_bench.harness.cli import options as opt
+from smope_bench.harness.cli.command import command
 from smope_bench.harness.errors import UserError
 
 NewName = Annotated[str, typer.Argument(metavar="NAME", help="The method's name, and its file's: my_prompt.")]
 NewOut = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where both files are written.")]
 CHECK_FAILED = 1
 INSTALLED = "smope-bench"
-"""What the command is called where the project is installed."""
+"""Name of the installed command."""
 
 
+@command("new-method")
 def new_method(name: NewName, out: NewOut = Path()) -> None:
     """Write NAME.py, a working method of about 20 lines, and test_NAME.py, which puts it through 'check'."""
     from smope_bench.harness.registry.scaffold import new_method as written
@@ -31,6 +33,7 @@ def new_method(name: NewName, out: NewOut = Path()) -> None:
     print(f"  {command} run smoke --plugin {quoted} --methods {name} --seeds 0")
 
 
+@command("check")
 def check(target: opt.CheckTarget) -> None:
     """Put a method through the conformance kit: leaks, gradients, checkpoints, determinism, precision, cost."""
     from smope_bench.harness.conformance.check import check_target, failed
@@ -49,7 +52,7 @@ def check(target: opt.CheckTarget) -> None:
             mark, style = ("✓", "green") if verdict.passed else ("✗", "red")
             said = f"  {mark} {verdict.name}: {plain(verdict.detail)}"
             console.print(said, style=style, markup=False, emoji=False)
-            if verdict.remedy != next_remedy and verdict.remedy:  # said once where several ask for the same
+            if verdict.remedy != next_remedy and verdict.remedy:  # several checks may have the same remedy
                 console.print(f"    → {verdict.remedy}", markup=False, emoji=False)
         missed = failed(verdicts)
         outcome = f"{len(missed)} of {len(verdicts)} are not met" if missed else f"all {len(verdicts)} are met"

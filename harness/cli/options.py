@@ -1,13 +1,18 @@
-"""The options of the command line: names, types and help texts. A contract with users: it grows, nothing is renamed."""
+"""Options of the command line: names, types and help texts. A contract with users: it grows, nothing is renamed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from smope_bench.harness.errors import UserError
+
+if TYPE_CHECKING:
+    from smope_bench.harness.planning.planner import Selection
 
 
 class Kind(StrEnum):
@@ -17,6 +22,7 @@ class Kind(StrEnum):
     benchmarks = "benchmarks"
     backbones = "backbones"
     suites = "suites"
+    executors = "executors"
 
 
 class DeviceName(StrEnum):
@@ -34,17 +40,28 @@ class PrecisionName(StrEnum):
     bf16 = "bf16"
 
 
-class ExecutorName(StrEnum):
-    """Where runs are done."""
-
-    auto = "auto"
-    serial = "serial"
-    local = "local"
-    ray = "ray"
-    slurm = "slurm"
-
-
 WHAT, WHERE, HOW = "What to run", "Where things are", "How to run"
+RESULTS, DATA, REPORT = Path("results"), Path("data"), Path("report")
+
+
+def _in(panel: str, *names: str, help: str, **more: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=panel, **more)
+
+
+def what(*names: str, help: str, **more: Any) -> Any:
+    """An option that says what to run."""
+    return _in(WHAT, *names, help=help, **more)
+
+
+def where(*names: str, help: str, **more: Any) -> Any:
+    """An option that says where things are."""
+    return _in(WHERE, *names, help=help, **more)
+
+
+def how(*names: str, help: str, **more: Any) -> Any:
+    """An option that says how to run."""
+    return _in(HOW, *names, help=help, **more)
+
 
 KindToList = Annotated[Kind, typer.Argument(help="What to list.")]
 Suites = Annotated[list[str], typer.Argument(metavar="SUITE...", help="Suites; 'list suites' shows them.")]
@@ -54,150 +71,94 @@ SuitesFound = Annotated[
 ]
 CheckTarget = Annotated[str, typer.Argument(metavar="METHOD|FILE.py", help="A method by name, or a plugin file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Watch = Annotated[bool, typer.Option("--watch", help="Show it again and again, until nothing is running.")]
 
-Tiny = Annotated[
-    bool,
-    typer.Option("--tiny", help="Use the data and weights that come with the installation.", rich_help_panel=WHAT),
-]
+Tiny = Annotated[bool, what("--tiny", help="Use the data and weights that come with the installation.")]
 Methods = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--methods", metavar="NAME,...", help="These methods only, or others than the suite's.", rich_help_panel=WHAT
-    ),
+    list[str] | None, what("--methods", metavar="NAME,...", help="These methods only, or others than the suite's.")
 ]
 Benchmarks = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--benchmarks", metavar="NAME,...", help="These benchmarks instead of the suite's.", rich_help_panel=WHAT
-    ),
+    list[str] | None, what("--benchmarks", metavar="NAME,...", help="These benchmarks instead of the suite's.")
 ]
 Seeds = Annotated[
     list[str] | None,
-    typer.Option(
-        "--seeds",
-        metavar="0,1|0-4|ORDER:TRAIN",
-        help="Seeds of class order and training; one number is both.",
-        rich_help_panel=WHAT,
-    ),
+    what("--seeds", metavar="0,1|0-4|ORDER:TRAIN", help="Seeds of class order and training; one number is both."),
 ]
 Settings = Annotated[
     list[str] | None,
-    typer.Option(
+    what(
         "--set",
         metavar="KEY=VALUE",
         help="Change a setting: FIELD, METHOD.FIELD, schedule.FIELD or benchmark.FIELD. Repeatable.",
-        rich_help_panel=WHAT,
     ),
 ]
-Precision = Annotated[
-    PrecisionName, typer.Option("--precision", help="Number format of training.", rich_help_panel=WHAT)
-]
+Precision = Annotated[PrecisionName, what("--precision", help="Number format of training.")]
 Plugins = Annotated[
     list[Path] | None,
-    typer.Option(
-        "--plugin", metavar="FILE.py", help="A file with methods or benchmarks. Repeatable.", rich_help_panel=WHAT
-    ),
+    what("--plugin", metavar="FILE.py", help="A file with methods, benchmarks or executors. Repeatable."),
 ]
-Results = Annotated[
-    Path, typer.Option("--results", metavar="DIR", help="Where records are kept.", rich_help_panel=WHERE)
-]
-Data = Annotated[
-    Path, typer.Option("--data", metavar="DIR", help="Where prepared images are kept.", rich_help_panel=WHERE)
-]
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the page is written.", rich_help_panel=WHERE)]
 Against = Annotated[
-    Path | None,
-    typer.Option(
-        "--against", metavar="DIR", help="Also show what moved from another results folder.", rich_help_panel=WHAT
-    ),
+    Path | None, what("--against", metavar="DIR", help="Also show what moved from another results folder.")
 ]
-Mixed = Annotated[
-    bool,
-    typer.Option(
-        "--mixed", help="Report records of several versions of the code together, and say so.", rich_help_panel=WHAT
-    ),
-]
-CostOut = Annotated[
-    Path | None,
-    typer.Option("--out", metavar="FILE.md", help="Also write the tables as Markdown.", rich_help_panel=WHERE),
-]
+Mixed = Annotated[bool, what("--mixed", help="Report records of several versions of the code together, and say so.")]
+
+Results = Annotated[Path, where("--results", metavar="DIR", help="Where records are kept.")]
+Data = Annotated[Path, where("--data", metavar="DIR", help="Where prepared images are kept.")]
+Out = Annotated[Path, where("--out", metavar="DIR", help="Where the page is written.")]
+CostOut = Annotated[Path | None, where("--out", metavar="FILE.md", help="Also write the tables as Markdown.")]
+
 Workers = Annotated[
     int | None,
-    typer.Option(
-        "--workers",
-        min=1,
-        help="Runs at a time; as many as there are cores and as memory holds, unless given.",
-        rich_help_panel=HOW,
-    ),
+    how("--workers", min=1, help="Runs at a time; as many as there are cores and as memory holds, unless given."),
 ]
 Threads = Annotated[
     int | None,
-    typer.Option(
-        "--threads",
-        min=1,
-        help="Threads of each run; 1 for tiny backbones, else cores / workers, unless given.",
-        rich_help_panel=HOW,
-    ),
+    how("--threads", min=1, help="Threads of each run; 1 for tiny backbones, else cores / workers, unless given."),
 ]
-Device = Annotated[DeviceName, typer.Option("--device", help="Where to compute.", rich_help_panel=HOW)]
+Device = Annotated[DeviceName, how("--device", help="Where to compute.")]
 Executor = Annotated[
-    ExecutorName,
-    typer.Option(
-        "--executor", help="Where runs are done: here one by one, in processes, on a cluster.", rich_help_panel=HOW
+    str,
+    how(
+        "--executor",
+        metavar="NAME",
+        help="Where runs are done: here one by one, in processes, on a cluster; 'list executors' shows them.",
     ),
 ]
 Address = Annotated[
-    str | None,
-    typer.Option(
-        "--address", metavar="HOST:PORT", help="An existing Ray cluster; a local one unless given.", rich_help_panel=HOW
-    ),
+    str | None, how("--address", metavar="HOST:PORT", help="An existing Ray cluster; a local one unless given.")
 ]
 Slurm = Annotated[
     list[str] | None,
-    typer.Option(
-        "--slurm", metavar="KEY=VALUE", help="For the batch system, as partition=gpu. Repeatable.", rich_help_panel=HOW
-    ),
+    how("--slurm", metavar="KEY=VALUE", help="For the batch system, as partition=gpu. Repeatable."),
 ]
-GpusPerRun = Annotated[
-    float,
-    typer.Option("--gpus-per-run", min=0.0, help="Share of a GPU that a run on a cluster gets.", rich_help_panel=HOW),
-]
+GpusPerRun = Annotated[float, how("--gpus-per-run", min=0.0, help="Share of a GPU that a run on a cluster gets.")]
 Deterministic = Annotated[
-    bool,
-    typer.Option(
-        "--deterministic",
-        help="Only operations whose bits repeat, on a GPU too, where that is slower.",
-        rich_help_panel=HOW,
-    ),
+    bool, how("--deterministic", help="Only operations whose bits repeat, on a GPU too, where that is slower.")
 ]
 CheckpointEvery = Annotated[
     float,
-    typer.Option(
+    how(
         "--checkpoint-every",
         min=0.0,
         metavar="MIN",
         help="Minutes between checkpoints inside a task; 0 is after every step.",
-        rich_help_panel=HOW,
     ),
 ]
-Watch = Annotated[bool, typer.Option("--watch", help="Show it again and again, until nothing is running.")]
 Expect = Annotated[
     str | None,
-    typer.Option(
+    how(
         "--expect",
         metavar="stored|FILE",
         help="Compare with expected accuracies, the suite's own or a file's; exit status 1 outside their tolerance.",
-        rich_help_panel=HOW,
     ),
 ]
 Tflops = Annotated[
     float | None,
-    typer.Option(
+    how(
         "--tflops",
         min=0.001,
         metavar="N",
         help="Effective TFLOP/s to reckon times with, instead of what was measured or is assumed.",
-        rich_help_panel=HOW,
     ),
 ]
 
@@ -210,13 +171,8 @@ BenchFinished = Annotated[
     int, typer.Option("--finished", min=0, max=9, help="Tasks that are finished before the timed step, of ten.")
 ]
 BenchCompile = Annotated[bool, typer.Option("--compile", help="Also time every step with blocks compiled by torch.")]
-BenchOut = Annotated[
-    Path | None, typer.Option("--out", metavar="FILE.json", help="Keep the measurement.", rich_help_panel=WHERE)
-]
-BenchAgainst = Annotated[
-    Path | None,
-    typer.Option("--against", metavar="FILE.json", help="Compare with a kept measurement.", rich_help_panel=WHERE),
-]
+BenchOut = Annotated[Path | None, where("--out", metavar="FILE.json", help="Keep the measurement.")]
+BenchAgainst = Annotated[Path | None, where("--against", metavar="FILE.json", help="Compare with a kept measurement.")]
 BenchWorkers = Annotated[
     int | None, typer.Option("--workers", min=2, help="Workers at a time; the cores, at least two, unless given.")
 ]
@@ -225,10 +181,33 @@ BenchRecord = Annotated[
     bool, typer.Option("--record", help="Keep the throughput in the results folder, for 'plan' to go by.")
 ]
 
-RESULTS, DATA, REPORT = Path("results"), Path("data"), Path("report")
-
 
 def split_values(values: Iterable[str] | None) -> tuple[str, ...]:
     """``["a,b", "c"]`` -> ``("a", "b", "c")``: an option may be repeated, list values, or both; repeats count once."""
     parts = (part.strip() for value in values or () for part in value.split(","))
     return tuple(dict.fromkeys(part for part in parts if part))
+
+
+def read_selection(
+    tiny: bool = False,
+    methods: Sequence[str] | None = None,
+    benchmarks: Sequence[str] | None = None,
+    seeds: Sequence[str] | None = None,
+    settings: Sequence[str] | None = None,
+    precision: PrecisionName = PrecisionName.fp32,
+) -> Selection:
+    """The options that select runs of a suite, parsed. Raises UserError."""
+    from smope_bench.harness.planning.planner import Selection
+    from smope_bench.harness.planning.settings import parse_seeds, parse_setting
+
+    pairs = tuple(parse_seeds(seeds)) if seeds else ()
+    if seeds and not pairs:
+        raise UserError(f"--seeds {','.join(seeds)} names no seed: give numbers such as 0,1,2 or a range such as 0-4.")
+    return Selection(
+        tiny=tiny,
+        methods=split_values(methods),
+        benchmarks=split_values(benchmarks),
+        seeds=pairs,
+        settings=tuple(parse_setting(text) for text in settings or ()),
+        precision=precision.value,
+    )

@@ -1,4 +1,4 @@
-"""The commands ``status`` and ``cancel``: sweeps that run in another terminal, or on other machines."""
+"""The commands ``status`` and ``cancel``, for runs in progress in another terminal or on other machines."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from smope_bench.harness.cli import options as opt
+from smope_bench.harness.cli.command import command
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -19,16 +20,17 @@ if TYPE_CHECKING:
 STILL_RUNNING = 1
 LOOK_S = 2.0
 STYLES = {"running": "cyan", "failed": "red", "dead": "red", "waiting": "yellow", "stale": "yellow"}
-"""States that are shown run by run; the others are counted."""
+"""States that are shown run by run; runs of other states are counted."""
 
 
+@command("status")
 def status(
     suites: opt.SuitesFound = None,
     results: opt.Results = opt.RESULTS,
     as_json: opt.AsJson = False,
     watch: opt.Watch = False,
 ) -> None:
-    """Show how far runs are that were asked for, in whatever terminal or on whatever machine they run."""
+    """Show how far the runs of some suites are, in whatever terminal or on whatever machine they run."""
     from rich.live import Live
 
     from smope_bench.harness.console import make_console
@@ -51,8 +53,9 @@ def status(
             live.update(_shown(views), refresh=True)
 
 
+@command("cancel")
 def cancel(suites: opt.SuitesFound = None, results: opt.Results = opt.RESULTS) -> None:
-    """Ask whoever does these runs, in whatever terminal or on whatever machine, to save them and stop; wait until it is so."""
+    """Save and stop these runs, in whatever terminal or on whatever machine they run; wait until they have stopped."""
     from smope_bench.harness.execution.status import cancel_runs, planned_cells
     from smope_bench.harness.records.store import Store
 

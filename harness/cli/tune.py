@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from smope_bench.harness.cli import options as opt
+from smope_bench.harness.cli.command import command
 from smope_bench.harness.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,39 +35,29 @@ class SamplerName(StrEnum):
 
 MethodName = Annotated[str, typer.Argument(metavar="METHOD", help="What to tune.")]
 BenchmarkName = Annotated[str, typer.Argument(metavar="BENCHMARK", help="On whose training images.")]
-Backbone = Annotated[
-    str | None, typer.Option("--backbone", metavar="NAME", help="Another than the suites'.", rich_help_panel=opt.WHAT)
-]
+Backbone = Annotated[str | None, opt.what("--backbone", metavar="NAME", help="Another than the suites'.")]
 Trials = Annotated[
-    int | None,
-    typer.Option(
-        "--trials", min=1, help="So many in a seeded order; the whole grid unless given.", rich_help_panel=opt.WHAT
-    ),
+    int | None, opt.what("--trials", min=1, help="So many in a seeded order; the whole grid unless given.")
 ]
 SearchSeeds = Annotated[
     list[str] | None,
-    typer.Option(
+    opt.what(
         "--seeds",
         metavar="1000|ORDER:TRAIN",
         help="Seeds of class order and training, none of a suite's; scores are means over them.",
-        rich_help_panel=opt.WHAT,
     ),
 ]
-Holdout = Annotated[
-    float, typer.Option("--holdout", help="Share of each class's training images.", rich_help_panel=opt.WHAT)
-]
+Holdout = Annotated[float, opt.what("--holdout", help="Share of each class's training images.")]
 GridValues = Annotated[
     list[str] | None,
     typer.Option(
         "--grid", metavar="KEY=V1,V2", help="Values to try instead of, or beside, the method's grid. Repeatable."
     ),
 ]
-Sampler = Annotated[
-    SamplerName,
-    typer.Option("--sampler", help="All combinations, or Optuna's TPE among them.", rich_help_panel=opt.WHAT),
-]
+Sampler = Annotated[SamplerName, opt.what("--sampler", help="All combinations, or Optuna's TPE among them.")]
 
 
+@command("tune")
 def tune(
     method: MethodName,
     benchmark: BenchmarkName,
@@ -89,39 +80,38 @@ def tune(
 ) -> None:
     """Search a method's settings on held-out training images. Test images are never read; the same command goes on."""
     from smope_bench.harness.hardware.device import resolve_device
-    from smope_bench.harness.tuning.search import SearchRequest
+    from smope_bench.harness.planning.settings import Seeds, parse_seeds, parse_setting
+    from smope_bench.harness.tuning.search import SEED, SearchRequest
 
-    parsed = _parsed(seeds, settings, grid)
-    how: dict[str, Any] = {
-        "sampler": sampler.value,
-        "precision": precision.value,
-        "workers": workers,
-        "threads": threads,
-    }
-    how["device"] = resolve_device(device.value)
-    asked = SearchRequest(method, benchmark, results, data, backbone, tiny, trials, holdout=holdout, **parsed, **how)
-    report = _searched(asked, plugin or (), as_json=as_json)
+    request = SearchRequest(
+        method,
+        benchmark,
+        results,
+        data,
+        backbone,
+        tiny,
+        trials,
+        seeds=tuple(parse_seeds(seeds or ())) or (Seeds(SEED, SEED),),
+        holdout=holdout,
+        settings=tuple(parse_setting(text) for text in settings or ()),
+        grid=dict(parse_grid(text) for text in grid or ()),
+        sampler=sampler.value,
+        precision=precision.value,
+        workers=workers,
+        threads=threads,
+        device=resolve_device(device.value),
+    )
+    report = _searched(request, plugin or (), as_json=as_json)
     if as_json:
         print(json.dumps(report, indent=2, ensure_ascii=False))
     raise typer.Exit(0 if report["best"] else NONE_WORKED)
 
 
-def _parsed(seeds: Sequence[str] | None, settings: Sequence[str] | None, grid: Sequence[str] | None) -> dict[str, Any]:
-    from smope_bench.harness.planning.settings import Seeds, parse_seeds, parse_setting
-    from smope_bench.harness.tuning.search import SEED
-
-    return {
-        "seeds": tuple(parse_seeds(seeds or ())) or (Seeds(SEED, SEED),),
-        "settings": tuple(parse_setting(text) for text in settings or ()),
-        "grid": dict(parse_grid(text) for text in grid or ()),
-    }
-
-
-def _searched(asked: SearchRequest, plugins: Sequence[Path], *, as_json: bool) -> dict[str, Any]:
-    """Plan, prepare, compute and write; what is printed on the way goes to standard error where the report is JSON."""
+def _searched(request: SearchRequest, plugins: Sequence[Path], *, as_json: bool) -> dict[str, Any]:
+    """Plan, prepare, compute and write the files; progress goes to standard error if the report is printed as JSON."""
     from smope_bench.harness.console import make_console
-    from smope_bench.harness.execution import scheduler as execute
     from smope_bench.harness.execution.progress import make_display
+    from smope_bench.harness.planning.assets import prepare_benchmarks
     from smope_bench.harness.planning.planner import PlannedRun
     from smope_bench.harness.records.store import Store
     from smope_bench.harness.registry.registry import open_registries
@@ -129,11 +119,11 @@ def _searched(asked: SearchRequest, plugins: Sequence[Path], *, as_json: bool) -
 
     console = _to_stderr() if as_json else make_console()
     registries = open_registries(plugins)
-    plan = plan_search(asked, registries)
-    Store(asked.results).require_writable()
+    plan = plan_search(request, registries)
+    Store(request.results).require_writable()
     spec = plan.spec({key: values[0] for key, values in plan.space.items()})
-    run = PlannedRun("tune", plan.row.label, asked.method, plan.column.label, spec)
-    execute.prepare_benchmarks([run], registries, asked.data, lambda text: console.print(text, markup=False))
+    run = PlannedRun("tune", plan.row.label, request.method, plan.column.label, spec)
+    prepare_benchmarks([run], registries, request.data, lambda text: console.print(text, markup=False))
     _introduce(console, plan)
     found = search(plan, lambda total: make_display(console, total), *_workers(plan))
     report = describe(plan, found)
@@ -157,10 +147,10 @@ def parse_grid(text: str) -> tuple[str, tuple[Any, ...]]:
 
 
 def describe(plan: Plan, found: Sequence[tuple[Candidate, TrialResult]]) -> dict[str, Any]:
-    """The search as JSON: what was searched, every trial, best first, and the best as arguments."""
+    """The search as JSON: the grid, every trial, best first, and the best settings as arguments."""
     from smope_bench.harness.tuning.search import arguments
 
-    asked = plan.request
+    request = plan.request
     ranked = sorted(found, key=lambda item: -item[1].faa if item[1].faa is not None else float("inf"))
     trials = [
         {
@@ -177,12 +167,12 @@ def describe(plan: Plan, found: Sequence[tuple[Candidate, TrialResult]]) -> dict
     return {
         "study": plan.folder.name,
         "folder": plan.folder.as_posix(),
-        "method": asked.method,
+        "method": request.method,
         "benchmark": plan.column.label,
         "backbone": plan.column.backbone,
-        "holdout": asked.holdout,
-        "seeds": [{"order": seed.order, "train": seed.train} for seed in asked.seeds],
-        "sampler": asked.sampler,
+        "holdout": request.holdout,
+        "seeds": [{"order": seed.order, "train": seed.train} for seed in request.seeds],
+        "sampler": request.sampler,
         "grid": {key: list(values) for key, values in plan.space.items()},
         "grid_source": plan.source,
         "combinations": plan.size,
@@ -192,7 +182,7 @@ def describe(plan: Plan, found: Sequence[tuple[Candidate, TrialResult]]) -> dict
 
 
 def write_files(folder: Path, report: dict[str, Any]) -> None:
-    """``study.json`` and ``trials.csv``, both whole or as they were."""
+    """Write ``study.json`` and ``trials.csv``, each atomically."""
     from smope_bench.harness.records.store import write_bytes, write_json
 
     text = io.StringIO()
@@ -209,17 +199,17 @@ def write_files(folder: Path, report: dict[str, Any]) -> None:
 def _introduce(console: Console, plan: Plan) -> None:
     from smope_bench.benchmarks.suites import SUITES
 
-    asked = plan.request
+    request = plan.request
     grid = "; ".join(f"{key} {', '.join(map(str, values))}" for key, values in plan.space.items())
     lines = [
-        f"{plan.trials} of {plan.size} combinations of {asked.method} on {plan.column.label}, backbone {plan.column.backbone}",
+        f"{plan.trials} of {plan.size} combinations of {request.method} on {plan.column.label}, backbone {plan.column.backbone}",
         f"grid: {grid} ({plan.source})",
-        f"scored on {100 * asked.holdout:g} % of each class's training images, held out; kept in {plan.folder}",
+        f"scored on {100 * request.holdout:g} % of each class's training images, held out; kept in {plan.folder}",
     ]
     taken = {seed for suite in SUITES.values() for seed in suite.seeds}
     lines.extend(
         f"warning: seed {seed.order}:{seed.train} is a suite's: what it chooses is not independent of the tables"
-        for seed in asked.seeds
+        for seed in request.seeds
         if taken & {seed.order, seed.train}
     )
     for line in lines:
@@ -227,14 +217,14 @@ def _introduce(console: Console, plan: Plan) -> None:
 
 
 def _workers(plan: Plan) -> tuple[int, int]:
-    """(trials at a time, threads of each), by the rule of sweeps."""
+    """(trials at a time, threads of each), by the rule for runs of a suite."""
     from smope_bench.harness.hardware import device
 
-    asked = plan.request
-    jobs = plan.trials * len(asked.seeds)
+    request = plan.request
+    jobs = plan.trials * len(request.seeds)
     tiny = plan.registries.backbones.load(plan.column.backbone).is_tiny
-    threads = asked.threads or device.default_threads(is_tiny=tiny)
-    return min(asked.workers or device.default_workers(asked.device, jobs, threads), jobs), threads
+    threads = request.threads or device.default_threads(is_tiny=tiny)
+    return min(request.workers or device.default_workers(request.device, jobs, threads), jobs), threads
 
 
 def _print_report(console: Console, report: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from smope_bench.benchmarks.stream import Stream
 from smope_bench.harness.cancellation import Interrupted, StopRequest
 from smope_bench.harness.conformance.fixtures import ColouredNoise
 from smope_bench.harness.registry.registry import Registries
+from smope_bench.harness.run_options import RunContext, RunOptions
 from smope_bench.harness.run_spec import BackboneRef, Component, Precision, RunSpec
 from smope_bench.harness.training.trainer import Trainer
 from smope_bench.methods.common.api import Batch, Method, ParameterGroup
@@ -111,7 +112,7 @@ def run(
     """
     spec = spec_of(name, registries, precision)
     stages: list[Stage] = []
-    interruption = StopRequest()
+    stop_request = StopRequest()
 
     def listen(event: dict[str, Any]) -> None:
         if event["event"] == "task_evaluated":
@@ -119,15 +120,16 @@ def run(
         if (event["event"], event.get("task")) == stop:
             raise _StoppedError
 
+    context = RunContext(stop_request, emit=listen)
     with (
         torch.random.fork_rng(devices=[]),
-        Trainer(spec, folder, folder, "cpu", registries, listen, stream, interruption=interruption) as trainer,
+        Trainer(spec, RunOptions(folder, folder), context, registries, stream=stream) as trainer,
     ):
         before = state_of(trainer.method)
         frozen = digest(trainer.backbone)
         declared = _note_declared(trainer.method)
         if steps is not None:
-            _stop_after(steps, trainer.method, interruption)
+            _stop_after(steps, trainer.method, stop_request)
         prepare(trainer)
         with contextlib.suppress(_StoppedError, Interrupted):
             trainer.run_tasks()
@@ -149,13 +151,13 @@ def _note_declared(method: Method) -> set[str]:
     return declared
 
 
-def _stop_after(steps: int, method: Method, interruption: StopRequest) -> None:
+def _stop_after(steps: int, method: Method, stop_request: StopRequest) -> None:
     """Request a stop during step number ``steps``, from 1."""
     number, original = itertools.count(1), method.training_step
 
     def counted(batch: Batch) -> Tensor:
         if next(number) == steps:
-            interruption.ask()
+            stop_request.set()
         return original(batch)
 
     method.__dict__["training_step"] = counted

@@ -1,6 +1,6 @@
-"""A run as it travels to where it is done, and doing one there under its claim. Importing this module imports no torch.
+"""One run as a job, and doing it in this process under its lease. Importing this module imports no torch.
 
-Every executor's worker ends in ``run_job``, so that claims, cancelling and interruption are the same everywhere.
+Every executor's worker calls ``run_job``, so that leases, cancelling and interruption are the same everywhere.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import importlib
 import os
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,191 +19,110 @@ from smope_bench.harness.execution.lease import CANCEL, Lease, LeaseState, acqui
 from smope_bench.harness.hardware.device import pin_arithmetic, resolve_device
 from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry.registry import open_registries
+from smope_bench.harness.run_options import RunContext, RunOptions
 from smope_bench.harness.run_spec import RunSpec
 from smope_bench.harness.text import plain
 
-Emit = Callable[[dict[str, Any]], None]
 OnEvent = Callable[[str, dict[str, Any]], None]
+"""Receives the id of a run and one of its events."""
 JobStatus = Literal["done", "skipped", "failed", "interrupted", "cancelled", "held"]
-
-CHECKPOINT_EVERY_S = 300.0
+"""``skipped``: the record was there by then; ``interrupted``: saved, to be resumed; ``cancelled``: interrupted, or not begun,
+because a user cancelled this run; ``held``: another process holds the lease."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run as it travels to a worker."""
+    """One run as it is sent to a worker."""
 
     run_id: str
     spec: RunSpec
     observe: tuple[str, ...] = ()
-    """What figures need of the run beside accuracies, by name."""
+    """Names of what figures need of the run beside accuracies."""
     memory_mb: float = 0.0
-    """What it is expected to need at its peak; 0 where that does not matter or nobody knows."""
-
-
-@dataclass(frozen=True)
-class WorkerOptions:
-    """What all runs of a sweep share. ``runner`` is ``module:function``: workers import it themselves."""
-
-    results: Path
-    data: Path
-    device: str = "cpu"
-    threads: int = 1
-    plugins: tuple[Path, ...] = ()
-    runner: str = "smope_bench.harness.execution.job:run_with_engine"
-    deterministic: bool = False
-    """Whether operations without a deterministic form are refused: a promise of bits on a GPU, at its cost."""
-    checkpoint_every_s: float = CHECKPOINT_EVERY_S
-    claims: bool = True
-    """Whether runs are claimed: not where the caller holds a lock over all of them."""
-    stop_file: Path | None = None
-    """Where this exists, the launcher that handed out the run asks for it to be saved and stopped."""
-
-
-@dataclass(frozen=True)
-class ExecuteOptions:
-    """How a sweep is run; nothing here changes a number, so nothing here is part of a run's identity."""
-
-    results: Path
-    data: Path
-    device: str = "cpu"
-    workers: int = 1
-    threads: int = 1
-    """torch and BLAS threads of each run: a fixed number, because CPU sums depend on it in the last bits."""
-    plugins: tuple[Path, ...] = ()
-    runner: str = WorkerOptions.runner
-    executor: str = "auto"
-    """``auto`` is ``serial`` for one worker, else ``local``; the others are the names of ``smope_bench.harness.execution.scheduler.EXECUTORS``."""
-    address: str | None = None
-    """Of an existing Ray cluster."""
-    slurm: tuple[str, ...] = ()
-    """``KEY=VALUE`` for the batch system, for example ``partition=gpu``."""
-    gpus_per_run: float = 1.0
-    deterministic: bool = False
-    checkpoint_every_s: float = CHECKPOINT_EVERY_S
-    memory_mb: float | None = None
-    """What runs in flight may need together on this machine; None is no limit."""
-
-    def for_workers(self) -> WorkerOptions:
-        """The part that travels to workers."""
-        return WorkerOptions(
-            self.results,
-            self.data,
-            self.device,
-            self.threads,
-            self.plugins,
-            self.runner,
-            self.deterministic,
-            self.checkpoint_every_s,
-        )
+    """MiB expected at its peak; 0 if unknown or irrelevant."""
 
 
 @dataclass(frozen=True)
 class JobResult:
-    """How a job ended: done, where nothing else is said."""
+    """How a job ended; ``error`` has ``kind``, ``error`` and ``traceback`` if it failed."""
 
     run_id: str
+    state: JobStatus = "done"
     error: dict[str, Any] | None = None
-    """``kind``, ``error`` and ``traceback`` where it failed."""
-    interrupted: bool = False
-    """It was saved and goes on another time."""
-    cancelled: bool = False
-    """It was interrupted, or not begun, because somebody asked for that run to stop."""
-    held: bool = False
-    """Somebody else has it."""
-    skipped: bool = False
-    """Its record was there by then."""
-
-    @property
-    def state(self) -> JobStatus:
-        """The same in one word."""
-        if self.error is not None:
-            return "failed"
-        states: tuple[JobStatus, ...] = ("cancelled", "interrupted", "held", "skipped")
-        for state in states:
-            if getattr(self, state):
-                return state
-        return "done"
 
 
-@dataclass(frozen=True)
-class Control:
-    """What a runner is given beside its job: where to speak (it is called like an ``Emit``) and whether to go on."""
-
-    emit: Emit
-    interruption: StopRequest
-    may_publish: Callable[[], bool] = lambda: True
-
-    def __call__(self, event: dict[str, Any]) -> None:
-        self.emit(event)
+Runner = Callable[[Job, RunOptions, RunContext], None]
 
 
-Runner = Callable[[Job, WorkerOptions, Control], None]
-"""A function that takes a plain ``Emit`` in the last place is one, too."""
+def failed(run_id: str, kind: str, sentence: str) -> JobResult:
+    """The result of a job that failed outside the run's own code."""
+    return JobResult(run_id, "failed", {"kind": kind, "error": sentence, "traceback": ""})
 
 
-def run_job(job: Job, options: WorkerOptions, on_event: OnEvent, interruption: StopRequest | None = None) -> JobResult:
-    """Do one run in this process under its claim; an exception of the run becomes its end.
+def run_job(job: Job, options: RunOptions, on_event: OnEvent, stop_request: StopRequest | None = None) -> JobResult:
+    """Do one run in this process under its lease; an exception of the run becomes the result's error.
 
-    Whoever stops this process gently calls ``interruption.ask()``.
+    To stop the run gently, call ``stop_request.set()``.
     """
-    interruption = interruption or StopRequest()
+    stop_request = stop_request or StopRequest()
 
     def emit(event: dict[str, Any]) -> None:
         on_event(job.run_id, event)
 
-    if not options.claims:
-        return _attempt(job, options, Control(emit, interruption))
+    if not options.leases:
+        return _attempt(job, options, RunContext(stop_request, emit=emit))
     try:
-        claim = acquire(options.results / job.run_id, on_cancel=interruption.ask, stop_file=options.stop_file)
+        lease = acquire(options.results / job.run_id, on_cancel=stop_request.set, stop_file=options.stop_file)
     except Exception as error:
-        return JobResult(job.run_id, describe_error(error))
-    if isinstance(claim, LeaseState):
-        return JobResult(job.run_id, held=True)
-    end = JobResult(job.run_id, interrupted=True)
+        return JobResult(job.run_id, "failed", describe_error(error))
+    if isinstance(lease, LeaseState):
+        return JobResult(job.run_id, "held")
 
-    def may_publish() -> bool:  # a sleeper whose heir is done finds no claim, or one made after that
-        return claim.still_ours() and not _is_done(job, options.results)
+    def may_publish() -> bool:
+        # A process that slept while its lease was taken over must not publish once the other one has: it then finds no lease
+        # file, or a newer one.
+        return lease.still_ours() and not _is_done(job, options.results)
 
+    result = JobResult(job.run_id, "interrupted")
     try:
-        end = _under_claim(job, options, Control(emit, interruption, may_publish), claim)
+        result = _under_lease(job, options, RunContext(stop_request, may_publish, emit), lease)
     finally:
-        claim.release(forget=end.state in ("done", "skipped"))
-    if end.state == "skipped":
+        lease.release(forget=result.state in ("done", "skipped"))
+    if result.state == "skipped":
         remove_leftovers_of(options.results / job.run_id)
-    return end
+    return result
 
 
-def _under_claim(job: Job, options: WorkerOptions, control: Control, claim: Lease) -> JobResult:
-    if (early := _not_begun(job, options)) is not None:
-        return early
-    end = _attempt(job, options, control)
-    if end.state == "interrupted" and _is_done(job, options.results):  # by whoever took it over, since it began
-        return JobResult(job.run_id, skipped=True)
-    if end.state == "interrupted" and claim.cancelled:
-        return JobResult(job.run_id, interrupted=True, cancelled=True)
-    if end.state in ("interrupted", "failed") and claim.is_lost:  # whoever took it over also says how it ended
-        return JobResult(job.run_id, held=True)
-    return end
+def _under_lease(job: Job, options: RunOptions, context: RunContext, lease: Lease) -> JobResult:
+    result = _not_to_begin(job, options) or _attempt(job, options, context)
+    if result.state == "interrupted":
+        if _is_done(job, options.results):  # by the process that took the lease over
+            return JobResult(job.run_id, "skipped")
+        if lease.cancelled:
+            return JobResult(job.run_id, "cancelled")
+    if result.state in ("interrupted", "failed") and lease.is_lost:  # its new holder reports how the run ends
+        return JobResult(job.run_id, "held")
+    return result
 
 
-def _not_begun(job: Job, options: WorkerOptions) -> JobResult | None:
-    """The end of a run that is not to be begun."""
-    if _is_done(job, options.results):  # by another launcher, since this one looked
-        return JobResult(job.run_id, skipped=True)
-    is_cancelled = (options.results / job.run_id / CANCEL).exists()
-    if is_cancelled or (options.stop_file is not None and options.stop_file.exists()):
-        return JobResult(job.run_id, interrupted=True, cancelled=is_cancelled)
+def _not_to_begin(job: Job, options: RunOptions) -> JobResult | None:
+    """The result of a job that is not to be begun, else None."""
+    if _is_done(job, options.results):  # before this launcher planned it, or by another one since then
+        return JobResult(job.run_id, "skipped")
+    if (options.results / job.run_id / CANCEL).exists():
+        return JobResult(job.run_id, "cancelled")
+    if options.stop_file is not None and options.stop_file.exists():
+        return JobResult(job.run_id, "interrupted")
     return None
 
 
-def _attempt(job: Job, options: WorkerOptions, control: Control) -> JobResult:
+def _attempt(job: Job, options: RunOptions, context: RunContext) -> JobResult:
     try:
-        load_runner(options.runner)(job, options, control)
+        load_runner(options.runner)(job, options, context)
     except Interrupted:
-        return JobResult(job.run_id, interrupted=True)
-    except (Exception, SystemExit) as error:  # a method that calls sys.exit has failed, the sweep has not
-        return JobResult(job.run_id, describe_error(error))
+        return JobResult(job.run_id, "interrupted")
+    except (Exception, SystemExit) as error:  # a method that calls sys.exit fails its own run, not the launch
+        return JobResult(job.run_id, "failed", describe_error(error))
     return JobResult(job.run_id)
 
 
@@ -220,28 +139,18 @@ def load_runner(target: str) -> Runner:
 
 
 def describe_error(error: BaseException) -> dict[str, Any]:
-    """An exception as the ``kind``, ``error`` and ``traceback`` of a failure record, the user's home folder taken out."""
+    """An exception as ``kind``, ``error`` and ``traceback`` of a failure record, without the user's home folder."""
     sentence = without_home(plain(error)) or type(error).__name__
     text = without_home("".join(traceback.format_exception(error)))
     return {"kind": type(error).__name__, "error": sentence, "traceback": text}
 
 
-def run_with_engine(job: Job, options: WorkerOptions, control: Control) -> None:
-    """The runner of all real runs: the engine publishes the record, this only sets the stage."""
-    if options.deterministic:  # read by the device's libraries when they are first used
+def train(job: Job, options: RunOptions, context: RunContext) -> None:
+    """The runner of all real runs: sets up the process and trains; the trainer publishes the record."""
+    if options.deterministic:  # read by CUDA's libraries when they are first used
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    from smope_bench.harness.training import trainer as engine
+    from smope_bench.harness.training import trainer
 
-    pin_arithmetic(options.threads, deterministic=options.deterministic)
-    engine.run(
-        job.spec,
-        results_root=options.results,
-        data_root=options.data,
-        device=resolve_device(options.device),  # a cluster's machine finds its own
-        registries=open_registries(options.plugins),
-        on_event=control,
-        observe=job.observe,
-        interruption=control.interruption,
-        checkpoint_every_s=options.checkpoint_every_s,
-        may_publish=control.may_publish,
-    )
+    pin_arithmetic(options.threads or 1, deterministic=options.deterministic)
+    here = replace(options, device=resolve_device(options.device))  # each machine of a cluster has its own
+    trainer.run(job.spec, here, context, open_registries(options.plugins), observe=job.observe)

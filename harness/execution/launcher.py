@@ -1,4 +1,4 @@
-"""A sweep from what the user asked to what came of it: plan, check, prepare, execute. The command line is its only caller."""
+"""A launch, from the suites that a user names to the outcome: plan, check, prepare, execute."""
 
 from __future__ import annotations
 
@@ -6,75 +6,30 @@ import contextlib
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 from rich.console import Console
 
 from smope_bench.harness.cancellation import TERMINATED, Stopped
-from smope_bench.harness.console import duration
+from smope_bench.harness.console import counted, duration
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.execution import memory_budget as packing
-from smope_bench.harness.execution import scheduler as execute
-from smope_bench.harness.execution.job import CHECKPOINT_EVERY_S, ExecuteOptions
+from smope_bench.harness.execution.executor import Executor, open_executors
+from smope_bench.harness.execution.lease import remove_leftovers_of
+from smope_bench.harness.execution.memory_budget import SPARE, MemoryEstimator, workers_that_fit
 from smope_bench.harness.execution.progress import make_display, run_label
-from smope_bench.harness.execution.scheduler import RunStatus
+from smope_bench.harness.execution.scheduler import RunStatus, execute, partition_finished
 from smope_bench.harness.hardware import device as hardware
 from smope_bench.harness.hardware import memory
-from smope_bench.harness.hardware.device import precision_remark
 from smope_bench.harness.hardware.memory import MIB
 from smope_bench.harness.planning.planner import PlannedRun, Selection, Supply, find_suite, manifest, plan
 from smope_bench.harness.records.store import Record, Store
 from smope_bench.harness.registry.registry import Registries, open_registries
-
-
-@dataclass(frozen=True)
-class ExecutorOptions:
-    """By which executor, and with which promises; see ``ExecuteOptions``."""
-
-    executor: str = "auto"
-    address: str | None = None
-    slurm: tuple[str, ...] = ()
-    gpus_per_run: float = 1.0
-    deterministic: bool = False
-    checkpoint_every_s: float = CHECKPOINT_EVERY_S
-
-    @property
-    def is_local(self) -> bool:
-        """Whether several runs may share this machine's memory."""
-        return self.executor in ("auto", "local")
-
-    @property
-    def trains_here(self) -> bool:
-        """Whether this machine's devices are the ones that runs use."""
-        return self.executor != "slurm" and self.address is None
-
-    def require_sense(self) -> None:
-        """Raise UserError for a setting that the executor has no use for."""
-        if self.address is not None and self.executor != "ray":
-            raise UserError(f"--address {self.address} is of a Ray cluster: add --executor ray")
-        if self.slurm and self.executor != "slurm":
-            raise UserError(f"--slurm {self.slurm[0]} is for a batch system: add --executor slurm")
-
-
-@dataclass(frozen=True)
-class RunRequest:
-    """What the user asked to run; ``None`` means that a default fits itself to the machine."""
-
-    suites: Sequence[str]
-    results: Path
-    data: Path
-    selection: Selection = field(default_factory=Selection)
-    plugins: tuple[Path, ...] = ()
-    workers: int | None = None
-    threads: int | None = None
-    device: str = "auto"
-    how: ExecutorOptions = field(default_factory=ExecutorOptions)
+from smope_bench.harness.run_options import RunOptions
 
 
 @dataclass(frozen=True)
 class LaunchSummary:
-    """What came of a sweep: runs that had to be done, runs that were done before, and those that failed now."""
+    """Outcome of a launch: runs that had to be done, runs that were done before, and those that failed now."""
 
     to_do: int
     done_before: int
@@ -82,49 +37,53 @@ class LaunchSummary:
     seconds: float = 0.0
 
 
-def plan_asked(asked: RunRequest, supply: Supply | None = None) -> tuple[list[PlannedRun], Registries]:
-    """The runs that are asked for, and the tables that their names were looked up in.
+def plan_suites(
+    suites: Sequence[str], selection: Selection, options: RunOptions, supply: Supply | None = None
+) -> tuple[list[PlannedRun], Registries]:
+    """The runs of some suites, and the registries in which their names were looked up.
 
     ``supply`` fetches weights that are missing; without it, runs that need them are planned as lacking them.
     """
-    suites = list(dict.fromkeys(asked.suites))
-    for name in suites:
+    names = list(dict.fromkeys(suites))
+    for name in names:
         find_suite(name)  # a typing error is answered before anything heavy is imported
-    registries = open_registries(asked.plugins)
-    return plan(suites, asked.selection, registries, asked.data, supply), registries
+    registries = open_registries(options.plugins)
+    return plan(names, selection, registries, options.data, supply), registries
 
 
-def sweep(asked: RunRequest, console: Console) -> LaunchSummary:
-    """Do the runs that are not done yet, showing progress; everything that can be checked is, before anything trains."""
-    from smope_bench.harness.planning.assets import supply_weights
+def launch(suites: Sequence[str], selection: Selection, options: RunOptions, console: Console) -> LaunchSummary:
+    """Do the runs that are not done yet and show progress; all that can be checked is checked before anything trains."""
+    from smope_bench.harness.planning.assets import prepare_benchmarks, supply_weights
 
-    asked.how.require_sense()
-    started, store = time.monotonic(), Store(asked.results)
-    store.require_writable()
-
-    def tell(text: str) -> None:
+    def notify(text: str) -> None:
         console.print(text, markup=False)
 
-    runs, registries = plan_asked(asked, supply_weights(asked.data, tell))
-    device = hardware.resolve_device(asked.device) if asked.how.trains_here else asked.device
-    if asked.how.trains_here and (remark := precision_remark(asked.selection.precision, device)):
-        tell(f"note: {remark}")
-    to_do, done = execute.partition_finished(runs, store)
-    execute.remove_leftovers(done, store)
-    execute.prepare_benchmarks(to_do, registries, asked.data, tell)
-    for suite in dict.fromkeys(asked.suites):
+    started, store, executor = time.monotonic(), Store(options.results), find_executor(options)
+    store.require_writable()
+    runs, registries = plan_suites(suites, selection, options, supply_weights(options.data, notify))
+    device = options.device
+    if _trains_here(executor, options):
+        device = hardware.resolve_device(device)
+        if remark := hardware.precision_remark(selection.precision, device):
+            notify(f"note: {remark}")
+    to_do, done = partition_finished(runs, store)
+    for run in done:  # what a process that was killed just after publishing left there
+        remove_leftovers_of(store.path(run.run_id))
+    prepare_benchmarks(to_do, registries, options.data, notify)
+    for suite in dict.fromkeys(suites):
         store.write_manifest(suite, manifest(suite, runs, registries))
     if not to_do:
         console.print(f"{len(done)} of {len(done)} runs are already done; nothing trained.")
         return LaunchSummary(0, len(done))
-    memory = expected_memory(asked, device, to_do, registries) if asked.how.is_local and len(to_do) > 1 else {}
-    options = fitted_options(asked, device, to_do, registries, memory)
+    fits_memory = executor.place == "machine" and len(to_do) > 1
+    needs = expected_memory(options, device, to_do, registries) if fits_memory else {}
+    fitted = fitted_options(options, device, to_do, registries, needs, one_by_one=executor.place == "process")
     already = f" ({len(done)} of {len(to_do) + len(done)} are already done)" if done else ""
-    console.print(f"{_count(len(to_do), 'run')} to do{already}: {_count(options.workers, 'worker')} on {device}")
+    console.print(f"{counted(len(to_do), 'run')} to do{already}: {counted(fitted.workers or 1, 'worker')} on {device}")
     failures, unfinished = [], 0
     with (
         make_display(console, len(to_do)) as display,
-        contextlib.closing(execute.execute(to_do, options, display.update, memory)) as statuses,
+        contextlib.closing(execute(to_do, fitted, display.update, needs)) as statuses,
     ):
         for status in statuses:
             display.finish(status)
@@ -136,68 +95,70 @@ def sweep(asked: RunRequest, console: Console) -> LaunchSummary:
     return LaunchSummary(len(to_do), len(done), tuple(failures), time.monotonic() - started)
 
 
+def find_executor(options: RunOptions) -> Executor:
+    """The executor that is chosen. Raises UserError if it is unknown or an option is given that it has no use for."""
+    executor: Executor = open_executors(options.plugins).load(options.executor)
+    if options.address is not None and "address" not in executor.takes:
+        raise UserError(f"--address {options.address} is of a Ray cluster: add --executor ray")
+    if options.slurm and "slurm" not in executor.takes:
+        raise UserError(f"--slurm {options.slurm[0]} is for a batch system: add --executor slurm")
+    return executor
+
+
+def _trains_here(executor: Executor, options: RunOptions) -> bool:
+    """Whether runs use this machine's devices; a cluster that has an address only if one is given starts here."""
+    return executor.place != "cluster" or ("address" in executor.takes and options.address is None)
+
+
 def fitted_options(
-    asked: RunRequest,
+    options: RunOptions,
     device: str,
     to_do: Sequence[PlannedRun],
     registries: Registries,
     memory_mb: Mapping[str, float] | None = None,
-) -> ExecuteOptions:
-    """Workers and threads for this machine.
+    *,
+    one_by_one: bool = False,
+) -> RunOptions:
+    """The options with device, workers and threads for this machine.
 
-    ``memory_mb`` is what runs are expected to need, by run id: no more are in flight than fit.
+    ``memory_mb``: MiB that runs are expected to need, by run id; no more are in flight than fit.
     """
     tiny = all(registries.backbones.load(run.spec.backbone.name).is_tiny for run in to_do)
-    threads = asked.threads or hardware.default_threads(is_tiny=tiny)
-    workers = min(asked.workers or hardware.default_workers(device, len(to_do), threads), len(to_do))
-    workers = 1 if asked.how.executor == "serial" else workers
-    budget = packing.SPARE * memory.free_mb(device) if memory_mb and workers > 1 else None
-    if budget is not None and asked.workers is None:
-        workers = min(workers, packing.workers_that_fit(list((memory_mb or {}).values()), budget))
-    return ExecuteOptions(
-        asked.results,
-        asked.data,
-        device,
-        workers,
-        threads,
-        registries.plugins,
-        **vars(asked.how),
-        memory_mb=budget,
-    )
+    threads = options.threads or hardware.default_threads(is_tiny=tiny)
+    workers = min(options.workers or hardware.default_workers(device, len(to_do), threads), len(to_do))
+    workers = 1 if one_by_one else workers
+    budget = SPARE * memory.free_mb(device) if memory_mb and workers > 1 else None
+    if budget is not None and options.workers is None:
+        workers = min(workers, workers_that_fit(list((memory_mb or {}).values()), budget))
+    plugins = registries.plugins
+    return replace(options, device=device, workers=workers, threads=threads, plugins=plugins, memory_mb=budget)
 
 
 def expected_memory(
-    asked: RunRequest, device: str, to_do: Sequence[PlannedRun], registries: Registries
+    options: RunOptions, device: str, to_do: Sequence[PlannedRun], registries: Registries
 ) -> dict[str, float]:
-    """MiB by run id: of finished runs of the kind, else reckoned from the backbone's size.
+    """MiB by run id: measured by finished runs of the kind, else estimated from the backbone's size.
 
-    A number of workers that the user gave is reduced by what was measured only, never by what was reckoned.
+    A number of workers that the user gave is reduced by measurements only, never by estimates.
     """
-    peaks = packing.MemoryEstimator(
-        (found for found in Store(asked.results).scan() if isinstance(found, Record)), device
-    )
-    weights: dict[str, float] = {}
-    needs: dict[str, float] = {}
+    records = (found for found in Store(options.results).scan() if isinstance(found, Record))
+    estimator, weights, needs = MemoryEstimator(records, device), dict[str, float](), dict[str, float]()
     for run in to_do:
         name = run.spec.backbone.name
-        found = peaks.measured(run.spec.model_dump())
-        if found is None and asked.workers is None:
+        found = estimator.measured(run.spec.model_dump())
+        if found is None and options.workers is None:
             if name not in weights:
-                skeleton = registries.backbones.load(name).at(asked.data).skeleton()
+                skeleton = registries.backbones.load(name).at(options.data).skeleton()
                 weights[name] = sum(p.numel() * p.element_size() for p in skeleton.parameters()) / MIB
-            found = peaks.guessed(weights[name])
+            found = estimator.guessed(weights[name])
         needs[run.run_id] = found or 0.0
     return needs
 
 
-def print_summary(console: Console, outcome: LaunchSummary) -> None:
-    """Say how many runs finished, on standard output, and which failed and why, on standard error."""
-    if outcome.to_do:
-        finished = outcome.to_do - len(outcome.failures)
-        console.print(f"{finished} of {_count(outcome.to_do, 'run')} finished in {duration(outcome.seconds)}.")
-    for status in outcome.failures:
+def print_summary(console: Console, summary: LaunchSummary) -> None:
+    """Print how many runs finished to standard output, and which failed and why to standard error."""
+    if summary.to_do:
+        finished = summary.to_do - len(summary.failures)
+        console.print(f"{finished} of {counted(summary.to_do, 'run')} finished in {duration(summary.seconds)}.")
+    for status in summary.failures:
         print(f"failed: {run_label(status.planned)}: {status.error}", file=sys.stderr)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,5 +1,4 @@
-"""Which runs may be in flight together: as many as there are workers, and never more than memory holds. Imports no torch
-but to ask an accelerator."""
+"""Which runs may be in flight together: as many as there are workers, and never more than memory holds."""
 
 from __future__ import annotations
 
@@ -12,15 +11,15 @@ from smope_bench.harness.execution.job import Job
 from smope_bench.harness.records.store import Record
 
 SPARE = 0.9
-"""Share of the free memory that is given out: what runs need is known from other runs of their kind."""
+"""Share of the free memory that is given out: needs are known from other runs of the kind only."""
 CPU_BASE_MB, CUDA_BASE_MB = 500.0, 600.0
-"""What a process needs before it holds a backbone: libraries, or a context on the device."""
+"""MiB of a process before it holds a backbone: libraries, or a context on the device."""
 COPIES = 4.0
-"""Of a backbone's weights that a run holds at its peak where nothing was measured: a guess, on the safe side for one task."""
+"""Copies of a backbone's weights that a run holds at its peak if nothing was measured: an upper estimate for one task."""
 
 
 class Queue:
-    """Runs that wait. Those that were ended from outside, maybe for want of memory, get the machine to themselves, last."""
+    """Jobs that wait. One that was ended from outside, maybe because memory ran out, is tried last and alone."""
 
     def __init__(self, jobs: Iterable[Job], budget_mb: float | None = None) -> None:
         self._waiting, self._alone = deque(jobs), deque[Job]()
@@ -28,7 +27,7 @@ class Queue:
         self._solitary: set[str] = set()
 
     def take(self, in_flight: Sequence[Job]) -> Job | None:
-        """The next run that fits beside those in flight; any fits an idle machine, or it would never be done."""
+        """The next job that fits beside those in flight; on an idle machine any fits, or it would never be done."""
         if any(job.run_id in self._solitary for job in in_flight):
             return None
         used = sum(job.memory_mb for job in in_flight)
@@ -39,7 +38,7 @@ class Queue:
         return self._alone.popleft() if self._alone and not (in_flight or self._waiting) else None
 
     def put_back(self, job: Job, *, alone: bool) -> None:
-        """Try a run again: at once, or when no other is in flight."""
+        """Try a job again: at once, or ``alone``, when no other is in flight."""
         if alone:
             self._solitary.add(job.run_id)
             self._alone.append(job)
@@ -62,7 +61,7 @@ class MemoryEstimator:
     """What runs need at their peak, from what finished runs on such a device needed."""
 
     def __init__(self, records: Iterable[Record], device: str) -> None:
-        """Runs that were short of memory and made do with less are passed over: another may have the machine to itself."""
+        """``records``: of finished runs; those that had to recompute for want of memory are left out."""
         self._device = device
         self._known: dict[tuple[Any, ...], float] = {}
         for record in records:
@@ -76,19 +75,19 @@ class MemoryEstimator:
             self._known[key] = max(self._known.get(key, 0.0), peak_mb)
 
     def measured(self, spec: Mapping[str, Any]) -> float | None:
-        """Of its method on its backbone and benchmark, else the largest of the backbone; MiB with the process's own.
+        """MiB of its method on its backbone and benchmark, else the largest on the backbone, with the process's own.
 
-        Only runs of the same batch size and precision tell anything of it; None where there was none.
+        Only runs of the same batch size and precision count; None if there is none.
         """
         found = next((self._known[key] for key in _keys(spec) if key in self._known), None)
         return None if not found else found + (CUDA_BASE_MB if self._device == "cuda" else 0.0)
 
     def guessed(self, weights_mb: float) -> float:
-        """From the size of the backbone alone."""
+        """MiB estimated from the size of the backbone alone."""
         return (CUDA_BASE_MB if self._device == "cuda" else CPU_BASE_MB) + COPIES * weights_mb
 
 
 def _keys(spec: Mapping[str, Any]) -> tuple[tuple[Any, ...], ...]:
-    """What runs have in common whose peaks are alike, the closest first."""
+    """Keys of runs with similar peaks, the most specific first."""
     size = (spec["backbone"]["name"], spec["schedule"].get("batch_size"), spec["precision"])
     return (spec["method"]["name"], spec["benchmark"]["name"], *size), size

@@ -1,12 +1,11 @@
-"""What a sweep looks like while it runs: live bars on a terminal, timestamped lines in a file."""
+"""Progress of a launch: live bars on a terminal, timestamped lines in a file."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -23,30 +22,14 @@ NEWS = {
     "run_retried": ("again", "its worker died; it goes on from its last checkpoint"),
     "stopping": ("stopping", "finishes its step and is saved; a second signal stops at once"),
 }
-"""Events of the sweep around a run: a word for lines, and what they mean."""
+"""Events around a run: a word for lines, and what they mean."""
 ENDS = {
     "skipped": ("skipped", "another launcher has done it"),
     "interrupted": ("saved", "the same command goes on from there"),
     "cancelled": ("cancelled", "as was asked; what it has done is kept"),
 }
-"""Ends that are neither success nor failure, likewise."""
+"""States that are neither success nor failure, likewise."""
 Clock = Callable[[], float]
-
-
-class Display(Protocol):
-    """Shows a sweep; a context manager around it."""
-
-    def __enter__(self) -> Display: ...
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-    def update(self, run: PlannedRun, event: dict[str, Any]) -> None:
-        """Take in an event of a run."""
-        ...
-
-    def finish(self, status: RunStatus) -> None:
-        """Take in the end of a run."""
-        ...
 
 
 def make_display(console: Console, total: int) -> Display:
@@ -61,7 +44,7 @@ def run_label(run: PlannedRun) -> str:
 
 @dataclass
 class _Running:
-    """What is known of a run in flight."""
+    """Progress of a run in flight."""
 
     started: float
     tasks: int = 0
@@ -88,7 +71,7 @@ class _Running:
         return min(1.0, (self.tasks_done + self.within_task) / self.tasks) if self.tasks else 0.0
 
     def seconds_left(self, now: float) -> float | None:
-        """Extrapolated from the run's own pace; None while there is too little to go by."""
+        """Extrapolated from the run's own pace; None while too little is done."""
         done_here = self.fraction - (self.resumed_at / self.tasks if self.tasks else 0.0)
         return (now - self.started) * (1 - self.fraction) / done_here if done_here > 0.05 else None
 
@@ -101,11 +84,11 @@ class _Running:
 
 
 class _ProgressTracker:
-    """The runs in flight and the work done, for both displays."""
+    """Runs in flight and work done, for both displays."""
 
     def __init__(self, total: int, clock: Clock) -> None:
         self.total, self.clock = total, clock
-        self.started: float | None = None  # of the first run's first event: starting workers says nothing of the pace
+        self.started: float | None = None  # time of the first event: starting workers is not part of the pace
         self.running: dict[str, _Running] = {}
         self.finished = self.failed = 0
         self.brought_along = 0.0
@@ -126,72 +109,85 @@ class _ProgressTracker:
 
     @property
     def work_done(self) -> float:
-        """Runs done, those in flight counted by their share."""
+        """Number of runs done; those in flight count by their share."""
         return self.finished + sum(running.fraction for running in self.running.values())
 
     def seconds_left(self) -> float | None:
-        """Extrapolated from the pace so far; None while there is too little to go by."""
+        """Extrapolated from the pace so far; None while too little is done."""
         if self.started is None:
             return None
         done_here, spent = self.work_done - self.brought_along, self.clock() - self.started
         return spent * (self.total - self.work_done) / done_here if done_here > 0.05 and spent > 2.0 else None
 
 
-class LineDisplay:
-    """One plain line when a run starts, ends or fails, and a sign of life at most every 30 seconds."""
+class Display:
+    """Shows the progress of a launch with ``total`` runs to do; a context manager around it."""
 
     def __init__(self, console: Console, total: int, clock: Clock = time.monotonic) -> None:
-        self._console, self._book, self._clock = console, _ProgressTracker(total, clock), clock
-        self._last = clock()
+        self._console, self._tracker, self._clock = console, _ProgressTracker(total, clock), clock
 
-    def __enter__(self) -> LineDisplay:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         return None
 
     def update(self, run: PlannedRun, event: dict[str, Any]) -> None:
-        """Say that a run started, or that it is still alive."""
-        if event.get("event") in NEWS:
-            word, meaning = NEWS[event["event"]]
-            self._say(f"{word:<9} {run_label(run)}: {meaning}")
-            return
-        is_new = run.run_id not in self._book.running
-        self._book.take(run, event)
-        if is_new:
-            self._say(f"started   {run_label(run)}")
-        elif self._clock() - self._last >= HEARTBEAT_S:
-            left = self._book.seconds_left()
-            time_left = f", about {duration(left)} left" if left is not None else ""
-            self._say(f"running   {self._book.work_done:.1f} of {self._book.total} runs done{time_left}")
+        """Show an event of a run."""
+        raise NotImplementedError
 
     def finish(self, status: RunStatus) -> None:
-        """Say how a run ended."""
-        running = self._book.end(status)
-        label, count = run_label(status.planned), f"[{self._book.finished}/{self._book.total}]"
+        """Show the end of a run."""
+        raise NotImplementedError
+
+
+class LineDisplay(Display):
+    """One plain line when a run starts, ends or fails, and a sign of life at most every 30 seconds."""
+
+    def __init__(self, console: Console, total: int, clock: Clock = time.monotonic) -> None:
+        super().__init__(console, total, clock)
+        self._last = clock()
+
+    def update(self, run: PlannedRun, event: dict[str, Any]) -> None:
+        """Print that a run started, or that runs are in progress."""
+        if event.get("event") in NEWS:
+            word, meaning = NEWS[event["event"]]
+            self._print(f"{word:<9} {run_label(run)}: {meaning}")
+            return
+        is_new = run.run_id not in self._tracker.running
+        self._tracker.take(run, event)
+        if is_new:
+            self._print(f"started   {run_label(run)}")
+        elif self._clock() - self._last >= HEARTBEAT_S:
+            left = self._tracker.seconds_left()
+            time_left = f", about {duration(left)} left" if left is not None else ""
+            self._print(f"running   {self._tracker.work_done:.1f} of {self._tracker.total} runs done{time_left}")
+
+    def finish(self, status: RunStatus) -> None:
+        """Print how a run ended."""
+        running = self._tracker.end(status)
+        label, count = run_label(status.planned), f"[{self._tracker.finished}/{self._tracker.total}]"
         if status.state == "failed":
-            self._say(f"FAILED    {label}: {status.error} {count}")
+            self._print(f"FAILED    {label}: {status.error} {count}")
             return
         if status.state in ENDS:
             word, meaning = ENDS[status.state]
-            self._say(f"{word:<9} {label}: {meaning} {count}")
+            self._print(f"{word:<9} {label}: {meaning} {count}")
             return
         faa = f"FAA {running.faa:6.2f} %  " if running.faa is not None else ""
-        self._say(f"finished  {label}  {faa}{duration(self._clock() - running.started)} {count}")
+        self._print(f"finished  {label}  {faa}{duration(self._clock() - running.started)} {count}")
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self._last = self._clock()
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
         self._console.print(f"{stamp}  {text}", markup=False, highlight=False, soft_wrap=True)
 
 
-class LiveDisplay:
+class LiveDisplay(Display):
     """An overall bar, a bar for each run in flight, and a line that stays for each run that ended."""
 
     def __init__(self, console: Console, total: int, clock: Clock = time.monotonic) -> None:
-        self._console, self._book, self._clock = console, _ProgressTracker(total, clock), clock
+        super().__init__(console, total, clock)
         self._bars: dict[str, TaskID] = {}
         self._notes: dict[str, str] = {}
         self._progress = Progress(
@@ -204,13 +200,11 @@ class LiveDisplay:
         )
         self._overall = self._progress.add_task("[bold]all runs[/]", total=total, note=f"0/{total}", left=None)
 
-    def __enter__(self) -> LiveDisplay:
+    def __enter__(self) -> Self:
         self._progress.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._progress.stop()
 
     def update(self, run: PlannedRun, event: dict[str, Any]) -> None:
@@ -221,7 +215,7 @@ class LiveDisplay:
             self._notes[run.run_id] = NEWS[event["event"]][1].partition(";")[0]
             self._progress.update(self._bars[run.run_id], note=self._notes[run.run_id])
             return
-        running = self._book.take(run, event)
+        running = self._tracker.take(run, event)
         if event.get("event") == "run_started":
             self._notes.pop(run.run_id, None)
         note = self._notes.get(run.run_id, running.note)
@@ -231,7 +225,7 @@ class LiveDisplay:
 
     def finish(self, status: RunStatus) -> None:
         """Replace the run's bar by a line above the bars."""
-        running = self._book.end(status)
+        running = self._tracker.end(status)
         bar = self._bars.pop(status.planned.run_id, None)
         if bar is not None:
             self._progress.remove_task(bar)
@@ -247,18 +241,18 @@ class LiveDisplay:
         self._refresh_overall()
 
     def _refresh_overall(self) -> None:
-        book = self._book
-        failed = f", {book.failed} failed" if book.failed else ""
+        tracker = self._tracker
+        failed = f", {tracker.failed} failed" if tracker.failed else ""
         self._progress.update(
             self._overall,
-            completed=book.work_done,
-            note=f"{book.finished}/{book.total}{failed}",
-            left=book.seconds_left(),
+            completed=tracker.work_done,
+            note=f"{tracker.finished}/{tracker.total}{failed}",
+            left=tracker.seconds_left(),
         )
 
 
 class _TimeLeft(ProgressColumn):
-    """Time left as the display computes it: rich's own estimate knows nothing of runs in flight."""
+    """Time left as the display computes it: rich's own estimate ignores runs in flight."""
 
     def render(self, task: Task) -> Text:
         left = task.fields.get("left")

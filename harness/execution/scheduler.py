@@ -1,94 +1,76 @@
-"""The executor seam: planned runs in, one status a run out, wherever they are done.
+"""Does planned runs: hands them to an executor, waits for runs that other launchers hold, and yields how each run ended.
 
-An executor is a function ``ends(jobs, options, on_event) -> Iterator[End]`` and nothing else. One failed run never stops the
-others; runs that another launcher has are waited for. Importing this module imports no torch.
+One failed run never stops the others. Importing this module imports no torch.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
-from smope_bench.harness.errors import UserError, did_you_mean
-from smope_bench.harness.execution.job import ExecuteOptions, Job, JobResult, OnEvent
+from smope_bench.harness.errors import UserError
+from smope_bench.harness.execution.executor import open_executors
+from smope_bench.harness.execution.job import Job, JobResult
 from smope_bench.harness.execution.lease import CANCEL, LeaseMonitor, LeaseState, acquire, newest, remove_leftovers_of
 from smope_bench.harness.planning.planner import PlannedRun
 from smope_bench.harness.records.checksum import RECORD_SCHEMA
 from smope_bench.harness.records.store import Store
-from smope_bench.harness.registry.registry import Registries
+from smope_bench.harness.run_options import RunOptions
 
 OnUpdate = Callable[[PlannedRun, dict[str, Any]], None]
-Executor = Callable[[Sequence[Job], ExecuteOptions, OnEvent], Iterator[JobResult]]
 
-EXECUTORS: Mapping[str, str] = {
-    "serial": "smope_bench.harness.executors.local:serial_ends",
-    "local": "smope_bench.harness.executors.local:pool_ends",
-    "ray": "smope_bench.harness.executors.ray_cluster:ends",
-    "slurm": "smope_bench.harness.executors.slurm:ends",
-}
-"""By name, each ``module:function``: its module is imported when it is asked for."""
 OUTER = frozenset({"WorkerDied", "OtherCode", "UserError", "OutOfMemoryRun"})
-"""Kinds of failures that come of the machine or of what was asked for: they say nothing against a record of before."""
+"""Kinds of failures caused by the machine or the request: they do not disprove an earlier record."""
 LOOK_S = (0.25, 5.0)
-"""Pauses between looks at what another launcher does: the first, and the longest."""
+"""First and longest pause between checks of a run that another launcher holds."""
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """How one run ended: ``skipped`` means that its record was there, ``interrupted`` that it was saved and is not done."""
+    """How one run ended: ``skipped`` if its record was there, ``interrupted`` if it was saved and is not done."""
 
     planned: PlannedRun
     state: Literal["done", "failed", "skipped", "interrupted", "cancelled"]
     error: str | None = None
 
 
-def partition_finished(planned: Sequence[PlannedRun], store: Store) -> tuple[list[PlannedRun], list[PlannedRun]]:
-    """(runs to do, runs whose record of this code exists and has what is asked to be observed); each run once."""
-    unique = merge_duplicates(planned)
-    done = {run.run_id for run in unique if store.state(run.run_id, run.spec.fingerprint, run.observe) == "done"}
-    return [run for run in unique if run.run_id not in done], [run for run in unique if run.run_id in done]
-
-
-def remove_leftovers(done: Iterable[PlannedRun], store: Store) -> None:
-    """Remove from finished runs what a process that was killed just after publishing left there."""
-    for run in done:
-        remove_leftovers_of(store.path(run.run_id))
-
-
 def merge_duplicates(planned: Iterable[PlannedRun]) -> list[PlannedRun]:
-    """Each run once: planned by several suites, it observes what any of them asks for."""
+    """Each run once; planned by several suites, it observes what any of them needs."""
     runs: dict[str, PlannedRun] = {}
     for run in planned:
         known = runs.get(run.run_id)
-        asked = set(run.observe) | set(known.observe if known else ())
-        runs[run.run_id] = replace(run, observe=tuple(sorted(asked)))
+        observe = set(run.observe) | set(known.observe if known else ())
+        runs[run.run_id] = replace(run, observe=tuple(sorted(observe)))
     return list(runs.values())
+
+
+def partition_finished(planned: Sequence[PlannedRun], store: Store) -> tuple[list[PlannedRun], list[PlannedRun]]:
+    """(runs to do, runs whose record of this code exists with all that is to be observed), each run once."""
+    parts: tuple[list[PlannedRun], list[PlannedRun]] = [], []
+    for run in merge_duplicates(planned):
+        parts[_is_done(run, store)].append(run)
+    return parts
 
 
 def execute(
     planned: Sequence[PlannedRun],
-    options: ExecuteOptions,
+    options: RunOptions,
     on_update: OnUpdate,
     memory_mb: Mapping[str, float] | None = None,
 ) -> Generator[RunStatus, None, None]:
-    """Do what is not done yet and yield each run's status as it is known; ``on_update`` gets the events in between.
+    """Do the runs and yield each one's status as soon as it is known; ``on_update`` receives the events in between.
 
-    The results folder must be writable and the data prepared (``prepare_benchmarks``). Failures are recorded in the store.
-    ``memory_mb`` is what runs are expected to need, by run id. Raises Stopped, after what could be saved was.
+    The results folder must be writable and the data prepared (``prepare_benchmarks``). A run that is done already is skipped
+    by its worker, which checks that under the lease. Failures are recorded in the store. ``memory_mb``: MiB that runs are
+    expected to need, by run id. Raises Stopped once all that could be saved is, and UserError for an unknown executor.
     """
-    store = Store(options.results)
-    to_do, done = partition_finished(planned, store)
-    remove_leftovers(done, store)
-    for run in done:
-        yield RunStatus(run, "skipped")
+    store, to_do, run_jobs = Store(options.results), merge_duplicates(planned), _executor(options)
     _withdraw_cancels(to_do, store)
     runs = {run.run_id: run for run in to_do}
-    expected, watch, last_good = memory_mb or {}, LeaseMonitor(), dict[str, int]()
+    expected, monitor, last_good = memory_mb or {}, LeaseMonitor(), dict[str, int]()
     held: list[PlannedRun] = []
 
     def on_event(run_id: str, event: dict[str, Any]) -> None:
@@ -98,63 +80,51 @@ def execute(
 
     while to_do:
         jobs = [Job(run.run_id, run.spec, run.observe, expected.get(run.run_id, 0.0)) for run in to_do]
-        with _closing(open_executor(options, len(jobs))(jobs, options, on_event)) as ends:
-            for end in ends:
-                run = runs[end.run_id]
-                if end.held:
+        with _closing(run_jobs(jobs, options, on_event)) as results:
+            for result in results:
+                run = runs[result.run_id]
+                if result.state == "held":
                     held.append(run)
                     on_update(run, {"event": "held"})
-                else:
-                    yield _status(store, run, end, last_good.get(run.run_id))
-        to_do = yield from _freed(held, store, watch)
+                    continue
+                if result.error is not None:
+                    _record_failure(store, run, result.error, last_good.get(run.run_id))
+                yield RunStatus(run, result.state, result.error["error"] if result.error else None)
+        to_do = yield from _released(held, store, monitor)
 
 
-def open_executor(options: ExecuteOptions, jobs: int) -> Executor:
-    """The executor that is asked for. Raises UserError for an unknown name."""
-    name = options.executor
-    if name == "auto":
-        name = "local" if min(options.workers, jobs) > 1 else "serial"
-    if name not in EXECUTORS:
-        raise UserError(f"unknown executor {name!r}{did_you_mean(name, ['auto', *EXECUTORS])}")
-    module, _, function = EXECUTORS[name].partition(":")
-    return getattr(importlib.import_module(module), function)
+def _executor(options: RunOptions) -> Callable[..., Iterator[JobResult]]:
+    return open_executors(options.plugins).load(options.executor)
 
 
 @contextlib.contextmanager
-def _closing(ends: Iterator[JobResult]) -> Iterator[Iterator[JobResult]]:
-    """An executor that is left early stops its workers at once, not when somebody collects it."""
+def _closing(results: Iterator[JobResult]) -> Iterator[Iterator[JobResult]]:
+    """Stop the executor's workers at once if the block is left early, not when the iterator is collected."""
     try:
-        yield ends
+        yield results
     finally:
-        if isinstance(ends, Generator):
-            ends.close()
+        if isinstance(results, Generator):
+            results.close()
 
 
-def _status(store: Store, run: PlannedRun, end: JobResult, last_good_task: int | None) -> RunStatus:
-    """What became of a run; a failure is recorded first."""
-    assert end.state != "held"
-    if end.error is None:
-        return RunStatus(run, end.state)
-    _note_failure(store, run, end.error, last_good_task)
-    return RunStatus(run, end.state, end.error["error"])
+def _released(
+    held: list[PlannedRun], store: Store, monitor: LeaseMonitor
+) -> Generator[RunStatus, None, list[PlannedRun]]:
+    """Wait for runs of other launchers: yields those that they finish, returns those that they give up.
 
-
-def _freed(held: list[PlannedRun], store: Store, watch: LeaseMonitor) -> Generator[RunStatus, None, list[PlannedRun]]:
-    """Wait for what others do: yields runs that they finish, returns those that they give up as soon as there are any.
-
-    Both kinds are taken from ``held``.
+    Both kinds are removed from ``held``.
     """
     pause = LOOK_S[0]
     while held:
         free: list[PlannedRun] = []
         for run in list(held):
-            if store.state(run.run_id, run.spec.fingerprint, run.observe) == "done":
+            if _is_done(run, store):
                 held.remove(run)
-                remove_leftovers([run], store)  # its worker may have died before it gave its claim back
+                remove_leftovers_of(store.path(run.run_id))  # its worker may have died before it released the lease
                 yield RunStatus(run, "skipped")
                 continue
-            with contextlib.suppress(OSError):  # a network's file system comes back
-                if watch.is_free(store.path(run.run_id)):
+            with contextlib.suppress(OSError):  # a network file system may come back
+                if monitor.is_free(store.path(run.run_id)):
                     held.remove(run)
                     free.append(run)
         if free:
@@ -165,32 +135,35 @@ def _freed(held: list[PlannedRun], store: Store, watch: LeaseMonitor) -> Generat
     return []
 
 
+def _is_done(run: PlannedRun, store: Store) -> bool:
+    return store.state(run.run_id, run.spec.fingerprint, run.observe) == "done"
+
+
 def _withdraw_cancels(runs: Iterable[PlannedRun], store: Store) -> None:
-    """Asked for anew, a run is not stopped by what was asked before; one that another launcher has is still its to stop."""
+    """Remove earlier cancel requests for these runs, except where another launcher still has to obey one."""
     for run in runs:
         folder = store.path(run.run_id)
         with contextlib.suppress(OSError):
-            if (folder / CANCEL).exists() and ((held := newest(folder)) is None or held.is_free):
+            if (folder / CANCEL).exists() and ((lease := newest(folder)) is None or lease.is_free):
                 (folder / CANCEL).unlink(missing_ok=True)
 
 
-def _note_failure(store: Store, run: PlannedRun, error: Mapping[str, Any], last_good_task: int | None) -> None:
-    """Record what stopped a run, unless somebody else has taken it up, or done it, meanwhile.
+def _record_failure(store: Store, run: PlannedRun, error: Mapping[str, Any], last_good_task: int | None) -> None:
+    """Record what stopped a run, unless another process holds it, or has finished it, meanwhile.
 
-    A record of this code stays though it lacks what is asked to be observed now; one of other code stays where the run itself
-    did nothing wrong.
+    A record of this code stays even if it lacks what is to be observed now; one of other code stays if the run itself is not
+    to blame.
     """
-    with contextlib.suppress(OSError, UserError):  # a disk that is full is no reason to stop the others
-        claim = acquire(store.path(run.run_id))
-        if isinstance(claim, LeaseState):
+    with contextlib.suppress(OSError, UserError):  # a full disk must not stop the other runs
+        lease = acquire(store.path(run.run_id))
+        if isinstance(lease, LeaseState):
             return
         try:
             is_outer = error["kind"] in OUTER and (store.path(run.run_id) / "result.json").exists()
-            is_done = store.state(run.run_id, run.spec.fingerprint) == "done"
-            if not is_outer and not is_done:
+            if not is_outer and store.state(run.run_id, run.spec.fingerprint) != "done":
                 store.write_failure(run.run_id, failure_record(run, error, last_good_task))
         finally:
-            claim.release(forget=False)
+            lease.release(forget=False)
 
 
 def failure_record(run: PlannedRun, error: Mapping[str, Any], last_good_task: int | None) -> dict[str, Any]:
@@ -202,21 +175,3 @@ def failure_record(run: PlannedRun, error: Mapping[str, Any], last_good_task: in
         "last_good_task": last_good_task,
         **error,
     }
-
-
-def prepare_benchmarks(
-    planned: Iterable[PlannedRun], registries: Registries, data: Path, progress: Callable[[str], None]
-) -> None:
-    """Fetch, verify and convert the data of each distinct benchmark, before anything trains.
-
-    Benchmarks that differ in protocol or augmentation alone share their images, gigabytes that are read through once.
-    """
-    distinct = {run.spec.benchmark.model_dump_json(): run.spec.benchmark for run in planned}
-    ready: set[str] = set()
-    for component in distinct.values():
-        benchmark = registries.benchmarks.load(component.name)
-        opened = benchmark(benchmark.Config(**component.config), data)
-        if (images := f"{component.name} {opened.images_key()}") not in ready:
-            opened.prepare(progress)
-            ready.add(images)
-        opened.task_sizes()  # an impossible split is said here, before anything trains

@@ -1,13 +1,15 @@
-"""Long-lived worker processes, one pipe each: a worker that dies costs its own run and nobody else's.
+"""Runs on this machine: one after another in this process, or in long-lived worker processes with one pipe each.
 
-A process pool of the standard library is not used because it gives up every run in flight when one worker is killed; a
-process per run is not, because importing torch takes longer than a small run. Importing this module imports no torch.
+A worker that dies costs its own run and no other's. ``concurrent.futures`` is not used because its pool gives up every run in
+flight when one worker is killed; nor a process for each run, because importing torch takes longer than a small run. Importing
+this module imports no torch.
 """
 
 from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -16,118 +18,132 @@ from multiprocessing.process import BaseProcess
 from typing import Any, cast
 
 from smope_bench.harness.cancellation import Stop, StopRequest, stop_gently
-from smope_bench.harness.execution.job import ExecuteOptions, Job, JobResult, OnEvent, WorkerOptions, run_job
+from smope_bench.harness.execution.executor import executor
+from smope_bench.harness.execution.job import Job, JobResult, OnEvent, failed, run_job
 from smope_bench.harness.execution.memory_budget import Queue
 from smope_bench.harness.hardware.memory import oom_kills, resident_mb, total_mb
+from smope_bench.harness.run_options import RunOptions
 
 POLL_S = 0.25
 TRIES = 2
 SHORTAGE_S = 2.0
-"""A shortage of memory may cost several workers, whose deaths are then noticed one after another."""
+"""One shortage of memory may kill several workers, whose deaths are noticed one after another."""
+SAFE_PATH = "PYTHONSAFEPATH"
+"""Set for a new Python process, it imports no module from the current folder: ``random.py`` there would break it."""
+
+Message = JobResult | tuple[str, dict[str, Any]]
+"""What a worker sends: the result of its job, or (run id, event)."""
 
 
-def serial_ends(jobs: Sequence[Job], options: ExecuteOptions, on_event: OnEvent) -> Iterator[JobResult]:
-    """The executor of one run after another in this process. A signal stops the run in hand after its step, saved."""
+@executor("auto", place="machine")
+def run_by_workers(jobs: Sequence[Job], options: RunOptions, on_event: OnEvent) -> Iterator[JobResult]:
+    """In worker processes of this machine, or in this process where one worker is enough."""
+    chosen = run_in_processes if min(options.workers or 1, len(jobs)) > 1 else run_serially
+    yield from chosen(jobs, options, on_event)
+
+
+@executor("serial", place="process")
+def run_serially(jobs: Sequence[Job], options: RunOptions, on_event: OnEvent) -> Iterator[JobResult]:
+    """One run after another in this process."""
     with stop_gently() as stop:
-        told: set[str] = set()
+        stopping: set[str] = set()
 
-        def tell(run_id: str, event: dict[str, Any]) -> None:
-            if stop.status is not None and run_id not in told:
-                told.add(run_id)
+        def notify(run_id: str, event: dict[str, Any]) -> None:
+            if stop.status is not None and run_id not in stopping:
+                stopping.add(run_id)
                 on_event(run_id, {"event": "stopping"})
             on_event(run_id, event)
 
         for job in jobs:
-            interruption = StopRequest()
-            stop.ask = interruption.ask
+            stop_request = StopRequest()
+            stop.on_stop = stop_request.set
             stop.require_none()
-            yield run_job(job, options.for_workers(), tell, interruption)
+            yield run_job(job, options, notify, stop_request)
         stop.require_none()
 
 
-def pool_ends(jobs: Sequence[Job], options: ExecuteOptions, on_event: OnEvent) -> Iterator[JobResult]:
-    """The executor of local processes. A signal stops all runs in flight after their step, saved."""
-    workers = min(options.workers, len(jobs))
-    with stop_gently() as stop, WorkerPool(workers, options.for_workers(), options.memory_mb) as pool:
+@executor("local", place="machine")
+def run_in_processes(jobs: Sequence[Job], options: RunOptions, on_event: OnEvent) -> Iterator[JobResult]:
+    """In worker processes of this machine."""
+    with stop_gently() as stop, WorkerPool(min(options.workers or 1, len(jobs)), options) as pool:
         yield from pool.run(jobs, on_event, stop)
         stop.require_none()
 
 
 class WorkerPool:
-    """``count`` spawned processes; ``run`` hands them jobs and yields what they say. Use as a context manager."""
+    """``count`` spawned processes; ``run`` hands them jobs and yields results. Use as a context manager."""
 
-    def __init__(self, count: int, options: WorkerOptions, memory_mb: float | None = None) -> None:
-        self._options, self._memory_mb = options, memory_mb
+    def __init__(self, count: int, options: RunOptions) -> None:
+        self._options = options
         self._oom_kills, self._short_until = oom_kills(), 0.0
-        self._slots = [_WorkerProcess(options) for _ in range(count)]
+        self._workers = [_WorkerProcess(options) for _ in range(count)]
 
     def __enter__(self) -> WorkerPool:
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        for slot in self._slots:
-            slot.stop(politely=kind is None)
-        for slot in self._slots:
-            slot.join()
+        for worker in self._workers:
+            worker.stop(politely=kind is None)
+        for worker in self._workers:
+            worker.join()
 
     def run(self, jobs: Sequence[Job], on_event: OnEvent, stop: Stop | None = None) -> Iterator[JobResult]:
-        """Yield one end a job, in the order in which they come; ``on_event`` gets what the runs say in between.
+        """Yield one result a job, in the order in which they end; ``on_event`` receives the events in between.
 
-        A run whose worker died is tried once more. After a ``stop``, what has not begun has no end.
+        A run whose worker died is tried once more. After a ``stop``, jobs that have not begun have no result.
         """
-        stop, queue, tries = stop or Stop(), Queue(jobs, self._memory_mb), dict[str, int]()
-        is_told = False
+        stop, queue, tries = stop or Stop(), Queue(jobs, self._options.memory_mb), dict[str, int]()
+        is_stopping = False
         while True:
             if stop.status is None:
                 self._hand_out(queue)
-            elif not is_told:
-                is_told = True
+            elif not is_stopping:
+                is_stopping = True
                 self._interrupt(on_event)
-            busy = {slot.pipe: slot for slot in self._slots if slot.job is not None}
+            busy = {worker.pipe: worker for worker in self._workers if worker.job is not None}
             if not busy:
                 return
             for pipe in wait(list(busy), timeout=POLL_S):
-                slot = busy[cast(Connection, pipe)]
-                job = cast(Job, slot.job)
-                told = slot.receive()
-                if not isinstance(told, JobResult):
-                    on_event(*told)
+                worker = busy[cast(Connection, pipe)]
+                job = cast(Job, worker.job)
+                message = worker.receive()
+                if not isinstance(message, JobResult):
+                    on_event(*message)
                     continue
-                if stop.status is not None and slot.exit_code is not None:
-                    told = JobResult(job.run_id, interrupted=True)
+                has_died = worker.exit_code is not None
+                if stop.status is not None and has_died:
+                    message = JobResult(job.run_id, "interrupted")
                 tries[job.run_id] = tries.get(job.run_id, 0) + 1
-                lacked = self._lacked_memory(slot)
-                if stop.status is None and self._may_try_again(told, slot) and tries[job.run_id] < TRIES:
+                lacked = self._lacked_memory(worker)
+                # Ended from outside: its worker died, or was asked to stop although nothing stops the launch.
+                may_try_again = has_died or message.state == "interrupted"
+                if stop.status is None and may_try_again and tries[job.run_id] < TRIES:
                     on_event(job.run_id, {"event": "run_retried"})
                     queue.put_back(job, alone=lacked is not False)
                 else:
-                    yield self._explained(told, slot, job, lacked)
-            for slot in busy.values():
-                slot.look()
+                    yield self._explained(message, worker, job, lacked)
+            for worker in busy.values():
+                worker.measure()
 
     def _hand_out(self, queue: Queue) -> None:
-        for i, slot in enumerate(self._slots):
-            if slot.job is None:
-                job = queue.take([other.job for other in self._slots if other.job is not None])
+        for i, worker in enumerate(self._workers):
+            if worker.job is None:
+                job = queue.take([other.job for other in self._workers if other.job is not None])
                 if job is None:
                     return
-                if not slot.process.is_alive():
-                    self._slots[i] = _WorkerProcess(self._options)
-                self._slots[i].give(job)
+                if not worker.process.is_alive():
+                    self._workers[i] = _WorkerProcess(self._options)
+                self._workers[i].give(job)
 
     def _interrupt(self, on_event: OnEvent) -> None:
-        for slot in self._slots:
-            if slot.job is not None:
-                on_event(slot.job.run_id, {"event": "stopping"})
-                slot.process.terminate()
+        for worker in self._workers:
+            if worker.job is not None:
+                on_event(worker.job.run_id, {"event": "stopping"})
+                worker.process.terminate()
 
-    def _may_try_again(self, end: JobResult, slot: _WorkerProcess) -> bool:
-        """Whether the run was ended from outside: its worker died, or was asked to stop when nobody stops the sweep."""
-        return slot.exit_code is not None or (end.interrupted and not end.cancelled)
-
-    def _lacked_memory(self, slot: _WorkerProcess) -> bool | None:
-        """Whether the system ended a worker for want of memory; None where it may have. To be asked once a death."""
-        if slot.exit_code != -signal.SIGKILL:
+    def _lacked_memory(self, worker: _WorkerProcess) -> bool | None:
+        """Whether the system killed the worker because memory ran out; None if unknown. To be called once a death."""
+        if worker.exit_code != -signal.SIGKILL:
             return False
         before, self._oom_kills = self._oom_kills, oom_kills()
         if before is None or self._oom_kills is None:
@@ -137,64 +153,61 @@ class WorkerPool:
             self._short_until = now + SHORTAGE_S
         return is_new or now < self._short_until
 
-    def _explained(self, end: JobResult, slot: _WorkerProcess, job: Job, lacked: bool | None) -> JobResult:
-        """The end of a run with what is known of why its worker died; ``lacked`` memory, None where it may have."""
-        if slot.exit_code is None or end.error is None:
-            return end
-        error = end.error["error"]
-        if lacked is not False:
-            expected = f", {job.memory_mb:.0f} MiB were expected of it" if job.memory_mb else ""
-            error += (
-                f"; the system {'ran' if lacked else 'may have run'} out of memory: the run held {slot.peak_mb:.0f} MiB when"
-                f" last seen{expected}, the machine has {total_mb():.0f} MiB; try fewer --workers"
-            )
-        return JobResult(end.run_id, {**end.error, "error": error})
+    def _explained(self, result: JobResult, worker: _WorkerProcess, job: Job, lacked: bool | None) -> JobResult:
+        """The result with what is known of why its worker died; ``lacked`` memory, None if it may have."""
+        if worker.exit_code is None or result.error is None or lacked is False:
+            return result
+        expected = f", {job.memory_mb:.0f} MiB were expected of it" if job.memory_mb else ""
+        sentence = (
+            f"{result.error['error']}; the system {'ran' if lacked else 'may have run'} out of memory: the run held"
+            f" {worker.peak_mb:.0f} MiB when last seen{expected}, the machine has {total_mb():.0f} MiB; try fewer --workers"
+        )
+        return JobResult(result.run_id, result.state, {**result.error, "error": sentence})
 
 
 class _WorkerProcess:
-    """A worker process, its end of the pipe and the job it has."""
+    """A worker process, this side's end of its pipe, and the job that it has."""
 
-    def __init__(self, options: WorkerOptions) -> None:
+    def __init__(self, options: RunOptions) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.job: Job | None = None
         self.exit_code: int | None = None
-        """How the process ended, where it died on its job."""
-        self.peak_mb, self._looked = 0.0, 0.0
+        """How the process ended, if it died on its job."""
+        self.peak_mb, self._measured = 0.0, 0.0
         self.process: BaseProcess = context.Process(target=_work, args=(theirs, options), daemon=True)
-        with _signals_held():
+        with _signals_blocked(), safe_path():
             self.process.start()
         theirs.close()  # so that the death of the worker reads as the end of the pipe
 
     def give(self, job: Job) -> None:
         self.job, self.peak_mb = job, 0.0
-        with contextlib.suppress(OSError):  # a worker that died meanwhile is noticed by `receive`
+        with contextlib.suppress(OSError):  # `receive` notices a worker that died meanwhile
             self.pipe.send(job)
 
-    def receive(self) -> JobResult | tuple[str, dict[str, Any]]:
-        """The end of the job in hand, or (its run id, an event of it)."""
+    def receive(self) -> Message:
+        """The next message of the worker; its death is a failed result."""
         job = self.job
         assert job is not None
         try:
-            told: JobResult | tuple[str, dict[str, Any]] = self.pipe.recv()
+            message: Message = self.pipe.recv()
         except (EOFError, OSError):
             self.process.join(timeout=5)
-            if self.process.is_alive():  # it hangs at its exit; while it lives, the run counts as held
+            if self.process.is_alive():  # it hangs at its exit; while it lives, its lease counts as held
                 self.process.kill()
                 self.process.join(timeout=5)
             self.exit_code = self.process.exitcode or 0
-            error = f"the worker process {_death(self.exit_code)}"
-            told = JobResult(job.run_id, {"kind": "WorkerDied", "error": error, "traceback": ""})
+            message = failed(job.run_id, "WorkerDied", f"the worker process {_death(self.exit_code)}")
             self.pipe.close()
-        if isinstance(told, JobResult):
+        if isinstance(message, JobResult):
             self.job = None
-        return told
+        return message
 
-    def look(self) -> None:
-        """Note how much memory the worker holds, once a second: whoever is killed for it cannot say."""
+    def measure(self) -> None:
+        """Record how much memory the worker holds, once a second: a killed process cannot report it."""
         now = time.monotonic()
-        if self.job is not None and self.process.pid is not None and now - self._looked >= 1.0:
-            self._looked = now
+        if self.job is not None and self.process.pid is not None and now - self._measured >= 1.0:
+            self._measured = now
             self.peak_mb = max(self.peak_mb, resident_mb(self.process.pid))
 
     def stop(self, politely: bool) -> None:
@@ -202,7 +215,7 @@ class _WorkerProcess:
             if politely:
                 self.pipe.send(None)
             else:
-                self.process.kill()  # a request would only end the step in hand
+                self.process.kill()  # SIGTERM would only end the current step
 
     def join(self) -> None:
         self.process.join(timeout=3)
@@ -213,50 +226,65 @@ class _WorkerProcess:
 
 
 class _WorkerState:
-    """What a worker's signal handler must know: whether there is a run to interrupt."""
+    """What a worker's signal handler needs to know."""
 
     def __init__(self) -> None:
-        self.interruption: StopRequest | None = None
+        self.stop_request: StopRequest | None = None
+        """Of the run in progress."""
         self.is_orphan = False
 
     def terminate(self, number: int, _: object) -> None:
-        """Interrupt the run in hand, which is then saved, or end at once where there is none."""
-        if self.interruption is None:
+        """Interrupt the run in progress, which is then saved, or exit at once if there is none."""
+        if self.stop_request is None:
             raise SystemExit(128 + number)
-        self.interruption.ask()
+        self.stop_request.set()
 
 
-def _work(pipe: Connection, options: WorkerOptions) -> None:
-    """Body of a worker: jobs in, events and ends out, until told to stop or the parent is gone."""
-    desk = _WorkerState()
+def _work(pipe: Connection, options: RunOptions) -> None:
+    """Body of a worker: jobs in, events and results out, until None arrives or the parent is gone."""
+    state = _WorkerState()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what it means
-    signal.signal(signal.SIGTERM, desk.terminate)
-    _let_signals_in()
+    signal.signal(signal.SIGTERM, state.terminate)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
 
-    def tell(message: JobResult | tuple[str, dict[str, Any]]) -> None:
+    def send(message: Message) -> None:
         try:
             pipe.send(message)
-        except OSError:  # nobody is listening any more: the run is saved, and resumes under another parent
-            desk.is_orphan = True
-            if desk.interruption is not None:
-                desk.interruption.ask()
+        except OSError:  # the parent is gone: the run is saved, and resumes under another one
+            state.is_orphan = True
+            if state.stop_request is not None:
+                state.stop_request.set()
 
-    while not desk.is_orphan:
+    while not state.is_orphan:
         try:
             job = pipe.recv()
         except (EOFError, OSError):
             return
         if job is None:
             return
-        desk.interruption = StopRequest()
-        end = run_job(job, options, lambda run_id, event: tell((run_id, event)), desk.interruption)
-        tell(end)
-        desk.interruption = None  # from here on, a signal ends the process
+        state.stop_request = StopRequest()
+        send(run_job(job, options, lambda run_id, event: send((run_id, event)), state.stop_request))
+        state.stop_request = None  # from here on, a signal ends the process
 
 
 @contextlib.contextmanager
-def _signals_held() -> Iterator[None]:
-    """Block what a child inherits, so that no signal can hit a worker before it has its handlers."""
+def safe_path() -> Iterator[None]:
+    """Python processes that are started in this block import nothing from the current folder."""
+    before = os.environ.get(SAFE_PATH)
+    os.environ[SAFE_PATH] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[SAFE_PATH]
+        else:
+            os.environ[SAFE_PATH] = before
+
+
+@contextlib.contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Block signals, which a child inherits: none can reach a worker before it has its handlers."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -265,11 +293,6 @@ def _signals_held() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _let_signals_in() -> None:
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
 
 
 def _death(exit_code: int) -> str:

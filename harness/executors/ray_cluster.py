@@ -1,7 +1,7 @@
-"""Runs as Ray tasks: on an existing cluster by its address, otherwise on one that is started here and ends with the sweep.
+"""Runs as Ray tasks: on an existing cluster by its address, otherwise on one that is started here and ends with the launch.
 
-A worker that is killed costs nothing but time: Ray hands its run to another one, which takes over the dead owner's claim and
-goes on from the last checkpoint. Ray itself is imported only when this executor is asked for.
+If a worker is killed, Ray hands its run to another one, which takes over the dead holder's lease and resumes from the last
+checkpoint. Ray itself is imported only when this executor runs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from urllib.parse import urlsplit
 
 from smope_bench.harness.cancellation import StopRequest
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.execution.job import ExecuteOptions, Job, JobResult, OnEvent, WorkerOptions
+from smope_bench.harness.execution.executor import executor
+from smope_bench.harness.execution.job import Job, JobResult, OnEvent, failed
 from smope_bench.harness.executors.remote import (
     POLL_S,
     STOP_S,
@@ -34,19 +35,21 @@ from smope_bench.harness.executors.remote import (
     withdraw_stop,
 )
 from smope_bench.harness.provenance import code_fingerprint
+from smope_bench.harness.run_options import RunOptions
 
 RETRIES = 3
-"""How many killed workers one run survives before it counts as failed: a run that kills each of its workers must end."""
+"""Killed workers that one run survives before it counts as failed: a run that kills each of its workers must end."""
 CONNECT_S = 5.0
 SOCKET_PATH, BELOW_FOLDER = 107, 75
-"""Bytes that the path of a socket may have, and those that Ray adds to its folder's."""
+"""Bytes that the path of a socket may have, and bytes that Ray appends to its folder's path."""
 
 
-def ends(jobs: Sequence[Job], options: ExecuteOptions, on_event: OnEvent) -> Iterator[JobResult]:
-    """Do ``jobs`` as Ray tasks and yield one end each, in the order in which they come.
+@executor("ray", place="cluster", takes=("address",))
+def run_on_ray(jobs: Sequence[Job], options: RunOptions, on_event: OnEvent) -> Iterator[JobResult]:
+    """As tasks of a Ray cluster, an existing one or one that is started on this machine.
 
-    Raises UserError where Ray is not installed, the address does not answer or the cluster lacks what one run needs. When the
-    caller stops early, running runs are asked to save themselves, and a cluster that was started here is taken down.
+    Raises UserError if Ray is not installed, the address does not answer or the cluster lacks what one run needs. If the
+    caller stops early, runs in progress are asked to save themselves, and a cluster that was started here is shut down.
     """
     address = options.address or os.environ.get("RAY_ADDRESS")
     starts_one = address in (None, "local")
@@ -56,21 +59,21 @@ def ends(jobs: Sequence[Job], options: ExecuteOptions, on_event: OnEvent) -> Ite
             with _own_handler():
                 _connect(ray, address, options, len(jobs), folder)
             _require_resources(ray, options)
-            yield from _Sweep(ray, jobs, options, on_event).ends()
+            yield from _Tasks(ray, jobs, options, on_event).results()
         finally:
-            ray.shutdown()  # ends a cluster that was started here, and takes leave of one that was there before
+            ray.shutdown()  # ends a cluster that was started here, and leaves an existing one running
 
 
-class _Sweep:
-    """The tasks of one sweep."""
+class _Tasks:
+    """The tasks of one launch."""
 
-    def __init__(self, ray: ModuleType, jobs: Sequence[Job], options: ExecuteOptions, on_event: OnEvent) -> None:
+    def __init__(self, ray: ModuleType, jobs: Sequence[Job], options: RunOptions, on_event: OnEvent) -> None:
         self._ray, self._on_event = ray, on_event
-        self._tail = EventFollower(options.results, [job.run_id for job in jobs])
+        self._follower = EventFollower(options.results, [job.run_id for job in jobs])
         self._task = ray.remote(_run_in_worker).options(
-            num_cpus=options.threads, num_gpus=_gpus(options), max_retries=RETRIES, retry_exceptions=False
+            num_cpus=options.threads or 1, num_gpus=_gpus(options), max_retries=RETRIES, retry_exceptions=False
         )
-        self._shared, self._code = for_remote(options.for_workers()), code_fingerprint()
+        self._shared, self._code = for_remote(options), code_fingerprint()
         self._open: dict[Any, Job] = {}
         self._tries = Counter[str]()
         for job in jobs:
@@ -80,38 +83,40 @@ class _Sweep:
         self._open[self._task.remote(job, self._shared, self._code)] = job
         self._tries[job.run_id] += 1
 
-    def ends(self) -> Iterator[JobResult]:
+    def results(self) -> Iterator[JobResult]:
         try:
             while self._open:
                 for ref in self._ready():
                     job = self._open.pop(ref)
-                    end = self._end(ref, job)
-                    if end.state == "interrupted" and self._tries[job.run_id] <= RETRIES:  # its node is given up
+                    result = self._result(ref, job)
+                    if (
+                        result.state == "interrupted" and self._tries[job.run_id] <= RETRIES
+                    ):  # its node is being shut down
                         self._on_event(job.run_id, {"event": "run_retried"})
                         self._hand_over(job)
                         continue
-                    self._tail.forget(job.run_id, self._on_event)
-                    yield end
-                self._tail.tell(self._on_event)
+                    self._follower.forget(job.run_id, self._on_event)
+                    yield result
+                self._follower.notify(self._on_event)
         except BaseException:
             self._stop()
             raise
 
     def _ready(self) -> list[Any]:
-        """All tasks that ended, waiting a little for the first."""
+        """Tasks that ended; waits up to ``POLL_S`` for the first."""
         refs = list(self._open)
         if not self._ray.wait(refs, num_returns=1, timeout=POLL_S)[0]:
             return []
         return self._ray.wait(refs, num_returns=len(refs), timeout=0)[0]
 
-    def _end(self, ref: Any, job: Job) -> JobResult:
+    def _result(self, ref: Any, job: Job) -> JobResult:
         try:
             return self._ray.get(ref)
         except self._ray.exceptions.RayError as error:
-            return JobResult(job.run_id, _death(error))
+            return failed(job.run_id, "WorkerDied", _death(error))
 
     def _stop(self) -> None:
-        """Ask everything that runs to save itself, give it time, then end it. A second signal cuts the wait short."""
+        """Ask all runs in progress to save themselves, wait, then end them. A second signal cuts the wait short."""
         ask_to_stop(self._shared)
         try:
             self._ray.wait(list(self._open), num_returns=len(self._open), timeout=STOP_S)
@@ -122,16 +127,16 @@ class _Sweep:
             withdraw_stop(self._shared)
 
 
-def _run_in_worker(job: Job, options: WorkerOptions, code: str) -> JobResult:
-    """Body of a task. A worker's process is asked to end when its node is given up: its run is saved first."""
-    interruption = StopRequest()
-    with _own_handler(lambda *_: interruption.ask()):
-        return run_remotely(job, options, code, interruption)
+def _run_in_worker(job: Job, options: RunOptions, code: str) -> JobResult:
+    """Body of a task. SIGTERM, which Ray sends when a node is shut down, saves the run first."""
+    stop_request = StopRequest()
+    with _own_handler(lambda *_: stop_request.set()):
+        return run_remotely(job, options, code, stop_request)
 
 
 @contextlib.contextmanager
 def _own_handler(during: Callable[..., object] | None = None) -> Iterator[None]:
-    """Put back what handles SIGTERM now, which Ray replaces when it is joined; ``during`` handles it until then."""
+    """Restore the SIGTERM handler afterwards, which Ray replaces when it connects; ``during`` handles it until then."""
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield
         return
@@ -151,9 +156,9 @@ def _own_handler(during: Callable[..., object] | None = None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _folder_for_ray() -> Iterator[str | None]:
-    """Where a cluster that is started here keeps its logs and sockets, which Ray would leave there for ever.
+    """Temporary folder for logs and sockets of a cluster that is started here; Ray would never remove its own.
 
-    None, which leaves it to Ray, where there is none or its path is too long for a socket.
+    None, which leaves the choice to Ray, if there is none or its path is too long for a socket.
     """
     folder = None
     with contextlib.suppress(OSError):
@@ -166,11 +171,11 @@ def _folder_for_ray() -> Iterator[str | None]:
 
 
 def _import_ray(starts_one: bool) -> ModuleType:
-    # Ray would report its use to its makers, and warn about a default of its own that does not matter here.
+    # No usage report to Ray's makers, and no warning about a default that does not matter here.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if starts_one and "RAY_AUTH_MODE" not in os.environ:
-        # Whoever reaches a cluster can run code on it. Without a token of ours Ray would leave one in the home folder.
+        # Anyone who reaches a cluster can run code on it. Without this token Ray would write one to the home folder.
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     try:
         import ray
@@ -181,8 +186,8 @@ def _import_ray(starts_one: bool) -> ModuleType:
     return ray
 
 
-def _connect(ray: ModuleType, address: str | None, options: ExecuteOptions, jobs: int, folder: str | None) -> None:
-    """Join the cluster at the address, or start one for this sweep alone."""
+def _connect(ray: ModuleType, address: str | None, options: RunOptions, jobs: int, folder: str | None) -> None:
+    """Join the cluster at the address, or start one for this launch alone."""
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     if address and address != "local":
         _require_answer(address)
@@ -194,12 +199,12 @@ def _connect(ray: ModuleType, address: str | None, options: ExecuteOptions, jobs
                 " RAY_AUTH_MODE=token and RAY_AUTH_TOKEN=... give, or be of another version of Ray or Python"
             ) from error
         return
-    cores = max(1, min(options.workers, jobs)) * options.threads
+    cores = max(1, min(options.workers or 1, jobs)) * (options.threads or 1)
     ray.init(address="local", num_cpus=cores, include_dashboard=False, _temp_dir=folder, **quiet)
 
 
 def _require_answer(address: str) -> None:
-    """Find out in seconds that nobody listens: Ray itself tries for minutes and then ends the process."""
+    """Raise UserError within seconds if nothing listens: Ray itself tries for minutes and then ends the process."""
     parts = urlsplit(address if "://" in address else f"//{address}")
     try:
         host, port = parts.hostname, parts.port
@@ -218,13 +223,14 @@ def _require_answer(address: str) -> None:
         ) from error
 
 
-def _require_resources(ray: ModuleType, options: ExecuteOptions) -> None:
-    """A task that no node can hold would wait for ever without a word."""
+def _require_resources(ray: ModuleType, options: RunOptions) -> None:
+    """Raise UserError if no node can hold a task: Ray would wait for ever without a message."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    need = {"CPU": float(options.threads), "GPU": _gpus(options)}
+    threads = options.threads or 1
+    need = {"CPU": float(threads), "GPU": _gpus(options)}
     if any(all(node.get(name, 0.0) >= amount for name, amount in need.items()) for node in nodes):
         return
-    wanted = f"{options.threads} CPUs" + (f" and {need['GPU']:g} GPUs" if need["GPU"] else "")
+    wanted = f"{threads} CPUs" + (f" and {need['GPU']:g} GPUs" if need["GPU"] else "")
     best = {name: max((node.get(name, 0.0) for node in nodes), default=0.0) for name in need}
     raise UserError(
         f"no node of the Ray cluster has the {wanted} that one run takes (at most {best['CPU']:g} CPUs, {best['GPU']:g} GPUs);"
@@ -232,13 +238,12 @@ def _require_resources(ray: ModuleType, options: ExecuteOptions) -> None:
     )
 
 
-def _gpus(options: ExecuteOptions) -> float:
+def _gpus(options: RunOptions) -> float:
     return options.gpus_per_run if options.device == "cuda" else 0.0
 
 
-def _death(error: Exception) -> dict[str, Any]:
-    sentence = f"its Ray worker died {RETRIES + 1} times ({type(error).__name__}); the node may have run out of memory"
-    return {"kind": "WorkerDied", "error": sentence, "traceback": ""}
+def _death(error: Exception) -> str:
+    return f"its Ray worker died {RETRIES + 1} times ({type(error).__name__}); the node may have run out of memory"
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,7 +1,7 @@
-"""What executors on other machines share: the body of a task there, and what the results folder tells of a run from afar.
+"""Shared by executors on other machines: the body of a task there, and events read from the results folder.
 
-Only the results folder is shared. Progress is read from what each run writes there, which needs no connection to the process
-that runs it and goes on where a killed worker's successor goes on. Importing this module imports no torch.
+Only the results folder is shared. Progress is read from the files of each run, which needs no connection to the process that
+does it, and continues when another worker takes the run over. Importing this module imports no torch.
 """
 
 from __future__ import annotations
@@ -16,118 +16,113 @@ from pathlib import Path
 from typing import Any
 
 from smope_bench.harness.cancellation import StopRequest
-from smope_bench.harness.execution.job import Job, JobResult, OnEvent, WorkerOptions, run_job
+from smope_bench.harness.execution.job import Job, JobResult, OnEvent, failed, run_job
 from smope_bench.harness.provenance import code_fingerprint
 from smope_bench.harness.records.event_log import events_in, lines_of
+from smope_bench.harness.run_options import RunOptions
 
 POLL_S = 0.5
 LOOK_S = 0.005
-"""Pause per run between looks at the files of all: a server of files with hundreds of runs is asked 400 times a second."""
+"""Pause per run between two readings of the files of all runs: at most 400 requests a second to a file server."""
 STOP_S = 20.0
-"""How long running work gets to save itself before it is killed; a stop is noticed within a heartbeat of five seconds."""
+"""How long running jobs get to save themselves before they are killed; they notice a stop file within a second."""
 
 
-def for_remote(options: WorkerOptions) -> WorkerOptions:
-    """The options with absolute paths, for a worker elsewhere starts in another folder, and with a stop file of this launcher's
-    own: another may have some of the same runs, and stopping one must not stop the other's."""
+def for_remote(options: RunOptions) -> RunOptions:
+    """The options with absolute paths, since a worker starts in another folder, and with a stop file of this launcher's own:
+    another launcher may have some of the same runs, and stopping one must not stop the other's."""
     results, plugins = options.results.absolute(), tuple(plugin.absolute() for plugin in options.plugins)
     stop_file = results / f".stop-{secrets.token_hex(8)}"
     return replace(options, results=results, data=options.data.absolute(), plugins=plugins, stop_file=stop_file)
 
 
-def run_remotely(
-    job: Job, options: WorkerOptions, fingerprint: str, interruption: StopRequest | None = None
-) -> JobResult:
-    """Body of a task on a cluster. ``fingerprint`` is of the launcher's code: other code would publish other numbers."""
+def run_remotely(job: Job, options: RunOptions, fingerprint: str, stop_request: StopRequest | None = None) -> JobResult:
+    """Body of a task on a cluster. ``fingerprint``: of the launcher's code; a worker with other code refuses the job."""
     if code_fingerprint() != fingerprint:
         sentence = (
             f"the worker's copy of this project has code {code_fingerprint()[:12]}, the launcher's {fingerprint[:12]};"
             " install the same version on every node, or work from one shared folder"
         )
-        return JobResult(job.run_id, {"kind": "OtherCode", "error": sentence, "traceback": ""})
-    return run_job(job, options, _nobody_listens, interruption)
+        return failed(job.run_id, "OtherCode", sentence)
+    return run_job(job, options, lambda *_: None, stop_request)  # the launcher reads the run's files instead
 
 
-def _nobody_listens(run_id: str, event: dict[str, Any]) -> None:
-    """The launcher reads what the run writes."""
-
-
-def ask_to_stop(options: WorkerOptions) -> None:
-    """Ask whoever does a run for this launcher to save it and stop."""
+def ask_to_stop(options: RunOptions) -> None:
+    """Ask all workers of this launcher to save their runs and stop."""
     assert options.stop_file is not None
     with contextlib.suppress(OSError):
         options.stop_file.touch()
 
 
-def withdraw_stop(options: WorkerOptions) -> None:
-    """Forget what ``ask_to_stop`` asked."""
+def withdraw_stop(options: RunOptions) -> None:
+    """Remove the request of ``ask_to_stop``."""
     assert options.stop_file is not None
     with contextlib.suppress(OSError):
         options.stop_file.unlink(missing_ok=True)
 
 
 def wait_for_end(unfinished: Callable[[], bool], seconds: float = STOP_S) -> None:
-    """Wait while ``unfinished()``, at most so long."""
+    """Wait while ``unfinished()``, at most ``seconds``."""
     end = time.monotonic() + seconds
     while unfinished() and time.monotonic() < end:
         time.sleep(POLL_S)
 
 
 class EventFollower:
-    """New events of runs that write to the results folder, wherever they run. What was there before is old news."""
+    """New events of runs that write to the results folder, wherever they run; events of before are ignored."""
 
     def __init__(self, results: Path, run_ids: Iterable[str]) -> None:
         self._runs = {run_id: _RunFollower(results / run_id) for run_id in run_ids}
         self._next = 0.0
 
-    def tell(self, on_event: OnEvent) -> None:
-        """Pass on what is new; calls too soon after another do nothing, to spare the file server."""
+    def notify(self, on_event: OnEvent) -> None:
+        """Pass on new events; a call too soon after another does nothing, to spare the file server."""
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + max(POLL_S, LOOK_S * len(self._runs))
-        for run_id, tail in self._runs.items():
-            for event in tail.news():
+        for run_id, follower in self._runs.items():
+            for event in follower.new_events():
                 on_event(run_id, event)
 
     def forget(self, run_id: str, on_event: OnEvent) -> None:
-        """Pass on the last events of a run that ended, and look no more."""
-        for event in self._runs.pop(run_id).news():
+        """Pass on the last events of a run that ended, and follow it no longer."""
+        for event in self._runs.pop(run_id).new_events():
             on_event(run_id, event)
 
 
 class _RunFollower:
-    """``events.jsonl`` and ``progress.json`` of one run. A new attempt cuts the first back to where it resumes and adds to it.
+    """``events.jsonl`` and ``progress.json`` of one run.
 
-    One that resumes does not write again that it started, so that its log reads like that of a run that was never stopped.
+    An attempt that resumes truncates the first file to its checkpoint and appends to it, without another ``run_started``.
     """
 
     def __init__(self, folder: Path) -> None:
         self._events, self._progress = folder / "events.jsonl", folder / "progress.json"
         self._stamps = {self._events: _stamp(self._events), self._progress: _stamp(self._progress)}
-        self._told = lines_of(self._events)
+        self._lines = lines_of(self._events)
         self._is_started = False
 
-    def news(self) -> Iterator[dict[str, Any]]:
-        """Events since the last call; the first of an attempt tells how much was done before it."""
+    def new_events(self) -> Iterator[dict[str, Any]]:
+        """Events since the last call; the first of an attempt has ``tasks_done`` before it."""
         if self._changed(self._events):
-            yield from self._new_events()
+            yield from self._appended()
         if self._changed(self._progress):
             with contextlib.suppress(OSError, ValueError, TypeError):
                 step = json.loads(self._progress.read_text(encoding="utf-8"))
                 kept = {key: step[key] for key in ("task", "phase", "step", "total_steps") if key in step}
                 if "step" in kept and "total_steps" in kept:
-                    yield from self._start(self._told)
+                    yield from self._start(self._lines)
                     yield {"event": "step", **kept}
 
     def _changed(self, file: Path) -> bool:
         before, self._stamps[file] = self._stamps[file], _stamp(file)
         return self._stamps[file] not in (None, before)
 
-    def _new_events(self) -> Iterator[dict[str, Any]]:
+    def _appended(self) -> Iterator[dict[str, Any]]:
         lines = lines_of(self._events)
-        kept = _equal_lines(self._told, lines)
-        self._is_started &= kept == len(self._told)
-        self._told = lines
+        kept = _equal_lines(self._lines, lines)
+        self._is_started &= kept == len(self._lines)
+        self._lines = lines
         new = events_in(lines[kept:])
         starts = [i for i, event in enumerate(new) if event.get("event") == "run_started"]
         if starts:
@@ -138,7 +133,7 @@ class _RunFollower:
             yield from new
 
     def _start(self, before: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """The start of an attempt that goes on from the lines ``before``, if it is not told yet and they have one."""
+        """The ``run_started`` event of an attempt that resumes after the lines ``before``, once an attempt."""
         events = [] if self._is_started else events_in(before)
         starts = [event for event in events if event.get("event") == "run_started"]
         if starts:
@@ -147,7 +142,7 @@ class _RunFollower:
 
 
 def _equal_lines(one: Sequence[str], other: Sequence[str]) -> int:
-    """How many lines both begin with."""
+    """Number of equal lines at the beginning of both."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((i for i, (line, same) in pairs if line != same), min(len(one), len(other)))
 

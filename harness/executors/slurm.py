@@ -1,8 +1,8 @@
 """Runs as Slurm jobs, one element of a job array each, through submitit.
 
-A run that is pre-empted or reaches its time limit saves itself, goes back into the queue and resumes from its checkpoint, also
-when the launcher is gone by then. submitit keeps what it submits as a pickle in ``results/.slurm``: the only pickles of this
-project, written and read by our own jobs. The launcher reads none: jobs say how they ended in JSON.
+A run that is pre-empted or reaches its time limit saves itself, goes back into the queue and resumes from its checkpoint, even
+if the launcher is gone by then. submitit keeps what it submits as a pickle in ``results/.slurm``: the only pickles of this
+project, written and read by its own jobs. The launcher reads none: jobs report how they ended in JSON.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from types import ModuleType
 from typing import Any
 
 from smope_bench.harness.errors import UserError, without_home
-from smope_bench.harness.execution.job import ExecuteOptions, Job, JobResult, OnEvent
+from smope_bench.harness.execution.executor import executor
+from smope_bench.harness.execution.job import Job, JobResult, OnEvent, failed
+from smope_bench.harness.executors.local import safe_path
 from smope_bench.harness.executors.remote import (
     POLL_S,
     EventFollower,
@@ -26,35 +28,37 @@ from smope_bench.harness.executors.remote import (
     wait_for_end,
     withdraw_stop,
 )
-from smope_bench.harness.executors.slurm_job import SlurmRun, read_end
+from smope_bench.harness.executors.slurm_job import SlurmRun, read_result
 from smope_bench.harness.executors.slurm_options import SlurmPlan, slurm_plan
-from smope_bench.harness.executors.slurm_queue import LocalQueue, Queue, SlurmQueue
+from smope_bench.harness.executors.slurm_queue import LocalQueue, SlurmQueue
 from smope_bench.harness.provenance import IMPORT_ROOT, code_fingerprint
+from smope_bench.harness.run_options import RunOptions
 from smope_bench.harness.text import plain
 
 ARRAY_LIMIT = 1000
-"""Runs a job array: Slurm's own default refuses longer ones."""
+"""Jobs in an array: Slurm's default limit."""
 REQUEUES = 1000
-"""How often one run may reach its time limit; a run of a week in jobs of an hour has to be possible."""
+"""How often one run may reach its time limit: a run of a week in jobs of an hour must be possible."""
 
 
-def ends(jobs: Sequence[Job], options: ExecuteOptions, on_event: OnEvent) -> Iterator[JobResult]:
-    """Do ``jobs`` as Slurm jobs and yield one end each, in the order in which they come.
+@executor("slurm", place="cluster", takes=("slurm",))
+def run_on_slurm(jobs: Sequence[Job], options: RunOptions, on_event: OnEvent) -> Iterator[JobResult]:
+    """As jobs of a Slurm array.
 
-    Raises UserError where submitit or Slurm is missing, or ``options.slurm`` cannot be understood. When the caller stops early,
+    Raises UserError if submitit or Slurm is missing, or ``options.slurm`` cannot be understood. If the caller stops early,
     waiting jobs are taken out of the queue and running ones are asked to save themselves before they are ended.
     """
     submitit = _import_submitit()
-    plan = slurm_plan(options.slurm, options.threads, gpus=options.device == "cuda")
+    plan = slurm_plan(options.slurm, options.threads or 1, gpus=options.device == "cuda")
     _require_slurm(plan)
-    yield from _Batch(submitit, plan, jobs, options, on_event).ends()
+    yield from _Batch(submitit, plan, jobs, options, on_event).run()
 
 
 class _Batch:
-    """The submitted jobs of one sweep, in a folder of their own."""
+    """The submitted jobs of one launch, in a folder of their own."""
 
     def __init__(
-        self, submitit: ModuleType, plan: SlurmPlan, jobs: Sequence[Job], options: ExecuteOptions, on_event: OnEvent
+        self, submitit: ModuleType, plan: SlurmPlan, jobs: Sequence[Job], options: RunOptions, on_event: OnEvent
     ) -> None:
         self._results, self._on_event = options.results.absolute(), on_event
         self._folder = self._results / ".slurm" / uuid.uuid4().hex[:12]
@@ -63,44 +67,45 @@ class _Batch:
             folder=self._folder, cluster=plan.cluster, slurm_max_num_timeout=REQUEUES, local_max_num_timeout=REQUEUES
         )
         self._executor.update_parameters(**plan.parameters)
-        self._queue: Queue = SlurmQueue() if plan.cluster == "slurm" else LocalQueue()
+        self._queue = SlurmQueue() if plan.cluster == "slurm" else LocalQueue()
         # submitit's local executor starts all that it is given at once.
-        self._at_once = ARRAY_LIMIT if plan.cluster == "slurm" else options.workers
-        self._shared = for_remote(options.for_workers())
+        self._at_once = ARRAY_LIMIT if plan.cluster == "slurm" else options.workers or 1
+        self._shared = for_remote(options)
         self._body = SlurmRun(self._shared, self._folder, code_fingerprint())
-        self._tail = EventFollower(self._results, [job.run_id for job in jobs])
+        self._follower = EventFollower(self._results, [job.run_id for job in jobs])
         self._waiting = list(jobs)
         self._open: dict[str, Any] = {}
         self._gone_since: dict[str, float] = {}
         self._all_well = True
 
-    def ends(self) -> Iterator[JobResult]:
+    def run(self) -> Iterator[JobResult]:
         try:
             while self._waiting or self._open:
                 self._submit()
-                for end in self._ended():
-                    self._all_well &= end.error is None
-                    self._tail.forget(end.run_id, self._on_event)
-                    yield end
-                self._tail.tell(self._on_event)
+                for result in self._ended():
+                    self._all_well &= result.error is None
+                    self._follower.forget(result.run_id, self._on_event)
+                    yield result
+                self._follower.notify(self._on_event)
                 time.sleep(POLL_S)
         except BaseException:
             self._stop()
             raise
-        if self._all_well:  # what failed keeps its logs
+        if self._all_well:  # the logs of a failed job are kept
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _submit(self) -> None:
-        """Hand over what there is room for. All of it on Slurm, which queues: in arrays."""
+        """Submit as many jobs as there is room for; on Slurm, which queues them, all in arrays."""
         while self._waiting and (self._at_once == ARRAY_LIMIT or len(self._open) < self._at_once):
             room = self._at_once if self._at_once == ARRAY_LIMIT else self._at_once - len(self._open)
             array, self._waiting = self._waiting[:room], self._waiting[room:]
             before = os.environ.get("PYTHONPATH")
-            # Jobs import this very copy of the project, installed or not.
+            # Jobs import this very copy of the project, and nothing from the folder where they start.
             os.environ["PYTHONPATH"] = os.pathsep.join([str(IMPORT_ROOT), *([before] if before else [])])
             try:
-                submitted = self._executor.map_array(self._body, array)
-            except Exception as error:  # submitit has no common error of its own for what sbatch says
+                with safe_path():
+                    submitted = self._executor.map_array(self._body, array)
+            except Exception as error:  # submitit has no error class of its own for failures of sbatch
                 raise UserError(
                     f"Slurm refused the jobs: {_last_line(str(error))}; see the options after --slurm"
                 ) from error
@@ -113,24 +118,24 @@ class _Batch:
     def _ended(self) -> Iterator[JobResult]:
         alive = self._queue.alive(self._open.values())
         for run_id, handle in list(self._open.items()):
-            end = read_end(self._folder, run_id)
-            if end is None and alive is not None and handle.job_id not in alive:
+            result = read_result(self._folder, run_id)
+            if result is None and alive is not None and handle.job_id not in alive:
                 first = self._gone_since.setdefault(run_id, time.monotonic())
                 if time.monotonic() - first > self._queue.lag_s:
-                    end = read_end(self._folder, run_id) or JobResult(run_id, _death(handle.paths.stderr))
-            elif end is None:
+                    result = read_result(self._folder, run_id) or _death(run_id, handle.paths.stderr)
+            elif result is None:
                 self._gone_since.pop(run_id, None)
-            if end is not None:
+            if result is not None:
                 del self._open[run_id]
-                yield end
+                yield result
 
     def _stop(self) -> None:
-        """A second signal cuts the wait short."""
+        """Empty the queue, have running jobs save themselves, then end them. A second signal cuts the wait short."""
         left, handles = list(self._open), list(self._open.values())
         self._queue.cancel_waiting(handles)
         ask_to_stop(self._shared)
         try:
-            wait_for_end(lambda: any(read_end(self._folder, run_id) is None for run_id in self._running(left)))
+            wait_for_end(lambda: any(read_result(self._folder, run_id) is None for run_id in self._running(left)))
         finally:
             self._queue.cancel(handles)
             withdraw_stop(self._shared)
@@ -159,14 +164,14 @@ def _require_slurm(plan: SlurmPlan) -> None:
         )
 
 
-def _death(log: Path) -> dict[str, Any]:
-    """What can be said of a job that left the queue without a word: the last line that it wrote to its log."""
+def _death(run_id: str, log: Path) -> JobResult:
+    """The result of a job that left the queue without one, with the last line of its log."""
     try:
-        said = _last_line(log.read_text(encoding="utf-8", errors="replace"))
+        line = _last_line(log.read_text(encoding="utf-8", errors="replace"))
     except OSError:
-        said = ""
+        line = ""
     sentence = "its job left the queue without a result; it may have run out of memory or been cancelled"
-    return {"kind": "WorkerDied", "error": f"{sentence}{f' (its last line: {said})' if said else ''}", "traceback": ""}
+    return failed(run_id, "WorkerDied", f"{sentence}{f' (its last line: {line})' if line else ''}")
 
 
 def _last_line(text: str) -> str:

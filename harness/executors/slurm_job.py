@@ -1,4 +1,4 @@
-"""What runs inside a Slurm job: one run, saved and put back into the queue when Slurm gives notice."""
+"""The body of a Slurm job: one run, saved and put back into the queue when Slurm gives notice."""
 
 from __future__ import annotations
 
@@ -13,57 +13,58 @@ from pathlib import Path
 from typing import Any
 
 from smope_bench.harness.cancellation import StopRequest
-from smope_bench.harness.execution.job import Job, JobResult, WorkerOptions
+from smope_bench.harness.execution.job import Job, JobResult
 from smope_bench.harness.execution.lease import LeaseMonitor
 from smope_bench.harness.executors.remote import run_remotely
-from smope_bench.harness.executors.slurm_queue import ask
+from smope_bench.harness.executors.slurm_queue import query
 from smope_bench.harness.records.store import write_json
+from smope_bench.harness.run_options import RunOptions
 
 TAKE_OVER_S, LOOK_S = 180.0, 5.0
-"""How long a job that was put back waits for the claim of its own earlier attempt to die, on a node that it cannot see."""
+"""How long a requeued job waits for the lease of its own earlier attempt to expire, on a node that it cannot see."""
 
 
 class SlurmRun:
-    """The callable that submitit keeps and calls. It holds plain values only, since it is pickled."""
+    """The callable that submitit pickles and calls; it holds plain values only."""
 
-    def __init__(self, options: WorkerOptions, folder: Path, fingerprint: str) -> None:
+    def __init__(self, options: RunOptions, folder: Path, fingerprint: str) -> None:
         self.options, self.folder, self.fingerprint = options, folder, fingerprint
 
     def __call__(self, job: Job) -> None:
-        """Do ``job`` and note how it ended; does not return where Slurm's notice put the job back into the queue."""
+        """Do ``job`` and write its result; does not return if the job goes back into the queue."""
         with _notices() as notice:
-            end = self._attempt(job, notice.interruption)
-        if end.state == "interrupted" and notice.calls_for_another_job():
+            result = self._attempt(job, notice.stop_request)
+        if result.state == "interrupted" and notice.calls_for_another_job():
             notice.requeue()
-        write_json(end_file(self.folder, job.run_id), asdict(end))
+        write_json(result_file(self.folder, job.run_id), asdict(result))
 
     def checkpoint(self, job: Job) -> Any:
-        """What submitit submits in place of this call when the job is put back: the same, since the run keeps its own state."""
+        """What submitit submits when the job is requeued: the same call, since the run keeps its own checkpoint."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self, job)
 
-    def _attempt(self, job: Job, interruption: StopRequest) -> JobResult:
+    def _attempt(self, job: Job, stop_request: StopRequest) -> JobResult:
         was_put_back = int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
         patience = time.monotonic() + (TAKE_OVER_S if was_put_back else 0.0)
-        watch, folder = LeaseMonitor(), self.options.results / job.run_id
-        end = run_remotely(job, self.options, self.fingerprint, interruption)
-        while end.state == "held" and not interruption.asked() and time.monotonic() < patience:
+        monitor, folder = LeaseMonitor(), self.options.results / job.run_id
+        result = run_remotely(job, self.options, self.fingerprint, stop_request)
+        while result.state == "held" and not stop_request.is_set() and time.monotonic() < patience:
             time.sleep(LOOK_S)
-            if watch.is_free(folder):
-                end = run_remotely(job, self.options, self.fingerprint, interruption)
-        return end
+            if monitor.is_free(folder):
+                result = run_remotely(job, self.options, self.fingerprint, stop_request)
+        return result
 
 
-def end_file(folder: Path, run_id: str) -> Path:
-    """Where a job says how its run ended."""
+def result_file(folder: Path, run_id: str) -> Path:
+    """Where a job writes its result."""
     return folder / f"{run_id}.end.json"
 
 
-def read_end(folder: Path, run_id: str) -> JobResult | None:
-    """How the run's job ended; ``None`` while it has not said."""
+def read_result(folder: Path, run_id: str) -> JobResult | None:
+    """The result of the run's job; ``None`` until there is one."""
     try:
-        found = json.loads(end_file(folder, run_id).read_text(encoding="utf-8"))
+        found = json.loads(result_file(folder, run_id).read_text(encoding="utf-8"))
         return JobResult(**found) if found["run_id"] == run_id else None
     except (OSError, ValueError, TypeError, KeyError):
         return None
@@ -71,27 +72,27 @@ def read_end(folder: Path, run_id: str) -> JobResult | None:
 
 @dataclass
 class _Notice:
-    """What Slurm said to this process while the run went on."""
+    """Signals that Slurm sent to this process during the run."""
 
     on_limit: Callable[[int, Any], Any] | None
-    """submitit's own handler, which puts the job back into the queue and ends the process."""
-    interruption: StopRequest = field(default_factory=StopRequest)
+    """submitit's own handler, which requeues the job and ends the process."""
+    stop_request: StopRequest = field(default_factory=StopRequest)
     limit_is_near: bool = False
     was_terminated: bool = False
 
     def calls_for_another_job(self) -> bool:
-        """Whether the run goes on in this job's next life: not where somebody cancelled it."""
+        """Whether the job is to be requeued: not if a user cancelled it."""
         return self.on_limit is not None and (self.limit_is_near or (self.was_terminated and _is_preempted()))
 
     def requeue(self) -> None:
-        """Have submitit put the job back; raises SystemExit."""
+        """Requeue the job; raises SystemExit."""
         assert self.on_limit is not None
         self.on_limit(_limit_signal(), None)
 
 
 @contextlib.contextmanager
 def _notices() -> Iterator[_Notice]:
-    """Take Slurm's signals as requests to stop. submitit would put the job back at once, its last steps lost."""
+    """Take Slurm's signals as stop requests. submitit's handler would requeue the job at once, without its last steps."""
     limit = _limit_signal()
     before = {number: signal.getsignal(number) for number in (limit, signal.SIGTERM)}
     own = before[limit]
@@ -102,7 +103,7 @@ def _notices() -> Iterator[_Notice]:
             notice.limit_is_near = True
         else:
             notice.was_terminated = True
-        notice.interruption.ask()
+        notice.stop_request.set()
 
     for number in before:
         signal.signal(number, take)
@@ -114,13 +115,13 @@ def _notices() -> Iterator[_Notice]:
 
 
 def _limit_signal() -> int:
-    """The signal that submitit has Slurm send ahead of the time limit."""
+    """The signal that Slurm sends before the time limit, by submitit's order."""
     name = f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}"
     return signal.Signals[name]
 
 
 def _is_preempted() -> bool:
-    """After SIGTERM: whether Slurm wants the room for another job. A job that somebody cancelled is completing by now."""
+    """After SIGTERM: whether Slurm needs the node for another job. A job that a user cancelled is completing by now."""
     job = os.environ.get("SLURM_JOB_ID")
-    answer = ask("squeue", "--noheader", f"--jobs={job}", "--format=%T") if job is not None else None
+    answer = query("squeue", "--noheader", f"--jobs={job}", "--format=%T") if job is not None else None
     return answer is not None and answer.split()[:1] == ["RUNNING"]

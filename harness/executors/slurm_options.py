@@ -1,4 +1,4 @@
-"""``--slurm KEY=VALUE``: what a user may ask of Slurm, under the names that its own manual uses."""
+"""``--slurm KEY=VALUE``: options for Slurm, under the names of its own manual."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 from smope_bench.harness.errors import UserError, did_you_mean
 
 DEFAULT_MINUTES = 240
-"""Time limit of a job. A run that needs longer resumes in another one."""
+"""Default time limit of a job; a run that needs longer resumes in another job."""
 SIGNAL_DELAY_S = 120
-"""How long before its time limit a job is told to save itself."""
+"""Seconds before the time limit at which a job is signalled to save its run."""
 
 WORDS = frozenset(
-    {
+    [
         "account",
         "comment",
         "constraint",
@@ -27,9 +27,9 @@ WORDS = frozenset(
         "nodelist",
         "partition",
         "qos",
-    }
+    ]
 )
-"""Passed on as they are."""
+"""Keys whose values are passed on as they are."""
 NUMBERS = frozenset({"array_parallelism", "cpus_per_task", "gpus_per_node", "signal_delay_s"})
 KNOWN = WORDS | NUMBERS | {"cluster", "exclusive", "setup", "time"}
 LOCAL = frozenset({"cluster", "gpus_per_node", "time"})
@@ -37,18 +37,18 @@ LOCAL = frozenset({"cluster", "gpus_per_node", "time"})
 
 @dataclass(frozen=True)
 class SlurmPlan:
-    """Where jobs go, and submitit's parameters for them."""
+    """The cluster for submitit (``slurm`` or ``local``), and submitit's parameters."""
 
     cluster: str = "slurm"
     parameters: dict[str, Any] = field(default_factory=dict)
 
 
-def slurm_plan(asked: Sequence[str], threads: int, gpus: bool) -> SlurmPlan:
-    """The plan for ``KEY=VALUE`` texts; dashes and underscores in keys are one. ``threads`` are the CPUs of a job.
+def slurm_plan(options: Sequence[str], threads: int, gpus: bool) -> SlurmPlan:
+    """The plan for ``KEY=VALUE`` texts; dashes and underscores in keys are the same. ``threads``: CPUs of a job.
 
-    Raises UserError for an unknown key, a value that is no number where one is needed, or a key given twice.
+    Raises UserError for an unknown key, a value that is not a number where one is needed, or a repeated key.
     """
-    values = _parsed(asked)
+    values = _parsed(options)
     cluster = values.pop("cluster", ["slurm"])[0]
     if cluster not in ("slurm", "local"):
         raise UserError(f"--slurm cluster={cluster}{did_you_mean(cluster, ('slurm', 'local'))}")
@@ -64,7 +64,7 @@ def slurm_plan(asked: Sequence[str], threads: int, gpus: bool) -> SlurmPlan:
 
 
 def minutes(text: str) -> int:
-    """Slurm's own forms of a time limit: minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS; rounded up to minutes."""
+    """Minutes, rounded up, of a time limit in one of Slurm's forms: minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS."""
     found = re.fullmatch(r"(?:(\d{1,3})-)?(\d{1,6})(?::(\d{1,2}))?(?::(\d{1,2}))?", text.strip())
     if found is None:
         raise UserError(f"--slurm time={text}: not a time; write minutes, HH:MM:SS or D-HH:MM:SS")
@@ -81,9 +81,9 @@ def minutes(text: str) -> int:
     return -(-seconds // 60)
 
 
-def _parsed(asked: Sequence[str]) -> dict[str, list[str]]:
+def _parsed(options: Sequence[str]) -> dict[str, list[str]]:
     values: dict[str, list[str]] = {}
-    for text in asked:
+    for text in options:
         key, equals, value = text.partition("=")
         key = key.strip().lstrip("-").replace("-", "_")
         if not equals or not value.strip() or "\n" in value:

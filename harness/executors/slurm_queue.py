@@ -1,70 +1,52 @@
-"""Which submitted jobs are still alive, asked of ``squeue``: submitit would ask ``sacct``, which needs an accounting database."""
+"""Which submitted jobs are alive, from ``squeue``: submitit uses ``sacct``, which needs an accounting database."""
 
 from __future__ import annotations
 
 import subprocess
 import time
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any
 
 ASK_S = 5.0
-"""Seconds between two questions to Slurm's controller, which serves the whole cluster."""
+"""Seconds between two queries of Slurm's controller, which serves the whole cluster."""
 ANSWER_S = 30.0
 
 
-class Queue(Protocol):
-    """What is asked of a queue. Handles are submitit's jobs."""
-
-    lag_s: float
-    """How long a job may be gone before its last words must be visible: shared folders show files late."""
-
-    def alive(self, handles: Iterable[Any]) -> set[str] | None:
-        """Ids of the jobs that wait or run; ``None`` where the queue does not answer, which says nothing about the jobs."""
-        ...
-
-    def cancel_waiting(self, handles: Iterable[Any]) -> None:
-        """Take jobs that have not started out of the queue."""
-        ...
-
-    def cancel(self, handles: Iterable[Any]) -> None:
-        """End jobs."""
-        ...
-
-
 class SlurmQueue:
-    """Slurm's queue as its own tools tell it."""
+    """Slurm's queue, through its command-line tools. Handles are submitit's jobs."""
 
     lag_s = 10.0
+    """Seconds that a job may be gone before its result must be visible: shared folders show files late."""
 
     def __init__(self) -> None:
         self._known: set[str] | None = None
-        self._asked = float("-inf")
+        self._queried = float("-inf")
 
     def alive(self, handles: Iterable[Any]) -> set[str] | None:
-        """Asked at most every few seconds. A job that was submitted since then counts as alive."""
+        """Ids of the jobs that wait or run; ``None`` if the queue does not answer. Queried at most every ``ASK_S`` seconds."""
         del handles
-        if time.monotonic() - self._asked >= ASK_S:
-            self._known, self._asked = self._ask(), time.monotonic()
+        if time.monotonic() - self._queried >= ASK_S:
+            self._known, self._queried = self._query(), time.monotonic()
         return self._known
 
-    def _ask(self) -> set[str] | None:
-        answer = ask("squeue", "--me", "--noheader", "--array", "--format=%i")
+    def _query(self) -> set[str] | None:
+        answer = query("squeue", "--me", "--noheader", "--array", "--format=%i")
         return set(answer.split()) if answer is not None else None
 
     def cancel_waiting(self, handles: Iterable[Any]) -> None:
         """Take jobs that have not started out of the queue."""
-        self._known, self._asked = None, float("-inf")
+        self._known, self._queried = None, float("-inf")
         if ids := [handle.job_id for handle in handles]:
-            ask("scancel", "--state=PENDING", *ids)
+            query("scancel", "--state=PENDING", *ids)
 
     def cancel(self, handles: Iterable[Any]) -> None:
         """End jobs."""
         if ids := [handle.job_id for handle in handles]:
-            ask("scancel", *ids)
+            query("scancel", *ids)
 
 
 class LocalQueue:
-    """submitit's own processes on this machine."""
+    """submitit's own processes on this machine, with the interface of ``SlurmQueue``."""
 
     lag_s = 0.5
 
@@ -81,8 +63,8 @@ class LocalQueue:
             handle.cancel(check=False)
 
 
-def ask(*command: str) -> str | None:
-    """What one of Slurm's tools answers; None where it fails or takes too long."""
+def query(*command: str) -> str | None:
+    """Output of one of Slurm's tools; None if it fails or takes too long."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_S, check=False)
     except (OSError, subprocess.TimeoutExpired):

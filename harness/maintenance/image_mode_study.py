@@ -65,6 +65,7 @@ def accuracy(method: str, mode: str, seed: int, tree: Path, work: Path, registri
     from smope_bench.harness.planning.planner import Planner, Selection
     from smope_bench.harness.planning.settings import parse_setting
     from smope_bench.harness.records.store import Record, Store
+    from smope_bench.harness.run_options import RunContext, RunOptions
     from smope_bench.harness.training import trainer
 
     texts = (*SETTINGS, f"benchmark.path={tree}", f"benchmark.image_mode={mode}")
@@ -72,7 +73,7 @@ def accuracy(method: str, mode: str, seed: int, tree: Path, work: Path, registri
     spec, *_ = planner.spec(Row(method, method), Column("pictures", "imagefolder"))
     spec = spec.model_copy(update={"order_seed": seed, "train_seed": seed})
     results = work / "results"
-    trainer.run(spec, results_root=results, data_root=work / "data", device="cpu", registries=registries)
+    trainer.run(spec, RunOptions(results, work / "data"), RunContext(), registries)
     record = Store(results).load(spec.run_id)
     faa = final_average_accuracy(record.result["accuracy_matrix"]) if isinstance(record, Record) else None
     if faa is None:

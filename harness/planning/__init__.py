@@ -1,1 +1,1 @@
-"""TODO harness/planning."""
+"""From suites to runs: settings, compatibility checks, run specs, and preparation of data and weights."""

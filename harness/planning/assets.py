@@ -1,8 +1,8 @@
-"""Data and weights by name: made ready once, and read through again on demand. The only place that lets backbones download."""
+"""Data and weights by name: prepared once, and verified on demand. The only place where backbones download."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,18 +22,19 @@ from smope_bench.benchmarks.download.fetch import (
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.image_store.cache import verify_caches
 from smope_bench.harness.errors import UserError, did_you_mean
+from smope_bench.harness.planning.planner import PlannedRun
 from smope_bench.harness.planning.settings import Setting, scoped, validated
 from smope_bench.harness.registry.registry import Registries
 
 Kind = Literal["benchmark", "backbone"]
 FaultOf = Callable[[Path, Remote, Path, ProgressCallback], str]
 State = Literal["intact", "damaged", "missing"]
-WEIGHTS = "weights"  # the folder of all backbones' files below the data folder
+WEIGHTS = "weights"  # folder of all backbones' files in the data folder
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What lies ready under a name. ``images``: how many each split has; empty for a backbone."""
+    """What is ready under a name. ``images``: number in each split; empty for a backbone."""
 
     name: str
     kind: Kind
@@ -45,7 +46,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Verified:
-    """One thing that was read through. ``remedy`` says what to do about one that is not intact."""
+    """One file or folder that was verified. ``remedy``: what to do if it is not intact."""
 
     name: str
     what: str
@@ -88,7 +89,7 @@ def prepare_named(
 def verify_named(
     name: str, registries: Registries, data_root: Path, progress: ProgressCallback = silent
 ) -> list[Verified]:
-    """Read through all that lies under a name, whatever settings it was made with: caches, downloads, weights."""
+    """Verify all files under a name, whatever settings they were made with: caches, downloads, weights."""
     if kind_of(name, registries) == "backbone":
         backbone = registries.backbones.load(name).at(data_root)
         return [_verified_weights(backbone), *_verified_checkpoints(backbone, data_root, progress)]
@@ -104,6 +105,24 @@ def verify_named(
     return rows
 
 
+def prepare_benchmarks(
+    planned: Iterable[PlannedRun], registries: Registries, data_root: Path, progress: ProgressCallback
+) -> None:
+    """Fetch, verify and convert the data of each distinct benchmark of some runs.
+
+    Benchmarks that differ in protocol or augmentation alone share their images, which are read through once.
+    """
+    distinct = {run.spec.benchmark.model_dump_json(): run.spec.benchmark for run in planned}
+    ready: set[str] = set()
+    for component in distinct.values():
+        benchmark = registries.benchmarks.load(component.name)
+        opened = benchmark(benchmark.Config(**component.config), data_root)
+        if (images := f"{component.name} {opened.images_key()}") not in ready:
+            opened.prepare(progress)
+            ready.add(images)
+        opened.task_sizes()  # raises for an impossible split, before anything trains
+
+
 def backbone_fetch(
     name: str,
     urls: Sequence[str],
@@ -113,12 +132,12 @@ def backbone_fetch(
     progress: ProgressCallback = silent,
     size: int | None = None,
 ) -> Path:
-    """``smope_bench.benchmarks.download.fetch.fetch`` in the form in which backbones ask for it."""
+    """``benchmarks.download.fetch.fetch`` with the signature that backbones call."""
     return fetch(Remote(name, tuple(urls), digest, size), folder, given, progress)
 
 
 def supply_weights(data_root: Path, progress: ProgressCallback = silent) -> Callable[[Any], None]:
-    """What a planner calls with a backbone whose weights are missing: it prepares them under the data folder."""
+    """The ``supply`` of a planner: prepares missing weights in the data folder."""
 
     def supply(backbone: Any) -> None:
         _supply(backbone.at(data_root), data_root, (), progress)
@@ -130,7 +149,7 @@ def _supply(backbone: Any, data_root: Path, given: Sequence[Path], progress: Pro
     with unpinned_on_error(data_root / WEIGHTS / FOLDER, _published_names(backbone)):
         try:
             backbone.prepare(fetch=backbone_fetch, given=tuple(given), progress=progress)
-        except BenchmarkError as error:  # of fetch, which knows the file's name alone
+        except BenchmarkError as error:  # fetch knows the file's name only
             raise UserError(f"weights of backbone {backbone.name!r}: {error}") from error
 
 
@@ -165,7 +184,7 @@ def _prepare_benchmark(
 
 
 def benchmark_values(settings: Sequence[Setting]) -> dict[str, Any]:
-    """``--set benchmark.FIELD=VALUE`` as a configuration. Raises UserError for a setting of anything else."""
+    """``--set benchmark.FIELD=VALUE`` texts as a configuration. Raises UserError for any other setting."""
     for setting in settings:
         if setting.path[0] != "benchmark" or len(setting.path) < 2:
             raise UserError(f"--set {setting.text!r}: only benchmark.FIELD=VALUE has a meaning here.")
@@ -184,7 +203,7 @@ def _verified_caches(name: str, data_root: Path, again: str) -> Iterator[Verifie
 def _verified_downloads(
     name: str, registries: Registries, data_root: Path, again: str, progress: ProgressCallback
 ) -> Iterator[Verified]:
-    """Downloads against their published digests, and all others that are pinned against their pins."""
+    """Downloads verified against their published digests, else against their pins."""
     folder = downloads_folder(data_root, name)
     benchmark = registries.benchmarks.load(name)
     remotes: dict[str, Remote] = {remote.name: remote for remote in getattr(benchmark, "remotes", ())}
@@ -196,7 +215,7 @@ def _verified_downloads(
 
 
 def _verified_checkpoints(backbone: Any, data_root: Path, progress: ProgressCallback) -> Iterator[Verified]:
-    """What lies in the weights' downloads folder under a backbone's names, against its digest or its pin."""
+    """A backbone's files in the downloads folder of weights, verified against digest or pin."""
     folder = data_root / WEIGHTS / FOLDER
     for file in (folder / wanted for wanted in _published_names(backbone)):
         remote = Remote(file.name, (), getattr(backbone, "digest", None))
@@ -216,7 +235,7 @@ def _verified_download(
 
 
 def _fault(file: Path, remote: Remote, folder: Path, progress: ProgressCallback) -> str:
-    """What is wrong with a download, or ''."""
+    """What is wrong with a download; empty if nothing is."""
     checked = check(file, remote, folder, progress)
     return "" if checked.fits else f"it has {checked.found}, expected {checked.expected}"
 

@@ -1,4 +1,4 @@
-"""Can this method run there at all? Asked while planning, before any data is read and any weight is loaded."""
+"""Whether a method can run on a benchmark and backbone; checked while planning, before data or weights are loaded."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from smope_bench.methods.common.errors import MethodError
 
 
 class Fitting:
-    """Builds each combination of method, backbone and task stream once, without storage, and lets its checks speak."""
+    """Constructs each combination of method, backbone and task stream once, without storage, so that its own checks run."""
 
     def __init__(self) -> None:
         self._known: set[str] = set()
         self._skeletons: dict[str, Any] = {}
 
     def require(self, method: type[Any], spec: RunSpec, backbone: Any, num_classes: int, num_tasks: int) -> None:
-        """Raise UserError, with the method's own sentence, for a combination that it refuses.
+        """Raise UserError, with the method's own message, for a combination that it refuses.
 
         The method is constructed on PyTorch's meta device: shapes and checks are real, values are not.
         """
@@ -34,7 +34,7 @@ class Fitting:
         tasks = 1 if method.trains_jointly else num_tasks
         setup = Setup(num_classes, tasks, Schedule(**spec.schedule))
         try:
-            # A plugin may look at values in its constructor, which only a real run can give it.
+            # A plugin may read values in its constructor, which the meta device does not have.
             with torch.device("meta"), contextlib.suppress(NotImplementedError, RuntimeError):
                 method(method.Config(**spec.method.config), self._skeleton(backbone), setup)
         except MethodError as error:
@@ -44,7 +44,7 @@ class Fitting:
             ) from error
 
     def _skeleton(self, backbone: Any) -> Any:
-        """One skeleton a backbone: methods share a backbone in real runs too, and making it takes longer than asking."""
+        """One skeleton for each backbone, since making it is slow."""
         if backbone.name not in self._skeletons:
             self._skeletons[backbone.name] = backbone.skeleton()
         return self._skeletons[backbone.name]

@@ -31,7 +31,7 @@ Supply = Callable[[Any], None]
 
 @dataclass(frozen=True)
 class Selection:
-    """What of a suite is asked for; empty means all of it."""
+    """Which part of a suite to run; an empty field means all of it."""
 
     tiny: bool = False
     methods: tuple[str, ...] = ()
@@ -53,13 +53,13 @@ class PlannedRun:
     leaking: bool = False
     recipe: str = ""
     settings: tuple[str, ...] = ()
-    """What the user set by hand, of what this run has."""
+    """The user's ``--set`` texts that apply to this run."""
     observe: tuple[str, ...] = ()
-    """What figures need of the run beside accuracies; it changes no number, so it is not part of the identity."""
+    """Names of what figures need of the run beside accuracies; not part of its identity, since it changes no number."""
 
     @property
     def lacks_weights(self) -> bool:
-        """Whether the backbone's weights were missing when this was planned: such a run has no identity yet."""
+        """Whether the backbone's weights were missing when this was planned: such a run has no final id yet."""
         return self.spec.backbone.sha256 == MISSING
 
     @property
@@ -118,7 +118,7 @@ class Planner:
         ]
 
     def _columns(self, suite: Suite) -> tuple[Column, ...]:
-        """The columns of the asked size, narrowed to, or replaced by, the asked benchmarks."""
+        """The columns of the selected size, narrowed to, or replaced by, the selected benchmarks."""
         columns = suite.tiny if self._is_tiny(suite) else suite.full
         if not columns:
             raise UserError(f"suite {suite.name!r} has no paper-scale benchmarks in this version; run it with --tiny")
@@ -134,7 +134,7 @@ class Planner:
         return self.selection.tiny or suite.is_tiny_only
 
     def _rows(self, suite: Suite) -> tuple[Row, ...]:
-        """The suite's rows of the asked methods; a registered method that it lacks becomes a row of its own."""
+        """The suite's rows of the selected methods; a method that the suite lacks becomes a row of its own."""
         own = suite.tiny_rows if self._is_tiny(suite) and suite.tiny_rows else suite.rows
         if not self.selection.methods:
             return own
@@ -173,7 +173,7 @@ class Planner:
     def spec(
         self, row: Row, column: Column, suite_settings: Sequence[str] = ()
     ) -> tuple[RunSpec, str, tuple[str, ...]]:
-        """The spec of a table cell with both seeds 0, the source of its recipe, and what the user set of it by hand.
+        """The spec of a table cell with both seeds 0, the source of its recipe, and the user's settings that apply to it.
 
         ``suite_settings`` apply before the user's, each where a row has its field.
         """
@@ -184,9 +184,9 @@ class Planner:
         method, benchmark = registries.methods.load(row.method), registries.benchmarks.load(column.benchmark)
         backbone = registries.backbones.load(column.backbone).at(self.data_root)
         own = registries.methods.owner(row.method) != "built-in" or benchmark.takes_user_data
-        said = scoped(self.selection.settings, "benchmark")  # a recipe may hold for one number of tasks only
-        asked = validated(benchmark.Config, merged(column.config, said), "benchmark")
-        recipe = find_recipe(row.method, column.benchmark, column.backbone, tasks=asked.tasks, own=own)
+        given = scoped(self.selection.settings, "benchmark")  # a recipe may apply to one number of tasks only
+        chosen = validated(benchmark.Config, merged(column.config, given), "benchmark")
+        recipe = find_recipe(row.method, column.benchmark, column.backbone, tasks=chosen.tasks, own=own)
         values = {
             row.method: merged(recipe.config, row.settings),
             "schedule": dict(recipe.schedule),
@@ -215,7 +215,7 @@ class Planner:
         return spec, recipe.source, tuple(by_hand)
 
     def _weights_of(self, backbone: Any) -> str:
-        """The hash of a backbone's weights, which are verified, and supplied where they are missing, once."""
+        """The hash of a backbone's weights, verified once, and supplied if they are missing."""
         from smope_bench.methods.common.backbone.backbones import WeightsMissingError
 
         if backbone.name not in self._weights:
@@ -230,7 +230,7 @@ class Planner:
         return self._weights[backbone.name]
 
     def _opened(self, column: Column, values: Mapping[str, Any], backbone: Any) -> Any:
-        """The benchmark of a column, checked against the backbone; a user's own images are read here, and once."""
+        """The benchmark of a column, checked against the backbone; a user's own images are read here, once."""
         key = canonical_json([column.benchmark, column.backbone, dict(values)])
         if key not in self._benchmarks:
             benchmark = self.registries.benchmarks.load(column.benchmark)
@@ -242,14 +242,14 @@ class Planner:
         return self._benchmarks[key]
 
     def require_all_settings_used(self, runs: Sequence[PlannedRun]) -> None:
-        """A ``--set`` that no run took is a typing error, answered with the nearest name."""
+        """Raise UserError with the nearest name for a ``--set`` that applies to no run."""
         for setting in self.selection.settings:
             if setting.text not in self._used:
                 raise UserError(_unused_setting(setting, runs, self.registries))
 
 
 def _scope(setting: Setting, method: str, config: type[Any], schedule: type[Any]) -> tuple[str | None, tuple[str, ...]]:
-    """Where a setting belongs in this row: ``schedule``, ``benchmark``, the method itself, or nowhere."""
+    """The scope of a setting in this row (``schedule``, ``benchmark``, the method, or None), and its path there."""
     head, rest = setting.path[0], setting.path[1:]
     if rest and head in (*SCOPES, method):
         return head, rest
@@ -261,7 +261,7 @@ def _scope(setting: Setting, method: str, config: type[Any], schedule: type[Any]
 
 
 ALIASES = {"learning_rate": "schedule.lr", "num_epochs": "schedule.epochs", "batchsize": "schedule.batch_size"}
-"""What other toolboxes call settings of the schedule."""
+"""Names of schedule settings in other toolboxes."""
 
 
 def _unused_setting(setting: Setting, runs: Sequence[PlannedRun], registries: Registries) -> str:
@@ -286,7 +286,7 @@ def _check_fit(data: Any, backbone: Any, column: Column) -> None:
 
 
 def manifest(suite_name: str, runs: Sequence[PlannedRun], registries: Registries) -> dict[str, Any]:
-    """What the store notes of a planned suite, so that reports need neither torch nor the plan."""
+    """The manifest of a planned suite, from which reports are built without torch and without the plan."""
     suite = find_suite(suite_name)
     mine = [run for run in runs if run.suite == suite_name]
     rows = {run.row: run for run in mine}

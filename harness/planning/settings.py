@@ -1,4 +1,4 @@
-"""Users' settings: ``--set`` texts, seeds, and typed configurations with errors that teach."""
+"""Users' settings: ``--set`` texts, seeds, and typed configurations whose errors name what is allowed."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def nested(path: tuple[str, ...], value: Any) -> dict[str, Any]:
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``over`` laid over ``base``, mapping by mapping; a mapping of another ``kind`` replaces, it has other fields."""
+    """``base`` updated by ``over``, recursively; a mapping of another ``kind`` has other fields and replaces the old one."""
     result = dict(base)
     for key, value in over.items():
         old: Any = result.get(key)
@@ -104,7 +104,7 @@ def _nests(old: Any, value: Any) -> bool:
 
 
 def scoped(settings: Iterable[Setting], scope: str) -> dict[str, Any]:
-    """What the settings ``SCOPE.FIELD=VALUE`` among some say, later ones over earlier ones."""
+    """Values of the settings ``SCOPE.FIELD=VALUE`` of one scope, later ones over earlier ones."""
     found: dict[str, Any] = {}
     for setting in settings:
         if setting.path[0] == scope and setting.path[1:]:

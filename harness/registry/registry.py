@@ -124,6 +124,10 @@ class Registry:
         return self._entries[name]
 
 
+class Offer:
+    """Base of what a plugin file may define beside methods and benchmarks; the room that uses it finds it in the module."""
+
+
 @dataclass(frozen=True)
 class Registries:
     """Every table a command needs, made once and handed down. Pickled as its plugin files: a worker opens its own."""
@@ -176,7 +180,7 @@ def add_plugin(registries: Registries, file: Path) -> list[str]:
                 raise UserError(f"{owner} names a {registry.kind} {unusable_name(value.name)}.")
             registry.add(value.name, owner, value)
             added.append(value.name)
-    if not added:
+    if not added and not any(isinstance(value, Offer) for value in vars(module).values()):
         raise UserError(
             f"plugin {str(file)!r} defines no method and no benchmark: "
             "write a subclass of smope_bench.methods.common.api.Method with a class attribute `name`."

@@ -31,10 +31,12 @@ from smope_bench.benchmarks.stream import View
 from smope_bench.benchmarks.transforms.batch import Transforms
 from smope_bench.harness.checkpointing.checkpoint import Checkpoints
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.execution.scheduler import ExecuteOptions, execute, prepare_benchmarks
+from smope_bench.harness.execution.scheduler import execute
+from smope_bench.harness.planning.assets import prepare_benchmarks
 from smope_bench.harness.planning.planner import PlannedRun, Selection, find_suite, plan
 from smope_bench.harness.planning.settings import Seeds
 from smope_bench.harness.registry.registry import Registries, open_registries
+from smope_bench.harness.run_options import RunContext, RunOptions
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
 from smope_bench.harness.timing.records import Row, make_row, ratios, spread
 from smope_bench.harness.training.feature_cache import FrozenFeatureCache
@@ -163,10 +165,10 @@ def timed_run(
     """Time a whole run, from loading the backbone to the published record, in a temporary results folder."""
     from smope_bench.harness.training import trainer
 
-    options: dict[str, Any] = {} if on_event is None else {"on_event": on_event}
+    context = RunContext() if on_event is None else RunContext(emit=on_event)
     with TemporaryDirectory() as folder, clocked(registries.methods.load(spec.method.name)) as clock:
         started = time.perf_counter()
-        trainer.run(spec, results_root=Path(folder), data_root=data, device=device, registries=registries, **options)
+        trainer.run(spec, RunOptions(Path(folder), data, device), context, registries)
         return RunTime(time.perf_counter() - started, clock.seconds)
 
 
@@ -313,10 +315,10 @@ class SweepBench:
     def _dispatched(self, runs: int, workers: int, runner: str) -> Dispatched:
         return self._swept([_empty_run(number) for number in range(runs)], workers, f"{RUNNERS}:{runner}")
 
-    def _swept(self, planned: Sequence[PlannedRun], workers: int, runner: str = ExecuteOptions.runner) -> Dispatched:
+    def _swept(self, planned: Sequence[PlannedRun], workers: int, runner: str = RunOptions.runner) -> Dispatched:
         """Execute the runs in a temporary results folder. Raises UserError for the first one that fails."""
         with TemporaryDirectory() as folder:
-            options = ExecuteOptions(
+            options = RunOptions(
                 results=Path(folder),
                 data=self.data,
                 device=self.device,

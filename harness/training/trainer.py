@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import gc
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,16 +14,16 @@ from torch import Tensor
 
 from smope_bench.benchmarks.stream import Stream, Task
 from smope_bench.harness import provenance
-from smope_bench.harness.cancellation import StopRequest
 from smope_bench.harness.checkpointing.checkpoint import Checkpoint, Checkpoints, Position, RunProgress
 from smope_bench.harness.checkpointing.manager import CheckpointManager, UnfitError, load_after
 from smope_bench.harness.checkpointing.random_state import seed_everything
 from smope_bench.harness.hardware.out_of_memory import OutOfMemoryRun, PeakMemory, is_out_of_memory
 from smope_bench.harness.metrics import final_average_accuracy
 from smope_bench.harness.records.cleanup import CHECKPOINT, remove_temporary_files
-from smope_bench.harness.records.event_log import OnEvent, RunLog
+from smope_bench.harness.records.event_log import RunLog
 from smope_bench.harness.records.store import Record, Store, unwritable
 from smope_bench.harness.registry.registry import Registries
+from smope_bench.harness.run_options import RunContext, RunOptions
 from smope_bench.harness.run_spec import RunSpec, derive_seed
 from smope_bench.harness.training.data import TaskData, flags_of, load_backbone, open_stream
 from smope_bench.harness.training.evaluator import Evaluator
@@ -51,51 +50,41 @@ class Trainer:
     def __init__(
         self,
         spec: RunSpec,
-        results: Path,
-        data: Path,
-        device: str,
+        options: RunOptions,
+        context: RunContext,
         registries: Registries,
-        on_event: OnEvent,
+        *,
         stream: Stream | None = None,
         observe: Iterable[str] = (),
-        *,
-        interruption: StopRequest | None = None,
-        checkpoint_every_s: float = 300.0,
-        may_publish: Callable[[], bool] = lambda: True,
     ) -> None:
         """``stream`` replaces the benchmark's own: a hyper-parameter search tests on held-out training images with it."""
         # The record names the plugins that this process has loaded, whatever was planned.
         self.spec = spec = spec.model_copy(
             update={"sources": registries.sources_of(spec.method.name, spec.benchmark.name)}
         )
-        self.store = Store(results)
+        self.store = Store(options.results)
         self.folder = self.store.path(spec.run_id)
-        self.device = torch.device(device)
+        self.device = torch.device(options.device)
         self.schedule = Schedule(**spec.schedule)
         self.method_class: type[Method] = registries.methods.load(spec.method.name)
-        self.backbone = load_backbone(registries, spec, data).to(self.device)
-        self.stream = stream or open_stream(registries, spec, data)
+        self.backbone = load_backbone(registries, spec, options.data).to(self.device)
+        self.stream = stream or open_stream(registries, spec, options.data)
         if self.method_class.trains_jointly:
             self.stream = self.stream.merged()
         self.features = FrozenFeatureCache(
             self.backbone,
             self.stream,
             self.device,
-            data / QUERIES if self.stream.content_hash else None,
+            options.data / QUERIES if self.stream.content_hash else None,
             spec.backbone.sha256,
             spec.precision,
         )
-        self.log = RunLog(self.folder, on_event)
+        self.log = RunLog(self.folder, context.emit)
         # A run is resumed only by the same code, on the same images, and with the same arithmetic to the last bit.
         fingerprint = f"{spec.fingerprint} {self.stream.split_hash} {torch.__version__} {torch.get_num_threads()}"
         self._checkpoint_files = Checkpoints(self.folder / CHECKPOINT, fingerprint)
         self.checkpoints = CheckpointManager(
-            self.folder,
-            self._checkpoint_files,
-            self.log,
-            interruption=interruption,
-            every_s=checkpoint_every_s,
-            may_publish=may_publish,
+            self.folder, self._checkpoint_files, self.log, context, options.checkpoint_every_s
         )
         self._observe = tuple(observe)
         self._tried_plans: list[MemoryPlan] = []
@@ -319,23 +308,13 @@ class Trainer:
 
 
 def run(
-    spec: RunSpec,
-    *,
-    results_root: Path,
-    data_root: Path,
-    device: str,
-    registries: Registries,
-    on_event: OnEvent = lambda _: None,
-    observe: Iterable[str] = (),
-    interruption: StopRequest | None = None,
-    checkpoint_every_s: float = 300.0,
-    may_publish: Callable[[], bool] = lambda: True,
+    spec: RunSpec, options: RunOptions, context: RunContext, registries: Registries, *, observe: Iterable[str] = ()
 ) -> None:
     """Train and evaluate ``spec`` and publish its record, resuming from the checkpoint of an earlier attempt of this code.
 
     ``observe``: names of observations for figures; they change no number. The data must be prepared. A checkpoint is written
-    after every task, and inside a task every ``checkpoint_every_s`` seconds. ``interruption`` is read after every step.
-    ``may_publish`` is called before anything is written that another process may have written meanwhile.
+    after every task, and inside a task every ``options.checkpoint_every_s`` seconds. ``context.stop_request`` is read after
+    every step; ``context.may_publish`` is called before anything is written that another process may have written meanwhile.
 
     Raises Interrupted once the run is saved, LeaseLost where another process has taken it over, RunDivergedError where the
     loss is not finite, OutOfMemoryRun, UserError where the method has no such observation or the results folder cannot be
@@ -344,18 +323,7 @@ def run(
     started = provenance.now()
     with (
         torch.random.fork_rng(devices=[]),
-        Trainer(
-            spec,
-            results_root,
-            data_root,
-            device,
-            registries,
-            on_event,
-            observe=observe,
-            interruption=interruption,
-            checkpoint_every_s=checkpoint_every_s,
-            may_publish=may_publish,
-        ) as trainer,
+        Trainer(spec, options, context, registries, observe=observe) as trainer,
     ):
         trainer.run_tasks()
         trainer.publish(started)

@@ -17,12 +17,14 @@ from typing import Any, Literal
 from smope_bench.benchmarks.download.locks import locked
 from smope_bench.benchmarks.suites import SUITES, Column, Row
 from smope_bench.harness.errors import UserError
+from smope_bench.harness.execution.job import Job, JobResult, OnEvent, run_job
 from smope_bench.harness.execution.progress import Display
 from smope_bench.harness.execution.scheduler import RunStatus
-from smope_bench.harness.executors.local import Job, JobResult, OnEvent, WorkerOptions, WorkerPool, run_job
+from smope_bench.harness.executors.local import WorkerPool
 from smope_bench.harness.planning.planner import PlannedRun, Planner, Selection
 from smope_bench.harness.planning.settings import Seeds, Setting, parse_setting
 from smope_bench.harness.registry.registry import Registries
+from smope_bench.harness.run_options import RunOptions
 from smope_bench.harness.run_spec import Precision, RunSpec, canonical_json
 from smope_bench.harness.tuning.study import REFUSED, Candidate, Study, TrialResult, candidate_key, grid_order
 from smope_bench.harness.tuning.trial import RUNNER
@@ -171,14 +173,14 @@ def search(
     plan.folder.mkdir(parents=True, exist_ok=True)
     with locked(plan.folder / "lock", refuse):
         study = Study(plan.folder, plan.space, request.seeds[0].train, learns=request.sampler == "tpe")
-        options = WorkerOptions(
+        options = RunOptions(
             plan.folder / "running",
             request.data,
             request.device,
-            threads,
-            plan.registries.plugins,
-            RUNNER,
-            claims=False,
+            threads=threads,
+            plugins=plan.registries.plugins,
+            runner=RUNNER,
+            leases=False,
         )
         with _computing(workers, options) as compute:
             return _Search(plan, study, compute, display).run(workers)
@@ -284,7 +286,7 @@ def _mean_result(ends: Iterable[JobResult], scores: Mapping[str, Mapping[str, An
 
 
 @contextlib.contextmanager
-def _computing(workers: int, options: WorkerOptions) -> Iterator[Compute]:
+def _computing(workers: int, options: RunOptions) -> Iterator[Compute]:
     if workers > 1:
         with WorkerPool(workers, options) as pool:
             yield pool.run

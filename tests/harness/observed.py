@@ -14,6 +14,7 @@ from smope_bench.harness.run_spec import RunSpec
 from smope_bench.harness.training import trainer as engine
 from smope_bench.methods.common.api import Batch, Method, MethodCard, ParameterGroup
 from tests.conftest import micro_spec  # pyright: ignore[reportMissingImports]
+from tests.harness.stand_ins import given  # pyright: ignore[reportMissingImports]
 
 OF_STATE = ("activation_counts", "prefix_keys")
 OF_IMAGES = ("expert_scores", "head_inputs", "head_keys")
@@ -78,9 +79,7 @@ def held_out(method: str, config: dict[str, Any] | None = None, **changes: objec
 
 
 def run(spec: RunSpec, registries: Registries, folder: Path, *observe: str, **options: Any) -> Record:
-    engine.run(
-        spec, results_root=folder, data_root=folder, device="cpu", registries=registries, observe=observe, **options
-    )
+    engine.run(spec, *given(folder, **options), registries=registries, observe=observe)
     record = Store(folder).load(spec.run_id)
     assert isinstance(record, Record)
     return record

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,6 +21,7 @@ from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_spec import RunSpec
 from smope_bench.harness.training.trainer import Trainer
 from smope_bench.methods.common.api import Batch, Method, MethodCard, ParameterGroup, Phase, TaskInfo, TrainingData
+from tests.harness.stand_ins import given  # pyright: ignore[reportMissingImports]
 
 OFTEN: dict[str, Any] = {"checkpoint_every_s": 0.0}
 
@@ -114,11 +115,11 @@ class Outcome:
     events: list[dict[str, Any]]
 
 
-def finish(spec: RunSpec, registries: Registries, folder: Path, **options: Any) -> Outcome:
+def finish(spec: RunSpec, registries: Registries, folder: Path, observe: Iterable[str] = (), **options: Any) -> Outcome:
     """Run to the end."""
     with (
         torch.random.fork_rng(devices=[]),
-        Trainer(spec, folder, folder, "cpu", registries, options.pop("on_event", lambda _: None), **options) as session,
+        Trainer(spec, *given(folder, **options), registries=registries, observe=observe) as session,
     ):
         session.run_tasks()
         session.publish("now")
@@ -162,7 +163,7 @@ def cut(spec: RunSpec, registries: Registries, folder: Path, saves: int) -> Path
 
 def place_of(spec: RunSpec, registries: Registries, folder: Path) -> Any:
     """Where the next attempt would begin: finished tasks, and the place inside the next."""
-    session = Trainer(spec, folder, folder, "cpu", registries, lambda _: None)
+    session = Trainer(spec, *given(folder), registries=registries)
     inside = session._resume_from
     return session.progress.tasks_done, inside and inside.position
 

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from smope_bench.harness.execution.job import ExecuteOptions, Job, WorkerOptions
+from smope_bench.harness.execution.job import Job
 from smope_bench.harness.planning.planner import PlannedRun
 from smope_bench.harness.provenance import IMPORT_ROOT, code_fingerprint
 from smope_bench.harness.records.checksum import RECORD_SCHEMA
 from smope_bench.harness.records.store import Store
+from smope_bench.harness.run_options import RunContext, RunOptions
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
 
 HERE = Path(__file__).parent
@@ -39,7 +40,7 @@ def planned(seed: int = 0, **todo: Any) -> PlannedRun:
     return PlannedRun(suite="s", row="M", method="m", benchmark="b", spec=spec_of(seed, **todo))
 
 
-def publish(job: Job, options: WorkerOptions, **more: Any) -> None:
+def publish(job: Job, options: RunOptions, **more: Any) -> None:
     """A whole record of this code."""
     record = {
         "schema_version": RECORD_SCHEMA,
@@ -54,14 +55,14 @@ def publish(job: Job, options: WorkerOptions, **more: Any) -> None:
     Store(options.results).write_result(job.run_id, record | more)
 
 
-def with_runner(folder: Path, monkeypatch: pytest.MonkeyPatch, runner: str, **options: Any) -> ExecuteOptions:
+def with_runner(folder: Path, monkeypatch: pytest.MonkeyPatch, runner: str, **options: Any) -> RunOptions:
     """Options for workers that do ``runner``, the text of a module with a function ``run``."""
     name = f"stand_in_{folder.name.replace('-', '_')}_{os.getpid()}"
     (folder / f"{name}.py").write_text(textwrap.dedent(runner), encoding="utf-8")
     monkeypatch.syspath_prepend(HERE)
     monkeypatch.syspath_prepend(folder)
     monkeypatch.setenv("PYTHONPATH", python_path(folder))
-    return ExecuteOptions(folder / "results", folder / "data", runner=f"{name}:run", **options)
+    return RunOptions(folder / "results", folder / "data", runner=f"{name}:run", **options)
 
 
 def python_path(folder: Path) -> str:
@@ -75,3 +76,11 @@ def wait_for(condition: Callable[[], object], seconds: float = 120.0) -> None:
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.02)
+
+
+def given(folder: Path, data: Path | None = None, **more: Any) -> tuple[RunOptions, RunContext]:
+    """Options and context of a run in ``folder``: ``on_event``, ``stop_request`` and ``may_publish`` belong to the context."""
+    context = {key: more.pop(key) for key in ("stop_request", "may_publish") if key in more}
+    if "on_event" in more:
+        context["emit"] = more.pop("on_event")
+    return RunOptions(folder, data or folder, **more), RunContext(**context)

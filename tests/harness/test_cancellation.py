@@ -24,7 +24,7 @@ def test_the_grace_ends(monkeypatch: pytest.MonkeyPatch, number: signal.Signals,
     monkeypatch.setattr(signals, "LOOK_S", 0.01)
     asked: list[int] = []
     with pytest.raises(Stopped) as stopped, stop_gently(grace_s=0.05) as stop:
-        stop.ask = lambda: asked.append(1)
+        stop.on_stop = lambda: asked.append(1)
         os.kill(os.getpid(), number)
         time.sleep(20)
         pytest.fail("nobody ended it")
@@ -47,14 +47,14 @@ def test_a_handler_that_interrupts_another_does_not_wait_for_it() -> None:
     code = """
         import signal, time
         from smope_bench.harness.cancellation import StopRequest
-        asked = StopRequest()
-        signal.signal(signal.SIGALRM, lambda *_: asked.ask())
+        request = StopRequest()
+        signal.signal(signal.SIGALRM, lambda *_: request.set())
         signal.setitimer(signal.ITIMER_REAL, 0.0001, 0.0001)
         end = time.monotonic() + 0.5
         while time.monotonic() < end:
-            asked.ask()
+            request.set()
         signal.setitimer(signal.ITIMER_REAL, 0)
-        print(asked.asked())
+        print(request.is_set())
     """
     command = [sys.executable, "-c", textwrap.dedent(code)]
     done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=60, check=False)

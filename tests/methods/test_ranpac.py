@@ -25,6 +25,7 @@ from smope_bench.methods.common.errors import MethodError
 from smope_bench.methods.common.schedules import Schedule
 from smope_bench.methods.ranpac import LARGEST, PENALTIES, RanPAC, RanPACConfig
 from tests.conftest import micro_spec  # pyright: ignore[reportMissingImports]
+from tests.harness.stand_ins import given  # pyright: ignore[reportMissingImports]
 
 SETUP = Setup(6, 3, Schedule(batch_size=4, epochs=2))
 
@@ -181,7 +182,7 @@ def finished(config: dict[str, object], registries: Registries, folder: Path) ->
     if RanPAC.name not in registries.methods.names():
         registries.methods.add(RanPAC.name, "tests", RanPAC)
     spec, events = micro_spec("ranpac", config), []
-    engine.run(spec, results_root=folder, data_root=folder, device="cpu", registries=registries, on_event=events.append)
+    engine.run(spec, *given(folder, on_event=events.append), registries=registries)
     record = Store(folder).load(spec.run_id)
     assert isinstance(record, Record)
     return record, events

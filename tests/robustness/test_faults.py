@@ -25,6 +25,7 @@ from smope_bench.harness.run_spec import Component
 from smope_bench.harness.training import trainer as engine
 from smope_bench.methods.common.backbone.backbones import MICRO
 from tests.conftest import micro_spec  # pyright: ignore[reportMissingImports]
+from tests.harness.stand_ins import given  # pyright: ignore[reportMissingImports]
 from tests.robustness.faults import Faults  # pyright: ignore[reportMissingImports]
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES, errno.EROFS)
@@ -39,8 +40,7 @@ OFTEN: dict[str, Any] = {"checkpoint_every_s": 0.0}
 
 def do(folder: Path, registries: Registries, **options: Any) -> None:
     """What a worker does with a run."""
-    places = {"results_root": folder / "results", "data_root": folder / "data"}
-    engine.run(SPEC, **places, device="cpu", registries=registries, **{**OFTEN, **options})
+    engine.run(SPEC, *given(folder / "results", folder / "data", **{**OFTEN, **options}), registries=registries)
 
 
 def finish(folder: Path, registries: Registries) -> None:

@@ -18,6 +18,7 @@ from smope_bench.harness.checkpointing.manager import CheckpointManager
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.event_log import RunLog
 from smope_bench.harness.registry.registry import Registries
+from smope_bench.harness.run_options import RunContext
 from smope_bench.harness.training.trainer import Trainer
 from tests.conftest import micro_spec  # pyright: ignore[reportMissingImports]
 from tests.harness.resumed import (  # pyright: ignore[reportMissingImports]
@@ -30,6 +31,7 @@ from tests.harness.resumed import (  # pyright: ignore[reportMissingImports]
     full_disk,
     place_of,
 )
+from tests.harness.stand_ins import given  # pyright: ignore[reportMissingImports]
 
 SPEC = micro_spec("hoarder")
 
@@ -49,7 +51,8 @@ def state(*timings: dict[str, float]) -> Checkpoint:
 
 
 def manager_of(folder: Path, said: list[Any], **options: Any) -> CheckpointManager:
-    return CheckpointManager(folder, Checkpoints(folder / "checkpoint", "f"), RunLog(folder, said.append), **options)
+    every_s, log = options.pop("every_s", 300.0), RunLog(folder, said.append)
+    return CheckpointManager(folder, Checkpoints(folder / "checkpoint", "f"), log, RunContext(**options), every_s)
 
 
 # -- disks that are full -----------------------------------------------------------------------------------------------
@@ -202,7 +205,7 @@ def test_what_a_run_goes_on_from_is_not_held_while_it_does(
     monkeypatch.setattr(Hoarder, "training_step", step)
     with (
         torch.random.fork_rng(devices=[]),
-        Trainer(SPEC, tmp_path, tmp_path, "cpu", registries, lambda _: None) as session,
+        Trainer(SPEC, *given(tmp_path), registries=registries) as session,
     ):
         assert session._resume_from is not None and session._resume_from.position is not None
         found = weakref.ref(session._resume_from)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from smope_bench.harness.cancellation import LeaseLost, Interrupted, StopRequest
+from smope_bench.harness.cancellation import Interrupted, LeaseLost, StopRequest
 from smope_bench.harness.checkpointing import checkpoint
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.store import Store
@@ -31,6 +32,7 @@ from tests.harness.resumed import (  # pyright: ignore[reportMissingImports]
     full_disk,
     place_of,
 )
+from tests.harness.stand_ins import given  # pyright: ignore[reportMissingImports]
 
 TAP = {"epochs": 2, "samples": 4}
 INFERENCE = {"tap": TAP, "task_inference": {"epochs": 1, "tap": TAP}}
@@ -43,19 +45,19 @@ def _plugins(registries: Registries) -> None:
 
 
 def finish_in_pieces(
-    spec: RunSpec, registries: Registries, folder: Path, saves: int, **options: Any
+    spec: RunSpec, registries: Registries, folder: Path, saves: int, observe: Iterable[str] = (), **options: Any
 ) -> tuple[Any, list[Any]]:
     """Run to the end although every attempt dies after ``saves`` checkpoints; the outcome and where the attempts began."""
     begun: list[Any] = []
     for _ in range(300):
-        with Trainer(spec, folder, folder, "cpu", registries, lambda _: None, **options) as session:
+        with Trainer(spec, *given(folder, **options), registries=registries, observe=observe) as session:
             inside = session._resume_from
             place = None if inside is None else inside.position
             begun.append(
                 (session.progress.tasks_done, place and (place.phase, place.epoch, place.step, place.is_trained))
             )
         try:
-            return finish(spec, registries, folder, may_publish=dies_at_save(saves), **OFTEN, **options), begun
+            return finish(spec, registries, folder, observe, may_publish=dies_at_save(saves), **OFTEN, **options), begun
         except Killed:
             continue
     raise AssertionError("the run does not get on")
@@ -130,7 +132,7 @@ class AskedAfter(StopRequest):
         super().__init__()
         self.left = looks
 
-    def asked(self) -> bool:
+    def is_set(self) -> bool:
         self.left -= 1
         return self.left < 0
 
@@ -145,8 +147,8 @@ def test_asked_to_stop_a_run_saves_where_it_is(
     while True:
         try:
             # Six looks are enough for a whole epoch, where epochs are repeated from their start.
-            interruption, attempts = AskedAfter(looks), attempts + 1
-            outcome = finish(spec, registries, tmp_path / "cut", interruption=interruption, on_event=said.append)
+            stop_request, attempts = AskedAfter(looks), attempts + 1
+            outcome = finish(spec, registries, tmp_path / "cut", stop_request=stop_request, on_event=said.append)
             break
         except Interrupted:
             assert attempts < 100
@@ -156,10 +158,10 @@ def test_asked_to_stop_a_run_saves_where_it_is(
 
 
 def test_an_interruption_asked_beforehand_trains_nothing(registries: Registries, tmp_path: Path) -> None:
-    interruption, said = StopRequest(), []
-    interruption.ask()
+    stop_request, said = StopRequest(), []
+    stop_request.set()
     with pytest.raises(Interrupted, match="goes on from its last checkpoint"):
-        finish(micro_spec("ncm"), registries, tmp_path, interruption=interruption, on_event=said.append)
+        finish(micro_spec("ncm"), registries, tmp_path, stop_request=stop_request, on_event=said.append)
     assert [event["event"] for event in said] == ["run_started"]
 
 

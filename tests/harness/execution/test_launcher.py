@@ -1,6 +1,8 @@
 import io
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -9,10 +11,9 @@ from torch import nn
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.execution import memory_budget as packing
 from smope_bench.harness.execution.launcher import (
-    ExecutorOptions,
     LaunchSummary,
-    RunRequest,
     expected_memory,
+    find_executor,
     fitted_options,
     print_summary,
 )
@@ -22,6 +23,7 @@ from smope_bench.harness.hardware import memory as hardware_memory
 from smope_bench.harness.planning.planner import PlannedRun
 from smope_bench.harness.records.store import Record, Store
 from smope_bench.harness.registry.registry import Registries, Registry
+from smope_bench.harness.run_options import RunOptions
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
 
 
@@ -58,7 +60,7 @@ def registries(monkeypatch: pytest.MonkeyPatch) -> Registries:
     return Registries(Registry("method", {}), Registry("benchmark", {}), backbones)
 
 
-ASKED = RunRequest(["s"], Path("results"), Path("data"))
+ASKED = RunOptions(Path("results"), Path("data"), "auto")
 
 
 def test_tiny_runs_take_one_thread_whatever_the_workers(registries: Registries) -> None:
@@ -101,8 +103,8 @@ def test_no_more_workers_than_memory_holds(registries: Registries, monkeypatch: 
     assert (by_hand.workers, by_hand.memory_mb) == (5, 900.0), "as many as were asked for, as far as they fit"
     assert fitted_options(replace(ASKED, workers=2), "cuda", runs, registries, memory).memory_mb == 270.0
     assert fitted_options(ASKED, "cuda", runs, registries, memory).workers == 1
-    serial = replace(ASKED, workers=4, how=ExecutorOptions(executor="serial"))
-    assert (fitted_options(serial, "cpu", runs, registries, memory).workers) == 1
+    serial = replace(ASKED, workers=4, executor="serial")
+    assert (fitted_options(serial, "cpu", runs, registries, memory, one_by_one=True).workers) == 1
 
 
 def test_what_runs_need_is_measured_else_reckoned_else_unknown(
@@ -119,18 +121,25 @@ def test_what_runs_need_is_measured_else_reckoned_else_unknown(
 
 
 def test_all_that_is_said_of_how_to_run_arrives(registries: Registries) -> None:
-    how = ExecutorOptions("slurm", None, ("partition=gpu",), 0.5, True, 60.0)
-    options = fitted_options(replace(ASKED, how=how), "cpu", [planned("small")], registries)
-    assert {name: getattr(options, name) for name in vars(how)} == vars(how)
+    given = {"executor": "slurm", "slurm": ("partition=gpu",), "gpus_per_run": 0.5, "deterministic": True}
+    asked = replace(ASKED, **given, checkpoint_every_s=60.0)
+    options = fitted_options(asked, "cpu", [planned("small")], registries)
+    assert options == replace(asked, device="cpu", workers=1, threads=1)
 
 
 @pytest.mark.parametrize(
-    ("how", "words"),
+    ("given", "words"),
     [
-        (ExecutorOptions(address="head:6379"), "--address head:6379 is of a Ray cluster"),
-        (ExecutorOptions(slurm=("a=b",)), "--executor slurm"),
+        ({"address": "head:6379"}, "--address head:6379 is of a Ray cluster: add --executor ray"),
+        ({"slurm": ("a=b",)}, "--slurm a=b is for a batch system: add --executor slurm"),
+        ({"executor": "slurmm"}, "unknown executor 'slurmm'; did you mean 'slurm'?"),
     ],
 )
-def test_settings_of_another_executor_are_mistakes(how: ExecutorOptions, words: str) -> None:
-    with pytest.raises(UserError, match=words):
-        how.require_sense()
+def test_settings_of_another_executor_and_unknown_ones_are_mistakes(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=re.escape(words)):
+        find_executor(replace(ASKED, **given))
+
+
+def test_each_executor_takes_its_own_settings() -> None:
+    assert find_executor(replace(ASKED, executor="ray", address="head:6379")).name == "ray"
+    assert find_executor(replace(ASKED, executor="slurm", slurm=("a=b",))).name == "slurm"

@@ -16,11 +16,12 @@ import pytest
 
 from smope_bench.harness.execution import status
 from smope_bench.harness.execution.lease import CANCEL, acquire
-from smope_bench.harness.execution.scheduler import ExecuteOptions, execute
+from smope_bench.harness.execution.scheduler import execute
 from smope_bench.harness.execution.status import Cell, cancel_runs, statuses
 from smope_bench.harness.planning.planner import PlannedRun
 from smope_bench.harness.provenance import code_fingerprint
 from smope_bench.harness.records.store import Store
+from smope_bench.harness.run_options import RunOptions
 from tests.harness.stand_ins import HERE, planned, python_path, wait_for  # pyright: ignore[reportMissingImports]
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
@@ -34,19 +35,19 @@ RUNNER = """
         with (options.results.parent / "log").open("a") as log:
             log.write(" ".join(map(str, words)) + "\\n")
 
-    def run(job, options, control):
+    def run(job, options, context):
         todo = job.spec.method.config
         note(options, "began", job.run_id, os.getpid())
-        control({"event": "run_started", "total_tasks": 1, "tasks_done": 0})
+        context.emit({"event": "run_started", "total_tasks": 1, "tasks_done": 0})
         until, go = time.monotonic() + todo.get("seconds", 0.0), options.results.parent / "go"
         while time.monotonic() < until or (todo.get("gate") and not go.exists()):
             time.sleep(0.01)
-            control({"event": "step", "step": 1, "total_steps": 2})
-            if control.interruption.asked() and not todo.get("deaf"):
-                control({"event": "step", "step": 2, "total_steps": 2})  # the signal may have come after the first
+            context.emit({"event": "step", "step": 1, "total_steps": 2})
+            if context.stop_request.is_set() and not todo.get("deaf"):
+                context.emit({"event": "step", "step": 2, "total_steps": 2})  # the signal may have come after the first
                 note(options, "saved", job.run_id)
                 raise Interrupted
-        if not control.may_publish():
+        if not context.may_publish():
             raise LeaseLost
         note(options, "published", job.run_id)
         publish(job, options)
@@ -54,14 +55,15 @@ RUNNER = """
 LAUNCHER = """
     import sys
     from pathlib import Path
-    from smope_bench.harness.execution.scheduler import ExecuteOptions, execute
+    from smope_bench.harness.execution.scheduler import execute
+    from smope_bench.harness.run_options import RunOptions
     from smope_bench.harness.planning.planner import PlannedRun
     from smope_bench.harness.cancellation import Stopped, stop_signals
     from smope_bench.harness.run_spec import RunSpec
     from tests_launcher_runs import RUNS
 
     if __name__ == "__main__":
-        options = ExecuteOptions(Path("results"), Path("data"), workers=int(sys.argv[1]), runner="tests_launcher_runner:run")
+        options = RunOptions(Path("results"), Path("data"), workers=int(sys.argv[1]), runner="tests_launcher_runner:run")
         planned = [PlannedRun("s", "M", "m", "b", RunSpec.model_validate_json(text)) for text in RUNS]
         say = lambda *words: print(*words, flush=True)
         try:
@@ -240,7 +242,7 @@ def test_what_was_cancelled_can_be_asked_for_again(place: Callable[..., Place], 
     folder = here.store.path(here.runs[0].run_id)
     folder.mkdir(parents=True)
     (folder / CANCEL).touch()
-    options = ExecuteOptions(here.root / "results", here.root, runner="tests_launcher_runner:run")
+    options = RunOptions(here.root / "results", here.root, runner="tests_launcher_runner:run")
     assert [end.state for end in execute(here.runs, options, lambda run, event: None)] == ["done"]
     assert not (folder / CANCEL).exists()
 
@@ -277,7 +279,7 @@ def test_a_run_that_somebody_else_took_over_is_not_published(
             heir = json.loads((folder / "claim.1").read_text()) | {"token": "other", "state": "free"}
             (folder / "claim.2").write_text(json.dumps(heir))
 
-    options = ExecuteOptions(here.root / "results", here.root, runner="tests_launcher_runner:run")
+    options = RunOptions(here.root / "results", here.root, runner="tests_launcher_runner:run")
     assert [end.state for end in execute(here.runs, options, usurp)] == ["done"]
     assert states.count("held") == 1 and states.count("run_started") == 2
     assert here.count("began") == {here.runs[0].run_id: 2} and here.count("published") == {here.runs[0].run_id: 1}

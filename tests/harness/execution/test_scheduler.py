@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -15,22 +16,19 @@ from typing import Any
 import pytest
 
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.execution.job import Job, WorkerOptions, describe_error
-from smope_bench.harness.execution.scheduler import (
-    ExecuteOptions,
-    RunStatus,
-    execute,
-    partition_finished,
-    prepare_benchmarks,
-)
+from smope_bench.harness.execution import job as job_module
+from smope_bench.harness.execution.job import Job, describe_error
+from smope_bench.harness.execution.scheduler import RunStatus, execute, partition_finished
 from smope_bench.harness.executors import local as workers_module
 from smope_bench.harness.executors.local import WorkerPool
 from smope_bench.harness.hardware import device
 from smope_bench.harness.hardware.device import resolve_device
+from smope_bench.harness.planning.assets import prepare_benchmarks
 from smope_bench.harness.planning.planner import PlannedRun
 from smope_bench.harness.provenance import PROJECT_ROOT, code_fingerprint
 from smope_bench.harness.records.store import Record, Store
 from smope_bench.harness.registry.registry import Registries, Registry
+from smope_bench.harness.run_options import RunOptions
 from smope_bench.harness.run_spec import Component
 from tests.harness.stand_ins import planned, wait_for, with_runner  # pyright: ignore[reportMissingImports]
 
@@ -40,12 +38,12 @@ RUNNER = """
     from smope_bench.harness.records.store import OBSERVATIONS, write_bytes
     from stand_ins import publish
 
-    def run(job, options, emit):
+    def run(job, options, context):
         todo = job.spec.method.config
         broken = options.results / "broken"
         if broken.exists():
             raise (UserError if broken.read_text() == "outer" else FloatingPointError)("no")
-        emit({"event": "run_started", "total_steps": 2})
+        context.emit({"event": "run_started", "total_steps": 2})
         for task in range(2):
             if todo.get("fail_at") == task:
                 raise FloatingPointError(f"loss is nan\\nin task {task}")
@@ -55,7 +53,7 @@ RUNNER = """
                 os._exit(7)
             if todo.get("quit_at") == task:
                 raise SystemExit("bye")
-            emit({"event": "task_evaluated", "task": task})
+            context.emit({"event": "task_evaluated", "task": task})
         if todo.get("sleep"):
             (options.results / f"pid-{os.getpid()}").touch()
             time.sleep(todo["sleep"])
@@ -69,33 +67,33 @@ RUNNER = """
 
 
 @pytest.fixture
-def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ExecuteOptions:
+def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunOptions:
     return with_runner(tmp_path, monkeypatch, RUNNER)
 
 
-def run_all(runs: list[PlannedRun], options: ExecuteOptions) -> dict[str, RunStatus]:
+def run_all(runs: list[PlannedRun], options: RunOptions) -> dict[str, RunStatus]:
     return {status.planned.run_id: status for status in execute(runs, options, lambda run, event: None)}
 
 
 @pytest.fixture(params=[1, 2], ids=["serial", "two workers"])
-def workers(request: pytest.FixtureRequest, options: ExecuteOptions) -> ExecuteOptions:
+def workers(request: pytest.FixtureRequest, options: RunOptions) -> RunOptions:
     return replace(options, workers=request.param)
 
 
-def test_every_run_ends_in_a_record(workers: ExecuteOptions) -> None:
+def test_every_run_ends_in_a_record(workers: RunOptions) -> None:
     runs = [planned(seed) for seed in range(4)]
     assert {status.state for status in run_all(runs, workers).values()} == {"done"}
     assert [Store(workers.results).state(run.run_id, code_fingerprint()) for run in runs] == ["done"] * 4
 
 
-def test_events_arrive_with_their_run(workers: ExecuteOptions) -> None:
+def test_events_arrive_with_their_run(workers: RunOptions) -> None:
     runs = [planned(seed) for seed in range(3)]
     events: dict[str, list[str]] = {}
     list(execute(runs, workers, lambda run, event: events.setdefault(run.run_id, []).append(event["event"])))
     assert events == {run.run_id: ["run_started", "task_evaluated", "task_evaluated"] for run in runs}
 
 
-def test_a_failed_run_is_recorded_and_the_others_go_on(workers: ExecuteOptions) -> None:
+def test_a_failed_run_is_recorded_and_the_others_go_on(workers: RunOptions) -> None:
     bad, good = planned(0, fail_at=1), [planned(seed) for seed in (1, 2, 3)]
     statuses = run_all([bad, *good], workers)
     assert statuses[bad.run_id].state == "failed"
@@ -108,14 +106,14 @@ def test_a_failed_run_is_recorded_and_the_others_go_on(workers: ExecuteOptions) 
     assert failure["spec"] == bad.spec.model_dump(mode="json") and failure["run_id"] == bad.run_id
 
 
-def test_a_run_that_quits_has_failed_like_any_other(workers: ExecuteOptions) -> None:
+def test_a_run_that_quits_has_failed_like_any_other(workers: RunOptions) -> None:
     bad, good = planned(0, quit_at=0), planned(1)
     statuses = run_all([bad, good], workers)
     assert statuses[bad.run_id].error == "bye" and statuses[good.run_id].state == "done"
     assert Store(workers.results).failure(bad.run_id)["last_good_task"] is None  # type: ignore[index]
 
 
-def test_what_is_done_is_skipped_and_what_failed_is_tried_again(workers: ExecuteOptions) -> None:
+def test_what_is_done_is_skipped_and_what_failed_is_tried_again(workers: RunOptions) -> None:
     good, bad = planned(0), planned(1, fail_at=0)
     run_all([good, bad], workers)
     before = (workers.results / good.run_id / "result.json").stat().st_mtime_ns
@@ -124,7 +122,7 @@ def test_what_is_done_is_skipped_and_what_failed_is_tried_again(workers: Execute
     assert (workers.results / good.run_id / "result.json").stat().st_mtime_ns == before
 
 
-def test_a_record_of_other_code_is_made_anew(options: ExecuteOptions) -> None:
+def test_a_record_of_other_code_is_made_anew(options: RunOptions) -> None:
     run = planned(0)
     run_all([run], options)
     store = Store(options.results)
@@ -141,7 +139,7 @@ def test_a_record_of_other_code_is_made_anew(options: ExecuteOptions) -> None:
     ids=["more is asked to be observed", "the machine is at fault", "the run is at fault"],
 )
 def test_a_failure_leaves_the_record_that_it_does_not_disprove(
-    options: ExecuteOptions, fingerprint: str | None, how: str, state: str
+    options: RunOptions, fingerprint: str | None, how: str, state: str
 ) -> None:
     run, store = planned(0), Store(options.results)
     run_all([run], options)
@@ -154,7 +152,7 @@ def test_a_failure_leaves_the_record_that_it_does_not_disprove(
     assert store.state(run.run_id, code_fingerprint()) == state
 
 
-def test_what_a_killed_process_left_of_a_finished_run_is_removed(options: ExecuteOptions) -> None:
+def test_what_a_killed_process_left_of_a_finished_run_is_removed(options: RunOptions) -> None:
     run = planned(0)
     run_all([run], options)
     folder = options.results / run.run_id
@@ -186,13 +184,13 @@ def test_a_worker_that_hangs_at_its_exit_is_ended() -> None:
     assert end.state == "failed" and end.run_id == run.run_id and slot.exit_code == -signal.SIGKILL
 
 
-def test_a_run_of_two_suites_is_done_once(options: ExecuteOptions) -> None:
+def test_a_run_of_two_suites_is_done_once(options: RunOptions) -> None:
     first = planned(0)
     to_do, done = partition_finished([first, replace(first, suite="other")], Store(options.results))
     assert len(to_do) == 1 and done == []
 
 
-def test_a_run_of_two_suites_observes_what_either_asks(workers: ExecuteOptions) -> None:
+def test_a_run_of_two_suites_observes_what_either_asks(workers: RunOptions) -> None:
     first, other = planned(0), planned(1)
     asked = [replace(first, observe=("b",)), other, replace(first, suite="t", observe=("a", "b")), replace(first)]
     assert {status.state for status in run_all(asked, workers).values()} == {"done"}
@@ -209,7 +207,7 @@ def test_a_run_of_two_suites_observes_what_either_asks(workers: ExecuteOptions) 
     ("how", "words"),
     [("die_at", "the worker process was ended by SIGKILL"), ("exit_at", "the worker process ended with status 7")],
 )
-def test_a_worker_that_dies_costs_its_own_run_only(options: ExecuteOptions, how: str, words: str) -> None:
+def test_a_worker_that_dies_costs_its_own_run_only(options: RunOptions, how: str, words: str) -> None:
     bad, good = planned(0, **{how: 1}), [planned(seed) for seed in range(1, 5)]
     statuses = run_all([bad, *good], replace(options, workers=2))
     assert words in str(statuses[bad.run_id].error)
@@ -224,7 +222,7 @@ def test_a_worker_that_dies_costs_its_own_run_only(options: ExecuteOptions, how:
     ids=["counted", "unknown"],
 )
 def test_a_run_that_was_killed_for_memory_is_tried_alone_and_told_with_numbers(
-    options: ExecuteOptions, monkeypatch: pytest.MonkeyPatch, counts: list[int | None], words: str
+    options: RunOptions, monkeypatch: pytest.MonkeyPatch, counts: list[int | None], words: str
 ) -> None:
     told = iter(counts)
     monkeypatch.setattr(workers_module, "oom_kills", lambda: next(told))
@@ -244,20 +242,18 @@ def test_a_run_that_was_killed_for_memory_is_tried_alone_and_told_with_numbers(
     assert words in error and "123 MiB were expected" in error and error.endswith("MiB; try fewer --workers")
 
 
-def test_a_shortage_of_memory_is_no_later_death_s_cause(
-    options: ExecuteOptions, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_shortage_of_memory_is_no_later_death_s_cause(options: RunOptions, monkeypatch: pytest.MonkeyPatch) -> None:
     told, clock = iter([3, 4, 4, 4, 5]), iter([0.0, 0.5, 60.0, 61.0])
     monkeypatch.setattr(workers_module, "oom_kills", lambda: next(told))
     monkeypatch.setattr(workers_module, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     killed, left = SimpleNamespace(exit_code=-signal.SIGKILL), SimpleNamespace(exit_code=1)
-    pool: Any = WorkerPool(0, options.for_workers())
+    pool: Any = WorkerPool(0, options)
     assert [pool._lacked_memory(slot) for slot in (killed, left, killed, killed, killed)] == [
         True, False, True, False, True
     ], "two workers that one shortage cost, one that somebody ended an hour later, and another shortage"  # fmt: skip
 
 
-def test_workers_outlive_their_runs(options: ExecuteOptions) -> None:
+def test_workers_outlive_their_runs(options: RunOptions) -> None:
     runs = [planned(seed) for seed in range(6)]
     run_all(runs, replace(options, workers=2))
     pids = set()
@@ -277,12 +273,12 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_an_interrupt_in_the_parent_leaves_no_worker_behind(options: ExecuteOptions) -> None:
+def test_an_interrupt_in_the_parent_leaves_no_worker_behind(options: RunOptions) -> None:
     options.results.mkdir()
     runs = [planned(0, sleep=60), planned(1, sleep=60)]
-    pool = WorkerPool(2, options.for_workers())
+    pool = WorkerPool(2, options)
     with pytest.raises(KeyboardInterrupt), pool:
-        for slot, run in zip(pool._slots, runs, strict=False):
+        for slot, run in zip(pool._workers, runs, strict=False):
             slot.give(Job(run.run_id, run.spec))
         wait_for(lambda: len(worker_pids(options.results)) == 2)
         raise KeyboardInterrupt
@@ -290,15 +286,16 @@ def test_an_interrupt_in_the_parent_leaves_no_worker_behind(options: ExecuteOpti
     assert list(options.results.glob("*/result.json")) == []
 
 
-def test_workers_end_when_their_parent_is_killed(options: ExecuteOptions) -> None:
+def test_workers_end_when_their_parent_is_killed(options: RunOptions) -> None:
     options.results.mkdir()
     code = f"""
         from pathlib import Path
         from smope_bench.harness.run_spec import RunSpec
-        from smope_bench.harness.executors.local import Job, WorkerOptions, WorkerPool
+        from smope_bench.harness.executors.local import Job, WorkerPool
+        from smope_bench.harness.run_options import RunOptions
         spec = RunSpec.model_validate_json({planned(0, sleep=1.0).spec.model_dump_json()!r})
         if __name__ == "__main__":
-            options = WorkerOptions(Path({str(options.results)!r}), Path("."), runner={options.runner!r})
+            options = RunOptions(Path({str(options.results)!r}), Path("."), runner={options.runner!r})
             list(WorkerPool(1, options).run([Job(spec.run_id, spec)], lambda run_id, event: None))
     """
     file = options.results / "parent.py"
@@ -360,7 +357,8 @@ def test_data_is_prepared_once_a_benchmark(tmp_path: Path) -> None:
 
 def test_float32_is_float32_whatever_the_environment_says() -> None:
     code = (
-        "import torch; from smope_bench.harness.hardware.device import pin_arithmetic; before = torch.get_float32_matmul_precision();"
+        "import torch; from smope_bench.harness.hardware.device import pin_arithmetic;"
+        " before = torch.get_float32_matmul_precision();"
         "pin_arithmetic(1); print(before, torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32)"
     )
     environment = os.environ | {"TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1"}
@@ -389,9 +387,14 @@ def test_worker_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     assert device.default_workers("cpu", 0) == 1
 
 
-def test_options_travel_whole(options: ExecuteOptions) -> None:
-    travelling = replace(options, device="cuda", threads=3, plugins=(Path("p.py"),)).for_workers()
-    assert travelling == WorkerOptions(options.results, options.data, "cuda", 3, (Path("p.py"),), options.runner)
-    assert replace(options, deterministic=True, checkpoint_every_s=7.0).for_workers() == replace(
-        options.for_workers(), deterministic=True, checkpoint_every_s=7.0
+def test_options_reach_a_runner_whole(options: RunOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = replace(
+        options, device="cuda", threads=3, plugins=(Path("p.py"),), deterministic=True, checkpoint_every_s=7.0
     )
+    received: list[RunOptions] = []
+    monkeypatch.setattr(job_module, "load_runner", lambda target: lambda job, given, context: received.append(given))
+    for executor in ("serial", "auto"):
+        asked = replace(told, executor=executor, plugins=())
+        list(execute([planned()], asked, lambda run, event: None))
+        assert received.pop() == asked
+    assert pickle.loads(pickle.dumps(told)) == told, "as it is sent to a worker process"

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from smope_bench.harness.execution.job import ExecuteOptions, Job, JobResult
+from smope_bench.harness.execution.job import Job, JobResult
 from smope_bench.harness.provenance import code_fingerprint
 from smope_bench.harness.records.store import Store
+from smope_bench.harness.run_options import RunOptions
 from tests.harness.stand_ins import spec_of, with_runner  # pyright: ignore[reportMissingImports]
 
 RUNNER = """
@@ -17,7 +18,7 @@ RUNNER = """
     from smope_bench.harness.cancellation import Interrupted
     from stand_ins import publish
 
-    def run(job, options, control):
+    def run(job, options, context):
         todo, folder = job.spec.method.config, options.results / job.run_id
         with (folder / "attempts").open("a") as stream:
             stream.write(f"{os.getpid()}\\n")
@@ -30,9 +31,9 @@ RUNNER = """
             def say(**event):
                 stream.write(json.dumps({"t": round(time.monotonic(), 3), **event}) + "\\n")
                 stream.flush()
-                control(event)
+                context.emit(event)
             if kept:  # told and not written, as the engine does
-                control({"event": "run_started", "total_tasks": 2, "tasks_done": 1})
+                context.emit({"event": "run_started", "total_tasks": 2, "tasks_done": 1})
             else:
                 say(event="run_started", total_tasks=2, tasks_done=0)
                 say(event="task_evaluated", task=0)
@@ -44,12 +45,12 @@ RUNNER = """
                 raise FloatingPointError("loss is nan")
             end = time.monotonic() + (todo.get("sleep", 0) if attempt == 1 else 0)
             while time.monotonic() < end:
-                if control.interruption.asked():
+                if context.stop_request.is_set():
                     (folder / "saved").touch()
                     raise Interrupted
                 time.sleep(0.05)
             say(event="task_evaluated", task=1)
-        assert control.may_publish()
+        assert context.may_publish()
         with (folder / "published").open("a") as stream:
             stream.write("once\\n")
         publish(job, options)
@@ -57,7 +58,7 @@ RUNNER = """
 
 
 @pytest.fixture
-def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ExecuteOptions:
+def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunOptions:
     (tmp_path / "results").mkdir()
     return with_runner(tmp_path, monkeypatch, RUNNER, workers=2)
 
@@ -81,7 +82,7 @@ class Heard:
         return [event["event"] for event in self.events.get(run_id, [])]
 
 
-def assert_done_once(jobs: list[Job], ends: list[JobResult], options: ExecuteOptions) -> None:
+def assert_done_once(jobs: list[Job], ends: list[JobResult], options: RunOptions) -> None:
     """Every job has one end, its record is there, and it was published once."""
     assert sorted(end.run_id for end in ends) == sorted(job.run_id for job in jobs)
     assert [(end.state, end.error) for end in ends] == [("done", None)] * len(jobs)
@@ -90,7 +91,7 @@ def assert_done_once(jobs: list[Job], ends: list[JobResult], options: ExecuteOpt
     assert [(store.path(job.run_id) / "published").read_text() for job in jobs] == ["once\n"] * len(jobs)
 
 
-def attempts(done: Job, options: ExecuteOptions) -> int:
+def attempts(done: Job, options: RunOptions) -> int:
     """How many workers have begun this job."""
     file = options.results / done.run_id / "attempts"
     return len(file.read_text().split()) if file.exists() else 0

@@ -18,10 +18,10 @@ import pytest
 
 from smope_bench.harness.cancellation import TERMINATED, Stopped, stop_signals
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.execution.job import ExecuteOptions
 from smope_bench.harness.execution.lease import CANCEL
 from smope_bench.harness.executors import ray_cluster as executor_ray
-from smope_bench.harness.executors.ray_cluster import ends
+from smope_bench.harness.executors.ray_cluster import run_on_ray
+from smope_bench.harness.run_options import RunOptions
 from tests.harness.executors.cluster_runs import (  # noqa: F401  # pyright: ignore[reportMissingImports]
     Heard,
     assert_done_once,
@@ -64,14 +64,14 @@ def marked(mark: str) -> list[psutil.Process]:
 
 
 def test_killed_workers_cost_no_run_and_no_run_is_done_twice(
-    options: ExecuteOptions,  # noqa: F811
+    options: RunOptions,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(executor_ray, "RETRIES", 2)
     jobs = [job(0, die=1), job(1), job(2, sleep=0.5), job(3, die=2), job(4)]
     jobs.append(job(7, sleep=60, terminate=1))
     bad, deadly, heard = job(5, fail=True), job(6, die=9), Heard()
-    found = {end.run_id: end for end in ends([*jobs, bad, deadly], options, heard)}
+    found = {end.run_id: end for end in run_on_ray([*jobs, bad, deadly], options, heard)}
     failed, dead = found.pop(bad.run_id).error, found.pop(deadly.run_id).error
     assert failed is not None and failed["error"] == "loss is nan"
     assert dead is not None and dead["kind"] == "WorkerDied" and "died 3 times" in dead["error"]
@@ -85,7 +85,7 @@ def test_killed_workers_cost_no_run_and_no_run_is_done_twice(
 
 
 def test_a_stop_saves_what_runs_and_begins_nothing(
-    options: ExecuteOptions,  # noqa: F811
+    options: RunOptions,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     kept_by_ray = Path(tempfile.mkdtemp(prefix="t-"))  # short, as the path of a socket has to be
@@ -96,7 +96,7 @@ def test_a_stop_saves_what_runs_and_begins_nothing(
         os.kill(os.getpid(), signal.SIGTERM)  # Ray would answer it in its own way
 
     with stop_signals(), pytest.raises(Stopped) as stopped:
-        list(ends(jobs, replace(options, workers=1), stop_once_something_runs))
+        list(run_on_ray(jobs, replace(options, workers=1), stop_once_something_runs))
     assert stopped.value.status == TERMINATED
     kept_by_ray.rmdir()  # nothing is left of the cluster
     assert sorted(attempts(run, options) for run in jobs) == [0, 1]
@@ -107,7 +107,7 @@ def test_a_stop_saves_what_runs_and_begins_nothing(
 
 
 @pytest.fixture
-def existing(options: ExecuteOptions) -> Iterator[str]:  # noqa: F811
+def existing(options: RunOptions) -> Iterator[str]:  # noqa: F811
     """The address of a cluster that somebody else started, where the stand-in can be imported."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -135,35 +135,35 @@ def existing(options: ExecuteOptions) -> Iterator[str]:  # noqa: F811
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_an_existing_cluster_is_used_and_left_running(existing: str, options: ExecuteOptions) -> None:  # noqa: F811
+def test_an_existing_cluster_is_used_and_left_running(existing: str, options: RunOptions) -> None:  # noqa: F811
     there = replace(options, address=existing)
     jobs = [job(0), job(1, die=1)]
-    assert_done_once(jobs, list(ends(jobs, there, Heard())), options)
+    assert_done_once(jobs, list(run_on_ray(jobs, there, Heard())), options)
     more = [job(2)]
-    assert_done_once(more, list(ends(more, there, Heard())), options)  # it is still there
+    assert_done_once(more, list(run_on_ray(more, there, Heard())), options)  # it is still there
     with pytest.raises(
         UserError, match=r"no node of the Ray cluster has the 64 CPUs that one run takes \(at most 2 CPUs"
     ):
-        next(ends([job(3)], replace(there, threads=64), Heard()))
+        next(run_on_ray([job(3)], replace(there, threads=64), Heard()))
     with pytest.raises(UserError, match=r"1 CPUs and 0\.5 GPUs"):
-        next(ends([job(3)], replace(there, device="cuda", gpus_per_run=0.5), Heard()))
+        next(run_on_ray([job(3)], replace(there, device="cuda", gpus_per_run=0.5), Heard()))
 
 
-def test_an_address_where_nobody_listens_is_said_at_once(options: ExecuteOptions) -> None:  # noqa: F811
+def test_an_address_where_nobody_listens_is_said_at_once(options: RunOptions) -> None:  # noqa: F811
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, but nobody listens
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(UserError, match=f"no Ray cluster answers at '{address}'.*ray start --head"):
-            next(ends([job()], replace(options, address=address), Heard()))
+            next(run_on_ray([job()], replace(options, address=address), Heard()))
     for wrong in ("somewhere", "host:port", "ray://"):
         with pytest.raises(UserError, match="write HOST:PORT"):
-            next(ends([job()], replace(options, address=wrong), Heard()))
+            next(run_on_ray([job()], replace(options, address=wrong), Heard()))
 
 
 def test_a_missing_package_is_named_with_the_remedy(
-    options: ExecuteOptions,  # noqa: F811
+    options: RunOptions,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"pip install smope-bench\[ray\]"):
-        next(ends([job()], options, Heard()))
+        next(run_on_ray([job()], options, Heard()))

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from smope_bench.harness.execution import lease as claims
-from smope_bench.harness.execution.job import ExecuteOptions, WorkerOptions
 from smope_bench.harness.executors import remote as cluster
 from smope_bench.harness.executors.remote import EventFollower, ask_to_stop, for_remote, run_remotely, withdraw_stop
 from smope_bench.harness.provenance import code_fingerprint
+from smope_bench.harness.run_options import RunOptions
 from tests.harness.executors.cluster_runs import (  # noqa: F401  # pyright: ignore[reportMissingImports]
     Heard,
     attempts,
@@ -44,11 +44,11 @@ def evaluated(task: int, at: float = 1.0) -> dict[str, Any]:
 def test_old_events_are_no_news_and_new_ones_come_once(tmp_path: Path) -> None:
     write(tmp_path / "r", started(0), evaluated(0))
     tail, heard = EventFollower(tmp_path, ["r"]), Heard()
-    tail.tell(heard)
+    tail.notify(heard)
     assert heard.events == {}
     write(tmp_path / "r", started(0), evaluated(0), evaluated(1), rest='{"event": "half')
-    tail.tell(heard)
-    tail.tell(heard)
+    tail.notify(heard)
+    tail.notify(heard)
     assert heard.events == {"r": [started(1), evaluated(1)]}
     write(tmp_path / "r", started(0), evaluated(0), evaluated(1), {"event": "half written"})
     tail.forget("r", heard)
@@ -59,25 +59,25 @@ def test_an_attempt_that_resumes_tells_where_though_its_log_does_not(tmp_path: P
     write(tmp_path / "r", started(0), evaluated(0), evaluated(1, at=2.0))
     tail, heard = EventFollower(tmp_path, ["r"]), Heard()
     write(tmp_path / "r", started(0), evaluated(0))  # cut back to its checkpoint
-    tail.tell(heard)
+    tail.notify(heard)
     assert heard.events["r"] == [started(1)]
     write(tmp_path / "r", started(0), evaluated(0), evaluated(1, at=3.0))
-    tail.tell(heard)
+    tail.notify(heard)
     assert heard.events["r"] == [started(1), evaluated(1, at=3.0)]
     # Another attempt, between two looks.
     write(tmp_path / "r", started(0), evaluated(0), evaluated(1, at=4.0), evaluated(2))
-    tail.tell(heard)
+    tail.notify(heard)
     assert heard.events["r"][2:] == [started(1), evaluated(1, at=4.0), evaluated(2)]
 
 
 def test_an_attempt_from_scratch_is_told_from_its_start(tmp_path: Path) -> None:
     tail, heard = EventFollower(tmp_path, ["r"]), Heard()
     write(tmp_path / "r", started(0), evaluated(0), evaluated(1))
-    tail.tell(heard)
+    tail.notify(heard)
     heard.events.clear()
     for first in (started(0), started(0, 0.25)):  # its first line may be the same to the letter
         write(tmp_path / "r", first, evaluated(0, at=9.0))
-        tail.tell(heard)
+        tail.notify(heard)
         assert heard.events.pop("r") == [first, evaluated(0, at=9.0)]
 
 
@@ -85,7 +85,7 @@ def test_a_step_is_no_first_news(tmp_path: Path) -> None:
     write(tmp_path / "r", started(0), evaluated(0))
     tail, heard = EventFollower(tmp_path, ["r"]), Heard()
     (tmp_path / "r" / "progress.json").write_text('{"step": 4, "total_steps": 9}')
-    tail.tell(heard)
+    tail.notify(heard)
     assert heard.events["r"] == [started(1), {"event": "step", "step": 4, "total_steps": 9}]
 
 
@@ -94,40 +94,40 @@ def test_steps_come_from_the_progress_file_and_rubbish_is_passed_over(tmp_path: 
     write(tmp_path / "r", started(0), rest="not json\n[1]\n")
     file = tmp_path / "r" / "progress.json"
     file.write_text('{"task": 0, "tasks": 3, "phase": "p", "step": 4, "total_steps": 9, "updated": 1.0}')
-    tail.tell(heard)
+    tail.notify(heard)
     step = {"event": "step", "task": 0, "phase": "p", "step": 4, "total_steps": 9}
     assert heard.events == {"r": [started(0), step]}
     for rubbish in ("", "[]", "7", '{"step": 1}', "\x00"):
         time.sleep(0.002)
         file.write_text(rubbish)
-        tail.tell(heard)
+        tail.notify(heard)
     assert len(heard.events["r"]) == 2
 
 
 def test_the_file_server_is_not_asked_without_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "POLL_S", 60.0)
     tail, heard = EventFollower(tmp_path, ["r"]), Heard()
-    tail.tell(heard)
+    tail.notify(heard)
     write(tmp_path / "r", started(0))
-    tail.tell(heard)
+    tail.notify(heard)
     assert heard.events == {}
     tail.forget("r", heard)  # the end of a run is not put off
     assert heard.names("r") == ["run_started"]
 
 
-def test_other_code_is_refused(options: ExecuteOptions) -> None:  # noqa: F811
-    end = run_remotely(job(), options.for_workers(), "0" * 64)
+def test_other_code_is_refused(options: RunOptions) -> None:  # noqa: F811
+    end = run_remotely(job(), options, "0" * 64)
     assert end.state == "failed" and end.error is not None
     assert end.error["kind"] == "OtherCode" and "000000000000" in end.error["error"]
     assert not (options.results / job().run_id / "attempts").exists()
 
 
 def test_stopping_one_launcher_stops_no_other_s_runs(
-    options: ExecuteOptions,  # noqa: F811
+    options: RunOptions,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(claims, "CANCEL_S", 0.05)
-    one, other = for_remote(options.for_workers()), for_remote(options.for_workers())
+    one, other = for_remote(options), for_remote(options)
     jobs = [job(0, sleep=60), job(1, sleep=60)]
     with ThreadPoolExecutor(2) as pool:
         first, second = (
@@ -149,6 +149,6 @@ def test_stopping_one_launcher_stops_no_other_s_runs(
 
 def test_paths_travel_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    there = for_remote(WorkerOptions(Path("results"), Path("data"), plugins=(Path("p.py"),), threads=3))
+    there = for_remote(RunOptions(Path("results"), Path("data"), plugins=(Path("p.py"),), threads=3))
     assert (there.results, there.data, there.plugins) == (tmp_path / "results", tmp_path / "data", (tmp_path / "p.py",))
     assert there.threads == 3

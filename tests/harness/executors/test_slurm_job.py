@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from smope_bench.harness.execution.job import ExecuteOptions, JobResult
+from smope_bench.harness.execution.job import JobResult
 from smope_bench.harness.executors import slurm_job
-from smope_bench.harness.executors.slurm_job import SlurmRun, end_file, read_end
+from smope_bench.harness.executors.slurm_job import SlurmRun, read_result, result_file
 from smope_bench.harness.provenance import code_fingerprint
+from smope_bench.harness.run_options import RunOptions
 from tests.harness.executors.cluster_runs import (  # noqa: F401  # pyright: ignore[reportMissingImports]
     attempts,
     job,
@@ -38,12 +39,12 @@ def requeued() -> Iterator[list[int]]:
         signal.signal(number, handler)
 
 
-def slurm_run(options: ExecuteOptions) -> SlurmRun:  # noqa: F811
-    return SlurmRun(options.for_workers(), options.results, code_fingerprint())
+def slurm_run(options: RunOptions) -> SlurmRun:  # noqa: F811
+    return SlurmRun(options, options.results, code_fingerprint())
 
 
 @contextlib.contextmanager
-def notice_once_it_runs(number: int, options: ExecuteOptions) -> Iterator[None]:  # noqa: F811
+def notice_once_it_runs(number: int, options: RunOptions) -> Iterator[None]:  # noqa: F811
     def send() -> None:
         wait_for(lambda: attempts(job(sleep=60), options) == 1)
         os.kill(os.getpid(), number)
@@ -57,7 +58,7 @@ def notice_once_it_runs(number: int, options: ExecuteOptions) -> Iterator[None]:
 
 
 def test_near_the_time_limit_a_run_is_saved_before_it_is_put_back(
-    options: ExecuteOptions,  # noqa: F811
+    options: RunOptions,  # noqa: F811
     requeued: list[int],
 ) -> None:
     pytest.importorskip("submitit")
@@ -65,16 +66,16 @@ def test_near_the_time_limit_a_run_is_saved_before_it_is_put_back(
     with notice_once_it_runs(signal.SIGUSR2, options), pytest.raises(SystemExit):
         slurm_run(options)(long)
     assert requeued == [signal.SIGUSR2] and (options.results / long.run_id / "saved").exists()
-    assert read_end(options.results, long.run_id) is None  # the launcher goes on waiting
+    assert read_result(options.results, long.run_id) is None  # the launcher goes on waiting
     assert signal.getsignal(signal.SIGUSR2) is handler
     slurm_run(options).checkpoint(long).result()  # what submitit submits in its place
-    assert read_end(options.results, long.run_id) == JobResult(long.run_id)
+    assert read_result(options.results, long.run_id) == JobResult(long.run_id)
     assert attempts(long, options) == 2
 
 
 @pytest.mark.parametrize(("state", "is_put_back"), [("RUNNING", True), ("COMPLETING", False), ("", False)])
 def test_after_a_termination_only_a_pre_empted_run_is_put_back(
-    options: ExecuteOptions,  # noqa: F811
+    options: RunOptions,  # noqa: F811
     requeued: list[int],
     monkeypatch: pytest.MonkeyPatch,
     state: str,
@@ -82,34 +83,34 @@ def test_after_a_termination_only_a_pre_empted_run_is_put_back(
 ) -> None:
     long = job(sleep=60)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    monkeypatch.setattr(slurm_job, "ask", lambda *_: f"{state}\n" if state else None)
+    monkeypatch.setattr(slurm_job, "query", lambda *_: f"{state}\n" if state else None)
     expected = pytest.raises(SystemExit) if is_put_back else contextlib.nullcontext()
     with notice_once_it_runs(signal.SIGTERM, options), expected:
         slurm_run(options)(long)
-    end = read_end(options.results, long.run_id)
+    end = read_result(options.results, long.run_id)
     assert (end and end.state) == (None if is_put_back else "interrupted")
     assert bool(requeued) == is_put_back and (options.results / long.run_id / "saved").exists()
 
 
 def test_a_job_that_was_put_back_waits_for_its_own_earlier_claim(
-    options: ExecuteOptions,  # noqa: F811
+    options: RunOptions,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    run, tries = job(), iter([JobResult(job().run_id, held=True), JobResult(job().run_id)])
+    run, tries = job(), iter([JobResult(job().run_id, "held"), JobResult(job().run_id)])
     monkeypatch.setattr(slurm_job, "LOOK_S", 0.0)
     monkeypatch.setattr(slurm_job, "run_remotely", lambda *_: next(tries))
     slurm_run(options)(run)
-    assert read_end(options.results, run.run_id) == JobResult(run.run_id, held=True)  # the launcher's to wait for
-    tries = iter([JobResult(run.run_id, held=True), JobResult(run.run_id)])
+    assert read_result(options.results, run.run_id) == JobResult(run.run_id, "held")  # the launcher's to wait for
+    tries = iter([JobResult(run.run_id, "held"), JobResult(run.run_id)])
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     started = time.monotonic()
     slurm_run(options)(run)
-    assert read_end(options.results, run.run_id) == JobResult(run.run_id) and time.monotonic() - started < 30
+    assert read_result(options.results, run.run_id) == JobResult(run.run_id) and time.monotonic() - started < 30
 
 
-def test_words_of_another_run_or_none_are_no_end(options: ExecuteOptions) -> None:  # noqa: F811
+def test_words_of_another_run_or_none_are_no_end(options: RunOptions) -> None:  # noqa: F811
     for text in ("", "{", "[]", "null", '{"run_id": "other"}', '{"run_id": "r", "surprise": 1}', '{"error": null}'):
-        end_file(options.results, "r").write_text(text)
-        assert read_end(options.results, "r") is None
-    end_file(options.results, "r").write_text('{"run_id": "r"}')
-    assert read_end(options.results, "r") == JobResult("r")
+        result_file(options.results, "r").write_text(text)
+        assert read_result(options.results, "r") is None
+    result_file(options.results, "r").write_text('{"run_id": "r"}')
+    assert read_result(options.results, "r") == JobResult("r")

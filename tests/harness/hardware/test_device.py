@@ -15,6 +15,7 @@ from smope_bench.harness.hardware import device as precision
 from smope_bench.harness.hardware.device import cpu_instructions, precision_remark
 from smope_bench.harness.planning.planner import Selection
 from smope_bench.harness.registry.registry import Registries
+from smope_bench.harness.run_options import RunOptions
 
 
 @pytest.mark.parametrize(
@@ -63,9 +64,8 @@ def test_a_sweep_says_it_before_anything_else(
     cpu_info = tmp_path / "cpuinfo"
     cpu_info.write_text("flags : sse2\n", encoding="utf-8")
     monkeypatch.setattr(precision, "CPU_INFO", cpu_info)
-    monkeypatch.setattr(sweep, "plan_asked", lambda *_: ([], registries))
+    monkeypatch.setattr(sweep, "plan_suites", lambda *_: ([], registries))
     for selection, noted in ((Selection(precision="bf16"), True), (Selection(precision="fp32"), False)):
         console = Console(record=True, width=400)
-        asked = sweep.RunRequest([], tmp_path / "r", tmp_path / "d", selection, device="cpu")
-        sweep.sweep(asked, console)
+        sweep.launch([], selection, RunOptions(tmp_path / "r", tmp_path / "d"), console)
         assert ("note: --precision bf16: this processor has no bfloat16" in console.export_text()) is noted

@@ -269,7 +269,7 @@ def test_a_mistake_is_one_sentence(
 def test_options_only_grow() -> None:
     import typer
 
-    group = typer.main.get_command(run_all.app).commands["data"]  # type: ignore[attr-defined]
+    group = typer.main.get_command(run_all.make_app(run_all.default)).commands["data"]  # type: ignore[attr-defined]
     surface = {"prepare": {"--from", "--data", "--set", "--plugin"}, "verify": {"--data", "--json", "--plugin"}}
     for name, options in surface.items():
         assert options <= {flag for parameter in group.commands[name].params for flag in parameter.opts}

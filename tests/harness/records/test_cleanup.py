@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 
-from smope_bench.harness.cancellation import LeaseLost, Interrupted
+from smope_bench.harness.cancellation import Interrupted, LeaseLost
 from smope_bench.harness.execution import job as jobs
 from smope_bench.harness.execution import lease as claims
-from smope_bench.harness.execution.job import Control, Job, WorkerOptions, run_job
+from smope_bench.harness.execution.job import Job, run_job
 from smope_bench.harness.execution.lease import CANCEL, PROBE, Lease, acquire, remove_leftovers_of, this_machine
 from smope_bench.harness.provenance import code_fingerprint
 from smope_bench.harness.records.checksum import RECORD_SCHEMA
 from smope_bench.harness.records.cleanup import remove_temporary_files
 from smope_bench.harness.records.store import Store
+from smope_bench.harness.run_options import RunContext, RunOptions
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
 
 KEPT = ("events.jsonl", "result.json", "spec.json", "predictions.npz", "observations.npz")
@@ -87,29 +88,29 @@ def record() -> dict[str, Any]:
 
 
 def done(
-    results: Path, monkeypatch: pytest.MonkeyPatch, runner: Callable[[Job, WorkerOptions, Control], None]
+    results: Path, monkeypatch: pytest.MonkeyPatch, runner: Callable[[Job, RunOptions, RunContext], None]
 ) -> jobs.JobResult:
     """How ``runner`` ends as somebody's run; claims beat quickly."""
     monkeypatch.setattr(jobs, "acquire", functools.partial(acquire, beat_s=0.02))
     monkeypatch.setattr(jobs, "load_runner", lambda target: runner)
-    return run_job(JOB, WorkerOptions(results, results), lambda run_id, event: None)
+    return run_job(JOB, RunOptions(results, results), lambda run_id, event: None)
 
 
 def test_a_worker_s_second_try_finds_the_record_and_tidies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     killed(folder := tmp_path / SPEC.run_id)
     Store(tmp_path).write_result(SPEC.run_id, record())
-    end = done(tmp_path, monkeypatch, lambda job, options, control: pytest.fail("done again"))
+    end = done(tmp_path, monkeypatch, lambda job, options, context: pytest.fail("done again"))
     assert end.state == "skipped" and names(folder) == set(KEPT)
 
 
 def test_what_another_published_meanwhile_is_not_published_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def overtaken(job: Job, options: WorkerOptions, control: Control) -> None:
-        assert control.may_publish()
+    def overtaken(job: Job, options: RunOptions, context: RunContext) -> None:
+        assert context.may_publish()
         (options.results / job.run_id / "checkpoint").mkdir()
         Store(options.results).write_result(job.run_id, record())
-        assert not control.may_publish()
+        assert not context.may_publish()
         raise LeaseLost
 
     assert done(tmp_path, monkeypatch, overtaken).state == "skipped"
@@ -117,10 +118,10 @@ def test_what_another_published_meanwhile_is_not_published_again(
 
 
 def test_a_run_whose_claim_was_taken_stops_within_a_beat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def usurped(job: Job, options: WorkerOptions, control: Control) -> None:
+    def usurped(job: Job, options: RunOptions, context: RunContext) -> None:
         (options.results / job.run_id / "claim.2").write_bytes(claims._content("h" * 32, 0, "held"))
         until = time.monotonic() + 20
-        while not control.interruption.asked():
+        while not context.stop_request.is_set():
             assert time.monotonic() < until, "it goes on writing into its heir's log"
             time.sleep(0.01)
         raise Interrupted

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from smope_bench.harness.cli.data import migrate_command
+from smope_bench.harness.cli.data import migrate as migrate_command
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.checksum import RECORD_SCHEMA, checksum_of
 from smope_bench.harness.records.migrate import STEPS, migrate

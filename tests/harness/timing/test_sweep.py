@@ -15,9 +15,10 @@ from torch import Tensor
 from smope_bench.benchmarks.stream import View
 from smope_bench.harness.conformance.check import MICRO
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.execution.scheduler import ExecuteOptions, OnUpdate, RunStatus
+from smope_bench.harness.execution.scheduler import OnUpdate, RunStatus
 from smope_bench.harness.planning.planner import PlannedRun
 from smope_bench.harness.registry.registry import Registries
+from smope_bench.harness.run_options import RunOptions
 from smope_bench.harness.run_spec import RunSpec
 from smope_bench.harness.timing import sweep as bench_overhead
 from smope_bench.harness.timing import sweep as bench_runners
@@ -145,15 +146,14 @@ class Pretended:
         self.executors: set[str] = set()
         self.hands = Hands()
 
-    def __call__(
-        self, planned: Sequence[PlannedRun], options: ExecuteOptions, on_update: OnUpdate
-    ) -> Iterator[RunStatus]:
-        self.asked.append((len({run.run_id for run in planned}), options.workers, options.runner))
+    def __call__(self, planned: Sequence[PlannedRun], options: RunOptions, on_update: OnUpdate) -> Iterator[RunStatus]:
+        workers = options.workers or 0
+        self.asked.append((len({run.run_id for run in planned}), workers, options.runner))
         self.executors.add(options.executor)
-        self.hands.sleep(NAP * options.workers)
+        self.hands.sleep(NAP * workers)
         for run in planned:
             on_update(run, {"event": "run_started"})
-            self.hands.sleep(RUN_S / options.workers)
+            self.hands.sleep(RUN_S / workers)
             yield RunStatus(run, "done")
 
 
@@ -232,6 +232,6 @@ def test_all_parts_are_reported(
     start, alone = NAP, 4 * RUN_S
     assert packing["times_one_worker"].median == pytest.approx((start + alone) / (2 * start + alone / 2))
     assert packing["times_one_worker_once_started"].median == pytest.approx(2)
-    assert pretended.asked[-3:] == [(4, side, ExecuteOptions.runner) for side in (2, 1, 2)]
+    assert pretended.asked[-3:] == [(4, side, RunOptions.runner) for side in (2, 1, 2)]
     assert rows[-1].note == "1 repeat, one worker and several in turn, after a warm-up"
     assert len(prepared) == 4 and first_trained(registries) in registries.methods.names()

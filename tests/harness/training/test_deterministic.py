@@ -10,11 +10,12 @@ import torch
 
 from smope_bench.harness.cancellation import StopRequest
 from smope_bench.harness.execution import job
-from smope_bench.harness.execution.job import Control, Job, WorkerOptions, run_job
+from smope_bench.harness.execution.job import Job, run_job
 from smope_bench.harness.execution.lease import newest
 from smope_bench.harness.hardware import device
 from smope_bench.harness.records.store import Record, Store
 from smope_bench.harness.registry.registry import Registries
+from smope_bench.harness.run_options import RunContext, RunOptions
 from tests.conftest import micro_spec  # pyright: ignore[reportMissingImports]
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -39,7 +40,7 @@ def test_the_switch_changes_no_bit_on_the_cpu(
     spec = micro_spec(method, METHODS[method])
     found = []
     for switch in (False, True):
-        options = WorkerOptions(tmp_path / str(switch), tmp_path, deterministic=switch)
+        options = RunOptions(tmp_path / str(switch), tmp_path, deterministic=switch)
         end = run_job(Job(spec.run_id, spec), options, lambda run_id, event: None)
         record = Store(options.results).load(spec.run_id)
         assert end.state == "done" and isinstance(record, Record), end.error
@@ -61,14 +62,15 @@ def test_the_engine_is_told_how_to_stop_and_what_is_its_to_publish(
 ) -> None:
     from smope_bench.harness.training import trainer as engine
 
-    given: dict[str, Any] = {}
-    monkeypatch.setattr(engine, "run", lambda spec, **rest: given.update(rest))
-    interruption = StopRequest()
+    given: list[Any] = []
+    monkeypatch.setattr(engine, "run", lambda spec, *rest, observe: given.extend(rest))
+    stop_request = StopRequest()
     spec = micro_spec("ncm")
-    control = Control(lambda event: None, interruption, lambda: False)
-    options = WorkerOptions(tmp_path, tmp_path, checkpoint_every_s=7.0)
-    job.run_with_engine(Job(spec.run_id, spec), options, control)
-    assert given["interruption"] is interruption and given["checkpoint_every_s"] == 7.0 and not given["may_publish"]()
+    context = RunContext(stop_request, lambda: False)
+    options = RunOptions(tmp_path, tmp_path, checkpoint_every_s=7.0)
+    job.train(Job(spec.run_id, spec), options, context)
+    assert given[:2] == [options, context] and given[1].stop_request is stop_request and not given[1].may_publish()
+    assert given[0].checkpoint_every_s == 7.0
 
 
 def test_a_run_is_told_of_an_interruption_and_keeps_what_it_has(
@@ -77,18 +79,18 @@ def test_a_run_is_told_of_an_interruption_and_keeps_what_it_has(
     """A stop after the first step, a start, and the same predictions as without."""
     monkeypatch.setattr(job, "open_registries", lambda plugins: registries)
     spec = micro_spec("smope", METHODS["smope"])
-    wanted, interruption = Job(spec.run_id, spec), StopRequest()
+    wanted, stop_request = Job(spec.run_id, spec), StopRequest()
 
     def stop(run_id: str, event: dict[str, Any]) -> None:
         if event["event"] == "task_started" and event["task"] == 1:
-            interruption.ask()
+            stop_request.set()
 
-    cut = WorkerOptions(tmp_path / "cut", tmp_path)
-    assert run_job(wanted, cut, stop, interruption).state == "interrupted"
+    cut = RunOptions(tmp_path / "cut", tmp_path)
+    assert run_job(wanted, cut, stop, stop_request).state == "interrupted"
     assert not (cut.results / spec.run_id / "result.json").exists()
     claim = newest(cut.results / spec.run_id)
     assert claim is not None and claim.is_released
-    whole = WorkerOptions(tmp_path / "whole", tmp_path)
+    whole = RunOptions(tmp_path / "whole", tmp_path)
     for options in (cut, whole):
         assert run_job(wanted, options, lambda run_id, event: None).state == "done"
     first, second = ((options.results / spec.run_id / "predictions.npz").read_bytes() for options in (cut, whole))

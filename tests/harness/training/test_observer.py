@@ -12,9 +12,8 @@ import pytest
 import torch
 
 from smope_bench.benchmarks.stream import View
-from smope_bench.harness.cancellation import StopRequest
 from smope_bench.harness.cli.listing import list_plan
-from smope_bench.harness.execution.job import Control, Job, WorkerOptions, run_with_engine
+from smope_bench.harness.execution.job import Job, train
 from smope_bench.harness.execution.scheduler import partition_finished
 from smope_bench.harness.planning.planner import PlannedRun
 from smope_bench.harness.records.observations import read_observations
@@ -33,6 +32,7 @@ from tests.harness.observed import (  # pyright: ignore[reportMissingImports]
     held_out,
     run,
 )
+from tests.harness.stand_ins import given  # pyright: ignore[reportMissingImports]
 
 
 @pytest.fixture(autouse=True)
@@ -166,7 +166,9 @@ def test_validation_loss_is_what_it_says(registries: Registries, tmp_path: Path)
             losses.append(float(pair.logsumexp(0) - pair[label - first]))
         return sum(losses) / len(losses)
 
-    with engine.Trainer(spec, tmp_path, tmp_path, "cpu", registries, note, observe=["validation_loss"]) as session:
+    with engine.Trainer(
+        spec, *given(tmp_path, on_event=note), registries=registries, observe=["validation_loss"]
+    ) as session:
         session.run_tasks()
         session.publish("now")
     found = read_observations(Store(tmp_path), spec.run_id)
@@ -262,11 +264,7 @@ def test_plan_execution_and_store_agree_on_what_is_done(registries: Registries, 
 
 
 def test_names_reach_the_engine_from_a_worker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    given: list[Any] = []
-    monkeypatch.setattr(engine, "run", lambda spec, **options: given.append(options["observe"]))
-    run_with_engine(
-        Job("id", micro_spec("smope"), ("prefix_keys",)),
-        WorkerOptions(tmp_path, tmp_path),
-        Control(lambda event: None, StopRequest()),
-    )
-    assert given == [("prefix_keys",)]
+    received: list[Any] = []
+    monkeypatch.setattr(engine, "run", lambda *_, observe: received.append(observe))
+    train(Job("id", micro_spec("smope"), ("prefix_keys",)), *given(tmp_path))
+    assert received == [("prefix_keys",)]

@@ -16,6 +16,7 @@ from smope_bench.harness.training.trainer import Trainer
 from smope_bench.methods.common.api import Batch, Method, MethodCard, ParameterGroup, Phase
 from smope_bench.methods.common.schedules import Schedule
 from tests.conftest import micro_spec  # pyright: ignore[reportMissingImports]
+from tests.harness.stand_ins import given  # pyright: ignore[reportMissingImports]
 
 
 class Phased(Method):
@@ -59,7 +60,7 @@ def test_phases_with_rates_of_their_own_and_one_that_continues(registries: Regis
     spec = micro_spec("phased").model_copy(
         update={"schedule": {"batch_size": 8, "epochs": 9, "shape": "cosine", "lr": 0.1}}
     )
-    with Trainer(spec, tmp_path, tmp_path, "cpu", registries, lambda _: None) as session:
+    with Trainer(spec, *given(tmp_path), registries=registries) as session:
         session.run_tasks()
     method = session.method
     assert isinstance(method, Phased)

@@ -20,6 +20,7 @@ from smope_bench.harness.run_spec import BackboneRef, RunSpec
 from smope_bench.harness.training import trainer as engine
 from smope_bench.methods.common.api import Batch, Method, MethodCard, ParameterGroup, TaskInfo, TrainingData
 from tests.conftest import MICRO, micro_spec  # pyright: ignore[reportMissingImports]
+from tests.harness.stand_ins import given  # pyright: ignore[reportMissingImports]
 
 TAP = {"epochs": 2, "samples": 4}
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -66,7 +67,7 @@ class Probe(Method):
 
 
 def run(spec: RunSpec, registries: Registries, folder: Path, **options: Any) -> Record:
-    engine.run(spec, results_root=folder, data_root=folder / "data", device="cpu", registries=registries, **options)
+    engine.run(spec, *given(folder, folder / "data", **options), registries=registries)
     record = Store(folder).load(spec.run_id)
     assert isinstance(record, Record)
     return record

@@ -17,11 +17,13 @@ from smope_bench.benchmarks.suites import SUITES
 from smope_bench.harness.cli.tune import describe, parse_grid, write_files
 from smope_bench.harness.conformance.check import MICRO, ColouredNoise
 from smope_bench.harness.errors import RunDivergedError, UserError
-from smope_bench.harness.executors.local import Job, WorkerOptions
+from smope_bench.harness.execution.progress import Display
+from smope_bench.harness.executors.local import Job
 from smope_bench.harness.planning.planner import PlannedRun
 from smope_bench.harness.planning.settings import Seeds, parse_setting
 from smope_bench.harness.registry import registry
 from smope_bench.harness.registry.registry import Registries
+from smope_bench.harness.run_options import RunContext, RunOptions
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
 from smope_bench.harness.tuning import search as tune
 from smope_bench.harness.tuning import trial as tune_trial
@@ -41,17 +43,11 @@ class Sealed(ColouredNoise):
         return super().image_set(split)
 
 
-class Quiet:
+class Quiet(Display):
     """A display that shows nothing and remembers what ended."""
 
     def __init__(self) -> None:
         self.ended: list[str] = []
-
-    def __enter__(self) -> Quiet:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        return None
 
     def update(self, run: PlannedRun, event: dict[str, Any]) -> None:
         pass
@@ -98,12 +94,14 @@ def faked(monkeypatch: pytest.MonkeyPatch, fail: dict[float, Exception] | None =
     """Trials that score 100 times their rate without training; returns the rates that were computed."""
     done: list[float] = []
 
-    def trial(job: Job, options: WorkerOptions, emit: Any) -> None:
+    def trial(job: Job, options: RunOptions, context: RunContext) -> None:
         rate = job.spec.schedule["lr"]
         done.append(rate)
         if error := (fail or {}).get(rate):
             raise error
-        emit({"event": "run_finished", "faa": 100 * rate + job.spec.train_seed / 1000, "caa": None, "seconds": 1.0})
+        context.emit(
+            {"event": "run_finished", "faa": 100 * rate + job.spec.train_seed / 1000, "caa": None, "seconds": 1.0}
+        )
 
     monkeypatch.setattr(tune_trial, "run_trial", trial)
     return done

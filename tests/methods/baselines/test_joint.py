@@ -13,6 +13,7 @@ from smope_bench.harness.training import trainer as engine
 from smope_bench.methods.baselines.joint import JointHead
 from smope_bench.methods.baselines.linear_probe import LinearProbe
 from tests.conftest import micro_spec  # pyright: ignore[reportMissingImports]
+from tests.harness.stand_ins import given  # pyright: ignore[reportMissingImports]
 
 
 def test_it_is_the_linear_probe_on_a_merged_stream() -> None:
@@ -35,7 +36,7 @@ def test_it_beats_its_floor_and_measures_the_last_stage(both: Registries, tmp_pa
     for name in ("joint_head", "linear_probe"):
         spec = micro_spec(name)
         spec = spec.model_copy(update={"schedule": spec.schedule | {"epochs": 20, "lr": 0.05}})
-        engine.run(spec, results_root=tmp_path, data_root=tmp_path, device="cpu", registries=both)
+        engine.run(spec, *given(tmp_path), registries=both)
         record = Store(tmp_path).load(spec.run_id)
         assert isinstance(record, Record)
         matrix = record.result["accuracy_matrix"]

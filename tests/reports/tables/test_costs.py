@@ -85,7 +85,14 @@ def test_rows_of_the_paper_come_first_in_its_order() -> None:
 
 def test_a_value_that_the_paper_prints_otherwise_is_marked() -> None:
     text = cost_markdown(REPORT)
-    assert line(text, "deep") == [whole(1234), whole(1_320_000), "1.32", "1.33", "-0.01", *["67.44", "67.44", "0.00"] * 2]
+    assert line(text, "deep") == [
+        whole(1234),
+        whole(1_320_000),
+        "1.32",
+        "1.33",
+        "-0.01",
+        *["67.44", "67.44", "0.00"] * 2,
+    ]
     assert line(text, "ovor") == [whole(1234), whole(261_320), "0.26", "0.26", "0.00", *["33.72", "33.72", "0.00"] * 2]
     assert line(text, "floor") == [whole(1234), *["–"] * 10], "no convention, and not printed"
     assert "-0.01" in shown()

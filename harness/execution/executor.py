@@ -1,0 +1,82 @@
+"""Executors by name: a function of the room ``harness/executors/``, of an installed package or of a plugin file.
+
+An executor takes jobs and yields one result each, wherever they are done. The room is searched, not listed: a module with a
+decorated function is found without editing another file. Importing this module imports no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from smope_bench.harness.execution.job import Job, JobResult, OnEvent
+from smope_bench.harness.registry.plugins import run_file
+from smope_bench.harness.registry.registry import Offer, Registry
+from smope_bench.harness.run_options import RunOptions
+from smope_bench.harness.text import plain
+
+ROOM = "smope_bench.harness.executors"
+GROUP = "smope_bench.executors"
+Place = Literal["process", "machine", "cluster"]
+Run = Callable[[Sequence[Job], RunOptions, OnEvent], Iterator[JobResult]]
+
+
+@dataclass(frozen=True)
+class Executor(Offer):
+    """A way to do jobs. Calling it runs them and yields one result a job, in the order in which they end."""
+
+    name: str
+    run: Run
+    place: Place
+    """``process``: one after another in this process; ``machine``: several at a time, as many as this machine's memory holds;
+    ``cluster``: elsewhere, where the devices of this machine do not matter."""
+    takes: tuple[str, ...] = ()
+    """Options that have a meaning for this executor: ``address``, ``slurm``."""
+
+    def __call__(self, jobs: Sequence[Job], options: RunOptions, on_event: OnEvent) -> Iterator[JobResult]:
+        return self.run(jobs, options, on_event)
+
+    @property
+    def summary(self) -> str:
+        """First line of the function's docstring."""
+        return (self.run.__doc__ or "").strip().partition("\n")[0]
+
+
+def executor(name: str, *, place: Place, takes: tuple[str, ...] = ()) -> Callable[[Run], Executor]:
+    """Decorator: makes ``run(jobs, options, on_event)`` the executor that ``--executor NAME`` chooses."""
+    return lambda run: Executor(name, run, place, takes)
+
+
+def open_executors(plugins: Sequence[Path] = ()) -> Registry:
+    """All executors by name. Raises UserError for a plugin file that cannot be imported or takes a name that exists."""
+    built_in = {
+        found.name: f"{module.__name__}:{attribute}"
+        for module in _modules(ROOM)
+        for attribute, found in _executors_in(module)
+    }
+    registry = Registry("executor", built_in, GROUP, _fault)
+    for file in plugins:
+        for _, found in _executors_in(run_file(file.resolve())):
+            registry.add(found.name, f"plugin {plain(file.name)!r}", found)
+    return registry
+
+
+def _modules(package: str) -> Iterator[ModuleType]:
+    for found in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        yield importlib.import_module(f"{package}.{found.name}")
+
+
+def _executors_in(module: ModuleType) -> Iterator[tuple[str, Executor]]:
+    """Executors whose function is defined in the module, with the attribute that holds each."""
+    for attribute, value in list(vars(module).items()):
+        if isinstance(value, Executor) and value.run.__module__ == module.__name__:
+            yield attribute, value
+
+
+def _fault(value: Any) -> str | None:
+    return None if isinstance(value, Executor) else f"it is no executor: decorate a function with {__name__}.executor"

@@ -1,0 +1,56 @@
+"""How runs are done: the options from the command line to the trainer, and what a running one shares with its launcher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from smope_bench.harness.cancellation import StopRequest
+
+CHECKPOINT_EVERY_S = 300.0
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Options that every run of a launch shares. None is part of a run's identity."""
+
+    results: Path
+    data: Path
+    device: str = "cpu"
+    workers: int | None = None
+    """Runs at a time; None: as many as the machine holds."""
+    threads: int | None = None
+    """torch and BLAS threads of each run, on which the last bits of CPU sums depend; None: by the size of the backbone."""
+    plugins: tuple[Path, ...] = ()
+    executor: str = "auto"
+    """``auto`` is ``serial`` for one worker, else ``local``."""
+    address: str | None = None
+    """Of an existing Ray cluster, ``HOST:PORT``."""
+    slurm: tuple[str, ...] = ()
+    """``KEY=VALUE`` texts for the batch system, for example ``partition=gpu``."""
+    gpus_per_run: float = 1.0
+    deterministic: bool = False
+    """Refuse operations without a deterministic form: repeatable bits on a GPU, at a cost in time."""
+    checkpoint_every_s: float = CHECKPOINT_EVERY_S
+    """Seconds between two checkpoints inside a task."""
+    memory_mb: float | None = None
+    """MiB that runs in flight may need together on this machine; None: no limit."""
+    runner: str = "smope_bench.harness.execution.job:train"
+    """``module:function`` that does a job: workers import it themselves."""
+    leases: bool = True
+    """Whether each run is leased; False if the caller holds a lock over all of them."""
+    stop_file: Path | None = None
+    """If this file exists, the launcher wants its runs to be saved and stopped."""
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What a running job shares with the process that started it."""
+
+    stop_request: StopRequest = field(default_factory=StopRequest)
+    may_publish: Callable[[], bool] = lambda: True
+    """Whether the run is still this process's to write; raises OSError if that cannot be read."""
+    emit: Callable[[dict[str, Any]], None] = lambda _: None
+    """Receives every event of the run."""

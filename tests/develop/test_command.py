@@ -1,0 +1,79 @@
+"""The recipe "A command" of docs/develop.md, followed as it stands."""
+
+import importlib
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from smope_bench import run_all
+from smope_bench.harness.cli import command as commands
+from smope_bench.harness.errors import UserError
+from tests.develop.pages import blocks  # pyright: ignore[reportMissingImports]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with disk.py and three bytes of results, in which commands are run."""
+    (code,) = blocks("A command")
+    (tmp_path / "disk.py").write_text(code, encoding="utf-8")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "file").write_bytes(b"abc")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(commands, "COMMANDS", dict(commands.COMMANDS))
+    yield tmp_path
+    for name in ("disk", f"{commands.ROOM}.disk"):
+        sys.modules.pop(name, None)
+
+
+def install(folder: Path, monkeypatch: pytest.MonkeyPatch, points: str) -> None:
+    """What pip leaves of a package with these entry points."""
+    info = folder / "disk-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: disk\nVersion: 1\n", encoding="utf-8")
+    (info / "entry_points.txt").write_text(points, encoding="utf-8")
+    monkeypatch.syspath_prepend(folder)
+    importlib.invalidate_caches()
+
+
+def page_command() -> list[str]:
+    (text,) = blocks("A command", "bash")
+    return shlex.split(text)[2:]
+
+
+def test_a_file_in_the_room_is_a_command(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from smope_bench.harness import cli
+
+    monkeypatch.setattr(cli, "__path__", [*cli.__path__, str(folder)])
+    assert run_all.main(page_command()) == 0
+    assert capsys.readouterr().out == "results: 1 files, 3 bytes\n"
+    assert run_all.main(["--help"]) == 0
+    listed = capsys.readouterr().out
+    assert "Print how many files the results folder has" in listed
+    assert listed.index("│ run ") < listed.index("│ report ") < listed.index("│ migrate ") < listed.index("│ disk ")
+
+
+def test_an_installed_package_s_command_is_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (toml,) = blocks("A command", "toml")
+    table, point = toml.splitlines()
+    assert table == f'[project.entry-points."{commands.GROUP}"]'
+    points = [f"[{commands.GROUP}]", point.replace('"', ""), "broken = disk:absent", "run = disk:disk"]
+    install(folder, monkeypatch, "\n".join(points))
+    assert run_all.main(page_command()) == 0
+    assert capsys.readouterr().out == "results: 1 files, 3 bytes\n"
+    assert run_all.main(["broken"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: command 'broken' of package 'disk' cannot be imported:") and error.count("\n") == 1
+    assert run_all.main(["run", "nothing"]) == 2, "a built-in command cannot be replaced"
+    assert "unknown suite 'nothing'" in capsys.readouterr().err
+
+
+def test_a_name_that_is_taken_is_refused() -> None:
+    with pytest.raises(UserError, match=r"command 'run' already exists, from smope_bench.run_all"):
+        commands.command("run")(test_a_name_that_is_taken_is_refused)
