@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -122,12 +122,14 @@ class Planner:
         columns = suite.tiny if self._is_tiny(suite) else suite.full
         if not columns:
             raise UserError(f"suite {suite.name!r} has no paper-scale benchmarks in this version; run it with --tiny")
-        if not self.selection.benchmarks:
-            return columns
-        chosen: list[Column] = []
+        chosen = [] if self.selection.benchmarks else list(columns)
         for name in self.selection.benchmarks:
             own = [column for column in columns if column.benchmark == name]
             chosen += own or [Column(name, name, {}, columns[0].backbone)]
+        for setting in self.selection.settings:
+            if setting.path == ("backbone",):
+                self._used.add(setting.text)
+                chosen = [replace(column, backbone=str(setting.value)) for column in chosen]
         return tuple(chosen)
 
     def _is_tiny(self, suite: Suite) -> bool:
@@ -209,7 +211,7 @@ class Planner:
             backbone=BackboneRef(name=column.backbone, sha256=self._weights_of(backbone)),
             schedule=schedule.model_dump(mode="json"),
             precision=self.selection.precision,
-            sources=registries.sources_of(row.method, column.benchmark),
+            sources=registries.sources_of(row.method, column.benchmark, column.backbone),
         )
         self._fitting.require(method, spec, backbone, data.num_classes, pinned.tasks)
         return spec, recipe.source, tuple(by_hand)

@@ -62,7 +62,8 @@ class Trainer:
     ) -> None:
         """``stream`` replaces the benchmark's own: a hyper-parameter search tests on held-out training images with it."""
         # What this process has loaded is what the record will name, whatever was planned.
-        spec = spec.model_copy(update={"sources": registries.sources_of(spec.method.name, spec.benchmark.name)})
+        sources = registries.sources_of(spec.method.name, spec.benchmark.name, spec.backbone.name)
+        spec = spec.model_copy(update={"sources": sources})
         self.spec = spec
         self.store = Store(results)
         self.folder = self.store.path(spec.run_id)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,24 +56,58 @@ class WeightsMissingError(MethodError):
     """The weights of a backbone are not prepared under the data folder."""
 
 
+class Backbone(ABC):
+    """A frozen ViT by name. Plugins register an instance; ``name`` is chosen with ``--set backbone=NAME``."""
+
+    name: str
+    summary: str
+    """What it is and what it was trained on, in a line."""
+    is_random: bool
+    """Whether its weights are random; results on it are marked."""
+    is_tiny: bool
+    """Whether it is small enough for several runs at once on a laptop."""
+
+    def at(self, root: Path) -> Backbone:
+        """The backbone with its weights under a data folder; itself where it keeps none there."""
+        del root
+        return self
+
+    def prepare(self, fetch: Fetch, given: Sequence[Path] = (), progress: ProgressCallback = silent) -> None:
+        """Download, check and convert the weights, once; by default there is nothing to do."""
+        del fetch, given, progress
+
+    @property
+    @abstractmethod
+    def sha256(self) -> str:
+        """Hash of the weights, part of a run's identity. Raises WeightsMissingError where they are not prepared."""
+
+    @property
+    @abstractmethod
+    def image_size(self) -> int:
+        """Side in pixels of its input."""
+
+    def verify(self) -> Path | None:
+        """Path of the weights once their bytes are checked; None without a file. Raises MethodError."""
+        return None
+
+    @abstractmethod
+    def load(self) -> PromptedViT:
+        """The frozen ViT in float32 on the CPU. Raises MethodError for weights that do not fit."""
+
+    @abstractmethod
+    def skeleton(self) -> PromptedViT:
+        """The architecture without values, on the meta device."""
+
+
 @dataclass(frozen=True)
-class StoredBackbone:
-    """A ViT whose safetensors weights and JSON description ship with the project."""
+class StoredBackbone(Backbone):
+    """A ViT whose safetensors weights lie beside a JSON ``description`` (architecture and hash), as the project's own does."""
 
     name: str
     summary: str
     description: Path
     is_random: bool = False
     is_tiny: bool = True
-
-    def at(self, root: Path) -> StoredBackbone:
-        """Itself: its weights ship with the project and lie in no data folder."""
-        del root
-        return self
-
-    def prepare(self, fetch: Fetch, given: Sequence[Path] = (), progress: ProgressCallback = silent) -> None:
-        """There is nothing to prepare."""
-        del fetch, given, progress
 
     @property
     def sha256(self) -> str:
@@ -126,8 +161,8 @@ class StoredBackbone:
 
 
 @dataclass(frozen=True)
-class RandomBackbone:
-    """A ViT with random weights, for cost and speed work; shown as random wherever it appears."""
+class RandomBackbone(Backbone):
+    """A ViT with random weights, for cost and speed work; marked as random in every report."""
 
     name: str
     summary: str
@@ -135,15 +170,6 @@ class RandomBackbone:
     seed: int = 0
     is_random: bool = True
     is_tiny: bool = False
-
-    def at(self, root: Path) -> RandomBackbone:
-        """Itself: it has no weights file."""
-        del root
-        return self
-
-    def prepare(self, fetch: Fetch, given: Sequence[Path] = (), progress: ProgressCallback = silent) -> None:
-        """There is nothing to prepare."""
-        del fetch, given, progress
 
     @property
     def sha256(self) -> str:
@@ -155,9 +181,6 @@ class RandomBackbone:
     def image_size(self) -> int:
         """Side in pixels of its input."""
         return int(self.architecture["img_size"])
-
-    def verify(self) -> None:
-        """There is no file to verify."""
 
     def load(self) -> PromptedViT:
         """The same random weights for the same seed, whatever was drawn before."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from smope_bench.methods.common.backbone.backbones import (
     VIT_B16,
+    Backbone,
     Fetch,
     ProgressCallback,
     WeightsMissingError,
@@ -31,7 +32,7 @@ HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 @dataclass(frozen=True)
-class CheckpointBackbone:
+class CheckpointBackbone(Backbone):
     """A published ViT. ``at(data_root)`` gives the one whose files lie in ``data_root/weights``.
 
     ``files``: the published file's name in ``weights/downloads`` and other names under which copies of it go.

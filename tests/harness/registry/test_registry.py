@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from smope_bench.api import Method, MethodCard
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.registry import plugins as plugin_loading
 from smope_bench.harness.registry import registry as registry_module
 from smope_bench.harness.registry.registry import Registries, Registry, add_plugin
-from smope_bench.methods.common.api import Method, MethodCard
 
 PLUGIN = """
     from __future__ import annotations
-    from smope_bench.methods.common.api import Method, MethodConfig
+    from smope_bench.api import Method, MethodConfig
 
     class ShoutConfig(MethodConfig):
         volume: float = 1.0
@@ -154,8 +154,8 @@ def test_a_plugin_cannot_take_a_taken_name(tmp_path: Path) -> None:
         ("raise BaseException('odd')", "mine.py' cannot be imported: BaseException: odd"),
         ("raise ValueError('a\\x1b[31m\\nb')", "cannot be imported: ValueError: a�\\[31m b"),
         ("x = '\\0'\x00", "mine.py' cannot be imported: "),
-        ("x = 1", "mine.py' defines no method and no benchmark: write a subclass"),
-        ("from smope_bench.methods.common.api import Method", "defines no method"),
+        ("x = 1", "mine.py' defines nothing to add: write a subclass of smope_bench.api.Method"),
+        ("from smope_bench.api import Method", "defines nothing to add"),
     ],
 )
 def test_a_bad_plugin_is_one_sentence(tmp_path: Path, text: str, message: str) -> None:
@@ -261,8 +261,8 @@ def test_a_list_of_entry_points_that_cannot_be_read_hurts_its_own_package_alone(
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (len, "it is of type builtin_function_or_method, not a subclass of smope_bench.methods.common.api.Method"),
-        (dict, "it is of type type, not a subclass of smope_bench.methods.common.api.Method"),
+        (len, "it is of type builtin_function_or_method, not a subclass of smope_bench.api.Method"),
+        (dict, "it is of type type, not a subclass of smope_bench.api.Method"),
         (type("Bare", (Method,), {"name": "x"}), "Bare has no class attribute `card` of type"),
         (type("Odd", (Method,), {"card": MethodCard("t", "s"), "Config": dict}), "Odd.Config is not a subclass of"),
     ],
