@@ -22,7 +22,7 @@ from smope_bench.harness.planning.settings import (
     validated,
 )
 from smope_bench.harness.records.observations import require_observable
-from smope_bench.harness.registry.registry import Registries
+from smope_bench.harness.registry.registry import BUILT_IN, Registries
 from smope_bench.harness.run_spec import BackboneRef, Component, Precision, RunSpec, canonical_json
 
 MISSING = "missing"
@@ -185,7 +185,8 @@ class Planner:
         registries = self.registries
         method, benchmark = registries.methods.load(row.method), registries.benchmarks.load(column.benchmark)
         backbone = registries.backbones.load(column.backbone).at(self.data_root)
-        own = registries.methods.owner(row.method) != "built-in" or benchmark.takes_user_data
+        owners = registries.methods.owner(row.method), registries.backbones.owner(column.backbone)
+        own = owners != (BUILT_IN, BUILT_IN) or benchmark.takes_user_data
         said = scoped(self.selection.settings, "benchmark")  # a recipe may hold for one number of tasks only
         asked = validated(benchmark.Config, merged(column.config, said), "benchmark")
         recipe = find_recipe(row.method, column.benchmark, column.backbone, tasks=asked.tasks, own=own)
