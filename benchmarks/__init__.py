@@ -1,4 +1,4 @@
-"""Data sets with a continual-learning protocol. The table names them without importing anything."""
+"""Data sets with a continual-learning protocol."""
 
 if __name__ != "smope_bench.benchmarks":
     raise ImportError(

@@ -1,7 +1,4 @@
-"""Continual-learning methods, one file each, over the parts in ``smope_bench.methods.common``.
-
-``BUILTIN`` is the lazy table of names: looking at it imports nothing.
-"""
+"""Continual-learning methods, one file each, built from the parts in ``smope_bench.methods.common``."""
 
 if __name__ != "smope_bench.methods":
     raise ImportError(

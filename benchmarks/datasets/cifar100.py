@@ -18,7 +18,7 @@ from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.image_store.cached_benchmark import CachedBenchmark
 from smope_bench.benchmarks.image_store.writer import CacheWriter
 
-RULES = 1  # raise it when the pixels or the order of the same archive change
+RULES = 1  # increase when the pixels or the order of the same archive change
 TOP = "cifar-100-python"
 CLASSES, SIDE = 100, 32
 BATCH = 5000
@@ -65,7 +65,7 @@ class Cifar100(PublishedFiles, CachedBenchmark[Cifar100Config]):
         "test": "f0ef6b0ae62326f3e7ffdfab6717acfc",
         "meta": "7973b15100ade9c7d40fb424638fde48",
     }
-    """Md5 of the files in the archive, so that an unpacked one is held to the same."""
+    """Md5 of the files in the archive, to check an unpacked one."""
 
     @property
     def num_classes(self) -> int:

@@ -1,7 +1,7 @@
-"""Suites: which rows, columns and seeds make a comparison. Data only; ``smope_bench.harness.planning.planner`` turns a suite into runs.
+"""Suites: rows, columns and seeds of a comparison. Data only; ``harness.planning.planner`` turns a suite into runs.
 
-``suites_tables`` and ``suites_figures`` hold the SMoPE paper's, ``suites_hash`` the Hash paper's; those that exist only at
-tiny size are here, and what the search for their recipes varies.
+``tables`` and ``figures`` have the SMoPE paper's, ``hash`` the Hash paper's; suites that exist only at tiny size are here, with the
+variants of the search for their recipes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A linear head on frozen features, trained task after task: what continual learning gives without any prompt."""
+"""A linear head on frozen features, trained task after task: the floor without a prompt."""
 
 from __future__ import annotations
 

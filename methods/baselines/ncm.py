@@ -15,13 +15,13 @@ from smope_bench.methods.common.backbone.vit import PromptedViT
 
 
 class NcmConfig(MethodConfig):
-    """How near is measured."""
+    """The distance to a class mean."""
 
     metric: Literal["euclidean", "cosine"] = Field(default="euclidean", description="cosine compares directions only")
 
 
 class Ncm(Method):
-    """One mean feature a class; each class is learned once and never touched again."""
+    """One mean feature a class; each class is learned once and does not change later."""
 
     name = "ncm"
     card = MethodCard(

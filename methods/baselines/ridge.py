@@ -13,7 +13,7 @@ from smope_bench.methods.common.backbone.vit import PromptedViT
 
 
 class RidgeConfig(MethodConfig):
-    """Strength of the penalty, relative to the mean feature energy, so that it carries over between backbones."""
+    """Strength of the penalty, relative to the mean squared norm of features, so that one value fits all backbones."""
 
     penalty: float = Field(default=1e-2, gt=0, description="times the mean diagonal of the features' second moment")
 

@@ -1,6 +1,6 @@
 """Backbones by name: where their weights are, the hash they must have, and how to load them.
 
-Importing this module imports no torch. A missing, altered or misshapen weights file is refused; nothing is silently random.
+Importing this module imports no torch. A missing, changed or misshapen weights file is refused.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ VIT_B16: dict[str, Any] = {
 
 ProgressCallback = Callable[[str], None]
 Fetch = Callable[..., Path]
-"""``fetch(name, urls, digest, folder, given, progress)``: a verified file. The harness supplies it: methods do not download."""
+"""``fetch(name, urls, digest, folder, given, progress)`` returns a verified file. The harness supplies it."""
 
 
 def silent(message: str) -> None:
-    """Swallow a progress message."""
+    """Discard a progress message."""
     del message
 
 
@@ -111,7 +111,7 @@ class StoredBackbone(Backbone):
 
     @property
     def sha256(self) -> str:
-        """The hash that the weights file must have; part of a run's identity."""
+        """The expected hash of the weights file; part of a run's identity."""
         return str(self._described()["sha256"])
 
     @property
@@ -120,7 +120,7 @@ class StoredBackbone(Backbone):
         return int(self._described()["architecture"]["img_size"])
 
     def verify(self) -> Path:
-        """Path of the weights once their hash is right. Raises MethodError."""
+        """Path of the weights after their hash is checked. Raises MethodError."""
         file, expected = self.description.with_suffix(".safetensors"), self.sha256
         try:
             found = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -150,7 +150,7 @@ class StoredBackbone(Backbone):
         return prompted(vit)
 
     def skeleton(self) -> PromptedViT:
-        """The architecture without values, on the meta device: enough to ask a method whether it fits."""
+        """The architecture without values, on the meta device."""
         return skeleton_of(self._described()["architecture"])
 
     def _described(self) -> dict[str, Any]:
@@ -173,7 +173,7 @@ class RandomBackbone(Backbone):
 
     @property
     def sha256(self) -> str:
-        """Stands for the weights in a run's identity: which architecture and which seed."""
+        """Hash of architecture and seed; part of a run's identity."""
         text = json.dumps([dict(self.architecture), self.seed], sort_keys=True)
         return f"random-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
@@ -183,7 +183,7 @@ class RandomBackbone(Backbone):
         return int(self.architecture["img_size"])
 
     def load(self) -> PromptedViT:
-        """The same random weights for the same seed, whatever was drawn before."""
+        """Weights drawn from the seed alone."""
         import torch
 
         with torch.random.fork_rng(devices=[]):
@@ -200,7 +200,7 @@ def skeleton_of(architecture: Mapping[str, Any]) -> PromptedViT:
     import torch
 
     with torch.device("meta"):
-        return prompted(build({**architecture, "weight_init": "skip"}))  # nothing is stored that could be drawn
+        return prompted(build({**architecture, "weight_init": "skip"}))  # no storage, so nothing to initialise
 
 
 def build(architecture: Mapping[str, Any]) -> Any:

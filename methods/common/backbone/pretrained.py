@@ -1,4 +1,4 @@
-"""Backbones whose weights their authors publish: found, checked and prepared once, then verified by hash before every use.
+"""Backbones with published weights: found, checked and converted once, then verified by hash before every use.
 
 Importing this module imports no torch.
 """
@@ -37,8 +37,8 @@ class CheckpointBackbone(Backbone):
 
     ``files``: the published file's name in ``weights/downloads`` and other names under which copies of it go.
     ``hub``: its Hugging Face repository, if it has one; ``url`` names the file itself otherwise.
-    ``digest``: ``sha256:<hex>`` where it is publicly known. ``marks``: shapes of tensors that are not used but tell this
-    file from others of the same architecture.
+    ``digest``: ``sha256:<hex>`` where it is publicly known. ``marks``: shapes of unused tensors that distinguish this file
+    from others of the same architecture.
     """
 
     name: str
@@ -70,7 +70,7 @@ class CheckpointBackbone(Backbone):
         return str(self._manifest()["sha256"])
 
     def verify(self) -> Path:
-        """Path of the prepared weights once their bytes are right. Raises WeightsMissingError or MethodError."""
+        """Path of the prepared weights after their bytes are checked. Raises WeightsMissingError or MethodError."""
         from smope_bench.methods.common.checkpoint_files.conversion import file_sha256
 
         expected, file = self._manifest(), self._file()
@@ -169,7 +169,7 @@ class CheckpointBackbone(Backbone):
         )
 
     def _among(self, given: Sequence[Path], progress: ProgressCallback) -> Path | None:
-        """The one of the given files and folders that is meant: by its name, or the only one there is."""
+        """The weights file among the given files and folders: by its name, or the only one."""
         names = (*self.files, *(HUB_FILES if self.hub else ()))
         for path in given:
             if not path.exists():
@@ -194,7 +194,7 @@ class CheckpointBackbone(Backbone):
         return file
 
     def _cached(self) -> Path | None:
-        """The file in the Hugging Face cache; the network is not asked."""
+        """The file in the Hugging Face cache, if it is there; no network."""
         if not self.hub:
             return None
         from huggingface_hub import try_to_load_from_cache
