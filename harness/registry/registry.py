@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -28,13 +28,13 @@ class Kind:
     """One kind of thing that a plugin file or a package's entry point adds.
 
     ``base``: ``module:class`` of which an addition is a subclass with a class attribute ``name``, or an instance with an
-    attribute ``name``. ``builtin``: ``module:table`` of the project's own, a mapping of names to ``module:attribute`` or a
-    collection of instances. ``card``, ``config``: ``module:class`` of the class attributes ``card`` and ``Config``.
+    attribute ``name``. ``builtin``: ``module:table`` of the project's own, names to ``module:attribute``; without it the room
+    of the kind keeps its own table. ``card``, ``config``: ``module:class`` of the class attributes ``card`` and ``Config``.
     """
 
     name: str
     base: str
-    builtin: str
+    builtin: str | None = None
     card: str | None = None
     config: str | None = None
 
@@ -99,10 +99,12 @@ KINDS: dict[str, Kind] = {
             "smope_bench.methods.common.backbone.backbones:Backbone",
             "smope_bench.methods.common.backbone.backbones:BUILTIN",
         ),
-        Kind("metric", "smope_bench.harness.metrics:Metric", "smope_bench.harness.metrics:METRICS"),
+        Kind("metric", "smope_bench.harness.metrics:Metric"),
+        Kind("figure", "smope_bench.reports.figures.kinds:FigureKind"),
+        Kind("executor", "smope_bench.harness.execution.executor:Executor"),
     )
 }
-"""All that a plugin can add."""
+"""All that a plugin file can add."""
 
 
 @dataclass(frozen=True)
@@ -130,11 +132,11 @@ class Registry:
     def __init__(
         self,
         kind: str,
-        builtin: Mapping[str, str] | Iterable[Any],
+        builtin: Mapping[str, str],
         entry_point_group: str | None = None,
         fault: Callable[[Any], str | None] = lambda _: None,
     ) -> None:
-        """``builtin`` maps names to ``module:attribute``, or has things with a ``name``; the group's entry points are added.
+        """``builtin`` maps names to ``module:attribute``; the group's installed entry points are added.
 
         ``fault`` gives the reason why a value from outside the project is not of this kind; None where it is.
         """
@@ -142,12 +144,8 @@ class Registry:
         self._fault = fault
         self._takes_plugins = entry_point_group is not None
         self._entries: dict[str, list[Entry]] = {}
-        if isinstance(builtin, Mapping):
-            for name, target in builtin.items():
-                self._add(Entry(name, BUILT_IN, partial(_target, target)))
-        else:
-            for value in builtin:
-                self.add(value.name, BUILT_IN, value)
+        for name, target in builtin.items():
+            self._add(Entry(name, BUILT_IN, partial(_target, target)))
         if entry_point_group is not None:
             for point in installed_points(entry_point_group):
                 self._add(Entry(point.name, point.owner, point.load))
@@ -223,53 +221,43 @@ class Registries:
     benchmarks: Registry
     backbones: Registry
     plugins: tuple[Path, ...] = ()
-    _others: dict[str, Registry] = field(default_factory=dict)
-
-    def of(self, kind: str) -> Registry:
-        """The registry of a kind; those that no run needs are made when they are first used."""
-        needed = {"method": self.methods, "benchmark": self.benchmarks, "backbone": self.backbones}
-        if kind not in needed and kind not in self._others:
-            self._others[kind] = open_registry(kind)
-        return needed.get(kind) or self._others[kind]
 
     def sources_of(self, method: str, benchmark: str, backbone: str) -> dict[str, str]:
         """Hashes of the sources of a run's plugins, by kind; empty where all three are the project's own."""
-        names = {"method": method, "benchmark": benchmark, "backbone": backbone}
-        found = {kind: self.of(kind).source(name) for kind, name in names.items()}
+        named = ((self.methods, method), (self.benchmarks, benchmark), (self.backbones, backbone))
+        found = {registry.kind: registry.source(name) for registry, name in named}
         return {kind: source for kind, source in found.items() if source is not None}
 
     def __reduce__(self) -> tuple[Callable[..., Registries], tuple[tuple[Path, ...]]]:
         return open_registries, (self.plugins,)
 
 
-def open_registry(kind: str) -> Registry:
-    """The project's own things of a kind, and those of installed packages."""
-    found = KINDS[kind]
-    return Registry(kind, _target(found.builtin), found.group, found.fault)
-
-
 def open_registries(plugins: Sequence[Path] = ()) -> Registries:
     """Built-in tables plus entry points plus the given plugin files; UserError for a plugin that cannot be used."""
     files = tuple(Path(plugin).resolve() for plugin in plugins)
-    registries = Registries(*(open_registry(kind) for kind in ("method", "benchmark", "backbone")), plugins=files)
+    made = [Registry(one.name, _target(one.builtin), one.group, one.fault) for one in KINDS.values() if one.builtin]
+    registries = Registries(*made, plugins=files)
     for file in files:
         add_plugin(registries, file)
     return registries
 
 
 def add_plugin(registries: Registries, file: Path) -> list[str]:
-    """Run a plugin file and add what it defines, of any kind; returns the names."""
+    """Run a plugin file and add the methods, benchmarks and backbones that it defines; returns their names.
+
+    Raises UserError for a file that defines nothing of any kind.
+    """
     module = run_file(file)
     owner = f"plugin {plain(file.name)!r}"
     added = []
-    for kind in KINDS.values():
-        for value in kind.defined_in(module):
+    for registry in (registries.methods, registries.benchmarks, registries.backbones):
+        for value in KINDS[registry.kind].defined_in(module):
             if not is_usable_name(value.name):
-                raise UserError(f"{owner} names a {kind.name} {unusable_name(value.name)}.")
-            if not registries.of(kind.name).has(value):
-                registries.of(kind.name).add(value.name, owner, value)
+                raise UserError(f"{owner} names a {registry.kind} {unusable_name(value.name)}.")
+            if not registry.has(value):
+                registry.add(value.name, owner, value)
                 added.append(value.name)
-    if not added:
+    if not added and not any(kind.defined_in(module) for kind in KINDS.values() if not kind.builtin):
         raise UserError(
             f"plugin {str(file)!r} defines nothing to add: write a subclass of {API}.Method with a class attribute `name`,"
             f" or one of {', '.join(kind for kind in KINDS if kind != 'method')} (docs/develop.md)."

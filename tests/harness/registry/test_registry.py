@@ -272,3 +272,45 @@ def test_what_is_no_method_says_what_it_lacks(value: object, message: str) -> No
     registries.methods.add("x", "package 'p'", value)
     with pytest.raises(UserError, match=f"method 'x' of package 'p' cannot be used: {message}"):
         registries.methods.load("x")
+
+
+BACKBONE = """
+    from smope_bench.api import Backbone, RandomBackbone
+
+    SMALL = {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 6, "num_heads": 2, "num_classes": 0}
+    MINE = RandomBackbone("mine", "six narrow blocks", SMALL)
+
+    class Own(Backbone):
+        name, summary, is_random, is_tiny = "own", "of its own", False, True
+        sha256, image_size = "0" * 64, 16
+
+        def load(self):
+            return MINE.load()
+
+        def skeleton(self):
+            return MINE.skeleton()
+
+    OWN = Own()
+"""
+
+
+def test_a_plugin_file_adds_backbones(tmp_path: Path) -> None:
+    registries = registry_module.open_registries([write_plugin(tmp_path, BACKBONE)])
+    assert {"mine", "own", "tiny"} <= set(registries.backbones.names())
+    assert registries.backbones.owner("own") == "plugin 'mine.py'"
+    assert registries.backbones.load("own").load().feature_dim == 24
+    assert list(registries.sources_of("ncm", "digits", "own")) == ["backbone"]
+    assert registries.sources_of("ncm", "digits", "mine") == {}  # its hash in the run's identity says all
+
+
+def test_a_built_in_backbone_that_a_plugin_imports_is_not_its_own(tmp_path: Path) -> None:
+    text = PLUGIN + "\n    from smope_bench.methods.common.backbone.backbones import TINY"
+    assert add_plugin(registry_module.open_registries(), write_plugin(tmp_path, text)) == ["shout"]
+
+
+def test_an_installed_package_adds_a_backbone_or_says_why_not(installed, tmp_path: Path) -> None:
+    installed(EntryPoint("odd", "collections:Counter", "smope_bench.backbones"))
+    rows = {row.name: row.error for row in registry_module.open_registries().backbones.listing()}
+    fault = "it is of type type, not an instance of smope_bench.api.Backbone"
+    assert rows["odd"] == f"backbone 'odd' of entry point 'collections:Counter' cannot be used: {fault}."
+    assert rows["tiny"] is None
