@@ -131,7 +131,6 @@ class CODAPrompt(Method):
         return loss
 
     def predict(self, batch: Batch) -> Tensor:
-        """Logits of all seen classes."""
         features = self.backbone(batch.images, self._rules(batch, *self._visible()))
         return seen_logits(self.head, features, self.seen_classes)
 

@@ -84,7 +84,6 @@ class DualPrompt(Method):
 
     @classmethod
     def published_cost(cls, geometry: Geometry) -> PublishedCost:
-        """Table 3's row (card, sections 6 and 7)."""
         general = 2 * TABLE_GENERAL[0] * TABLE_GENERAL[1]
         experts = 2 * TABLE_EXPERT[0] * TABLE_EXPERT[1] * geometry.num_tasks + geometry.num_tasks
         head = geometry.num_classes * (geometry.dim + 1)

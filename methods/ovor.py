@@ -158,7 +158,6 @@ class OVOR(Method):
         return current_task_loss(logits, batch.targets, self.old_classes) + config.weight * regulariser
 
     def predict(self, batch: Batch) -> Tensor:
-        """Logits of all seen classes."""
         return self._logits(self._features(batch))
 
     def settled(self) -> dict[str, Tensor]:

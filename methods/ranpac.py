@@ -148,7 +148,6 @@ class RanPAC(Method):
         return drawn[1]
 
     def predict(self, batch: Batch) -> Tensor:
-        """Regressed label scores of the seen classes."""
         rows = self.expand(self._features(batch))
         with torch.autocast(rows.device.type, enabled=False):
             return F.linear(rows, self.weight[: self.seen_classes])

@@ -117,7 +117,6 @@ class AvalancheBenchmark(CachedBenchmark[AvalancheConfig]):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names in order of arrival."""
         return self._arrival.names if self.config.content is None else self.opened().class_names
 
     def task_sizes(self) -> tuple[int, ...]:
@@ -131,11 +130,9 @@ class AvalancheBenchmark(CachedBenchmark[AvalancheConfig]):
         return _config(self.config, self._arrival).model_copy(update={"content": self._content})
 
     def recipe(self) -> dict[str, Any]:
-        """What the stored images depend on."""
         return {"benchmark": self.name, "rules": RULES, "content": self.config.content or self._content}
 
     def missing(self) -> BenchmarkError:
-        """The error that names how to get the images."""
         return BenchmarkError(f"{self.name}: no intact images under {self.root}; plan the run anew with its plugin")
 
     def fill(self, writer: CacheWriter, progress: ProgressCallback) -> None:

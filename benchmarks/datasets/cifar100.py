@@ -69,7 +69,6 @@ class Cifar100(PublishedFiles, CachedBenchmark[Cifar100Config]):
 
     @property
     def num_classes(self) -> int:
-        """Known before anything is prepared."""
         return CLASSES
 
     @property
@@ -78,14 +77,12 @@ class Cifar100(PublishedFiles, CachedBenchmark[Cifar100Config]):
         return self.opened().class_names
 
     def names_to_store(self, progress: ProgressCallback) -> tuple[str, ...]:
-        """Read them from ``meta``."""
         names = self._content("meta", progress).get("fine_label_names")
         if not isinstance(names, list) or len(names) != CLASSES or not all(isinstance(name, str) for name in names):
             raise BenchmarkError(f"{self.name}: meta does not name {CLASSES} fine labels; fetch the archive again")
         return tuple(names)
 
     def recipe(self) -> dict[str, Any]:
-        """What the stored images depend on."""
         return {"benchmark": self.name, "rules": RULES, "files": self.digests}
 
     def fill(self, writer: CacheWriter, progress: ProgressCallback) -> None:

@@ -66,7 +66,6 @@ class Cub200(PublishedFiles, PictureBenchmark[PaperPictureConfig]):
 
     @property
     def num_classes(self) -> int:
-        """Known before anything is prepared."""
         return CLASSES
 
     @property
@@ -75,7 +74,6 @@ class Cub200(PublishedFiles, PictureBenchmark[PaperPictureConfig]):
         return self.opened().class_names
 
     def names_to_store(self, progress: ProgressCallback) -> tuple[str, ...]:
-        """Read them from ``classes.txt``."""
         return read_classes(self._survey(self.archive_or_folder(self.remotes[0], TOP, progress)).texts["classes.txt"])
 
     def source(self) -> dict[str, Any]:

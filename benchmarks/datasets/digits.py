@@ -39,11 +39,9 @@ class Digits(CachedBenchmark[DigitsConfig]):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The digits as text."""
         return tuple(str(digit) for digit in range(10))
 
     def recipe(self) -> dict[str, Any]:
-        """What the stored images depend on."""
         config = self.config
         return {
             "benchmark": self.name,

@@ -85,11 +85,9 @@ class FashionMnist(PublishedFiles, CachedBenchmark[FashionMnistConfig]):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The ten articles."""
         return NAMES
 
     def recipe(self) -> dict[str, Any]:
-        """What the stored images depend on."""
         return {"benchmark": self.name, "rules": RULES, "files": self.contents}
 
     @classmethod

@@ -236,7 +236,6 @@ class ImageFolder(PictureBenchmark[ImageFolderConfig]):
         return central_square(image, self._side) if kind == "pixels" else super()._pixels(image, kind)
 
     def missing(self) -> BenchmarkError:
-        """The error that names how to get the images."""
         if self.config.path is not None:
             return super().missing()
         if self.config.content is None:

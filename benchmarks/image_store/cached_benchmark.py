@@ -70,7 +70,6 @@ class CachedBenchmark(Benchmark[ConfigT]):
         self.task_sizes()  # raises for an impossible split
 
     def images_key(self) -> str:
-        """The recipes of the caches."""
         return json.dumps([part.recipe for part in self.parts()], sort_keys=True)
 
     def verify(self, progress: ProgressCallback = silent) -> list[CacheState]:

@@ -93,7 +93,6 @@ class PictureBenchmark(CachedBenchmark[PictureConfigT]):
         )
 
     def fill(self, writer: CacheWriter, progress: ProgressCallback) -> None:
-        """Make one part; see ``fill_parts``."""
         self.fill_parts([writer], progress)
 
     def fill_parts(self, writers: Sequence[CacheWriter], progress: ProgressCallback) -> None:

@@ -38,11 +38,9 @@ class Ncm(Method):
         self.statistics = ClassStatistics(setup.num_classes, backbone.feature_dim)
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """Nothing is learned by gradient."""
         return []
 
     def fit_task(self, data: TrainingData) -> None:
-        """Means of the new classes."""
         pairs = ((batch.features, batch.targets) for batch in data.batches())
         self.statistics.collect(self.new_classes, pairs)
 

@@ -39,7 +39,6 @@ class Ridge(Method):
         self.register_buffer("weight", torch.zeros(setup.num_classes, size))
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """Nothing is learned by gradient."""
         return []
 
     @torch.no_grad()
@@ -53,7 +52,6 @@ class Ridge(Method):
         self.weight[: self.seen_classes] = self.moments.solve(penalty, self.seen_classes).T.float()
 
     def predict(self, batch: Batch) -> Tensor:
-        """Regressed label scores of the seen classes."""
         return F.linear(_with_one(batch.features), self.weight[: self.seen_classes])
 
 

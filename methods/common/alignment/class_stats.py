@@ -78,7 +78,6 @@ class ClassStatistics(nn.Module):
         return torch.nonzero(usable).flatten()
 
     def sampler_of(self, seen: int) -> GaussianSampler | None:
-        """A sampler over the usable classes below ``seen``; None where there is none."""
         classes = self.usable_classes(seen)
         return self.sampler(classes) if len(classes) else None
 

@@ -81,7 +81,6 @@ class Recorder(Generic[Recorded]):
             trace.note(self._place, self._first, recorded)
 
     def part(self, rows: slice) -> Recorder[Recorded]:
-        """For some of the images."""
         return Recorder(self._trace, self._place, rows.start)
 
 

@@ -66,6 +66,8 @@ class Backbone(ABC):
     """Whether its weights are random; results on it are marked."""
     is_tiny: bool
     """Whether it is small enough for several runs at once on a laptop."""
+    architecture: Mapping[str, Any]
+    """Arguments of timm's ``VisionTransformer``."""
 
     def at(self, root: Path) -> Backbone:
         """The backbone with its weights under a data folder; itself where it keeps none there."""
@@ -82,9 +84,9 @@ class Backbone(ABC):
         """Hash of the weights, part of a run's identity. Raises WeightsMissingError where they are not prepared."""
 
     @property
-    @abstractmethod
     def image_size(self) -> int:
         """Side in pixels of its input."""
+        return int(self.architecture["img_size"])
 
     def verify(self) -> Path | None:
         """Path of the weights once their bytes are checked; None without a file. Raises MethodError."""
@@ -94,9 +96,21 @@ class Backbone(ABC):
     def load(self) -> PromptedViT:
         """The frozen ViT in float32 on the CPU. Raises MethodError for weights that do not fit."""
 
-    @abstractmethod
     def skeleton(self) -> PromptedViT:
         """The architecture without values, on the meta device."""
+        import torch
+
+        with torch.device("meta"):  # no storage, so nothing to initialise
+            return prompted(build({**self.architecture, "weight_init": "skip"}))
+
+    def fill(self, vit: Any, tensors: Mapping[str, Any], *, assign: bool = False) -> PromptedViT:
+        """The frozen ``vit`` with these weights. Raises MethodError where they do not fit."""
+        try:
+            vit.load_state_dict(tensors, strict=True, assign=assign)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise MethodError(f"weights of backbone {self.name!r} do not fit its architecture: {reason}") from error
+        return prompted(vit)
 
 
 @dataclass(frozen=True)
@@ -115,9 +129,8 @@ class StoredBackbone(Backbone):
         return str(self._described()["sha256"])
 
     @property
-    def image_size(self) -> int:
-        """Side in pixels of the images it was trained on."""
-        return int(self._described()["architecture"]["img_size"])
+    def architecture(self) -> Mapping[str, Any]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self._described()["architecture"]
 
     def verify(self) -> Path:
         """Path of the weights after their hash is checked. Raises MethodError."""
@@ -139,19 +152,8 @@ class StoredBackbone(Backbone):
         """The frozen backbone in float32 on the CPU. Raises MethodError for weights that do not fit the description."""
         from safetensors.torch import load_file
 
-        file = self.verify()
-        vit = build(self._described()["architecture"])
-        tensors = {name: tensor.float() for name, tensor in load_file(file).items()}
-        try:
-            vit.load_state_dict(tensors, strict=True)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            raise MethodError(f"weights of backbone {self.name!r} do not fit its architecture: {reason}") from error
-        return prompted(vit)
-
-    def skeleton(self) -> PromptedViT:
-        """The architecture without values, on the meta device."""
-        return skeleton_of(self._described()["architecture"])
+        tensors = {name: tensor.float() for name, tensor in load_file(self.verify()).items()}
+        return self.fill(build(self.architecture), tensors)
 
     def _described(self) -> dict[str, Any]:
         try:
@@ -177,11 +179,6 @@ class RandomBackbone(Backbone):
         text = json.dumps([dict(self.architecture), self.seed], sort_keys=True)
         return f"random-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
-    @property
-    def image_size(self) -> int:
-        """Side in pixels of its input."""
-        return int(self.architecture["img_size"])
-
     def load(self) -> PromptedViT:
         """Weights drawn from the seed alone."""
         import torch
@@ -189,18 +186,6 @@ class RandomBackbone(Backbone):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             return prompted(build(self.architecture))
-
-    def skeleton(self) -> PromptedViT:
-        """The architecture without values, on the meta device."""
-        return skeleton_of(self.architecture)
-
-
-def skeleton_of(architecture: Mapping[str, Any]) -> PromptedViT:
-    """An architecture without values, on the meta device."""
-    import torch
-
-    with torch.device("meta"):
-        return prompted(build({**architecture, "weight_init": "skip"}))  # no storage, so nothing to initialise
 
 
 def build(architecture: Mapping[str, Any]) -> Any:

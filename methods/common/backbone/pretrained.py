@@ -19,9 +19,7 @@ from smope_bench.methods.common.backbone.backbones import (
     ProgressCallback,
     WeightsMissingError,
     build,
-    prompted,
     silent,
-    skeleton_of,
 )
 from smope_bench.methods.common.errors import MethodError
 
@@ -56,13 +54,7 @@ class CheckpointBackbone(Backbone):
     is_tiny: bool = False
 
     def at(self, root: Path) -> CheckpointBackbone:
-        """The same backbone with its weights under a data folder."""
         return replace(self, root=Path(root))
-
-    @property
-    def image_size(self) -> int:
-        """Side in pixels of its input."""
-        return int(self.architecture["img_size"])
 
     @property
     def sha256(self) -> str:
@@ -97,16 +89,7 @@ class CheckpointBackbone(Backbone):
         file = self.verify()
         with torch.device("meta"):
             vit = build(self.architecture)
-        try:
-            vit.load_state_dict(load_file(file), strict=True, assign=True)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            raise MethodError(f"weights of backbone {self.name!r} do not fit its architecture: {reason}") from error
-        return prompted(vit)
-
-    def skeleton(self) -> PromptedViT:
-        """The architecture without values, on the meta device."""
-        return skeleton_of(self.architecture)
+        return self.fill(vit, load_file(file), assign=True)
 
     def prepare(self, fetch: Fetch, given: Sequence[Path] = (), progress: ProgressCallback = silent) -> None:
         """Find the published file, check every tensor of it and write what ``load`` reads; nothing is written on an error.

@@ -124,7 +124,6 @@ class PickedPrefix(RoutedPrefix):
         self._pick = pick
 
     def part(self, rows: slice) -> PickedPrefix:
-        """The rule for some of the images."""
         return PickedPrefix(self._prefix_by, self._pick.part(rows))
 
 

@@ -282,13 +282,10 @@ BACKBONE = """
 
     class Own(Backbone):
         name, summary, is_random, is_tiny = "own", "of its own", False, True
-        sha256, image_size = "0" * 64, 16
+        sha256, architecture = "0" * 64, SMALL
 
         def load(self):
             return MINE.load()
-
-        def skeleton(self):
-            return MINE.skeleton()
 
     OWN = Own()
 """
