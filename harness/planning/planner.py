@@ -26,6 +26,8 @@ from smope_bench.harness.registry.registry import BUILT_IN, Registries
 from smope_bench.harness.run_spec import BackboneRef, Component, Precision, RunSpec, canonical_json
 
 MISSING = "missing"
+BACKBONE = ("backbone",)
+"""The setting that replaces the backbone of every column: ``--set backbone=NAME``."""
 Supply = Callable[[Any], None]
 
 
@@ -127,7 +129,7 @@ class Planner:
             own = [column for column in columns if column.benchmark == name]
             chosen += own or [Column(name, name, {}, columns[0].backbone)]
         for setting in self.selection.settings:
-            if setting.path == ("backbone",):
+            if setting.path == BACKBONE:
                 self._used.add(setting.text)
                 chosen = [replace(column, backbone=str(setting.value)) for column in chosen]
         return tuple(chosen)
@@ -195,7 +197,7 @@ class Planner:
             "schedule": dict(recipe.schedule),
             "benchmark": merged(recipe.data, column.config),
         }
-        by_hand: list[str] = []
+        by_hand = [setting.text for setting in self.selection.settings if setting.path == BACKBONE]
         for setting in (*map(parse_setting, suite_settings), *self.selection.settings):
             scope, path = _scope(setting, row.method, method.Config, Schedule)
             if scope is not None:
