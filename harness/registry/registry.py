@@ -56,7 +56,7 @@ class Kind:
             return []
         values = {id(value): value for value in vars(module).values()}.values()
         if not self.is_class:
-            return [value for value in values if issubclass(type(value), base)]
+            return [one for one in values if issubclass(type(one), base) and isinstance(one.name, str)]
         own = [value for value in values if isinstance(value, type) and issubclass(value, base)]
         # A name that is only inherited would make a helper base class and its child collide.
         return [one for one in own if one.__module__ == module.__name__ and isinstance(vars(one).get("name"), str)]
