@@ -1,8 +1,8 @@
-"""Data sets with a continual-learning protocol. The table names them without importing anything."""
+"""Data sets with a continual-learning protocol."""
 
 if __name__ != "smope_bench.benchmarks":
     raise ImportError(
-        f"{__name__!r} is a folder of smope-bench, not a package of its own: import smope_bench.benchmarks instead."
+        f"{__name__!r} is smope_bench.benchmarks now; plugins write `from smope_bench.api import …`, see docs/add-a-method.md"
     )
 
 BUILTIN: dict[str, str] = {

@@ -1,4 +1,4 @@
-"""Typed settings of what happens between a stored image and the network; every field is part of a run's identity."""
+"""Typed settings of augmentation and normalisation; every field is part of a run's identity."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class _Settings(BaseModel):
 
 
 class NoAugmentation(_Settings):
-    """Training images are treated as test images: features of a frozen network can be computed once."""
+    """No augmentation: features of a frozen network can be computed once."""
 
     kind: Literal["none"] = "none"
 
 
 class Affine(_Settings):
-    """A random shift, zoom and rotation about the centre; what enters at the border repeats the border."""
+    """A random shift, zoom and rotation about the centre; the border is repeated."""
 
     kind: Literal["affine"] = "affine"
     shift: float = Field(

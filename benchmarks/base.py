@@ -1,4 +1,4 @@
-"""What a benchmark is: named classes, images kept as uint8, a class order and the sizes of its tasks."""
+"""Base of benchmarks: named classes, uint8 images, a class order and the sizes of tasks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ProgressCallback = Callable[[str], None]
 
 
 def silent(message: str) -> None:
-    """Swallow a progress message; the default of every ``prepare``."""
+    """Discard a progress message; the default of every ``prepare``."""
     del message
 
 
@@ -68,7 +68,7 @@ class BenchmarkConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _tasks_follow_split(cls, data: Any) -> Any:
-        """Where only ``split`` is given, it also says how many tasks there are."""
+        """Take the number of tasks from ``split`` where only that is given."""
         if not isinstance(data, Mapping) or data.get("split") is None:
             return data
         split = data["split"]
@@ -101,7 +101,7 @@ class BenchmarkConfig(BaseModel):
 
 @dataclass(frozen=True)
 class BenchmarkCard:
-    """What a reader must know of a benchmark before trusting a number on it."""
+    """Origin and licence of a benchmark; shown by ``list benchmarks`` and in reports."""
 
     title: str
     source: str
@@ -113,7 +113,7 @@ class BenchmarkCard:
 class ImageSet:
     """All images of one split.
 
-    ``images``: uint8 (N, H, W, 3), or a store that gives raw batches of rows; ``labels``: int64 (N,), class ids before
+    ``images``: uint8 (N, H, W, 3), or a store that returns raw batches of rows; ``labels``: int64 (N,), class ids before
     any reordering.
     """
 
@@ -131,9 +131,9 @@ class Benchmark(ABC, Generic[ConfigT]):
     Config: ClassVar[type[BenchmarkConfig]] = BenchmarkConfig
     card: ClassVar[BenchmarkCard]
     takes_user_data: ClassVar[bool] = False
-    """Whether the images are the user's own: ``prepare`` then runs when the run is planned, while their place is known."""
+    """Whether the images are the user's own: ``prepare`` then runs when the run is planned, while their path is known."""
     published_counts: ClassVar[tuple[int, int] | None] = None
-    """Training and test images as their owners state them: what a plan goes by while nothing is prepared."""
+    """Published numbers of training and test images, for plans made before the data is prepared."""
 
     def __init__(self, config: ConfigT, root: Path) -> None:
         """``root`` is the data folder; nothing is read before ``prepare``."""
@@ -158,19 +158,19 @@ class Benchmark(ABC, Generic[ConfigT]):
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are; known before ``prepare``, so that runs can be planned without data."""
+        """Number of classes; known before ``prepare``, so that runs can be planned without data."""
         return len(self.class_names)
 
     def pinned(self) -> ConfigT:
         """The configuration as it enters a run's identity.
 
-        Where images come from a place on the user's disk, the place is replaced by a hash of what lies there, and a
-        benchmark made of the pinned configuration finds the images that ``prepare`` kept under ``root``.
+        A path on the user's disk is replaced by a hash of its content; a benchmark with the pinned configuration finds the
+        images that ``prepare`` stored under ``root``.
         """
         return self.config
 
     def images_key(self) -> str:
-        """What ``prepare`` depends on: of benchmarks with equal names and keys, it need be called for one alone."""
+        """Key of what ``prepare`` makes: of benchmarks with equal names and keys, only one needs to be prepared."""
         return self.config.model_dump_json()
 
     def content_hash(self) -> str:
@@ -196,12 +196,12 @@ class Benchmark(ABC, Generic[ConfigT]):
         return tuple(order)
 
     def task_sizes(self) -> tuple[int, ...]:
-        """Number of classes of each task. Raises BenchmarkError where the classes do not come out even."""
+        """Number of classes of each task. Raises BenchmarkError if the classes cannot be divided so."""
         return task_sizes(self.num_classes, self.config.tasks, self.config.split)
 
 
 def task_sizes(classes: int, tasks: int, split: tuple[int, ...] | None = None) -> tuple[int, ...]:
-    """Split ``classes`` into ``tasks`` equal tasks, or as ``split`` spells it out; no class is ever dropped."""
+    """Split ``classes`` into ``tasks`` equal tasks, or as ``split`` gives them; no class is dropped."""
     if split is not None:
         if sum(split) != classes:
             sizes = ",".join(map(str, split))

@@ -1,4 +1,4 @@
-"""The task stream: classes in order of arrival, labels renumbered, and views that only point at stored images."""
+"""The task stream: classes in order of arrival, labels renumbered, and views of the stored images."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Stream:
     split_hash: str
     config: BenchmarkConfig
     content_hash: str = ""
-    """Names the images without their order; empty where a search must not look at all of them."""
+    """Hash of the images without their order; empty in a search, which must not read test images."""
 
     @property
     def num_classes(self) -> int:
@@ -95,7 +95,7 @@ class Stream:
 
     @property
     def transforms(self) -> Transforms:
-        """What turns stored images into the network's input; the only part that needs torch."""
+        """Transforms from stored images to the network's input; they need torch."""
         from smope_bench.benchmarks.transforms.batch import Transforms
 
         return Transforms.from_config(self.config)
@@ -105,7 +105,7 @@ class Stream:
         return tuple(view for view in self.tests if not len(view) or int(view.labels.max()) < task.classes.stop)
 
     def merged(self) -> Stream:
-        """All classes in one training task while the test views stay apart: what joint training sees."""
+        """All classes in one training task while the test views stay apart: for joint training."""
         task = Task(
             index=0,
             classes=range(self.num_classes),
@@ -123,8 +123,8 @@ def build_stream(benchmark: Benchmark[Any], order_seed: int, *, for_search: bool
     The configuration's ``holdout`` > 0 moves that fraction of each class's training images to the validation view, drawn
     by ``holdout_seed`` alone: it is the same in every class order. Test images are never touched.
 
-    ``for_search`` gives what a hyper-parameter search may see: the benchmark is never asked for its test images, all test
-    views of tasks are empty, and the stream is tested on the images held out.
+    ``for_search``: the stream of a hyper-parameter search. Test images are not read, the tasks' test views are empty, and the
+    held-out images are tested on.
     """
     config = benchmark.config
     if for_search and not config.holdout:
@@ -164,7 +164,7 @@ def build_stream(benchmark: Benchmark[Any], order_seed: int, *, for_search: bool
 
 
 def _rows_by_class(images: ImageSet, names: tuple[str, ...], which: str) -> list[NDArray[np.int64]]:
-    """Rows of each original class, rising; a class without images is an error and never a silent gap."""
+    """Rows of each original class, rising; a class without images is an error."""
     if len(images.images) != len(images.labels):
         raise BenchmarkError(f"{len(images.images)} {which} images have {len(images.labels)} labels")
     if len(images.labels) and not 0 <= int(images.labels.min()) <= int(images.labels.max()) < len(names):
@@ -195,7 +195,7 @@ def _hold_out(
 def stratum(count: int, fraction: float, seed: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Draw (the rest, ``fraction``) of ``count`` >= 2 positions, both rising, each of at least one.
 
-    Python's generator is used because its sequence for a seed is kept from version to version.
+    Python's generator gives the same sequence in every version.
     """
     positions = list(range(count))
     random.Random(seed).shuffle(positions)

@@ -2,5 +2,5 @@
 
 if __name__ != "smope_bench.harness":
     raise ImportError(
-        f"{__name__!r} is a folder of smope-bench, not a package of its own: import smope_bench.harness instead."
+        f"{__name__!r} is smope_bench.harness now; plugins write `from smope_bench.api import …`, see docs/add-a-method.md"
     )

@@ -1,11 +1,8 @@
-"""Continual-learning methods, one file each, over the parts in ``smope_bench.methods.common``.
-
-``BUILTIN`` is the lazy table of names: looking at it imports nothing.
-"""
+"""Continual-learning methods, one file each, built from the parts in ``smope_bench.methods.common``."""
 
 if __name__ != "smope_bench.methods":
     raise ImportError(
-        f"{__name__!r} is a folder of smope-bench, not a package of its own: import smope_bench.methods instead."
+        f"{__name__!r} is smope_bench.methods now; plugins write `from smope_bench.api import …`, see docs/add-a-method.md"
     )
 
 BUILTIN: dict[str, str] = {

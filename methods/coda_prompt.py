@@ -31,7 +31,7 @@ from smope_bench.methods.common.prompts.pools import prefix_rules
 
 SMALLEST_NORM = 1e-12
 SMALLEST_SQUARED_ROW = 1e-8
-"""Rows below it are left out of projections; the official code would draw again for ever (card, section 4)."""
+"""Rows with a smaller norm are left out of projections; the official code would draw again without end (card, section 4)."""
 
 Init = Literal["gram_schmidt", "qr", "global"]
 
@@ -83,7 +83,7 @@ class CODAPrompt(Method):
 
     @classmethod
     def published_cost(cls, geometry: Geometry) -> PublishedCost:
-        """Card, sections 6 and 7: the code's own count; assembly as it costs in the first task."""
+        """Card, sections 6 and 7: the official code's count; the cost of assembling prompts is that of the first task."""
         config, dim = CODAPromptConfig(), geometry.dim
         prompts = config.prompt_blocks * config.components * (config.length + 2) * dim
         visible = config.components // geometry.num_tasks
@@ -131,7 +131,6 @@ class CODAPrompt(Method):
         return loss
 
     def predict(self, batch: Batch) -> Tensor:
-        """Logits of all seen classes."""
         features = self.backbone(batch.images, self._rules(batch, *self._visible()))
         return seen_logits(self.head, features, self.seen_classes)
 
@@ -151,7 +150,7 @@ class CODAPrompt(Method):
         return task * self.slice_size, (task + 1) * self.slice_size
 
     def _visible(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The rows written so far; those of earlier tasks without a graph, so that their gradient is exactly zero."""
+        """The rows written so far; those of earlier tasks are detached, so that their gradient is exactly zero."""
         start, stop = self._slice(self.task_index)
         components, keys, attention = (
             torch.cat([tensor[:, :start].detach(), tensor[:, start:stop]], dim=1) for tensor in self._pool()
@@ -187,7 +186,7 @@ def ortho_penalty(rows: Tensor) -> Tensor:
 def orthogonal_rows(earlier: Tensor, draws: Tensor, *, exact: bool = False) -> Tensor:
     """New unit rows (L, k, n) made of ``draws`` (L, k, n), to follow ``earlier`` (L, s, n).
 
-    No more than n rows can be orthogonal, so every n rows begin a set of their own. ``exact`` takes QR in place of the
+    No more than n rows can be orthogonal, so every n rows begin a new set. ``exact`` uses QR instead of the
     classical form, which leaves overlaps with earlier rows that are not orthogonal among themselves.
     """
     start, width = earlier.shape[1:]
@@ -200,7 +199,7 @@ def orthogonal_rows(earlier: Tensor, draws: Tensor, *, exact: bool = False) -> T
 
 
 def _classical(earlier: Tensor, draws: Tensor) -> Tensor:
-    """Classical Gram-Schmidt: each draw less its projections on all rows before; normalised only when all are made."""
+    """Classical Gram-Schmidt: each draw less its projections on all rows before; normalised at the end."""
     basis = earlier
     for draw in draws.unbind(dim=1):
         squared = basis.square().sum(dim=-1)
@@ -218,7 +217,7 @@ def _complement(earlier: Tensor, draws: Tensor) -> Tensor:
 
 
 def _slice_size(components: int, setup: Setup) -> int:
-    """Components a task, the remainder unused. Raises MethodError where a task would have none, or frozen rows would decay."""
+    """Components a task. Raises MethodError if a task gets none, or if weight decay would change frozen rows."""
     if components < setup.num_tasks:
         raise MethodError(
             f"coda_prompt has no room for its components: {components} components give each of {setup.num_tasks} tasks none;"

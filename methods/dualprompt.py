@@ -1,7 +1,7 @@
 """DualPrompt: a general prefix for all tasks and an expert prefix for each. Source: DualPrompt card, all sections.
 
 Training knows its task and uses that task's expert; at test an image takes, in each block, the expert with the nearest key.
-The default is the behaviour of the CODA-Prompt repository, where the keys of tasks still to come compete too.
+The default is the behaviour of the CODA-Prompt repository, where keys of later tasks compete too.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class DualPrompt(Method):
     needs_query = True
 
     def __init__(self, config: DualPromptConfig, backbone: PromptedViT, setup: Setup) -> None:
-        """Raise MethodError where blocks or experts do not suffice, or where decay would wear experts at rest away."""
+        """Raise MethodError if there are too few blocks or experts, or if weight decay would change unused experts."""
         super().__init__(config, backbone, setup)
         _require_possible(config, backbone, setup)
         self.general = uniform(
@@ -84,7 +84,6 @@ class DualPrompt(Method):
 
     @classmethod
     def published_cost(cls, geometry: Geometry) -> PublishedCost:
-        """Table 3's row (card, sections 6 and 7)."""
         general = 2 * TABLE_GENERAL[0] * TABLE_GENERAL[1]
         experts = 2 * TABLE_EXPERT[0] * TABLE_EXPERT[1] * geometry.num_tasks + geometry.num_tasks
         head = geometry.num_classes * (geometry.dim + 1)
@@ -92,7 +91,7 @@ class DualPrompt(Method):
         return PublishedCost(parameters, train_passes=1, test_passes=2, note=TABLE_NOTE)
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """Prompts and classifier at one rate; rows of other tasks get no gradient and therefore rest."""
+        """Prompts and classifier at one rate; rows of other tasks get no gradient and do not change."""
         return [
             ParameterGroup("prompts", [self.general, *self.experts.parameters()], self.config.prompt_lr_mult),
             ParameterGroup("head", list(self.head.parameters())),

@@ -92,7 +92,7 @@ class HashPromptConfig(HistoryConfig):
 
 
 class HashPrompt(Method):
-    """The pool with its routers, the history of its use, the classifier, and what guesses an image's task.
+    """The pool with its routers, the history of its use, the classifier, and task inference.
 
     The card's ``oracle`` router needs the true task at test, which no method is given here; it is left out.
     """
@@ -157,7 +157,7 @@ class HashPrompt(Method):
     # -- training ------------------------------------------------------------------------------------------------------
 
     def begin_task(self, task: TaskInfo) -> None:
-        """A router for the task, and what earlier tasks' use of the prompts means for it."""
+        """A new router, and the penalty from earlier tasks' use of the prompts."""
         self.task_of_class[task.new_classes.start : task.new_classes.stop] = task.index
         with torch.no_grad():
             if task.index > 0 and self.config.router_init == "copy":
@@ -166,7 +166,7 @@ class HashPrompt(Method):
         self._heed_history()
 
     def phases(self) -> list[Phase]:
-        """Task inference, where it is trained, then prompts."""
+        """Task inference, if it is trained, then prompts."""
         prompts = Phase("prompts", self.setup.schedule.epochs)
         return [prompts] if self.inference is None else [self.inference.phase(), prompts]
 
@@ -221,7 +221,7 @@ class HashPrompt(Method):
         before = prompts.detach().clone()
         optimizer.step()
         with torch.no_grad():
-            prompts.copy_(before.lerp(prompts, _over_prompts(scale)))  # to the bit the new value where scale is 1
+            prompts.copy_(before.lerp(prompts, _over_prompts(scale)))  # with scale 1 exactly the new value
 
     def _anchor_loss(self) -> Tensor:
         """Half of lambda H ||P - P of the task before||^2, with H in uses an image (card, section 9.1)."""
@@ -229,14 +229,14 @@ class HashPrompt(Method):
         return 0.5 * self.config.anchor_weight * moved.sum()
 
     def _heed_history(self) -> None:
-        """Put the history so far in force, for the current task's router and for the steps to come."""
+        """Apply the history so far to the current task's router and to its steps."""
         isolated, first = self.config.sharing == "isolated", self.task_index * self.config.top_k
         self.history.heed(self.task_index, slice(first, first + self.config.top_k) if isolated else None)
 
     # -- after a task --------------------------------------------------------------------------------------------------
 
     def end_task(self, data: TrainingData) -> None:
-        """History where it is counted afterwards, task inference, then class statistics and alignment."""
+        """History (if it is counted after the task), task inference, then class statistics and alignment."""
         config = self.config
         if config.history_update == "post_pass":
             self._count_afterwards(data)
@@ -273,7 +273,7 @@ class HashPrompt(Method):
         return moved / before.clamp(min=1e-12)
 
     def settled(self) -> dict[str, Tensor]:
-        """Routers, penalties, counts and class statistics of finished tasks; the pool itself is shared, and moves."""
+        """Routers, penalties, counts and class statistics of finished tasks; the pool itself is shared and changes."""
         kept = {f"router of task {task}": self.pool.routers[task] for task in range(self.task_index + 1)}
         for task in range(self.task_index + 1):
             classes = classes_of(self.task_of_class[: self.seen_classes], task)
@@ -285,7 +285,7 @@ class HashPrompt(Method):
     # -- inference and what it shares with training --------------------------------------------------------------------
 
     def predict(self, batch: Batch) -> Tensor:
-        """Logits of all seen classes, each image through the router of the task that it seems to belong to (card, 8)."""
+        """Logits of all seen classes, each image through the router of its inferred task (card, 8)."""
         return self._logits(batch, self._tasks_of(batch))
 
     def _logits(self, batch: Batch, tasks: Tensor | None) -> Tensor:

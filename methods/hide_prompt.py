@@ -1,7 +1,7 @@
 """HiDe-Prompt: a prefix a task, chosen by a task-inference network (NeurIPS 2023). Source: HiDe-Prompt card.
 
-Each task trains the inference network on frozen features, then its own prefix and the classifier. At test the first names
-an image's task and the second classifies it with that task's prefix. Both are re-balanced on class statistics.
+Each task trains the inference network on frozen features, then its own prefix and the classifier. At test the first predicts
+an image's task and the second classifies it with that task's prefix. Both are aligned on class statistics.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from smope_bench.methods.common.prefix import PlainPrefix
 
 
 def contrastive_loss(features: Tensor, prototypes: Tensor, temperature: float = 0.8) -> Tensor:
-    """Keep every row apart from all others: scalar, mean over prototypes and features.
+    """Contrastive loss that separates every row from all others: scalar, mean over prototypes and features.
 
     ``features``: (B, d), not normalised; ``prototypes``: (M, d) of earlier classes, without gradient, M may be 0. Each row is
-    its own target in a softmax over its dot products with all M + B rows; labels play no part. Float32 throughout: squared
+    its own target in a softmax over its dot products with all M + B rows; labels are not used. Float32 throughout: squared
     norms over the temperature are large.
     """
     with torch.autocast(features.device.type, enabled=False):
@@ -141,7 +141,7 @@ class HidePrompt(Method):
         return [self.inference.phase(), Phase("prompts", self.setup.schedule.epochs)]
 
     def begin_phase(self, phase: Phase) -> None:
-        """Note which of the two networks is trained."""
+        """Store which of the two networks is trained."""
         self.infers_tasks = phase.name == self.inference.phase().name
 
     def parameter_groups(self) -> list[ParameterGroup]:
@@ -225,7 +225,7 @@ class HidePrompt(Method):
 
 
 def mixed_up(prompts: Tensor) -> Tensor:
-    """The published leak (card, section 2.4): prompts (2, blocks, B, ...) as the official reshape hands them on.
+    """The published leak (card, section 2.4): prompts (2, blocks, B, ...) as the official reshape mixes them.
 
     Keys and values of a block are laid out one after the other, 2B rows, and read as B pairs of neighbours.
     """

@@ -34,7 +34,7 @@ PULL_LOSSES = {"batch": pull_loss_over_batch, "image": pull_loss_per_image}
 
 
 class L2PConfig(MethodConfig):
-    """Sizes of the pool (card, section 1) and where the loss of its keys departs from the official code."""
+    """Sizes of the pool (card, section 1) and differences of the key loss from the official code."""
 
     prompt_blocks: int = Field(default=1, ge=1, le=64, description="the first so many blocks are prompted")
     pool_size: int = Field(default=30, ge=1, le=4096, description="entries a block")
@@ -99,7 +99,7 @@ class L2P(Method):
         ]
 
     def training_step(self, batch: Batch) -> Tensor:
-        """Cross-entropy over the current task's classes, and the pull of the chosen keys towards the queries."""
+        """Cross-entropy over the current task's classes, and the distance of the chosen keys to the queries."""
         config = self.config
         scores = self.pool.scores(batch.features)
         chosen = choose(scores, config.top_k)
@@ -122,7 +122,7 @@ TABLE_NOTE = "10 tokens an entry and one key matrix for all blocks; the code has
 
 
 class DeepL2PConfig(L2PConfig):
-    """As L2P++, in more blocks."""
+    """Settings of L2P++, in more blocks."""
 
     prompt_blocks: int = Field(default=5, ge=1, le=64, description="the first so many blocks are prompted")
 

@@ -55,5 +55,5 @@ class NoRGa(HidePrompt):
         return GatedPrefix(keys, values, tau, alpha, self.activation)
 
     def settled(self) -> dict[str, Tensor]:
-        """HiDe-Prompt's, and the gates once they are frozen."""
+        """HiDe-Prompt's, and the gates after the task in which they are frozen."""
         return super().settled() | ({"gates": self.gates} if self.gates_stop else {})

@@ -1,7 +1,7 @@
 """OVOR (ICLR 2024): one prompt for all tasks, and a classifier regularised by virtual outliers. Source: OVOR card.
 
 A task ends with epochs that train the classifier alone: on features of the task's images, which should have low energy, and
-on vectors far from all of them, which should not.
+on outliers far from them, which should have high energy.
 """
 
 from __future__ import annotations
@@ -107,18 +107,18 @@ class OVOR(Method):
         return [*phases, Phase(OUTLIERS, last, continues=True)] if last else phases
 
     def begin_phase(self, phase: Phase) -> None:
-        """Remember which of the stages this is."""
+        """Store the number of the stage."""
         self.stage = phase.name
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """Prompts and classifier; with outliers the classifier alone. In the warm-up no gradient reaches the prompts."""
+        """Prompts and classifier; with outliers the classifier alone. In the warm-up prompts get no gradient."""
         head = ParameterGroup("head", list(self.head.parameters()))
         if self.stage == OUTLIERS:
             return [head]
         return [ParameterGroup("prompts", [self.general, self.expert], self.config.prompt_lr_mult), head]
 
     def epoch_batches(self, data: TrainingData) -> Iterator[Batch]:
-        """Images; with outliers, features and outliers that are made anew for the epoch."""
+        """Images; with outliers: features and outliers, made anew every epoch."""
         return self._outlier_batches(data) if self.stage == OUTLIERS else super().epoch_batches(data)
 
     def _outlier_batches(self, data: TrainingData) -> Iterator[Batch]:
@@ -158,7 +158,6 @@ class OVOR(Method):
         return current_task_loss(logits, batch.targets, self.old_classes) + config.weight * regulariser
 
     def predict(self, batch: Batch) -> Tensor:
-        """Logits of all seen classes."""
         return self._logits(self._features(batch))
 
     def settled(self) -> dict[str, Tensor]:

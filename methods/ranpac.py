@@ -1,8 +1,7 @@
 """RanPAC (NeurIPS 2023): ridge regression on a random, rectified expansion of frozen features. Source: arXiv 2307.02251.
 
-No card of this method was at hand; what is said of the official code is from knowledge of it: rows relu(f W) without a
-bias, W standard normal, second moments accumulated over tasks, the penalty chosen after every task on the last fifth of
-the task's own shuffled training images.
+There is no card of this method. As in the official code: rows relu(f W) without a bias, W standard normal, second moments
+accumulated over tasks, the penalty chosen after every task on the last fifth of its shuffled training images.
 """
 
 from __future__ import annotations
@@ -79,7 +78,7 @@ class RanPAC(Method):
 
     def __init__(self, config: RanPACConfig, backbone: PromptedViT, setup: Setup) -> None:
         super().__init__(config, backbone, setup)
-        # A tuned model reads its own features; the frozen ones would cost a pass for nothing.
+        # A tuned model does not use frozen features; computing them would cost a pass.
         self.__dict__["needs_query"] = not config.first_task_tuning
         self.size = config.projection or round(PUBLISHED_RATIO * backbone.feature_dim)
         if self.size < setup.num_classes:
@@ -90,7 +89,7 @@ class RanPAC(Method):
         self.moments = RidgeMoments(self.size, setup.num_classes)
         self.register_buffer("weight", torch.zeros(setup.num_classes, self.size))
         self.register_buffer("penalty", torch.zeros((), dtype=torch.double))
-        # Of the projection only its seed is kept: drawn anew it is the same, and a checkpoint stays small.
+        # Only the projection's seed is stored: it is drawn again from it, and checkpoints stay small.
         self.register_buffer("seed", torch.randint(2**62, ()))
         if config.first_task_tuning:
             backbone.require_blocks(config.prompt_blocks, self.name)
@@ -149,7 +148,6 @@ class RanPAC(Method):
         return drawn[1]
 
     def predict(self, batch: Batch) -> Tensor:
-        """Regressed label scores of the seen classes."""
         rows = self.expand(self._features(batch))
         with torch.autocast(rows.device.type, enabled=False):
             return F.linear(rows, self.weight[: self.seen_classes])

@@ -1,7 +1,7 @@
 """SMoPE: a sparse mixture of prompt experts (ICLR 2026). Source: SMoPE card; the default is the official code's behaviour.
 
 One prompt for all tasks. In the first blocks every head keeps a few key/value pairs, the experts, and each image uses the
-best of them. Experts that earlier tasks used much are handicapped in training, so that a new task takes the others.
+best of them. Scores of experts that earlier tasks used much are lowered in training, so that a new task uses the others.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ class SMoPE(Method):
     # -- training ------------------------------------------------------------------------------------------------------
 
     def begin_task(self, task: TaskInfo) -> None:
-        """From the second task on: remember today's keys and mark the experts that were used much."""
+        """From the second task on: store the present keys and mark the experts that were used much."""
         if task.index > 0:
             with torch.no_grad():
                 self.old_keys.copy_(self._experts()[0])
@@ -286,7 +286,7 @@ class SMoPE(Method):
         return dict(zip(EXPERT_STATE, (self.counts, self._experts()[0]), strict=True))
 
     def observed_batch(self, batch: Batch) -> dict[str, Tensor]:
-        """Raw scores of the first block's experts, and what they are scored against."""
+        """Raw scores of the first block's experts, and the mean queries and keys behind them."""
         return first_block_scores(self.backbone, batch.images, self._experts()[0][0])
 
     def settled(self) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
-"""VQ-Prompt (NeurIPS 2024): a soft mixture of codewords picks the nearest codeword as prompt, trained straight through.
+"""VQ-Prompt (NeurIPS 2024): a soft mixture of codewords picks the nearest codeword as prompt, trained straight-through.
 
-Source: VQ-Prompt card; the default is the official code's behaviour. One pool for all tasks; nothing is frozen or grown, and
+Source: VQ-Prompt card; the default is the official code's behaviour. One pool for all tasks; nothing is frozen or added, and
 the classifier is aligned after each task. Shapes: L prompted blocks, N codewords of T tokens, width d.
 """
 
@@ -63,11 +63,11 @@ class Quantised:
 
     @property
     def prompts(self) -> Tensor:
-        """The codes by value, the mixture by gradient."""
+        """The value of the codes with the gradient of the mixture."""
         return self.mixture + (self.codes - self.mixture).detach()
 
     def loss(self, mixture_weight: float, codeword_weight: float) -> Tensor:
-        """Mean squared gap of a block, pulled from both sides (card, section 3): scalar, summed over blocks."""
+        """Mean squared difference of a block, with both commitment terms (card, section 3): scalar, summed over blocks."""
         pulled = mixture_weight * (self.mixture - self.codes.detach()).square()
         pulling = codeword_weight * (self.codes - self.mixture.detach()).square()
         return (pulled + pulling).mean(dim=(1, 2, 3)).sum()
@@ -183,8 +183,7 @@ def mixing_weights(query: Tensor, keys: Tensor, temperature: float) -> Tensor:
 def squared_distances(weights: Tensor, codewords: Tensor) -> Tensor:
     """Squared distance (L, B, N) of each mixture to each codeword, in double precision.
 
-    A mixture lies in the codewords' span, so their Gram matrix says it all; it is taken around their mean, which leaves
-    nothing to cancel.
+    A mixture lies in the codewords' span, so their Gram matrix suffices; it is centred on their mean to avoid cancellation.
     """
     rows = codewords.flatten(2).double()
     rows = rows - rows.mean(dim=1, keepdim=True)

@@ -2,83 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
-import sys
-import tomllib
 from pathlib import Path
 
-from smope_bench import run_all
+from tests.page_blocks import BLOCK, ROOT, assert_shown, follow  # pyright: ignore[reportMissingImports]
 
-ROOT = Path(run_all.__file__).resolve().parent
 PAGE = ROOT / "docs" / "add-a-method.md"
-BLOCK = re.compile(r"(?:^<!-- exit status (\d+) -->\n)?^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-FILE = re.compile(r"# (\w+\.py)(, continued)?\n")
-
-
-def place_commands(folder: Path) -> Path:
-    """``smope-bench`` and ``python`` as an installation has them, for this checkout and this interpreter."""
-    commands = folder / "bin"
-    commands.mkdir()
-    for name, arguments in (("smope-bench", f'"{ROOT / "run_all.py"}"'), ("python", "")):
-        file = commands / name
-        file.write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments} "$@"\n', encoding="utf-8")
-        file.chmod(0o755)
-    return commands
-
-
-def run_shell(text: str, folder: Path, commands: Path, status: int) -> str:
-    environment = os.environ | {
-        "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT / "src"),
-        "OMP_NUM_THREADS": "1",
-    }
-    done = subprocess.run(
-        ["bash", "-e", "-c", text],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == status, f"{text}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
-
-
-def write_source(text: str, folder: Path) -> None:
-    found = FILE.match(text)
-    assert found, f"a python block must begin with the name of its file: {text[:40]!r}"
-    file = folder / found[1]
-    if found[2]:
-        file.write_text(f"{file.read_text(encoding='utf-8')}\n{text[found.end() :]}", encoding="utf-8")
-    else:
-        file.write_text(text[found.end() :], encoding="utf-8")
-
-
-def assert_shown(expected: str, output: str) -> None:
-    """Each line, with ``…`` for anything, occurs in the output, whose own line breaks do not count."""
-    said = " ".join(output.split())
-    for line in expected.splitlines():
-        pattern = ".*?".join(re.escape(" ".join(part.split())) for part in line.split("…"))
-        assert re.search(pattern, said), f"{line!r} is not in\n{output}"
 
 
 def test_every_block_does_what_the_page_says(tmp_path: Path) -> None:
-    folder, output, ran = tmp_path / "mine", "", 0
-    folder.mkdir()
-    commands = place_commands(tmp_path)
-    for status, kind, text in BLOCK.findall(PAGE.read_text(encoding="utf-8")):
-        if kind == "bash":
-            output, ran = run_shell(text, folder, commands, int(status or 0)), ran + 1
-        elif kind == "python":
-            write_source(text, folder)
-        elif kind == "text":
-            assert_shown(text, output)
-        else:
-            assert kind == "toml" and "smope_bench.methods" in tomllib.loads(text)["project"]["entry-points"]
-    assert ran >= 5 and {"results", "data", "aper.py", "leaky.py"} <= {file.name for file in folder.iterdir()}
+    folder = tmp_path / "mine"
+    ran = follow(PAGE.read_text(encoding="utf-8"), folder)
+    assert ran["bash"] >= 5 and ran["toml"] == 1
+    assert {"results", "data", "aper.py", "leaky.py"} <= {file.name for file in folder.iterdir()}
 
 
 def test_the_page_shows_a_method_of_about_sixty_lines() -> None:

@@ -1,6 +1,6 @@
 """Avalanche, both ways: our streams for its strategies, and its class-incremental benchmarks for our methods.
 
-Avalanche takes seconds to import: it is imported when a stream is handed over, never by importing this module.
+Avalanche takes seconds to import: it is imported when a stream is converted, not with this module.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from smope_bench.benchmarks.image_store.cache import CacheWriter
 
-RULES = 1  # raise it when the pixels kept of the same benchmark change
+RULES = 1  # increase when the stored pixels of the same benchmark change
 
 
 def to_avalanche(
@@ -50,7 +50,7 @@ def to_avalanche(
     """The stream as an Avalanche benchmark: one experience a task, streams ``train``, ``test`` and, with a holdout, ``valid``.
 
     Items are (float32 tensor (3, S, S), new label, task label 0); ``dataset.rows`` are the rows of the view. Training items
-    are augmented by a generator made of ``seed`` (``train_transform=False``: they look as at test). With
+    are augmented by a generator made of ``seed`` (not with ``train_transform=False``). With
     ``task_labels=False`` experiences do not list task labels, which lets Avalanche 0.6 load training images by the batch.
     No random number is drawn and no generator is seeded.
     """
@@ -63,7 +63,7 @@ def from_avalanche(scenario: Any, *, image_size: int, progress: ProgressCallback
     """The stream of a class-incremental Avalanche benchmark, its images read into memory under their eval transforms.
 
     Class order is that of arrival; classes of one experience are ordered by their ids. A row is an image's place in its
-    split, experience after experience, or what the attribute ``rows`` of the datasets says. A ``valid`` stream becomes
+    split, experience after experience, or the datasets' attribute ``rows``. A ``valid`` stream becomes
     the validation views. ``settings`` are those of every benchmark (augment, normalize, ...), as in ``BenchmarkConfig``.
     Raises BenchmarkError for overlapping or untested classes and for pixels that are not uint8 or floats in [0, 1].
     """
@@ -84,7 +84,7 @@ def from_avalanche(scenario: Any, *, image_size: int, progress: ProgressCallback
 
 
 class AvalancheConfig(BenchmarkConfig):
-    """Settings of an Avalanche benchmark. Tasks and class order are the benchmark's own; ``content`` stands for its images."""
+    """Settings of an Avalanche benchmark. Tasks and class order are the benchmark's own; ``content`` is a hash of its images."""
 
     class_order: ClassOrder = Field(default="natural", description="that of arrival in the Avalanche benchmark")
     content: str | None = Field(
@@ -107,17 +107,16 @@ class AvalancheBenchmark(CachedBenchmark[AvalancheConfig]):
 
     @abstractmethod
     def scenario(self) -> CLScenario:
-        """Make the Avalanche benchmark, equal at every call; what it does to the global generators is undone."""
+        """Make the Avalanche benchmark, the same at every call; the states of global generators are restored afterwards."""
 
     def prepare(self, progress: ProgressCallback = quiet, given: Sequence[Path] = ()) -> None:
-        """Read the benchmark, and keep its images under a name made of their hash unless they are there."""
+        """Read the benchmark and store its images under their hash, unless they are there."""
         if self.config.content is None:
             say_task_labels(self._arrival, progress)
         super().prepare(progress, given)
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names in order of arrival."""
         return self._arrival.names if self.config.content is None else self.opened().class_names
 
     def task_sizes(self) -> tuple[int, ...]:
@@ -125,17 +124,15 @@ class AvalancheBenchmark(CachedBenchmark[AvalancheConfig]):
         return self.pinned().split or ()
 
     def pinned(self) -> AvalancheConfig:
-        """The configuration with the benchmark's own tasks, and the hash of what it shows."""
+        """The configuration with the benchmark's own tasks, and the hash of its images."""
         if self.config.content is not None:
             return self.config
         return _config(self.config, self._arrival).model_copy(update={"content": self._content})
 
     def recipe(self) -> dict[str, Any]:
-        """What the stored images depend on."""
         return {"benchmark": self.name, "rules": RULES, "content": self.config.content or self._content}
 
     def missing(self) -> BenchmarkError:
-        """Say how the images can be had."""
         return BenchmarkError(f"{self.name}: no intact images under {self.root}; plan the run anew with its plugin")
 
     def fill(self, writer: CacheWriter, progress: ProgressCallback) -> None:
@@ -155,7 +152,7 @@ class AvalancheBenchmark(CachedBenchmark[AvalancheConfig]):
         with _generators_kept():
             try:
                 return self.scenario()
-            except Exception as error:  # the user's code: whatever is wrong in it, one sentence says so
+            except Exception as error:  # the user's code may raise anything
                 raise BenchmarkError(f"{self.name}: scenario() failed with {type(error).__name__}: {error}") from error
 
     @cached_property
@@ -200,7 +197,7 @@ class _InMemory(Benchmark[BenchmarkConfig]):
 
 
 def _config(config: Any, arrival: Arrival) -> Any:
-    """A configuration with the tasks of an Avalanche benchmark; tasks that say otherwise are refused."""
+    """A configuration with the tasks of an Avalanche benchmark; other tasks are refused."""
     asked = {name: getattr(config, name) for name in ("tasks", "split") if name in config.model_fields_set}
     own = {"tasks": len(arrival.sizes), "split": arrival.sizes}
     for name, value in asked.items():
@@ -210,7 +207,7 @@ def _config(config: Any, arrival: Arrival) -> Any:
 
 
 def _together(scenario: Any, names: Sequence[str], arrival: Arrival) -> tuple[ImageSet, NDArray[np.bool_]]:
-    """Some streams as one split, and which of its rows are of the last of several streams."""
+    """Streams joined into one split, and a mask of the rows of the last one, if there are several."""
     chunks = [(name, chunk) for name in names for chunk in read_images(scenario, name, arrival)]
     images = np.concatenate([chunk.images for _, chunk in chunks])
     labels = np.concatenate([chunk.labels for _, chunk in chunks])
@@ -243,7 +240,7 @@ def _digest_of(arrival: Arrival) -> Any:
 
 @contextmanager
 def _generators_kept() -> Iterator[None]:
-    """Give torch, numpy and Python their generators' states back: some of Avalanche's functions seed them."""
+    """Restore the generators of torch, numpy and Python: some of Avalanche's functions seed them."""
     import torch
 
     states = random.getstate(), np.random.get_state()

@@ -1,4 +1,4 @@
-"""Images and classes of an Avalanche benchmark, read through what its streams promise; Avalanche itself is not imported."""
+"""Images and classes of an Avalanche benchmark, read through its streams' interface; Avalanche itself is not imported."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some images of one experience. ``rows`` are their places in their split, where the benchmark tells them."""
+    """Some images of one experience. ``rows`` are their places in their split, if the benchmark has them."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
@@ -112,7 +112,7 @@ def _targets(dataset: Any, where: str) -> list[int]:
 
 
 def _require_same_classes(streams: dict[str, Any], order: list[int]) -> None:
-    """What is tested on, and held out, are the classes that are trained on."""
+    """Raise BenchmarkError unless the test and held-out classes are the training classes."""
     tested: set[int] = set()
     for number, experience in enumerate(streams["test"]):
         tested |= set(_targets(experience.dataset, f"test experience {number}"))
@@ -124,7 +124,7 @@ def _require_same_classes(streams: dict[str, Any], order: list[int]) -> None:
 
 
 def _names(scenario: Any, order: list[int]) -> tuple[str, ...]:
-    """Names in order of arrival: the benchmark's own where it lists one a class id, else the ids."""
+    """Names in order of arrival: the benchmark's own if it has one a class id, else the ids."""
     names = getattr(scenario, "class_names", None)
     if isinstance(names, (list, tuple)) and min(order) >= 0 and max(order) < len(names):
         return tuple(str(names[class_id]) for class_id in order)
@@ -146,7 +146,7 @@ def as_pixels(image: Any) -> NDArray[np.uint8]:
     """One image as uint8 (H, W, 3); grey is repeated.
 
     Pillow images, uint8 arrays (H, W[, C]) and tensors ([C, ]H, W), and floats in [0, 1], which are rounded to 1/255.
-    Raises BenchmarkError for anything else, without saying which image.
+    Raises BenchmarkError for anything else; the caller adds which image it is.
     """
     if isinstance(image, Image.Image):
         if image.mode not in MODES:
@@ -183,6 +183,6 @@ Say = Callable[[str], None]
 
 
 def say_task_labels(arrival: Arrival, say: Say) -> None:
-    """Note once that the methods here are never told the task."""
+    """Log once that methods here do not get the task."""
     if arrival.task_labels:
         say("the benchmark's task labels are not used: methods are tested without knowing the task")

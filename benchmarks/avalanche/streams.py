@@ -1,4 +1,4 @@
-"""Our views as Avalanche datasets. Importing this module imports Avalanche, which takes seconds: see ``avalanche_bridge``."""
+"""Our views as Avalanche datasets. Importing this module imports Avalanche, which takes seconds: see ``bridge``."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class Source(Dataset[tuple[Any, int]]):
 
 
 class Look:
-    """How stored images become the network's input: as at test, or augmented where a ``seed`` is given.
+    """Transform of stored images to the network's input: the test transform, or augmentation with a ``seed``.
 
     Augmentation draws from a generator of its own, never from torch's. A loader's worker has another one, made of
-    ``seed`` and the worker's own seed, so that no two workers and no two epochs repeat each other's numbers.
+    ``seed`` and the worker's own seed, so that workers and epochs draw different numbers.
     """
 
     def __init__(self, transforms: Transforms, seed: str | None = None) -> None:
@@ -69,10 +69,10 @@ class Look:
 
 
 class ViewDataset(TaskAwareSupervisedClassificationDataset):
-    """An Avalanche dataset of our images that reads a batch at once where whoever loads it asks for batches."""
+    """An Avalanche dataset of our images that reads a whole batch at once if the loader requests batches."""
 
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
-        """What indexing one by one gives, with one read and one transform for all of them."""
+        """The items of some indices, with one read and one transform for all."""
         flat = self._flat_data
         items = _batch(flat, indices, flat._transform_groups.current_group)
         for attribute in self._data_attributes.values():
@@ -83,7 +83,7 @@ class ViewDataset(TaskAwareSupervisedClassificationDataset):
 
 
 def _batch(flat: Any, indices: Sequence[int], group: str) -> list[list[Any]]:
-    """Items of Avalanche's tree of subsets and concatenations, batched where it is one view under one of our looks."""
+    """Items of Avalanche's tree of subsets and concatenations, as one batch if they are of one view with one transform."""
     found = _located(flat, indices, group)
     if found is None:
         return [list(flat._getitem_recursive_call(index, group)) for index in indices]
@@ -93,7 +93,7 @@ def _batch(flat: Any, indices: Sequence[int], group: str) -> list[list[Any]]:
 
 
 def _located(flat: Any, indices: Sequence[int], group: str) -> tuple[Source, list[int], Look] | None:
-    """Follow nested subsets down to a view; None where they fork or transform the images in another way."""
+    """Follow nested subsets down to a view; None where they join datasets or have another transform."""
     looks: list[Any] = []
     positions = list(indices)
     while hasattr(flat, "_get_idx"):
@@ -108,7 +108,7 @@ def _located(flat: Any, indices: Sequence[int], group: str) -> tuple[Source, lis
 
 
 def _steps(groups: Any, group: str) -> list[Any]:
-    """The transforms of a group; one of unknown kind stands for itself."""
+    """The transforms of a group; a transform of unknown kind is returned itself."""
     transform = groups.transform_groups[group]
     return [] if transform is None else list(getattr(transform, "transforms", [transform]))
 
@@ -145,7 +145,7 @@ def scenario_of(stream: Stream, *, augment: bool, seed: int, task_labels: bool) 
     scenario: Any = with_classes_timeline(CLScenario(streams))
     if task_labels:
         scenario = with_task_labels(scenario)
-    # What scripts for Avalanche's own benchmarks ask of them.
+    # Attributes that scripts for Avalanche's own benchmarks use.
     scenario.n_classes = stream.num_classes
     scenario.n_experiences = len(stream.tasks)
     scenario.class_names = stream.class_names

@@ -1,1 +1,1 @@
-"""TODO benchmarks/datasets."""
+"""The benchmarks, one file each."""

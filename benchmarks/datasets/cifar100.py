@@ -18,7 +18,7 @@ from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.image_store.cached_benchmark import CachedBenchmark
 from smope_bench.benchmarks.image_store.writer import CacheWriter
 
-RULES = 1  # raise it when the pixels or the order of the same archive change
+RULES = 1  # increase when the pixels or the order of the same archive change
 TOP = "cifar-100-python"
 CLASSES, SIDE = 100, 32
 BATCH = 5000
@@ -65,11 +65,10 @@ class Cifar100(PublishedFiles, CachedBenchmark[Cifar100Config]):
         "test": "f0ef6b0ae62326f3e7ffdfab6717acfc",
         "meta": "7973b15100ade9c7d40fb424638fde48",
     }
-    """Md5 of the files in the archive, so that an unpacked one is held to the same."""
+    """Md5 of the files in the archive, to check an unpacked one."""
 
     @property
     def num_classes(self) -> int:
-        """Known before anything is prepared."""
         return CLASSES
 
     @property
@@ -78,14 +77,12 @@ class Cifar100(PublishedFiles, CachedBenchmark[Cifar100Config]):
         return self.opened().class_names
 
     def names_to_store(self, progress: ProgressCallback) -> tuple[str, ...]:
-        """Read them from ``meta``."""
         names = self._content("meta", progress).get("fine_label_names")
         if not isinstance(names, list) or len(names) != CLASSES or not all(isinstance(name, str) for name in names):
             raise BenchmarkError(f"{self.name}: meta does not name {CLASSES} fine labels; fetch the archive again")
         return tuple(names)
 
     def recipe(self) -> dict[str, Any]:
-        """What the stored images depend on."""
         return {"benchmark": self.name, "rules": RULES, "files": self.digests}
 
     def fill(self, writer: CacheWriter, progress: ProgressCallback) -> None:

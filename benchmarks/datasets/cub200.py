@@ -14,7 +14,7 @@ from smope_bench.benchmarks.download.published_files import PaperPictureConfig, 
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.image_store.picture_benchmark import Picture, PictureBenchmark
 
-RULES = 1  # raise it when the split or the ids of the same archive change
+RULES = 1  # increase when the split or the ids of the same archive change
 TOP = "CUB_200_2011"
 TEXTS = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")
 IMAGES = "images/"
@@ -66,7 +66,6 @@ class Cub200(PublishedFiles, PictureBenchmark[PaperPictureConfig]):
 
     @property
     def num_classes(self) -> int:
-        """Known before anything is prepared."""
         return CLASSES
 
     @property
@@ -75,7 +74,6 @@ class Cub200(PublishedFiles, PictureBenchmark[PaperPictureConfig]):
         return self.opened().class_names
 
     def names_to_store(self, progress: ProgressCallback) -> tuple[str, ...]:
-        """Read them from ``classes.txt``."""
         return read_classes(self._survey(self.archive_or_folder(self.remotes[0], TOP, progress)).texts["classes.txt"])
 
     def source(self) -> dict[str, Any]:
@@ -83,7 +81,7 @@ class Cub200(PublishedFiles, PictureBenchmark[PaperPictureConfig]):
         return {"rules": RULES, "archive": self.remotes[0].digest}
 
     def pictures(self, progress: ProgressCallback) -> Iterator[Picture]:
-        """All pictures in the archive's order, after a first pass has found every one of them."""
+        """All pictures in the archive's order, after a first pass that checks that none is missing."""
         source = self.archive_or_folder(self.remotes[0], TOP, progress)
         survey = self._survey(source)
         assigned = read_split(survey.texts)

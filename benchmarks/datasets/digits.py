@@ -13,7 +13,7 @@ from smope_bench.benchmarks.image_store.cache import CacheWriter
 from smope_bench.benchmarks.image_store.cached_benchmark import CachedBenchmark
 from smope_bench.benchmarks.stream import stratum
 
-RULES = 1  # raise it when the pixels or the split of the same configuration change
+RULES = 1  # increase when the pixels or the split of the same configuration change
 INK_MAX = 16
 
 
@@ -39,11 +39,9 @@ class Digits(CachedBenchmark[DigitsConfig]):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The digits as text."""
         return tuple(str(digit) for digit in range(10))
 
     def recipe(self) -> dict[str, Any]:
-        """What the stored images depend on."""
         config = self.config
         return {
             "benchmark": self.name,

@@ -22,11 +22,11 @@ from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.image_store.cached_benchmark import CachedBenchmark
 from smope_bench.benchmarks.image_store.writer import CacheWriter
 
-RULES = 1  # raise it when the pixels or the order of the same files change
+RULES = 1  # increase when the pixels or the order of the same files change
 NAMES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 SIDE = 28
 BATCH = 5000
-MOST_BYTES = 1 << 26  # the largest file has 47 MB; nothing that unpacks to more is read on
+MOST_BYTES = 1 << 26  # limit of an unpacked file; the largest has 47 MB
 IDX_BYTES = 8  # the code for values of one byte
 HOLDERS = (
     "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
@@ -79,22 +79,20 @@ class FashionMnist(PublishedFiles, CachedBenchmark[FashionMnistConfig]):
         "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
         "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
     }
-    """Sha256 of what the files unpack to: Debian packs the same content anew, so that its files have other digests."""
+    """Sha256 of the unpacked files: Debian's packed files have other digests."""
     packaged: ClassVar[tuple[Path, ...]] = (Path("/usr/share/datasets/fashion-mnist"),)
     """Where Debian's package ``dataset-fashion-mnist`` installs the files; used before anything is downloaded."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The ten articles."""
         return NAMES
 
     def recipe(self) -> dict[str, Any]:
-        """What the stored images depend on."""
         return {"benchmark": self.name, "rules": RULES, "files": self.contents}
 
     @classmethod
     def download_fault(cls, file: Path, remote: Remote, folder: Path, progress: ProgressCallback = silent) -> str:
-        """Held to its content, as in ``prepare``: files packed anew are as good as the published ones."""
+        """Compare the unpacked content, as in ``prepare``: files that were packed again are accepted."""
         fault = super().download_fault(file, remote, folder, progress)
         if fault and _is_published(unpacked(file), cls.contents[remote.name.removesuffix(".gz")]):
             return ""
@@ -115,7 +113,7 @@ class FashionMnist(PublishedFiles, CachedBenchmark[FashionMnistConfig]):
                 )
 
     def _content(self, name: str, progress: ProgressCallback) -> bytes:
-        """What one of the files unpacks to, verified: given, placed by hand, packaged by Debian, or downloaded."""
+        """The unpacked content of a file, verified: given, placed by hand, packaged by Debian, or downloaded."""
         for path in _found(name, self.given):
             return self._verified(path, name, progress)
         for path in _found(name, (self.downloads, *self.packaged)):
@@ -139,7 +137,7 @@ def _is_published(data: bytes, sha256: str) -> bool:
 
 
 def _found(name: str, places: Iterable[Path]) -> Iterator[Path]:
-    """Files that are there already, packed or not."""
+    """Existing files, packed or not."""
     for place in places:
         if place.is_file() and place.name in (name, f"{name}.gz"):
             yield place
@@ -176,7 +174,7 @@ def read_idx(name: str, data: bytes, axes: int) -> NDArray[np.uint8]:
 
 
 def check_pair(split: Split, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> None:
-    """Images and labels must belong together. Raises BenchmarkError."""
+    """Raise BenchmarkError unless there are as many labels as images."""
     if images.shape[1:] != (SIDE, SIDE):
         raise BenchmarkError(f"{split} images have {images.shape[1]} x {images.shape[2]} pixels, not {SIDE} x {SIDE}")
     if len(images) != len(labels):

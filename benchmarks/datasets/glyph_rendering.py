@@ -1,4 +1,4 @@
-"""Glyph masks turned into pictures: geometry, stroke, rendition, tone; batched, and a pure function of its draws.
+"""Glyph masks turned into pictures: geometry, stroke, rendition, tone; batched, and a function of its draws alone.
 
 A `Mix` says how often each rendition occurs and how strong it may be. The random numbers of a picture are one `Draws`
 row, so the same row gives the same picture whatever else is in the batch.
@@ -102,7 +102,7 @@ def mask_stack(pairs: Iterable[tuple[str, str]]) -> NDArray[np.uint8]:
 
 
 def _stretched(mask: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The ink's own box stretched to a square, so that proportions do not hide a likeness; bars stay bars."""
+    """The ink's bounding box stretched to a square, to compare shapes regardless of proportions; bars are left as they are."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
         return np.zeros((_BOX + 8, _BOX + 8), dtype=np.float32)
@@ -121,7 +121,7 @@ def descriptors(face: str, characters: Sequence[str], *, stretch: bool = False) 
     """Slightly blurred, zero-mean, unit-norm masks (N, pixels): their inner product is `similarity`."""
     masks = [glyph_mask(face, character) for character in characters]
     if stretch:
-        # The root brings thick and thin strokes nearer to each other.
+        # The root reduces the difference between thick and thin strokes.
         seen = np.sqrt(gaussian_filter(np.stack([_stretched(mask) for mask in masks]), sigma=(0, 1.2, 1.2)))
     else:
         seen = gaussian_filter(np.stack(masks).astype(np.float32), sigma=(0, 1, 1))[:, ::2, ::2]
@@ -197,7 +197,7 @@ class Draws:
 
     @staticmethod
     def one_each(keys: list[tuple[int, ...]], size: int) -> Draws:
-        """Draws of pictures that each have their own seed: a picture does not change when others are added."""
+        """Draws of pictures with one seed each: a picture does not change when others are added."""
         rows = [np.random.default_rng(key) for key in keys]
         normal = [
             np.stack([rng.standard_normal(shape, dtype=np.float32) for rng in rows])
@@ -211,7 +211,7 @@ class Draws:
         return self.scalars[:, _COLUMN[name]]
 
     def between(self, name: str, bounds: tuple[float, float]) -> Tensor:
-        """One scalar of every picture, uniform between two bounds, shaped (N, 1, 1, 1) to meet pictures."""
+        """One scalar of every picture, uniform between two bounds, shaped (N, 1, 1, 1) to broadcast with pictures."""
         return (bounds[0] + (bounds[1] - bounds[0]) * self.column(name))[:, None, None, None]
 
     def __getitem__(self, rows: Tensor) -> Draws:
@@ -220,7 +220,7 @@ class Draws:
 
 
 def render(masks: Tensor, draws: Draws, mix: Mix) -> Tensor:
-    """Pictures (N, 3, S, S) in [0, 1] of ink masks (N, CANVAS, CANVAS) in [0, 1]; S is the size the draws were made for."""
+    """Pictures (N, 3, S, S) in [0, 1] of ink masks (N, CANVAS, CANVAS) in [0, 1]; S is the size of the draws."""
     size = draws.grain.shape[-1]
     kind = _kinds(draws, mix)
     ink = _stroke(_move(masks[:, None], draws, mix, kind), draws, mix)
@@ -259,7 +259,7 @@ def _move(ink: Tensor, draws: Draws, mix: Mix, kind: Tensor) -> Tensor:
 
 @functools.cache
 def _blur_matrix(size: int, sigma: float) -> Tensor:
-    """Gaussian weights (size, size) whose rows do not sum to one at the border: beyond it there is no ink."""
+    """Gaussian weights (size, size) whose rows do not sum to one at the border: outside there is no ink."""
     steps = torch.arange(size, dtype=torch.float32)
     weights = torch.exp(-0.5 * ((steps[:, None] - steps[None]) / sigma) ** 2)
     return weights / weights[size // 2].sum()
@@ -267,7 +267,7 @@ def _blur_matrix(size: int, sigma: float) -> Tensor:
 
 @functools.cache
 def _resize_matrix(source: int, target: int) -> Tensor:
-    """Weights (target, source): means of whole areas to get smaller, linear between pixel centres to get larger."""
+    """Weights (target, source): area means to shrink, linear between pixel centres to enlarge."""
     mode = "area" if target < source else "linear"
     settings = {} if mode == "area" else {"align_corners": False}
     return F.interpolate(torch.eye(source)[None], size=target, mode=mode, **settings)[0].T.contiguous()
@@ -294,7 +294,7 @@ def _resize(pictures: Tensor, size: int) -> Tensor:
 
 
 def _stroke(ink: Tensor, draws: Draws, mix: Mix) -> Tensor:
-    """Thicker or thinner strokes: the level at which a blurred glyph counts as ink."""
+    """Thicker or thinner strokes: a threshold on the blurred glyph."""
     level = draws.between("weight", mix.weight)
     return ((_blur(ink, 1.5) - level) * 4 + 0.5).clamp_(0, 1)
 

@@ -1,7 +1,7 @@
 """``glyphs``: 100 character classes in renditions, drawn from the fonts that matplotlib ships; nothing is downloaded.
 
-It is to a network that has learned solid characters what ImageNet-R is to one that has learned photographs: new classes,
-and all of them in shared styles (outline, hatching, texture, inversion, low resolution, distortion) that it hardly knows.
+It relates to a network trained on solid characters as ImageNet-R to one trained on photographs: new classes, in shared styles
+(outline, hatching, texture, inversion, low resolution, distortion) that are rare in its training images.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from smope_bench.benchmarks.datasets.glyph_rendering import FACES, Draws, Mix, f
 from smope_bench.benchmarks.image_store.cache import CacheWriter
 from smope_bench.benchmarks.image_store.cached_benchmark import CachedBenchmark
 
-RULES = 1  # raise it when the pixels of the same configuration change
+RULES = 1  # increase when the pixels of the same configuration change
 
-# No two look alike in one face (o/O, c/C, Latin and Cyrillic A), and each is in at least 12 of the 16 faces.
+# No two look alike in one face (as o/O, c/C, Latin and Cyrillic A do); each is in at least 12 of the 16 faces.
 CHARACTERS = "ABCFHJKLMQRTUVWXYZabdefgmn&@#$%§¶?+=∞∑∫√♠♥♪♫€£©†←⇐∈⊂⊕±×◊ΞΦΨΩαβζημωДЖЛЦШЭЮЯЙЉЊԲԳԶԹԺԻԽԾԿՃՆՇՊՔაბდელოუფქ"
 
-# Chosen once, after the tiny backbone was trained and by its gates: grey paper and paler ink shift every picture alike,
-# so that frozen features fall short by much that one prompt, shared by all classes, makes up for.
+# Chosen once, after the tiny backbone was trained, by its acceptance tests: grey paper and paler ink shift all pictures alike, so
+# that a prompt shared by all classes can make up for much of what frozen features lack.
 RENDITIONS_MIX = Mix(
     kinds=(1, 1, 1, 1, 1, 1),
     strength=(0.5, 1.0),
@@ -38,7 +38,7 @@ RENDITIONS_MIX = Mix(
 
 
 class GlyphsConfig(BenchmarkConfig):
-    """Settings of ``glyphs``; its images depend on ``data_seed``, never on a run's order or training seed."""
+    """Settings of ``glyphs``; its images depend on ``data_seed``, not on a run's order or training seed."""
 
     tasks: int = Field(default=10, ge=1, description="number of tasks that the 100 classes are split into: 5, 10, 20")
     train_per_class: int = Field(default=40, ge=1, le=10_000, description="training images of each class")
@@ -47,7 +47,7 @@ class GlyphsConfig(BenchmarkConfig):
 
 
 class Glyphs(CachedBenchmark[GlyphsConfig]):
-    """Rendered characters, each image with a seed of its own: more images a class leave the first ones as they were."""
+    """Rendered characters with one seed an image: more images a class do not change the first ones."""
 
     name: ClassVar[str] = "glyphs"
     Config: ClassVar[type[BenchmarkConfig]] = GlyphsConfig
@@ -103,7 +103,7 @@ def class_images(
     keys = [(data_seed, SPLITS.index(split), label, number) for number in range(count)]
     character = CHARACTERS[label]
     faces = faces_with(character)
-    # The face has a generator of its own, so that new scalars in a rendition do not reshuffle the faces.
+    # The face has its own generator, so that new scalars in a rendition do not change the faces.
     chosen = [faces[np.random.default_rng((*key, 1)).integers(len(faces))] for key in keys]
     masks = torch.from_numpy(mask_stack((face, character) for face in chosen)).float() / 255
     pictures = render(masks, Draws.one_each(keys, size), mix)

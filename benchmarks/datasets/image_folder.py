@@ -26,7 +26,7 @@ from smope_bench.benchmarks.stream import stratum
 
 @dataclass(frozen=True)
 class ImageFile:
-    """One file. ``split`` is None where the folder leaves the split to us; ``sha256`` is that of its bytes."""
+    """One file. ``split`` is None where the folder has no split; ``sha256`` is that of its bytes."""
 
     path: Path
     label: int
@@ -51,7 +51,7 @@ class Folder:
 
 
 def shown(path: Path) -> str:
-    """A file's name as a message can carry it, whatever characters are in it."""
+    """A file's name made printable."""
     return repr(str(path))
 
 
@@ -110,7 +110,7 @@ def _has_folder(folder: Path) -> bool:
 
 
 def _folders_in(root: Path) -> list[Path]:
-    """Class folders; a file beside them would belong to no class."""
+    """Class folders; a file beside them is an error."""
     entries = _entries(root)
     for entry in entries:
         if not entry.is_dir():
@@ -127,7 +127,7 @@ def _files_in(folder: Path) -> list[Path]:
         if entry.is_dir():
             raise BenchmarkError(f"{shown(entry)} is a folder inside a class folder; images must lie directly in it")
         if not entry.is_file():
-            # A pipe would be waited on for ever, a dangling link read as nothing.
+            # Reading a pipe would block; a dangling link cannot be read.
             raise BenchmarkError(f"{shown(entry)} is neither a file nor a link to one")
     return entries
 
@@ -144,11 +144,11 @@ def _readable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-RULES = 2  # raise it when the pixels or the split of the same folder change
+RULES = 2  # increase when the pixels or the split of the same folder change
 
 
 class ImageFolderConfig(PictureConfig):
-    """Settings of ``imagefolder``. A run is identified by ``content``, which stands for what ``path`` held."""
+    """Settings of ``imagefolder``. A run is identified by ``content``, a hash of what ``path`` held."""
 
     path: str | None = Field(default=None, min_length=1, description="folder with one sub-folder of images per class")
     content: str | None = Field(
@@ -189,7 +189,7 @@ class ImageFolder(PictureBenchmark[ImageFolderConfig]):
 
     @cached_property
     def folder(self) -> Folder:
-        """What ``path`` holds, read once. Raises BenchmarkError where it is not what ``content`` says."""
+        """The folder at ``path``, read once. Raises BenchmarkError if its hash is not ``content``."""
         if self.config.path is None:
             raise self.missing()
         path = Path(self.config.path).expanduser()
@@ -220,7 +220,7 @@ class ImageFolder(PictureBenchmark[ImageFolderConfig]):
         }
 
     def parts(self) -> tuple[Part, ...]:
-        """Squares are kept as plain arrays, whole pictures as the settings say."""
+        """Squares are kept as plain arrays, whole pictures by the settings."""
         if self.config.keep == "whole":
             return super().parts()
         return (Part({"benchmark": self.name, **self.source(), "side": self._side}),)
@@ -236,7 +236,6 @@ class ImageFolder(PictureBenchmark[ImageFolderConfig]):
         return central_square(image, self._side) if kind == "pixels" else super()._pixels(image, kind)
 
     def missing(self) -> BenchmarkError:
-        """Say how the images can be had."""
         if self.config.path is not None:
             return super().missing()
         if self.config.content is None:

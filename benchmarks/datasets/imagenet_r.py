@@ -1,4 +1,4 @@
-"""``imagenet_r``: ImageNet-R in the split that the prompt-based methods share, or in a seeded one where that cannot be had."""
+"""``imagenet_r``: ImageNet-R in the split that the prompt-based methods share, or in a seeded one."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ TARGET = re.compile(r"- (\d+)")
 def read_split_list(path: Path, wnids: tuple[str, ...]) -> list[tuple[str, str]]:
     """(``<wnid>/<file>``, wnid) of every line, in order.
 
-    Only the exact form is read, which is a small part of YAML. Raises BenchmarkError with the line that is not in it, and
-    where an id does not stand for the folder that its picture lies in.
+    Only this exact form, a small part of YAML, is read. Raises BenchmarkError for a line in another form, and for an id that
+    does not belong to the picture's folder.
     """
     try:
         lines = path.read_text("utf-8").splitlines()
@@ -56,7 +56,7 @@ def read_split_list(path: Path, wnids: tuple[str, ...]) -> list[tuple[str, str]]
     return entries
 
 
-RULES = 1  # raise it when the split or the ids of the same archive change
+RULES = 1  # increase when the split or the ids of the same archive change
 TOP = "imagenet-r"
 CLASSES_FILE = Path(__file__).with_name("imagenet_r_classes.txt")
 TEST_FRACTION = 0.2  # of each class, in the seeded split; the published lists were drawn with the same fraction overall
@@ -124,7 +124,7 @@ class ImageNetR(PublishedFiles, PictureBenchmark[ImageNetRConfig]):
         "and imagenet-r_test.yaml"
     )
     image_count: ClassVar[int] = 30_000
-    """Pictures of the published archive: the only thing known of it, as no digest of it is published."""
+    """Pictures of the published archive; no digest of it is published."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -133,14 +133,14 @@ class ImageNetR(PublishedFiles, PictureBenchmark[ImageNetRConfig]):
         return listed if self.config.label_ids == "lists" else tuple(sorted(listed))
 
     def source(self) -> dict[str, Any]:
-        """The archive, which the manifest's hashes pin, and the split."""
+        """The archive, identified by the manifest's hashes, and the split."""
         split: dict[str, Any] = {"lists": [remote.digest for remote in self.remotes[1:]]}
         if self.config.lists == "seeded":
             split = {"lists": "seeded", "test_fraction": TEST_FRACTION, "split_seed": self.config.split_seed}
         return {"rules": RULES, "archive": self.remotes[0].name, "ids": self.config.label_ids, **split}
 
     def pictures(self, progress: ProgressCallback) -> Iterator[Picture]:
-        """All pictures in the archive's order, after a first pass has found every one of them."""
+        """All pictures in the archive's order, after a first pass that checks that none is missing."""
         source = self.archive_or_folder(self.remotes[0], TOP, progress)
         files = self._files(source)
         assigned = self._seeded(files) if self.config.lists == "seeded" else self._published(source, files, progress)

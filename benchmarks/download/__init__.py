@@ -1,1 +1,1 @@
-"""TODO benchmarks/download."""
+"""Downloads, archives and published files: nothing is used before its digest is checked."""

@@ -1,6 +1,6 @@
 """Archives read member by member, in their own order, and never unpacked to disk.
 
-Nothing that an archive says of itself is believed: names are checked, links and devices refused, sizes counted.
+Archives are not trusted: names are checked, links and devices refused, sizes counted.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ TOO_MUCH = "give an intact copy with --from FILE, and trust no archive that othe
 
 @dataclass(frozen=True)
 class Limits:
-    """How much an archive may hold; fit for the largest that is read here, a few gigabytes of small images."""
+    """Limits of an archive's content; enough for the largest that is read here, a few gigabytes of small images."""
 
     max_members: int = 200_000
     max_total_bytes: int = 20 << 30
     max_member_bytes: int = 512 << 20
     max_ratio: float = 100.0
-    """Bytes held by bytes on disk, once more than ``ratio_from`` bytes are held."""
+    """Largest ratio of content to bytes on disk, above ``ratio_from`` bytes of content."""
     ratio_from: int = 64 << 20
 
 
@@ -38,7 +38,7 @@ DEFAULT = Limits()
 
 
 class Count:
-    """What was seen of an archive, held against its limits."""
+    """Counts of an archive's content, checked against the limits."""
 
     def __init__(self, path: Path, limits: Limits) -> None:
         self.path, self.limits = path, limits
@@ -48,7 +48,7 @@ class Count:
         self.last = "its beginning"
 
     def enter(self, raw: str) -> str | None:
-        """Count an entry and return its checked name, or None where it is to be left out."""
+        """Count an entry and return its checked name, or None if it is left out."""
         self._members += 1
         if self._members > self.limits.max_members:
             self.refuse(raw, f"it has more than {self.limits.max_members:,} members")
@@ -75,7 +75,7 @@ class Count:
             self.refuse(raw, f"{self._on_disk:,} bytes expand to {self._bytes:,} or more")
 
     def refuse(self, raw: str, fault: str) -> NoReturn:
-        """Say what is wrong with a member."""
+        """The error of a member."""
         raise BenchmarkError(f"{self.path}: member {raw!r} is refused: {fault}; {TOO_MUCH}")
 
 
@@ -112,7 +112,7 @@ UNREADABLE = (
     ValueError,
     RecursionError,
 )
-"""What the standard library raises over archives that are cut off, damaged or made to confuse it."""
+"""Errors of the standard library for truncated, damaged or hostile archives."""
 
 
 @dataclass(frozen=True)
@@ -123,14 +123,14 @@ class Member:
     """Relative, with forward slashes, checked."""
     size: int
     read: Callable[[], bytes]
-    """The content; to be called before the next member is asked for."""
+    """Reads the content; call it before the next member is requested."""
 
 
 def members(path: Path, *, limits: Limits = DEFAULT) -> Iterator[Member]:
     """The files of a tar, tar.gz, tgz or zip archive, or of a folder into which one was unpacked, one at a time.
 
-    Archives keep their own order, folders are sorted by name. What macOS adds is left out. Raises BenchmarkError, naming
-    archive and member, for names that lead out, links, devices, bombs, and for what is cut off or damaged.
+    Archives keep their own order, folders are sorted by name. Files that macOS adds are left out. Raises BenchmarkError, naming
+    archive and member, for names outside the archive, links, devices, bombs, and truncated or damaged archives.
     """
     count = Count(path, limits)
     try:
@@ -147,7 +147,7 @@ def members(path: Path, *, limits: Limits = DEFAULT) -> Iterator[Member]:
 
 
 def _kind(path: Path, file: IO[bytes]) -> str:
-    """Told by content, as names lie: ``zip``, ``gzip`` or ``tar``."""
+    """``zip``, ``gzip`` or ``tar``, by content and not by name."""
     head = file.read(BLOCK)
     file.seek(0)
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
@@ -168,7 +168,7 @@ def _is_old_tar(head: bytes) -> bool:
 
 
 class _Metered:
-    """The tar inside an archive: limits what one header may make the reader hold, and remembers the last block read."""
+    """The tar stream of an archive: limits memory a header and stores the last block read."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -192,7 +192,7 @@ def _tar_members(file: IO[bytes], kind: str, count: Count) -> Iterator[Member]:
     metered = _Metered(plain)
     with tarfile.open(fileobj=metered, mode="r:", errorlevel=2) as tar:  # pyright: ignore[reportArgumentType, reportCallIssue]
         while (info := tar.next()) is not None:
-            tar.members = []  # otherwise every entry ever seen is kept
+            tar.members = []  # or the reader keeps every entry
             name = count.enter(info.name)
             if name is None or info.isdir():
                 _require_small(info, count)
@@ -204,14 +204,14 @@ def _tar_members(file: IO[bytes], kind: str, count: Count) -> Iterator[Member]:
             yield Member(name, info.size, once.read)
             once.end()
     if len(metered.last) < BLOCK or metered.last.strip(b"\0"):
-        # The reader stops silently at a header that is cut off or does not add up.
+        # The reader stops silently at a truncated or inconsistent header.
         raise tarfile.ReadError("no end-of-archive mark" if len(metered.last) < BLOCK else "bad header")
     if kind == "gzip":
         _drain(plain, count)
 
 
 def _require_small(info: tarfile.TarInfo, count: Count) -> None:
-    """What is left out is skipped over, which costs time where it is compressed."""
+    """Skip a member; in compressed archives that takes time."""
     if info.size:
         count.hold(info.name, info.size)
 
@@ -237,7 +237,7 @@ def _tar_kind(info: tarfile.TarInfo) -> str:
 
 
 def _drain(plain: IO[bytes], count: Count) -> None:
-    """Read the padding after the last member, so that the checksum at the end of the compressed data is compared."""
+    """Read the padding after the last member, so that the checksum of the compressed data is checked."""
     while chunk := plain.read(CHUNK):
         count.hold("the padding at its end", len(chunk))
 
@@ -262,7 +262,7 @@ def _zip_members(file: IO[bytes], count: Count) -> Iterator[Member]:
 
 def _zip_content(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     with archive.open(info) as file:
-        data = file.read(info.file_size + 1)  # no more than was declared, and the checksum compared
+        data = file.read(info.file_size + 1)  # at most the declared size; the checksum is checked
     if len(data) != info.file_size:
         raise zipfile.BadZipFile(f"{info.filename!r} has {len(data):,} bytes, not the declared {info.file_size:,}")
     return data
@@ -296,7 +296,7 @@ def _raise(error: OSError) -> NoReturn:
 
 
 class _Once:
-    """Reads a member while it is its turn: later, a stream would have to be read again from its beginning."""
+    """Reads a member, only while it is the current one: a stream cannot be rewound."""
 
     def __init__(self, count: Count, read: Callable[[], bytes]) -> None:
         self._count, self._read = count, read

@@ -1,7 +1,7 @@
-"""Files that others publish: found, taken from the user or downloaded, and never used before their digest fits.
+"""Published files: found, given by the user or downloaded, and used only after their digest is checked.
 
-``fetch`` returns a verified file. Beside each file of the downloads folder lies ``<name>.pin`` with the sha256 it had
-when it was first used; where nothing public says what the file must be, that is what it must stay.
+``fetch`` returns a verified file. Each file of the downloads folder has a ``<name>.pin`` with the sha256 it had when
+it was first used. Where no digest is published, later files must have the pinned one.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from smope_bench.benchmarks.errors import BenchmarkError
 
 CHUNK = 1 << 22
 DIGEST = re.compile(r"md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}")
-SIZE_SLACK = 2.0  # published sizes are rounded; a file beyond this factor is another one and need not be read
+SIZE_SLACK = 2.0  # published sizes are rounded; a file off by more than this factor is not read
 FOLDER = "downloads"
 
 
 @dataclass(frozen=True)
 class Remote:
-    """A file that its owners publish."""
+    """A published file."""
 
     name: str
     """File name in the downloads folder."""
     urls: tuple[str, ...]
-    """The first is the owner's, the others are mirrors."""
+    """The first is the owners', the others are mirrors."""
     digest: str | None
-    """``md5:<hex>`` or ``sha256:<hex>``; None: nothing public is known, so it is pinned at first use and that is said."""
+    """``md5:<hex>`` or ``sha256:<hex>``; None if none is published: the file is pinned at first use, with a message."""
     size: int | None = None
-    """Bytes, about."""
+    """Approximate number of bytes."""
 
     def __post_init__(self) -> None:
         if not self.name or self.name.startswith(".") or re.search(r"[/\\\0]", self.name):
@@ -47,7 +47,7 @@ class Remote:
 
 @dataclass(frozen=True)
 class Checked:
-    """What a file turned out to be; ``found`` is in the form of ``expected``, which is None where nothing is known."""
+    """Result of checking a file; ``found`` is in the form of ``expected``, which is None if nothing is known."""
 
     sha256: str
     found: str
@@ -55,27 +55,27 @@ class Checked:
 
     @property
     def fits(self) -> bool:
-        """Whether nothing speaks against the file."""
+        """Whether the file may be used."""
         return self.expected is None or self.found == self.expected
 
 
 def downloads_folder(root: Path, name: str) -> Path:
-    """Where the downloads of a benchmark or backbone lie below the data folder."""
+    """The downloads folder of a benchmark or backbone below the data folder."""
     return root / name / FOLDER
 
 
 def pin_file(remote: Remote, folder: Path) -> Path:
-    """Where the pin of a file lies."""
+    """Path of a file's pin."""
     return folder / f"{remote.name}.pin"
 
 
 def pin_of(remote: Remote, folder: Path) -> str | None:
-    """The sha256 (hex) that a file had when it was first used, or None where it never was."""
+    """The sha256 (hex) of a file at its first use; None before."""
     return read_pin(pin_file(remote, folder))
 
 
 def read_pin(pin: Path) -> str | None:
-    """The sha256 (hex) of a pin, or None where there is none. Raises BenchmarkError for one that was altered."""
+    """The sha256 (hex) of a pin, or None where there is none. Raises BenchmarkError for a changed one."""
     try:
         text = pin.read_text("utf-8", errors="replace").strip()
     except FileNotFoundError:
@@ -89,7 +89,7 @@ def read_pin(pin: Path) -> str | None:
 
 @contextlib.contextmanager
 def unpinned_on_error(folder: Path, names: Iterable[str]) -> Iterator[None]:
-    """Take back the pins made inside where what the files hold is then refused: a wrong file must not bar the right one."""
+    """Remove pins made inside if the content of the files is refused: a wrong file must not exclude the right one."""
     new = [pin for name in names if not (pin := folder / f"{name}.pin").exists()]
     try:
         yield
@@ -103,8 +103,8 @@ def unpinned_on_error(folder: Path, names: Iterable[str]) -> Iterator[None]:
 def fetch(remote: Remote, folder: Path, given: Sequence[Path] = (), progress: ProgressCallback = silent) -> Path:
     """Return a verified file: one of ``given``, else ``folder/name``, else a download to there.
 
-    ``given`` are files (of any name, told by their digest) or folders holding a file of that name; they are used where
-    they lie and never changed. A download that is cut off goes on from there, now or at the next call. Raises
+    ``given``: files (of any name, identified by digest) or folders with a file of that name; they are used in place and not
+    changed. An interrupted download is resumed, now or at the next call. Raises
     BenchmarkError with what was tried and where to put the file by hand.
     """
     supplied = _from_given(remote, folder, given, progress)
@@ -158,7 +158,7 @@ def digests_of(path: Path, algorithms: set[str], progress: ProgressCallback = si
 
 
 def _from_given(remote: Remote, folder: Path, given: Sequence[Path], progress: ProgressCallback) -> Path | None:
-    """The file among those that the user already has, or None."""
+    """The file among those of the user, or None."""
     files = [path / remote.name if path.is_dir() else path for path in given]
     files = [path for path in files if path.is_file()]
     for path in sorted(files, key=lambda path: path.name != remote.name):  # the right name first
@@ -179,7 +179,7 @@ def _from_given(remote: Remote, folder: Path, given: Sequence[Path], progress: P
 
 
 def _said_of_given(remote: Remote, given: Sequence[Path], progress: ProgressCallback) -> list[str]:
-    """Nothing that the user gave served: that is said before anything is downloaded in its stead, and in the last word."""
+    """None of the user's files fits: a message before the download, repeated in the final error."""
     if not given:
         return []
     said = f"no published {remote.name} is in what --from gave ({', '.join(map(str, given))})"
@@ -188,7 +188,7 @@ def _said_of_given(remote: Remote, given: Sequence[Path], progress: ProgressCall
 
 
 def _may_be(path: Path, remote: Remote, folder: Path) -> bool:
-    """Whether a file of another name is worth reading: its size is right, and something tells what it must be."""
+    """Whether to read a file of another name: its size fits and a digest is known."""
     if remote.digest is None and pin_of(remote, folder) is None:
         return _kind(path.name) == _kind(remote.name)
     size = path.stat().st_size
@@ -213,7 +213,7 @@ def _pin(remote: Remote, folder: Path, checked: Checked, progress: ProgressCallb
     if remote.digest is None and checked.expected is not None:
         return
     pin = pin_file(remote, folder)
-    with contextlib.suppress(BenchmarkError):  # an altered pin is replaced where a published digest has spoken
+    with contextlib.suppress(BenchmarkError):  # a changed pin is replaced if a published digest fits
         if read_pin(pin) == checked.sha256:
             return
     try:
@@ -231,7 +231,7 @@ def _pin(remote: Remote, folder: Path, checked: Checked, progress: ProgressCallb
 
 @contextlib.contextmanager
 def _alone(remote: Remote, folder: Path, progress: ProgressCallback) -> Iterator[Part]:
-    """The partial file of this process alone: the common one under a lock, or one of its own where there are no locks."""
+    """The partial file of this process: the common one under a lock, or its own if the file system has no locks."""
 
     def waiting() -> None:
         progress(f"{remote.name}: waiting for another process that downloads it")
@@ -242,9 +242,9 @@ def _alone(remote: Remote, folder: Path, progress: ProgressCallback) -> Iterator
 
 
 def _set_aside_if_bad(remote: Remote, folder: Path, progress: ProgressCallback) -> list[str]:
-    """Keep a bad file of the right name, which may have been put there by hand, out of every later command's way.
+    """Rename a bad file of the right name, which the user may have put there.
 
-    Returns what was wrong with it, if there was one.
+    Returns the reason, if there was one.
     """
     target = folder / remote.name
     if target.is_file() and not _accepted(target, remote, folder, progress):
@@ -257,11 +257,11 @@ def _set_aside_if_bad(remote: Remote, folder: Path, progress: ProgressCallback) 
 
 
 def _download(remote: Remote, folder: Path, part: Part, progress: ProgressCallback, tried: Sequence[str]) -> None:
-    """Try every address in turn. ``tried``: what has failed before. Raises BenchmarkError."""
+    """Try every address in turn. ``tried``: earlier failures. Raises BenchmarkError."""
     noted, failures, refused = part.noted(), dict[str, str](), set[str]()
     pace = Pace(remote.name, progress)
     known = remote.digest is not None or pin_of(remote, folder) is not None
-    # An unfinished download goes on first; should it come out wrong, its address has another chance from the beginning.
+    # An unfinished download is resumed first; if the result is wrong, its address is tried again from the beginning.
     unfinished = [noted.url] if noted is not None and noted.url in remote.urls and part.size else []
     for url in (*unfinished, *remote.urls):
         if url in refused:
@@ -284,7 +284,7 @@ def _download(remote: Remote, folder: Path, part: Part, progress: ProgressCallba
 
 
 def _publish(remote: Remote, folder: Path, part: Part, checked: Checked, progress: ProgressCallback) -> None:
-    """Give a verified download its name. The pin comes first: no file of that name is ever without one."""
+    """Give a verified download its name. The pin is written first: a file of that name always has one."""
     _pin(remote, folder, checked, progress)
     part.path.replace(folder / remote.name)
     part.discard()
@@ -297,7 +297,7 @@ def _publish(remote: Remote, folder: Path, part: Part, checked: Checked, progres
 
 
 def _unpin(remote: Remote, folder: Path) -> str:
-    """What else can be done where only a pin speaks against a file."""
+    """The remedy where only a pin excludes a file."""
     return "" if remote.digest else f" (if its owners have changed the file, delete {pin_file(remote, folder)})"
 
 

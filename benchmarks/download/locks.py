@@ -1,4 +1,8 @@
-"""One process at a time: a lock that ends with the process that holds it."""
+"""A file lock that ends with its process, however that ends.
+
+Not filelock: on a file system without locks some versions (3.13) wait for ever and others (4.3) raise an error or use a marker
+file; it also polls, and leaves its file in the user's folders. Here the caller learns that there is no lock.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +15,15 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def locked(path: Path, waiting: Callable[[], None]) -> Iterator[bool]:
-    """Hold the lock file ``path`` while inside; ``waiting`` is called once where another process holds it.
+    """Hold the lock file ``path`` inside; ``waiting`` is called once if another process holds it.
 
-    Gives False where the file system knows no locks: the caller must then do without. Raises OSError where the
-    file cannot be made.
+    Yields False if the file system has no locks. Raises OSError if the file cannot be made.
     """
     descriptor, holds = _taken(path, waiting)
     try:
         yield holds
     finally:
-        if holds:  # removed while still held: whoever waits for it sees that its file is gone and takes a new one
+        if holds:  # removed while held: a waiting process sees that its file is gone and opens a new one
             with contextlib.suppress(OSError):
                 path.unlink()
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""What benchmarks share whose files are published by their owners: where the originals are, and what to say without them."""
+"""Base of benchmarks whose files are published by their owners."""
 
 from __future__ import annotations
 
@@ -40,22 +40,22 @@ class PaperPictureConfig(PictureConfig):
 
 
 class PublishedFiles:
-    """Mixed into a cached benchmark. ``remotes`` are verified by digest; there is no way around that but another class."""
+    """Mixed into a cached benchmark. ``remotes`` are verified by digest."""
 
     name: ClassVar[str]
     root: Path
     given: tuple[Path, ...]
     remotes: ClassVar[tuple[Remote, ...]]
     layout: ClassVar[str]
-    """The files that can be placed by hand, as a sentence's end names them."""
+    """The files that can be placed by hand, for the end of a message."""
 
     @property
     def downloads(self) -> Path:
-        """Where originals are downloaded to, and where they can be placed by hand."""
+        """Folder of the original files, downloaded or placed by hand."""
         return downloads_folder(self.root, self.name)
 
     def missing(self) -> BenchmarkError:
-        """Say how the images can be had."""
+        """The error that names how to get the images."""
         size = shown_bytes(sum(remote.size or 0 for remote in self.remotes))
         places = [[url.removesuffix(remote.name) for url in remote.urls] for remote in self.remotes]
         owners = dict.fromkeys(owner for owner, *_ in places)
@@ -68,21 +68,21 @@ class PublishedFiles:
         )
 
     def prepare(self, progress: ProgressCallback = silent, given: Sequence[Path] = ()) -> None:
-        """As every cached benchmark; files that are refused for what they hold are not pinned. Raises BenchmarkError."""
-        self.task_sizes()  # type: ignore[attr-defined]  # an impossible split is said before gigabytes are fetched for it
+        """See ``CachedBenchmark.prepare``; files whose content is refused are not pinned. Raises BenchmarkError."""
+        self.task_sizes()  # type: ignore[attr-defined]  # raises for an impossible split before the download
         with unpinned_on_error(self.downloads, [remote.name for remote in self.remotes]):
             super().prepare(progress, given)  # type: ignore[misc]  # the benchmark that this is mixed into
 
     @classmethod
     def download_fault(cls, file: Path, remote: Remote, folder: Path, progress: ProgressCallback = silent) -> str:
-        """What speaks against a file in the downloads folder, or '' where ``prepare`` would use it. Raises BenchmarkError."""
+        """Why a file in the downloads folder cannot be used, or '' if it can. Raises BenchmarkError."""
         checked = check(file, remote, folder, progress)
         return "" if checked.fits else f"it has {checked.found}, expected {checked.expected}"
 
     def obtain(self, remote: Remote, progress: ProgressCallback) -> Path:
         """One published file, verified: given by the user, placed by hand, or downloaded. Raises BenchmarkError."""
         key = (remote, self.given)
-        if key not in self._obtained:  # gigabytes are not hashed again for each file of an archive
+        if key not in self._obtained:  # hashed once, not for each file of an archive
             self._obtained[key] = fetch(remote, self.downloads, self.given, progress)
         return self._obtained[key]
 
@@ -91,10 +91,10 @@ class PublishedFiles:
         return {}
 
     def archive_or_folder(self, remote: Remote, top: str, progress: ProgressCallback) -> Path:
-        """The archive ``remote``, or a folder ``top`` that somebody has unpacked from it.
+        """The archive ``remote``, or a folder ``top`` unpacked from it.
 
-        What the user gave comes before what lies in the downloads folder. A folder cannot be compared with the published
-        digest: that is said, and the reader of its content has to check what it can.
+        Given files come before those in the downloads folder. A folder cannot be compared with the published digest: a message
+        says so, and the reader of its content checks what it can.
         """
         for places in (self.given, (self.downloads,)):
             packed = any(_is_archive(place) or (place / remote.name).is_file() for place in places)

@@ -1,4 +1,4 @@
-"""Pickles from outside, read without trusting them: numbers, text, containers and arrays of bytes, and nothing else."""
+"""Restricted reader of pickles: numbers, text, containers and arrays of bytes only."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from smope_bench.benchmarks.errors import BenchmarkError
 def load_plain(data: bytes, called: str) -> Any:
     """Unpickle what Python 2 and numpy wrote: text comes back as ``str`` (latin 1), arrays as uint8.
 
-    A pickle can call any function that it names; here it can name three, and all three are ours. Raises BenchmarkError,
-    which calls the pickle ``called``, where it asks for anything else or is damaged.
+    A pickle can call any function that it names; here only three of ours. Raises BenchmarkError for anything else and for
+    damage; ``called`` names the pickle in the message.
     """
     try:
         return _Unpickler(io.BytesIO(data), encoding="latin1").load()
     except BenchmarkError as error:
         raise BenchmarkError(f"{called} {error}") from error
     except Exception as error:
-        # A damaged pickle makes the unpickler stumble in any way: EOFError, KeyError, ValueError, MemoryError, ...
+        # A damaged pickle may raise anything: EOFError, KeyError, ValueError, MemoryError, ...
         raise BenchmarkError(f"{called} is damaged ({error or type(error).__name__})") from error
 
 
@@ -41,11 +41,11 @@ class _Unpickler(pickle.Unpickler):
 
 
 class _ArrayType:
-    """Stands for ``numpy.ndarray`` where a pickle names it: a name to hand on, and nothing that can be called."""
+    """Placeholder of ``numpy.ndarray`` in a pickle; it cannot be called."""
 
 
 def _array(kind: object, shape: object, code: object) -> np.ndarray:
-    """An empty array, which the pickle then fills; the size that it asks for here is not believed."""
+    """An empty array, which the pickle then fills; the requested size is ignored."""
     if kind is not _ArrayType or shape != (0,):
         raise BenchmarkError("builds an array in an unknown way")
     del code
@@ -56,7 +56,7 @@ def _dtype(code: object, *flags: object) -> np.dtype:
     del flags
     if code != "u1":
         raise BenchmarkError(f"holds an array of {code!r} and not of bytes ('u1')")
-    # A copy: the pickle sets the state of what it gets here, which must not be numpy's own.
+    # A copy: the pickle changes the state of the object it gets.
     return np.dtype(np.uint8, False, True)
 
 

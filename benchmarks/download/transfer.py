@@ -1,4 +1,4 @@
-"""One file from one address to one place, continued where an earlier try was cut off. Digests are the caller's business."""
+"""Download of one file, resumed after interruptions. Digests are checked by the caller."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CHUNK = 1 << 18
 TIMEOUT_S = 30.0  # to connect, and of silence between two reads
 TRIES = 3
 PAUSE_S = 1.0
-WORTH = 16 << 20  # a try that brought this many bytes does not count as failed, however it ended
+WORTH = 16 << 20  # a try with this many new bytes does not count as failed
 INTERVAL_S = 1.0
 WORTH_TRYING_AGAIN = (408, 425, 429, 500, 502, 503, 504)
 RANGE_NOT_SATISFIABLE = 416
@@ -32,16 +32,16 @@ HEADERS = {"User-Agent": "smope-bench", "Accept-Encoding": "identity"}
 
 
 class RefusedError(Exception):
-    """An address does not give the file; the next one may."""
+    """An address has no such file; the next one is tried."""
 
 
 class CutError(Exception):
-    """A try ended early; the next one may go on from there."""
+    """A try ended early; it can be resumed."""
 
 
 @dataclass(frozen=True)
 class Noted:
-    """What was known of a file when its partial download began."""
+    """Facts of a file when its partial download began."""
 
     url: str
     validator: str | None
@@ -50,29 +50,29 @@ class Noted:
 
 @dataclass(frozen=True)
 class Part:
-    """A partial file beside a note of where it comes from. Never trusted as the file itself."""
+    """A partial file and a note of its origin."""
 
     path: Path
 
     @property
     def note(self) -> Path:
-        """The note's place."""
+        """Path of the note."""
         return self.path.with_name(self.path.name + ".json")
 
     @property
     def size(self) -> int:
-        """Bytes that are there."""
+        """Number of bytes so far."""
         return self.path.stat().st_size if self.path.exists() else 0
 
     def noted(self) -> Noted | None:
-        """The note, or None where there is none that can be read."""
+        """The note, or None if it cannot be read."""
         try:
             return Noted(**json.loads(self.note.read_text("utf-8")))
         except (OSError, ValueError, TypeError, RecursionError):
             return None
 
     def begin(self, noted: Noted) -> None:
-        """Start anew: no old byte may stand behind a new note."""
+        """Start again: the old bytes are removed before the new note is written."""
         self.path.write_bytes(b"")
         self.note.write_text(json.dumps(asdict(noted)), "utf-8")
 
@@ -83,7 +83,7 @@ class Part:
 
 
 class Pace:
-    """Says how far a transfer is, about once a second."""
+    """Progress messages, about one a second."""
 
     def __init__(self, name: str, progress: ProgressCallback, clock: Callable[[], float] = time.monotonic) -> None:
         self.name, self._progress, self._clock = name, progress, clock
@@ -91,15 +91,15 @@ class Pace:
         self._from = 0
 
     def say(self, text: str) -> None:
-        """Say something now."""
+        """Send a message now."""
         self._progress(f"{self.name}: {text}")
 
     def begin(self, done: int) -> None:
-        """A try begins with ``done`` bytes at hand."""
+        """Begin a try with ``done`` bytes so far."""
         self._began, self._from = self._clock(), done
 
     def moved(self, done: int, total: int | None, doing: str = "") -> None:
-        """Say bytes, percent and rate, unless something was said within the last second."""
+        """Send bytes, percent and rate, at most once a second."""
         now = self._clock()
         if now - self._said < INTERVAL_S:
             return
@@ -118,10 +118,10 @@ def shown_bytes(count: float) -> str:
 
 
 def transfer(url: str, part: Part, pace: Pace, *, checked_later: bool) -> None:
-    """Make ``part`` complete, in several tries where need be.
+    """Complete ``part``, in several tries if needed.
 
-    ``checked_later`` says that a digest is known: only then is a file continued of which the server gives no version.
-    Raises RefusedError, and BenchmarkError where the disk is at fault; either way what came so far stays for next time.
+    ``checked_later``: a digest is known; only then is a file resumed whose version the server does not give. Raises
+    RefusedError, and BenchmarkError for errors of the disk; the bytes so far are kept for the next call.
     """
     failed = 0
     while True:
@@ -144,7 +144,7 @@ def _attempt(url: str, part: Part, pace: Pace, *, checked_later: bool) -> None:
     with _opened(url, part, _range(noted, start)) as response:
         now = _answered(url, response)
         if getattr(response, "status", None) != http.client.PARTIAL_CONTENT:
-            start = 0  # the whole file comes, whatever was asked for
+            start = 0  # the server sends the whole file
         elif noted is None or not _unchanged(noted, now) or _first_byte(response) != start:
             part.discard()
             raise CutError("the file at the address has changed")
@@ -160,7 +160,7 @@ def _attempt(url: str, part: Part, pace: Pace, *, checked_later: bool) -> None:
 
 
 def _receive(response: Any, part: Part, now: Noted, start: int, pace: Pace) -> None:
-    """Append what comes. An OSError out of here is the disk's: those of the connection have become CutError."""
+    """Append the received bytes. Raises CutError for the connection, OSError for the disk."""
     if start == 0:
         part.begin(now)
     size = f", {shown_bytes(now.length)}" if now.length else ""
@@ -188,7 +188,7 @@ def _write(file: IO[bytes], chunk: bytes) -> None:
 
 
 def _continued(url: str, part: Part, checked_later: bool) -> Noted | None:
-    """The note of a part that may be continued from this address, or None."""
+    """The note of a part that can be resumed from this address, or None."""
     noted = part.noted()
     if noted is None or noted.url != url or not part.size:
         return None
@@ -201,7 +201,7 @@ def _range(noted: Noted | None, start: int) -> dict[str, str]:
     if noted is None:
         return {}
     asked = {"Range": f"bytes={start}-"}
-    # A weak validator may not stand in If-Range; what the answer says is compared either way.
+    # A weak validator may not stand in If-Range; the answer is compared in either case.
     if noted.validator is not None and not noted.validator.startswith("W/"):
         asked["If-Range"] = noted.validator
     return asked
@@ -214,7 +214,7 @@ def _answered(url: str, response: Any) -> Noted:
 
 
 def _unchanged(noted: Noted, now: Noted) -> bool:
-    """Whether an answer speaks of the noted file; the answer to If-Range need not repeat what it was asked about."""
+    """Whether an answer is of the noted file; an answer to If-Range need not repeat the validator."""
     return now.validator in (None, noted.validator) and now.length in (None, noted.length)
 
 
@@ -243,7 +243,7 @@ def _opened(url: str, part: Part, headers: Mapping[str, str]) -> Any:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows a redirect to the same scheme, or from http to https, and to nothing else."""
+    """Follows redirects within a scheme or from http to https only."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         old, new = req.type, urllib.parse.urlsplit(newurl).scheme
@@ -275,8 +275,8 @@ def _reason(error: BaseException) -> str:
 
 
 def _require_space(part: Part, length: int | None, start: int) -> None:
-    """Say that the disk is too small before filling it to the brim."""
-    freed = part.size - start  # a fresh start gives back what an old part takes
+    """Raise BenchmarkError if the disk is too small, before filling it."""
+    freed = part.size - start  # a new start frees the old part
     if length is not None and length - start - freed > shutil.disk_usage(part.path.parent).free:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -1,1 +1,1 @@
-"""TODO benchmarks/image_store."""
+"""Caches of images on disk, and the arrays that read from them."""

@@ -1,6 +1,6 @@
-"""Images as a benchmark keeps them, and the raw batches that come out: whatever they are, only the rows asked for are read.
+"""Stored images of a benchmark and raw batches of them; only the requested rows are read.
 
-Nothing is mapped into memory: pages of a map count as the process's own, so that memory would grow with the data read.
+Files are not memory-mapped: pages of a map count as the process's memory, which would grow with the data read.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ class Encoded:
 
 
 Raw = NDArray[np.uint8] | Squeezed | Finished | Encoded
-"""A raw batch; a plain array is uint8 (B, H, W, 3)."""
+"""A raw batch; plain arrays are uint8 (B, H, W, 3)."""
 
 
 class Store(Protocol):
-    """All images of one split: an array (N, H, W, 3), or anything that gives raw batches."""
+    """All images of one split: an array (N, H, W, 3), or an object that returns raw batches."""
 
     def __len__(self) -> int: ...
 
@@ -63,7 +63,7 @@ class Store(Protocol):
 
 
 class StoredArray:
-    """An array in a file, of which rows are read when they are indexed; behaves as a read-only array."""
+    """An array in a file, whose rows are read when indexed; a read-only array."""
 
     def __init__(self, path: Path, dtype: str, shape: tuple[int, ...]) -> None:
         self.shape, self.dtype = shape, np.dtype(dtype)
@@ -180,11 +180,11 @@ class _OpenFile:
     path: Path
 
     def __reduce__(self) -> tuple[Callable[[Path], _OpenFile], tuple[Path]]:
-        return _opened, (self.path,)  # a descriptor means another file, or none, in another process
+        return _opened, (self.path,)  # a descriptor is not valid in another process
 
 
 def _opened(path: Path) -> _OpenFile:
-    """A file that stays open, and the same, as long as somebody reads from it, whatever happens to its name."""
+    """A file that stays open while it is used, even if it is replaced."""
     file = _OpenFile(os.open(path, os.O_RDONLY), path)
     weakref.finalize(file, os.close, file.descriptor)
     return file

@@ -1,7 +1,7 @@
 """Images of a benchmark, kept once in a few large files beside a manifest with their hashes.
 
-A cache is keyed by what it was made of (its recipe), appears under its name only when complete, and is never trusted:
-one whose manifest, sizes or hashes do not fit is built anew.
+A cache is keyed by its recipe and renamed into place when it is complete. One whose manifest, sizes or hashes do not fit is built
+again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from smope_bench.benchmarks.image_store.arrays import (
 from smope_bench.benchmarks.image_store.writer import SCHEMA_VERSION, CacheRecipe, CacheWriter, Part
 
 MANIFEST = "manifest.json"
-ABANDONED_AFTER_S = 24 * 3600.0  # a temporary folder older than this belongs to nobody any more
+ABANDONED_AFTER_S = 24 * 3600.0  # older temporary folders are of killed processes
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class ImageCache:
     def content_hash(self) -> str:
         """Sha256 (hex) over class names and the hashes of all files: names the data without reading them.
 
-        Of pictures, those in the order of their names count and not the files, which depend on the order they came in.
+        Pictures count in the order of their names, not in that of the files, which depends on their source.
         """
         content = "pictures" if "pictures" in self.manifest else "files"
         fields = {key: self.manifest[key] for key in ("class_names", "image_shape", content)}
@@ -85,9 +85,9 @@ class ImageCache:
 
 @dataclass(frozen=True)
 class CacheState:
-    """What was found when a cache was read through.
+    """Result of verifying a cache.
 
-    ``bytes``: those of its files, as far as they are there; ``bad``: names of the files that are not what they should be.
+    ``bytes``: total size of the existing files; ``bad``: names of files that are missing or differ from the manifest.
     """
 
     name: str
@@ -96,17 +96,17 @@ class CacheState:
 
     @property
     def state(self) -> Literal["intact", "damaged"]:
-        """Whether every file is as the manifest says."""
+        """``intact`` if every file agrees with the manifest."""
         return "damaged" if self.bad else "intact"
 
 
 def cache_folder(parent: Path, recipe: CacheRecipe) -> Path:
-    """Where the cache of a recipe lives: ``<parent>/<first 16 hex digits of the recipe's sha256>``."""
+    """The folder of a recipe's cache: ``<parent>/<first 16 hex digits of the recipe's sha256>``."""
     return parent / hashlib.sha256(_canonical(recipe)).hexdigest()[:16]
 
 
 def open_cache(parent: Path, part: Part, verify: bool = False) -> ImageCache | None:
-    """Open a cache, or return None where there is none that fits.
+    """Open a cache, or return None if none fits.
 
     Sizes are always checked; ``verify`` also reads every byte and compares hashes.
     """
@@ -127,7 +127,7 @@ def open_cache(parent: Path, part: Part, verify: bool = False) -> ImageCache | N
 
 
 def verify_caches(parent: Path) -> Iterable[CacheState]:
-    """Read every cache below ``parent`` through, whatever recipe it was built by, one after another."""
+    """Verify every cache below ``parent``, of any recipe."""
     for folder in sorted(path for path in parent.glob("[0-9a-f]" * 16) if path.is_dir()):
         size = sum(path.stat().st_size for path in folder.iterdir())
         try:
@@ -144,7 +144,7 @@ def build_caches(
 ) -> list[ImageCache]:
     """Build caches in temporary folders and publish each by renaming; replaces those that do not fit.
 
-    Raises BenchmarkError where the disk is full or the folder cannot be written; nothing half-built stays behind.
+    Raises BenchmarkError where the disk is full or the folder cannot be written; incomplete caches are removed.
     """
     folders: list[Path] = []
     try:
@@ -184,7 +184,7 @@ def _bad_files(folder: Path, manifest: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _publish(temporary: Path, part: Part, parent: Path) -> ImageCache:
-    """Rename into place. Whoever comes second with the same recipe takes what the first has published."""
+    """Rename into place; if another process has published the same recipe first, use that one."""
     target = cache_folder(parent, part.recipe)
     if target.exists() and open_cache(parent, part, verify=True) is None:
         aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=parent))

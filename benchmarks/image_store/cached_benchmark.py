@@ -1,4 +1,4 @@
-"""What benchmarks that keep their images in an image cache share."""
+"""Base of benchmarks with an image cache."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from smope_bench.benchmarks.image_store.cache import (
 
 
 class CachedBenchmark(Benchmark[ConfigT]):
-    """A benchmark whose images are made once and then mapped: a subclass says what they are made of, and makes them."""
+    """A benchmark whose images are made once and stored: a subclass gives their recipe and makes them."""
 
     given: tuple[Path, ...] = ()
-    """Archives that the user already has, for ``fill``."""
+    """Archives given by the user, for ``fill``."""
 
     @abstractmethod
     def recipe(self) -> CacheRecipe:
@@ -42,12 +42,12 @@ class CachedBenchmark(Benchmark[ConfigT]):
         return (Part(self.recipe()),)
 
     def fill_parts(self, writers: Sequence[CacheWriter], progress: ProgressCallback) -> None:
-        """Make all images that the writers' parts ask for; ``writers`` are those of the parts that are lacking."""
+        """Make the images of the missing parts, one writer each."""
         for writer in writers:
             self.fill(writer, progress)
 
     def names_to_store(self, progress: ProgressCallback) -> tuple[str, ...]:
-        """Class names of caches that are about to be built, for benchmarks that have to read them from their source."""
+        """Class names of caches to be built, for benchmarks that read them from their source."""
         del progress
         return self.class_names
 
@@ -67,14 +67,13 @@ class CachedBenchmark(Benchmark[ConfigT]):
             build_caches(
                 parent, lacking, self.names_to_store(progress), lambda writers: self.fill_parts(writers, progress)
             )
-        self.task_sizes()  # an impossible split is said here, before anything trains
+        self.task_sizes()  # raises for an impossible split
 
     def images_key(self) -> str:
-        """The recipes of the caches."""
         return json.dumps([part.recipe for part in self.parts()], sort_keys=True)
 
     def verify(self, progress: ProgressCallback = silent) -> list[CacheState]:
-        """Read all caches of this benchmark through, of whatever settings, and say which are damaged."""
+        """Verify all caches of this benchmark, of any settings."""
         states = []
         for state in verify_caches(self.cache_parent):
             states.append(state)
@@ -91,7 +90,7 @@ class CachedBenchmark(Benchmark[ConfigT]):
         return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
     def missing(self) -> BenchmarkError:
-        """What to say where the images are needed and are not there."""
+        """The error if the images are not prepared."""
         return BenchmarkError(f"{self.name}: no prepared images under {self.root}; call prepare first")
 
     def opened(self, split: Split = "train") -> ImageCache:

@@ -1,4 +1,4 @@
-"""Benchmarks of pictures of any size: kept as the files that they are (exact) or squeezed to one size (fast).
+"""Benchmarks of pictures of any size: stored as the original files (exact) or resized to one size (fast).
 
 Exact: the encoded files are packed one behind another and decoded whenever they are used. Fast: training pictures are
 kept squeezed, whole, to a square of ``store_size``, from which boxes are cut; test pictures are kept as the test
@@ -26,7 +26,7 @@ from smope_bench.benchmarks.image_store.cached_benchmark import CachedBenchmark
 from smope_bench.benchmarks.image_store.pictures import Frame, framed, in_threads, open_picture, squeezed
 from smope_bench.benchmarks.image_store.writer import CacheWriter, Kind, Part
 
-RULES = 2  # raise it when the stored bytes of the same pictures change
+RULES = 2  # increase when the stored bytes of the same pictures change
 BATCH = 64
 NAMED_AT_MOST = 5
 
@@ -51,7 +51,7 @@ PictureConfigT = TypeVar("PictureConfigT", bound=PictureConfig)
 class Picture:
     """An encoded image file of one split, with its original class id.
 
-    ``name`` is how messages call it, and where it comes among the rows of its split.
+    ``name``: in messages; rows of a split are sorted by it.
     """
 
     split: Split
@@ -61,12 +61,12 @@ class Picture:
 
 
 class PictureBenchmark(CachedBenchmark[PictureConfigT]):
-    """A subclass says what its pictures depend on and brings them one by one; how they are kept is decided here."""
+    """A subclass gives the source of its pictures and yields them one by one; this class stores them."""
 
     upright: ClassVar[bool] = False
     """Whether pictures are turned by their EXIF tag and put on white, which the official loaders do not."""
     remedy: ClassVar[str] = "the archive is damaged: fetch it again"
-    """What helps against pictures that cannot be decoded."""
+    """The remedy for pictures that cannot be decoded."""
 
     @abstractmethod
     def source(self) -> dict[str, Any]:
@@ -93,11 +93,10 @@ class PictureBenchmark(CachedBenchmark[PictureConfigT]):
         )
 
     def fill(self, writer: CacheWriter, progress: ProgressCallback) -> None:
-        """Make one part; see ``fill_parts``."""
         self.fill_parts([writer], progress)
 
     def fill_parts(self, writers: Sequence[CacheWriter], progress: ProgressCallback) -> None:
-        """Decode every picture once, a few at a time. All that cannot be decoded are looked for before any is named."""
+        """Decode every picture once, a few at a time. The error names several that cannot be decoded."""
         bad, done = [], 0
         pictures = iter(self.pictures(progress))
         while batch := list(islice(pictures, BATCH)):
@@ -116,7 +115,7 @@ class PictureBenchmark(CachedBenchmark[PictureConfigT]):
             raise BenchmarkError(f"{len(bad)} of {done} files cannot be used: {named}{more}; {self.remedy}")
 
     def _entries(self, picture: Picture, writers: Sequence[CacheWriter]) -> list[Entry] | str:
-        """What each writer of the picture's split keeps of it, or what is wrong with it."""
+        """What each writer of the picture's split stores of it, or the error."""
         try:
             image = open_picture(picture.data, upright=self.upright)
         except BenchmarkError as error:

@@ -24,9 +24,9 @@ FILTERS: dict[Interpolation, Image.Resampling] = {
     "bicubic": Image.Resampling.BICUBIC,
 }
 SQUEEZE: Interpolation = "bicubic"
-ORIENTATION, QUARTER_TURNS = 0x0112, (5, 6, 7, 8)  # of the EXIF tag
+ORIENTATION, QUARTER_TURNS = 0x0112, (5, 6, 7, 8)  # EXIF tag
 THREADS_AT_MOST = 16
-SLIVER = 64  # sides in this proportion
+SLIVER = 64  # ratio of the sides
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -53,7 +53,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Crop:
-    """What was drawn for one training picture. ``box``: top, left, height, width; ``brightness``: a factor or None."""
+    """The random crop of one training picture. ``box``: top, left, height, width; ``brightness``: a factor or None."""
 
     box: tuple[float, float, float, float]
     flip: bool = False
@@ -61,7 +61,7 @@ class Crop:
 
 
 def open_picture(data: bytes, *, upright: bool = False) -> Image.Image:
-    """Decode an image file to RGB as the official loaders do; ``upright``: as people look at it.
+    """Decode an image file to RGB as the official loaders do; ``upright``: turned as displayed.
 
     Upright means turned by the EXIF tag, transparent parts white, and 16-bit grey scaled to 8 bits. Of an animation the
     first frame is taken. Raises BenchmarkError with what is wrong, without a file name.
@@ -74,7 +74,7 @@ def open_picture(data: bytes, *, upright: bool = False) -> Image.Image:
     except Image.UnidentifiedImageError as error:
         raise BenchmarkError(f"not an image in one of the formats {', '.join(FORMATS)}") from error
     except Exception as error:
-        # Decoders raise whatever a damaged file makes them stumble over: OSError, SyntaxError, struct.error, ...
+        # Decoders raise many kinds of errors for damaged files: OSError, SyntaxError, struct.error, ...
         raise BenchmarkError(f"a damaged image ({error or type(error).__name__})") from error
 
 
@@ -91,7 +91,7 @@ def decode(data: bytes, side: int) -> NDArray[np.uint8]:
 
 
 def central_square(image: Image.Image, side: int) -> NDArray[np.uint8]:
-    """Resize the shorter side to ``side`` and cut the centre, up to a rounding and in one step: (side, side, 3)."""
+    """Resize the shorter side to ``side`` and cut the centre, up to rounding, in one step: (side, side, 3)."""
     box = _central_box(image.width, image.height, side, side)
     return np.asarray(_resized(image, side, side, "bilinear", box))
 
@@ -107,7 +107,7 @@ def framed(image: Image.Image, frame: Frame, shape: tuple[int, int] | None = Non
     ``shape``: height and width that the picture had before it was squeezed, where it was.
     """
     if frame.resize is not None and max(image.size) > SLIVER * min(image.size):
-        # The whole of a sliver, resized, would fill the memory; its middle alone differs by roundings.
+        # A very elongated picture, resized whole, would fill the memory; its middle alone differs by rounding.
         box = _central_box(image.width, image.height, frame.resize, frame.size)
         return np.asarray(_resized(image, frame.size, frame.size, frame.interpolation, box))
     sizes = np.array([shape or (image.height, image.width)], dtype=np.int64)
@@ -166,7 +166,7 @@ def _central_box(width: int, height: int, side: int, size: int) -> tuple[float, 
     resized = side * width // short, side * height // short
     scale = width / resized[0], height / resized[1]
     left, top = (round((length - size) / 2) * step for length, step in zip(resized, scale, strict=True))
-    # Rounding may carry the far edge past the image by less than a rounding error, which Pillow refuses.
+    # By rounding the far edge may lie just outside of the image, which Pillow refuses.
     return left, top, min(left + size * scale[0], width), min(top + size * scale[1], height)
 
 
@@ -176,7 +176,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F"):
         raise BenchmarkError(f"pixels of type {image.mode!r} have no fixed range; save the image with 8 or 16 bits")
     if image.has_transparency_data:
-        # Dropping the alpha channel would show what an editor left under it, often plain black.
+        # Without its alpha channel a picture would show hidden colours, often black.
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")

@@ -1,4 +1,4 @@
-"""Files of an image cache that is being built: plain appending writes, hashed as they go."""
+"""Writer of an image cache: appends to its files and hashes them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Kind = Literal["pixels", "encoded", "squeezed", "finished"]
 
 @dataclass(frozen=True)
 class Part:
-    """One cache: what it is made of, how it keeps images, and of which splits.
+    """One cache: its recipe, the form of its images, and its splits.
 
     ``pixels``: arrays of one size. ``encoded``: image files. ``squeezed``: pictures squeezed to a square, beside their
     sizes. ``finished``: pictures as the test transform leaves them. Pictures, that is all but ``pixels``, are read in the
-    order of their names, whatever the order they came in: an archive and a folder unpacked from it give the same rows.
+    order of their names, so that an archive and a folder unpacked from it give the same rows.
     """
 
     recipe: CacheRecipe
@@ -55,7 +55,7 @@ class CacheWriter:
         self._shape: tuple[int, ...] | None = None
 
     def add(self, split: Split, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
-        """Append uint8 (n, H, W, 3) with class ids (n,); every call must bring images of one size."""
+        """Append uint8 (n, H, W, 3) with class ids (n,); all of one size."""
         shape = images.shape[1:]
         if images.dtype != np.uint8 or images.ndim != 4 or shape[-1] != 3 or len(images) != len(labels):
             raise ValueError(f"cannot keep {images.dtype} {images.shape} with {len(labels)} labels")
@@ -65,7 +65,7 @@ class CacheWriter:
             raise ValueError(f"a label lies outside the {len(self._class_names)} classes")
         self._shape = shape
         self._counts[split] += len(images)
-        # Plain writes, no writable map: on a full disk they fail with an error, a map would kill the process.
+        # Not a writable map: on a full disk it would kill the process, where a write raises an error.
         self._files[f"{split}.images"].write(np.ascontiguousarray(images))
         self._files[f"{split}.labels"].write(np.ascontiguousarray(labels, dtype="<i8"))
 
@@ -118,7 +118,7 @@ class CacheWriter:
         return digests
 
     def close(self) -> None:
-        """Close every file; harmless when already closed."""
+        """Close every file; may be called twice."""
         for file in self._files.values():
             file.close()
 

@@ -1,4 +1,4 @@
-"""The figures of the SMoPE paper: what is varied, and what must be observed beside accuracies."""
+"""The figures of the SMoPE paper: settings that are varied, and observations beside accuracies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a suite is, and the rows and columns that several suites share."""
+"""Fields of a suite, and rows and columns that several suites share."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Column:
 
 @dataclass(frozen=True)
 class Printed:
-    """Where a suite's numbers are printed, by the names of the file of published results."""
+    """The table of a paper with a suite's numbers, by the names of the file of published results."""
 
     paper: str
     table: str
     source: str = ""
-    """What the numbers are, in a clause, where they are not from a table of the paper."""
+    """Description of the numbers if they are not from a table of the paper."""
 
 
 Kind = Literal["heat_map", "curve", "expert_use", "score_boxes", "key_projection", "validation_loss"]
@@ -47,7 +47,7 @@ Kind = Literal["heat_map", "curve", "expert_use", "score_boxes", "key_projection
 class Drawing:
     """A figure of a paper: its kind, and the method's settings (dotted names) along its axes where it varies some.
 
-    ``x_label``, ``y_label``: what the axes are called; the settings' names where empty.
+    ``x_label``, ``y_label``: axis labels; the settings' names if empty.
     """
 
     kind: Kind
@@ -69,21 +69,21 @@ class Suite:
     full: tuple[Column, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     is_tiny_only: bool = False
-    """A suite that has no paper form: it runs tiny without being asked."""
+    """Whether the suite has no full form and always runs tiny."""
     settings: tuple[str, ...] = ()
     """Settings of every row that has the field, written as on the command line."""
     observe: tuple[str, ...] = ()
-    """What figures need of each run beside accuracies, by the names under which methods and engine offer it."""
+    """Observations of each run that figures need, by their names in methods and trainer."""
     printed: Printed | None = None
-    """Where the papers print the suite as a table; ``None`` for figures and rehearsals."""
+    """The papers' tables of the suite; ``None`` for figures and rehearsals."""
     metrics: tuple[str, ...] = ("faa", "caa")
-    """What the paper's table shows of a cell."""
+    """Metrics that the paper's table shows of a cell."""
     drawings: tuple[Drawing, ...] = ()
-    """The paper's figures, beside those that every suite has."""
+    """The paper's figures, in addition to those of every suite."""
     counts_only: bool = False
-    """Nothing is trained: the suite counts parameters and operations of its rows."""
+    """Whether the suite only counts parameters and operations of its rows."""
     tiny_rows: tuple[Row, ...] = ()
-    """The rows of the tiny form where they cannot be those of the full one; empty = the same rows."""
+    """Rows of the tiny form if they differ from the full form's; empty = the same rows."""
 
 
 ALIGNED: dict[str, Any] = {"tap": {"enabled": True}}

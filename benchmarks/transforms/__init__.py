@@ -1,1 +1,1 @@
-"""TODO benchmarks/transforms."""
+"""From stored images to the network's input."""

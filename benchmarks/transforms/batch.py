@@ -51,9 +51,9 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Transforms:
-    """What a benchmark's configuration says about the network's input.
+    """Transforms of a benchmark's configuration.
 
-    ``train`` and ``test`` take any raw batch, plain arrays or tensors being uint8 (B, H, W, 3), and return float32
+    ``train`` and ``test`` take a raw batch (arrays and tensors: uint8 (B, H, W, 3)) and return float32
     (B, 3, S, S) on the device, S = image_size.
     """
 
@@ -65,12 +65,12 @@ class Transforms:
 
     @classmethod
     def from_config(cls, config: BenchmarkConfig) -> Transforms:
-        """Read the fields that matter here."""
+        """The transforms of a configuration."""
         return cls(config.image_size, config.augment, config.normalize, config.test_resize, config.test_interpolation)
 
     @property
     def is_deterministic(self) -> bool:
-        """Whether a training image always looks the same, so that frozen features can be computed once."""
+        """Whether training images have no random augmentation, so that frozen features can be computed once."""
         return isinstance(self.augment, NoAugmentation)
 
     @property
@@ -127,7 +127,7 @@ class Transforms:
 
 
 def crops_of_arrays(images: Tensor, crops: Crops, size: int, interpolation: Interpolation) -> Tensor:
-    """What ``pictures.cropped`` does to one picture, to uint8 (B, H, W, 3) on any device: whole numbers (B, 3, S, S)."""
+    """``pictures.cropped`` of uint8 (B, H, W, 3) on any device: whole numbers (B, 3, S, S)."""
     values = resized(images, Parts.of(crops.boxes, size, crops.flip), size, interpolation)
     if crops.brightness is None:
         return values

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,12 @@ from smope_bench.harness.planning.settings import (
     validated,
 )
 from smope_bench.harness.records.observations import require_observable
-from smope_bench.harness.registry.registry import Registries
+from smope_bench.harness.registry.registry import BUILT_IN, Registries
 from smope_bench.harness.run_spec import BackboneRef, Component, Precision, RunSpec, canonical_json
 
 MISSING = "missing"
+BACKBONE = ("backbone",)
+"""The setting that replaces the backbone of every column: ``--set backbone=NAME``."""
 Supply = Callable[[Any], None]
 
 
@@ -122,12 +124,14 @@ class Planner:
         columns = suite.tiny if self._is_tiny(suite) else suite.full
         if not columns:
             raise UserError(f"suite {suite.name!r} has no paper-scale benchmarks in this version; run it with --tiny")
-        if not self.selection.benchmarks:
-            return columns
-        chosen: list[Column] = []
+        chosen = [] if self.selection.benchmarks else list(columns)
         for name in self.selection.benchmarks:
             own = [column for column in columns if column.benchmark == name]
             chosen += own or [Column(name, name, {}, columns[0].backbone)]
+        for setting in self.selection.settings:
+            if setting.path == BACKBONE:
+                self._used.add(setting.text)
+                chosen = [replace(column, backbone=str(setting.value)) for column in chosen]
         return tuple(chosen)
 
     def _is_tiny(self, suite: Suite) -> bool:
@@ -183,7 +187,8 @@ class Planner:
         registries = self.registries
         method, benchmark = registries.methods.load(row.method), registries.benchmarks.load(column.benchmark)
         backbone = registries.backbones.load(column.backbone).at(self.data_root)
-        own = registries.methods.owner(row.method) != "built-in" or benchmark.takes_user_data
+        owners = registries.methods.owner(row.method), registries.backbones.owner(column.backbone)
+        own = owners != (BUILT_IN, BUILT_IN) or benchmark.takes_user_data
         given = scoped(self.selection.settings, "benchmark")  # a recipe may apply to one number of tasks only
         chosen = validated(benchmark.Config, merged(column.config, given), "benchmark")
         recipe = find_recipe(row.method, column.benchmark, column.backbone, tasks=chosen.tasks, own=own)
@@ -192,7 +197,7 @@ class Planner:
             "schedule": dict(recipe.schedule),
             "benchmark": merged(recipe.data, column.config),
         }
-        by_hand: list[str] = []
+        by_hand = [setting.text for setting in self.selection.settings if setting.path == BACKBONE]
         for setting in (*map(parse_setting, suite_settings), *self.selection.settings):
             scope, path = _scope(setting, row.method, method.Config, Schedule)
             if scope is not None:
@@ -209,7 +214,7 @@ class Planner:
             backbone=BackboneRef(name=column.backbone, sha256=self._weights_of(backbone)),
             schedule=schedule.model_dump(mode="json"),
             precision=self.selection.precision,
-            sources=registries.sources_of(row.method, column.benchmark),
+            sources=registries.sources_of(row.method, column.benchmark, column.backbone),
         )
         self._fitting.require(method, spec, backbone, data.num_classes, pinned.tasks)
         return spec, recipe.source, tuple(by_hand)

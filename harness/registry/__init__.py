@@ -1,1 +1,1 @@
-"""TODO harness/registry."""
+"""Names to methods, benchmarks and other parts; plugins; the files of a new method."""

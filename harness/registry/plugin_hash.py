@@ -1,7 +1,4 @@
-"""Which source a plugin's class comes from, as a hash: records of an edited plugin are stale, as those of edited code are.
-
-Imports no torch.
-"""
+"""Hash of the source of a plugin's class: records of an edited plugin are stale, as those of edited code are. No torch."""
 
 from __future__ import annotations
 
@@ -19,14 +16,14 @@ from smope_bench.harness.text import plain
 
 SUFFIXES = frozenset({".py", ".pyx", ".so", ".pyd", ".json", ".yaml", ".yml", ".toml", ".csv", ".safetensors"})
 PINNED = "__smope_bench_source__"
-"""Attribute of a plugin file's module: the hash of what was run, whatever the file holds by now."""
+"""Attribute of a plugin file's module: the hash of the text that was run; the file may have changed since."""
 
 
 def source_of(value: object) -> str | None:
     """sha256 (hex) of the file, or of the whole package, that defines ``value``; None for the project's own code.
 
-    Of a module that lies in no file of its own, as in an archive, its text counts. Raises UserError where there is none: an
-    edit would go unnoticed.
+    A module without a file of its own, as in an archive, is hashed by its text. Raises UserError where there is none: an edit
+    would go unnoticed.
     """
     module = sys.modules.get(str(getattr(value, "__module__", "")))
     pinned = getattr(module, PINNED, None)
@@ -49,7 +46,7 @@ def _is_own(module: ModuleType) -> bool:
 
 
 def _text(value: object, module: ModuleType | None) -> str:
-    """The module's text as its loader tells it."""
+    """The module's text from its loader."""
     with contextlib.suppress(OSError, TypeError):
         if module is not None:
             return inspect.getsource(module)
@@ -66,7 +63,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _root(module: ModuleType) -> Path | None:
-    """The module's file, or the folder of the outermost package around it; a namespace package is nobody's own."""
+    """The module's file, or the folder of the outermost package around it; a namespace package does not count."""
     found: Path | None = None
     parts = module.__name__.split(".")
     for count in range(len(parts), 0, -1):

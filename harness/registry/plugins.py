@@ -1,4 +1,4 @@
-"""Strangers' code at arm's length: finding what installed packages offer, and importing it without being hurt by it."""
+"""Finds what installed packages offer and imports code from outside the project, so that its errors stop nothing else."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from typing import Any, NoReturn, TypeVar
 from smope_bench.harness.cancellation import Stopped
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.provenance import code_bytes
+from smope_bench.harness.registry.old_imports import advice
 from smope_bench.harness.registry.plugin_hash import PINNED
 from smope_bench.harness.text import plain, sentence
 
@@ -28,7 +29,7 @@ _NAME = re.compile(rf"\w[\w+.-]{{0,{LONGEST_NAME - 1}}}")
 
 @dataclass(frozen=True)
 class Point:
-    """What an installed package offers under a name; ``load`` imports it, or says why it cannot be found."""
+    """An entry point of an installed package; ``load`` imports it, or raises UserError with the reason why it cannot."""
 
     name: str
     owner: str
@@ -51,8 +52,8 @@ def unusable_name(name: str) -> str:
 def installed_points(group: str) -> list[Point]:
     """The entry points of ``group``, sorted; imports nothing.
 
-    A package whose list of entry points cannot be read, and that mentions the group, is a point that cannot be loaded; so is
-    a point whose name cannot be chosen.
+    A package that names the group and whose list of entry points cannot be read becomes a point that cannot be loaded, as
+    does a point with a name that cannot be given on the command line.
     """
     try:
         return [_point(point) for point in sorted(entry_points(group=group), key=_order)]
@@ -61,21 +62,21 @@ def installed_points(group: str) -> list[Point]:
 
 
 def unhurt(load: Callable[[], T], failed: str) -> T:
-    """``load()``, which runs a stranger's code: what it prints goes to standard error, whatever it raises is a UserError.
+    """The result of ``load()``, which runs code from outside: its prints go to standard error, its errors become UserError.
 
-    ``failed`` opens its sentence. Only the user's own Ctrl-C and SIGTERM pass through.
+    ``failed`` begins the message. Ctrl-C and SIGTERM pass through.
     """
     try:
         with contextlib.redirect_stdout(sys.stderr):
             return load()
     except (KeyboardInterrupt, Stopped):
         raise
-    except BaseException as error:  # an import may call sys.exit, or raise what is no Exception
-        raise UserError(f"{failed}: {sentence(error)}") from error
+    except BaseException as error:  # an import may call sys.exit or raise a BaseException
+        raise UserError(f"{failed}: {advice(error) or sentence(error)}") from error
 
 
 def run_file(file: Path) -> ModuleType:
-    """The module that a plugin file defines, run once a process for each content; UserError where it cannot be."""
+    """Run a plugin file as a module, once a process for each content. Raises UserError for one that cannot be run."""
     try:
         source = file.read_bytes()
     except OSError as error:

@@ -1,30 +1,115 @@
-"""Names to classes: built-in tables, installed packages' entry points and plugin files, all looked up lazily.
+"""Names to methods, benchmarks and so on: built-in tables, entry points of installed packages, and plugin files.
 
-Nothing is imported until a name is asked for, so that a listing of names costs no torch and a broken package costs nobody else.
+A name's module is imported when the name is loaded: listing names needs no torch, and a broken package breaks only its own.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from smope_bench.harness.errors import UserError, did_you_mean
+from smope_bench.harness.registry.old_imports import API
 from smope_bench.harness.registry.plugin_hash import source_of
 from smope_bench.harness.registry.plugins import installed_points, is_usable_name, run_file, unhurt, unusable_name
 from smope_bench.harness.text import plain
 
-METHOD_GROUP = "smope_bench.methods"
-BENCHMARK_GROUP = "smope_bench.benchmarks"
 BUILT_IN = "built-in"
 
 
 @dataclass(frozen=True)
+class Kind:
+    """One kind of thing that a plugin file or a package's entry point adds.
+
+    ``base``: ``module:class`` of which an addition is a subclass with a class attribute ``name``, or an instance with an
+    attribute ``name``. ``builtin``: ``module:table`` of the project's own, names to ``module:attribute``; without it the room
+    of the kind keeps its own table. ``card``, ``config``: ``module:class`` of the class attributes ``card`` and ``Config``.
+    """
+
+    name: str
+    base: str
+    builtin: str | None = None
+    card: str | None = None
+    config: str | None = None
+
+    @property
+    def is_class(self) -> bool:
+        """Whether an addition is a class, and not an instance."""
+        return self.config is not None
+
+    @property
+    def group(self) -> str:
+        """The group of its entry points."""
+        return f"smope_bench.{self.name}s"
+
+    def defined_in(self, module: ModuleType) -> list[Any]:
+        """The additions of this kind among a plugin module's values, each once."""
+        module_name, _, class_name = self.base.partition(":")
+        base = getattr(sys.modules.get(module_name), class_name, None)
+        if base is None:  # not imported: then nothing can be made of it
+            return []
+        values = {id(value): value for value in vars(module).values()}.values()
+        if not self.is_class:
+            return [one for one in values if issubclass(type(one), base) and isinstance(one.name, str)]
+        own = [value for value in values if isinstance(value, type) and issubclass(value, base)]
+        # A name that is only inherited would make a helper base class and its child collide.
+        return [one for one in own if one.__module__ == module.__name__ and isinstance(vars(one).get("name"), str)]
+
+    def fault(self, value: Any) -> str | None:
+        """What keeps a value from being of this kind, and the remedy; None where nothing does."""
+        base = _target(self.base)
+        if self.is_class and not (isinstance(value, type) and issubclass(value, base)):
+            return f"it is of type {type(value).__name__}, not a subclass of {_public(base)}"
+        if not self.is_class and not isinstance(value, base):
+            return f"it is of type {type(value).__name__}, not an instance of {_public(base)}"
+        if self.card and not isinstance(getattr(value, "card", None), _target(self.card)):
+            return f"{value.__name__} has no class attribute `card` of type {_public(_target(self.card))}"
+        own = getattr(value, "Config", None)
+        if self.config and not (isinstance(own, type) and issubclass(own, _target(self.config))):
+            return f"{value.__name__}.Config is not a subclass of {_public(_target(self.config))}"
+        return None
+
+
+_METHODS, _BENCHMARKS = "smope_bench.methods.common.api", "smope_bench.benchmarks.base"
+KINDS: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind(
+            "method",
+            f"{_METHODS}:Method",
+            "smope_bench.methods:BUILTIN",
+            card=f"{_METHODS}:MethodCard",
+            config=f"{_METHODS}:MethodConfig",
+        ),
+        Kind(
+            "benchmark",
+            f"{_BENCHMARKS}:Benchmark",
+            "smope_bench.benchmarks:BUILTIN",
+            card=f"{_BENCHMARKS}:BenchmarkCard",
+            config=f"{_BENCHMARKS}:BenchmarkConfig",
+        ),
+        Kind(
+            "backbone",
+            "smope_bench.methods.common.backbone.backbones:Backbone",
+            "smope_bench.methods.common.backbone.backbones:BUILTIN",
+        ),
+        Kind("metric", "smope_bench.harness.metrics:Metric"),
+        Kind("figure", "smope_bench.reports.figures.kinds:FigureKind"),
+        Kind("executor", "smope_bench.harness.execution.executor:Executor"),
+    )
+}
+"""All that a plugin file can add."""
+
+
+@dataclass(frozen=True)
 class Entry:
-    """One name of a registry: who owns it, and how to get at what it names."""
+    """A name in a registry: its owner, and the function that loads its value."""
 
     name: str
     owner: str
@@ -33,7 +118,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Listing:
-    """What ``list`` shows of a name: ``value`` is None, and ``error`` says why, where it cannot be loaded."""
+    """A row of ``list``: ``value`` is None and ``error`` the reason where the name cannot be loaded."""
 
     name: str
     owner: str
@@ -42,7 +127,7 @@ class Listing:
 
 
 class Registry:
-    """A lazy table from names to classes of one kind (``method``, ``benchmark``, ``backbone``)."""
+    """A lazy table from names to the things of one kind (see ``KINDS``)."""
 
     def __init__(
         self,
@@ -51,16 +136,16 @@ class Registry:
         entry_point_group: str | None = None,
         fault: Callable[[Any], str | None] = lambda _: None,
     ) -> None:
-        """``builtin`` maps a name to ``module:attribute``; the group's installed entry points are added to it.
+        """``builtin`` maps names to ``module:attribute``; the group's installed entry points are added.
 
-        ``fault`` says what keeps something that a stranger supplies from being of this kind; None where nothing does.
+        ``fault`` gives the reason why a value from outside the project is not of this kind; None where it is.
         """
         self.kind = kind
         self._fault = fault
         self._takes_plugins = entry_point_group is not None
         self._entries: dict[str, list[Entry]] = {}
         for name, target in builtin.items():
-            self._add(Entry(name, BUILT_IN, _target_loader(target)))
+            self._add(Entry(name, BUILT_IN, partial(_target, target)))
         if entry_point_group is not None:
             for point in installed_points(entry_point_group):
                 self._add(Entry(point.name, point.owner, point.load))
@@ -70,21 +155,21 @@ class Registry:
         return sorted(self._entries)
 
     def loadable_names(self) -> list[str]:
-        """The names that can be loaded, sorted: what a command means by all where the user names none. Imports everything."""
+        """The names that can be loaded, sorted: the default of commands that take names. Imports everything."""
         return [row.name for row in self.listing() if row.error is None]
 
     def owner(self, name: str) -> str:
-        """Who supplies a name: ``built-in``, ``package 'x'`` or ``plugin 'file.py'``."""
+        """Where a name comes from: ``built-in``, ``package 'x'`` or ``plugin 'file.py'``."""
         return " and ".join(entry.owner for entry in self._claims(name))
 
     def load(self, name: str) -> Any:
-        """Import and return what ``name`` stands for; UserError if unknown, claimed twice or broken."""
+        """Import and return the value of a name. Raises UserError for one that is unknown, defined twice or broken."""
         claims = self._claims(name)
         if len(claims) > 1:
             owners = " and by ".join(entry.owner for entry in claims)
             raise UserError(f"{self.kind} {name!r} is defined twice, by {owners}: rename or uninstall one of them.")
         entry = claims[0]
-        if entry.owner == BUILT_IN:  # our own fault where it fails: the traceback is worth seeing
+        if entry.owner == BUILT_IN:  # a failure is a bug of the project: show its traceback
             return entry.resolve()
         value = unhurt(entry.resolve, f"{self.kind} {name!r} of {entry.owner} cannot be imported")
         if (fault := self._fault(value)) is not None:
@@ -92,11 +177,11 @@ class Registry:
         return value
 
     def source(self, name: str) -> str | None:
-        """Hash of the source behind a name that is not built-in; None for what the project's own fingerprint covers."""
+        """Hash of the source of a name that is not built-in; None for one that the code fingerprint covers."""
         return None if self.owner(name) == BUILT_IN else source_of(self.load(name))
 
     def listing(self) -> list[Listing]:
-        """Every name with what it loads to, or the error that loading it gives. Imports everything."""
+        """Every name with its value, or the error of loading it. Imports everything."""
         rows = []
         for name in self.names():
             try:
@@ -106,15 +191,19 @@ class Registry:
         return rows
 
     def add(self, name: str, owner: str, value: Any) -> None:
-        """Add something already loaded; a name that is taken is refused at once, naming both owners."""
+        """Add a loaded value. Raises UserError for a name that is taken."""
         if name in self._entries:
             raise UserError(
                 f"{self.kind} {name!r} of {owner} already exists, from {self.owner(name)}: choose another name."
             )
         self._add(Entry(name, owner, lambda: value))
 
+    def has(self, value: Any) -> bool:
+        """Whether a value is one of the project's own, as a plugin may have imported it."""
+        return any(entry.owner == BUILT_IN and entry.resolve() is value for entry in self._entries.get(value.name, ()))
+
     def _add(self, entry: Entry) -> None:
-        # An installed package that takes a taken name is an error only for whoever asks for that name.
+        # Two packages may offer one name: an error only where that name is loaded.
         self._entries.setdefault(entry.name, []).append(entry)
 
     def _claims(self, name: str) -> list[Entry]:
@@ -137,9 +226,10 @@ class Registries:
     backbones: Registry
     plugins: tuple[Path, ...] = ()
 
-    def sources_of(self, method: str, benchmark: str) -> dict[str, str]:
-        """Hashes of the sources of a run's plugins, by kind; empty where method and benchmark are the project's own."""
-        found = {"method": self.methods.source(method), "benchmark": self.benchmarks.source(benchmark)}
+    def sources_of(self, method: str, benchmark: str, backbone: str) -> dict[str, str]:
+        """Hashes of the sources of a run's plugins, by kind; empty where all three are the project's own."""
+        named = ((self.methods, method), (self.benchmarks, benchmark), (self.backbones, backbone))
+        found = {registry.kind: registry.source(name) for registry, name in named}
         return {kind: source for kind, source in found.items() if source is not None}
 
     def __reduce__(self) -> tuple[Callable[..., Registries], tuple[tuple[Path, ...]]]:
@@ -148,80 +238,43 @@ class Registries:
 
 def open_registries(plugins: Sequence[Path] = ()) -> Registries:
     """Built-in tables plus entry points plus the given plugin files; UserError for a plugin that cannot be used."""
-    from smope_bench import benchmarks, methods
-    from smope_bench.methods.common.backbone import backbones
-
     files = tuple(Path(plugin).resolve() for plugin in plugins)
-    registries = Registries(
-        methods=Registry("method", methods.BUILTIN, METHOD_GROUP, _method_fault),
-        benchmarks=Registry("benchmark", benchmarks.BUILTIN, BENCHMARK_GROUP, _benchmark_fault),
-        backbones=Registry("backbone", backbones.BUILTIN),
-        plugins=files,
-    )
+    made = [Registry(one.name, _target(one.builtin), one.group, one.fault) for one in KINDS.values() if one.builtin]
+    registries = Registries(*made, plugins=files)
     for file in files:
         add_plugin(registries, file)
     return registries
 
 
 def add_plugin(registries: Registries, file: Path) -> list[str]:
-    """Run a plugin file and add the methods and benchmarks it defines; returns their names.
+    """Run a plugin file and add the methods, benchmarks and backbones that it defines; returns their names.
 
-    What counts is a subclass of ``Method`` or ``Benchmark`` written in the file itself with a ``name`` of its own.
+    Raises UserError for a file that defines nothing of any kind.
     """
-    from smope_bench.benchmarks.base import Benchmark
-    from smope_bench.methods.common.api import Method
-
     module = run_file(file)
     owner = f"plugin {plain(file.name)!r}"
     added = []
-    for registry, base in ((registries.methods, Method), (registries.benchmarks, Benchmark)):
-        for value in _named_subclasses(module, base):
+    for registry in (registries.methods, registries.benchmarks, registries.backbones):
+        for value in KINDS[registry.kind].defined_in(module):
             if not is_usable_name(value.name):
                 raise UserError(f"{owner} names a {registry.kind} {unusable_name(value.name)}.")
-            registry.add(value.name, owner, value)
-            added.append(value.name)
-    if not added and not any(isinstance(value, Offer) for value in vars(module).values()):
+            if not registry.has(value):
+                registry.add(value.name, owner, value)
+                added.append(value.name)
+    if not added and not any(kind.defined_in(module) for kind in KINDS.values() if not kind.builtin):
         raise UserError(
-            f"plugin {str(file)!r} defines no method and no benchmark: "
-            "write a subclass of smope_bench.methods.common.api.Method with a class attribute `name`."
+            f"plugin {str(file)!r} defines nothing to add: write a subclass of {API}.Method with a class attribute `name`,"
+            f" or one of {', '.join(kind for kind in KINDS if kind != 'method')} (docs/develop.md)."
         )
     return added
 
 
-def _named_subclasses(module: ModuleType, base: type) -> Iterable[Any]:
-    found = {
-        id(value): value
-        for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, base) and value.__module__ == module.__name__
-    }
-    # A name that is only inherited would make a helper base class and its child collide.
-    return [value for value in found.values() if isinstance(vars(value).get("name"), str)]
-
-
-def _target_loader(target: str) -> Callable[[], Any]:
+def _target(target: str) -> Any:
+    """What ``module:attribute`` names."""
     module, _, attribute = target.partition(":")
-    return lambda: getattr(importlib.import_module(module), attribute)
+    return getattr(importlib.import_module(module), attribute)
 
 
-def _method_fault(value: Any) -> str | None:
-    from smope_bench.methods.common.api import Method, MethodCard, MethodConfig
-
-    return _class_fault(value, Method, MethodCard, MethodConfig)
-
-
-def _benchmark_fault(value: Any) -> str | None:
-    from smope_bench.benchmarks.base import Benchmark, BenchmarkCard, BenchmarkConfig
-
-    return _class_fault(value, Benchmark, BenchmarkCard, BenchmarkConfig)
-
-
-def _class_fault(value: Any, base: type, card: type, config: type) -> str | None:
-    """What keeps ``value`` from being a subclass of ``base`` with a card and a configuration, and the remedy."""
-    if not (isinstance(value, type) and issubclass(value, base)):
-        return f"it is of type {type(value).__name__}, not a subclass of {base.__module__}.{base.__name__}"
-    if not isinstance(getattr(value, "card", None), card):
-        return f"{value.__name__} has no class attribute `card` of type {card.__module__}.{card.__name__}"
-    own = getattr(value, "Config", None)
-    if not (isinstance(own, type) and issubclass(own, config)):
-        return f"{value.__name__}.Config is not a subclass of {config.__module__}.{config.__name__}"
-    return None
+def _public(base: type) -> str:
+    """The name by which plugins import a class."""
+    return f"{API}.{base.__name__}"

@@ -1,4 +1,4 @@
-"""The files that a new method starts from: a plugin that works as it is, and its test."""
+"""Write the files of a new method: a working plugin and its test."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from string import Template
 
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.registry.plugins import installed_points
-from smope_bench.harness.registry.registry import METHOD_GROUP
+from smope_bench.harness.registry.registry import KINDS
 from smope_bench.harness.text import plain
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -46,7 +46,7 @@ def new_method(name: str, folder: Path) -> tuple[Path, Path]:
 
 
 def _require_usable(name: str) -> None:
-    """A method's name is also its file's and, in other letters, its class's."""
+    """Raise UserError for a name that is no valid method, module and, in camel case, class name."""
     shown = repr(plain(name, LONGEST))
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or len(name) > LONGEST:
         raise UserError(
@@ -54,7 +54,7 @@ def _require_usable(name: str) -> None:
             f" at most {LONGEST}, for example my_prompt."
         )
     if keyword.iskeyword(name) or keyword.issoftkeyword(name):
-        raise UserError(f"{shown} is a word of Python's own and cannot name a file to import: try my_{name}.")
+        raise UserError(f"{shown} is a word of Python's own and cannot name a module: try my_{name}.")
     if name.startswith("test_") or name == "conftest":
         raise UserError(f"{shown} would be taken for a test by pytest: choose another name.")
 
@@ -63,7 +63,7 @@ def _require_free(name: str) -> None:
     from smope_bench import methods
 
     owners = ["built-in"] if name in methods.BUILTIN else []
-    owners += [point.owner for point in installed_points(METHOD_GROUP) if point.name == name]
+    owners += [point.owner for point in installed_points(KINDS["method"].group) if point.name == name]
     if owners:
         raise UserError(f"method {name!r} already exists, from {owners[0]}: choose another name, such as my_{name}.")
     if importlib.util.find_spec(name) is not None:

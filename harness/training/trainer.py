@@ -59,9 +59,8 @@ class Trainer:
     ) -> None:
         """``stream`` replaces the benchmark's own: a hyper-parameter search tests on held-out training images with it."""
         # The record names the plugins that this process has loaded, whatever was planned.
-        self.spec = spec = spec.model_copy(
-            update={"sources": registries.sources_of(spec.method.name, spec.benchmark.name)}
-        )
+        sources = registries.sources_of(spec.method.name, spec.benchmark.name, spec.backbone.name)
+        self.spec = spec = spec.model_copy(update={"sources": sources})
         self.store = Store(options.results)
         self.folder = self.store.path(spec.run_id)
         self.device = torch.device(options.device)

@@ -1,1 +1,1 @@
-"""TODO methods/baselines."""
+"""Floors and ceilings: methods that frame the others in a table."""

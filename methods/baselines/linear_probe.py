@@ -1,4 +1,4 @@
-"""A linear head on frozen features, trained task after task: what continual learning gives without any prompt."""
+"""A linear head on frozen features, trained task after task: the floor without a prompt."""
 
 from __future__ import annotations
 
@@ -38,19 +38,15 @@ class LinearProbe(Method):
         self.statistics = ClassStatistics(setup.num_classes, backbone.feature_dim, config.tap.cov)
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """The head."""
         return [ParameterGroup("head", list(self.head.parameters()))]
 
     def training_step(self, batch: Batch) -> Tensor:
-        """Cross-entropy over the current task's classes."""
         logits = self.predict(batch)
         return current_task_loss(logits, batch.targets, self.old_classes, mask_old=self.config.mask_old_logits)
 
     def end_task(self, data: TrainingData) -> None:
-        """Class statistics and alignment, where configured."""
         pairs = ((batch.features, batch.targets) for batch in data.batches())
         align_after_task(self.head, self.statistics, pairs, self.new_classes, self.config.tap)
 
     def predict(self, batch: Batch) -> Tensor:
-        """Logits of all seen classes."""
         return seen_logits(self.head, batch.features, self.seen_classes)

@@ -15,13 +15,13 @@ from smope_bench.methods.common.backbone.vit import PromptedViT
 
 
 class NcmConfig(MethodConfig):
-    """How near is measured."""
+    """The distance to a class mean."""
 
     metric: Literal["euclidean", "cosine"] = Field(default="euclidean", description="cosine compares directions only")
 
 
 class Ncm(Method):
-    """One mean feature a class; each class is learned once and never touched again."""
+    """One mean feature a class; each class is learned once and does not change later."""
 
     name = "ncm"
     card = MethodCard(
@@ -38,11 +38,9 @@ class Ncm(Method):
         self.statistics = ClassStatistics(setup.num_classes, backbone.feature_dim)
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """Nothing is learned by gradient."""
         return []
 
     def fit_task(self, data: TrainingData) -> None:
-        """Means of the new classes."""
         pairs = ((batch.features, batch.targets) for batch in data.batches())
         self.statistics.collect(self.new_classes, pairs)
 

@@ -56,17 +56,14 @@ class OnePrompt(Method):
         ]
 
     def training_step(self, batch: Batch) -> Tensor:
-        """Cross-entropy over the current task's classes."""
         logits = self.predict(batch)
         return current_task_loss(logits, batch.targets, self.old_classes, mask_old=self.config.mask_old_logits)
 
     def end_task(self, data: TrainingData) -> None:
-        """Class statistics and alignment, where configured."""
         pairs = self._training_features(data)
         align_after_task(self.head, self.statistics, pairs, self.new_classes, self.config.tap)
 
     def predict(self, batch: Batch) -> Tensor:
-        """Logits of all seen classes."""
         return seen_logits(self.head, self.backbone(batch.images, self._rules()), self.seen_classes)
 
     @torch.no_grad()

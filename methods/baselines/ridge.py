@@ -13,7 +13,7 @@ from smope_bench.methods.common.backbone.vit import PromptedViT
 
 
 class RidgeConfig(MethodConfig):
-    """Strength of the penalty, relative to the mean feature energy, so that it carries over between backbones."""
+    """Strength of the penalty, relative to the mean squared norm of features, so that one value fits all backbones."""
 
     penalty: float = Field(default=1e-2, gt=0, description="times the mean diagonal of the features' second moment")
 
@@ -39,7 +39,6 @@ class Ridge(Method):
         self.register_buffer("weight", torch.zeros(setup.num_classes, size))
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """Nothing is learned by gradient."""
         return []
 
     @torch.no_grad()
@@ -53,7 +52,6 @@ class Ridge(Method):
         self.weight[: self.seen_classes] = self.moments.solve(penalty, self.seen_classes).T.float()
 
     def predict(self, batch: Batch) -> Tensor:
-        """Regressed label scores of the seen classes."""
         return F.linear(_with_one(batch.features), self.weight[: self.seen_classes])
 
 

@@ -1,4 +1,4 @@
-"""What a method is, and all it is ever given: the contract between methods, the engine and plugins."""
+"""The interface between methods and the trainer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class MethodConfig(BaseModel):
 
 @dataclass(frozen=True)
 class MethodCard:
-    """Where a method comes from; shown by ``list methods`` and in reports."""
+    """Title and origin of a method; shown by ``list methods`` and in reports."""
 
     title: str
     summary: str
@@ -31,12 +31,12 @@ class MethodCard:
     paper_url: str | None = None
     code_url: str | None = None
     kind: str = "method"
-    """``method``, ``floor`` (a reference that should be beaten) or ``ceiling`` (one that should not)."""
+    """``method``, ``floor`` (a reference that methods should beat) or ``ceiling`` (a bound, such as joint training)."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What is known before the first task: sizes, never data."""
+    """Sizes known before the first task; no data."""
 
     num_classes: int
     num_tasks: int
@@ -83,14 +83,14 @@ class Batch:
 
     @cached_property
     def features(self) -> Tensor:
-        """The frozen query features; the method must declare ``needs_query = True``."""
+        """The frozen backbone's features (B, d); the method must declare ``needs_query = True``."""
         if self.query is None:
             raise RuntimeError("frozen features were asked for, but the method does not declare needs_query = True")
         return self.query if isinstance(self.query, Tensor) else self.query()
 
 
 class TrainingData(Protocol):
-    """The current task's training images, and nothing else."""
+    """The current task's training images."""
 
     def __len__(self) -> int:
         """Number of images."""
@@ -103,10 +103,10 @@ class TrainingData(Protocol):
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of training with an optimiser and a learning-rate schedule of its own.
+    """A part of a task's training with its own optimiser and learning-rate schedule.
 
     ``lr`` and ``shape`` replace the run's schedule in this phase. A phase that ``continues`` keeps the optimiser of the one
-    before, its moments included, and the schedule runs through both; its parameter groups may only leave parameters out.
+    before, its moments included, and one schedule covers both; its parameter groups may only omit parameters.
     """
 
     name: str
@@ -140,7 +140,7 @@ class Geometry:
 
 @dataclass(frozen=True)
 class PublishedCost:
-    """What the SMoPE paper's Table 3 counts for a method: its convention, which is not always what the code runs."""
+    """A row of the SMoPE paper's Table 3, by its convention, which may differ from what the code runs."""
 
     parameters: int
     train_passes: int
@@ -157,16 +157,15 @@ class Method(nn.Module):
 
     Hooks, in the order of their calls: ``begin_task``, then for each of ``phases()``: ``begin_phase``,
     ``parameter_groups``, ``epoch_batches`` and ``training_step`` per batch; ``end_task``; ``predict``. A method that
-    overrides ``fit_task`` has no training steps. Randomness comes from torch's default generator, which the engine seeds
+    overrides ``fit_task`` has no training steps. Randomness comes from torch's default generator, which the trainer seeds
     for each task.
 
-    A run may be stopped between any two steps and go on in another process, to the same bits. State must therefore live in
-    parameters and buffers: those are kept. Of the task that it stopped in, ``begin_task``, then ``begin_phase`` and
-    ``parameter_groups`` of every phase begun so far, are called again, ``begin_task`` on the tensors with which the task
-    began; then all tensors, the optimiser and the generators of torch, NumPy and Python are put back. Plain attributes may
-    hold what these hooks set, ``begin_phase`` from its argument alone, and what a step leaves for its own ``apply_step``; a
-    counter that steps keep in one is lost, and so is what earlier tasks left in one: their hooks are not called again, but
-    for the parameters that they add.
+    A run may be stopped after any step and resumed in another process, with the same bits: state belongs into parameters and
+    buffers. On resuming, ``begin_task`` of the interrupted task is called on the tensors with which it began, then
+    ``begin_phase`` and ``parameter_groups`` of each phase begun so far; then all tensors, the optimiser and the generators of
+    torch, NumPy and Python are restored. Plain attributes may hold only what these hooks set (``begin_phase`` from its
+    argument alone) and what a step leaves for its own ``apply_step``. Counters of steps, and what earlier tasks left in
+    attributes, are lost: hooks of earlier tasks are called again only for the parameters that they add.
     """
 
     name: ClassVar[str]
@@ -176,7 +175,7 @@ class Method(nn.Module):
     trains_jointly: ClassVar[bool] = False
     """All tasks' training data at once: a ceiling, not a continual learner."""
     observes: ClassVar[tuple[str, ...]] = ()
-    """Names of what ``observed_state`` and ``observed_batch`` give."""
+    """Names that ``observed_state`` and ``observed_batch`` return."""
 
     backbone: PromptedViT
     _progress: Tensor
@@ -185,19 +184,19 @@ class Method(nn.Module):
         super().__init__()
         self.config = config
         self.setup = setup
-        # Past nn.Module's own bookkeeping: the backbone is shared between runs, never trained, never checkpointed.
+        # Not registered as a submodule: the backbone is shared between runs, never trained, never checkpointed.
         self.__dict__["backbone"] = backbone
         self.register_buffer("_progress", torch.zeros(3, dtype=torch.long))
 
     @classmethod
     def leaks(cls, config: Any) -> bool:
-        """Whether this configuration reproduces a published leak; such runs are marked wherever they are shown."""
+        """Whether this configuration reproduces a published leak; such runs are marked in all reports."""
         del config
         return False
 
     @classmethod
     def published_cost(cls, geometry: Geometry) -> PublishedCost | None:
-        """The row of Table 3 by its own convention; None for a method without one."""
+        """The method's row of Table 3 of the SMoPE paper; None without one."""
         del geometry
         return None
 
@@ -216,9 +215,9 @@ class Method(nn.Module):
         return [ParameterGroup("all", list(self.parameters()))]
 
     def epoch_batches(self, data: TrainingData) -> Iterator[Batch]:
-        """What an epoch trains on: the task's images, shuffled, unless overridden. Its length must not change.
+        """The batches of an epoch; by default the task's images, shuffled. Their number must not change.
 
-        Where it is overridden, an epoch that was cut off is repeated from its start.
+        If it is overridden, an interrupted epoch is repeated from its start.
         """
         return data.batches(shuffle=True, drop_last=self.setup.schedule.drop_last)
 
@@ -227,7 +226,7 @@ class Method(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has neither training_step nor fit_task")
 
     def apply_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Let the optimiser move the parameters; for a method that bounds its own step."""
+        """Apply the gradients; override to bound the step."""
         optimizer.step()
 
     def end_task(self, data: TrainingData) -> None:
@@ -242,19 +241,19 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def observed_state(self) -> dict[str, Tensor]:
-        """What figures draw of the learned state after a task, by name; asked for only where a suite observes it.
+        """Learned state after a task that figures draw, by name; called only if a suite observes it.
 
         Shapes are the same after every task; names that are not given here are taken from ``observed_batch``.
         """
         return {}
 
     def observed_batch(self, batch: Batch) -> dict[str, Tensor]:
-        """What figures draw of single test images after the last task, by name, first axis the images; asked for likewise."""
+        """Values a test image after the last task that figures draw, by name, images first; called likewise."""
         del batch
         return {}
 
     def settled(self) -> dict[str, Tensor]:
-        """What finished tasks have left behind and no later task may change, by name; checked by the conformance kit."""
+        """State of finished tasks that no later task may change, by name; checked by the conformance kit."""
         return {}
 
     @property
@@ -283,7 +282,7 @@ class Method(nn.Module):
         return int(self._progress[2])
 
     def enter_task(self, task: TaskInfo) -> None:
-        """Called by the engine alone, before ``begin_task``: what every method must remember of its place."""
+        """Called by the trainer before ``begin_task``: stores the numbers of the task and of its classes."""
         self._progress.copy_(torch.tensor([task.old_classes, task.seen_classes, task.index]))
 
 

@@ -20,7 +20,7 @@ def make_head(feature_dim: int, num_classes: int, *, small: bool = False) -> nn.
 
 
 def seen_logits(head: nn.Linear, features: Tensor, seen_classes: int) -> Tensor:
-    """Logits (B, seen_classes) in float32; rows of classes still to come are not even read."""
+    """Logits (B, seen_classes) in float32; rows of later classes are not read."""
     with torch.autocast(features.device.type, enabled=False):
         return F.linear(features.float(), head.weight[:seen_classes], head.bias[:seen_classes])
 

@@ -1,4 +1,4 @@
-"""The error of this room; the command line prints it as one sentence."""
+"""Error of methods; the command line prints it as one sentence."""
 
 
 class MethodError(ValueError):

@@ -1,6 +1,6 @@
 """Prefix attention: learnable key/value pairs beside the tokens' own, in the head space of a block.
 
-Prefixes live after the key and value projections. Shapes: keys and values (heads, P, head_dim), or with a leading batch
+Prefixes are added after the key and value projections. Shapes: keys and values (heads, P, head_dim), or with a leading batch
 dimension where an image has a prefix of its own.
 """
 
@@ -14,7 +14,7 @@ from smope_bench.methods.common.backbone.attention_rules import of_images
 
 
 class PlainPrefix:
-    """Ordinary prefix tuning: every query token scores every prefix key itself."""
+    """Ordinary prefix tuning: every query token attends to every prefix pair."""
 
     def __init__(self, keys: Tensor, values: Tensor) -> None:
         self.keys = keys

@@ -1,4 +1,4 @@
-"""Training schedules: batch size, epochs, optimiser and learning rates, with the official code's off-by-ones.
+"""Training schedules: batch size, epochs, optimiser and learning rates, with the off-by-one steps of the official code.
 
 Source: SMoPE card, section 5 (``coswm`` and ``cosine``) and section 9, rows 18 and 19; HiDe-Prompt card, section 6.1 (``step``
 and ``epoch_cosine``).

@@ -1,7 +1,7 @@
-"""Recipes: method x benchmark x backbone -> hyper-parameters. Data, never guessed: an unknown combination is refused.
+"""Recipes: method x benchmark x backbone -> hyper-parameters. Data only: an unknown combination is refused.
 
-``recipes_official`` holds what the papers and their code state, with the section of the method's card as source;
-``recipes_floors`` what this project chose for its floors and ceilings at that scale; ``recipes_tiny`` the searched ones.
+``official`` has what the papers and their code state, with the section of the method's card as source; ``floors`` what this project
+chose for its floors and ceilings at that scale; ``tiny`` the searched ones.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ RECIPES: tuple[TrainingRecipe, ...] = (*TINY, *OFFICIAL, *FLOORS)
 GENERIC = TrainingRecipe(
     ANY, ANY, ANY, "generic: not tuned for this combination", {"batch_size": 32, "epochs": 10, "lr": 0.005}
 )
-"""For methods from plugins and for users' own images, which nobody can have tuned; shown as such in the plan."""
+"""For methods and backbones from plugins and for users' own images, none of which are tuned; marked as such in the plan."""
 
 
 def find_recipe(
     method: str, benchmark: str, backbone: str, *, tasks: int | None = None, own: bool = False
 ) -> TrainingRecipe:
-    """The recipe of a combination. Where ``own`` says that method or data are the user's, the generic one may serve.
+    """The recipe of a combination. ``own``: method, backbone or images are the user's, so that the generic recipe may be used.
 
     Raises MethodError for an unknown combination of built-in parts, naming the nearest known one.
     """

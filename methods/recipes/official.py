@@ -1,7 +1,7 @@
-"""Recipes at paper scale: what the methods' papers and official code state, as their cards record it.
+"""Recipes at paper scale: values of the methods' papers and official code, as their cards record them.
 
-A source names the card and the section where every value stands with its origin. What no source states begins with
-"inferred: " and says why. All tables use one class order a seed for all methods, which is the benchmarks' own default.
+A source names the card and section where each value is with its origin. Sources of other values begin with "inferred: " and
+give the reason. All tables use one class order a seed for all methods, which is the benchmarks' own default.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ STANDARD: dict[str, str] = {"cifar100": "sup1k", "imagenet_r": "sup1k", "cub200"
 """Weights of the SMoPE paper's Tables 1, 4, 6 and 7 (SMoPE card, section 7)."""
 SELF_SUPERVISED = ("ibot1k", "dino1k", "moco1k")
 COUNTS: dict[str, tuple[int, ...]] = {"cifar100": (10, 20), "imagenet_r": (5, 10, 20, 50), "cub200": (10, 20)}
-"""Numbers of tasks there is a recipe for."""
+"""Numbers of tasks with a recipe."""
 
 CROP: dict[str, Any] = {"kind": "random_resized_crop", "scale": [0.08, 1.0]}
 WHOLE: dict[str, Any] = {"image_size": 224, "augment": CROP, "test_resize": None, "normalize": "none"}
@@ -60,7 +60,7 @@ def _stated(
 def with_other_counts(recipes: Iterable[TrainingRecipe]) -> list[TrainingRecipe]:
     """The recipes, and inferred ones for numbers of tasks that no source covers, taken from the nearest one that is.
 
-    Only for supervised weights: nobody reports other numbers of tasks with self-supervised ones.
+    Only for supervised weights: no paper reports other numbers of tasks with self-supervised ones.
     """
     groups: dict[tuple[str, str, str], list[TrainingRecipe]] = {}
     for recipe in recipes:
@@ -75,7 +75,7 @@ def with_other_counts(recipes: Iterable[TrainingRecipe]) -> list[TrainingRecipe]
 
 
 def _for_count(near: TrainingRecipe, count: int) -> list[TrainingRecipe]:
-    """A recipe for another number of tasks; nominal steps follow the images of a task, as they do in the stated ones."""
+    """A recipe for another number of tasks; nominal steps are proportional to the images of a task, as in the stated recipes."""
     schedule = dict(near.schedule)
     for key in ("steps_per_epoch", "freeze_steps"):
         if key in schedule:

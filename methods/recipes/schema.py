@@ -1,4 +1,4 @@
-"""What a recipe is; the recipes themselves are data in ``methods.recipes_*``, found through ``smope_bench.methods.recipes``."""
+"""A recipe's fields. The recipes are data in the other files of this folder."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 ANY = "*"
 INFERRED = "inferred: "
-"""How the source of a recipe begins that no paper or official script states; what follows says why it is as it is."""
+"""Begins the source of a recipe that no paper or official script states; the reason for it follows."""
 
 
 @dataclass(frozen=True)
 class TrainingRecipe:
-    """Settings of a method on a benchmark with a backbone; what is not said is the default of the method's ``Config``."""
+    """Settings of a method on a benchmark with a backbone; what is not given is the default of the method's ``Config``."""
 
     method: str
     benchmark: str

@@ -1,7 +1,7 @@
-"""What a hyper-parameter search tries: published grids where a paper has one, else a small one of ours, labelled so. Data only.
+"""Grids of hyper-parameter searches: published ones where a paper has one, else a small one of ours, labelled so. Data only.
 
-A value is a setting as ``--set`` takes it. Base rates are given as factors of the recipe's own rate, because recipes differ
-by benchmark. No paper of this zoo publishes a grid but SMoPE's; official code has its values fixed.
+A value is a setting as ``--set`` takes it. Base rates are factors of the recipe's rate, because recipes differ by
+benchmark. Only SMoPE's paper publishes a grid; official code has fixed values.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SHARE_OF_RATE = (0.1, 1.0)
 
 @dataclass(frozen=True)
 class Grid:
-    """Values to try of a method's settings, all with all, and who chose them.
+    """Values of a method's settings, all combinations, and their source.
 
     ``rate_factors`` multiply the base rate of the recipe; empty leaves the rate alone.
     """
@@ -63,5 +63,5 @@ GRIDS: Mapping[str, Grid] = {
 
 
 def find_grid(method: str) -> Grid:
-    """The grid of a method; for one that nobody has a grid for, such as a plugin's, base rates alone."""
+    """The grid of a method; base rates alone for a method without one, such as a plugin's."""
     return GRIDS.get(method) or Grid(method, OURS, rate_factors=RATE_FACTORS)

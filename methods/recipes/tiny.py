@@ -1,6 +1,6 @@
 """Recipes of the tiny backbone: chosen on held-out training data, every method with the same small budget.
 
-``docs/tiny-recipes.md`` has the search and its log. ``tiny_random`` and ``fashion_mnist`` borrow them, untuned.
+``docs/tiny-recipes.md`` has the search and its log. ``tiny_random`` and ``fashion_mnist`` use the same ones, untuned.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ WHOLE: dict[str, Any] = {"image_size": 32, "augment": {"kind": "none"}, "test_re
 
 
 def _on_random_weights() -> list[TrainingRecipe]:
-    """For the second weights of a rehearsed Table 2: those of ``tiny``, so that nothing but the weights differs."""
+    """For the second weights of the tiny Table 2: the recipes of ``tiny``, so that only the weights differ."""
     return inferred(SEARCHED, "as with the weights of tiny, untuned", backbone="tiny_random")
 
 

@@ -1,1 +1,1 @@
-"""TODO methods/common/alignment."""
+"""Class statistics of features, and what is trained on samples from them: classifiers, task inference, outliers."""

@@ -26,7 +26,7 @@ class CentroidStatistics(nn.Module):
     count: Tensor
 
     def __init__(self, num_classes: int, dim: int, centroids: int = 10, restarts: int = 10) -> None:
-        """``restarts``: k-means runs a class, of which the best is kept."""
+        """``restarts``: k-means runs a class; the best one is kept."""
         super().__init__()
         self.centroids = centroids
         self.restarts = restarts
@@ -67,7 +67,7 @@ class CentroidStatistics(nn.Module):
         return GaussianSampler(classes, self.mean[:seen][usable], (self.variance[:seen][usable] + jitter).sqrt())
 
     def of_classes(self, classes: range) -> Tensor:
-        """Everything known of ``classes`` in one tensor, for comparison."""
+        """All statistics of ``classes`` in one tensor, for comparison."""
         part = slice(classes.start, classes.stop)
         return torch.cat([self.mean[part], self.variance[part], self.count[part, :, None].float()], dim=-1)
 
@@ -86,7 +86,7 @@ def _clusters(rows: Tensor, centroids: int, restarts: int) -> Tensor:
 
 
 class UnbiasedStatistics(ClassStatistics):
-    """One Gaussian a class as HiDe-Prompt takes it: denominator n - 1, and classes without variance are sampled too."""
+    """One Gaussian a class as in HiDe-Prompt: denominator n - 1, and classes without variance are sampled too."""
 
     def __init__(self, num_classes: int, dim: int, kind: Literal["full", "diag"]) -> None:
         super().__init__(num_classes, dim, kind, correction=1, skip_flat=False)
@@ -96,7 +96,7 @@ class UnbiasedStatistics(ClassStatistics):
         return self.mean[:seen][self.count[:seen] > 0]
 
     def of_classes(self, classes: range) -> Tensor:
-        """Everything known of ``classes`` in one tensor, for comparison."""
+        """All statistics of ``classes`` in one tensor, for comparison."""
         part = slice(classes.start, classes.stop)
         known = (self.mean[part], self.covariance[part].flatten(1), self.count[part, None].float())
         return torch.cat(known, dim=-1)

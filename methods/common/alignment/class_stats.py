@@ -29,7 +29,7 @@ class ClassStatistics(nn.Module):
     def __init__(
         self, num_classes: int, dim: int, kind: Covariance = "diag", correction: int = 0, skip_flat: bool = True
     ) -> None:
-        """Room for ``num_classes`` classes of ``dim``-dimensional features; ``full`` keeps (dim, dim) a class."""
+        """Buffers for ``num_classes`` classes of ``dim`` features; ``full``: a covariance (dim, dim) a class, else variances."""
         super().__init__()
         self.kind = kind
         self.correction = correction
@@ -43,7 +43,7 @@ class ClassStatistics(nn.Module):
     def collect(self, classes: range, pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Replace the statistics of ``classes`` by those of a pass over (features (B, d), labels (B,)) pairs.
 
-        Sums are kept in double precision: a single pass loses nothing that float32 features hold.
+        Sums are in double precision, so that a single pass is as exact as float32 features.
         """
         size, dim = len(classes), self.mean.shape[1]
         total = torch.zeros(size, dim, dtype=torch.double, device=self.mean.device)
@@ -78,7 +78,6 @@ class ClassStatistics(nn.Module):
         return torch.nonzero(usable).flatten()
 
     def sampler_of(self, seen: int) -> GaussianSampler | None:
-        """A sampler over the usable classes below ``seen``; None where there is none."""
         classes = self.usable_classes(seen)
         return self.sampler(classes) if len(classes) else None
 
@@ -94,7 +93,7 @@ class ClassStatistics(nn.Module):
 
 
 class GaussianSampler:
-    """Draws pseudo-features of classes from cached factors, in memory that is used again: fresh pages cost more than samples."""
+    """Draws pseudo-features of classes from cached factors. Buffers are used again: new pages would cost more than the samples."""
 
     def __init__(self, classes: Tensor, mean: Tensor, factor: Tensor) -> None:
         self.classes = classes
@@ -125,7 +124,7 @@ class GaussianSampler:
     def _coloured(self, noise: Tensor, rows: Tensor) -> Tensor:
         """Noise (n, d) through the factor of its row, all classes in one product: no (n, d, d) gather. Overwrites ``noise``.
 
-        Factors are lower triangular, so a stretch of columns needs no noise beyond its end.
+        Factors are lower triangular: a band of columns needs no noise beyond its last column.
         """
         width, counts = noise.shape[1], torch.bincount(rows, minlength=self.rows)
         order = rows.argsort(stable=True)
@@ -133,7 +132,7 @@ class GaussianSampler:
         place[order] = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows[order]]
         most = int(counts.max())
         slots = rows * most + place
-        # What no sample fills is never read.
+        # Rows without a sample are never read.
         by_class = self._room("by class", self.rows * most).index_copy_(0, slots, noise).view(self.rows, most, width)
         coloured = self._room("coloured", self.rows * most).view(self.rows, most, width)
         for start in range(0, width, STRETCH):
@@ -143,7 +142,7 @@ class GaussianSampler:
         return torch.index_select(coloured.view(-1, width), 0, slots, out=noise)
 
     def _room(self, use: str, count: int) -> Tensor:
-        """Memory (count, d) with whatever an earlier draw has left in it."""
+        """A buffer (count, d) with the values of an earlier draw."""
         if len(self._memory.get(use, ())) < count:
             self._memory[use] = self.mean.new_empty(count, self.mean.shape[1])
         return self._memory[use][:count]

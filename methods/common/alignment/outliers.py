@@ -1,4 +1,4 @@
-"""Virtual outliers in feature space, and the energies that tell them from features (OVOR card, sections 3 and 3a)."""
+"""Virtual outliers in feature space, and the energy loss that separates them from features (OVOR card, sections 3 and 3a)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Hinge = Literal["huber", "squared"]
 
 
 class OutlierConfig(BaseModel):
-    """How outliers are made and weighed; the defaults are the released ones."""
+    """Settings of outliers and their loss; the defaults are those of the released code."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -43,7 +43,7 @@ def neighbour_distance(points: Tensor, index: Tensor, neighbours: int) -> Tensor
 
 
 def largest(scores: Tensor, count: int) -> Tensor:
-    """Positions of the ``count`` largest scores, largest first; of equals the first comes first."""
+    """Positions of the ``count`` largest scores, largest first; ties in order of position."""
     return scores.sort(descending=True, stable=True).indices[:count]
 
 
@@ -59,8 +59,8 @@ def synthesize(features: Tensor, num_classes: int, draws: Tensor, config: Outlie
     count = min(boundary * len(draws), config.per_class * num_classes)
     if config.centre == "boundary":
         return _around_boundary(features, index, noise, boundary, count, config.neighbours)
-    # The released code scores every draw once for each boundary feature, always about the origin: the same vectors again and
-    # again, which tie. Its choice is each of the best draws, repeated (card, sections 3a and 10).
+    # The released code scores every draw once for each boundary feature, always about the origin, so that the scores tie.
+    # It therefore selects each of the best draws several times (card, sections 3a and 10).
     best = largest(neighbour_distance(noise, index, config.neighbours), math.ceil(count / boundary))
     return noise[best].repeat_interleave(boundary, dim=0)[:count]
 

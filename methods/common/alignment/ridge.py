@@ -1,7 +1,6 @@
 """Ridge regression to one-hot labels from moments that accumulate over tasks.
 
-The solution depends on the sums over all images alone, so it is the same in whatever order, and in however many tasks, the
-images came.
+The solution depends only on sums over all images: order and number of tasks do not change it.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ class RidgeMoments(nn.Module):
     sums: Tensor
 
     def __init__(self, size: int, num_classes: int) -> None:
-        """Room for rows of ``size`` entries: a (size, size) matrix."""
+        """``size``: entries of a row."""
         super().__init__()
         self.register_buffer("gram", torch.zeros(size, size, dtype=torch.double))
         self.register_buffer("sums", torch.zeros(size, num_classes, dtype=torch.double))
 
     @torch.no_grad()
     def add(self, rows: Tensor, labels: Tensor) -> None:
-        """Take in rows (B, M) with labels (B,)."""
+        """Add rows (B, M) with labels (B,)."""
         rows = rows.double()
         self.gram.addmm_(rows.T, rows)
         self.sums.index_add_(1, labels, rows.T.contiguous())
@@ -41,9 +40,9 @@ class RidgeMoments(nn.Module):
 
 
 def resolvable(penalty: Tensor, trace: Tensor) -> Tensor:
-    """``penalty``, raised where needed to what double precision can tell from zero beside a matrix of this trace.
+    """``penalty``, raised where needed to the smallest value that double precision resolves beside a matrix of this trace.
 
-    Less than that would leave a matrix of low rank numerically indefinite, and its solution made of rounding errors.
+    A smaller one would leave a matrix of low rank numerically indefinite: its solution would be rounding errors.
     """
     return penalty.clamp(min=16 * torch.finfo(torch.double).eps * trace)
 
@@ -53,7 +52,7 @@ def choose_penalty(rows: Tensor, labels: Tensor, candidates: Sequence[float], ke
     """The candidate whose ridge regression on the first ``kept`` part of rows (n, M) predicts the rest best.
 
     Best is the least squared error to one-hot labels; the first of equals wins. One eigendecomposition, of the smaller of
-    the two Gram matrices, serves all candidates. A single row leaves nothing to hold out: it is fitted and predicted.
+    the two Gram matrices, serves all candidates. With a single row nothing is held out.
     """
     rows, one_hot = rows.double(), F.one_hot(labels - labels.min()).double()
     cut = max(1, int(len(rows) * kept))

@@ -1,4 +1,4 @@
-"""Task-adaptive prediction: the classifier re-balanced on Gaussian pseudo-features.
+"""Task-adaptive prediction: the classifier is trained again on Gaussian pseudo-features of all classes.
 
 Sources: SMoPE card, section 5 (AdamW, rate by step); HiDe-Prompt card, section 4.2 (SGD, rate by epoch).
 """
@@ -51,7 +51,7 @@ HIDE_TAP = TapConfig(
 
 
 def filled_from(defaults: TapConfig) -> BeforeValidator:
-    """For a field whose default is not ``TapConfig()``: what a partial table leaves out comes from ``defaults``."""
+    """Validator of a field whose default is not ``TapConfig()``: missing settings are taken from ``defaults``."""
 
     def fill(value: Any) -> Any:
         return defaults.model_dump() | value if isinstance(value, dict) else value
@@ -64,7 +64,7 @@ HideTap = Annotated[TapConfig, filled_from(HIDE_TAP)]
 
 
 class Sampler(Protocol):
-    """Draws pseudo-features; ``rows`` counts what can be drawn from, one row a class or a centroid."""
+    """Draws pseudo-features from ``rows`` distributions, one a class or a centroid."""
 
     @property
     def rows(self) -> int:
@@ -77,7 +77,7 @@ class Sampler(Protocol):
 
 
 class Statistics(Protocol):
-    """What alignment needs of class statistics."""
+    """Class statistics as alignment uses them."""
 
     def collect(self, classes: range, pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Statistics of ``classes`` from (features, labels) pairs."""

@@ -1,6 +1,6 @@
-"""Task inference: a small network on frozen features that guesses an image's task (HiDe-Prompt card, sections 1.1 to 4).
+"""Task inference: a small network on frozen features that predicts an image's task (HiDe-Prompt card, sections 1.1 to 4).
 
-It is trained on the classes of one task after another and re-balanced on class statistics; its best class names the task.
+It is trained task after task and aligned on class statistics; the task of its best class is the prediction.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class ResidualMlp(nn.Module):
 
 
 class TaskInference(nn.Module):
-    """The network, the statistics it is re-balanced on, and the table from classes to tasks: all in the checkpoint.
+    """The network, the class statistics for its alignment, and the task of each class; all are in the checkpoint.
 
     Features are always those of the frozen backbone without prompts, (B, dim). Everything is computed in float32.
     """
@@ -89,7 +89,7 @@ class TaskInference(nn.Module):
         return current_task_loss(self(features)[:, :seen_classes], labels, old_classes)
 
     def finish_task(self, pairs: Iterable[tuple[Tensor, Tensor]], new_classes: range, task_index: int) -> None:
-        """Remember whose classes these are, gather their statistics and, after later tasks, align (card, section 4).
+        """Note the task of the new classes, gather their statistics and, after later tasks, align (card, section 4).
 
         ``pairs``: (frozen features, labels) of the task's training images under the test transform.
         """

@@ -1,4 +1,4 @@
-"""Attention rules: what a method may put in the place of a block's attention, for a whole batch or for some of its images."""
+"""Attention rules: functions that replace a block's attention, for a whole batch or for some of its images."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ AttentionRule: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 The logits' scale is 1/sqrt(head_dim). A rule is made anew for each forward pass, so it may carry tensors of that pass. One
 with tensors of single images has a method ``part(rows: slice)``, which gives the rule for these images alone. Where memory
-is short a rule is called for a few images at a time, and again in the backward pass: what it notes goes to a ``Trace``, never to
-a list, and it draws no random numbers: they are drawn before the pass, for the whole batch, and carried.
+is short, a rule is called for a few images at a time, and again in the backward pass: it records values in a ``Trace``, not in
+a list, and draws no random numbers (draw them before the pass, for the whole batch).
 """
 
 Recorded = TypeVar("Recorded")
 
 
 class TokenRule:
-    """An attention rule that is also shown what its block attends with, before it is called."""
+    """An attention rule that also reads the block's input, before it is called."""
 
     def read(self, tokens: Tensor) -> None:
         """The block's input after its first norm: (B, N, d)."""
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """As any attention rule."""
+        """See ``AttentionRule``."""
         raise NotImplementedError
 
 
 class Trace(Generic[Recorded]):
-    """What the rules of one pass note, each a dataclass of tensors (B, ...): an item a place, in the order of places.
+    """Records of the rules of one pass, each a dataclass of tensors (B, ...): one item a place, in the order of places.
 
-    Notes on parts of a batch are joined. The first note of a place and part stays: a later one is of a pass that is
-    recomputed. To be kept by whoever reads it; recorders and rules do not keep it alive.
+    Records of parts of a batch are joined. The first record of a place and part is kept: later ones come from recomputation.
+    The reader must hold a reference: recorders and rules do not keep it alive.
     """
 
     def __init__(self) -> None:
@@ -56,18 +56,18 @@ class Trace(Generic[Recorded]):
             yield _joined([parts[first] for first in sorted(parts)])
 
     def note(self, place: int, first: int, recorded: Recorded) -> None:
-        """Keep what was recorded at a place, of images from number ``first`` on."""
+        """Keep a record of a place, of the images from number ``first`` on."""
         self._notes.setdefault(place, {}).setdefault(first, recorded)
 
     def recorder(self, place: int) -> Recorder[Recorded]:
-        """What a rule is given to note with."""
+        """A recorder for one place, to be handed to a rule."""
         return Recorder(weakref.ref(self), place)
 
 
 class Recorder(Generic[Recorded]):
-    """Notes for one place of a trace.
+    """Records values at one place of a trace.
 
-    The trace is held weakly: its tensors' graph can hold the rule, for recomputation, and such a circle would never be freed.
+    The trace is a weak reference: its tensors' graph may hold the rule, for recomputation, and such a cycle is never freed.
     """
 
     def __init__(self, trace: weakref.ReferenceType[Trace[Recorded]], place: int, first: int = 0) -> None:
@@ -76,28 +76,27 @@ class Recorder(Generic[Recorded]):
         self._first = first
 
     def __call__(self, recorded: Recorded) -> None:
-        """Note it, unless nobody reads the trace any more."""
+        """Record, unless the trace was freed."""
         if (trace := self._trace()) is not None:
             trace.note(self._place, self._first, recorded)
 
     def part(self, rows: slice) -> Recorder[Recorded]:
-        """For some of the images."""
         return Recorder(self._trace, self._place, rows.start)
 
 
 def of_images(tensor: Tensor, rows: slice, shared: int) -> Tensor:
-    """The share of some images in what may have a dimension of images before ``shared`` others; all images' where not."""
+    """The rows of some images, if the tensor has a batch dimension before ``shared`` others; else the tensor itself."""
     return tensor[rows] if tensor.dim() > shared and len(tensor) > 1 else tensor
 
 
 def part_of(rule: AttentionRule, rows: slice) -> AttentionRule:
-    """The rule for the images ``rows``. One without ``part`` serves as it is, and is refused where that turns out impossible."""
+    """The rule for the images ``rows``. One without ``part`` is used as it is; an error is raised where that proves impossible."""
     part = getattr(rule, "part", None)
     return _Undivided(rule) if part is None else part(rows)
 
 
 class _Undivided(TokenRule):
-    """A rule that does not say how it is divided, watched while it is given parts of a batch."""
+    """A rule without ``part``, checked while it is called with parts of a batch."""
 
     def __init__(self, rule: AttentionRule) -> None:
         self._rule = rule

@@ -1,12 +1,13 @@
 """Backbones by name: where their weights are, the hash they must have, and how to load them.
 
-Importing this module imports no torch. A missing, altered or misshapen weights file is refused; nothing is silently random.
+Importing this module imports no torch. A missing, changed or misshapen weights file is refused.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,11 +44,11 @@ VIT_B16: dict[str, Any] = {
 
 ProgressCallback = Callable[[str], None]
 Fetch = Callable[..., Path]
-"""``fetch(name, urls, digest, folder, given, progress)``: a verified file. The harness supplies it: methods do not download."""
+"""``fetch(name, urls, digest, folder, given, progress)`` returns a verified file. The harness supplies it."""
 
 
 def silent(message: str) -> None:
-    """Swallow a progress message."""
+    """Discard a progress message."""
     del message
 
 
@@ -55,9 +56,66 @@ class WeightsMissingError(MethodError):
     """The weights of a backbone are not prepared under the data folder."""
 
 
+class Backbone(ABC):
+    """A frozen ViT by name. Plugins register an instance; ``name`` is chosen with ``--set backbone=NAME``."""
+
+    name: str
+    summary: str
+    """What it is and what it was trained on, in a line."""
+    is_random: bool
+    """Whether its weights are random; results on it are marked."""
+    is_tiny: bool
+    """Whether it is small enough for several runs at once on a laptop."""
+    architecture: Mapping[str, Any]
+    """Arguments of timm's ``VisionTransformer``."""
+
+    def at(self, root: Path) -> Backbone:
+        """The backbone with its weights under a data folder; itself where it keeps none there."""
+        del root
+        return self
+
+    def prepare(self, fetch: Fetch, given: Sequence[Path] = (), progress: ProgressCallback = silent) -> None:
+        """Download, check and convert the weights, once; by default there is nothing to do."""
+        del fetch, given, progress
+
+    @property
+    @abstractmethod
+    def sha256(self) -> str:
+        """Hash of the weights, part of a run's identity. Raises WeightsMissingError where they are not prepared."""
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of its input."""
+        return int(self.architecture["img_size"])
+
+    def verify(self) -> Path | None:
+        """Path of the weights once their bytes are checked; None without a file. Raises MethodError."""
+        return None
+
+    @abstractmethod
+    def load(self) -> PromptedViT:
+        """The frozen ViT in float32 on the CPU. Raises MethodError for weights that do not fit."""
+
+    def skeleton(self) -> PromptedViT:
+        """The architecture without values, on the meta device."""
+        import torch
+
+        with torch.device("meta"):  # no storage, so nothing to initialise
+            return prompted(build({**self.architecture, "weight_init": "skip"}))
+
+    def fill(self, vit: Any, tensors: Mapping[str, Any], *, assign: bool = False) -> PromptedViT:
+        """The frozen ``vit`` with these weights. Raises MethodError where they do not fit."""
+        try:
+            vit.load_state_dict(tensors, strict=True, assign=assign)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise MethodError(f"weights of backbone {self.name!r} do not fit its architecture: {reason}") from error
+        return prompted(vit)
+
+
 @dataclass(frozen=True)
-class StoredBackbone:
-    """A ViT whose safetensors weights and JSON description ship with the project."""
+class StoredBackbone(Backbone):
+    """A ViT whose safetensors weights lie beside a JSON ``description`` (architecture and hash), as the project's own does."""
 
     name: str
     summary: str
@@ -65,27 +123,17 @@ class StoredBackbone:
     is_random: bool = False
     is_tiny: bool = True
 
-    def at(self, root: Path) -> StoredBackbone:
-        """Itself: its weights ship with the project and lie in no data folder."""
-        del root
-        return self
-
-    def prepare(self, fetch: Fetch, given: Sequence[Path] = (), progress: ProgressCallback = silent) -> None:
-        """There is nothing to prepare."""
-        del fetch, given, progress
-
     @property
     def sha256(self) -> str:
-        """The hash that the weights file must have; part of a run's identity."""
+        """The expected hash of the weights file; part of a run's identity."""
         return str(self._described()["sha256"])
 
     @property
-    def image_size(self) -> int:
-        """Side in pixels of the images it was trained on."""
-        return int(self._described()["architecture"]["img_size"])
+    def architecture(self) -> Mapping[str, Any]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self._described()["architecture"]
 
     def verify(self) -> Path:
-        """Path of the weights once their hash is right. Raises MethodError."""
+        """Path of the weights after their hash is checked. Raises MethodError."""
         file, expected = self.description.with_suffix(".safetensors"), self.sha256
         try:
             found = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -104,19 +152,8 @@ class StoredBackbone:
         """The frozen backbone in float32 on the CPU. Raises MethodError for weights that do not fit the description."""
         from safetensors.torch import load_file
 
-        file = self.verify()
-        vit = build(self._described()["architecture"])
-        tensors = {name: tensor.float() for name, tensor in load_file(file).items()}
-        try:
-            vit.load_state_dict(tensors, strict=True)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            raise MethodError(f"weights of backbone {self.name!r} do not fit its architecture: {reason}") from error
-        return prompted(vit)
-
-    def skeleton(self) -> PromptedViT:
-        """The architecture without values, on the meta device: enough to ask a method whether it fits."""
-        return skeleton_of(self._described()["architecture"])
+        tensors = {name: tensor.float() for name, tensor in load_file(self.verify()).items()}
+        return self.fill(build(self.architecture), tensors)
 
     def _described(self) -> dict[str, Any]:
         try:
@@ -126,8 +163,8 @@ class StoredBackbone:
 
 
 @dataclass(frozen=True)
-class RandomBackbone:
-    """A ViT with random weights, for cost and speed work; shown as random wherever it appears."""
+class RandomBackbone(Backbone):
+    """A ViT with random weights, for cost and speed work; marked as random in every report."""
 
     name: str
     summary: str
@@ -136,48 +173,19 @@ class RandomBackbone:
     is_random: bool = True
     is_tiny: bool = False
 
-    def at(self, root: Path) -> RandomBackbone:
-        """Itself: it has no weights file."""
-        del root
-        return self
-
-    def prepare(self, fetch: Fetch, given: Sequence[Path] = (), progress: ProgressCallback = silent) -> None:
-        """There is nothing to prepare."""
-        del fetch, given, progress
-
     @property
     def sha256(self) -> str:
-        """Stands for the weights in a run's identity: which architecture and which seed."""
+        """Hash of architecture and seed; part of a run's identity."""
         text = json.dumps([dict(self.architecture), self.seed], sort_keys=True)
         return f"random-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
-    @property
-    def image_size(self) -> int:
-        """Side in pixels of its input."""
-        return int(self.architecture["img_size"])
-
-    def verify(self) -> None:
-        """There is no file to verify."""
-
     def load(self) -> PromptedViT:
-        """The same random weights for the same seed, whatever was drawn before."""
+        """Weights drawn from the seed alone."""
         import torch
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             return prompted(build(self.architecture))
-
-    def skeleton(self) -> PromptedViT:
-        """The architecture without values, on the meta device."""
-        return skeleton_of(self.architecture)
-
-
-def skeleton_of(architecture: Mapping[str, Any]) -> PromptedViT:
-    """An architecture without values, on the meta device."""
-    import torch
-
-    with torch.device("meta"):
-        return prompted(build({**architecture, "weight_init": "skip"}))  # nothing is stored that could be drawn
 
 
 def build(architecture: Mapping[str, Any]) -> Any:

@@ -1,8 +1,7 @@
 """How a pass through the backbone spends memory: whole, block by block, or a few images at a time.
 
-As long as attention rules keep to their contract, no plan changes a result but for rounding, and recomputed blocks not a bit;
-the conformance kit tries it. Recomputation is torch's checkpointing in its non-reentrant form: the graph is the plain pass's
-own, so what rules note on their way keeps its gradient.
+Plans change results by rounding only, recomputed blocks not at all, if attention rules keep their contract; the conformance
+kit checks it. Recomputation is torch's non-reentrant checkpointing, in which values that rules record keep their gradient.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from smope_bench.methods.common.errors import MethodError
 
 FIRST_SHARE = 8
-"""A batch is first divided by this: recomputed blocks already take about as little as an eighth of the images at once."""
+"""The first divisor of a batch: recomputed blocks already need about as little as an eighth of the images at once."""
 
 SHORTAGES = (
     "out of memory",
@@ -28,18 +27,18 @@ SHORTAGES = (
     "could not create a primitive",
     "could not create a memory object",
 )
-"""What torch's allocators, CUDA's libraries and oneDNN say, in any case of letters. oneDNN gives no reason: it is this one where
-the same step worked with less."""
+"""Messages of torch's allocators, CUDA's libraries and oneDNN, in lower or upper case. oneDNN gives no reason: it is taken for a
+shortage because the same step works with less memory."""
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """What a backbone keeps for the backward pass. Results agree to rounding under any plan, to the bit in recomputed blocks.
+    """What a backbone keeps for the backward pass.
 
-    ``checkpoint_blocks``: each block's input alone, the block is computed again. ``micro_batch``: so many images go through
-    the whole backbone at a time and are recomputed as a whole; losses still see the features of the whole batch.
+    ``checkpoint_blocks``: only each block's input; the block is recomputed. ``micro_batch``: images that go through the backbone
+    at a time and are recomputed as a whole; losses still see the features of the whole batch.
     """
 
     checkpoint_blocks: bool = False
@@ -51,13 +50,13 @@ class MemoryPlan:
 
     @property
     def words(self) -> str:
-        """The plan as it is shown, such as ``16 images at a time``."""
+        """Description for messages, such as ``16 images at a time``."""
         images = "" if self.micro_batch is None else f"{self.micro_batch} image{'s' * (self.micro_batch > 1)} at a time"
         blocks = "blocks recomputed" if self.checkpoint_blocks else ""
         return ", ".join(filter(None, (images, blocks))) or "all at once"
 
     def tighter(self, batch: int) -> MemoryPlan | None:
-        """The next plan to try with batches of so many images, None where nothing is left."""
+        """The next plan to try for batches of ``batch`` images; None if there is none."""
         if self.micro_batch is not None:
             halved = min(self.micro_batch, batch) // 2
             return replace(self, micro_batch=halved) if halved else None
@@ -72,9 +71,9 @@ class MemoryPlan:
 
 
 def recomputed(run: Callable[..., Result], *inputs: Any, may_draw: bool = True) -> Result:
-    """``run(*inputs)``, computed again in the backward pass in place of keeping what it needs; plain where there is no graph.
+    """``run(*inputs)``, recomputed in the backward pass to save memory; called plainly without a graph.
 
-    ``may_draw``: whether it may draw random numbers, which must then be the same the second time.
+    ``may_draw``: whether it may draw random numbers, which must then be repeated.
     """
     if not torch.is_grad_enabled():
         return run(*inputs)
@@ -82,7 +81,7 @@ def recomputed(run: Callable[..., Result], *inputs: Any, may_draw: bool = True) 
 
 
 def is_memory_shortage(error: BaseException) -> bool:
-    """Whether an error says that memory ran out: of an accelerator, of torch's allocator on the CPU, or of Python."""
+    """Whether an error means that memory ran out: of an accelerator, torch's CPU allocator, or Python."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     text = str(error).lower()

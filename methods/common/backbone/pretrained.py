@@ -1,4 +1,4 @@
-"""Backbones whose weights their authors publish: found, checked and prepared once, then verified by hash before every use.
+"""Backbones with published weights: found, checked and converted once, then verified by hash before every use.
 
 Importing this module imports no torch.
 """
@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from smope_bench.methods.common.backbone.backbones import (
     VIT_B16,
+    Backbone,
     Fetch,
     ProgressCallback,
     WeightsMissingError,
     build,
-    prompted,
     silent,
-    skeleton_of,
 )
 from smope_bench.methods.common.errors import MethodError
 
@@ -31,13 +30,13 @@ HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 @dataclass(frozen=True)
-class CheckpointBackbone:
+class CheckpointBackbone(Backbone):
     """A published ViT. ``at(data_root)`` gives the one whose files lie in ``data_root/weights``.
 
     ``files``: the published file's name in ``weights/downloads`` and other names under which copies of it go.
     ``hub``: its Hugging Face repository, if it has one; ``url`` names the file itself otherwise.
-    ``digest``: ``sha256:<hex>`` where it is publicly known. ``marks``: shapes of tensors that are not used but tell this
-    file from others of the same architecture.
+    ``digest``: ``sha256:<hex>`` where it is publicly known. ``marks``: shapes of unused tensors that distinguish this file
+    from others of the same architecture.
     """
 
     name: str
@@ -55,13 +54,7 @@ class CheckpointBackbone:
     is_tiny: bool = False
 
     def at(self, root: Path) -> CheckpointBackbone:
-        """The same backbone with its weights under a data folder."""
         return replace(self, root=Path(root))
-
-    @property
-    def image_size(self) -> int:
-        """Side in pixels of its input."""
-        return int(self.architecture["img_size"])
 
     @property
     def sha256(self) -> str:
@@ -69,7 +62,7 @@ class CheckpointBackbone:
         return str(self._manifest()["sha256"])
 
     def verify(self) -> Path:
-        """Path of the prepared weights once their bytes are right. Raises WeightsMissingError or MethodError."""
+        """Path of the prepared weights after their bytes are checked. Raises WeightsMissingError or MethodError."""
         from smope_bench.methods.common.checkpoint_files.conversion import file_sha256
 
         expected, file = self._manifest(), self._file()
@@ -96,16 +89,7 @@ class CheckpointBackbone:
         file = self.verify()
         with torch.device("meta"):
             vit = build(self.architecture)
-        try:
-            vit.load_state_dict(load_file(file), strict=True, assign=True)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            raise MethodError(f"weights of backbone {self.name!r} do not fit its architecture: {reason}") from error
-        return prompted(vit)
-
-    def skeleton(self) -> PromptedViT:
-        """The architecture without values, on the meta device."""
-        return skeleton_of(self.architecture)
+        return self.fill(vit, load_file(file), assign=True)
 
     def prepare(self, fetch: Fetch, given: Sequence[Path] = (), progress: ProgressCallback = silent) -> None:
         """Find the published file, check every tensor of it and write what ``load`` reads; nothing is written on an error.
@@ -168,7 +152,7 @@ class CheckpointBackbone:
         )
 
     def _among(self, given: Sequence[Path], progress: ProgressCallback) -> Path | None:
-        """The one of the given files and folders that is meant: by its name, or the only one there is."""
+        """The weights file among the given files and folders: by its name, or the only one."""
         names = (*self.files, *(HUB_FILES if self.hub else ()))
         for path in given:
             if not path.exists():
@@ -193,7 +177,7 @@ class CheckpointBackbone:
         return file
 
     def _cached(self) -> Path | None:
-        """The file in the Hugging Face cache; the network is not asked."""
+        """The file in the Hugging Face cache, if it is there; no network."""
         if not self.hub:
             return None
         from huggingface_hub import try_to_load_from_cache

@@ -1,6 +1,6 @@
-"""The frozen vision transformer with a place for prompts: an attention rule per prompted block.
+"""The frozen vision transformer; prompts enter it through one attention rule per prompted block.
 
-The blocks are timm's own, weights by name. Only the attention product of a prompted block is handed to the method's rule.
+The blocks are timm's own, weights by name. A method's rule replaces only the attention product of a prompted block.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from smope_bench.methods.common.backbone.attention_rules import AttentionRule, T
 from smope_bench.methods.common.backbone.memory_plan import MemoryPlan, recomputed
 from smope_bench.methods.common.errors import MethodError
 
-if TYPE_CHECKING:  # timm takes longer to import than torch, and what plans, launches or reports needs no network
+if TYPE_CHECKING:  # importing timm takes longer than torch; planning and reporting need neither
     from timm.models.vision_transformer import Attention, Block, VisionTransformer
 
 MIN_BLOCKS = 6
@@ -29,7 +29,7 @@ class PromptedViT(nn.Module):
     """timm's ViT, frozen; ``forward`` returns the class token after the final norm."""
 
     def __init__(self, vit: VisionTransformer) -> None:
-        """Freeze ``vit``. Raises MethodError for a transformer whose class token cannot be read as the methods need it."""
+        """Freeze ``vit``. Raises MethodError for a transformer without a usable class token."""
         super().__init__()
         _require_supported(vit)
         self.vit = vit.eval().requires_grad_(False)
@@ -42,7 +42,7 @@ class PromptedViT(nn.Module):
         self.memory = MemoryPlan()
 
     def keep_products_in(self, precision: torch.dtype) -> None:
-        """Keep the weights of linear layers and convolutions in what autocast would cast them to in every pass: same bits."""
+        """Store the weights of linear layers and convolutions as autocast would cast them in every pass: same bits."""
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 module.to(precision)
@@ -65,7 +65,7 @@ class PromptedViT(nn.Module):
         return _put_together(self._by_slices(self._pass, images, rules or {}))
 
     def run_prompted(self, images: Tensor, rules: Mapping[int, AttentionRule]) -> None:
-        """Run no further than the last prompted block, for what the rules record on their way."""
+        """Run up to the last prompted block, for what the rules record."""
         self._by_slices(self._prompted_pass, images, rules)
 
     def _by_slices(
@@ -74,7 +74,7 @@ class PromptedViT(nn.Module):
         images: Tensor,
         rules: Mapping[int, AttentionRule],
     ) -> list[Result]:
-        """What ``run`` gives for the images that the memory plan takes at a time, each pass recomputed for its gradient."""
+        """``run`` for the images of the memory plan's micro-batches, each pass recomputed for its gradient."""
         if rules and not 0 <= min(rules) <= max(rules) < self.depth:
             raise MethodError(
                 f"attention rules are given for blocks {sorted(rules)}, but the backbone has {self.depth}"
@@ -107,7 +107,7 @@ class PromptedViT(nn.Module):
 
     def _through(self, number: int, tokens: Tensor, rules: Mapping[int, AttentionRule]) -> Tensor:
         block, rule = self.blocks[number], rules.get(number, plain_attention)
-        # Below the first prompt there is no graph, so nothing is kept that could be recomputed.
+        # Below the first prompt there is no graph, so there is nothing to save by recomputation.
         if self.memory.checkpoint_blocks and (number in rules or tokens.requires_grad):
             return recomputed(_block, block, tokens, rule, may_draw=number in rules)
         return _block(block, tokens, rule)
@@ -185,7 +185,7 @@ def _block(block: Block, tokens: Tensor, rule: AttentionRule) -> Tensor:
 
 
 def _class_token_block(block: Block, tokens: Tensor) -> Tensor:
-    """The last block for the class token alone: nothing else of its output is read, so nothing else is computed."""
+    """The last block for the class token alone, the only output that is read."""
     attention = cast("Attention", block.attn)
     normed = block.norm1(tokens)
     batch, count, _ = tokens.shape

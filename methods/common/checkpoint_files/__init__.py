@@ -1,1 +1,1 @@
-"""Published checkpoint files: where they are, and their tensors under timm's names. A run knows the tensors by their hash."""
+"""Published checkpoint files: addresses, and conversion to timm's tensor names. Runs identify the tensors by their hash."""

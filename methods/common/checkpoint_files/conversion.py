@@ -1,4 +1,4 @@
-"""Checkpoint files as their authors publish them: read without running anything in them, renamed to timm's names, checked.
+"""Checkpoint files as their authors publish them: read without running code in them, renamed to timm's names, checked.
 
 Every error names the file and the tensor; a tensor that does not fit is never skipped, resized or filled in.
 """
@@ -36,10 +36,10 @@ _NAMED = 3
 
 @dataclass(frozen=True)
 class Layout:
-    """Where one publisher's files keep a ViT, and what else they hold.
+    """Layout of one publisher's files: where the ViT is, and what else they hold.
 
     ``places``: pairs of an entry of the file ("" is the file itself) and the prefix of the ViT's tensors in it, tried in
-    this order. ``drops``: how the names of tensors begin that are known and not needed, after the prefix or in full.
+    this order. ``drops``: prefixes of tensors that are known and not needed, after the prefix or in full.
     ``allows``: classes beyond tensors and plain containers that such a file may hold.
     """
 
@@ -104,7 +104,7 @@ def convert(path: Path, layout_name: str, shapes: Mapping[str, Shape], heads: in
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
-    """Hash of names, types, shapes and values, whatever file they came from."""
+    """Hash of names, types, shapes and values, independent of the file's format."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         values = tensors[name].detach().contiguous().numpy()
@@ -120,7 +120,7 @@ def file_sha256(path: Path) -> str:
 
 
 def write_prepared(file: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Write a safetensors file and, last, the manifest beside it; what fails leaves neither. Raises MethodError."""
+    """Write a safetensors file, then the manifest beside it; a failure leaves neither. Raises MethodError."""
     manifest = file.with_suffix(".json")
     made: list[Path] = []
     try:
@@ -130,7 +130,7 @@ def write_prepared(file: Path, tensors: Mapping[str, Tensor], facts: Mapping[str
         described = {**facts, "file_sha256": file_sha256(made[0]), "file_bytes": made[0].stat().st_size}
         made.append(_temporary(manifest))
         made[1].write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
-        made[0].chmod(made[1].stat().st_mode)  # safetensors writes for its owner alone
+        made[0].chmod(made[1].stat().st_mode)  # safetensors creates files that only the owner can read
         manifest.unlink(missing_ok=True)
         made[0].replace(file)
         made[1].replace(manifest)
@@ -171,7 +171,7 @@ def _read(path: Path, layout: Layout) -> dict[str, Any]:
 
 
 def _sniff(path: Path) -> Container:
-    """What kind of file it is by its first bytes: names of checkpoints are not to be trusted."""
+    """The kind of file by its first bytes; file names are unreliable."""
     with path.open("rb") as stream:
         start = stream.read(16)
     if start[8:9] == b"{":
@@ -188,7 +188,7 @@ def _sniff(path: Path) -> Container:
 
 
 def _require_intact(path: Path) -> None:
-    """Check the checksums of a zip archive's members: reading through a memory map would not."""
+    """Check the checksums of a zip archive's members: a memory map would not check them."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
@@ -203,7 +203,7 @@ def _read_npz(path: Path) -> dict[str, Any]:
 
 def _read_torch(path: Path, layout: Layout) -> dict[str, Any]:
     with torch.serialization.safe_globals(list(layout.allows)), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of pickle protocols: what cannot be read is refused below
+        warnings.simplefilter("ignore")  # about pickle protocols; unreadable files are refused below
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     if not isinstance(loaded, Mapping):
         raise MethodError(f"{path} holds a {type(loaded).__name__}, not tensors by name")

@@ -1,4 +1,4 @@
-"""Google's ViT arrays (flax, .npz) under timm's names: kernels turned round, query, key and value joined.
+"""Google's ViT arrays (flax, .npz) under timm's names: kernels transposed; query, key and value joined.
 
 The names are those of github.com/google-research/vision_transformer, as its 2020 checkpoints have them.
 """
@@ -42,7 +42,7 @@ _IN_BLOCK = {
 
 
 def origin(name: str) -> str:
-    """The array that timm's tensor ``name`` comes from; query, key and value are three arrays."""
+    """The arrays of timm's tensor ``name``: three for query, key and value, else one."""
     block = re.fullmatch(r"blocks\.(\d+)\.(.+)", name)
     if block is None:
         return _TOP.get(name, name)
@@ -52,7 +52,7 @@ def origin(name: str) -> str:
 def rename(
     arrays: Mapping[str, Tensor], shapes: Mapping[str, Shape], heads: int, file: str
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Tensors under timm's names with timm's axes, and the arrays that none of them needs.
+    """Tensors under timm's names with timm's axes, and the unused arrays.
 
     The heads are checked here: once joined, twelve heads of 64 look like six of 128. Raises MethodError.
     """

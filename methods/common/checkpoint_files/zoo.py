@@ -1,4 +1,4 @@
-"""The published ViT-B/16 checkpoints that the methods' papers use; ``docs/backbones.md`` says what is known of each file."""
+"""The published ViT-B/16 checkpoints that the methods' papers use; docs/backbones.md describes each file."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""TODO methods/common/prompts."""
+"""Prompts that several methods use: pools, experts, routing, and attention with them."""

@@ -23,7 +23,7 @@ Form = Literal["logprob", "prob"]
 
 @dataclass(frozen=True)
 class Choice:
-    """What one block's heads decided: ``scores`` (B, heads, P), unscaled; ``selected`` (B, heads, P), boolean."""
+    """Routing of one block: ``scores`` (B, heads, P), unscaled; ``selected`` (B, heads, P), boolean."""
 
     scores: Tensor
     selected: Tensor
@@ -31,7 +31,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Handicap:
-    """What is subtracted from the scores for the selection alone; each field broadcasts to (B, heads, P).
+    """Subtracted from the scores for the selection only; each field broadcasts to (B, heads, P).
 
     ``of_range`` counts in units of an image's score range in that head, ``absolute`` in units of the score.
     """
@@ -75,7 +75,7 @@ class SparseExperts:
         self.record = record
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Head outputs (B, heads, N, head_dim); what was chosen is recorded."""
+        """Head outputs (B, heads, N, head_dim); the routing is recorded."""
         scores = proxy_scores(q, self.keys)
         selected = select(self.handicap.apply(scores), self.top_k)
         if self.record is not None:
@@ -120,7 +120,7 @@ def select(scores: Tensor, top_k: int) -> Tensor:
 
 
 def router_loss(scores: Tensor, selected: Tensor, margin: float, form: Form = "logprob") -> Tensor:
-    """Pull the chosen experts' scores above the others': scalar, summed over heads and choices, mean over the batch.
+    """Raise the chosen experts' scores above the others': scalar, summed over heads and choices, mean over the batch.
 
     ``scores``, ``selected``: (L, B, heads, P). Experts that were not chosen are first raised by ``margin`` times the range.
     ``logprob`` is the code's cross-entropy, ``prob`` the paper's Eq. 14.
@@ -139,13 +139,13 @@ def prototype_loss(
     target: Literal["old", "current"] = "old",
     reduce: Literal["mean", "sum"] = "mean",
 ) -> Tensor:
-    """Make today's keys answer yesterday's important keys as yesterday's keys did: scalar, summed over layers and heads.
+    """Keep the scores that the old important keys, as queries, get from the keys: scalar, summed over layers and heads.
 
     ``keys``, ``old_keys``: (L, heads, P, head_dim); ``important``: boolean (L, heads, P), whose old keys act as queries.
     """
     old_keys = old_keys.detach()
     with torch.autocast(keys.device.type, enabled=False):
-        now = torch.einsum("lhue,lhpe->lhup", old_keys, keys.to(old_keys.dtype))  # projected ones are autocast's
+        now = torch.einsum("lhue,lhpe->lhup", old_keys, keys.to(old_keys.dtype))  # autocast may have changed their type
         then = torch.einsum("lhue,lhpe->lhup", old_keys, old_keys)
     targets = select(then if target == "old" else now.detach(), top_k)
     each = -_picked(now, targets, form).sum(dim=-1) * important

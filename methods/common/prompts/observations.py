@@ -1,4 +1,4 @@
-"""What figures draw of prompt experts, beside the counts and keys that are state anyway."""
+"""Values of prompt experts that figures draw and that are no state of the method."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class _Inputs:
 
 
 class _Spy:
-    """An attention rule that leaves attention as it is and records what it was given."""
+    """Attention without a prompt that records its queries and keys."""
 
     def __init__(self, record: Recorder[_Inputs]) -> None:
         self.record = record
@@ -39,7 +39,7 @@ class _Spy:
 
 @torch.no_grad()
 def first_block_scores(backbone: PromptedViT, images: Tensor, keys: Tensor) -> dict[str, Tensor]:
-    """What the first block's experts, ``keys`` (heads, Np, head_dim), see of images: no prompt lies before that block.
+    """Scores of the first block's experts, ``keys`` (heads, Np, head_dim), for images; no prompt precedes that block.
 
     ``expert_scores`` (B, heads, Np): raw, unscaled; ``head_inputs`` (B, heads, head_dim): the mean query that they score;
     ``head_keys``: the mean key of the tokens, likewise.

@@ -1,4 +1,4 @@
-"""Prompt pools: entries that an image finds by the cosine between its frozen feature and their keys.
+"""Prompt pools: entries are chosen by the cosine between an image's frozen feature and their keys.
 
 Source: L2P and DualPrompt cards, sections 1 to 3. Shapes: L prompted blocks, M entries of T tokens, width d, B images, k
 entries chosen for each. The first half of an entry's tokens are prefix keys, the second half prefix values.
@@ -73,7 +73,7 @@ def pull_loss_over_batch(scores: Tensor, chosen: Tensor) -> Tensor:
     """Distance of every image to every choice of the batch: scalar, summed over blocks (L2P card, section 3.2).
 
     With n_m the times that entry m was chosen in the whole batch: sum over m and images i of n_m (1 - cos(q_i, k_m)).
-    ``scores``: (L, B, M); ``chosen``: (L, B, k). A used key thus turns to the mean query, not to those that chose it.
+    ``scores``: (L, B, M); ``chosen``: (L, B, k). A used key is thus drawn to the mean query, not to the queries that chose it.
     """
     uses = F.one_hot(chosen, scores.shape[-1]).sum(dim=(1, 2))
     return (uses[:, None] * (1 - scores)).sum()
@@ -92,7 +92,7 @@ def known_entry_loss(scores: Tensor, entry: int) -> Tensor:
 def prefix_rules(blocks: Iterable[int], entries: Tensor, heads: int) -> dict[int, AttentionRule]:
     """Prefix attention by block from entries (L, B, k, T, d), or (L, k, T, d) where all images share them.
 
-    Each half of the tokens is laid entry after entry: k * T/2 prefix keys and as many values in every block.
+    Each half of the tokens is concatenated entry by entry: k * T/2 prefix keys and as many values in every block.
     """
     half = entries.shape[-2] // 2
     keys = split_heads(entries[..., :half, :].flatten(-3, -2), heads)

@@ -1,7 +1,7 @@
-"""Attention with prefixes whose logits are given, in the form that is fastest where it runs (docs/performance.md).
+"""Attention with prefixes of given logits, in the fastest form for the device (docs/performance.md).
 
-Prefixes act on a query token together as one pair: its logit is their log-sum-exp, its value their softmax-weighted mean. What
-such a pair adds to attention over the tokens needs only the log-sum-exp of the tokens' own scores, which the fused kernel keeps.
+Prefixes act on a query token together as one pair: its logit is their log-sum-exp, its value their softmax-weighted mean. Adding
+such a pair to attention over the tokens needs only the log-sum-exp of the tokens' scores, which the fused kernel returns.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def attend_with_shared_logits(q: Tensor, k: Tensor, v: Tensor, logits: Tensor, v
 
 
 def shared_pair(logits: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """The pair as which prefixes act on all query tokens of an image: its logit (B, heads, 1), value (B, heads, 1, head_dim)."""
+    """The pair that stands for all prefixes of an image: its logit (B, heads, 1), value (B, heads, 1, head_dim)."""
     mixed = torch.einsum("bhp,hpe->bhe", logits.softmax(dim=-1), values)
     return logits.logsumexp(dim=-1, keepdim=True), mixed[:, :, None]
 
@@ -46,21 +46,21 @@ def attend_with_logits(q: Tensor, k: Tensor, v: Tensor, logits: Tensor, values: 
 
 
 def _kernel_tells_its_sum(q: Tensor) -> bool:
-    """Whether the fused kernel of a CPU may be called by name: in full precision, and where nobody rules it out or traces."""
+    """Whether the fused CPU kernel may be called directly: in full precision, not disabled, and not while tracing."""
     full = product_type(q) in (torch.float32, torch.float64)
     return q.device.type == "cpu" and full and torch.backends.cuda.flash_sdp_enabled() and not torch.jit.is_tracing()
 
 
 def beside_the_kernel(q: Tensor, k: Tensor, v: Tensor, logit: Tensor, value: Tensor) -> Tensor:
-    """The kernel attends to the tokens; its log-sum-exp says how much of a query goes to the pair beside them."""
+    """The kernel attends to the tokens; its log-sum-exp gives the weight of the added pair."""
     return _Beside.apply(q, k, v, logit, value)
 
 
 class _Beside(torch.autograd.Function):
     """Attention over the tokens and one more pair: logit (B, heads, N or 1), value (B, heads, N or 1, head_dim).
 
-    The kernel's backward takes the output and the log-sum-exp over everything that a query saw. Given those of tokens and pair
-    together, it yields the gradients of the joint softmax.
+    The kernel's backward takes output and log-sum-exp. Given those of tokens and pair together, it yields the gradients of
+    the joint softmax.
     """
 
     @staticmethod
@@ -88,7 +88,7 @@ class _Beside(torch.autograd.Function):
 
 
 def through_a_channel(q: Tensor, k: Tensor, v: Tensor, logit: Tensor, value: Tensor) -> Tensor:
-    """One more channel carries the pair's logit, 1 in every query and the logit in the added key: a plain product."""
+    """One more channel carries the pair's logit: 1 in every query, the logit in the added key."""
     width = q.shape[-1]
     scale = width**-0.5
     channel = F.pad((logit / scale)[..., None], (width, 0)).to(k.dtype)

@@ -1,4 +1,4 @@
-"""Routing an image to prompts of a shared pool, and mixing those into a prefix of its own (Hash card, sections 4 and 6)."""
+"""Routing an image to prompts of a shared pool, and mixing them into one prefix (Hash card, sections 4 and 6)."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def route(scores: Tensor, penalty: Tensor | float, top_k: int, scope: PenaltySco
 class Picker:
     """Routes images by the routers of ``tasks`` (B,), or by the mean of all routers where that is None.
 
-    ``penalty``: (T, slots, M). What was chosen goes to ``trace``, a place a slot; ``first``: number of the first image.
+    ``penalty``: (T, slots, M). Choices are recorded in ``trace``, a place a slot; ``first``: number of the first image.
     """
 
     tasks: Tensor | None
@@ -77,7 +77,7 @@ class Picker:
             own = torch.arange(len(self.tasks), device=self.tasks.device)
             scores, penalty = scores[own, self.tasks], penalty[self.tasks]
         found = route(scores, penalty, self.top_k, self.scope)
-        # No graph in the trace: one that holds the rule, for recomputation, would close a circle that is never freed.
+        # Detached: a graph that holds the rule, for recomputation, would be a reference cycle that is never freed.
         self.trace.note(slot, self.first, found.detached())
         return found.weights
 
@@ -108,7 +108,7 @@ class RoutedPrefix(TokenRule):
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention over the prefix that the last ``read`` chose, and the tokens."""
-        # Used once and let go: kept, its graph would hold this rule and this rule the graph.
+        # Used once and released: otherwise the graph would hold this rule and the rule the graph.
         prefix, self._prefix = self._prefix, None
         if prefix is None:
             raise RuntimeError("a routed prefix was asked to attend before it was shown its block's tokens")
@@ -124,15 +124,14 @@ class PickedPrefix(RoutedPrefix):
         self._pick = pick
 
     def part(self, rows: slice) -> PickedPrefix:
-        """The rule for some of the images."""
         return PickedPrefix(self._prefix_by, self._pick.part(rows))
 
 
 class SharedPool(nn.Module):
     """Prompts (stored layers, 2, M, heads, P, head_dim) for all tasks, and a router (slots, d, M) for each task.
 
-    A slot is whatever routes on its own: all prompted blocks together, or each block where routers read ``per_layer``. One
-    stored layer serves all blocks where the pool is ``tied``.
+    A slot is a unit of routing: all prompted blocks together, or each block where routers read ``per_layer``. A ``tied`` pool
+    has one stored layer for all blocks.
     """
 
     def __init__(
@@ -176,13 +175,13 @@ class SharedPool(nn.Module):
         return router_scores(inputs, torch.stack([self.routers[task][slot] for task in range(tasks)]))
 
     def _read(self, backbone: PromptedViT, images: Tensor) -> Tensor:
-        """Mean token (B, d) of what the routers read; no prompt has touched it."""
+        """Mean token (B, d) that the routers read, computed without prompts."""
         depth = backbone.depth if self.reads == "frozen_final" else 0
         return backbone.tokens(images, depth, norm=self.reads != "embed_raw").float().mean(dim=1)
 
 
 class RoutingLog(nn.Module):
-    """What routing looked like in each task, in buffers: read it beside delta (Hash card, sections 2 and 6).
+    """Statistics of routing in each task, in buffers, for comparison with delta (Hash card, sections 2 and 6).
 
     ``score_range`` (T, 2): median of largest minus smallest score in a task's first and last training batch.
     """
@@ -199,7 +198,7 @@ class RoutingLog(nn.Module):
 
     @torch.no_grad()
     def note(self, task: int, trace: Iterable[Routing]) -> None:
-        """Add a training batch of ``task``; where layers decide for themselves, all their decisions."""
+        """Add a training batch of ``task``; with routing per layer, of all layers."""
         decisions = list(trace)
         scores = torch.cat([each.scores.detach() for each in decisions])
         median = (scores.amax(dim=-1) - scores.amin(dim=-1)).median()

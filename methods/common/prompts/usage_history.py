@@ -1,4 +1,4 @@
-"""How often prompts were used, and what follows from it: who is penalised in routing, whose updates shrink.
+"""Counts of prompt use, and the penalties in routing and factors on updates computed from them.
 
 Source: Hash card, sections 5 (HDR), 7 (history) and 9.1 (HGM). Histories have the prompts in their last dimension.
 """
@@ -20,7 +20,7 @@ Norm = Literal["count", "rate"]
 
 
 def top_mask(values: Tensor, count: int) -> Tensor:
-    """Boolean mask of the ``count`` largest entries of the last dimension; of equals, those with the smaller index."""
+    """Boolean mask of the ``count`` largest entries of the last dimension; ties go to the smaller index."""
     order = values.sort(dim=-1, descending=True, stable=True).indices[..., :count]
     return torch.zeros_like(values, dtype=torch.bool).scatter(-1, order, True)
 
@@ -52,7 +52,7 @@ def hot_set(history: Tensor, rule: HotRule, *, size: int, fraction: float) -> Te
 
 
 def routing_penalty(history: Tensor, hot: Tensor, form: Phi, *, delta: float, alpha: float) -> Tensor:
-    """HDR's phi: what is taken off each prompt's score. ``delta`` is the step, or the factor of the smooth forms."""
+    """HDR's phi: what is subtracted from each prompt's score. ``delta`` is the step, or the factor of the smooth forms."""
     if form == "piecewise":
         return delta * hot
     if form == "log":
@@ -63,7 +63,7 @@ def routing_penalty(history: Tensor, hot: Tensor, form: Phi, *, delta: float, al
 
 
 def update_factor(history: Tensor, hot: Tensor, form: Psi, *, beta: float, zeta: float) -> Tensor:
-    """HGM's psi: what each prompt's update is multiplied by, in [0, 1]."""
+    """HGM's psi: the factor on each prompt's update, in [0, 1]."""
     if form == "piecewise":
         return torch.where(hot, beta, 1.0)
     if form == "reciprocal":
@@ -74,7 +74,7 @@ def update_factor(history: Tensor, hot: Tensor, form: Psi, *, beta: float, zeta:
 
 
 class HistoryConfig(MethodConfig):
-    """Switches of both brakes; HDR is off with ``phi=none``, HGM with ``psi=none``."""
+    """Switches of both mechanisms; HDR is off with ``phi=none``, HGM with ``psi=none``."""
 
     phi: Phi = "piecewise"
     delta: float = Field(default=0.5, ge=0, le=1e6, description="penalty of much-used prompts; factor of log and power")
@@ -89,7 +89,7 @@ class HistoryConfig(MethodConfig):
 
 
 class PromptHistory(nn.Module):
-    """Uses of each prompt in each task, and the brakes in force; kept a *slot*, that is, for whatever routes on its own.
+    """Uses of each prompt in each task, and the penalty and factor in force, for each *slot* (unit of routing).
 
     Buffers: ``counts`` (T, slots, M) and ``routed`` (T,), uses and images; ``penalty`` (T, slots, M), under which each task's
     router was trained; ``factor`` (slots, M) of the current task's updates.
@@ -119,12 +119,12 @@ class PromptHistory(nn.Module):
         return hot_set(self.usage(), config.hot_set, size=self.hot_size, fraction=config.hot_fraction)
 
     def present_penalty(self) -> Tensor:
-        """What today's history would take off the scores: (slots, M)."""
+        """Penalty of the present history: (slots, M)."""
         config = self.config
         return routing_penalty(self.usage(), self.hot(), config.phi, delta=config.delta, alpha=config.phi_alpha)
 
     def heed(self, task: int, allowed: slice | None = None) -> None:
-        """Put the history so far in force for ``task``; where ``allowed`` is given, bar all other prompts instead."""
+        """Set penalty and factor for ``task`` from the history; with ``allowed``, exclude all other prompts instead."""
         config = self.config
         self.factor.copy_(update_factor(self.usage(), self.hot(), config.psi, beta=config.beta, zeta=config.zeta))
         if allowed is None:

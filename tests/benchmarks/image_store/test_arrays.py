@@ -83,7 +83,8 @@ def test_a_file_that_is_replaced_stays_open_and_is_closed_at_last(tmp_path: Path
 def peak(path: Path, count: int, side: int) -> int:
     """Bytes by which the peak memory of a process grows that reads all of a stored array in batches of 16."""
     code = (
-        "import resource, sys, numpy as np; from pathlib import Path; from smope_bench.benchmarks.image_store.arrays import StoredArray\n"
+        "import resource, sys, numpy as np; from pathlib import Path\n"
+        "from smope_bench.benchmarks.image_store.arrays import StoredArray\n"
         f"stored = StoredArray(Path({str(path)!r}), 'u1', ({count}, {side}, {side}, 3))\n"
         "rows = np.random.default_rng(0).permutation(len(stored))\n"
         "stored[rows[:16]]; before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"

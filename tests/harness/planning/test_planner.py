@@ -16,6 +16,7 @@ from smope_bench.harness.planning.planner import PlannedRun, Selection, manifest
 from smope_bench.harness.planning.settings import Seeds, parse_setting
 from smope_bench.harness.registry.registry import Registries, open_registries
 from smope_bench.methods.common.errors import MethodError
+from smope_bench.methods.recipes import GENERIC
 
 
 @pytest.fixture(scope="module")
@@ -222,3 +223,20 @@ def test_an_uneven_split_is_refused_or_spelled_out(built_in: Registries, tmp_pat
         digits(digits.Config(tasks=3), tmp_path).task_sizes()
     run = planned(built_in, "smoke", "benchmark.split=[4,3,3]", "benchmark.tasks=3", methods=("ncm",))[0]
     assert run.spec.benchmark.config["split"] == [4, 3, 3]
+
+
+def test_another_backbone_is_a_setting_of_the_whole_command(built_in: Registries) -> None:
+    before, after = (
+        planned(built_in, "smoke", *settings, methods=("ncm",)) for settings in ((), ("backbone=tiny_random",))
+    )
+    assert {run.spec.backbone.name for run in after} == {"tiny_random"} != {run.spec.backbone.name for run in before}
+    assert len(after) == len(before) and all(run.settings == ("backbone=tiny_random",) for run in after)
+    with pytest.raises(UserError, match="unknown backbone 'tiny_randm'; did you mean 'tiny_random'"):
+        planned(built_in, "smoke", "backbone=tiny_randm")
+
+
+def test_a_backbone_of_the_users_own_gets_the_generic_recipe() -> None:
+    registries = open_registries()
+    registries.backbones.add("mine", "plugin 'mine.py'", replace(registries.backbones.load("tiny_random"), name="mine"))
+    runs = planned(registries, "smoke", "backbone=mine", methods=("ncm",))
+    assert {run.recipe for run in runs} == {GENERIC.source} and {run.spec.backbone.name for run in runs} == {"mine"}

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from smope_bench.api import Method, MethodCard
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.registry import plugins as plugin_loading
 from smope_bench.harness.registry import registry as registry_module
 from smope_bench.harness.registry.registry import Registries, Registry, add_plugin
-from smope_bench.methods.common.api import Method, MethodCard
 
 PLUGIN = """
     from __future__ import annotations
-    from smope_bench.methods.common.api import Method, MethodConfig
+    from smope_bench.api import Method, MethodConfig
 
     class ShoutConfig(MethodConfig):
         volume: float = 1.0
@@ -154,8 +154,8 @@ def test_a_plugin_cannot_take_a_taken_name(tmp_path: Path) -> None:
         ("raise BaseException('odd')", "mine.py' cannot be imported: BaseException: odd"),
         ("raise ValueError('a\\x1b[31m\\nb')", "cannot be imported: ValueError: a�\\[31m b"),
         ("x = '\\0'\x00", "mine.py' cannot be imported: "),
-        ("x = 1", "mine.py' defines no method and no benchmark: write a subclass"),
-        ("from smope_bench.methods.common.api import Method", "defines no method"),
+        ("x = 1", "mine.py' defines nothing to add: write a subclass of smope_bench.api.Method"),
+        ("from smope_bench.api import Method", "defines nothing to add"),
     ],
 )
 def test_a_bad_plugin_is_one_sentence(tmp_path: Path, text: str, message: str) -> None:
@@ -261,8 +261,8 @@ def test_a_list_of_entry_points_that_cannot_be_read_hurts_its_own_package_alone(
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (len, "it is of type builtin_function_or_method, not a subclass of smope_bench.methods.common.api.Method"),
-        (dict, "it is of type type, not a subclass of smope_bench.methods.common.api.Method"),
+        (len, "it is of type builtin_function_or_method, not a subclass of smope_bench.api.Method"),
+        (dict, "it is of type type, not a subclass of smope_bench.api.Method"),
         (type("Bare", (Method,), {"name": "x"}), "Bare has no class attribute `card` of type"),
         (type("Odd", (Method,), {"card": MethodCard("t", "s"), "Config": dict}), "Odd.Config is not a subclass of"),
     ],
@@ -272,3 +272,42 @@ def test_what_is_no_method_says_what_it_lacks(value: object, message: str) -> No
     registries.methods.add("x", "package 'p'", value)
     with pytest.raises(UserError, match=f"method 'x' of package 'p' cannot be used: {message}"):
         registries.methods.load("x")
+
+
+BACKBONE = """
+    from smope_bench.api import Backbone, RandomBackbone
+
+    SMALL = {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 6, "num_heads": 2, "num_classes": 0}
+    MINE = RandomBackbone("mine", "six narrow blocks", SMALL)
+
+    class Own(Backbone):
+        name, summary, is_random, is_tiny = "own", "of its own", False, True
+        sha256, architecture = "0" * 64, SMALL
+
+        def load(self):
+            return MINE.load()
+
+    OWN = Own()
+"""
+
+
+def test_a_plugin_file_adds_backbones(tmp_path: Path) -> None:
+    registries = registry_module.open_registries([write_plugin(tmp_path, BACKBONE)])
+    assert {"mine", "own", "tiny"} <= set(registries.backbones.names())
+    assert registries.backbones.owner("own") == "plugin 'mine.py'"
+    assert registries.backbones.load("own").load().feature_dim == 24
+    assert list(registries.sources_of("ncm", "digits", "own")) == ["backbone"]
+    assert registries.sources_of("ncm", "digits", "mine") == {}  # its hash in the run's identity says all
+
+
+def test_a_built_in_backbone_that_a_plugin_imports_is_not_its_own(tmp_path: Path) -> None:
+    text = PLUGIN + "\n    from smope_bench.methods.common.backbone.backbones import TINY"
+    assert add_plugin(registry_module.open_registries(), write_plugin(tmp_path, text)) == ["shout"]
+
+
+def test_an_installed_package_adds_a_backbone_or_says_why_not(installed, tmp_path: Path) -> None:
+    installed(EntryPoint("odd", "collections:Counter", "smope_bench.backbones"))
+    rows = {row.name: row.error for row in registry_module.open_registries().backbones.listing()}
+    fault = "it is of type type, not an instance of smope_bench.api.Backbone"
+    assert rows["odd"] == f"backbone 'odd' of entry point 'collections:Counter' cannot be used: {fault}."
+    assert rows["tiny"] is None

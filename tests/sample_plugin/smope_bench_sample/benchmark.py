@@ -8,15 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from smope_bench.benchmarks.base import (
-    Benchmark,
-    BenchmarkCard,
-    BenchmarkConfig,
-    ImageSet,
-    ProgressCallback,
-    Split,
-    silent,
-)
+from smope_bench.api import Benchmark, BenchmarkCard, BenchmarkConfig, ImageSet, ProgressCallback, Split, silent
 
 CLASSES, SIDE, COUNTS = 10, 32, {"train": 12, "test": 6}
 

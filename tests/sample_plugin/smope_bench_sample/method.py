@@ -6,8 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from smope_bench.methods.common.api import Batch, Method, MethodCard, MethodConfig, ParameterGroup, Setup, TrainingData
-from smope_bench.methods.common.backbone.vit import PromptedViT
+from smope_bench.api import (
+    Batch,
+    Method,
+    MethodCard,
+    MethodConfig,
+    ParameterGroup,
+    PromptedViT,
+    Setup,
+    TrainingData,
+)
 
 
 class SignMeans(Method):
