@@ -149,10 +149,12 @@ def run(
     from smope_bench.harness.cost.cost_suites import split_counted
     from smope_bench.harness.execution.launcher import ExecutorOptions, RunRequest
     from smope_bench.harness.records.store import Store
+    from smope_bench.harness.registry.metrics import open_metrics
 
     selection = _selection(tiny, methods, benchmarks, seeds, settings, precision)
     trained, counted = split_counted(suites)
-    expected = read_all_expected(trained, expect)
+    metrics = open_metrics(plugin or ())
+    expected = read_all_expected(trained, expect, metrics)
     failed = 0
     if trained:
         how = ExecutorOptions(
@@ -163,7 +165,7 @@ def run(
     _count(counted, selection, plugin or (), Store(results))
     given = f" --results {results}" if results != opt.RESULTS else ""
     print(f"for the page: run_all.py report {' '.join(suites)}{given}")
-    outside = print_verdicts(Store(results), expected, only_planned=bool(selection.methods))
+    outside = print_verdicts(Store(results), expected, only_planned=bool(selection.methods), metrics=metrics)
     raise typer.Exit(RUNS_FAILED if failed or outside else 0)
 
 
@@ -229,7 +231,7 @@ def _sweep(asked: RunRequest) -> int:
 
     console = make_console()
     outcome = sweep(asked, console)
-    report_commands.print_suites(console, asked.suites, asked.results)
+    report_commands.print_suites(console, asked.suites, asked.results, asked.plugins)
     print_summary(console, outcome)
     return len(outcome.failures)
 

@@ -25,9 +25,10 @@ def report(
     out: opt.Out = opt.REPORT,
     against: opt.Against = None,
     mixed: opt.Mixed = False,
+    plugin: opt.Plugins = None,
 ) -> None:
     """Write page, tables and figures of some suites, or of all that were run, from stored records. Never trains."""
-    write(suites or (), results, out, against=against, mixed=mixed, with_tables=True)
+    write(suites or (), results, out, against=against, mixed=mixed, plugins=plugin or (), with_tables=True)
 
 
 def write(
@@ -37,12 +38,14 @@ def write(
     *,
     against: Path | None = None,
     mixed: bool = False,
+    plugins: Sequence[Path] = (),
     with_tables: bool,
 ) -> None:
     """As the command ``report``; without ``with_tables`` nothing but the page's place is printed."""
     from smope_bench.harness.console import make_console
     from smope_bench.harness.provenance import code_fingerprint
     from smope_bench.harness.records.store import Store
+    from smope_bench.harness.registry.metrics import open_metrics
     from smope_bench.reports.build import make_document, write_report
     from smope_bench.reports.loading.load import load_suites
     from smope_bench.reports.writers.terminal import print_document
@@ -50,7 +53,8 @@ def write(
     store = Store(results)
     _require_places(results, out)
     trained, counted = _asked(suites, store)
-    loaded = load_suites(store, trained, code_fingerprint(), mixed=mixed)
+    metrics = open_metrics(plugins)
+    loaded = load_suites(store, trained, code_fingerprint(), mixed=mixed, metrics=metrics)
     counts, wrong = _counts(store, counted, asked=bool(suites))
     other = None if against is None else _other(against, trained)
     document = make_document(loaded, store, counts, other)
@@ -60,15 +64,17 @@ def write(
     print(f"page: {write_report(document, out).page}")
 
 
-def print_suites(console: Console, suites: Sequence[str], results: Path) -> None:
-    """Print the tables of some suites as they stand, as ``run`` does at its end."""
+def print_suites(console: Console, suites: Sequence[str], results: Path, plugins: Sequence[Path] = ()) -> None:
+    """Print the tables of some suites as they stand, as ``run`` does at its end, with the metrics of ``plugins``."""
     from smope_bench.harness.provenance import code_fingerprint
     from smope_bench.harness.records.store import Store
+    from smope_bench.harness.registry.metrics import open_metrics
     from smope_bench.reports.loading.load import load_suite
     from smope_bench.reports.writers.terminal import print_results
 
+    metrics = open_metrics(plugins)
     for name in dict.fromkeys(suites):
-        print_results(console, load_suite(Store(results), name, code_fingerprint()))
+        print_results(console, load_suite(Store(results), name, code_fingerprint(), metrics))
 
 
 def _require_places(results: Path, out: Path) -> None:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from smope_bench.harness.metrics import FORGETTING_FORMULA
+from smope_bench.harness.metrics import METRICS
 from smope_bench.reports.loading.model import (
     MIXED_CODE,
     Cell,
@@ -20,15 +20,10 @@ from smope_bench.reports.loading.model import (
 )
 from smope_bench.reports.text import NONE, number
 
-METRICS = ("faa", "caa", "fm")
-METRIC_NAMES: Mapping[str, str] = {"faa": "FAA", "caa": "CAA", "fm": "FM", "micro": "micro accuracy"}
-METRIC_HELP: Mapping[str, str] = {
-    "faa": "Final average accuracy in percent: after the last task, the mean over tasks of each task's test accuracy. "
-    "Higher is better.",
-    "caa": "Cumulative average accuracy in percent: the mean, over all stages of training, of the average accuracy on the "
-    "tasks seen so far. Higher is better.",
-    "fm": f"Forgetting in percentage points: {FORGETTING_FORMULA}. Lower is better.",
-}
+MAIN_METRICS = ("faa", "caa", "fm")
+"""The metrics of a table whose suite names none, and of the table that ``run`` prints."""
+METRIC_NAMES: Mapping[str, str] = {metric.name: metric.heading for metric in METRICS}
+"""Headings of the built-in metrics by name."""
 KIND_NAMES: Mapping[RowKind, str] = {"floor": "Floors", "method": "Methods", "ceiling": "Ceilings"}
 KIND_HELP: Mapping[RowKind, str] = {
     "floor": "simple baselines that any method should beat",

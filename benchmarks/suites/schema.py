@@ -77,7 +77,7 @@ class Suite:
     printed: Printed | None = None
     """Where the papers print the suite as a table; ``None`` for figures and rehearsals."""
     metrics: tuple[str, ...] = ("faa", "caa")
-    """What the paper's table shows of a cell."""
+    """What the table shows of a cell, by the names of metrics; the form of forgetting is the one that the paper prints."""
     drawings: tuple[Drawing, ...] = ()
     """The paper's figures, beside those that every suite has."""
     counts_only: bool = False

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from smope_bench.harness.errors import UserError, did_you_mean
+from smope_bench.harness.metrics import metrics_in
 from smope_bench.harness.registry.plugin_hash import source_of
 from smope_bench.harness.registry.plugins import installed_points, is_usable_name, run_file, unhurt, unusable_name
 from smope_bench.harness.text import plain
@@ -176,7 +177,7 @@ def add_plugin(registries: Registries, file: Path) -> list[str]:
                 raise UserError(f"{owner} names a {registry.kind} {unusable_name(value.name)}.")
             registry.add(value.name, owner, value)
             added.append(value.name)
-    if not added:
+    if not added and not metrics_in(vars(module).values()):
         raise UserError(
             f"plugin {str(file)!r} defines no method and no benchmark: "
             "write a subclass of smope_bench.methods.common.api.Method with a class attribute `name`."

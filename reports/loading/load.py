@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from smope_bench.harness.errors import UserError
+from smope_bench.harness.metrics import METRICS, Metric
 from smope_bench.harness.records.store import Store
 from smope_bench.reports.loading.integrity import Health, examine, health_warnings
 from smope_bench.reports.loading.manifest import CellEntry, Manifest
@@ -48,14 +49,21 @@ def suites_in(store: Store) -> list[str]:
     return usable
 
 
-def load_suites(store: Store, names: Sequence[str], fingerprint: str | None, *, mixed: bool = False) -> Loaded:
+def load_suites(
+    store: Store,
+    names: Sequence[str],
+    fingerprint: str | None,
+    *,
+    mixed: bool = False,
+    metrics: tuple[Metric, ...] = METRICS,
+) -> Loaded:
     """Read some suites; the whole folder is examined, and each record is read and checked once.
 
-    ``fingerprint``: the code that records have to come from to be fresh; ``None`` takes that of the newest record of the
-    suites. Raises UserError where a suite cannot be read, and, unless ``mixed``, where records of several versions of the
-    code would stand in one report; with it they are averaged together, and such cells are marked and not ranked.
+    ``fingerprint``: the code version of fresh records; ``None`` takes that of the newest record of the suites.
+    ``mixed``: average records of several code versions; such cells are marked and not ranked. Raises UserError where a suite
+    cannot be read, and without ``mixed`` for records of several code versions.
     """
-    reader = Reader(store)
+    reader = Reader(store, metrics)
     manifests = [reader.require_manifest(name) for name in dict.fromkeys(names)]
     health = examine(store, reader)
     found = [reader.find(run_id) for run_id in {entry.run_id: None for one in manifests for entry in one.cells}]
@@ -68,12 +76,14 @@ def load_suites(store: Store, names: Sequence[str], fingerprint: str | None, *, 
     return Loaded(suites, health, tuple(versions), len(versions) > 1)
 
 
-def load_suite(store: Store, suite: str, fingerprint: str | None) -> SuiteResults:
-    """Read one suite and no other record; those of other code are stale beside the fresh ones, and nothing is refused.
+def load_suite(
+    store: Store, suite: str, fingerprint: str | None, metrics: tuple[Metric, ...] = METRICS
+) -> SuiteResults:
+    """Read one suite and no other record; records of another code version are stale.
 
     Raises UserError where the suite was never run here or its manifest cannot be used.
     """
-    reader = Reader(store)
+    reader = Reader(store, metrics)
     manifest = reader.require_manifest(suite)
     found = [reader.find(entry.run_id).outcome for entry in manifest.cells]
     reference = fingerprint or _newest_fingerprint(one for one in found if one is not None)
@@ -123,7 +133,8 @@ def _results(manifest: Manifest, reader: Reader, reference: str | None, mixed: b
         for column in columns
     }
     title = manifest.title or manifest.suite
-    return SuiteResults(manifest.suite, title, manifest.description, manifest.tiny, rows, columns, cells, reference)
+    texts = (manifest.suite, title, manifest.description, manifest.tiny)
+    return SuiteResults(*texts, rows, columns, cells, reference, reader.metrics)
 
 
 def _agreeing(entry: CellEntry, row: Row, column: Column, found: Found) -> Found:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from scipy.special import stdtrit
 
+from smope_bench.harness.metrics import METRICS, Metric
 from smope_bench.reports.loading.run_result import RunResult
 
 CONFIDENCE = 0.95
@@ -63,8 +64,6 @@ RowKind = Literal["method", "floor", "ceiling"]
 MIXED_CODE = "mixed code"
 UNRANKED = frozenset({"stale", MIXED_CODE, "leaking"})
 """Marks of cells that are shown but take part in no rank and no test."""
-LOWER_IS_BETTER = frozenset({"fm"})
-"""Metrics of which less is better."""
 KINDS: tuple[RowKind, ...] = ("floor", "method", "ceiling")
 
 
@@ -136,7 +135,7 @@ class Cell:
         return tuple(found)
 
     def summary(self, metric: str) -> Summary | None:
-        """Summary of ``faa``, ``caa``, ``fm`` or ``micro``; ``None`` where nothing was measured or it is not defined."""
+        """Summary of a metric by its name; ``None`` where nothing was measured or the metric is not defined."""
         values = [outcome.metrics[metric] for outcome in self.outcomes]
         return None if None in values else summarise(value for value in values if value is not None)
 
@@ -147,7 +146,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class SuiteResults:
-    """A suite as it stands in a results folder. ``fingerprint`` is the code against which records are fresh or stale."""
+    """A suite as it stands in a results folder.
+
+    ``fingerprint``: the code against which records are fresh or stale. ``metrics``: all that reports show.
+    """
 
     suite: str
     title: str
@@ -157,6 +159,11 @@ class SuiteResults:
     columns: tuple[Column, ...]
     cells: Mapping[tuple[str, str], Cell]
     fingerprint: str | None
+    metrics: tuple[Metric, ...] = METRICS
+
+    def metric(self, name: str) -> Metric:
+        """The metric of that name."""
+        return next(metric for metric in self.metrics if metric.name == name)
 
     def cell(self, row: Row, column: Column) -> Cell:
         """The cell of a row and a column; every pair has one."""
@@ -212,7 +219,7 @@ class SuiteResults:
         for cell in self.cells_of(column):
             summary = cell.summary(metric)
             if summary is not None and cell.row.kind != "ceiling" and not UNRANKED & set(cell.marks):
-                means[cell.row.label] = round(summary.mean, 2) * (-1 if metric in LOWER_IS_BETTER else 1)
+                means[cell.row.label] = round(summary.mean, 2) * self.metric(metric).sign
         if len(means) < 2 or self.caution(column) is not None:
             return {}
         places = sorted(set(means.values()), reverse=True)[:2]

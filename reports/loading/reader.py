@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from smope_bench.harness.errors import UserError
+from smope_bench.harness.metrics import METRICS, Metric
 from smope_bench.harness.records.store import Broken, Store
 from smope_bench.reports.loading.manifest import (
     Manifest,
@@ -30,10 +31,11 @@ class Found:
 
 
 class Reader:
-    """Remembers what it has read of one results folder; serves one report and is thrown away with it."""
+    """Reads one results folder for one report and keeps what it has read. Its results compute ``metrics``."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, metrics: tuple[Metric, ...] = METRICS) -> None:
         self.store = store
+        self.metrics = metrics
         self._found: dict[str, Found] = {}
         self._manifests: dict[str, Manifest | str | None] = {}
 
@@ -77,7 +79,7 @@ class Reader:
             return Found(left_out=LeftOut(run_id, reason, record.fault))
         if has_half_character(record.result):
             return _left_out(run_id, "holds half a character, which no file can be written with", "edited")
-        outcome = read_outcome(run_id, record.result)
+        outcome = read_outcome(run_id, record.result, self.metrics)
         return Found(left_out=outcome) if isinstance(outcome, LeftOut) else Found(outcome)
 
     def _unpublished(self, run_id: str) -> Found:

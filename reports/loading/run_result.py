@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
-from smope_bench.harness.metrics import (
-    average_accuracies,
-    cumulative_average_accuracy,
-    final_average_accuracy,
-    forgetting,
-    micro_accuracy,
-)
+from smope_bench.harness.errors import UserError
+from smope_bench.harness.metrics import METRICS, Metric, average_accuracies
 from smope_bench.harness.provenance import with_sources
 from smope_bench.harness.records.store import Fault
 from smope_bench.harness.run_spec import canonical_json
+from smope_bench.harness.text import sentence
 
 Kind = Fault | Literal["unusable"]
 # A word or a truth value is not a measurement, though it can be read as a number.
@@ -98,6 +95,7 @@ class RunResult(_Part):
     costs: Costs
     provenance: dict[str, Any]
     flags: Flags = Field(default_factory=Flags)
+    _metrics: Sequence[Metric] = PrivateAttr(METRICS)
     migrated_from: int | None = None
     """The older schema that the record was written in: its seal was set at the migration, not when it was written."""
 
@@ -148,18 +146,27 @@ class RunResult(_Part):
 
     @cached_property
     def metrics(self) -> Mapping[str, float | None]:
-        """``faa``, ``caa``, ``fm`` and ``micro``; ``None`` where a metric is not defined for the run."""
-        matrix = self.accuracy_matrix
-        return {
-            "faa": final_average_accuracy(matrix),
-            "caa": cumulative_average_accuracy(matrix),
-            "fm": forgetting(matrix),
-            "micro": micro_accuracy(matrix, self.test_counts),
-        }
+        """Every registered metric by name; ``None`` where it is not defined for the run.
+
+        Raises UserError for a metric of a plugin that fails or returns something else than a finite number or None.
+        """
+        return {metric.name: self._compute(metric) for metric in self._metrics}
+
+    def _compute(self, metric: Metric) -> float | None:
+        where = f"metric {metric.name!r} of run {self.run_id}"
+        try:
+            value = metric.compute(self.accuracy_matrix, self.test_counts)
+        except Exception as error:  # a plugin's function
+            raise UserError(f"{where} cannot be computed: {sentence(error)}") from error
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise UserError(f"{where} must be a finite number or None, and is {value!r}")
+        return float(value)
 
 
-def read_outcome(run_id: str, result: Mapping[str, Any]) -> RunResult | LeftOut:
-    """Check one stored result; ``LeftOut`` with the reason where it cannot be trusted."""
+def read_outcome(run_id: str, result: Mapping[str, Any], metrics: Sequence[Metric] = METRICS) -> RunResult | LeftOut:
+    """Check one stored result; ``LeftOut`` with the reason where it cannot be used. ``metrics``: those it will compute."""
     try:
         outcome = RunResult.model_validate(dict(result))
     except ValidationError as error:
@@ -171,4 +178,5 @@ def read_outcome(run_id: str, result: Mapping[str, Any]) -> RunResult | LeftOut:
     if hashlib.sha256(canonical_json(outcome.spec).encode()).hexdigest()[:16] != run_id:
         reason = f"the specification in the record of {run_id} is not the one its id was made from; it was edited"
         return LeftOut(run_id, reason, "edited")
+    outcome._metrics = metrics
     return outcome

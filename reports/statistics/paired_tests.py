@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 from scipy.special import gammaln
 
-from smope_bench.reports.loading.model import LOWER_IS_BETTER, Column, Row, SuiteResults, Summary, summarise
+from smope_bench.reports.loading.model import Column, Row, SuiteResults, Summary, summarise
 from smope_bench.reports.statistics.samples import DIGITS, Sample, comparable
 
 ALPHA = 0.05
@@ -138,7 +138,8 @@ def compare(results: SuiteResults, column: Column, metric: str = "faa", referenc
     labels = [sample.row.label for sample in samples.rows]
     if len(labels) < 2 or (reference is not None and reference not in labels):
         return None
-    base = _best(samples.rows, metric) if reference is None else labels.index(reference)
+    sign = results.metric(metric).sign
+    base = _best(samples.rows, sign) if reference is None else labels.index(reference)
     pairs = [(i, j) for i, j in itertools.combinations(range(len(labels)), 2) if reference is None or base in (i, j)]
     tests = {pair: test for pair in pairs if (test := _test(samples.rows[pair[0]], samples.rows[pair[1]])) is not None}
     adjusted = dict(zip(tests, holm([test.p for test in tests.values()]), strict=True))
@@ -157,15 +158,14 @@ def compare(results: SuiteResults, column: Column, metric: str = "faa", referenc
             needed[test.differing] = pairs_needed(least, list(tests).index(key))
         is_decidable = attainable[key] <= ALPHA
         words = None if is_decidable else _undecided(test, needed[test.differing])
-        compared.append(_comparison(other, samples.rows[base], test, adjusted[key], metric, words))
+        compared.append(_comparison(other, samples.rows[base], test, adjusted[key], sign, words))
     return Family(
         column, samples.rows[base].row, tuple(compared), len(tests), reference is None, left_out=samples.left_out
     )
 
 
-def _best(samples: Sequence[Sample], metric: str) -> int:
+def _best(samples: Sequence[Sample], sign: int) -> int:
     repeated = [i for i, sample in enumerate(samples) if len(sample.values) > 1] or range(len(samples))
-    sign = -1 if metric in LOWER_IS_BETTER else 1
 
     def mean(i: int) -> float:
         found = summarise(samples[i].values.values())
@@ -186,10 +186,10 @@ def _test(one: Sample, other: Sample) -> SignedRank | None:
 
 
 def _comparison(
-    one: Sample, reference: Sample, test: SignedRank, adjusted: float, metric: str, undecided: str | None
+    one: Sample, reference: Sample, test: SignedRank, adjusted: float, sign: int, undecided: str | None
 ) -> Comparison:
     found = _differences(one, reference)
-    gains = [-value if metric in LOWER_IS_BETTER else value for value in found.values()]
+    gains = [sign * value for value in found.values()]
     wins, losses = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
     verdict, words = _verdict(gains, test, adjusted, undecided)
     return Comparison(

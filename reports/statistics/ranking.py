@@ -7,11 +7,8 @@ they ought to be: ``DEPENDENCE`` has to stand wherever their numbers do.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import math
 import statistics
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2, rankdata, studentized_range
 
-from smope_bench.reports.loading.model import LOWER_IS_BETTER, Column, SuiteResults
+from smope_bench.reports.loading.model import Column, SuiteResults
 from smope_bench.reports.statistics.paired_tests import ALPHA
 from smope_bench.reports.statistics.samples import DIGITS, comparable
 from smope_bench.reports.text import number, p_text
@@ -28,8 +25,6 @@ DEPENDENCE = (
     "Blocks are not independent: those of one benchmark share its images, and benchmarks may share the backbone. "
     "The p-value and the critical difference therefore look surer than they are; read the ranks as a description."
 )
-FEWEST_BLOCKS_OF_AUTORANK = 5
-
 Block = tuple[str, int]
 """Label of the benchmark, seed of the class order."""
 
@@ -121,7 +116,9 @@ def rank_rows(results: SuiteResults, metric: str = "faa") -> Ranking | None:
     if table is None:
         return None
     statistic, p = friedman(table.ranks)
-    return Ranking(table, statistic, p, None if statistic is None else nemenyi(table.values, metric))
+    return Ranking(
+        table, statistic, p, None if statistic is None else critical_difference(len(table.rows), len(table.blocks))
+    )
 
 
 def stability(results: SuiteResults, column: Column, metric: str = "faa") -> Stability | None:
@@ -160,24 +157,6 @@ def critical_difference(rows: int, blocks: int) -> float:
     return q * math.sqrt(rows * (rows + 1) / (6 * blocks))
 
 
-def nemenyi(values: NDArray[np.float64], metric: str = "faa") -> float:
-    """The critical difference for (blocks, rows) values, from autorank; by the same formula where that refuses few blocks."""
-    blocks, rows = values.shape
-    if blocks < FEWEST_BLOCKS_OF_AUTORANK:
-        return critical_difference(rows, blocks)
-    import pandas as pd
-    from autorank import autorank  # takes a second or two, and most reports have no use for it
-
-    order = "ascending" if metric in LOWER_IS_BETTER else "descending"
-    frame = pd.DataFrame(values, columns=[f"row {i}" for i in range(rows)])
-    # It prints its tables, and tests for a normality that is not used here: constant rows make it divide by zero.
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")
-        # Left to itself it would take an analysis of variance wherever five values happen to look normal.
-        found = autorank(frame, alpha=ALPHA, order=order, force_mode="nonparametric")
-    return critical_difference(rows, blocks) if found is None or found.cd is None else float(found.cd)
-
-
 def _table(results: SuiteResults, columns: Sequence[Column], metric: str) -> Table | None:
     """The largest complete part that dropping the emptiest rows and blocks leaves."""
     values: dict[Block, dict[str, float]] = {}
@@ -205,7 +184,7 @@ def _table(results: SuiteResults, columns: Sequence[Column], metric: str) -> Tab
     left_out += [f"Left out of the ranks, as not run in every block: {', '.join(gaps)}."] * bool(gaps)
     left_out += [f"Left out of the ranks, as not run by every row: {'; '.join(missing)}."] * bool(missing)
     table = np.array([[values[block][row] for row in kept_rows] for block in kept_blocks])
-    sign = 1 if metric in LOWER_IS_BETTER else -1
+    sign = -results.metric(metric).sign
     return Table(tuple(kept_rows), tuple(kept_blocks), table, rankdata(sign * table, axis=1), runs, tuple(left_out))
 
 

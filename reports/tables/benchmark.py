@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from smope_bench.harness.metrics import METRICS, Metric
 from smope_bench.reports.formatting import (
     KIND_HELP,
     KIND_NAMES,
-    METRIC_HELP,
-    METRICS,
+    MAIN_METRICS,
     Shown,
     column_text,
     counts_text,
@@ -29,18 +29,21 @@ _LEAD = (
 GENERIC = "generic"
 """How the name of a recipe begins that is nobody's in particular."""
 _NUMBERS = ("mean", "std", "ci_low", "ci_high", "n")
-HEADINGS = (
-    Heading("FAA", help=METRIC_HELP["faa"], fields=("mean", "std", "n")),
-    Heading("95 % interval", help="Two-sided 95 % t-interval of the mean FAA.", fields=("ci_low", "ci_high")),
-    Heading("CAA", help=METRIC_HELP["caa"], fields=_NUMBERS),
-    Heading("FM", help=METRIC_HELP["fm"], fields=_NUMBERS, sort="up"),
-    Heading("Runs", help="Runs averaged, of those that were planned.", fields=("used", "planned")),
-)
+_INTERVAL = Heading("95 % interval", help="Two-sided 95 % t-interval of the mean FAA.", fields=("ci_low", "ci_high"))
+_RUNS = Heading("Runs", help="Runs averaged, of those that were planned.", fields=("used", "planned"))
 
 
-def detail_grids(results: SuiteResults) -> tuple[Grid, ...]:
-    """A grid a benchmark, floors first and ceilings last. Nothing is blank, and no number stands without its mark."""
-    return tuple(_grid(results, column, i) for i, column in enumerate(results.columns, 1))
+def detail_grids(results: SuiteResults, *, brief: bool = False) -> tuple[Grid, ...]:
+    """A grid a benchmark, floors first and ceilings last, with every metric.
+
+    ``brief``: of the built-in metrics only ``MAIN_METRICS``.
+    """
+    left_out = {metric.name for metric in METRICS if brief} - {*MAIN_METRICS}
+    shown = sorted(
+        (metric for metric in results.metrics if metric.name not in left_out),
+        key=lambda metric: metric.name not in MAIN_METRICS,
+    )
+    return tuple(_grid(results, column, i, shown) for i, column in enumerate(results.columns, 1))
 
 
 def metric_entry(cell: Cell, metric: str, places: Mapping[str, int]) -> Entry:
@@ -60,8 +63,8 @@ def metric_entry(cell: Cell, metric: str, places: Mapping[str, int]) -> Entry:
     )
 
 
-def _grid(results: SuiteResults, column: Column, number: int) -> Grid:
-    ranks = {metric: results.ranks(column, metric) for metric in METRICS}
+def _grid(results: SuiteResults, column: Column, number: int, metrics: Sequence[Metric]) -> Grid:
+    ranks = {metric.name: results.ranks(column, metric.name) for metric in metrics}
     blocks = tuple(
         Block(
             tuple(_line(results.cell(row, column), ranks) for row in rows),
@@ -76,7 +79,16 @@ def _grid(results: SuiteResults, column: Column, number: int) -> Grid:
     cells = [results.cell(row, column) for row in results.rows]
     said = [*notes(results, column), *_how_made(cells), f"The suite has {counts_text(results)}.{newest}"]
     key = f"{file_name(results.suite)}-{number}"
-    return Grid(key, results.title + where, "Method", HEADINGS, blocks, _LEAD, tuple(said))
+    return Grid(key, results.title + where, "Method", _headings(metrics), blocks, _LEAD, tuple(said))
+
+
+def _headings(metrics: Sequence[Metric]) -> tuple[Heading, ...]:
+    """FAA with its interval in a column of its own, then the other metrics, then the number of runs."""
+    faa, *others = (
+        Heading(one.heading, help=one.explanation, fields=_NUMBERS, sort="up" if one.is_lower_better else "down")
+        for one in metrics
+    )
+    return (replace(faa, fields=("mean", "std", "n")), _INTERVAL, *others, _RUNS)
 
 
 def _how_made(cells: Sequence[Cell]) -> list[str]:
@@ -96,12 +108,12 @@ def _how_made(cells: Sequence[Cell]) -> list[str]:
 
 
 def _line(cell: Cell, ranks: Mapping[str, Mapping[str, int]]) -> Line:
-    faa, caa, fm = (metric_entry(cell, metric, ranks[metric]) for metric in METRICS)
+    faa, *others = (metric_entry(cell, metric, places) for metric, places in ranks.items())
     mean, std, low, high, n = faa.values or (None,) * 5
     score = replace(faa, values=(mean, std, n) if faa.values else ())
     text, values = show(cell, "faa", ranks["faa"]).interval, (low, high) if faa.values else ()
     interval = replace(faa, text=text, values=values, place=0, marks=(), tone="muted")
-    return Line(cell.row.label, (score, interval, caa, fm, _runs(cell)), url=cell.row.url)
+    return Line(cell.row.label, (score, interval, *others, _runs(cell)), url=cell.row.url)
 
 
 def _runs(cell: Cell) -> Entry:

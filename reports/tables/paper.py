@@ -8,8 +8,9 @@ from itertools import product
 
 from smope_bench.benchmarks.suites import SUITES
 from smope_bench.benchmarks.suites import Column as SuiteColumn
-from smope_bench.reports.formatting import KIND_HELP, KIND_NAMES, METRIC_HELP, METRIC_NAMES, METRICS, column_text, notes
-from smope_bench.reports.loading.model import LOWER_IS_BETTER, Cell, Column, Row, RowKind, SuiteResults
+from smope_bench.harness.metrics import Metric
+from smope_bench.reports.formatting import KIND_HELP, KIND_NAMES, MAIN_METRICS, column_text, notes
+from smope_bench.reports.loading.model import Cell, Column, Row, RowKind, SuiteResults
 from smope_bench.reports.statistics.published import (
     SPREAD_NOTE,
     TONES,
@@ -48,7 +49,7 @@ class _Part:
 def paper_grid(results: SuiteResults) -> Grid:
     """The paper's table. Whatever has no number says why; numbers of other data stand after the measured ones, uncompared."""
     suite, table = SUITES.get(results.suite), printed_table(results)
-    metrics = suite.metrics if suite is not None else METRICS
+    metrics = suite.metrics if suite is not None else MAIN_METRICS
     parts = _parts(results, table)
     ranks = {(column.label, metric): results.ranks(column, metric) for column in results.columns for metric in metrics}
 
@@ -73,7 +74,7 @@ def paper_grid(results: SuiteResults) -> Grid:
         key=f"{file_name(results.suite)}-table",
         title=results.title,
         corner="Method" if len({row.method for row in results.rows}) > 1 else "Row",
-        headings=tuple(_heading(part, metric, results.tiny) for part, metric in product(parts, metrics)),
+        headings=tuple(_heading(part, results.metric(name), results.tiny) for part, name in product(parts, metrics)),
         blocks=(*map(block, kinds), *unhosted),
         lead=LEAD + (PRINTED_LEAD if is_compared else TINY_LEAD if has_printed else ""),
         notes=(*(SPREAD_NOTE,) * is_compared, *(table.notes if table is not None else ()), *_notes(results)),
@@ -93,8 +94,8 @@ def _parts(results: SuiteResults, table: PrintedTable | None) -> list[_Part]:
     return parts
 
 
-def _heading(part: _Part, metric: str, tiny: bool) -> Heading:
-    name, sort = METRIC_NAMES.get(metric, metric), "up" if metric in LOWER_IS_BETTER else "down"
+def _heading(part: _Part, metric: Metric, tiny: bool) -> Heading:
+    name, sort = metric.heading, "up" if metric.is_lower_better else "down"
     if part.printed is not None:
         group = f"as printed: {part.printed.label}"
         if part.column is None:
@@ -102,7 +103,7 @@ def _heading(part: _Part, metric: str, tiny: bool) -> Heading:
         return Heading(name, group, "As the paper prints it, and measured less printed.", COMPARED_FIELDS, sort)
     assert part.column is not None
     group = column_text(part.column) + (" (tiny)" if tiny else "")
-    return Heading(name, group, METRIC_HELP.get(metric, ""), FIELDS, sort)
+    return Heading(name, group, metric.explanation, FIELDS, sort)
 
 
 def measured_entry(cell: Cell, metric: str, ranks: Mapping[str, int], *, tiny_suite: bool) -> Entry:

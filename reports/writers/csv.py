@@ -6,7 +6,6 @@ import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
 
-from smope_bench.reports.formatting import METRIC_NAMES
 from smope_bench.reports.loading.model import Cell, SuiteResults
 from smope_bench.reports.tables.table import Entry, Grid, Heading, Line, Value, spans
 from smope_bench.reports.text import NONE, without_controls
@@ -36,11 +35,11 @@ def grid_csv(grid: Grid) -> str:
 def tidy_csv(suites: Sequence[SuiteResults]) -> str:
     """One line a suite, row, benchmark and metric, with the runs averaged, their recipe and what was set by hand."""
     rows = [
-        _tidy_line(results, results.cell(row, column), metric)
+        _tidy_line(results, results.cell(row, column), metric.name)
         for results in suites
         for column in results.columns
         for row in results.rows
-        for metric in METRIC_NAMES
+        for metric in results.metrics
     ]
     return _written([TIDY_HEADER, *rows])
 

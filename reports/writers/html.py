@@ -15,9 +15,10 @@ from pathlib import PurePosixPath
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from smope_bench.harness.metrics import METRICS
 from smope_bench.reports.document import Document, Section, all_grids
 from smope_bench.reports.figures.style import FigureFile
-from smope_bench.reports.formatting import METRIC_HELP, METRIC_NAMES, METRICS, RUN_WORDS, counts_text
+from smope_bench.reports.formatting import RUN_WORDS, counts_text
 from smope_bench.reports.loading.environments import Environments, version_line
 from smope_bench.reports.loading.model import Column, SuiteResults
 from smope_bench.reports.loading.run_result import RunResult
@@ -101,7 +102,8 @@ def render_page(document: Document, downloads: Sequence[Download] = ()) -> str:
     script = _resource("page.js") + _resource("page_runs.js")
     outcomes = _outcomes(document)
     environments = Environments(outcomes, "environment")
-    data, views = PageData(environments), _Views(document, downloads)
+    metrics = next((section.results.metrics for section in document.sections if section.results), METRICS)
+    data, views = PageData(environments, metrics), _Views(document, downloads)
     anchors = [_take_runs(section, f"s{i}", data) for i, section in enumerate(document.sections, 1)]
     script_data, packed_files = data.script(), packed(downloads)
     room = min(FIGURE_ROOM, CARRIED_ROOM - len(script_data.encode()) - len(packed_files))
@@ -126,7 +128,7 @@ def render_page(document: Document, downloads: Sequence[Download] = ()) -> str:
         environments=environments.listed,
         downloads=views.others,
         outside=sum(figure.svg is None for placed in figures for figure in placed),
-        metrics=[(METRIC_NAMES[metric], METRIC_HELP[metric]) for metric in METRICS],
+        metrics=[(metric.heading, metric.explanation) for metric in metrics],
         words=RUN_WORDS,
         data=script_data,
         files=packed_files,

@@ -12,7 +12,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from smope_bench.reports.formatting import METRIC_NAMES, RUN_WORDS, interval, mean_std, runs_text, seeds_text
+from smope_bench.harness.metrics import METRICS, Metric
+from smope_bench.reports.formatting import RUN_WORDS, interval, mean_std, runs_text, seeds_text
 from smope_bench.reports.loading.environments import Environments
 from smope_bench.reports.loading.model import Cell, Run, SuiteResults
 from smope_bench.reports.loading.run_result import RunResult
@@ -31,9 +32,10 @@ Pairs = list[tuple[str, str]]
 
 
 class PageData:
-    """Collects the cells of all sections; ``environments`` names the environments of the page."""
+    """Collects the cells of all sections. ``environments`` names the page's environments; ``metrics`` are those shown."""
 
-    def __init__(self, environments: Environments) -> None:
+    def __init__(self, environments: Environments, metrics: Sequence[Metric] = METRICS) -> None:
+        self._metrics = metrics
         self._environments = environments
         self._pool: list[Any] = []
         self._places: dict[str, int] = {}
@@ -47,8 +49,8 @@ class PageData:
                 self._runs[run.run_id] = self._run(run.outcome)
         self._cells[anchor] = {
             "scores": [
-                [name, mean_std(cell.summary(metric)), interval(cell.summary(metric))]
-                for metric, name in METRIC_NAMES.items()
+                [metric.heading, mean_std(cell.summary(metric.name)), interval(cell.summary(metric.name))]
+                for metric in self._metrics
                 if cell.outcomes
             ],
             "note": cell.note,
@@ -59,7 +61,7 @@ class PageData:
         """The content of a ``<script type="application/json">``: nothing in a text of a record can close it."""
         parts = {
             "facts": FACTS,
-            "metrics": list(METRIC_NAMES.values()),
+            "metrics": [metric.heading for metric in self._metrics],
             "pool": self._pool,
             "runs": self._runs,
             "cells": self._cells,
@@ -90,7 +92,7 @@ class PageData:
             "classes": self._classes(outcome.class_names),
             "environment": self._environments.name_of(outcome),
             "facts": _facts_of(outcome),
-            "scores": [number(outcome.metrics[metric]) for metric in METRIC_NAMES],
+            "scores": [number(outcome.metrics[metric.name]) for metric in self._metrics],
             "matrix": [_trimmed(row) for row in outcome.accuracy_matrix],
             "seconds": [
                 [_short(part, 1) for part in (t.train_s, t.end_s, t.evaluate_s)] for t in outcome.timings.tasks

@@ -27,7 +27,7 @@ _LABEL, _TEXT, _WORD = 14, 24, 12
 
 def print_results(console: Console, results: SuiteResults) -> None:
     """A suite as it stands: a table a benchmark, and the runs that are wanting."""
-    _print_grids(console, detail_grids(results))
+    _print_grids(console, detail_grids(results, brief=True))
     for line in problem_lines(results):
         console.print(Text(plain(line), style="yellow"))
 

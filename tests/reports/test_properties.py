@@ -17,7 +17,16 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.metrics import cumulative_average_accuracy, final_average_accuracy, forgetting, micro_accuracy
+from smope_bench.harness.metrics import (
+    backward_transfer,
+    cumulative_average_accuracy,
+    final_average_accuracy,
+    forgetting,
+    forgetting_from_maximum,
+    learning_accuracy,
+    micro_accuracy,
+    stepwise_forgetting,
+)
 from smope_bench.harness.records.store import Record, Store, write_json
 from smope_bench.reports.loading.load import load_suite, load_suites
 from smope_bench.reports.loading.model import SuiteResults
@@ -298,7 +307,16 @@ def test_the_tidy_table_can_be_recomputed_from_the_runs_that_it_names(worlds, pl
         store = world.make(plan)
         lines = [line.split(",") for line in tidy_csv([read(store)]).splitlines()]
         records = {one.run_id: one.result for one in store.scan() if isinstance(one, Record)}
-    known = {"faa": final_average_accuracy, "caa": cumulative_average_accuracy, "fm": forgetting}
+    known = {
+        "faa": final_average_accuracy,
+        "caa": cumulative_average_accuracy,
+        "fm": forgetting,
+        "micro": micro_accuracy,
+        "la": learning_accuracy,
+        "bwt": backward_transfer,
+        "fm_max": forgetting_from_maximum,
+        "fm_step": stepwise_forgetting,
+    }
     head = lines[0]
     for line in lines[1:]:
         named = dict(zip(head, line, strict=True))
@@ -307,9 +325,7 @@ def test_the_tidy_table_can_be_recomputed_from_the_runs_that_it_names(worlds, pl
         if runs:
             results = [records[run] for run in runs]
             values = [
-                micro_accuracy(one["accuracy_matrix"], one["test_counts"])
-                if named["metric"] == "micro"
-                else known[named["metric"]](one["accuracy_matrix"])
+                known[named["metric"]](one["accuracy_matrix"], *[one["test_counts"]] * (named["metric"] == "micro"))
                 for one in results
             ]
             assert float(named["mean"]) == pytest.approx(sum(value or 0.0 for value in values) / len(values), abs=1e-9)
