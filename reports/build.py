@@ -22,7 +22,7 @@ from smope_bench.reports.figures.suite import figure_groups
 from smope_bench.reports.loading.load import Loaded
 from smope_bench.reports.loading.model import SuiteResults
 from smope_bench.reports.tables.benchmark import detail_grids
-from smope_bench.reports.tables.comparison import against_grids
+from smope_bench.reports.tables.comparison import comparison_grids
 from smope_bench.reports.tables.costs import _convention, _executed, cost_grid
 from smope_bench.reports.tables.integrity import health_grid
 from smope_bench.reports.tables.ledger import ledger_grid
@@ -69,7 +69,7 @@ def make_document(
     for name, counts in (counted or {}).items():
         keys.append(file_name(name, keys))
         sections.append(counted_section(name, counts, keys[-1]))
-    comparison = against_grids(loaded, against) if against is not None else ()
+    comparison = comparison_grids(loaded, against) if against is not None else ()
     return _distinct(Document(tuple(sections), loaded.warnings, health_grid(loaded.health), comparison))
 
 

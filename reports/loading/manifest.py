@@ -1,4 +1,4 @@
-"""The manifest of a suite as ``run`` wrote it: read, checked, and refused with a reason where it cannot be used."""
+"""Reads and checks the manifest of a suite, which ``run`` writes."""
 
 from __future__ import annotations
 
@@ -10,36 +10,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.store import Store
-from smope_bench.reports.loading.model import RowKind
+from smope_bench.reports.loading.model import Column, Row
 
 
-class _Entry(BaseModel):
+class PlannedRun(BaseModel):
+    """One planned run: its row and column, seeds and id, the source of its recipe, and what the user set by hand."""
+
     model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class RowEntry(_Entry):
-    """A row as the manifest lists it."""
-
-    label: str
-    method: str
-    kind: RowKind = "method"
-    paper: str | None = None
-    url: str | None = None
-
-
-class ColumnEntry(_Entry):
-    """A benchmark as the manifest lists it."""
-
-    label: str
-    benchmark: str
-    tasks: int
-    summary: str = ""
-    backbone: str = ""
-
-
-class CellEntry(_Entry):
-    """One planned run: where it stands, its seeds, its id, and where its settings come from."""
-
     row: str
     column: str
     order_seed: int
@@ -50,16 +27,17 @@ class CellEntry(_Entry):
     plugins: dict[str, str] = {}
 
 
-class Manifest(_Entry):
-    """What ``run`` noted of a suite."""
+class Manifest(BaseModel):
+    """What ``run`` stores about a suite before it starts."""
 
+    model_config = ConfigDict(frozen=True, extra="ignore")
     suite: str
     title: str = ""
     description: str = ""
     tiny: bool = False
-    rows: list[RowEntry]
-    columns: list[ColumnEntry]
-    cells: list[CellEntry]
+    rows: list[Row]
+    columns: list[Column]
+    cells: list[PlannedRun]
 
 
 def manifest_names(store: Store) -> list[str]:
@@ -87,19 +65,6 @@ def check_manifest(store: Store, suite: str) -> Manifest | str | None:
         first = error.errors()[0]
         return f"is not usable at {'.'.join(map(str, first['loc'])) or 'its top'} ({first['msg']})"
     return _contradiction(suite, manifest) or manifest
-
-
-def read_manifest(store: Store, suite: str, found: Manifest | str | None) -> Manifest:
-    """What ``check_manifest`` found, or a UserError with the remedy."""
-    if found is None:
-        raise UserError(f"nothing was run for suite {suite!r} in {str(store.root)!r}; run: run_all.py run {suite}")
-    if isinstance(found, str):
-        file = store.root / "suites" / f"{suite}.json"
-        raise UserError(
-            f"the manifest of suite {suite!r} in {str(store.root)!r} {found}; "
-            f"delete {str(file)!r} and run the suite again to write it anew, finished runs are kept"
-        )
-    return found
 
 
 def _contradiction(suite: str, manifest: Manifest) -> str | None:

@@ -16,7 +16,6 @@ from smope_bench.reports.loading.manifest import (
     check_manifest,
     has_half_character,
     manifest_names,
-    read_manifest,
 )
 from smope_bench.reports.loading.run_result import Kind, LeftOut, RunResult, read_outcome
 
@@ -61,14 +60,23 @@ class Reader:
         return manifest_names(self.store)
 
     def manifest(self, suite: str) -> Manifest | str | None:
-        """As ``smope_bench.reports.loading.manifest.check_manifest``."""
+        """The result of ``check_manifest``, read once."""
         if suite not in self._manifests:
             self._manifests[suite] = check_manifest(self.store, suite)
         return self._manifests[suite]
 
     def require_manifest(self, suite: str) -> Manifest:
         """The manifest of a suite. Raises UserError where it was never run here or its manifest cannot be used."""
-        return read_manifest(self.store, suite, self.manifest(suite))
+        root, found = self.store.root, self.manifest(suite)
+        if found is None:
+            raise UserError(f"nothing was run for suite {suite!r} in {str(root)!r}; run: run_all.py run {suite}")
+        if isinstance(found, str):
+            raise UserError(
+                f"the manifest of suite {suite!r} in {str(root)!r} {found}; "
+                f"delete {str(root / 'suites' / f'{suite}.json')!r} and run the suite again to write it anew, "
+                "finished runs are kept"
+            )
+        return found
 
     def _read(self, run_id: str) -> Found:
         record = self.store.load(run_id)

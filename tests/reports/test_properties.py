@@ -32,7 +32,7 @@ from smope_bench.reports.loading.load import load_suite, load_suites
 from smope_bench.reports.loading.model import SuiteResults
 from smope_bench.reports.tables.benchmark import detail_grids
 from smope_bench.reports.tables.comparison import WORDS as VERDICTS
-from smope_bench.reports.tables.comparison import against_grids
+from smope_bench.reports.tables.comparison import comparison_grids
 from smope_bench.reports.tables.costs import cost_grid
 from smope_bench.reports.tables.ledger import ledger_grid
 from smope_bench.reports.tables.paper import paper_grid
@@ -344,7 +344,7 @@ def test_one_suite_reads_the_same_alone_and_with_its_folder(worlds, plan: Plan) 
 def test_folders_that_differ_by_a_constant_are_equal_or_beyond_the_spread(worlds, plan: Plan, shift: int) -> None:
     with worlds() as world:
         now, then = (load_suites(world.make(plan, shift=by), [SUITE], None) for by in (float(shift), 0.0))
-        _, _, grid = against_grids(now, then)
+        _, _, grid = comparison_grids(now, then)
     word = VERDICTS["beyond" if shift else "equal"][0]
     assert {entry.text for _, heading, entry in entries(grid) if heading == "verdict"} == {word}
     assert all(
