@@ -41,13 +41,13 @@ class Manifest(BaseModel):
 
 
 def manifest_names(store: Store) -> list[str]:
-    """The suites that have a manifest, usable or not, by name; suites that are only counted have none."""
+    """Names of suites with a manifest, usable or not; suites that are only counted have none."""
     files = (store.root / "suites").glob("*.json")
     return sorted(file.stem for file in files if not file.name.endswith(".cost.json") and not file.name.startswith("."))
 
 
 def check_manifest(store: Store, suite: str) -> Manifest | str | None:
-    """A suite's manifest; what is wrong with it, as the end of a sentence; or ``None`` where the suite was never run."""
+    """A suite's manifest, its fault as the end of a sentence, or ``None`` where the suite was never run."""
     try:
         raw = store.read_manifest(suite)
     except UserError as error:

@@ -1,4 +1,4 @@
-"""What a report is made of: a suite's rows, columns and cells, each cell with the runs behind it."""
+"""Results of a suite: rows, columns, and cells with their runs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Summary:
 def summarise(values: Iterable[float]) -> Summary | None:
     """Summarise finite values; ``None`` for no values at all. Raises ValueError for NaN and infinity.
 
-    The sums are exact before the last rounding, so the order of the runs cannot change a digit.
+    Sums are exactly rounded, so that the order of the runs does not matter.
     """
     found = [float(value) for value in values]
     if not found:
@@ -42,7 +42,7 @@ def summarise(values: Iterable[float]) -> Summary | None:
     if not all(map(math.isfinite, found)):
         raise ValueError(f"cannot summarise values that are not finite: {found}")
     n, mean = len(found), statistics.fmean(found)
-    # Exactly rounded sums can still leave the mean of equal values one bit outside of them.
+    # The mean of equal values can otherwise be one bit outside of them.
     mean = min(max(mean, min(found)), max(found))
     if n == 1:
         return Summary(1, mean, None, None, None)
@@ -63,13 +63,13 @@ RowKind = Literal["method", "floor", "ceiling"]
 
 MIXED_CODE = "mixed code"
 UNRANKED = frozenset({"stale", MIXED_CODE, "leaking"})
-"""Marks of cells that are shown but take part in no rank and no test."""
+"""Marks of cells that are not ranked and not tested."""
 KINDS: tuple[RowKind, ...] = ("floor", "method", "ceiling")
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table; ``kind`` says on which side of the methods it belongs."""
+    """A row of the table; ``kind``: floors stand before the methods, ceilings after them."""
 
     label: str
     method: str
@@ -91,7 +91,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Run:
-    """A planned run and what became of it; ``outcome`` where a usable record exists, ``problem`` where not."""
+    """A planned run: ``outcome`` where a usable record exists, else ``problem``."""
 
     run_id: str
     order_seed: int
@@ -101,7 +101,7 @@ class Run:
     problem: str | None = None
     failure: Mapping[str, Any] | None = None
     recipe: str | None = None
-    """Where the hyper-parameters come from; ``None`` where the manifest is older than this note."""
+    """Source of the hyper-parameters; ``None`` in old manifests."""
     settings: tuple[str, ...] = ()
     """What the user set by hand, as written on the command line."""
 
@@ -124,7 +124,7 @@ class Cell:
 
     @cached_property
     def marks(self) -> tuple[str, ...]:
-        """What has to be said beside the cell's numbers, e.g. ``leaking``."""
+        """Reservations printed beside the cell's numbers, e.g. ``leaking``."""
         found = ["stale"] if self.state == "stale" and self.used else []
         if len({outcome.made_by for outcome in self.outcomes}) > 1:
             found.append(MIXED_CODE)
@@ -140,7 +140,7 @@ class Cell:
         return None if None in values else summarise(value for value in values if value is not None)
 
     def counts(self) -> dict[RunState, int]:
-        """How many runs are in each state, states without runs left out."""
+        """Number of runs in each state that occurs."""
         return count_states(self.runs)
 
 
@@ -190,15 +190,15 @@ class SuiteResults:
 
     @cached_property
     def newest(self) -> str | None:
-        """When the newest record was finished (ISO 8601, UTC): the date of a report, so that it is a function of the store."""
+        """Finishing time of the newest record (ISO 8601, UTC), the date of a report."""
         return max((str(outcome.provenance.get("finished") or "") for outcome in self.outcomes), default="") or None
 
     def counts(self) -> dict[RunState, int]:
-        """How many distinct runs are in each state."""
+        """Number of distinct runs in each state that occurs."""
         return count_states(self.runs)
 
     def caution(self, column: Column) -> str | None:
-        """Why the numbers of a column must not be ranked against each other, or ``None`` where they may."""
+        """Why the cells of a column must not be ranked, or ``None`` where they may."""
         compared = [outcome for cell in self.cells_of(column) for outcome in cell.outcomes]
         protocols = {(outcome.protocol, outcome.flags.tiny) for outcome in compared}
         if len(protocols) > 1:
@@ -213,7 +213,7 @@ class SuiteResults:
     def ranks(self, column: Column, metric: str) -> dict[str, int]:
         """Row label -> 1 (best) or 2 (second) among sequential rows, by the mean as it is printed; ties share a place.
 
-        Ceilings and cells with a mark of ``UNRANKED`` take no part; with fewer than two rows, or a caution, nobody is ranked.
+        Ceilings and cells with a mark of ``UNRANKED`` take no part; with fewer than two rows, or a caution, no row is ranked.
         """
         means: dict[str, float] = {}
         for cell in self.cells_of(column):
@@ -227,7 +227,7 @@ class SuiteResults:
 
 
 def count_states(runs: Iterable[Run]) -> dict[RunState, int]:
-    """Runs per state in a fixed order, states without runs left out."""
+    """State -> number of runs, for states that occur, in a fixed order."""
     order: tuple[RunState, ...] = ("ok", "stale", "failed", "broken", "missing")
     states = [run.state for run in runs]
     return {state: states.count(state) for state in order if state in states}

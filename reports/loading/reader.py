@@ -1,4 +1,4 @@
-"""Reads a results folder for a report: every record and every manifest at most once, however many suites name it."""
+"""Reads each record and manifest of a results folder at most once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from smope_bench.reports.loading.run_result import Kind, LeftOut, RunResult, rea
 
 @dataclass(frozen=True)
 class Found:
-    """What the store holds of one run id: an outcome, a record that cannot be used, a failure, or nothing."""
+    """Content of the store for one run id: a result, an unusable record, a failure, or nothing."""
 
     outcome: RunResult | None = None
     left_out: LeftOut | None = None
@@ -39,7 +39,7 @@ class Reader:
         self._manifests: dict[str, Manifest | str | None] = {}
 
     def published(self) -> list[str]:
-        """Ids of all folders with a ``result.json``, whatever it is, in order."""
+        """Ids of all folders with a ``result.json``, sorted."""
         if not self.store.root.is_dir():
             return []
         try:
@@ -49,7 +49,7 @@ class Reader:
         return sorted(folder.name for folder in folders if os.path.lexists(folder / "result.json"))
 
     def find(self, run_id: str) -> Found:
-        """What there is of a run."""
+        """The content for a run id."""
         found = self._found.get(run_id)
         if found is None:
             found = self._found[run_id] = self._read(run_id)
@@ -96,7 +96,7 @@ class Reader:
         return Found(failure=self._failure(run_id))
 
     def _failure(self, run_id: str) -> Mapping[str, Any] | None:
-        """What stopped a run, in characters that can be written to a file."""
+        """The failure of a run, in characters that can be written to a file."""
         try:
             found = self.store.failure(run_id)
             return json.loads(json.dumps(found, ensure_ascii=False).encode(errors="replace"))

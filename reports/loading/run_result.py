@@ -1,4 +1,4 @@
-"""One stored result, checked and typed, with the metrics that follow from its accuracy matrix."""
+"""One stored result, checked and typed, with its metrics."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from smope_bench.harness.run_spec import canonical_json
 from smope_bench.harness.text import sentence
 
 Kind = Fault | Literal["unusable"]
-# A word or a truth value is not a measurement, though it can be read as a number.
+# Strict: a text or a boolean is not a measurement, although pydantic would convert it.
 Percent = Annotated[float, Field(ge=0, le=100, strict=True)]
-# The bounds are far beyond any machine: they keep sums finite.
+# Bounds beyond any machine keep sums finite.
 Seconds = Annotated[float, Field(ge=0, le=1e12)]
 Count = Annotated[int, Field(ge=0, le=10**15)]
 Megabytes = Annotated[float, Field(ge=0, le=1e12)]
@@ -29,7 +29,7 @@ Megabytes = Annotated[float, Field(ge=0, le=1e12)]
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A record that cannot be used, and why in one sentence; ``unusable``: it says what cannot have been measured."""
+    """A record that cannot be used, with the reason; kind ``unusable``: its values cannot have been measured."""
 
     run_id: str
     reason: str
@@ -37,7 +37,7 @@ class LeftOut:
 
 
 class _Part(BaseModel):
-    # Later schemas may add fields; what is read here must still be right.
+    # Later schemas may add fields.
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
@@ -64,7 +64,7 @@ class Timings(_Part):
 
 
 class Costs(_Part):
-    """What a run took: learnable and frozen parameters, peak memory in MB, images seen."""
+    """Learnable and frozen parameters, peak memory in MB, and images processed."""
 
     learnable_parameters: Count | None = None
     backbone_parameters: Count | None = None
@@ -74,7 +74,7 @@ class Costs(_Part):
 
 
 class Flags(_Part):
-    """What a reader must know before comparing a run with others."""
+    """Properties that limit a comparison with other runs."""
 
     leaking: bool = False
     tiny: bool = False
@@ -97,7 +97,7 @@ class RunResult(_Part):
     flags: Flags = Field(default_factory=Flags)
     _metrics: Sequence[Metric] = PrivateAttr(METRICS)
     migrated_from: int | None = None
-    """The older schema that the record was written in: its seal was set at the migration, not when it was written."""
+    """The older schema of the original record; the checksum was then set at the migration."""
 
     @model_validator(mode="after")
     def _check_matrix(self) -> RunResult:
@@ -131,12 +131,12 @@ class RunResult(_Part):
 
     @cached_property
     def setting(self) -> str:
-        """Everything of the specification but the seeds: runs with one setting may be averaged."""
+        """The specification without its seeds: runs with equal settings may be averaged."""
         return canonical_json({key: value for key, value in self.spec.items() if not key.endswith("_seed")})
 
     @cached_property
     def protocol(self) -> str:
-        """What has to be equal before two methods may be compared: benchmark, backbone and precision."""
+        """Benchmark, backbone and precision, which must be equal for methods to be compared."""
         return canonical_json({key: self.spec.get(key) for key in ("benchmark", "backbone", "precision")})
 
     @cached_property
