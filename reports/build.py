@@ -122,21 +122,20 @@ def _distinct(document: Document) -> Document:
         taken.append(file_name(grid.key, taken))
         return replace(grid, key=taken[-1])
 
-    def maybe(grid: Grid | None) -> Grid | None:
-        return None if grid is None else named(grid)
-
     sections = tuple(
         replace(
             section,
             tables=tuple(map(named, section.tables)),
-            ledger=maybe(section.ledger),
+            ledger=section.ledger and named(section.ledger),
             statistics=tuple(map(named, section.statistics)),
-            costs=maybe(section.costs),
+            costs=section.costs and named(section.costs),
         )
         for section in document.sections
     )
     comparison = tuple(map(named, document.comparison))
-    return replace(document, sections=sections, comparison=comparison, left_out=maybe(document.left_out))
+    return replace(
+        document, sections=sections, comparison=comparison, left_out=document.left_out and named(document.left_out)
+    )
 
 
 def _files(document: Document) -> Iterator[tuple[str, bytes]]:

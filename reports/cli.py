@@ -1,4 +1,4 @@
-"""The command ``report``: from a results folder to a page, tables and figures. Imports no torch, trains nothing."""
+"""The command ``report``: writes page, tables and figures from a results folder. Imports no torch."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def write(
     plugins: Sequence[Path] = (),
     with_tables: bool,
 ) -> None:
-    """As the command ``report``; without ``with_tables`` nothing but the page's place is printed."""
+    """As the command ``report``; ``with_tables``: print them too."""
     from smope_bench.harness.console import make_console
     from smope_bench.harness.provenance import code_fingerprint
     from smope_bench.harness.records.store import Store
@@ -78,7 +78,7 @@ def print_suites(console: Console, suites: Sequence[str], results: Path, plugins
 
 
 def _require_places(results: Path, out: Path) -> None:
-    """Refuse, before anything is computed, what is no folder, and manifests and pages in one folder."""
+    """Raise UserError for places that are no folders, and for a page among the manifests."""
     if results.exists() and not results.is_dir():
         raise UserError(f"--results {str(results)!r} is not a folder; name a results folder")
     there = next((place for place in (out, *out.parents) if os.path.lexists(place)), None)
@@ -92,28 +92,28 @@ def _require_places(results: Path, out: Path) -> None:
 
 
 def _asked(suites: Sequence[str], store: Store) -> tuple[list[str], list[str]]:
-    """(suites that train, suites that only count): those named, or all that the folder holds. Raises UserError for none."""
+    """(trained suites, counted suites): those named, or all in the folder. Raises UserError for none."""
     from smope_bench.harness.cost.cost_suites import counted_suites
     from smope_bench.harness.planning.planner import find_suite
     from smope_bench.reports.loading.load import suites_in
     from smope_bench.reports.loading.manifest import manifest_names
 
     counted = counted_suites(store)
-    # Of suites that are named, only their own manifests may be in the way.
+    # Damaged manifests of suites that are not named do not matter.
     trained = manifest_names(store) if suites else suites_in(store)
     names = list(dict.fromkeys(suites)) or [*trained, *counted]
     if not names:
         raise UserError(f"nothing was run in {str(store.root)!r} yet; run a suite first, as in: run_all.py run smoke")
     for name in names:
         if name not in (*trained, *counted):
-            # A typing error is answered with the nearest name; a suite that was not run, by its reader.
+            # Unknown names raise here, with a suggestion; suites that were not run, in the reader.
             find_suite(name)
     counts = [name for name in names if name in SUITES and SUITES[name].counts_only]
     return [name for name in names if name not in counts], counts
 
 
 def _counts(store: Store, names: Sequence[str], *, asked: bool) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """The counts of suites, and what is wrong with those that cannot be used; these are refused where they were asked for."""
+    """Stored counts by suite, and warnings for unusable ones, which raise UserError where ``asked`` for by name."""
     from smope_bench.harness.cost.cost_suites import read_counted
 
     found, wrong = {}, []
@@ -128,7 +128,7 @@ def _counts(store: Store, names: Sequence[str], *, asked: bool) -> tuple[dict[st
 
 
 def _said_of(other: Loaded | None) -> list[str]:
-    """What was left out on the other side of a comparison."""
+    """Warnings about records of the baseline of a comparison."""
     from smope_bench.reports.loading.integrity import health_warnings
 
     return (
@@ -137,7 +137,7 @@ def _said_of(other: Loaded | None) -> list[str]:
 
 
 def _other(folder: Path, suites: Sequence[str]) -> Loaded:
-    """The other side of a comparison: whatever of the suites it holds, by whatever code."""
+    """The baseline of a comparison: those of the suites that it has, of any code version."""
     from smope_bench.harness.records.store import Store
     from smope_bench.reports.loading.load import load_suites, suites_in
 

@@ -1,4 +1,4 @@
-"""How a number is written: one rule for the terminal, Markdown, LaTeX, the page and its figures."""
+"""Text of numbers, cells and notes, the same for the terminal, Markdown, LaTeX, the page and figures."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ RUN_WORDS: Mapping[RunState, str] = {
 
 @dataclass(frozen=True)
 class Shown:
-    """A cell's metric as text: ``value`` and ``interval``, the place (0 = unranked), and the marks beside it."""
+    """A cell's metric as text: ``value`` and ``interval``; ``place``: 1, 2 or 0 (unranked); ``marks`` beside it."""
 
     value: str
     interval: str
@@ -74,9 +74,9 @@ def interval(summary: Summary | None) -> str:
 
 
 def show(cell: Cell, metric: str, ranks: Mapping[str, int]) -> Shown:
-    """Decide what is printed for a metric of a cell: never blank, and no number without its mark."""
+    """The text of a metric of a cell; a word for the state where there is no number."""
     summary = cell.summary(metric) if cell.outcomes else None
-    ids = ", ".join(run.run_id for run in cell.used)
+    ids = ", ".join(cell.run_ids)
     if not cell.outcomes:
         word = "not planned" if cell.state == "unplanned" else cell.state
         return Shown(word, NONE, 0, (), None, cell.note or CELL_HELP[cell.state])
@@ -87,7 +87,7 @@ def show(cell: Cell, metric: str, ranks: Mapping[str, int]) -> Shown:
 
 
 def runs_text(cell: Cell) -> str:
-    """``3``, ``3 stale``, or ``2 of 3 (1 failed)`` where something is wanting."""
+    """``3``, ``3 stale``, or ``2 of 3 (1 failed)``."""
     if not cell.runs:
         return NONE
     if len(cell.used) == len(cell.runs):
@@ -104,7 +104,7 @@ def counts_text(results: SuiteResults) -> str:
 
 
 def tasks_text(column: Column) -> str:
-    """``5 tasks``, or nothing where the label says so itself."""
+    """``5 tasks``, or nothing where the label contains it."""
     text = f"{column.tasks} task{'s' * (column.tasks != 1)}"
     return "" if text in column.label else text
 
@@ -121,25 +121,23 @@ def seeds_text(run: Run) -> str:
 
 def problem_lines(results: SuiteResults) -> list[str]:
     """One line a run that is failed, unusable, stale or missing, in the order of rows."""
-    lines = []
-    for row in results.rows:
-        for column in results.columns:
-            for run in results.cell(row, column).runs:
-                if run.state != "ok":
-                    where = f"{row.label} on {column.label}, {seeds_text(run)} ({run.run_id})"
-                    lines.append(f"{where}: {RUN_WORDS[run.state]}: {run.problem}")
-    return lines
+    return [
+        f"{cell.row.label} on {cell.column.label}, {seeds_text(run)} ({run.run_id}): {RUN_WORDS[run.state]}: {run.problem}"
+        for cell in results.all_cells
+        for run in cell.runs
+        if run.state != "ok"
+    ]
 
 
 def notes(results: SuiteResults, column: Column | None = None) -> list[str]:
-    """What a reader of any table of the suite, or of one of its benchmarks, must be told, in whole sentences."""
+    """Notes for every table of the suite, or of one of its benchmarks, as sentences."""
     columns = results.columns if column is None else (column,)
     found = []
     if results.tiny:
         found.append(
             "Tiny suite: small data and a small backbone that come with the installation, not the papers' scale."
         )
-    cells = [results.cell(row, column) for column in columns for row in results.rows]
+    cells = [cell for one in columns for cell in results.cells_of(one)]
     mixed = [cell for cell in cells if MIXED_CODE in cell.marks]
     if mixed:
         found.append(_mixed_code_note(mixed))

@@ -75,11 +75,9 @@ def _head(results: SuiteResults, cell: Cell) -> dict[str, Any]:
 
 
 def _runs(results: SuiteResults) -> Iterator[dict[str, Any]]:
-    for row in results.rows:
-        for column in results.columns:
-            cell = results.cell(row, column)
-            for run in cell.runs:
-                yield _head(results, cell) | _run(run, results.metrics)
+    for cell in results.all_cells:
+        for run in cell.runs:
+            yield _head(results, cell) | _run(run, results.metrics)
 
 
 def _run(run: Run, metrics: Sequence[Metric]) -> dict[str, Any]:
@@ -115,21 +113,19 @@ def _run(run: Run, metrics: Sequence[Metric]) -> dict[str, Any]:
 
 
 def _cells(results: SuiteResults) -> Iterator[dict[str, Any]]:
-    for row in results.rows:
-        for column in results.columns:
-            cell = results.cell(row, column)
-            yield {
-                **_head(results, cell),
-                "state": cell.state,
-                "is_stale": "stale" in cell.marks,
-                "marks": list(cell.marks),
-                "planned": len(cell.runs),
-                "used": len(cell.used),
-                "seeds": [(run.order_seed, run.train_seed) for run in cell.used],
-                "run_ids": [run.run_id for run in cell.used],
-                "code_versions": sorted({outcome.fingerprint for outcome in cell.outcomes}),
-                **{name: value for metric in results.metrics for name, value in _summary(cell, metric.name).items()},
-            }
+    for cell in results.all_cells:
+        yield {
+            **_head(results, cell),
+            "state": cell.state,
+            "is_stale": "stale" in cell.marks,
+            "marks": list(cell.marks),
+            "planned": len(cell.runs),
+            "used": len(cell.used),
+            "seeds": [(run.order_seed, run.train_seed) for run in cell.used],
+            "run_ids": list(cell.run_ids),
+            "code_versions": sorted({outcome.fingerprint for outcome in cell.outcomes}),
+            **{name: value for metric in results.metrics for name, value in _summary(cell, metric.name).items()},
+        }
 
 
 def _summary(cell: Cell, metric: str) -> dict[str, float | None]:

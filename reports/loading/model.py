@@ -117,6 +117,16 @@ class Cell:
     state: CellState
     note: str | None = None
 
+    @property
+    def place(self) -> tuple[str, str]:
+        """(row label, column label)."""
+        return self.row.label, self.column.label
+
+    @property
+    def run_ids(self) -> tuple[str, ...]:
+        """Ids of the runs that are averaged."""
+        return tuple(run.run_id for run in self.used)
+
     @cached_property
     def outcomes(self) -> tuple[RunResult, ...]:
         """The outcomes that are averaged."""
@@ -169,6 +179,11 @@ class SuiteResults:
         """The cell of a row and a column; every pair has one."""
         return self.cells[row.label, column.label]
 
+    @property
+    def all_cells(self) -> list[Cell]:
+        """Every cell, row by row."""
+        return [self.cell(row, column) for row in self.rows for column in self.columns]
+
     def cells_of(self, column: Column) -> list[Cell]:
         """A column's cells in the order of the rows."""
         return [self.cell(row, column) for row in self.rows]
@@ -180,8 +195,7 @@ class SuiteResults:
     @cached_property
     def runs(self) -> tuple[Run, ...]:
         """Every distinct run of the suite, in the order of cells."""
-        found = {run.run_id: run for row in self.rows for column in self.columns for run in self.cell(row, column).runs}
-        return tuple(found.values())
+        return tuple({run.run_id: run for cell in self.all_cells for run in cell.runs}.values())
 
     @cached_property
     def outcomes(self) -> tuple[RunResult, ...]:

@@ -1,4 +1,4 @@
-"""One table a benchmark: every row with its accuracies, the interval, forgetting and how many runs stand behind them."""
+"""Benchmark tables: one for each benchmark, with every metric of every row, the interval of FAA and the number of runs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LEAD = (
     "among sequential rows (floors and methods), by the printed mean; no significance is claimed."
 )
 GENERIC = "generic"
-"""How the name of a recipe begins that is nobody's in particular."""
+"""Beginning of the names of recipes that belong to no benchmark."""
 _NUMBERS = ("mean", "std", "ci_low", "ci_high", "n")
 _INTERVAL = Heading("95 % interval", help="Two-sided 95 % t-interval of the mean FAA.", fields=("ci_low", "ci_high"))
 _RUNS = Heading("Runs", help="Runs averaged, of those that were planned.", fields=("used", "planned"))
@@ -47,7 +47,7 @@ def detail_grids(results: SuiteResults, *, brief: bool = False) -> tuple[Grid, .
 
 
 def metric_entry(cell: Cell, metric: str, places: Mapping[str, int]) -> Entry:
-    """A metric of a cell, or the word for its absence. Its values are mean, std, low, high (of the interval) and n."""
+    """A metric of a cell, or a word for its absence; values: mean, std, low and high of the interval, n."""
     shown = show(cell, metric, places)
     summary = shown.summary
     values = (summary.mean, summary.std, summary.low, summary.high, summary.n) if summary else ()
@@ -57,7 +57,7 @@ def metric_entry(cell: Cell, metric: str, places: Mapping[str, int]) -> Entry:
         shown.place,
         shown.marks,
         note=shown.help,
-        runs=tuple(run.run_id for run in cell.used),
+        runs=cell.run_ids,
         cell=_place(cell),
         tone=_tone(shown, cell),
     )
@@ -76,8 +76,11 @@ def _grid(results: SuiteResults, column: Column, number: int, metrics: Sequence[
     )
     where = f": {column_text(column)}" if len(results.columns) > 1 else ""
     newest = f" Newest record: {results.newest}." if results.newest else ""
-    cells = [results.cell(row, column) for row in results.rows]
-    said = [*notes(results, column), *_how_made(cells), f"The suite has {counts_text(results)}.{newest}"]
+    said = [
+        *notes(results, column),
+        *_how_made(results.cells_of(column)),
+        f"The suite has {counts_text(results)}.{newest}",
+    ]
     key = f"{file_name(results.suite)}-{number}"
     return Grid(key, results.title + where, "Method", _headings(metrics), blocks, _LEAD, tuple(said))
 
@@ -92,7 +95,7 @@ def _headings(metrics: Sequence[Metric]) -> tuple[Heading, ...]:
 
 
 def _how_made(cells: Sequence[Cell]) -> list[str]:
-    """Whose runs were not made by a recipe of their own alone: such rows are not like with like."""
+    """Notes on rows that were trained with a generic recipe or with settings made by hand."""
     used = [cell for cell in cells if cell.used]
     generic = [cell.row.label for cell in used if any((run.recipe or "").startswith(GENERIC) for run in cell.used)]
     said = (
@@ -118,12 +121,12 @@ def _line(cell: Cell, ranks: Mapping[str, Mapping[str, int]]) -> Line:
 
 def _runs(cell: Cell) -> Entry:
     used, planned = len(cell.used), len(cell.runs)
-    ids = tuple(run.run_id for run in cell.used)
-    return Entry(runs_text(cell), (used, planned), runs=ids, cell=_place(cell), tone="" if used == planned else "word")
+    tone = "" if used == planned else "word"
+    return Entry(runs_text(cell), (used, planned), runs=cell.run_ids, cell=_place(cell), tone=tone)
 
 
 def _place(cell: Cell) -> tuple[str, str] | None:
-    return (cell.row.label, cell.column.label) if cell.runs else None
+    return cell.place if cell.runs else None
 
 
 def _tone(shown: Shown, cell: Cell) -> Tone:

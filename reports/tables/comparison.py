@@ -214,14 +214,12 @@ def _accuracy(cell: Cell | None, *, leads: bool = False) -> Entry:
     """Mean and deviation of a cell; ``leads``: the page has its runs."""
     if cell is None:
         return Entry("not planned", (None, None, 0), note=CELL_HELP["unplanned"], tone="word")
-    place = (cell.row.label, cell.column.label) if leads else None
+    place = cell.place if leads else None
     summary = cell.summary(METRIC) if cell.outcomes else None
     if summary is None:
         return Entry(cell.state, (None, None, 0), note=cell.note or CELL_HELP[cell.state], cell=place, tone="word")
     values = (summary.mean, summary.std, summary.n)
-    return Entry(
-        mean_std(summary), values, marks=cell.marks, small=f"n = {summary.n}", runs=run_ids([cell]), cell=place
-    )
+    return Entry(mean_std(summary), values, marks=cell.marks, small=f"n = {summary.n}", runs=cell.run_ids, cell=place)
 
 
 def _differences(change: CellChange) -> tuple[Entry, Entry]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from smope_bench.reports.formatting import METRIC_NAMES, mean_std, notes
-from smope_bench.reports.loading.model import Cell, SuiteResults, run_ids
+from smope_bench.reports.loading.model import Cell, SuiteResults
 from smope_bench.reports.statistics.published import (
     INSIDE,
     OUTSIDE,
@@ -72,20 +72,18 @@ def ledger_grid(results: SuiteResults) -> Grid | None:
 def _cells(results: SuiteResults, table: PrintedTable) -> dict[tuple[str, str], Cell]:
     """(row label, label of the printed column) -> measured cell."""
     found: dict[tuple[str, str], Cell] = {}
-    for column in results.columns:
-        printed = table.column_of(column)
-        if printed is not None:
-            for row in results.rows:
-                if table.row_of(row) is not None:
-                    found.setdefault((row.label, printed.label), results.cell(row, column))
+    for cell in results.all_cells:
+        printed = table.column_of(cell.column)
+        if printed is not None and table.row_of(cell.row) is not None:
+            found.setdefault((cell.row.label, printed.label), cell)
     return found
 
 
 def _line(label: str, where: str, key: Key, value: PublishedValue, cell: Cell | None, compared: Comparison) -> Line:
     measured = cell if cell is not None and compared.difference is not None else None
     summary = measured.summary(key.metric) if measured else None
-    runs = run_ids([measured]) if measured else ()
-    place = None if cell is None else (cell.row.label, cell.column.label)
+    runs = measured.run_ids if measured else ()
+    place = cell.place if cell else None
     entry = partial(Entry, runs=runs, cell=place, tone="" if measured else "muted")
     numbers = (summary.mean, summary.std, summary.n) if summary else ()
     entries = (

@@ -1,4 +1,4 @@
-"""A suite in its paper's arrangement: methods by rows, benchmarks by groups of columns, printed numbers beside."""
+"""Paper tables: methods in rows, benchmarks in groups of columns, printed numbers beside measured ones."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ COMPARED_FIELDS = (*PRINTED_FIELDS, "difference", "combined spread", "verdict")
 
 @dataclass(frozen=True)
 class _Part:
-    """A group of columns: what was measured on ``column``, or what is printed on ``printed`` beside what was measured."""
+    """A group of columns: measured on ``column``, or printed in ``printed`` beside it."""
 
     column: Column | None
     printed: SuiteColumn | None = None
 
 
 def paper_grid(results: SuiteResults) -> Grid:
-    """The paper's table. Whatever has no number says why; numbers of other data stand after the measured ones, uncompared."""
+    """The table of a suite; printed numbers of other data (tiny suites) stand after the measured ones, uncompared."""
     suite, table = SUITES.get(results.suite), printed_table(results)
     metrics = suite.metrics if suite is not None else MAIN_METRICS
     parts = _parts(results, table)
@@ -82,7 +82,7 @@ def paper_grid(results: SuiteResults) -> Grid:
 
 
 def _parts(results: SuiteResults, table: PrintedTable | None) -> list[_Part]:
-    """Printed beside measured where both are of the same column; in a tiny form all printed ones come last."""
+    """Printed columns stand beside the measured ones; in tiny suites after all of them."""
     if table is None:
         return [_Part(column) for column in results.columns]
     if results.tiny:
@@ -107,7 +107,7 @@ def _heading(part: _Part, metric: Metric, tiny: bool) -> Heading:
 
 
 def measured_entry(cell: Cell, metric: str, ranks: Mapping[str, int], *, tiny_suite: bool) -> Entry:
-    """A cell's metric with all that has to be said beside it; values are mean, standard deviation and n."""
+    """A cell's metric with all its marks; values: mean, standard deviation, n."""
     entry = metric_entry(cell, metric, ranks)
     mean, std, _, _, n = entry.values or (None,) * 5
     hand = by_hand(cell)
@@ -125,20 +125,20 @@ def _printed_entry(value: PublishedValue | None, cell: Cell | None, column: Suit
         return plain
     compared = compare(cell, metric, value, column)
     values = (*plain.values, compared.difference, compared.spread, compared.verdict)
-    plain = replace(plain, values=values, cell=(cell.row.label, cell.column.label))
+    plain = replace(plain, values=values, cell=cell.place)
     if compared.difference is None:
         return replace(plain, note=compared.verdict)
     return replace(
         plain,
         marks=said_marks(cell),
         small=compared.text,
-        runs=tuple(run.run_id for run in cell.used),
+        runs=cell.run_ids,
         tone=TONES.get(compared.verdict, "muted"),
     )
 
 
 def _unhosted(table: PrintedTable, parts: Sequence[_Part], metrics: Sequence[str]) -> tuple[Block, ...]:
-    """Rows that the paper prints and that nothing here can measure, by their names in the file of published results."""
+    """Printed rows of methods that are not hosted, by their names in ``published_results.csv``."""
     printed: dict[str, dict[tuple[str, str], PublishedValue]] = {}
     for key, value in table.values.items():
         row, column = table.place(key)
@@ -157,7 +157,6 @@ def _unhosted(table: PrintedTable, parts: Sequence[_Part], metrics: Sequence[str
 
 
 def _notes(results: SuiteResults) -> tuple[str, ...]:
-    cells = [results.cell(row, column) for row in results.rows for column in results.columns]
-    hand = dict.fromkeys(text for cell in cells for text in by_hand(cell))
+    hand = dict.fromkeys(text for cell in results.all_cells for text in by_hand(cell))
     said = f"Own settings: some runs were made with {', '.join(hand)}, set by hand, and not with the recipe alone."
     return (*(said,) * bool(hand), *notes(results))

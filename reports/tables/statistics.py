@@ -206,11 +206,7 @@ def _first(one: Stability, row: Row) -> Entry:
 
 
 def _variance_grid(results: SuiteResults) -> Grid | None:
-    splits = {
-        (row.label, column.label): split_variance(sample(results.cell(row, column), "faa").values)
-        for row in results.rows
-        for column in results.columns
-    }
+    splits = {cell.place: split_variance(sample(cell, "faa").values) for cell in results.all_cells}
     if all(split.runs < 2 for split in splits.values()):
         return None
     if all(split.train_std is None for split in splits.values()):
@@ -256,7 +252,7 @@ def _variance_words(splits: Sequence[VarianceSplit]) -> list[str]:
 
 
 def _split_entry(measured: Cell, split: VarianceSplit) -> Entry:
-    cell, runs = (measured.row.label, measured.column.label), run_ids([measured])
+    cell, runs = measured.place, measured.run_ids
     values = (split.share, split.low, split.high, split.order_std, split.train_std, split.orders, split.runs)
     if split.share is None:
         small = "" if split.train_std is None else f"training seed {number(split.train_std)}"
