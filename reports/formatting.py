@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from smope_bench.harness.metrics import METRICS
 from smope_bench.reports.loading.model import (
@@ -49,18 +48,6 @@ RUN_WORDS: Mapping[RunState, str] = {
 }
 
 
-@dataclass(frozen=True)
-class Shown:
-    """A cell's metric as text: ``value`` and ``interval``; ``place``: 1, 2 or 0 (unranked); ``marks`` beside it."""
-
-    value: str
-    interval: str
-    place: int
-    marks: tuple[str, ...]
-    summary: Summary | None
-    help: str
-
-
 def mean_std(summary: Summary | None) -> str:
     """``93.10 ± 0.42``; the deviation of a single run is a dash."""
     return NONE if summary is None else f"{number(summary.mean)} ± {number(summary.std)}"
@@ -71,19 +58,6 @@ def interval(summary: Summary | None) -> str:
     if summary is None or summary.low is None or summary.high is None:
         return NONE
     return f"[{number(summary.low, 1)}, {number(summary.high, 1)}]"
-
-
-def show(cell: Cell, metric: str, ranks: Mapping[str, int]) -> Shown:
-    """The text of a metric of a cell; a word for the state where there is no number."""
-    summary = cell.summary(metric) if cell.outcomes else None
-    ids = ", ".join(cell.run_ids)
-    if not cell.outcomes:
-        word = "not planned" if cell.state == "unplanned" else cell.state
-        return Shown(word, NONE, 0, (), None, cell.note or CELL_HELP[cell.state])
-    if summary is None:
-        return Shown(NONE, NONE, 0, cell.marks, None, f"not defined here; runs {ids}")
-    said = f"mean over {summary.n} run{'s' * (summary.n != 1)}: {ids}"
-    return Shown(mean_std(summary), interval(summary), ranks.get(cell.row.label, 0), cell.marks, summary, said)
 
 
 def runs_text(cell: Cell) -> str:

@@ -129,6 +129,6 @@ def _cells(results: SuiteResults) -> Iterator[dict[str, Any]]:
 
 
 def _summary(cell: Cell, metric: str) -> dict[str, float | None]:
-    found = cell.summary(metric) if cell.outcomes else None
+    found = cell.summary(metric)
     numbers = (None,) * 4 if found is None else (found.mean, found.std, found.low, found.high)
     return dict(zip((metric, f"{metric}_std", f"{metric}_low", f"{metric}_high"), numbers, strict=True))

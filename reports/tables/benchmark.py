@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from smope_bench.harness.metrics import METRICS, Metric
 from smope_bench.reports.formatting import (
+    CELL_HELP,
     KIND_HELP,
     KIND_NAMES,
     MAIN_METRICS,
-    Shown,
     column_text,
     counts_text,
+    interval,
+    mean_std,
     notes,
     runs_text,
-    show,
 )
 from smope_bench.reports.loading.model import KINDS, Cell, Column, SuiteResults
 from smope_bench.reports.statistics.published import by_hand
 from smope_bench.reports.tables.table import Block, Entry, Grid, Heading, Line
-from smope_bench.reports.text import Tone, file_name
+from smope_bench.reports.text import NONE, file_name
 
 _LEAD = (
     "Mean ± standard deviation (n - 1) over runs, with the 95 % t-interval of FAA. Bold is the best and underlined the second "
@@ -48,19 +50,16 @@ def detail_grids(results: SuiteResults, *, brief: bool = False) -> tuple[Grid, .
 
 def metric_entry(cell: Cell, metric: str, places: Mapping[str, int]) -> Entry:
     """A metric of a cell, or a word for its absence; values: mean, std, low and high of the interval, n."""
-    shown = show(cell, metric, places)
-    summary = shown.summary
-    values = (summary.mean, summary.std, summary.low, summary.high, summary.n) if summary else ()
-    return Entry(
-        shown.value,
-        values,
-        shown.place,
-        shown.marks,
-        note=shown.help,
-        runs=cell.run_ids,
-        cell=_place(cell),
-        tone=_tone(shown, cell),
-    )
+    summary, ids = cell.summary(metric), ", ".join(cell.run_ids)
+    entry = partial(Entry, runs=cell.run_ids, cell=_place(cell))
+    if not cell.outcomes:
+        word = "not planned" if cell.state == "unplanned" else cell.state
+        return entry(word, note=cell.note or CELL_HELP[cell.state], tone="word")
+    if summary is None:
+        return entry(NONE, marks=cell.marks, note=f"not defined here; runs {ids}", tone="muted")
+    values = (summary.mean, summary.std, summary.low, summary.high, summary.n)
+    note = f"mean over {summary.n} run{'s' * (summary.n != 1)}: {ids}"
+    return entry(mean_std(summary), values, places.get(cell.row.label, 0), cell.marks, note=note)
 
 
 def _grid(results: SuiteResults, column: Column, number: int, metrics: Sequence[Metric]) -> Grid:
@@ -114,9 +113,9 @@ def _line(cell: Cell, ranks: Mapping[str, Mapping[str, int]]) -> Line:
     faa, *others = (metric_entry(cell, metric, places) for metric, places in ranks.items())
     mean, std, low, high, n = faa.values or (None,) * 5
     score = replace(faa, values=(mean, std, n) if faa.values else ())
-    text, values = show(cell, "faa", ranks["faa"]).interval, (low, high) if faa.values else ()
-    interval = replace(faa, text=text, values=values, place=0, marks=(), tone="muted")
-    return Line(cell.row.label, (score, interval, *others, _runs(cell)), url=cell.row.url)
+    bounds = (low, high) if faa.values else ()
+    reach = replace(faa, text=interval(cell.summary("faa")), values=bounds, place=0, marks=(), tone="muted")
+    return Line(cell.row.label, (score, reach, *others, _runs(cell)), url=cell.row.url)
 
 
 def _runs(cell: Cell) -> Entry:
@@ -127,9 +126,3 @@ def _runs(cell: Cell) -> Entry:
 
 def _place(cell: Cell) -> tuple[str, str] | None:
     return cell.place if cell.runs else None
-
-
-def _tone(shown: Shown, cell: Cell) -> Tone:
-    if shown.summary is not None:
-        return ""
-    return "muted" if cell.outcomes else "word"

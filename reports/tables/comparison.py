@@ -215,7 +215,7 @@ def _accuracy(cell: Cell | None, *, leads: bool = False) -> Entry:
     if cell is None:
         return Entry("not planned", (None, None, 0), note=CELL_HELP["unplanned"], tone="word")
     place = cell.place if leads else None
-    summary = cell.summary(METRIC) if cell.outcomes else None
+    summary = cell.summary(METRIC)
     if summary is None:
         return Entry(cell.state, (None, None, 0), note=cell.note or CELL_HELP[cell.state], cell=place, tone="word")
     values = (summary.mean, summary.std, summary.n)

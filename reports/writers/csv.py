@@ -93,7 +93,7 @@ def _values(heading: Heading, entry: Entry) -> list[Value]:
 
 
 def _tidy_line(results: SuiteResults, cell: Cell, metric: str) -> list[Value]:
-    summary = cell.summary(metric) if cell.outcomes else None
+    summary = cell.summary(metric)
     numbers = (summary.mean, summary.std, summary.low, summary.high) if summary else (None,) * 4
     runs = cell.used or cell.runs
     head = (results.suite, cell.column.label, cell.column.tasks, cell.row.label, cell.row.method, cell.row.kind)

@@ -212,7 +212,7 @@ def drill_down(results: SuiteResults, key: str) -> list[CellView]:
     views = []
     for place, anchor in cell_anchors(results, key).items():
         cell = results.cells[place]
-        faa = mean_std(cell.summary("faa")) if cell.outcomes else NONE
+        faa = mean_std(cell.summary("faa"))
         runs = tuple((run, RUN_WORDS[run.state], seeds_text(run)) for run in cell.runs)
         views.append(CellView(anchor, " on ".join(place[: len(results.columns)]), runs_text(cell), faa, runs))
     return views
