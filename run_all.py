@@ -72,10 +72,12 @@ def run(
     from smope_bench.harness.cli.expectations import print_expectations, read_all_expected
     from smope_bench.harness.cost.cost_suites import split_counted
     from smope_bench.harness.records.store import Store
+    from smope_bench.harness.registry.metrics import open_metrics
 
     selection = opt.read_selection(tiny, methods, benchmarks, seeds, settings, precision)
     trained, counted = split_counted(suites)
-    expected = read_all_expected(trained, expect)
+    metrics = open_metrics(plugin or ())
+    expected = read_all_expected(trained, expect, metrics)
     options = RunOptions(
         results,
         data,
@@ -94,7 +96,7 @@ def run(
     report_commands.count(counted, selection.methods, options.plugins, results)
     given = f" --results {results}" if results != opt.RESULTS else ""
     print(f"for the page: run_all.py report {' '.join(suites)}{given}")
-    outside = print_expectations(Store(results), expected, only_planned=bool(selection.methods))
+    outside = print_expectations(Store(results), expected, only_planned=bool(selection.methods), metrics=metrics)
     raise typer.Exit(RUNS_FAILED if failed or outside else 0)
 
 
@@ -105,7 +107,7 @@ def _launch(suites: Sequence[str], selection: Selection, options: RunOptions) ->
 
     console = make_console()
     summary = launch(suites, selection, options, console)
-    report_commands.print_suites(console, suites, options.results)
+    report_commands.print_suites(console, suites, options.results, options.plugins)
     print_summary(console, summary)
     return len(summary.failures)
 

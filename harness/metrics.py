@@ -1,55 +1,180 @@
-"""Continual-learning metrics: pure functions of the accuracy matrix.
+"""Continual-learning metrics of one run. A metric is one decorated function; every report takes up all that are registered.
 
-``R[t][i]`` is the accuracy in percent on the test images of task ``i`` after training task ``t``, and ``None`` where it was
-not measured: above the diagonal, and in every row but the last for methods that train on all tasks at once. Definitions:
-SMoPE card, section 8.
+``matrix[t][i]`` is the accuracy in percent on the test images of task ``i`` after training task ``t``. It is ``None`` where
+it was not measured: above the diagonal, and in every row but the last for methods that train on all tasks at once.
+Definitions: SMoPE card, section 8, where nothing else is named.
 """
 
 from __future__ import annotations
 
+import inspect
 import itertools
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 Matrix = Sequence[Sequence[float | None]]
+INPUTS = ("matrix", "test_counts")
+"""What a metric may take, by parameter name: the accuracy matrix, and the number of test images of each task."""
 
-FORGETTING_FORMULA = "FM = 1/(T-1) * sum over i<T of (max over s<T of R[s][i] - R[T][i]); not yet learned counts as 0"
+
+@dataclass(frozen=True)
+class Metric:
+    """A number computed from one finished run.
+
+    ``name``: in CSV files, ``--expect`` files and data frames. ``heading``: in tables. ``help``: the definition in a sentence.
+    ``unit``: of its values, e.g. ``%``. ``better``: which direction is better. ``function``: takes some of ``INPUTS``.
+    """
+
+    name: str
+    heading: str
+    help: str
+    unit: str
+    better: Literal["higher", "lower"]
+    function: Callable[..., float | None]
+
+    def __call__(self, *args: object, **inputs: object) -> float | None:
+        """The value for inputs given as the function declares them."""
+        return self.function(*args, **inputs)
+
+    def compute(self, matrix: Matrix, test_counts: Sequence[int] = ()) -> float | None:
+        """The value for a run; ``None`` where the metric is not defined. The function gets the inputs that it declares."""
+        given = dict(zip(INPUTS, (matrix, test_counts), strict=True))
+        return self.function(**{name: given[name] for name in inspect.signature(self.function).parameters})
+
+    @property
+    def is_lower_better(self) -> bool:
+        """Whether a smaller value is better."""
+        return self.better == "lower"
+
+    @property
+    def sign(self) -> int:
+        """1 where higher is better, else -1: values times the sign are always better when higher."""
+        return -1 if self.is_lower_better else 1
+
+    @property
+    def explanation(self) -> str:
+        """The definition and the better direction, as tables and the page print them."""
+        return f"{self.help} {self.better.capitalize()} is better."
+
+
+def metric(
+    name: str, heading: str, help: str, unit: str = "%", better: Literal["higher", "lower"] = "higher"
+) -> Callable[[Callable[..., float | None]], Metric]:
+    """Decorator: make a function of ``matrix`` (and ``test_counts`` where it needs them) a metric.
+
+    Raises ValueError for a name that is not letters, digits and underscores, and for a parameter of another name.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name):
+        raise ValueError(f"metric name {name!r} must be lower-case letters, digits and underscores, a letter first")
+    if better not in ("higher", "lower"):
+        raise ValueError(f"better={better!r} of metric {name!r} must be 'higher' or 'lower'")
+
+    def decorate(function: Callable[..., float | None]) -> Metric:
+        if unknown := [given for given in inspect.signature(function).parameters if given not in INPUTS]:
+            raise ValueError(f"metric {name!r} has a parameter {unknown[0]!r}; it may take {', '.join(INPUTS)}")
+        return Metric(name, heading, help, unit, better, function)
+
+    return decorate
+
+
+def metrics_in(values: Iterable[object]) -> tuple[Metric, ...]:
+    """The metrics among some objects, e.g. ``vars(module).values()``, each once, in order."""
+    return tuple({id(value): value for value in values if isinstance(value, Metric)}.values())
 
 
 def average_accuracies(matrix: Matrix) -> list[float | None]:
     """A_t: the unweighted mean over the tasks seen so far, one value a stage; ``None`` where a stage was not measured."""
-    return [_mean_of_seen(row[: t + 1]) for t, row in enumerate(matrix)]
+    return [_mean(row[: t + 1]) for t, row in enumerate(matrix)]
 
 
+@metric(
+    "faa",
+    "FAA",
+    "Final average accuracy in percent: after the last task, the mean over tasks of each task's test accuracy.",
+)
 def final_average_accuracy(matrix: Matrix) -> float | None:
-    """FAA = A_T in percent; ``None`` for an unfinished run."""
+    """FAA = A_T; ``None`` for an unfinished run."""
     return average_accuracies(matrix)[-1] if matrix else None
 
 
+@metric(
+    "caa",
+    "CAA",
+    "Cumulative average accuracy in percent: the mean, over all stages of training, of the average accuracy on the tasks seen "
+    "so far.",
+)
 def cumulative_average_accuracy(matrix: Matrix) -> float | None:
-    """CAA = mean of A_t over all stages in percent; ``None`` where a stage was not measured (joint training)."""
-    stages = average_accuracies(matrix)
-    return _mean_of_seen(stages) if stages else None
+    """CAA = mean of A_t over all stages; ``None`` where a stage was not measured (joint training)."""
+    return _mean(average_accuracies(matrix))
 
 
+@metric(
+    "fm",
+    "FM",
+    "Forgetting in percentage points: FM = 1/(T-1) * sum over i<T of (max over s<T of R[s][i] - R[T][i]); not yet learned counts "
+    "as 0.",
+    "points",
+    "lower",
+)
 def forgetting(matrix: Matrix) -> float | None:
-    """FM in percentage points (see ``FORGETTING_FORMULA``); ``None`` with fewer than two tasks or unmeasured stages."""
-    tasks = len(matrix)
-    if tasks < 2 or None in average_accuracies(matrix):
+    """Best accuracy before the last stage minus the final one, so that it can be negative."""
+    return _forgetting(matrix, len(matrix) - 1)
+
+
+@metric("micro", "micro accuracy", "Final accuracy in percent over all test images, whatever task they belong to.")
+def micro_accuracy(matrix: Matrix, test_counts: Sequence[int]) -> float | None:
+    """The last row weighted by the number of test images of each task."""
+    if not matrix or _mean(matrix[-1]) is None or sum(test_counts) == 0:
         return None
-    last = matrix[-1]
-    drops: list[float] = []
-    for i in range(tasks - 1):
-        best = max((matrix[s][i] or 0.0) for s in range(tasks - 1))
-        drops.append(best - (last[i] or 0.0))
-    return sum(drops) / len(drops)
+    return sum((value or 0.0) * count for value, count in zip(matrix[-1], test_counts, strict=True)) / sum(test_counts)
 
 
+@metric("la", "LA", "Learning accuracy in percent: the mean over tasks of the accuracy right after learning each.")
+def learning_accuracy(matrix: Matrix) -> float | None:
+    """The mean of the diagonal: plasticity."""
+    return _mean([row[t] for t, row in enumerate(matrix)])
+
+
+@metric(
+    "bwt",
+    "BWT",
+    "Backward transfer in percentage points: the mean over the tasks before the last of final accuracy minus that right after "
+    "learning.",
+    "points",
+)
+def backward_transfer(matrix: Matrix) -> float | None:
+    """Hash card, section 12."""
+    if not _has_stages(matrix):
+        return None
+    return _mean([(matrix[-1][i] or 0.0) - (matrix[i][i] or 0.0) for i in range(len(matrix) - 1)])
+
+
+@metric(
+    "fm_max",
+    "FM (max)",
+    "Forgetting in percentage points with the maximum over all stages, the last included, so that it is never negative: 1/(T-1) * "
+    "sum over i<T of (max over s of R[s][i] - R[T][i]).",
+    "points",
+    "lower",
+)
+def forgetting_from_maximum(matrix: Matrix) -> float | None:
+    """The form of HiDe-Prompt (card, section 8), NoRGa and Hash (card, section 12)."""
+    return _forgetting(matrix, len(matrix))
+
+
+@metric(
+    "fm_step",
+    "FM (step)",
+    "Stepwise forgetting in percentage points: what one more task costs the tasks before it, the mean over stages t > 1 of the "
+    "mean drop of the earlier tasks from stage t-1 to t.",
+    "points",
+    "lower",
+)
 def stepwise_forgetting(matrix: Matrix) -> float | None:
-    """What one more task costs the tasks before it: mean over stages t > 1 of the mean drop of earlier tasks from t-1 to t.
-
-    The form that CODA-Prompt's code has (CODA-Prompt card, section 8); for comparison with numbers of that family.
-    """
-    if len(matrix) < 2 or None in average_accuracies(matrix):
+    """The form of CODA-Prompt's code (card, section 8)."""
+    if not _has_stages(matrix):
         return None
     drops = [
         sum((before[i] or 0.0) - (after[i] or 0.0) for i in range(t)) / t
@@ -58,28 +183,23 @@ def stepwise_forgetting(matrix: Matrix) -> float | None:
     return sum(drops) / len(drops)
 
 
-def backward_transfer(matrix: Matrix) -> float | None:
-    """BWT: mean over the earlier tasks of final accuracy minus that right after learning (Hash card, section 12)."""
-    if len(matrix) < 2 or None in average_accuracies(matrix):
+def _forgetting(matrix: Matrix, stages: int) -> float | None:
+    """Mean drop of the tasks before the last, from the best of the first ``stages`` stages to the end."""
+    if not _has_stages(matrix):
         return None
-    changes = [(matrix[-1][i] or 0.0) - (matrix[i][i] or 0.0) for i in range(len(matrix) - 1)]
-    return sum(changes) / len(changes)
+    best = [max((matrix[s][i] or 0.0) for s in range(stages)) for i in range(len(matrix) - 1)]
+    return _mean([value - (matrix[-1][i] or 0.0) for i, value in enumerate(best)])
 
 
-def learning_accuracy(matrix: Matrix) -> float | None:
-    """Plasticity: the mean over tasks of the accuracy right after learning each, in percent; ``None`` where not measured."""
-    return _mean_of_seen([row[t] for t, row in enumerate(matrix)])
+def _has_stages(matrix: Matrix) -> bool:
+    """Whether there are several tasks and every stage was measured."""
+    return len(matrix) > 1 and None not in average_accuracies(matrix)
 
 
-def micro_accuracy(matrix: Matrix, counts: Sequence[int]) -> float | None:
-    """Final accuracy in percent over all test images, so that a task weighs by its ``counts`` of images."""
-    if not matrix or _mean_of_seen(matrix[-1]) is None or sum(counts) == 0:
-        return None
-    return sum((value or 0.0) * count for value, count in zip(matrix[-1], counts, strict=True)) / sum(counts)
-
-
-def _mean_of_seen(values: Sequence[float | None]) -> float | None:
+def _mean(values: Sequence[float | None]) -> float | None:
     measured = [value for value in values if value is not None]
-    if len(measured) < len(values) or not measured:
-        return None
-    return sum(measured) / len(measured)
+    return sum(measured) / len(measured) if measured and len(measured) == len(values) else None
+
+
+METRICS = metrics_in(list(globals().values()))
+"""The metrics that come with the project, in the order of this file."""

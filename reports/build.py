@@ -1,4 +1,4 @@
-"""What the command line calls: assemble a report from what was loaded, and write it. Nothing is trained."""
+"""Assembles a report from loaded results and writes its files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from smope_bench.reports.figures.suite import figure_groups
 from smope_bench.reports.loading.load import Loaded
 from smope_bench.reports.loading.model import SuiteResults
 from smope_bench.reports.tables.benchmark import detail_grids
-from smope_bench.reports.tables.comparison import against_grids
+from smope_bench.reports.tables.comparison import comparison_grids
 from smope_bench.reports.tables.costs import cost_grid, counted_grids
 from smope_bench.reports.tables.integrity import health_grid
 from smope_bench.reports.tables.ledger import ledger_grid
@@ -36,13 +36,13 @@ from smope_bench.reports.writers.latex import grid_latex, latex_document
 from smope_bench.reports.writers.markdown import document_markdown, grid_markdown
 
 WRITTEN = "files.json"
-"""The files of a report with their hashes, so that the next report can take away those that are no longer part of it."""
+"""Lists the files of a report with their hashes, so that the next report can remove outdated ones."""
 _MEDIA = {".md": "text/markdown", ".tex": "application/x-tex", ".csv": "text/csv"}
 
 
 @dataclass(frozen=True)
 class ReportFiles:
-    """Where a report was written; ``page`` is complete by itself."""
+    """Paths of a report's files; ``page`` needs none of the others."""
 
     page: Path
     markdown: Path
@@ -55,9 +55,9 @@ class ReportFiles:
 def make_document(
     loaded: Loaded, store: Store, counted: Mapping[str, Mapping[str, Any]] | None = None, against: Loaded | None = None
 ) -> Document:
-    """The sections of a report: suites that were trained in the given order, then counted ones, health and comparison.
+    """A report of trained suites in the given order, then of counted ones.
 
-    ``counted``: name of a suite -> its stored counts. ``against``: another results folder. Raises UserError for no suite.
+    ``counted``: suite -> its stored counts. ``against``: the baseline of a comparison. Raises UserError without any suite.
     """
     if not loaded.suites and not counted:
         raise UserError("a report needs at least one suite; name one, as in: run_all.py report SUITE")
@@ -69,15 +69,15 @@ def make_document(
     for name, counts in (counted or {}).items():
         keys.append(file_name(name, keys))
         sections.append(counted_section(name, counts, keys[-1]))
-    comparison = against_grids(loaded, against) if against is not None else ()
+    comparison = comparison_grids(loaded, against) if against is not None else ()
     return _distinct(Document(tuple(sections), loaded.warnings, health_grid(loaded.health), comparison))
 
 
 def write_report(document: Document, out: Path) -> ReportFiles:
     """Write the page, every table as Markdown, LaTeX and CSV, and the figures into ``out``.
 
-    The bytes are a function of the document alone. Tables and figures of an earlier report in ``out`` that are not part of this
-    one are removed where they are as they were written; nothing else is. Raises UserError where ``out`` cannot be written.
+    The bytes depend on the document alone. Unchanged tables and figures of an earlier report in ``out`` that are not part of
+    this one are removed. Raises UserError where ``out`` cannot be written.
     """
     files = dict(_files(document))
     try:
@@ -94,7 +94,7 @@ def write_report(document: Document, out: Path) -> ReportFiles:
 
 
 def table_section(results: SuiteResults, key: str) -> Section:
-    """A suite with all its tables and none of its figures, which take most of the time."""
+    """A suite with its tables and without its figures, which take most of the time."""
     return Section(
         key,
         results.title,
@@ -115,32 +115,31 @@ def _section(results: SuiteResults, key: str, store: Store) -> Section:
 
 
 def _distinct(document: Document) -> Document:
-    """The document with keys of grids that are safe as names of files, each of them once."""
+    """The document with keys of tables that are unique and safe as file names."""
     taken: list[str] = []
 
     def named(grid: Grid) -> Grid:
         taken.append(file_name(grid.key, taken))
         return replace(grid, key=taken[-1])
 
-    def maybe(grid: Grid | None) -> Grid | None:
-        return None if grid is None else named(grid)
-
     sections = tuple(
         replace(
             section,
             tables=tuple(map(named, section.tables)),
-            ledger=maybe(section.ledger),
+            ledger=section.ledger and named(section.ledger),
             statistics=tuple(map(named, section.statistics)),
-            costs=maybe(section.costs),
+            costs=section.costs and named(section.costs),
         )
         for section in document.sections
     )
     comparison = tuple(map(named, document.comparison))
-    return replace(document, sections=sections, comparison=comparison, left_out=maybe(document.left_out))
+    return replace(
+        document, sections=sections, comparison=comparison, left_out=document.left_out and named(document.left_out)
+    )
 
 
 def _files(document: Document) -> Iterator[tuple[str, bytes]]:
-    """(name, content) of every file of a report, the page last but for the list of them all."""
+    """(name, content) of every file of a report, ``WRITTEN`` last."""
     written: dict[str, bytes] = {}
     grids = all_grids(document)
     texts = {

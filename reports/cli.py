@@ -28,9 +28,10 @@ def report(
     out: opt.Out = opt.REPORT,
     against: opt.Against = None,
     mixed: opt.Mixed = False,
+    plugin: opt.Plugins = None,
 ) -> None:
     """Write page, tables and figures of some suites, or of all that were run, from stored records. Never trains."""
-    write(suites or (), results, out, against=against, mixed=mixed, with_tables=True)
+    write(suites or (), results, out, against=against, mixed=mixed, plugins=plugin or (), with_tables=True)
 
 
 def write(
@@ -40,12 +41,14 @@ def write(
     *,
     against: Path | None = None,
     mixed: bool = False,
+    plugins: Sequence[Path] = (),
     with_tables: bool,
 ) -> None:
-    """As the command ``report``; without ``with_tables`` nothing but the page's place is printed."""
+    """As the command ``report``; ``with_tables``: print them too."""
     from smope_bench.harness.console import make_console
     from smope_bench.harness.provenance import code_fingerprint
     from smope_bench.harness.records.store import Store
+    from smope_bench.harness.registry.metrics import open_metrics
     from smope_bench.reports.build import make_document, write_report
     from smope_bench.reports.loading.load import load_suites
     from smope_bench.reports.writers.terminal import print_document
@@ -53,7 +56,8 @@ def write(
     store = Store(results)
     _require_places(results, out)
     trained, counted = _asked(suites, store)
-    loaded = load_suites(store, trained, code_fingerprint(), mixed=mixed)
+    metrics = open_metrics(plugins)
+    loaded = load_suites(store, trained, code_fingerprint(), mixed=mixed, metrics=metrics)
     counts, wrong = _counts(store, counted, asked=bool(suites))
     other = None if against is None else _other(against, trained)
     document = make_document(loaded, store, counts, other)
@@ -63,15 +67,17 @@ def write(
     print(f"page: {write_report(document, out).page}")
 
 
-def print_suites(console: Console, suites: Sequence[str], results: Path) -> None:
-    """Print the tables of some suites as they stand, as ``run`` does at its end."""
+def print_suites(console: Console, suites: Sequence[str], results: Path, plugins: Sequence[Path] = ()) -> None:
+    """Print the tables of some suites as they stand, as ``run`` does at its end, with the metrics of ``plugins``."""
     from smope_bench.harness.provenance import code_fingerprint
     from smope_bench.harness.records.store import Store
+    from smope_bench.harness.registry.metrics import open_metrics
     from smope_bench.reports.loading.load import load_suite
     from smope_bench.reports.writers.terminal import print_results
 
+    metrics = open_metrics(plugins)
     for name in dict.fromkeys(suites):
-        print_results(console, load_suite(Store(results), name, code_fingerprint()))
+        print_results(console, load_suite(Store(results), name, code_fingerprint(), metrics))
 
 
 @command("cost")
@@ -118,7 +124,7 @@ def count(suites: Sequence[str], methods: Sequence[str], plugins: Sequence[Path]
 
 
 def _require_places(results: Path, out: Path) -> None:
-    """Refuse, before anything is computed, what is no folder, and manifests and pages in one folder."""
+    """Raise UserError for places that are no folders, and for a page among the manifests."""
     if results.exists() and not results.is_dir():
         raise UserError(f"--results {str(results)!r} is not a folder; name a results folder")
     there = next((place for place in (out, *out.parents) if os.path.lexists(place)), None)
@@ -132,28 +138,28 @@ def _require_places(results: Path, out: Path) -> None:
 
 
 def _asked(suites: Sequence[str], store: Store) -> tuple[list[str], list[str]]:
-    """(suites that train, suites that only count): those named, or all that the folder holds. Raises UserError for none."""
+    """(trained suites, counted suites): those named, or all in the folder. Raises UserError for none."""
     from smope_bench.harness.cost.cost_suites import counted_suites
     from smope_bench.harness.planning.planner import find_suite
     from smope_bench.reports.loading.load import suites_in
     from smope_bench.reports.loading.manifest import manifest_names
 
     counted = counted_suites(store)
-    # Of suites that are named, only their own manifests may be in the way.
+    # Damaged manifests of suites that are not named do not matter.
     trained = manifest_names(store) if suites else suites_in(store)
     names = list(dict.fromkeys(suites)) or [*trained, *counted]
     if not names:
         raise UserError(f"nothing was run in {str(store.root)!r} yet; run a suite first, as in: run_all.py run smoke")
     for name in names:
         if name not in (*trained, *counted):
-            # A typing error is answered with the nearest name; a suite that was not run, by its reader.
+            # Unknown names raise here, with a suggestion; suites that were not run, in the reader.
             find_suite(name)
     counts = [name for name in names if name in SUITES and SUITES[name].counts_only]
     return [name for name in names if name not in counts], counts
 
 
 def _counts(store: Store, names: Sequence[str], *, asked: bool) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """The counts of suites, and what is wrong with those that cannot be used; these are refused where they were asked for."""
+    """Stored counts by suite, and warnings for unusable ones, which raise UserError where ``asked`` for by name."""
     from smope_bench.harness.cost.cost_suites import read_counted
 
     found, wrong = {}, []
@@ -168,7 +174,7 @@ def _counts(store: Store, names: Sequence[str], *, asked: bool) -> tuple[dict[st
 
 
 def _said_of(other: Loaded | None) -> list[str]:
-    """What was left out on the other side of a comparison."""
+    """Warnings about records of the baseline of a comparison."""
     from smope_bench.reports.loading.integrity import health_warnings
 
     return (
@@ -177,7 +183,7 @@ def _said_of(other: Loaded | None) -> list[str]:
 
 
 def _other(folder: Path, suites: Sequence[str]) -> Loaded:
-    """The other side of a comparison: whatever of the suites it holds, by whatever code."""
+    """The baseline of a comparison: those of the suites that it has, of any code version."""
     from smope_bench.harness.records.store import Store
     from smope_bench.reports.loading.load import load_suites, suites_in
 

@@ -1,8 +1,7 @@
-"""What a report consists of before it is written: sections of grids and figures, and what its head must say."""
+"""The content of a report: sections of tables and figures, and warnings."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from smope_bench.reports.figures.style import FigureGroup
@@ -14,7 +13,7 @@ from smope_bench.reports.tables.table import Grid
 class Section:
     """One suite: ``results`` is ``None`` for a suite that is counted and not trained.
 
-    ``tables``: the paper's arrangement first, then one grid a benchmark with intervals. ``ledger``: published beside measured.
+    ``tables``: the paper's arrangement first, then one for each benchmark. ``ledger``: published beside measured values.
     """
 
     key: str
@@ -30,16 +29,13 @@ class Section:
     @property
     def grids(self) -> tuple[Grid, ...]:
         """Every table of the section, in the order of the page."""
-        ledger, costs = (() if grid is None else (grid,) for grid in (self.ledger, self.costs))
-        return (*self.tables, *ledger, *self.statistics, *costs)
+        found = (*self.tables, self.ledger, *self.statistics, self.costs)
+        return tuple(grid for grid in found if grid is not None)
 
 
 @dataclass(frozen=True)
 class Document:
-    """A whole report. ``warnings`` are said in its head: left-out records with their count, mixed versions of the code.
-
-    ``left_out``: the records that could not be used, by name and reason. ``comparison``: against another results folder.
-    """
+    """A whole report. ``warnings``: for its head. ``left_out``: records that cannot be used. ``comparison``: of two folders."""
 
     sections: tuple[Section, ...]
     warnings: tuple[str, ...] = ()
@@ -50,5 +46,4 @@ class Document:
 def all_grids(document: Document) -> list[Grid]:
     """Every table of a report, sections first."""
     own = [grid for section in document.sections for grid in section.grids]
-    left_out: Sequence[Grid] = () if document.left_out is None else (document.left_out,)
-    return [*own, *document.comparison, *left_out]
+    return [*own, *document.comparison, *([document.left_out] if document.left_out else [])]

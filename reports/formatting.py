@@ -1,12 +1,11 @@
-"""How a number is written: one rule for the terminal, Markdown, LaTeX, the page and its figures."""
+"""Text of numbers, cells and notes, the same for the terminal, Markdown, LaTeX, the page and figures."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
-from smope_bench.harness.metrics import FORGETTING_FORMULA
+from smope_bench.harness.metrics import METRICS
 from smope_bench.reports.loading.model import (
     MIXED_CODE,
     Cell,
@@ -20,15 +19,10 @@ from smope_bench.reports.loading.model import (
 )
 from smope_bench.reports.text import NONE, number
 
-METRICS = ("faa", "caa", "fm")
-METRIC_NAMES: Mapping[str, str] = {"faa": "FAA", "caa": "CAA", "fm": "FM", "micro": "micro accuracy"}
-METRIC_HELP: Mapping[str, str] = {
-    "faa": "Final average accuracy in percent: after the last task, the mean over tasks of each task's test accuracy. "
-    "Higher is better.",
-    "caa": "Cumulative average accuracy in percent: the mean, over all stages of training, of the average accuracy on the "
-    "tasks seen so far. Higher is better.",
-    "fm": f"Forgetting in percentage points: {FORGETTING_FORMULA}. Lower is better.",
-}
+MAIN_METRICS = ("faa", "caa", "fm")
+"""The metrics of a table whose suite names none, and of the table that ``run`` prints."""
+METRIC_NAMES: Mapping[str, str] = {metric.name: metric.heading for metric in METRICS}
+"""Headings of the built-in metrics by name."""
 KIND_NAMES: Mapping[RowKind, str] = {"floor": "Floors", "method": "Methods", "ceiling": "Ceilings"}
 KIND_HELP: Mapping[RowKind, str] = {
     "floor": "simple baselines that any method should beat",
@@ -54,18 +48,6 @@ RUN_WORDS: Mapping[RunState, str] = {
 }
 
 
-@dataclass(frozen=True)
-class Shown:
-    """A cell's metric as text: ``value`` and ``interval``, the place (0 = unranked), and the marks beside it."""
-
-    value: str
-    interval: str
-    place: int
-    marks: tuple[str, ...]
-    summary: Summary | None
-    help: str
-
-
 def mean_std(summary: Summary | None) -> str:
     """``93.10 ± 0.42``; the deviation of a single run is a dash."""
     return NONE if summary is None else f"{number(summary.mean)} ± {number(summary.std)}"
@@ -78,21 +60,8 @@ def interval(summary: Summary | None) -> str:
     return f"[{number(summary.low, 1)}, {number(summary.high, 1)}]"
 
 
-def show(cell: Cell, metric: str, ranks: Mapping[str, int]) -> Shown:
-    """Decide what is printed for a metric of a cell: never blank, and no number without its mark."""
-    summary = cell.summary(metric) if cell.outcomes else None
-    ids = ", ".join(run.run_id for run in cell.used)
-    if not cell.outcomes:
-        word = "not planned" if cell.state == "unplanned" else cell.state
-        return Shown(word, NONE, 0, (), None, cell.note or CELL_HELP[cell.state])
-    if summary is None:
-        return Shown(NONE, NONE, 0, cell.marks, None, f"not defined here; runs {ids}")
-    said = f"mean over {summary.n} run{'s' * (summary.n != 1)}: {ids}"
-    return Shown(mean_std(summary), interval(summary), ranks.get(cell.row.label, 0), cell.marks, summary, said)
-
-
 def runs_text(cell: Cell) -> str:
-    """``3``, ``3 stale``, or ``2 of 3 (1 failed)`` where something is wanting."""
+    """``3``, ``3 stale``, or ``2 of 3 (1 failed)``."""
     if not cell.runs:
         return NONE
     if len(cell.used) == len(cell.runs):
@@ -109,7 +78,7 @@ def counts_text(results: SuiteResults) -> str:
 
 
 def tasks_text(column: Column) -> str:
-    """``5 tasks``, or nothing where the label says so itself."""
+    """``5 tasks``, or nothing where the label contains it."""
     text = f"{column.tasks} task{'s' * (column.tasks != 1)}"
     return "" if text in column.label else text
 
@@ -126,25 +95,23 @@ def seeds_text(run: Run) -> str:
 
 def problem_lines(results: SuiteResults) -> list[str]:
     """One line a run that is failed, unusable, stale or missing, in the order of rows."""
-    lines = []
-    for row in results.rows:
-        for column in results.columns:
-            for run in results.cell(row, column).runs:
-                if run.state != "ok":
-                    where = f"{row.label} on {column.label}, {seeds_text(run)} ({run.run_id})"
-                    lines.append(f"{where}: {RUN_WORDS[run.state]}: {run.problem}")
-    return lines
+    return [
+        f"{cell.row.label} on {cell.column.label}, {seeds_text(run)} ({run.run_id}): {RUN_WORDS[run.state]}: {run.problem}"
+        for cell in results.all_cells
+        for run in cell.runs
+        if run.state != "ok"
+    ]
 
 
 def notes(results: SuiteResults, column: Column | None = None) -> list[str]:
-    """What a reader of any table of the suite, or of one of its benchmarks, must be told, in whole sentences."""
+    """Notes for every table of the suite, or of one of its benchmarks, as sentences."""
     columns = results.columns if column is None else (column,)
     found = []
     if results.tiny:
         found.append(
             "Tiny suite: small data and a small backbone that come with the installation, not the papers' scale."
         )
-    cells = [results.cell(row, column) for column in columns for row in results.rows]
+    cells = [cell for one in columns for cell in results.cells_of(one)]
     mixed = [cell for cell in cells if MIXED_CODE in cell.marks]
     if mixed:
         found.append(_mixed_code_note(mixed))

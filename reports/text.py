@@ -1,4 +1,4 @@
-"""Numbers and names as text, the same in every form of a report."""
+"""Numbers, p-values and names as text; removal of control characters."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ def whole(value: float | None) -> str:
 
 
 def plain(text: str) -> str:
-    """One line of text without characters that would move a terminal's cursor or colour what follows."""
+    """One line of text without control characters."""
     flat = re.sub(r"[^\S\u00a0\u202f]+", " ", text).strip()
     return "".join(char if char.isprintable() or char in "\u00a0\u202f" else "\ufffd" for char in flat)
 
 
 def without_controls(text: str) -> str:
-    """``text`` with its lines and tabs, and without what a terminal would obey: as files are written that somebody may ``cat``."""
+    """``text`` with control characters replaced, except tabs and line feeds."""
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\ufffd", text)
 
 
 def file_name(text: str, taken: Collection[str] = ()) -> str:
-    """A name for files and anchors that is safe on every system, and none of those ``taken``."""
+    """``text`` as a name of files and anchors that is safe on every system and not in ``taken``."""
     name = re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")[:60] or "suite"
     number, free = 2, name
-    # Some systems do not tell capitals apart.
+    # Some file systems ignore case.
     while free.lower() in {other.lower() for other in taken}:
         number, free = number + 1, f"{name}-{number}"
     return free

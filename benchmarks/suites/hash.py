@@ -49,7 +49,7 @@ HASH_SUITES: tuple[Suite, ...] = (
         full=(CIFAR, IMAGENET_R),
         seeds=SEEDS,
         printed=Printed("hash", "hash_main"),
-        metrics=("faa", "caa", "fm"),
+        metrics=("faa", "caa", "fm_max"),
     ),
     Suite(
         name="hash_ablation",

@@ -77,7 +77,7 @@ class Suite:
     printed: Printed | None = None
     """The papers' tables of the suite; ``None`` for figures and rehearsals."""
     metrics: tuple[str, ...] = ("faa", "caa")
-    """Metrics that the paper's table shows of a cell."""
+    """Metrics of a cell in the paper's table, by name; the form of forgetting is the one that the paper prints."""
     drawings: tuple[Drawing, ...] = ()
     """The paper's figures, in addition to those of every suite."""
     counts_only: bool = False

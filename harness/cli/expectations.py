@@ -1,4 +1,4 @@
-"""Expected accuracies of a suite, stored beside it, and whether stored runs meet them, for continuous integration.
+"""Expected values of a suite's metrics, and whether stored runs meet them: for continuous integration.
 
 ``python -m smope_bench.harness.cli.expectations SUITE`` runs the suite over several training seeds and writes the file anew.
 """
@@ -9,14 +9,14 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from smope_bench.benchmarks.suites import Suite
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.metrics import final_average_accuracy
+from smope_bench.harness.metrics import METRICS, Metric, final_average_accuracy
 from smope_bench.harness.records.store import Record, Store, write_json
 
 STORED = "stored"
@@ -29,10 +29,11 @@ Cell = tuple[str, str]
 
 @dataclass(frozen=True)
 class ExpectationResult:
-    """One cell of a suite: found and expected FAA in percent."""
+    """One metric of one cell of the suite: the mean that was found and what was expected, in the metric's unit."""
 
     row: str
     column: str
+    metric: Metric
     found: float | None
     expected: float
     tolerance: float
@@ -43,7 +44,7 @@ class ExpectationResult:
         return self.found is not None and abs(self.found - self.expected) <= self.tolerance
 
     def __str__(self) -> str:
-        found = "no finished run" if self.found is None else f"FAA {self.found:.2f}"
+        found = "no finished run" if self.found is None else f"{self.metric.heading} {self.found:.2f}"
         mark = "ok" if self.holds else "OUTSIDE"
         return f"{mark:7} {self.row} on {self.column}: {found}, expected {self.expected:.2f} ± {self.tolerance:.2f}"
 
@@ -53,70 +54,102 @@ def stored_file(suite: Suite) -> Path:
     return Path(__file__).parents[2] / "benchmarks" / "suites" / f"{suite.name}_expected.json"
 
 
-def read_expected(suite: Suite, source: str) -> list[dict[str, Any]]:
-    """The expected cells from ``stored`` or a file. Raises UserError if there are none, or one is incomplete."""
+def read_expected(suite: Suite, source: str, metrics: Sequence[Metric] = METRICS) -> list[dict[str, Any]]:
+    """The expected cells from ``stored`` or a file; each has one or several metrics by name, e.g. ``faa``.
+
+    Raises UserError where there are none, or a cell lacks its row, column, tolerance or any known metric.
+    """
     file = stored_file(suite) if source == STORED else Path(source)
     try:
         cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
-        return [
-            {**cell, "row": str(cell["row"]), "column": str(cell["column"]), "faa": float(cell["faa"])}
-            | {"tolerance": float(cell["tolerance"])}
-            for cell in cells
-        ]
+        return [_expected_cell(cell, {metric.name for metric in metrics}) for cell in cells]
     except FileNotFoundError as error:
         hint = "this suite has no stored expectations; give --expect FILE" if source == STORED else "no such file"
         raise UserError(f"--expect {source}: {hint}") from error
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f'--expect {source}: {file.name} must be JSON of the form {{"cells": [{{"row", "column", "faa", "tolerance"}}]}}'
+            f", where any metric may stand for faa: {', '.join(metric.name for metric in metrics)}"
             f" ({type(error).__name__}: {error})"
         ) from error
 
 
+def _expected_cell(cell: dict[str, Any], metrics: Collection[str]) -> dict[str, Any]:
+    values = {name: float(cell[name]) for name in cell if name in metrics}
+    if not values:
+        raise KeyError("faa")
+    return {
+        **cell,
+        **values,
+        "row": str(cell["row"]),
+        "column": str(cell["column"]),
+        "tolerance": float(cell["tolerance"]),
+    }
+
+
 def verify(
-    suite: str, store: Store, expected: Sequence[dict[str, Any]], *, only_planned: bool = False
+    suite: str,
+    store: Store,
+    expected: Sequence[dict[str, Any]],
+    *,
+    only_planned: bool = False,
+    metrics: Sequence[Metric] = METRICS,
 ) -> list[ExpectationResult]:
     """Compare means over seeds of a suite's stored runs with the expected cells.
 
     ``only_planned`` leaves out cells that the suite's manifest lacks; otherwise they count as missing.
     """
-    planned = measured(suite, store)
-    found = {cell: values for cell, values in planned.items() if values}
+    needed = [metric for metric in metrics if any(metric.name in cell for cell in expected)]
+    found = {metric.name: measured(suite, store, metric) for metric in needed}
+    planned = {cell for values in found.values() for cell in values}
     return [
-        ExpectationResult(*key, _mean(found.get(key)), cell["faa"], cell["tolerance"])
+        ExpectationResult(*key, metric, _mean(found[metric.name].get(key)), cell[metric.name], cell["tolerance"])
         for cell in expected
         if (key := (cell["row"], cell["column"])) in planned or not only_planned
+        for metric in needed
+        if metric.name in cell
     ]
 
 
-def read_all_expected(suites: Sequence[str], source: str | None) -> dict[str, list[dict[str, Any]]]:
-    """The expected cells of each suite, none if no source is named; read before anything trains."""
+def read_all_expected(
+    suites: Sequence[str], source: str | None, metrics: Sequence[Metric] = METRICS
+) -> dict[str, list[dict[str, Any]]]:
+    """What is expected of each suite, none where no source is named; read before anything trains."""
     from smope_bench.harness.planning.planner import find_suite
 
-    return {} if source is None else {name: read_expected(find_suite(name), source) for name in dict.fromkeys(suites)}
+    if source is None:
+        return {}
+    return {name: read_expected(find_suite(name), source, metrics) for name in dict.fromkeys(suites)}
 
 
-def print_expectations(store: Store, expected: dict[str, list[dict[str, Any]]], *, only_planned: bool) -> int:
-    """Print how the stored runs compare with the expected cells; returns how many lie outside."""
+def print_expectations(
+    store: Store,
+    expected: dict[str, list[dict[str, Any]]],
+    *,
+    only_planned: bool,
+    metrics: Sequence[Metric] = METRICS,
+) -> int:
+    """Print how the stored runs compare with what was expected; returns how many values lie outside their tolerance."""
     outside = 0
     for name, cells in expected.items():
-        checked = verify(name, store, cells, only_planned=only_planned)
-        outside += sum(not cell.holds for cell in checked) + (not checked)
-        for cell in checked:
-            print(cell)
-        if not checked:
+        verdicts = verify(name, store, cells, only_planned=only_planned, metrics=metrics)
+        outside += sum(not verdict.holds for verdict in verdicts) + (not verdicts)
+        for verdict in verdicts:
+            print(verdict)
+        if not verdicts:
             print(f"failed: nothing is expected of the rows of suite {name!r} that ran", file=sys.stderr)
     return outside
 
 
-def measured(suite: str, store: Store) -> dict[Cell, list[float]]:
-    """FAA in percent of every finished run of each (row, column) of a suite's manifest."""
+def measured(suite: str, store: Store, metric: Metric = final_average_accuracy) -> dict[Cell, list[float]]:
+    """A metric of every finished run of a suite's manifest, by row and column; runs where it is not defined are left out."""
     found: dict[Cell, list[float]] = {}
     for cell in store.read_cells(suite):
         values = found.setdefault((cell["row"], cell["column"]), [])
         record = store.load(cell["run_id"])
-        faa = final_average_accuracy(record.result["accuracy_matrix"]) if isinstance(record, Record) else None
-        values += [] if faa is None else [faa]
+        if isinstance(record, Record):
+            value = metric.compute(record.result["accuracy_matrix"], record.result["test_counts"])
+            values += [] if value is None else [value]
     return found
 
 

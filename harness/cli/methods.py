@@ -42,9 +42,7 @@ def check(target: opt.CheckTarget) -> None:
 
     checked, console = check_target(target), make_console()
     if not checked:
-        raise UserError(
-            f"plugin {target!r} defines no method to check: write a subclass of smope_bench.api.Method."
-        )
+        raise UserError(f"plugin {target!r} defines no method to check: write a subclass of smope_bench.api.Method.")
     for name, verdicts in checked.items():
         console.print(plain(name), style="bold", markup=False, emoji=False)
         following = [*(verdict.remedy for verdict in verdicts[1:]), ""]

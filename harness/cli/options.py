@@ -95,7 +95,7 @@ Settings = Annotated[
 Precision = Annotated[PrecisionName, what("--precision", help="Number format of training.")]
 Plugins = Annotated[
     list[Path] | None,
-    what("--plugin", metavar="FILE.py", help="A file with methods, benchmarks or executors. Repeatable."),
+    what("--plugin", metavar="FILE.py", help="A file with methods, benchmarks or other additions. Repeatable."),
 ]
 Against = Annotated[
     Path | None, what("--against", metavar="DIR", help="Also show what moved from another results folder.")

@@ -1,1 +1,1 @@
-"""TODO reports/loading."""
+"""Reads a results folder: records, manifests, and the results of suites."""

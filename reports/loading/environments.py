@@ -1,4 +1,4 @@
-"""Where numbers come from and what they took: versions, environments and costs of a suite's runs."""
+"""Versions and environments of runs, as the page lists them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ FIELD_LABELS = {
     "platform": "Platform", "cpu": "CPU", "device": "Device", "device_name": "Device name",
     "weights_sha256": "Backbone weights (SHA-256)",
 }  # fmt: skip
-# These differ from run to run, and are told with the run.
+# These differ between runs and are shown with each run.
 _OF_THE_RUN = {"started", "finished", "split_hash"}
 
 
 @dataclass(frozen=True)
 class EnvironmentView:
-    """A distinct environment: its name on the page, what it was, and how many runs it made."""
+    """A distinct environment: its name and anchor on the page, its fields, and its number of runs."""
 
     name: str
     anchor: str
@@ -48,7 +48,7 @@ class Environments:
 
 
 def version_line(outcomes: Sequence[RunResult]) -> str:
-    """``smope-bench 0.1.0 · Python 3.11 · ...``: every version met among the records."""
+    """``smope-bench 0.1.0 · Python 3.11 · ...``: all versions among the records."""
     names = {"project": "smope-bench", "python": "Python", "torch": "PyTorch", "timm": "timm", "numpy": "NumPy"}
     parts = []
     for key, name in names.items():

@@ -1,4 +1,4 @@
-"""How a results folder is: what of it cannot be used, why, and what to do about each."""
+"""Integrity of a results folder: which records and manifests cannot be used, and why."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from smope_bench.reports.loading.run_result import Kind, LeftOut
 
 @dataclass(frozen=True)
 class Health:
-    """What an examination of a whole folder found.
+    """Result of ``examine``.
 
-    ``records``: how many folders have a ``result.json``. ``broken``: those that cannot be used, by run id.
-    ``manifests``: suite -> what is wrong with its manifest. ``named``: run id of a broken record -> the suites that plan it.
+    ``records``: number of folders with a ``result.json``. ``broken``: records that cannot be used, by run id.
+    ``manifests``: suite -> fault of its manifest. ``named``: run id of a broken record -> the suites that plan it.
     """
 
     records: int
@@ -32,7 +32,7 @@ class Health:
 
 
 def examine(store: Store, reader: Reader | None = None) -> Health:
-    """Read every record and manifest of a folder, also those that no suite names; ``reader`` has read some already."""
+    """Read and check every record and manifest of a folder. ``reader``: reuses what it has read."""
     reader = reader or Reader(store)
     ids = reader.published()
     broken = [left_out for run_id in ids if (left_out := reader.find(run_id).left_out) is not None]
@@ -48,9 +48,9 @@ def examine(store: Store, reader: Reader | None = None) -> Health:
 
 
 def health_warnings(health: Health, *, listed: bool = True) -> tuple[str, ...]:
-    """What the head of a report says of a folder: one sentence for records and one for manifests, or none.
+    """Warnings about a folder, at most one for records and one for manifests.
 
-    ``listed``: whether the report has the table ``Left out`` of this folder.
+    ``listed``: the report has a table ``Left out`` of this folder.
     """
     see, where = ("; see 'Left out' for each and its remedy", "; see 'Left out'") if listed else ("", "")
     found = []

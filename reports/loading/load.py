@@ -1,4 +1,4 @@
-"""From a results folder to the results of suites. Nothing is trained, and nothing unusable is averaged."""
+"""Reads the results of suites from a results folder, and decides which runs are averaged."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from smope_bench.harness.errors import UserError
+from smope_bench.harness.metrics import METRICS, Metric
 from smope_bench.harness.records.store import Store
 from smope_bench.reports.loading.integrity import Health, examine, health_warnings
-from smope_bench.reports.loading.manifest import CellEntry, Manifest
+from smope_bench.reports.loading.manifest import Manifest, PlannedRun
 from smope_bench.reports.loading.model import Cell, CellState, Column, Row, Run, RunState, SuiteResults
 from smope_bench.reports.loading.reader import Found, Reader
 from smope_bench.reports.loading.run_result import LeftOut, RunResult
 
 VERSION_DIGITS = 8
-"""So many digits of a fingerprint or a git revision are shown."""
+"""Digits of a fingerprint or git revision that are shown."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """Some suites of one results folder, and how the whole folder is.
+    """Some suites of one results folder, with the integrity of the whole folder.
 
-    ``fingerprints``: the versions of the code behind the usable records of the suites, the reference first.
-    ``is_mixed``: there are several, which was asked for. ``label`` names the folder in a comparison.
+    ``fingerprints``: code versions of the usable records of the suites, the reference first. ``is_mixed``: there are several,
+    and ``--mixed`` was given. ``label``: name of the folder in a comparison.
     """
 
     suites: tuple[SuiteResults, ...]
@@ -34,12 +35,12 @@ class Loaded:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the head of a report has to say: mixed versions of the code, and what was left out."""
+        """Warnings for the head of a report: several code versions, and records left out."""
         return (*((_mixed_warning(self),) if self.is_mixed else ()), *health_warnings(self.health))
 
 
 def suites_in(store: Store) -> list[str]:
-    """Every suite whose manifest can be used, by name. Raises UserError where there are manifests, but none can."""
+    """Names of the suites with a usable manifest. Raises UserError where there are manifests and none is usable."""
     reader = Reader(store)
     names = reader.suites()
     usable = [name for name in names if isinstance(reader.manifest(name), Manifest)]
@@ -48,14 +49,21 @@ def suites_in(store: Store) -> list[str]:
     return usable
 
 
-def load_suites(store: Store, names: Sequence[str], fingerprint: str | None, *, mixed: bool = False) -> Loaded:
+def load_suites(
+    store: Store,
+    names: Sequence[str],
+    fingerprint: str | None,
+    *,
+    mixed: bool = False,
+    metrics: tuple[Metric, ...] = METRICS,
+) -> Loaded:
     """Read some suites; the whole folder is examined, and each record is read and checked once.
 
-    ``fingerprint``: the code that records have to come from to be fresh; ``None`` takes that of the newest record of the
-    suites. Raises UserError where a suite cannot be read, and, unless ``mixed``, where records of several versions of the
-    code would stand in one report; with it they are averaged together, and such cells are marked and not ranked.
+    ``fingerprint``: the code version of fresh records; ``None`` takes that of the newest record of the suites.
+    ``mixed``: average records of several code versions; such cells are marked and not ranked. Raises UserError where a suite
+    cannot be read, and without ``mixed`` for records of several code versions.
     """
-    reader = Reader(store)
+    reader = Reader(store, metrics)
     manifests = [reader.require_manifest(name) for name in dict.fromkeys(names)]
     health = examine(store, reader)
     found = [reader.find(run_id) for run_id in {entry.run_id: None for one in manifests for entry in one.cells}]
@@ -68,12 +76,14 @@ def load_suites(store: Store, names: Sequence[str], fingerprint: str | None, *, 
     return Loaded(suites, health, tuple(versions), len(versions) > 1)
 
 
-def load_suite(store: Store, suite: str, fingerprint: str | None) -> SuiteResults:
-    """Read one suite and no other record; those of other code are stale beside the fresh ones, and nothing is refused.
+def load_suite(
+    store: Store, suite: str, fingerprint: str | None, metrics: tuple[Metric, ...] = METRICS
+) -> SuiteResults:
+    """Read one suite and no other record; records of another code version are stale.
 
     Raises UserError where the suite was never run here or its manifest cannot be used.
     """
-    reader = Reader(store)
+    reader = Reader(store, metrics)
     manifest = reader.require_manifest(suite)
     found = [reader.find(entry.run_id).outcome for entry in manifest.cells]
     reference = fingerprint or _newest_fingerprint(one for one in found if one is not None)
@@ -81,7 +91,7 @@ def load_suite(store: Store, suite: str, fingerprint: str | None) -> SuiteResult
 
 
 def make_cell(row: Row, column: Column, runs: Sequence[Run], *, mixed: bool = False) -> Cell:
-    """Decide what a cell may show: runs are averaged only where they share setting, flags and, unless ``mixed``, code."""
+    """A cell with its state. Runs are averaged only if they share setting, flags and, unless ``mixed``, code version."""
     fresh = [run for run in runs if run.state == "ok"]
     stale = [run for run in runs if run.state == "stale"]
     used = [run for run in runs if run.outcome is not None] if mixed else fresh or stale
@@ -110,8 +120,7 @@ def _kind(outcome: RunResult, mixed: bool) -> tuple[object, ...]:
 
 
 def _results(manifest: Manifest, reader: Reader, reference: str | None, mixed: bool) -> SuiteResults:
-    rows = tuple(Row(**entry.model_dump()) for entry in manifest.rows)
-    columns = tuple(Column(**entry.model_dump()) for entry in manifest.columns)
+    rows, columns = tuple(manifest.rows), tuple(manifest.columns)
     planned: dict[tuple[str, str], list[Run]] = {(row.label, column.label): [] for row in rows for column in columns}
     row_of, column_of = {row.label: row for row in rows}, {column.label: column for column in columns}
     for entry in sorted(manifest.cells, key=lambda entry: (entry.order_seed, entry.train_seed)):
@@ -123,11 +132,12 @@ def _results(manifest: Manifest, reader: Reader, reference: str | None, mixed: b
         for column in columns
     }
     title = manifest.title or manifest.suite
-    return SuiteResults(manifest.suite, title, manifest.description, manifest.tiny, rows, columns, cells, reference)
+    texts = (manifest.suite, title, manifest.description, manifest.tiny)
+    return SuiteResults(*texts, rows, columns, cells, reference, reader.metrics)
 
 
-def _agreeing(entry: CellEntry, row: Row, column: Column, found: Found) -> Found:
-    """What was found of a run, unless its record is of another method, benchmark or seed than the cell that names it."""
+def _agreeing(entry: PlannedRun, row: Row, column: Column, found: Found) -> Found:
+    """``found``, or the record left out where it is of another method, benchmark or seed than planned."""
     if found.outcome is None:
         return found
     spec = found.outcome.spec
@@ -149,7 +159,7 @@ def _named(part: object) -> object:
     return part.get("name") if isinstance(part, dict) else None
 
 
-def _run(entry: CellEntry, found: Found, reference: str | None) -> Run:
+def _run(entry: PlannedRun, found: Found, reference: str | None) -> Run:
     def run(state: RunState, **facts: Any) -> Run:
         ids = (entry.run_id, entry.order_seed, entry.train_seed)
         return Run(*ids, state, recipe=entry.recipe, settings=entry.settings, **facts)
@@ -173,7 +183,7 @@ def _newest_fingerprint(outcomes: Iterable[RunResult]) -> str | None:
 
 
 def _versions(outcomes: Iterable[RunResult], reference: str | None) -> dict[str, list[RunResult]]:
-    """The outcomes of each version of the code: the reference first, then the one with most runs."""
+    """Code version -> its outcomes: the reference first, then the one with most runs."""
     found: dict[str, list[RunResult]] = {}
     for outcome in outcomes:
         found.setdefault(outcome.fingerprint, []).append(outcome)

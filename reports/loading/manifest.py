@@ -1,4 +1,4 @@
-"""The manifest of a suite as ``run`` wrote it: read, checked, and refused with a reason where it cannot be used."""
+"""Reads and checks the manifest of a suite, which ``run`` writes."""
 
 from __future__ import annotations
 
@@ -9,36 +9,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.store import Store, has_half_character
-from smope_bench.reports.loading.model import RowKind
+from smope_bench.reports.loading.model import Column, Row
 
 
-class _Entry(BaseModel):
+class PlannedRun(BaseModel):
+    """One planned run: its row and column, seeds and id, the source of its recipe, and what the user set by hand."""
+
     model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class RowEntry(_Entry):
-    """A row as the manifest lists it."""
-
-    label: str
-    method: str
-    kind: RowKind = "method"
-    paper: str | None = None
-    url: str | None = None
-
-
-class ColumnEntry(_Entry):
-    """A benchmark as the manifest lists it."""
-
-    label: str
-    benchmark: str
-    tasks: int
-    summary: str = ""
-    backbone: str = ""
-
-
-class CellEntry(_Entry):
-    """One planned run: where it stands, its seeds, its id, and where its settings come from."""
-
     row: str
     column: str
     order_seed: int
@@ -49,26 +26,27 @@ class CellEntry(_Entry):
     plugins: dict[str, str] = {}
 
 
-class Manifest(_Entry):
-    """What ``run`` noted of a suite."""
+class Manifest(BaseModel):
+    """What ``run`` stores about a suite before it starts."""
 
+    model_config = ConfigDict(frozen=True, extra="ignore")
     suite: str
     title: str = ""
     description: str = ""
     tiny: bool = False
-    rows: list[RowEntry]
-    columns: list[ColumnEntry]
-    cells: list[CellEntry]
+    rows: list[Row]
+    columns: list[Column]
+    cells: list[PlannedRun]
 
 
 def manifest_names(store: Store) -> list[str]:
-    """The suites that have a manifest, usable or not, by name; suites that are only counted have none."""
+    """Names of suites with a manifest, usable or not; suites that are only counted have none."""
     files = (store.root / "suites").glob("*.json")
     return sorted(file.stem for file in files if not file.name.endswith(".cost.json") and not file.name.startswith("."))
 
 
 def check_manifest(store: Store, suite: str) -> Manifest | str | None:
-    """A suite's manifest; what is wrong with it, as the end of a sentence; or ``None`` where the suite was never run."""
+    """A suite's manifest, its fault as the end of a sentence, or ``None`` where the suite was never run."""
     try:
         raw = store.read_manifest(suite)
     except UserError as error:
@@ -86,19 +64,6 @@ def check_manifest(store: Store, suite: str) -> Manifest | str | None:
         first = error.errors()[0]
         return f"is not usable at {'.'.join(map(str, first['loc'])) or 'its top'} ({first['msg']})"
     return _contradiction(suite, manifest) or manifest
-
-
-def read_manifest(store: Store, suite: str, found: Manifest | str | None) -> Manifest:
-    """What ``check_manifest`` found, or a UserError with the remedy."""
-    if found is None:
-        raise UserError(f"nothing was run for suite {suite!r} in {str(store.root)!r}; run: run_all.py run {suite}")
-    if isinstance(found, str):
-        file = store.root / "suites" / f"{suite}.json"
-        raise UserError(
-            f"the manifest of suite {suite!r} in {str(store.root)!r} {found}; "
-            f"delete {str(file)!r} and run the suite again to write it anew, finished runs are kept"
-        )
-    return found
 
 
 def _contradiction(suite: str, manifest: Manifest) -> str | None:

@@ -1,4 +1,4 @@
-"""What a report is made of: a suite's rows, columns and cells, each cell with the runs behind it."""
+"""Results of a suite: rows, columns, and cells with their runs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from scipy.special import stdtrit
 
+from smope_bench.harness.metrics import METRICS, Metric
 from smope_bench.reports.loading.run_result import RunResult
 
 CONFIDENCE = 0.95
@@ -33,7 +34,7 @@ class Summary:
 def summarise(values: Iterable[float]) -> Summary | None:
     """Summarise finite values; ``None`` for no values at all. Raises ValueError for NaN and infinity.
 
-    The sums are exact before the last rounding, so the order of the runs cannot change a digit.
+    Sums are exactly rounded, so that the order of the runs does not matter.
     """
     found = [float(value) for value in values]
     if not found:
@@ -41,7 +42,7 @@ def summarise(values: Iterable[float]) -> Summary | None:
     if not all(map(math.isfinite, found)):
         raise ValueError(f"cannot summarise values that are not finite: {found}")
     n, mean = len(found), statistics.fmean(found)
-    # Exactly rounded sums can still leave the mean of equal values one bit outside of them.
+    # The mean of equal values can otherwise be one bit outside of them.
     mean = min(max(mean, min(found)), max(found))
     if n == 1:
         return Summary(1, mean, None, None, None)
@@ -62,15 +63,13 @@ RowKind = Literal["method", "floor", "ceiling"]
 
 MIXED_CODE = "mixed code"
 UNRANKED = frozenset({"stale", MIXED_CODE, "leaking"})
-"""Marks of cells that are shown but take part in no rank and no test."""
-LOWER_IS_BETTER = frozenset({"fm"})
-"""Metrics of which less is better."""
+"""Marks of cells that are not ranked and not tested."""
 KINDS: tuple[RowKind, ...] = ("floor", "method", "ceiling")
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table; ``kind`` says on which side of the methods it belongs."""
+    """A row of the table; ``kind``: floors stand before the methods, ceilings after them."""
 
     label: str
     method: str
@@ -92,7 +91,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Run:
-    """A planned run and what became of it; ``outcome`` where a usable record exists, ``problem`` where not."""
+    """A planned run: ``outcome`` where a usable record exists, else ``problem``."""
 
     run_id: str
     order_seed: int
@@ -102,7 +101,7 @@ class Run:
     problem: str | None = None
     failure: Mapping[str, Any] | None = None
     recipe: str | None = None
-    """Where the hyper-parameters come from; ``None`` where the manifest is older than this note."""
+    """Source of the hyper-parameters; ``None`` in old manifests."""
     settings: tuple[str, ...] = ()
     """What the user set by hand, as written on the command line."""
 
@@ -118,6 +117,16 @@ class Cell:
     state: CellState
     note: str | None = None
 
+    @property
+    def place(self) -> tuple[str, str]:
+        """(row label, column label)."""
+        return self.row.label, self.column.label
+
+    @property
+    def run_ids(self) -> tuple[str, ...]:
+        """Ids of the runs that are averaged."""
+        return tuple(run.run_id for run in self.used)
+
     @cached_property
     def outcomes(self) -> tuple[RunResult, ...]:
         """The outcomes that are averaged."""
@@ -125,7 +134,7 @@ class Cell:
 
     @cached_property
     def marks(self) -> tuple[str, ...]:
-        """What has to be said beside the cell's numbers, e.g. ``leaking``."""
+        """Reservations printed beside the cell's numbers, e.g. ``leaking``."""
         found = ["stale"] if self.state == "stale" and self.used else []
         if len({outcome.made_by for outcome in self.outcomes}) > 1:
             found.append(MIXED_CODE)
@@ -136,18 +145,21 @@ class Cell:
         return tuple(found)
 
     def summary(self, metric: str) -> Summary | None:
-        """Summary of ``faa``, ``caa``, ``fm`` or ``micro``; ``None`` where nothing was measured or it is not defined."""
+        """Summary of a metric by its name; ``None`` where nothing was measured or the metric is not defined."""
         values = [outcome.metrics[metric] for outcome in self.outcomes]
         return None if None in values else summarise(value for value in values if value is not None)
 
     def counts(self) -> dict[RunState, int]:
-        """How many runs are in each state, states without runs left out."""
+        """Number of runs in each state that occurs."""
         return count_states(self.runs)
 
 
 @dataclass(frozen=True)
 class SuiteResults:
-    """A suite as it stands in a results folder. ``fingerprint`` is the code against which records are fresh or stale."""
+    """A suite as it stands in a results folder.
+
+    ``fingerprint``: the code against which records are fresh or stale. ``metrics``: all that reports show.
+    """
 
     suite: str
     title: str
@@ -157,10 +169,20 @@ class SuiteResults:
     columns: tuple[Column, ...]
     cells: Mapping[tuple[str, str], Cell]
     fingerprint: str | None
+    metrics: tuple[Metric, ...] = METRICS
+
+    def metric(self, name: str) -> Metric:
+        """The metric of that name."""
+        return next(metric for metric in self.metrics if metric.name == name)
 
     def cell(self, row: Row, column: Column) -> Cell:
         """The cell of a row and a column; every pair has one."""
         return self.cells[row.label, column.label]
+
+    @property
+    def all_cells(self) -> list[Cell]:
+        """Every cell, row by row."""
+        return [self.cell(row, column) for row in self.rows for column in self.columns]
 
     def cells_of(self, column: Column) -> list[Cell]:
         """A column's cells in the order of the rows."""
@@ -173,8 +195,7 @@ class SuiteResults:
     @cached_property
     def runs(self) -> tuple[Run, ...]:
         """Every distinct run of the suite, in the order of cells."""
-        found = {run.run_id: run for row in self.rows for column in self.columns for run in self.cell(row, column).runs}
-        return tuple(found.values())
+        return tuple({run.run_id: run for cell in self.all_cells for run in cell.runs}.values())
 
     @cached_property
     def outcomes(self) -> tuple[RunResult, ...]:
@@ -183,15 +204,15 @@ class SuiteResults:
 
     @cached_property
     def newest(self) -> str | None:
-        """When the newest record was finished (ISO 8601, UTC): the date of a report, so that it is a function of the store."""
+        """Finishing time of the newest record (ISO 8601, UTC), the date of a report."""
         return max((str(outcome.provenance.get("finished") or "") for outcome in self.outcomes), default="") or None
 
     def counts(self) -> dict[RunState, int]:
-        """How many distinct runs are in each state."""
+        """Number of distinct runs in each state that occurs."""
         return count_states(self.runs)
 
     def caution(self, column: Column) -> str | None:
-        """Why the numbers of a column must not be ranked against each other, or ``None`` where they may."""
+        """Why the cells of a column must not be ranked, or ``None`` where they may."""
         compared = [outcome for cell in self.cells_of(column) for outcome in cell.outcomes]
         protocols = {(outcome.protocol, outcome.flags.tiny) for outcome in compared}
         if len(protocols) > 1:
@@ -206,13 +227,13 @@ class SuiteResults:
     def ranks(self, column: Column, metric: str) -> dict[str, int]:
         """Row label -> 1 (best) or 2 (second) among sequential rows, by the mean as it is printed; ties share a place.
 
-        Ceilings and cells with a mark of ``UNRANKED`` take no part; with fewer than two rows, or a caution, nobody is ranked.
+        Ceilings and cells with a mark of ``UNRANKED`` take no part; with fewer than two rows, or a caution, no row is ranked.
         """
         means: dict[str, float] = {}
         for cell in self.cells_of(column):
             summary = cell.summary(metric)
             if summary is not None and cell.row.kind != "ceiling" and not UNRANKED & set(cell.marks):
-                means[cell.row.label] = round(summary.mean, 2) * (-1 if metric in LOWER_IS_BETTER else 1)
+                means[cell.row.label] = round(summary.mean, 2) * self.metric(metric).sign
         if len(means) < 2 or self.caution(column) is not None:
             return {}
         places = sorted(set(means.values()), reverse=True)[:2]
@@ -220,7 +241,7 @@ class SuiteResults:
 
 
 def count_states(runs: Iterable[Run]) -> dict[RunState, int]:
-    """Runs per state in a fixed order, states without runs left out."""
+    """State -> number of runs, for states that occur, in a fixed order."""
     order: tuple[RunState, ...] = ("ok", "stale", "failed", "broken", "missing")
     states = [run.state for run in runs]
     return {state: states.count(state) for state in order if state in states}

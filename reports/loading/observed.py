@@ -1,4 +1,4 @@
-"""What runs observed, read for drawing: a run whose arrays are missing or damaged is named and left out, never an error."""
+"""Observations of runs for figures; runs with missing or damaged arrays are left out and named."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DAMAGE = (UserError, ValueError, TypeError, LookupError, OSError, EOFError, zip
 
 @dataclass(frozen=True)
 class Seen(Generic[T]):
-    """A cell of which only those runs are used that can be drawn; ``values`` has one entry a run, at least one."""
+    """A cell with the runs that can be drawn; ``values`` has one entry for each, at least one."""
 
     cell: Cell
     values: tuple[T, ...]
@@ -31,7 +31,7 @@ class Seen(Generic[T]):
 
 @dataclass(frozen=True)
 class Gathered(Generic[T]):
-    """What can be drawn of a benchmark, and the ids of the runs that cannot."""
+    """The rows of a benchmark that can be drawn, and ids of the runs that cannot."""
 
     rows: tuple[Seen[T], ...]
     left_out: tuple[str, ...]
@@ -67,8 +67,8 @@ def gather(
 ) -> Gathered[T]:
     """Read every used run of the cells.
 
-    ``read`` takes what is drawn out of a run's arrays and raises ValueError where they are not as they should be. Only runs
-    of one ``form``, that of the first run that can be read, are drawn together.
+    ``read`` extracts what is drawn from a run's arrays, or raises ValueError. Only runs with the ``form`` of the first one that
+    can be read are kept.
     """
     rows, left_out, forms = [], [], []
     for cell in cells:
@@ -91,7 +91,7 @@ def gather(
 
 
 def numbers(arrays: Mapping[str, NDArray[Any]], name: str, dims: int) -> NDArray[np.float64]:
-    """An observed array as finite float64 of ``dims`` dimensions, none of them empty. Raises ValueError where it is not so."""
+    """An observed array as finite float64 with ``dims`` non-empty dimensions. Raises ValueError for any other."""
     array = np.asarray(arrays[name])
     if array.dtype.kind not in "biuf" or array.ndim != dims or not array.size:
         raise ValueError(f"{name} is {array.dtype} of shape {array.shape}, not numbers in {dims} dimensions")

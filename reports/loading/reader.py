@@ -1,4 +1,4 @@
-"""Reads a results folder for a report: every record and every manifest at most once, however many suites name it."""
+"""Reads each record and manifest of a results folder at most once."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from smope_bench.harness.errors import UserError
+from smope_bench.harness.metrics import METRICS, Metric
 from smope_bench.harness.records.store import Broken, Store
 from smope_bench.reports.loading.manifest import (
     Manifest,
     check_manifest,
     manifest_names,
-    read_manifest,
 )
 from smope_bench.reports.loading.run_result import Kind, LeftOut, RunResult, read_outcome
 
 
 @dataclass(frozen=True)
 class Found:
-    """What the store holds of one run id: an outcome, a record that cannot be used, a failure, or nothing."""
+    """Content of the store for one run id: a result, an unusable record, a failure, or nothing."""
 
     outcome: RunResult | None = None
     left_out: LeftOut | None = None
@@ -29,15 +29,16 @@ class Found:
 
 
 class Reader:
-    """Remembers what it has read of one results folder; serves one report and is thrown away with it."""
+    """Reads one results folder for one report and keeps what it has read. Its results compute ``metrics``."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, metrics: tuple[Metric, ...] = METRICS) -> None:
         self.store = store
+        self.metrics = metrics
         self._found: dict[str, Found] = {}
         self._manifests: dict[str, Manifest | str | None] = {}
 
     def published(self) -> list[str]:
-        """Ids of all folders with a ``result.json``, whatever it is, in order."""
+        """Ids of all folders with a ``result.json``, sorted."""
         if not self.store.root.is_dir():
             return []
         try:
@@ -47,7 +48,7 @@ class Reader:
         return sorted(folder.name for folder in folders if os.path.lexists(folder / "result.json"))
 
     def find(self, run_id: str) -> Found:
-        """What there is of a run."""
+        """The content for a run id."""
         found = self._found.get(run_id)
         if found is None:
             found = self._found[run_id] = self._read(run_id)
@@ -58,14 +59,23 @@ class Reader:
         return manifest_names(self.store)
 
     def manifest(self, suite: str) -> Manifest | str | None:
-        """As ``smope_bench.reports.loading.manifest.check_manifest``."""
+        """The result of ``check_manifest``, read once."""
         if suite not in self._manifests:
             self._manifests[suite] = check_manifest(self.store, suite)
         return self._manifests[suite]
 
     def require_manifest(self, suite: str) -> Manifest:
         """The manifest of a suite. Raises UserError where it was never run here or its manifest cannot be used."""
-        return read_manifest(self.store, suite, self.manifest(suite))
+        root, found = self.store.root, self.manifest(suite)
+        if found is None:
+            raise UserError(f"nothing was run for suite {suite!r} in {str(root)!r}; run: run_all.py run {suite}")
+        if isinstance(found, str):
+            raise UserError(
+                f"the manifest of suite {suite!r} in {str(root)!r} {found}; "
+                f"delete {str(root / 'suites' / f'{suite}.json')!r} and run the suite again to write it anew, "
+                "finished runs are kept"
+            )
+        return found
 
     def _read(self, run_id: str) -> Found:
         record = self.store.load(run_id)
@@ -74,7 +84,7 @@ class Reader:
         if isinstance(record, Broken):
             reason = record.reason.replace(f"{self.store.root}{os.sep}", "")
             return Found(left_out=LeftOut(run_id, reason, record.fault))
-        outcome = read_outcome(run_id, record.result)
+        outcome = read_outcome(run_id, record.result, self.metrics)
         return Found(left_out=outcome) if isinstance(outcome, LeftOut) else Found(outcome)
 
     def _unpublished(self, run_id: str) -> Found:
@@ -83,7 +93,7 @@ class Reader:
         return Found(failure=self._failure(run_id))
 
     def _failure(self, run_id: str) -> Mapping[str, Any] | None:
-        """What stopped a run, in characters that can be written to a file."""
+        """The failure of a run, in characters that can be written to a file."""
         try:
             found = self.store.failure(run_id)
             return json.loads(json.dumps(found, ensure_ascii=False).encode(errors="replace"))

@@ -1,29 +1,26 @@
-"""One stored result, checked and typed, with the metrics that follow from its accuracy matrix."""
+"""One stored result, checked and typed, with its metrics."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
-from smope_bench.harness.metrics import (
-    average_accuracies,
-    cumulative_average_accuracy,
-    final_average_accuracy,
-    forgetting,
-    micro_accuracy,
-)
+from smope_bench.harness.errors import UserError
+from smope_bench.harness.metrics import METRICS, Metric, average_accuracies
 from smope_bench.harness.provenance import with_sources
 from smope_bench.harness.records.store import Fault
 from smope_bench.harness.run_spec import canonical_json, run_id_of
+from smope_bench.harness.text import sentence
 
 Kind = Fault | Literal["unusable"]
-# A word or a truth value is not a measurement, though it can be read as a number.
+# Strict: a text or a boolean is not a measurement, although pydantic would convert it.
 Percent = Annotated[float, Field(ge=0, le=100, strict=True)]
-# The bounds are far beyond any machine: they keep sums finite.
+# Bounds beyond any machine keep sums finite.
 Seconds = Annotated[float, Field(ge=0, le=1e12)]
 Count = Annotated[int, Field(ge=0, le=10**15)]
 Megabytes = Annotated[float, Field(ge=0, le=1e12)]
@@ -31,7 +28,7 @@ Megabytes = Annotated[float, Field(ge=0, le=1e12)]
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A record that cannot be used, and why in one sentence; ``unusable``: it says what cannot have been measured."""
+    """A record that cannot be used, with the reason; kind ``unusable``: its values cannot have been measured."""
 
     run_id: str
     reason: str
@@ -39,7 +36,7 @@ class LeftOut:
 
 
 class _Part(BaseModel):
-    # Later schemas may add fields; what is read here must still be right.
+    # Later schemas may add fields.
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
@@ -66,7 +63,7 @@ class Timings(_Part):
 
 
 class Costs(_Part):
-    """What a run took: learnable and frozen parameters, peak memory in MB, images seen."""
+    """Learnable and frozen parameters, peak memory in MB, and images processed."""
 
     learnable_parameters: Count | None = None
     backbone_parameters: Count | None = None
@@ -76,7 +73,7 @@ class Costs(_Part):
 
 
 class Flags(_Part):
-    """What a reader must know before comparing a run with others."""
+    """Properties that limit a comparison with other runs."""
 
     leaking: bool = False
     tiny: bool = False
@@ -97,8 +94,9 @@ class RunResult(_Part):
     costs: Costs
     provenance: dict[str, Any]
     flags: Flags = Field(default_factory=Flags)
+    _metrics: Sequence[Metric] = PrivateAttr(METRICS)
     migrated_from: int | None = None
-    """The older schema that the record was written in: its seal was set at the migration, not when it was written."""
+    """The older schema of the original record; the checksum was then set at the migration."""
 
     @model_validator(mode="after")
     def _check_matrix(self) -> RunResult:
@@ -132,12 +130,12 @@ class RunResult(_Part):
 
     @cached_property
     def setting(self) -> str:
-        """Everything of the specification but the seeds: runs with one setting may be averaged."""
+        """The specification without its seeds: runs with equal settings may be averaged."""
         return canonical_json({key: value for key, value in self.spec.items() if not key.endswith("_seed")})
 
     @cached_property
     def protocol(self) -> str:
-        """What has to be equal before two methods may be compared: benchmark, backbone and precision."""
+        """Benchmark, backbone and precision, which must be equal for methods to be compared."""
         return canonical_json({key: self.spec.get(key) for key in ("benchmark", "backbone", "precision")})
 
     @cached_property
@@ -147,18 +145,27 @@ class RunResult(_Part):
 
     @cached_property
     def metrics(self) -> Mapping[str, float | None]:
-        """``faa``, ``caa``, ``fm`` and ``micro``; ``None`` where a metric is not defined for the run."""
-        matrix = self.accuracy_matrix
-        return {
-            "faa": final_average_accuracy(matrix),
-            "caa": cumulative_average_accuracy(matrix),
-            "fm": forgetting(matrix),
-            "micro": micro_accuracy(matrix, self.test_counts),
-        }
+        """Every registered metric by name; ``None`` where it is not defined for the run.
+
+        Raises UserError for a metric of a plugin that fails or returns something else than a finite number or None.
+        """
+        return {metric.name: self._compute(metric) for metric in self._metrics}
+
+    def _compute(self, metric: Metric) -> float | None:
+        where = f"metric {metric.name!r} of run {self.run_id}"
+        try:
+            value = metric.compute(self.accuracy_matrix, self.test_counts)
+        except Exception as error:  # a plugin's function
+            raise UserError(f"{where} cannot be computed: {sentence(error)}") from error
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise UserError(f"{where} must be a finite number or None, and is {value!r}")
+        return float(value)
 
 
-def read_outcome(run_id: str, result: Mapping[str, Any]) -> RunResult | LeftOut:
-    """Check one stored result; ``LeftOut`` with the reason where it cannot be trusted."""
+def read_outcome(run_id: str, result: Mapping[str, Any], metrics: Sequence[Metric] = METRICS) -> RunResult | LeftOut:
+    """Check one stored result; ``LeftOut`` with the reason where it cannot be used. ``metrics``: those it will compute."""
     try:
         outcome = RunResult.model_validate(dict(result))
     except ValidationError as error:
@@ -168,4 +175,5 @@ def read_outcome(run_id: str, result: Mapping[str, Any]) -> RunResult | LeftOut:
     if run_id_of(outcome.spec) != run_id:
         reason = f"the specification in the record of {run_id} is not the one its id was made from; it was edited"
         return LeftOut(run_id, reason, "edited")
+    outcome._metrics = metrics
     return outcome

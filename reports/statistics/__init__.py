@@ -1,1 +1,1 @@
-"""TODO reports/statistics."""
+"""Statistics of results: samples, paired tests, ranks, variance, and published values."""

@@ -1,8 +1,7 @@
-"""Paired comparison of rows over shared class orders and training seeds, which claims no more than the runs can carry.
+"""Paired comparison of rows over shared class orders and training seeds.
 
-The test is Wilcoxon's signed-rank test with its exact distribution: all ways of giving the ranks of the differences their
-signs. Equal differences share their mean rank, differences of zero are dropped, and the distribution is then that of the
-ranks at hand; without either it is the tabulated one (Wilcoxon 1945; Pratt and Gibbons 1981, section 3.7).
+The test is Wilcoxon's signed-rank test with its exact distribution over all signs of the observed ranks. Equal differences share
+their mean rank and differences of zero are dropped (Wilcoxon 1945; Pratt and Gibbons 1981, section 3.7).
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import Literal
 import numpy as np
 from scipy.special import gammaln
 
-from smope_bench.reports.loading.model import LOWER_IS_BETTER, Column, Row, SuiteResults, Summary, summarise
+from smope_bench.reports.loading.model import Column, Row, SuiteResults, Summary, summarise
 from smope_bench.reports.statistics.samples import DIGITS, Sample, comparable
 
 ALPHA = 0.05
@@ -26,7 +25,7 @@ TestVerdict = Literal["better", "worse", "no difference shown", "undecided", "eq
 
 @dataclass(frozen=True)
 class SignedRank:
-    """An exact two-sided test: pairs, pairs that differ, the p-value, and the smallest that so many differences can have."""
+    """An exact two-sided test: pairs, pairs that differ, the p-value, and the smallest possible one for so many pairs."""
 
     pairs: int
     differing: int
@@ -36,7 +35,7 @@ class SignedRank:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A row held against the reference, pair by pair; ``difference`` is row minus reference in percentage points.
+    """A row compared with the reference, pair by pair; ``difference`` is row minus reference in percentage points.
 
     ``effect``: see ``effect_size``. ``wins``: pairs in which the row is better than the reference. ``p`` is exact and
     two-sided, ``adjusted`` the same after Holm, ``orders`` the number of class orders among the pairs.
@@ -60,7 +59,7 @@ class Comparison:
 class Family:
     """The comparisons with the reference row on one benchmark. ``size`` tests were corrected for together.
 
-    ``is_chosen``: the reference was picked by its mean over the same runs, so ``size`` counts every pair of rows.
+    ``is_chosen``: the reference is the row with the best mean of these runs, so ``size`` counts every pair of rows.
     """
 
     column: Column
@@ -88,13 +87,13 @@ def signed_rank(differences: Sequence[float]) -> SignedRank:
 
 
 def _twice_ranks(values: Sequence[float]) -> list[int]:
-    """Twice the rank of each size, for shared ranks end in a half and the sums have to be whole."""
+    """Twice the rank of each absolute value: shared ranks may end in a half, and integers are needed."""
     sizes = sorted(abs(value) for value in values)
     return [bisect.bisect_left(sizes, abs(value)) + bisect.bisect_right(sizes, abs(value)) + 1 for value in values]
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """Adjusted p-values that keep the chance of any false claim in the family (Holm 1979); same order as given."""
+    """p-values adjusted for the family-wise error rate (Holm 1979), in the order given."""
     adjusted, highest = [0.0] * len(values), 0.0
     for place, i in enumerate(sorted(range(len(values)), key=lambda i: values[i])):
         highest = max(highest, min(1.0, (len(values) - place) * values[i]))
@@ -116,9 +115,9 @@ def effect_size(differences: Sequence[float]) -> float | None:
 
 
 def pairs_needed(family: Sequence[float], index: int) -> int:
-    """How many differing pairs test ``index`` needs before it could fall below 0.05 after Holm.
+    """The least number of differing pairs with which test ``index`` could fall below 0.05 after Holm's correction.
 
-    ``family``: the smallest p-value that each test can have; the others are left as they are.
+    ``family``: the smallest possible p-value of each test.
     """
     others = sorted(value for i, value in enumerate(family) if i != index)
     pairs = 1
@@ -128,19 +127,20 @@ def pairs_needed(family: Sequence[float], index: int) -> int:
 
 
 def compare(results: SuiteResults, column: Column, metric: str = "faa", reference: str | None = None) -> Family | None:
-    """Hold the sequential rows of a benchmark against one of them; ``None`` with fewer than two comparable rows.
+    """Compare the sequential rows of a benchmark with one of them; ``None`` with fewer than two comparable rows.
 
-    ``reference``: a row's label, fixed beforehand; the family is then its comparisons. Without one it is the row with the
-    best mean (among rows of several runs where there are such), and Holm's correction is over every pair of rows, for a
-    reference that the data chose could have been any of them.
+    ``reference``: a row's label, fixed beforehand; the family is then its comparisons. By default it is the row with the best
+    mean (of rows with several runs, if any), and Holm's correction is over every pair of rows, since the data chose it.
     """
     samples = comparable(results, column, metric)
     labels = [sample.row.label for sample in samples.rows]
     if len(labels) < 2 or (reference is not None and reference not in labels):
         return None
-    base = _best(samples.rows, metric) if reference is None else labels.index(reference)
+    sign = results.metric(metric).sign
+    base = _best(samples.rows, sign) if reference is None else labels.index(reference)
     pairs = [(i, j) for i, j in itertools.combinations(range(len(labels)), 2) if reference is None or base in (i, j)]
-    tests = {pair: test for pair in pairs if (test := _test(samples.rows[pair[0]], samples.rows[pair[1]])) is not None}
+    found = {(i, j): _differences(samples.rows[i], samples.rows[j]) for i, j in pairs}
+    tests = {pair: signed_rank(list(values.values())) for pair, values in found.items() if values}
     adjusted = dict(zip(tests, holm([test.p for test in tests.values()]), strict=True))
     attainable = dict(zip(tests, holm([test.least for test in tests.values()]), strict=True))
     least, needed = [test.least for test in tests.values()], dict[int, int]()
@@ -151,21 +151,21 @@ def compare(results: SuiteResults, column: Column, metric: str = "faa", referenc
         key = (min(i, base), max(i, base))
         test = tests.get(key)
         if test is None:
-            compared.append(_no_pairs(other.row))
+            words = "no class order and training seed in common"
+            compared.append(Comparison(other.row, None, None, 0, 0, 0, None, None, "not compared", words, 0, ()))
             continue
         if test.differing not in needed:
             needed[test.differing] = pairs_needed(least, list(tests).index(key))
         is_decidable = attainable[key] <= ALPHA
         words = None if is_decidable else _undecided(test, needed[test.differing])
-        compared.append(_comparison(other, samples.rows[base], test, adjusted[key], metric, words))
+        compared.append(_comparison(other, samples.rows[base], test, adjusted[key], sign, words))
     return Family(
         column, samples.rows[base].row, tuple(compared), len(tests), reference is None, left_out=samples.left_out
     )
 
 
-def _best(samples: Sequence[Sample], metric: str) -> int:
+def _best(samples: Sequence[Sample], sign: int) -> int:
     repeated = [i for i, sample in enumerate(samples) if len(sample.values) > 1] or range(len(samples))
-    sign = -1 if metric in LOWER_IS_BETTER else 1
 
     def mean(i: int) -> float:
         found = summarise(samples[i].values.values())
@@ -180,16 +180,11 @@ def _differences(one: Sample, other: Sample) -> dict[tuple[int, int], float]:
     }
 
 
-def _test(one: Sample, other: Sample) -> SignedRank | None:
-    found = _differences(one, other)
-    return signed_rank(list(found.values())) if found else None
-
-
 def _comparison(
-    one: Sample, reference: Sample, test: SignedRank, adjusted: float, metric: str, undecided: str | None
+    one: Sample, reference: Sample, test: SignedRank, adjusted: float, sign: int, undecided: str | None
 ) -> Comparison:
     found = _differences(one, reference)
-    gains = [-value if metric in LOWER_IS_BETTER else value for value in found.values()]
+    gains = [sign * value for value in found.values()]
     wins, losses = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
     verdict, words = _verdict(gains, test, adjusted, undecided)
     return Comparison(
@@ -217,7 +212,7 @@ def _verdict(
         return "undecided", undecided
     if adjusted > ALPHA:
         return "no difference shown", "no difference shown"
-    # The test is on ranks, and its direction is that of the rank sums.
+    # The direction is that of the rank sums, as the test is on ranks.
     moved = [gain for gain in gains if gain != 0]
     balance = sum(math.copysign(rank, gain) for rank, gain in zip(_twice_ranks(moved), moved, strict=True))
     return ("better", "better") if balance > 0 else ("worse", "worse")
@@ -229,8 +224,3 @@ def _undecided(test: SignedRank, needed: int) -> str:
             f"cannot be decided with n = {test.differing} differing pairs of {test.pairs}: at least n = {needed} needed"
         )
     return f"cannot be decided with n = {test.pairs}: at least n = {needed} pairs needed"
-
-
-def _no_pairs(row: Row) -> Comparison:
-    words = "no class order and training seed in common"
-    return Comparison(row, None, None, 0, 0, 0, None, None, "not compared", words, 0, ())

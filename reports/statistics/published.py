@@ -1,8 +1,7 @@
-"""What the papers print: the file of published results, typed, and how a measured cell compares with a line of it.
+"""Published results of papers, and the comparison of measured cells with them.
 
-The combined spread of a comparison is sqrt(s1^2 + s2^2) of the measured and the printed standard deviation *between runs*: a
-rough yardstick for two sets of runs of a few seeds each, and not a test of significance. Ours has n - 1 in its denominator;
-papers may print the deviation over n, which at five runs is 0.89 of it.
+The combined spread is sqrt(s1^2 + s2^2) of the measured and the printed standard deviation between runs; it is no test of
+significance. Ours has n - 1 in its denominator; papers may print the one over n, which at five runs is 0.89 of it.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ SPREAD_NOTE = (
 
 @dataclass(frozen=True)
 class Key:
-    """Where a number is printed. ``backbone`` and ``variant`` are the file's own names."""
+    """Place of a printed number, by the names in ``published_results.csv``."""
 
     paper: str
     table: str
@@ -67,10 +66,10 @@ class PublishedValue:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A measured cell against a printed number, in the metric's unit.
+    """A measured cell compared with a printed number, in the metric's unit.
 
-    ``verdict``: ``inside`` or ``outside``, or why neither can be said. ``difference`` (measured less printed) is ``None``
-    where the two are not comparable, ``spread`` also where one of the deviations does not exist.
+    ``verdict``: ``inside``, ``outside``, or the reason why neither applies. ``difference`` (measured less printed) is ``None``
+    where the two are not comparable, ``spread`` also where a standard deviation is missing.
     """
 
     verdict: str
@@ -85,12 +84,12 @@ class Comparison:
 
 @cache
 def published_values() -> Mapping[Key, PublishedValue]:
-    """Every line of the file of published results, in its order. Raises ValueError at a line that cannot be read."""
+    """All published results, in the order of the file. Raises ValueError for a line that cannot be read."""
     return read_published(files("smope_bench.reports").joinpath("published_results.csv").read_text(encoding="utf-8"))
 
 
 def read_published(text: str) -> Mapping[Key, PublishedValue]:
-    """Read a file of published results; ValueError names the line that is not usable or printed twice."""
+    """Parse a file of published results. Raises ValueError that names a line that is not usable or occurs twice."""
     found: dict[Key, PublishedValue] = {}
     for place, line in enumerate(csv.DictReader(text.splitlines()), 2):
         try:
@@ -112,7 +111,7 @@ def read_published(text: str) -> Mapping[Key, PublishedValue]:
 
 @dataclass(frozen=True)
 class PrintedTable:
-    """A table of a paper, looked up by the rows and the full-scale columns of the suite that reproduces it."""
+    """A paper's table, looked up by rows and full-scale columns of the suite that reproduces it."""
 
     suite: Suite
     values: Mapping[Key, PublishedValue]
@@ -144,7 +143,7 @@ class PrintedTable:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of the printed numbers must be told of where they come from."""
+        """The source of the printed numbers, where the suite names one."""
         source = self.suite.printed.source if self.suite.printed is not None else ""
         return (f"Printed: {source}.",) if source else ()
 
@@ -154,7 +153,7 @@ class PrintedTable:
         return self.suite.full
 
     def place(self, key: Key) -> tuple[SuiteRow | None, SuiteColumn | None]:
-        """The row and the full-scale column of a printed number; ``None`` for what is not hosted."""
+        """The suite's row and full-scale column of a printed number; ``None`` where the suite lacks one."""
         rows = [row for row in self.suite.rows if (row.method, row.variant) == (key.method, key.variant)]
         columns = [
             column
@@ -166,7 +165,7 @@ class PrintedTable:
 
 
 def printed_table(results: SuiteResults) -> PrintedTable | None:
-    """What a paper prints of a suite; ``None`` for a figure, a rehearsal, and a suite that this code does not know."""
+    """The printed table of a suite; ``None`` for a suite without one and for an unknown suite."""
     suite = SUITES.get(results.suite)
     return None if suite is None else table_of(suite)
 
@@ -182,8 +181,8 @@ def table_of(suite: Suite) -> PrintedTable | None:
 def compare(cell: Cell, metric: str, published: PublishedValue, column: SuiteColumn) -> Comparison:
     """A cell's metric against a number that is printed on ``column``, if the cell's runs follow that column's protocol.
 
-    The runs' own specifications decide, not their labels. Nothing is said of tiny runs, random weights, or another benchmark,
-    number of tasks or backbone; settings made by hand do not prevent a verdict and have to be said beside it (``by_hand``).
+    The runs' specifications decide, not their labels. Runs that are tiny, on random weights, or of another benchmark, number of
+    tasks or backbone are not compared; settings made by hand are, with a mark (``by_hand``).
     """
     if not cell.outcomes:
         return Comparison(_UNMEASURED.get(cell.state, cell.state))
@@ -217,7 +216,7 @@ def by_hand(cell: Cell) -> tuple[str, ...]:
 
 
 def said_marks(cell: Cell, *, tiny_suite: bool = False) -> tuple[str, ...]:
-    """All that has to be said beside a cell's number; that it is tiny only where the whole suite is not."""
+    """All marks of a cell's number; ``tiny`` only where the whole suite is not."""
     if not cell.outcomes:
         return cell.marks
     found = [OWN_SETTINGS] if by_hand(cell) else []

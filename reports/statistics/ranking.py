@@ -1,17 +1,14 @@
-"""Average ranks over benchmarks and class orders, what sets them apart, and how far class orders agree.
+"""Average ranks over benchmarks and class orders, their tests, and the agreement of class orders.
 
 A block is one benchmark under one class order, its runs averaged over training seeds. Rows are ranked within each block; the
-tests are Friedman's and Nemenyi's as in Demšar (2006). Blocks of one benchmark share its images, so the tests are surer than
-they ought to be: ``DEPENDENCE`` has to stand wherever their numbers do.
+tests are Friedman's and Nemenyi's as in Demšar (2006). Blocks of one benchmark share its images, so that p-values are too small:
+``DEPENDENCE`` must stand beside their numbers.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 import math
 import statistics
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2, rankdata, studentized_range
 
-from smope_bench.reports.loading.model import LOWER_IS_BETTER, Column, SuiteResults
+from smope_bench.reports.loading.model import Column, SuiteResults
 from smope_bench.reports.statistics.paired_tests import ALPHA
 from smope_bench.reports.statistics.samples import DIGITS, comparable
 from smope_bench.reports.text import number, p_text
@@ -28,15 +25,13 @@ DEPENDENCE = (
     "Blocks are not independent: those of one benchmark share its images, and benchmarks may share the backbone. "
     "The p-value and the critical difference therefore look surer than they are; read the ranks as a description."
 )
-FEWEST_BLOCKS_OF_AUTORANK = 5
-
 Block = tuple[str, int]
 """Label of the benchmark, seed of the class order."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Complete blocks: ``values`` is (blocks, rows), percent; ``runs`` the ids behind each of them; the rest was left out."""
+    """Complete blocks: ``values`` and ``ranks`` are (blocks, rows), in percent and from 1; ``runs`` has the ids of each value."""
 
     rows: tuple[str, ...]
     blocks: tuple[Block, ...]
@@ -46,7 +41,7 @@ class Table:
     left_out: tuple[str, ...] = ()
 
     def runs_of(self, row: str, column: str | None = None) -> tuple[str, ...]:
-        """Ids of the runs behind a row's ranks, on one benchmark where it is named."""
+        """Ids of the runs of a row, of one benchmark where it is given."""
         return tuple(run for block in self.blocks if column in (None, block[0]) for run in self.runs[block][row])
 
     @property
@@ -69,7 +64,7 @@ class Ranking:
 
     @property
     def is_useless(self) -> bool:
-        """Whether even the first and the last of all blocks would not be told apart."""
+        """Whether even rows that are first and last in all blocks would not be told apart."""
         return self.critical is not None and self.critical >= len(self.table.rows) - 1
 
     @property
@@ -79,7 +74,7 @@ class Ranking:
 
     @property
     def groups(self) -> list[tuple[int, int]]:
-        """Longest stretches (first, last) of ``order`` that are not told apart; all rows where Friedman's test sees nothing."""
+        """Longest intervals (first, last) of ``order`` that are not told apart; all rows if Friedman's p is above 0.05."""
         ranks = [rank for _, rank in self.order]
         if self.critical is None or self.p is None or self.p > ALPHA:
             return [(0, len(ranks) - 1)]
@@ -93,7 +88,7 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Stability:
-    """How far the class orders of one benchmark agree on the ranking: Kendall's W (0 none, 1 full), ``None`` if all tie.
+    """Agreement of a benchmark's class orders on the ranking: Kendall's W (0 none, 1 full), ``None`` if all rows tie.
 
     ``firsts``: row label -> in how many orders it is first, where sharing the first place counts. ``places``: best and worst.
     """
@@ -121,7 +116,9 @@ def rank_rows(results: SuiteResults, metric: str = "faa") -> Ranking | None:
     if table is None:
         return None
     statistic, p = friedman(table.ranks)
-    return Ranking(table, statistic, p, None if statistic is None else nemenyi(table.values, metric))
+    return Ranking(
+        table, statistic, p, None if statistic is None else critical_difference(len(table.rows), len(table.blocks))
+    )
 
 
 def stability(results: SuiteResults, column: Column, metric: str = "faa") -> Stability | None:
@@ -155,31 +152,13 @@ def kendall_w(ranks: NDArray[np.float64]) -> float | None:
 
 
 def critical_difference(rows: int, blocks: int) -> float:
-    """Nemenyi's q(0.05, rows) sqrt(rows (rows + 1) / (6 blocks)), q the studentised range over sqrt 2, no end of freedom."""
+    """Nemenyi's q(0.05, rows) sqrt(rows (rows + 1) / (6 blocks)); q: studentised range over sqrt 2, infinite freedom."""
     q = float(studentized_range.ppf(1 - ALPHA, rows, math.inf)) / math.sqrt(2)
     return q * math.sqrt(rows * (rows + 1) / (6 * blocks))
 
 
-def nemenyi(values: NDArray[np.float64], metric: str = "faa") -> float:
-    """The critical difference for (blocks, rows) values, from autorank; by the same formula where that refuses few blocks."""
-    blocks, rows = values.shape
-    if blocks < FEWEST_BLOCKS_OF_AUTORANK:
-        return critical_difference(rows, blocks)
-    import pandas as pd
-    from autorank import autorank  # takes a second or two, and most reports have no use for it
-
-    order = "ascending" if metric in LOWER_IS_BETTER else "descending"
-    frame = pd.DataFrame(values, columns=[f"row {i}" for i in range(rows)])
-    # It prints its tables, and tests for a normality that is not used here: constant rows make it divide by zero.
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")
-        # Left to itself it would take an analysis of variance wherever five values happen to look normal.
-        found = autorank(frame, alpha=ALPHA, order=order, force_mode="nonparametric")
-    return critical_difference(rows, blocks) if found is None or found.cd is None else float(found.cd)
-
-
 def _table(results: SuiteResults, columns: Sequence[Column], metric: str) -> Table | None:
-    """The largest complete part that dropping the emptiest rows and blocks leaves."""
+    """Complete blocks, after the rows and blocks with most gaps were dropped; ``None`` if fewer than two of either remain."""
     values: dict[Block, dict[str, float]] = {}
     runs: dict[Block, dict[str, list[str]]] = {}
     left_out: list[str] = []
@@ -205,14 +184,14 @@ def _table(results: SuiteResults, columns: Sequence[Column], metric: str) -> Tab
     left_out += [f"Left out of the ranks, as not run in every block: {', '.join(gaps)}."] * bool(gaps)
     left_out += [f"Left out of the ranks, as not run by every row: {'; '.join(missing)}."] * bool(missing)
     table = np.array([[values[block][row] for row in kept_rows] for block in kept_blocks])
-    sign = 1 if metric in LOWER_IS_BETTER else -1
+    sign = -results.metric(metric).sign
     return Table(tuple(kept_rows), tuple(kept_blocks), table, rankdata(sign * table, axis=1), runs, tuple(left_out))
 
 
 def _complete(
     values: Mapping[Block, Mapping[str, float]], rows: Sequence[str], blocks: Sequence[Block]
 ) -> tuple[list[str], list[Block]]:
-    """Drop whichever row or block has the largest share of gaps until none is left; of equals a block, and the later one."""
+    """Drop the row or block with the largest share of gaps until no gap is left; among equals a block, and the later one."""
     kept_rows, kept_blocks = list(rows), list(blocks)
     while kept_rows and kept_blocks:
         by_row = [sum(row not in values[block] for block in kept_blocks) / len(kept_blocks) for row in kept_rows]
@@ -226,7 +205,7 @@ def _complete(
 
 
 def friedman_words(ranking: Ranking) -> tuple[str, ...]:
-    """What Friedman's and Nemenyi's tests say, with what has to be said of them."""
+    """The results of Friedman's and Nemenyi's tests in sentences, with their caveats."""
     table = ranking.table
     k, n = len(table.rows), len(table.blocks)
     size = f"{k} rows over {n} blocks"

@@ -1,4 +1,4 @@
-"""The numbers that rows may be compared by: one value a row, benchmark, class order and training seed."""
+"""Values that rows are compared by: one for each row, benchmark, class order and training seed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Samples:
-    """What may be compared on one benchmark, in the order of the rows, and in words what may not."""
+    """The samples of one benchmark in the order of the rows; ``left_out``: sentences on the rows that are not compared."""
 
     column: Column
     rows: tuple[Sample, ...]
@@ -49,7 +49,7 @@ def sample(cell: Cell, metric: str) -> Sample:
 
 
 def comparable(results: SuiteResults, column: Column, metric: str = "faa") -> Samples:
-    """The sequential rows of a benchmark that may be held against each other: nothing stale, leaking or of another protocol."""
+    """The sequential rows of a benchmark that may be compared: nothing stale, leaking or of another protocol."""
     caution = results.caution(column)
     if caution is not None:
         return Samples(column, (), (caution,))

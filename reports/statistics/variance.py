@@ -1,8 +1,7 @@
-"""How much of the spread comes from the class order and how much from the training seed: a nested random-effects model.
+"""Variance between class orders and between training seeds: a nested random-effects model.
 
-``y[i, j] = mean + order[i] + training[i, j]``: training seeds are nested in class orders, as the same seed draws other
-numbers under another order. Estimated by equating mean squares with their expectations, which allows unequal numbers of
-runs an order (Searle, Casella and McCulloch 1992, section 3.6).
+``y[i, j] = mean + order[i] + training[i, j]``: training seeds are nested in class orders. Estimated by equating mean squares with
+their expectations, for unequal numbers of runs too (Searle, Casella and McCulloch 1992, section 3.6).
 """
 
 from __future__ import annotations

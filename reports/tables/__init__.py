@@ -1,1 +1,1 @@
-"""TODO reports/tables."""
+"""Tables of a report, as data."""

@@ -1,67 +1,69 @@
-"""One table a benchmark: every row with its accuracies, the interval, forgetting and how many runs stand behind them."""
+"""Benchmark tables: one for each benchmark, with every metric of every row, the interval of FAA and the number of runs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
+from smope_bench.harness.metrics import METRICS, Metric
 from smope_bench.reports.formatting import (
+    CELL_HELP,
     KIND_HELP,
     KIND_NAMES,
-    METRIC_HELP,
-    METRICS,
-    Shown,
+    MAIN_METRICS,
     column_text,
     counts_text,
+    interval,
+    mean_std,
     notes,
     runs_text,
-    show,
 )
 from smope_bench.reports.loading.model import KINDS, Cell, Column, SuiteResults
 from smope_bench.reports.statistics.published import by_hand
 from smope_bench.reports.tables.table import Block, Entry, Grid, Heading, Line
-from smope_bench.reports.text import Tone, file_name
+from smope_bench.reports.text import NONE, file_name
 
 _LEAD = (
     "Mean ± standard deviation (n - 1) over runs, with the 95 % t-interval of FAA. Bold is the best and underlined the second "
     "among sequential rows (floors and methods), by the printed mean; no significance is claimed."
 )
 GENERIC = "generic"
-"""How the name of a recipe begins that is nobody's in particular."""
+"""Beginning of the names of recipes that belong to no benchmark."""
 _NUMBERS = ("mean", "std", "ci_low", "ci_high", "n")
-HEADINGS = (
-    Heading("FAA", help=METRIC_HELP["faa"], fields=("mean", "std", "n")),
-    Heading("95 % interval", help="Two-sided 95 % t-interval of the mean FAA.", fields=("ci_low", "ci_high")),
-    Heading("CAA", help=METRIC_HELP["caa"], fields=_NUMBERS),
-    Heading("FM", help=METRIC_HELP["fm"], fields=_NUMBERS, sort="up"),
-    Heading("Runs", help="Runs averaged, of those that were planned.", fields=("used", "planned")),
-)
+_INTERVAL = Heading("95 % interval", help="Two-sided 95 % t-interval of the mean FAA.", fields=("ci_low", "ci_high"))
+_RUNS = Heading("Runs", help="Runs averaged, of those that were planned.", fields=("used", "planned"))
 
 
-def detail_grids(results: SuiteResults) -> tuple[Grid, ...]:
-    """A grid a benchmark, floors first and ceilings last. Nothing is blank, and no number stands without its mark."""
-    return tuple(_grid(results, column, i) for i, column in enumerate(results.columns, 1))
+def detail_grids(results: SuiteResults, *, brief: bool = False) -> tuple[Grid, ...]:
+    """A grid a benchmark, floors first and ceilings last, with every metric.
+
+    ``brief``: of the built-in metrics only ``MAIN_METRICS``.
+    """
+    left_out = {metric.name for metric in METRICS if brief} - {*MAIN_METRICS}
+    shown = sorted(
+        (metric for metric in results.metrics if metric.name not in left_out),
+        key=lambda metric: metric.name not in MAIN_METRICS,
+    )
+    return tuple(_grid(results, column, i, shown) for i, column in enumerate(results.columns, 1))
 
 
 def metric_entry(cell: Cell, metric: str, places: Mapping[str, int]) -> Entry:
-    """A metric of a cell, or the word for its absence. Its values are mean, std, low, high (of the interval) and n."""
-    shown = show(cell, metric, places)
-    summary = shown.summary
-    values = (summary.mean, summary.std, summary.low, summary.high, summary.n) if summary else ()
-    return Entry(
-        shown.value,
-        values,
-        shown.place,
-        shown.marks,
-        note=shown.help,
-        runs=tuple(run.run_id for run in cell.used),
-        cell=_place(cell),
-        tone=_tone(shown, cell),
-    )
+    """A metric of a cell, or a word for its absence; values: mean, std, low and high of the interval, n."""
+    summary, ids = cell.summary(metric), ", ".join(cell.run_ids)
+    entry = partial(Entry, runs=cell.run_ids, cell=_place(cell))
+    if not cell.outcomes:
+        word = "not planned" if cell.state == "unplanned" else cell.state
+        return entry(word, note=cell.note or CELL_HELP[cell.state], tone="word")
+    if summary is None:
+        return entry(NONE, marks=cell.marks, note=f"not defined here; runs {ids}", tone="muted")
+    values = (summary.mean, summary.std, summary.low, summary.high, summary.n)
+    note = f"mean over {summary.n} run{'s' * (summary.n != 1)}: {ids}"
+    return entry(mean_std(summary), values, places.get(cell.row.label, 0), cell.marks, note=note)
 
 
-def _grid(results: SuiteResults, column: Column, number: int) -> Grid:
-    ranks = {metric: results.ranks(column, metric) for metric in METRICS}
+def _grid(results: SuiteResults, column: Column, number: int, metrics: Sequence[Metric]) -> Grid:
+    ranks = {metric.name: results.ranks(column, metric.name) for metric in metrics}
     blocks = tuple(
         Block(
             tuple(_line(results.cell(row, column), ranks) for row in rows),
@@ -73,14 +75,26 @@ def _grid(results: SuiteResults, column: Column, number: int) -> Grid:
     )
     where = f": {column_text(column)}" if len(results.columns) > 1 else ""
     newest = f" Newest record: {results.newest}." if results.newest else ""
-    cells = [results.cell(row, column) for row in results.rows]
-    said = [*notes(results, column), *_how_made(cells), f"The suite has {counts_text(results)}.{newest}"]
+    said = [
+        *notes(results, column),
+        *_how_made(results.cells_of(column)),
+        f"The suite has {counts_text(results)}.{newest}",
+    ]
     key = f"{file_name(results.suite)}-{number}"
-    return Grid(key, results.title + where, "Method", HEADINGS, blocks, _LEAD, tuple(said))
+    return Grid(key, results.title + where, "Method", _headings(metrics), blocks, _LEAD, tuple(said))
+
+
+def _headings(metrics: Sequence[Metric]) -> tuple[Heading, ...]:
+    """FAA with its interval in a column of its own, then the other metrics, then the number of runs."""
+    faa, *others = (
+        Heading(one.heading, help=one.explanation, fields=_NUMBERS, sort="up" if one.is_lower_better else "down")
+        for one in metrics
+    )
+    return (replace(faa, fields=("mean", "std", "n")), _INTERVAL, *others, _RUNS)
 
 
 def _how_made(cells: Sequence[Cell]) -> list[str]:
-    """Whose runs were not made by a recipe of their own alone: such rows are not like with like."""
+    """Notes on rows that were trained with a generic recipe or with settings made by hand."""
     used = [cell for cell in cells if cell.used]
     generic = [cell.row.label for cell in used if any((run.recipe or "").startswith(GENERIC) for run in cell.used)]
     said = (
@@ -96,25 +110,19 @@ def _how_made(cells: Sequence[Cell]) -> list[str]:
 
 
 def _line(cell: Cell, ranks: Mapping[str, Mapping[str, int]]) -> Line:
-    faa, caa, fm = (metric_entry(cell, metric, ranks[metric]) for metric in METRICS)
+    faa, *others = (metric_entry(cell, metric, places) for metric, places in ranks.items())
     mean, std, low, high, n = faa.values or (None,) * 5
     score = replace(faa, values=(mean, std, n) if faa.values else ())
-    text, values = show(cell, "faa", ranks["faa"]).interval, (low, high) if faa.values else ()
-    interval = replace(faa, text=text, values=values, place=0, marks=(), tone="muted")
-    return Line(cell.row.label, (score, interval, caa, fm, _runs(cell)), url=cell.row.url)
+    bounds = (low, high) if faa.values else ()
+    reach = replace(faa, text=interval(cell.summary("faa")), values=bounds, place=0, marks=(), tone="muted")
+    return Line(cell.row.label, (score, reach, *others, _runs(cell)), url=cell.row.url)
 
 
 def _runs(cell: Cell) -> Entry:
     used, planned = len(cell.used), len(cell.runs)
-    ids = tuple(run.run_id for run in cell.used)
-    return Entry(runs_text(cell), (used, planned), runs=ids, cell=_place(cell), tone="" if used == planned else "word")
+    tone = "" if used == planned else "word"
+    return Entry(runs_text(cell), (used, planned), runs=cell.run_ids, cell=_place(cell), tone=tone)
 
 
 def _place(cell: Cell) -> tuple[str, str] | None:
-    return (cell.row.label, cell.column.label) if cell.runs else None
-
-
-def _tone(shown: Shown, cell: Cell) -> Tone:
-    if shown.summary is not None:
-        return ""
-    return "muted" if cell.outcomes else "word"
+    return cell.place if cell.runs else None

@@ -1,110 +1,34 @@
-"""Two results folders side by side: which numbers moved, by how much, and what else is different.
+"""Tables that compare two results folders: which numbers changed, by how much, and what else differs.
 
-``now`` is the folder that is reported, ``then`` the one that it is held against. Runs are paired by their seeds, so that a
-difference is one between runs of the same class order; the interval is the t-interval of these differences.
+``current`` is the folder that is reported, ``baseline`` the one given with ``--against`` (printed as "now" and "then"). Runs are
+paired by their seeds, so that differences are between runs of the same class order; intervals are t-intervals of them.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any, Literal
 
 from smope_bench.reports.formatting import CELL_HELP, column_text, interval, mean_std
 from smope_bench.reports.loading.environments import FIELD_LABELS, said
 from smope_bench.reports.loading.load import VERSION_DIGITS, Loaded
-from smope_bench.reports.loading.model import Cell, Run, SuiteResults, Summary, summarise
+from smope_bench.reports.loading.model import Cell, Run, SuiteResults, Summary, run_ids, summarise
 from smope_bench.reports.loading.run_result import RunResult
 from smope_bench.reports.statistics.samples import DIGITS
 from smope_bench.reports.tables.table import Block, Entry, Grid, Heading, Line
 from smope_bench.reports.text import NONE, file_name, signed
 
-FIELDS: Mapping[str, str] = {
-    key: FIELD_LABELS[key]
-    for key in (
-        "project", "git_revision", "git_dirty", "code_fingerprint", "plugins", "python", "torch", "timm", "numpy", "platform",
-        "cpu", "device", "device_name",
-    )
-}  # fmt: skip
-"""What is recorded of an environment, by the names of a record's provenance."""
-_HASHES = frozenset({"git_revision", "code_fingerprint"})
-_MOST = 3
-_ABSENT = "none"
-
-
-def value_of(outcome: RunResult, key: str) -> str:
-    """A field of a record's provenance as text; hashes by their first digits."""
-    text = said(outcome.provenance.get(key))
-    return text[:VERSION_DIGITS] if key in _HASHES else text
-
-
-def causes(pairs: Sequence[tuple[RunResult, RunResult]]) -> list[str]:
-    """What differs between (then, now) of every pair, each cause once, in the order of pairs.
-
-    Pairs of one specification with equal numbers have nothing to explain, whatever made them.
-    """
-    differing = [pair for pair in pairs if pair[0].run_id != pair[1].run_id or not _are_equal(*pair)]
-    return list(dict.fromkeys(_cause(then, now) for then, now in differing))
-
-
-def _are_equal(then: RunResult, now: RunResult) -> bool:
-    return then.accuracy_matrix == now.accuracy_matrix
-
-
-def _cause(then: RunResult, now: RunResult) -> str:
-    if then.run_id != now.run_id:
-        return "other specification: " + _listed(_changes(then.spec, now.spec))
-    changed = [
-        f"{label} {value_of(then, key)} -> {value_of(now, key)}"
-        for key, label in FIELDS.items()
-        if then.provenance.get(key) != now.provenance.get(key)
-    ]
-    if then.split_hash != now.split_hash:
-        old, new = (str(outcome.split_hash)[:VERSION_DIGITS] for outcome in (then, now))
-        changed.insert(0, f"data split {old} -> {new}")
-    if not changed:
-        return "same specification, code, versions and machine, other numbers: not reproduced"
-    return "same specification, other numbers: " + ", ".join(changed)
-
-
-def _listed(changes: Iterable[str]) -> str:
-    found = list(changes)
-    more = len(found) - _MOST
-    return ", ".join(found[:_MOST]) + (f" and {more} more" if more > 0 else "")
-
-
-def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """``method.config.top_k 5 -> 3``, a dotted field each, in the order of names."""
-    before, after = dict(_leaves(then)), dict(_leaves(now))
-    names = sorted(before.keys() | after.keys())
-    return [
-        f"{name} {_text(before, name)} -> {_text(after, name)}"
-        for name in names
-        if (name in before) != (name in after) or before.get(name) != after.get(name)
-    ]
-
-
-def _leaves(value: object, name: str = "") -> Iterator[tuple[str, object]]:
-    if isinstance(value, Mapping) and value:
-        for key, inner in value.items():
-            yield from _leaves(inner, f"{name}.{key}" if name else str(key))
-    else:
-        yield name, value
-
-
-def _text(leaves: Mapping[str, object], name: str) -> str:
-    """A value as a reader meets it in a specification; long ones (hashes, lists) by their beginning."""
-    if name not in leaves:
-        return _ABSENT
-    text = str(leaves[name])
-    return text if len(text) <= 24 else text[:20] + "..."
-
-
-ChangeVerdict = Literal["equal", "within", "beyond", "single", "apart", "here", "there"]
-
+FIELDS = (
+    "project", "git_revision", "git_dirty", "code_fingerprint", "plugins", "python", "torch", "timm", "numpy", "platform",
+    "cpu", "device", "device_name",
+)  # fmt: skip
+"""The fields of a record's provenance that are compared."""
 METRIC = "faa"
+ChangeVerdict = Literal["equal", "within", "beyond", "single", "apart", "here", "there"]
 WORDS: dict[ChangeVerdict, tuple[str, str]] = {
     "equal": ("the same", "every shared run has the same accuracy matrix to the last digit"),
     "within": ("within spread", "numbers moved, and 0 lies inside the 95 % t-interval of the paired differences"),
@@ -131,30 +55,33 @@ _HEADINGS = (
 
 
 @dataclass(frozen=True)
-class Moved:
-    """One cell in both folders, ``None`` where a folder does not plan it."""
+class CellChange:
+    """One cell in both folders; ``None`` where a folder does not plan it."""
 
-    now: Cell | None
-    then: Cell | None
+    current: Cell | None
+    baseline: Cell | None
 
     @property
     def cell(self) -> Cell:
         """The cell of either folder, for its labels."""
-        found = self.now or self.then
+        found = self.current or self.baseline
         assert found is not None
         return found
 
     @cached_property
     def pairs(self) -> tuple[tuple[RunResult, RunResult], ...]:
-        """(then, now) of every pair of averaged runs with the same seeds, by seeds."""
-        then, now = _by_seeds(self.then), _by_seeds(self.now)
-        return tuple((then[seeds], now[seeds]) for seeds in sorted(then.keys() & now.keys()))
+        """(baseline, current) of every pair of averaged runs with the same seeds, by seeds."""
+        baseline, current = (
+            {(run.order_seed, run.train_seed): run.outcome for run in cell.used if run.outcome} if cell else {}
+            for cell in (self.baseline, self.current)
+        )
+        return tuple((baseline[seeds], current[seeds]) for seeds in sorted(baseline.keys() & current.keys()))
 
     @cached_property
     def differences(self) -> tuple[float, ...]:
-        """FAA now less FAA then, a pair; beyond ``DIGITS`` decimals it is the rounding of floats."""
-        both = [(then.metrics[METRIC], now.metrics[METRIC]) for then, now in self.pairs]
-        return tuple(round(now - then, DIGITS) for then, now in both if now is not None and then is not None)
+        """FAA of current less baseline for each pair, rounded to ``DIGITS`` decimals."""
+        both = [(baseline.metrics[METRIC], current.metrics[METRIC]) for baseline, current in self.pairs]
+        return tuple(round(new - old, DIGITS) for old, new in both if new is not None and old is not None)
 
     @cached_property
     def summary(self) -> Summary | None:
@@ -163,12 +90,12 @@ class Moved:
 
     @cached_property
     def verdict(self) -> ChangeVerdict:
-        """What became of the cell."""
-        if self.now is None or self.then is None:
-            return "there" if self.now is None else "here"
+        """How the cell changed."""
+        if self.current is None or self.baseline is None:
+            return "there" if self.current is None else "here"
         if not self.pairs or self.summary is None:
             return "apart"
-        if all(then.accuracy_matrix == now.accuracy_matrix for then, now in self.pairs):
+        if all(_are_equal(*pair) for pair in self.pairs):
             return "equal"
         low, high = self.summary.low, self.summary.high
         if low is None or high is None:
@@ -177,52 +104,44 @@ class Moved:
 
     @property
     def runs(self) -> tuple[str, ...]:
-        """Ids of the runs of both folders, those of then first, each once."""
-        return tuple(dict.fromkeys(run.run_id for cell in (self.then, self.now) if cell for run in cell.used))
+        """Ids of the averaged runs of both folders, those of the baseline first, each once."""
+        return run_ids(cell for cell in (self.baseline, self.current) if cell)
 
 
-def against_grids(mine: Loaded, other: Loaded) -> tuple[Grid, ...]:
-    """What moved from ``other`` (then) to ``mine`` (now): a summary, both environments, and a grid a shared suite."""
-    suites = {results.suite: results for results in mine.suites}
-    others = {results.suite: results for results in other.suites}
-    names = [*suites, *(name for name in others if name not in suites)]
-    moved = {name: _moved(suites.get(name), others.get(name)) for name in names}
-    sides = f"Then: {_named(other, 'the other folder')}. Now: {_named(mine, 'this folder')}."
-    shared = [name for name in names if name in suites and name in others]
-    return (
-        _summary_grid(moved, sides),
-        _environment_grid(mine, other, sides),
-        *(_suite_grid(suites[name], moved[name], sides, key) for name, key in _keys(shared).items()),
-    )
+def comparison_grids(current: Loaded, baseline: Loaded) -> tuple[Grid, ...]:
+    """A table of how many cells changed, one of both environments, and one for each suite that both folders have."""
+    suites, others = ({one.suite: one for one in loaded.suites} for loaded in (current, baseline))
+    changes = {name: _changes_of(suites.get(name), others.get(name)) for name in {**suites, **others}}
+    names = (baseline.label or "the other folder", current.label or "this folder")
+    sides = f"Then: {names[0]}. Now: {names[1]}."
+    grids = [_summary_grid(changes, sides), _environment_grid(current, baseline, names, sides)]
+    keys = ["summary", "environments"]
+    for name, results in suites.items():
+        if name in others:
+            keys.append(file_name(name, keys))
+            grids.append(_suite_grid(results, changes[name], sides, keys[-1]))
+    return tuple(grids)
 
 
-def _named(loaded: Loaded, default: str) -> str:
-    return loaded.label or default
-
-
-def _by_seeds(cell: Cell | None) -> dict[tuple[int, int], RunResult]:
-    used = cell.used if cell else ()
-    return {(run.order_seed, run.train_seed): run.outcome for run in used if run.outcome is not None}
-
-
-def _moved(now: SuiteResults | None, then: SuiteResults | None) -> list[Moved]:
-    """Every cell that one of the folders plans, column by column in the order of ``now``."""
-    sides = [side for side in (now, then) if side is not None]
+def _changes_of(current: SuiteResults | None, baseline: SuiteResults | None) -> list[CellChange]:
+    """Every cell that one of the folders plans, column by column in the order of ``current``."""
+    sides = [side for side in (current, baseline) if side is not None]
     columns = dict.fromkeys(column.label for side in sides for column in side.columns)
     rows = dict.fromkeys(row.label for side in sides for row in side.rows)
-    found = [Moved(_planned(now, row, column), _planned(then, row, column)) for column in columns for row in rows]
-    return [moved for moved in found if moved.now or moved.then]
+
+    def planned(side: SuiteResults | None, place: tuple[str, str]) -> Cell | None:
+        cell = side.cells.get(place) if side else None
+        return cell if cell is not None and cell.runs else None
+
+    places = [(row, column) for column in columns for row in rows]
+    found = [CellChange(planned(current, place), planned(baseline, place)) for place in places]
+    return [change for change in found if change.current or change.baseline]
 
 
-def _planned(results: SuiteResults | None, row: str, column: str) -> Cell | None:
-    cell = results.cells.get((row, column)) if results else None
-    return cell if cell is not None and cell.runs else None
-
-
-def _summary_grid(moved: dict[str, list[Moved]], sides: str) -> Grid:
+def _summary_grid(changes: dict[str, list[CellChange]], sides: str) -> Grid:
     headings = tuple(Heading(word, help=said.capitalize() + ".") for word, said in WORDS.values())
 
-    def line(label: str, cells: Sequence[Moved]) -> Line:
+    def line(label: str, cells: Sequence[CellChange]) -> Line:
         entries = []
         for verdict in WORDS:
             of_it = [one for one in cells if one.verdict == verdict]
@@ -230,25 +149,27 @@ def _summary_grid(moved: dict[str, list[Moved]], sides: str) -> Grid:
             entries.append(Entry(str(len(of_it)), (len(of_it),), runs=runs, tone="" if of_it else "muted"))
         return Line(label, tuple(entries))
 
-    suites = tuple(line(name, cells) for name, cells in moved.items())
-    total = line("all suites", [one for cells in moved.values() for one in cells])
-    blocks = (Block(suites), Block((total,), "Together")) if len(suites) > 1 else (Block(suites),)
+    suites = tuple(line(name, cells) for name, cells in changes.items())
+    total = Block((line("all suites", [*chain(*changes.values())]),), "Together")
+    blocks = (Block(suites), total) if len(suites) > 1 else (Block(suites),)
     lead = f"{sides} How many cells of each suite moved."
     return Grid("against-summary", "What moved between the folders", "suite", headings, blocks, lead, (_CHANCE,))
 
 
-def _environment_grid(mine: Loaded, other: Loaded, sides: str) -> Grid:
-    then, now = (_outcomes(loaded) for loaded in (other, mine))
-    rows: list[tuple[str, Callable[[RunResult], str]]] = [
-        (label, lambda outcome, key=key: value_of(outcome, key)) for key, label in FIELDS.items()
-    ]
-    lines = [_environment_line(label, then, now, read) for label, read in rows]
-    counts = [Entry(str(len(side)), (len(side),), runs=tuple(one.run_id for one in side)) for side in (then, now)]
+def _environment_grid(current: Loaded, baseline: Loaded, names: tuple[str, str], sides: str) -> Grid:
+    both = [_outcomes(loaded) for loaded in (baseline, current)]
+
+    def line(field: str) -> Line:
+        values = [Counter(_value(outcome, field) for outcome in side) for side in both]
+        marks = ("differs",) if all(values) and values[0].keys() != values[1].keys() else ()
+        return Line(FIELD_LABELS[field], tuple(Entry(_counted(met), (_counted(met),)) for met in values), marks)
+
+    counts = [Entry(str(len(side)), (len(side),), runs=tuple(one.run_id for one in side)) for side in both]
     headings = tuple(
         Heading(word, help=f"Of the usable runs of {name}.", sort="text", is_numeric=False)
-        for word, name in (("then", _named(other, "the other folder")), ("now", _named(mine, "this folder")))
+        for word, name in zip(("then", "now"), names, strict=True)
     )
-    blocks = (Block((Line("Usable runs", tuple(counts)), *lines)),)
+    blocks = (Block((Line("Usable runs", tuple(counts)), *map(line, FIELDS))),)
     lead = f"{sides} Where the runs of both folders were made."
     return Grid("against-environments", "Versions, machines and code", "field", headings, blocks, lead)
 
@@ -259,119 +180,146 @@ def _outcomes(loaded: Loaded) -> list[RunResult]:
     return [found[run_id] for run_id in sorted(found)]
 
 
-def _environment_line(
-    label: str, then: Sequence[RunResult], now: Sequence[RunResult], read: Callable[[RunResult], str]
-) -> Line:
-    said = [_counted(map(read, side)) for side in (then, now)]
-    marks = ("differs",) if then and now and {*map(read, then)} != {*map(read, now)} else ()
-    return Line(label, tuple(Entry(text, (text,)) for text in said), marks)
-
-
-def _counted(values: Iterable[str]) -> str:
-    """``2.4.0``, or ``2.4.0 (12 runs), 2.5.0 (3 runs)`` where there are several."""
-    met = Counter(values)
+def _counted(met: Counter[str]) -> str:
+    """``2.4.0``, or ``2.4.0 (12 runs), 2.5.0 (3 runs)`` where there are several values."""
     if len(met) < 2:
         return next(iter(met), NONE)
     ordered = sorted(met.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{value} ({n} run{'s' * (n != 1)})" for value, n in ordered)
 
 
-def _keys(suites: Iterable[str]) -> dict[str, str]:
-    """A key of its own for the grid of each suite, whatever suites are called."""
-    keys: dict[str, str] = {}
-    for suite in suites:
-        keys[suite] = file_name(suite, ["summary", "environments", *keys.values()])
-    return keys
-
-
-def _suite_grid(results: SuiteResults, moved: Sequence[Moved], sides: str, key: str) -> Grid:
-    columns: dict[str, list[Moved]] = {}
-    for one in moved:
+def _suite_grid(results: SuiteResults, changes: Sequence[CellChange], sides: str, key: str) -> Grid:
+    columns: dict[str, list[CellChange]] = {}
+    for one in changes:
         columns.setdefault(one.cell.column.label, []).append(one)
     blocks = tuple(Block(tuple(map(_line, cells)), column_text(cells[0].cell.column)) for cells in columns.values())
-    title = f"{results.title}: then and now"
-    return Grid(
-        f"against-{key}", title, "method", _HEADINGS, blocks, f"{sides} Runs are paired by their seeds.", (_CHANCE,)
-    )
+    title, lead = f"{results.title}: then and now", f"{sides} Runs are paired by their seeds."
+    return Grid(f"against-{key}", title, "method", _HEADINGS, blocks, lead, (_CHANCE,))
 
 
-def _line(moved: Moved) -> Line:
-    word, said = WORDS[moved.verdict]
-    why = _why(moved)
+def _line(change: CellChange) -> Line:
+    word, help_ = WORDS[change.verdict]
+    why = _why(change)
     entries = (
-        _accuracy(moved.then, moved.cell, is_mine=False),
-        _accuracy(moved.now, moved.cell, is_mine=True),
-        _difference(moved),
-        _largest(moved),
-        Entry(word, (word,), note=said, tone="muted" if moved.verdict == "equal" else ""),
+        _accuracy(change.baseline),
+        _accuracy(change.current, leads=True),
+        *_differences(change),
+        Entry(word, (word,), note=help_, tone="muted" if change.verdict == "equal" else ""),
         Entry(why, (why,)),
     )
-    return Line(moved.cell.row.label, entries)
+    return Line(change.cell.row.label, entries)
 
 
-def _accuracy(cell: Cell | None, place: Cell, *, is_mine: bool) -> Entry:
-    leads = (place.row.label, place.column.label) if is_mine and cell else None
+def _accuracy(cell: Cell | None, *, leads: bool = False) -> Entry:
+    """Mean and deviation of a cell; ``leads``: the page has its runs."""
     if cell is None:
         return Entry("not planned", (None, None, 0), note=CELL_HELP["unplanned"], tone="word")
-    summary = cell.summary(METRIC) if cell.outcomes else None
+    place = cell.place if leads else None
+    summary = cell.summary(METRIC)
     if summary is None:
-        return Entry(cell.state, (None, None, 0), note=cell.note or CELL_HELP[cell.state], cell=leads, tone="word")
-    runs = tuple(run.run_id for run in cell.used)
+        return Entry(cell.state, (None, None, 0), note=cell.note or CELL_HELP[cell.state], cell=place, tone="word")
     values = (summary.mean, summary.std, summary.n)
-    return Entry(mean_std(summary), values, marks=cell.marks, small=f"n = {summary.n}", runs=runs, cell=leads)
+    return Entry(mean_std(summary), values, marks=cell.marks, small=f"n = {summary.n}", runs=cell.run_ids, cell=place)
 
 
-def _difference(moved: Moved) -> Entry:
-    summary = moved.summary
+def _differences(change: CellChange) -> tuple[Entry, Entry]:
+    """The mean of the paired differences and the largest of them."""
+    summary = change.summary
     if summary is None:
-        return Entry(NONE, (None, None, None, 0), note=WORDS[moved.verdict][1], tone="muted")
-    is_sure = moved.verdict == "beyond"
-    tone = "" if not is_sure else "good" if summary.mean > 0 else "bad"
+        note = WORDS[change.verdict][1]
+        return (
+            Entry(NONE, (None, None, None, 0), note=note, tone="muted"),
+            Entry(NONE, (None,), note=note, tone="muted"),
+        )
+    tone = "" if change.verdict != "beyond" else "good" if summary.mean > 0 else "bad"
     values = (summary.mean, summary.low, summary.high, summary.n)
     small = f"{interval(summary)}, n = {summary.n}" if summary.low is not None else f"n = {summary.n}"
-    return Entry(moved_text(summary.mean), values, small=small, runs=_paired_runs(moved), tone=tone)
-
-
-def _largest(moved: Moved) -> Entry:
-    if not moved.differences:
-        return Entry(NONE, (None,), note=WORDS[moved.verdict][1], tone="muted")
-    largest = max(moved.differences, key=abs)
-    return Entry(moved_text(largest), (largest,), runs=_paired_runs(moved))
-
-
-def _paired_runs(moved: Moved) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(outcome.run_id for pair in moved.pairs for outcome in pair))
+    runs = tuple(dict.fromkeys(outcome.run_id for pair in change.pairs for outcome in pair))
+    largest = max(change.differences, key=abs)
+    return (
+        Entry(moved_text(summary.mean), values, small=small, runs=runs, tone=tone),
+        Entry(moved_text(largest), (largest,), runs=runs),
+    )
 
 
 def moved_text(value: float) -> str:
-    """``+0.52``; what is not 0 but would be printed so keeps its size, as in ``+3.1e-07``."""
+    """``+0.52``; a difference that two decimals would show as 0 keeps its size, as in ``+3.1e-07``."""
     return f"{value:+.1e}" if value and abs(value) < 0.005 else signed(value)
 
 
-def _why(moved: Moved) -> str:
+def _why(change: CellChange) -> str:
     """What differs between paired runs, and which runs have no partner."""
-    if moved.now is None or moved.then is None:
-        return WORDS[moved.verdict][1]
-    parts = ["same to the last digit"] if moved.verdict == "equal" else []
-    parts += causes(moved.pairs)
-    then, now = ({(run.order_seed, run.train_seed) for run in cell.runs} for cell in (moved.then, moved.now))
-    parts += _states(moved.then, then & now, "then") + _states(moved.now, then & now, "now")
-    for seeds, word in ((then - now, "then"), (now - then, "now")):
-        parts += [f"{len(seeds)} pair{'s' * (len(seeds) != 1)} of seeds only {word}"] if seeds else []
+    if change.current is None or change.baseline is None:
+        return WORDS[change.verdict][1]
+    parts = ["same to the last digit"] if change.verdict == "equal" else []
+    # Pairs of one specification with equal numbers have nothing to explain, whatever code made them.
+    differing = [pair for pair in change.pairs if pair[0].run_id != pair[1].run_id or not _are_equal(*pair)]
+    parts += dict.fromkeys(_cause(*pair) for pair in differing)
+    cells = {"then": change.baseline, "now": change.current}
+    seeds = {when: {(run.order_seed, run.train_seed) for run in cell.runs} for when, cell in cells.items()}
+    for when, cell in cells.items():
+        parts += _not_averaged(cell, seeds["then"] & seeds["now"], when)
+    for when, other in (("then", "now"), ("now", "then")):
+        if only := len(seeds[when] - seeds[other]):
+            parts.append(f"{only} pair{'s' * (only != 1)} of seeds only {when}")
     return "; ".join(parts) or NONE
 
 
-def _states(cell: Cell, shared: Collection[tuple[int, int]], when: str) -> list[str]:
-    """What stands in the way of runs with ``shared`` seeds that are not averaged, e.g. ``1 run failed now (boom)``."""
+def _not_averaged(cell: Cell, shared: Collection[tuple[int, int]], when: str) -> list[str]:
+    """Why runs with ``shared`` seeds are not averaged, e.g. ``1 run failed now (boom)``."""
     lost: dict[str, list[Run]] = {}
     used = {run.run_id for run in cell.used}
     for run in cell.runs:
         if run.run_id not in used and (run.order_seed, run.train_seed) in shared:
             lost.setdefault("not averaged" if run.state == "ok" else run.state, []).append(run)
-    said = []
+    found = []
     for state, runs in lost.items():
         why = f" ({runs[0].problem})" if state in ("failed", "broken") and runs[0].problem else ""
-        said.append(f"{len(runs)} run{'s' * (len(runs) != 1)} {state} {when}{why}")
-    if cell.state == "stale" and cell.used:
-        said.append(f"stale {when}")
-    return said
+        found.append(f"{len(runs)} run{'s' * (len(runs) != 1)} {state} {when}{why}")
+    return [*found, f"stale {when}"] if cell.state == "stale" and cell.used else found
+
+
+def _are_equal(baseline: RunResult, current: RunResult) -> bool:
+    return baseline.accuracy_matrix == current.accuracy_matrix
+
+
+def _cause(baseline: RunResult, current: RunResult) -> str:
+    """The difference between a pair of runs that may explain their numbers: specification, data split or provenance."""
+    if baseline.run_id != current.run_id:
+        changed = list(_spec_changes(baseline.spec, current.spec))
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        return "other specification: " + ", ".join(changed[:3]) + more
+    changed = [
+        f"{FIELD_LABELS[field]} {_value(baseline, field)} -> {_value(current, field)}"
+        for field in FIELDS
+        if baseline.provenance.get(field) != current.provenance.get(field)
+    ]
+    if baseline.split_hash != current.split_hash:
+        old, new = (str(outcome.split_hash)[:VERSION_DIGITS] for outcome in (baseline, current))
+        changed.insert(0, f"data split {old} -> {new}")
+    if not changed:
+        return "same specification, code, versions and machine, other numbers: not reproduced"
+    return "same specification, other numbers: " + ", ".join(changed)
+
+
+def _value(outcome: RunResult, field: str) -> str:
+    """A field of a record's provenance as text; hashes by their first digits."""
+    text = said(outcome.provenance.get(field))
+    return text[:VERSION_DIGITS] if field in ("git_revision", "code_fingerprint") else text
+
+
+def _spec_changes(baseline: Mapping[str, Any], current: Mapping[str, Any]) -> Iterator[str]:
+    """``method.config.top_k 5 -> 3`` for each changed field, by name; long values by their beginning."""
+    old, new = dict(_leaves(baseline)), dict(_leaves(current))
+    for name in sorted(old.keys() | new.keys()):
+        if (name in old) != (name in new) or old.get(name) != new.get(name):
+            texts = [str(side[name]) if name in side else "none" for side in (old, new)]
+            yield f"{name} {' -> '.join(text if len(text) <= 24 else text[:20] + '...' for text in texts)}"
+
+
+def _leaves(value: object, name: str = "") -> Iterable[tuple[str, object]]:
+    if isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, value

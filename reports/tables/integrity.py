@@ -1,4 +1,4 @@
-"""Records that are not used, as a table."""
+"""Table of the records and manifests that cannot be used."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from smope_bench.reports.tables.table import Block, Entry, Grid, Heading, Line
 
 
 def health_grid(health: Health) -> Grid | None:
-    """Each record and manifest that was left out, with its reason and its remedy; ``None`` where there is none."""
+    """Each record and manifest that was left out, with its reason and remedy; ``None`` where there is none."""
     if health.is_sound:
         return None
     headings = tuple(
@@ -21,8 +21,16 @@ def health_grid(health: Health) -> Grid | None:
             ("Remedy", "what makes it whole"),
         )
     )
-    records = tuple(_record_line(one, health.named.get(one.run_id, ())) for one in health.broken)
-    manifests = tuple(_manifest_line(suite, reason) for suite, reason in health.manifests.items())
+    plans = [(one, health.named.get(one.run_id, ())) for one in health.broken]
+    records = tuple(
+        _line(one.run_id, KIND_WORDS[one.kind], one.reason, ", ".join(suites) or "no suite", _remedy(one, suites))
+        for one, suites in plans
+    )
+    remedy = "delete suites/{}.json and run the suite again: finished runs are kept"
+    manifests = tuple(
+        _line(f"suites/{suite}.json", "unusable", f"the manifest {reason}", suite, remedy.format(suite))
+        for suite, reason in health.manifests.items()
+    )
     blocks = [Block(records, "Records")] if records else []
     blocks += [Block(manifests, "Manifests of suites")] if manifests else []
     return Grid(
@@ -35,17 +43,7 @@ def health_grid(health: Health) -> Grid | None:
     )
 
 
-def _record_line(one: LeftOut, suites: tuple[str, ...]) -> Line:
-    words = KIND_WORDS[one.kind]
-    return _line(one.run_id, (words, one.reason, ", ".join(suites) or "no suite", _remedy(one, suites)))
-
-
-def _manifest_line(suite: str, reason: str) -> Line:
-    remedy = f"delete suites/{suite}.json and run the suite again: finished runs are kept"
-    return _line(f"suites/{suite}.json", ("unusable", f"the manifest {reason}", suite, remedy))
-
-
-def _line(label: str, texts: tuple[str, ...]) -> Line:
+def _line(label: str, *texts: str) -> Line:
     return Line(label, tuple(Entry(text, (text,), tone="word" if i == 0 else "") for i, text in enumerate(texts)))
 
 

@@ -1,9 +1,10 @@
-"""The ledger of a paper's table: every printed number once, beside what was measured here, or why nothing was."""
+"""Published comparison: every number of a paper's table beside the one measured here, or why there is none."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 
 from smope_bench.reports.formatting import METRIC_NAMES, mean_std, notes
 from smope_bench.reports.loading.model import Cell, SuiteResults
@@ -38,7 +39,7 @@ HEADINGS = (
 
 
 def ledger_grid(results: SuiteResults) -> Grid | None:
-    """Every printed number of the suite's table, in the paper's order; ``None`` where no paper prints the suite as a table."""
+    """All printed numbers of the suite's table in the paper's order; ``None`` where no paper prints the suite as a table."""
     table = printed_table(results)
     if table is None:
         return None
@@ -69,48 +70,38 @@ def ledger_grid(results: SuiteResults) -> Grid | None:
 
 
 def _cells(results: SuiteResults, table: PrintedTable) -> dict[tuple[str, str], Cell]:
-    """Measured cells by the labels of the suite's row and of the printed column that they belong to."""
+    """(row label, label of the printed column) -> measured cell."""
     found: dict[tuple[str, str], Cell] = {}
-    for column in results.columns:
-        printed = table.column_of(column)
-        if printed is not None:
-            for row in results.rows:
-                if table.row_of(row) is not None:
-                    found.setdefault((row.label, printed.label), results.cell(row, column))
+    for cell in results.all_cells:
+        printed = table.column_of(cell.column)
+        if printed is not None and table.row_of(cell.row) is not None:
+            found.setdefault((cell.row.label, printed.label), cell)
     return found
 
 
 def _line(label: str, where: str, key: Key, value: PublishedValue, cell: Cell | None, compared: Comparison) -> Line:
-    is_measured = cell is not None and compared.difference is not None
-    summary = cell.summary(key.metric) if cell is not None and is_measured else None
-    runs = tuple(run.run_id for run in cell.used) if cell is not None and is_measured else ()
-    place = None if cell is None else (cell.row.label, cell.column.label)
-    marks = said_marks(cell) if cell is not None and is_measured else ()
-    muted = "" if is_measured else "muted"
+    measured = cell if cell is not None and compared.difference is not None else None
+    summary = measured.summary(key.metric) if measured else None
+    runs = measured.run_ids if measured else ()
+    place = cell.place if cell else None
+    entry = partial(Entry, runs=runs, cell=place, tone="" if measured else "muted")
+    numbers = (summary.mean, summary.std, summary.n) if summary else ()
     entries = (
         Entry(where, (where,)),
         Entry(METRIC_NAMES.get(key.metric, key.metric), (key.metric,)),
         Entry(value.text, (value.mean, value.std)),
-        Entry(
-            mean_std(summary),
-            (summary.mean, summary.std, summary.n) if summary else (),
-            marks=marks,
-            runs=runs,
-            cell=place,
-            tone=muted,
-        ),
-        Entry(signed(compared.difference), (compared.difference,), runs=runs, cell=place, tone=muted),
-        Entry(NONE if compared.spread is None else number(compared.spread), (compared.spread,), runs=runs, tone=muted),
-        Entry(compared.verdict, (compared.verdict,), runs=runs, cell=place, tone=TONES.get(compared.verdict, "word")),
-        Entry(str(len(runs)) if runs else NONE, (len(runs),), runs=runs, cell=place, tone=muted),
+        entry(mean_std(summary), numbers, marks=said_marks(measured) if measured else ()),
+        entry(signed(compared.difference), (compared.difference,)),
+        entry(number(compared.spread), (compared.spread,), cell=None),
+        entry(compared.verdict, (compared.verdict,), tone=TONES.get(compared.verdict, "word")),
+        entry(str(len(runs)) if runs else NONE, (len(runs),)),
     )
     return Line(label, entries)
 
 
 def _lead(verdicts: Mapping[str, int]) -> str:
-    """How many numbers there are and what became of them, the verdicts first."""
-    order = [verdict for verdict in (INSIDE, OUTSIDE) if verdict in verdicts]
-    order += [verdict for verdict in verdicts if verdict not in order]
+    """The number of printed values and of each verdict, inside and outside first."""
+    order = sorted(verdicts, key=lambda verdict: {INSIDE: 0, OUTSIDE: 1}.get(verdict, 2))
     total = sum(verdicts.values())
     return (
         f"{total} printed number{'s' * (total != 1)}: " + ", ".join(f"{one} ({verdicts[one]})" for one in order) + "."

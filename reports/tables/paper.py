@@ -1,4 +1,4 @@
-"""A suite in its paper's arrangement: methods by rows, benchmarks by groups of columns, printed numbers beside."""
+"""Paper tables: methods in rows, benchmarks in groups of columns, printed numbers beside measured ones."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from itertools import product
 
 from smope_bench.benchmarks.suites import SUITES
 from smope_bench.benchmarks.suites import Column as SuiteColumn
-from smope_bench.reports.formatting import KIND_HELP, KIND_NAMES, METRIC_HELP, METRIC_NAMES, METRICS, column_text, notes
-from smope_bench.reports.loading.model import LOWER_IS_BETTER, Cell, Column, Row, RowKind, SuiteResults
+from smope_bench.harness.metrics import Metric
+from smope_bench.reports.formatting import KIND_HELP, KIND_NAMES, MAIN_METRICS, column_text, notes
+from smope_bench.reports.loading.model import Cell, Column, Row, RowKind, SuiteResults
 from smope_bench.reports.statistics.published import (
     SPREAD_NOTE,
     TONES,
@@ -39,16 +40,16 @@ COMPARED_FIELDS = (*PRINTED_FIELDS, "difference", "combined spread", "verdict")
 
 @dataclass(frozen=True)
 class _Part:
-    """A group of columns: what was measured on ``column``, or what is printed on ``printed`` beside what was measured."""
+    """A group of columns: measured on ``column``, or printed in ``printed`` beside it."""
 
     column: Column | None
     printed: SuiteColumn | None = None
 
 
 def paper_grid(results: SuiteResults) -> Grid:
-    """The paper's table. Whatever has no number says why; numbers of other data stand after the measured ones, uncompared."""
+    """The table of a suite; printed numbers of other data (tiny suites) stand after the measured ones, uncompared."""
     suite, table = SUITES.get(results.suite), printed_table(results)
-    metrics = suite.metrics if suite is not None else METRICS
+    metrics = suite.metrics if suite is not None else MAIN_METRICS
     parts = _parts(results, table)
     ranks = {(column.label, metric): results.ranks(column, metric) for column in results.columns for metric in metrics}
 
@@ -73,7 +74,7 @@ def paper_grid(results: SuiteResults) -> Grid:
         key=f"{file_name(results.suite)}-table",
         title=results.title,
         corner="Method" if len({row.method for row in results.rows}) > 1 else "Row",
-        headings=tuple(_heading(part, metric, results.tiny) for part, metric in product(parts, metrics)),
+        headings=tuple(_heading(part, results.metric(name), results.tiny) for part, name in product(parts, metrics)),
         blocks=(*map(block, kinds), *unhosted),
         lead=LEAD + (PRINTED_LEAD if is_compared else TINY_LEAD if has_printed else ""),
         notes=(*(SPREAD_NOTE,) * is_compared, *(table.notes if table is not None else ()), *_notes(results)),
@@ -81,7 +82,7 @@ def paper_grid(results: SuiteResults) -> Grid:
 
 
 def _parts(results: SuiteResults, table: PrintedTable | None) -> list[_Part]:
-    """Printed beside measured where both are of the same column; in a tiny form all printed ones come last."""
+    """Printed columns stand beside the measured ones; in tiny suites after all of them."""
     if table is None:
         return [_Part(column) for column in results.columns]
     if results.tiny:
@@ -93,8 +94,8 @@ def _parts(results: SuiteResults, table: PrintedTable | None) -> list[_Part]:
     return parts
 
 
-def _heading(part: _Part, metric: str, tiny: bool) -> Heading:
-    name, sort = METRIC_NAMES.get(metric, metric), "up" if metric in LOWER_IS_BETTER else "down"
+def _heading(part: _Part, metric: Metric, tiny: bool) -> Heading:
+    name, sort = metric.heading, "up" if metric.is_lower_better else "down"
     if part.printed is not None:
         group = f"as printed: {part.printed.label}"
         if part.column is None:
@@ -102,11 +103,11 @@ def _heading(part: _Part, metric: str, tiny: bool) -> Heading:
         return Heading(name, group, "As the paper prints it, and measured less printed.", COMPARED_FIELDS, sort)
     assert part.column is not None
     group = column_text(part.column) + (" (tiny)" if tiny else "")
-    return Heading(name, group, METRIC_HELP.get(metric, ""), FIELDS, sort)
+    return Heading(name, group, metric.explanation, FIELDS, sort)
 
 
 def measured_entry(cell: Cell, metric: str, ranks: Mapping[str, int], *, tiny_suite: bool) -> Entry:
-    """A cell's metric with all that has to be said beside it; values are mean, standard deviation and n."""
+    """A cell's metric with all its marks; values: mean, standard deviation, n."""
     entry = metric_entry(cell, metric, ranks)
     mean, std, _, _, n = entry.values or (None,) * 5
     hand = by_hand(cell)
@@ -124,20 +125,20 @@ def _printed_entry(value: PublishedValue | None, cell: Cell | None, column: Suit
         return plain
     compared = compare(cell, metric, value, column)
     values = (*plain.values, compared.difference, compared.spread, compared.verdict)
-    plain = replace(plain, values=values, cell=(cell.row.label, cell.column.label))
+    plain = replace(plain, values=values, cell=cell.place)
     if compared.difference is None:
         return replace(plain, note=compared.verdict)
     return replace(
         plain,
         marks=said_marks(cell),
         small=compared.text,
-        runs=tuple(run.run_id for run in cell.used),
+        runs=cell.run_ids,
         tone=TONES.get(compared.verdict, "muted"),
     )
 
 
 def _unhosted(table: PrintedTable, parts: Sequence[_Part], metrics: Sequence[str]) -> tuple[Block, ...]:
-    """Rows that the paper prints and that nothing here can measure, by their names in the file of published results."""
+    """Printed rows of methods that are not hosted, by their names in ``published_results.csv``."""
     printed: dict[str, dict[tuple[str, str], PublishedValue]] = {}
     for key, value in table.values.items():
         row, column = table.place(key)
@@ -156,7 +157,6 @@ def _unhosted(table: PrintedTable, parts: Sequence[_Part], metrics: Sequence[str
 
 
 def _notes(results: SuiteResults) -> tuple[str, ...]:
-    cells = [results.cell(row, column) for row in results.rows for column in results.columns]
-    hand = dict.fromkeys(text for cell in cells for text in by_hand(cell))
+    hand = dict.fromkeys(text for cell in results.all_cells for text in by_hand(cell))
     said = f"Own settings: some runs were made with {', '.join(hand)}, set by hand, and not with the recipe alone."
     return (*(said,) * bool(hand), *notes(results))

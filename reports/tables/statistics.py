@@ -1,11 +1,11 @@
-"""What the runs of a suite can and cannot tell apart: paired comparisons, ranks, stability and where the spread comes from."""
+"""Tables of statistics: paired comparisons, average ranks, stability over class orders, and sources of variance."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from smope_bench.reports.formatting import KIND_HELP, KIND_NAMES, METRIC_NAMES, column_text, interval, notes
-from smope_bench.reports.loading.model import KINDS, Column, Row, SuiteResults
+from smope_bench.reports.formatting import KIND_HELP, KIND_NAMES, column_text, interval, notes
+from smope_bench.reports.loading.model import KINDS, Cell, Column, Row, SuiteResults, run_ids
 from smope_bench.reports.statistics.paired_tests import ALPHA, Comparison, Family, TestVerdict, compare
 from smope_bench.reports.statistics.ranking import Ranking, Stability, friedman_words, rank_rows, stability
 from smope_bench.reports.statistics.samples import sample
@@ -43,7 +43,7 @@ _TONES: dict[TestVerdict, Tone] = {"better": "good", "worse": "bad", "undecided"
 
 
 def paired_grid(results: SuiteResults, column: Column, number_: int, metric: str = "faa") -> Grid | None:
-    """Every sequential row against the one of the best mean; ``None`` where no two rows share two runs."""
+    """Every sequential row against the row with the best mean; ``None`` where no two rows share two pairs of seeds."""
     family = compare(results, column, metric)
     if family is None or all(one.difference is None or one.difference.n < 2 for one in family.comparisons):
         return None
@@ -56,14 +56,11 @@ def paired_grid(results: SuiteResults, column: Column, number_: int, metric: str
     key = f"{file_name(results.suite)}-paired-{number_}"
     title = f"Every row against {family.reference.label}{where}"
     said = tuple(dict.fromkeys((*_words(family), *family.left_out, *notes(results, column))))
-    return Grid(key, title, "Row", HEADINGS, blocks, _lead(family, metric), said)
-
-
-def _lead(family: Family, metric: str) -> str:
-    return (
-        f"{METRIC_NAMES[metric]} of each row against {family.reference.label}, run against run with the same class order and "
-        "the same training seed."
+    lead = (
+        f"{results.metric(metric).heading} of each row against {family.reference.label}, run against run with the same class order "
+        "and the same training seed."
     )
+    return Grid(key, title, "Row", HEADINGS, blocks, lead, said)
 
 
 def _words(family: Family) -> list[str]:
@@ -116,7 +113,7 @@ def _line(one: Comparison, column: Column) -> Line:
 
 
 def statistics_grids(results: SuiteResults) -> tuple[Grid, ...]:
-    """All statistics of a suite on FAA; of each kind only what its runs allow, so nothing for one run a cell on one benchmark."""
+    """All statistics of a suite on FAA that its runs allow; none for one run a cell on one benchmark."""
     paired = [paired_grid(results, column, i) for i, column in enumerate(results.columns, 1)]
     ranking = rank_rows(results)
     ranks = None if ranking is None else _ranks_grid(results, ranking)
@@ -138,12 +135,12 @@ def _ranks_grid(results: SuiteResults, ranking: Ranking) -> Grid:
         for column in columns
         if len(columns) > 1
     ]
-    places = {mean: place for place, mean in enumerate(sorted({round(mean, 9) for _, mean in ranking.order}), 1)}
+    places = {mean: place for place, mean in enumerate(sorted({round(mean, 9) for _, mean in ranking.order})[:2], 1)}
 
     def line(label: str, mean: float) -> Line:
         i = table.rows.index(label)
         entries = [
-            Entry(number(mean), (mean, len(table.blocks)), _place(places[round(mean, 9)]), runs=table.runs_of(label))
+            Entry(number(mean), (mean, len(table.blocks)), places.get(round(mean, 9), 0), runs=table.runs_of(label))
         ]
         for column in columns if len(columns) > 1 else ():
             own = [float(table.ranks[b, i]) for b, block in enumerate(table.blocks) if block[0] == column.label]
@@ -160,14 +157,6 @@ def _ranks_grid(results: SuiteResults, ranking: Ranking) -> Grid:
     return Grid(
         f"{file_name(results.suite)}-ranks", "Average ranks", "Row", tuple(headings), (Block(lines),), lead, said
     )
-
-
-def _place(rank: int) -> int:
-    return rank if rank <= 2 else 0
-
-
-def _runs_of(results: SuiteResults, label: str, column: Column) -> tuple[str, ...]:
-    return tuple(run.run_id for run in results.cells[label, column.label].used)
 
 
 def _stability_grid(results: SuiteResults) -> Grid | None:
@@ -217,19 +206,19 @@ def _first(one: Stability, row: Row) -> Entry:
 
 
 def _variance_grid(results: SuiteResults) -> Grid | None:
-    splits = {
-        (row.label, column.label): split_variance(sample(results.cell(row, column), "faa").values)
-        for row in results.rows
-        for column in results.columns
-    }
+    splits = {cell.place: split_variance(sample(cell, "faa").values) for cell in results.all_cells}
     if all(split.runs < 2 for split in splits.values()):
         return None
     if all(split.train_std is None for split in splits.values()):
-        lines = (Line("All rows", tuple(_inseparable(results, column) for column in results.columns)),)
+        behind = [run_ids(results.cells_of(column)) for column in results.columns]
+        entries = [Entry(f"cannot be separated: {REMEDY}", runs=runs, tone="word") for runs in behind]
+        lines = (Line("All rows", tuple(entries)),)
     else:
         lines = tuple(
             Line(
-                row.label, tuple(_split_entry(results, row, column, splits) for column in results.columns), url=row.url
+                row.label,
+                tuple(_split_entry(results.cell(row, one), splits[row.label, one.label]) for one in results.columns),
+                url=row.url,
             )
             for row in results.rows
             if any(splits[row.label, column.label].runs for column in results.columns)
@@ -262,16 +251,8 @@ def _variance_words(splits: Sequence[VarianceSplit]) -> list[str]:
     return found
 
 
-def _inseparable(results: SuiteResults, column: Column) -> Entry:
-    runs = tuple(run for row in results.rows for run in _runs_of(results, row.label, column))
-    return Entry(f"cannot be separated: {REMEDY}", runs=runs, tone="word")
-
-
-def _split_entry(
-    results: SuiteResults, row: Row, column: Column, splits: dict[tuple[str, str], VarianceSplit]
-) -> Entry:
-    cell, split = (row.label, column.label), splits[row.label, column.label]
-    runs = _runs_of(results, row.label, column)
+def _split_entry(measured: Cell, split: VarianceSplit) -> Entry:
+    cell, runs = measured.place, measured.run_ids
     values = (split.share, split.low, split.high, split.order_std, split.train_std, split.orders, split.runs)
     if split.share is None:
         small = "" if split.train_std is None else f"training seed {number(split.train_std)}"

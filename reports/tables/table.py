@@ -1,8 +1,4 @@
-"""A table before it is written: what stands where, once for the terminal, Markdown, LaTeX, CSV and the page.
-
-Builders turn results into grids; renderers (``terminal``, ``markdown``, ``latex``, ``csv_files``, the page) know nothing of
-results. Everything in a grid is data: a renderer escapes each text for its own format.
-"""
+"""Tables as data, which the writers for terminal, Markdown, LaTeX, CSV and page render and escape, each for its own format."""
 
 from __future__ import annotations
 
@@ -19,13 +15,13 @@ Sort = Literal["up", "down", "text"]
 
 @dataclass(frozen=True)
 class Entry:
-    """What stands in one place of a grid.
+    """One cell of a grid.
 
     ``text``: as shown, never empty; a state word (``missing``, ``failed``) where there is no number, with tone ``word``.
-    ``values``: full precision, one for each of the heading's ``fields``; the first is what the page sorts by.
+    ``values``: full precision, one for each of the heading's ``fields``; the page sorts by the first.
     ``place``: 1 = best (bold), 2 = second (underlined), 0 = neither. ``marks``: words behind the text, e.g. ``stale``.
-    ``small``: said beside it in smaller type, e.g. an interval. ``note``: one sentence on where it comes from.
-    ``runs``: ids of the runs it was computed from. ``cell``: (row label, column label) whose runs the page leads to.
+    ``small``: beside it in smaller type, e.g. an interval. ``note``: a sentence on its origin.
+    ``runs``: ids of the runs it was computed from. ``cell``: (row label, column label) of the runs that the page links to.
     """
 
     text: str
@@ -41,7 +37,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Heading:
-    """A column of a grid; neighbours with one ``group`` stand under it. ``fields`` name the entry's values in CSV."""
+    """A column; neighbours with one ``group`` have a common heading. ``fields`` name the entry's values in CSV."""
 
     text: str
     group: str = ""
@@ -64,7 +60,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Block:
-    """Rows that belong together, under a title where they have one: floors, methods, ceilings; one benchmark."""
+    """Rows with a common title: floors, methods, ceilings; one benchmark."""
 
     lines: tuple[Line, ...]
     title: str = ""
@@ -75,7 +71,7 @@ class Block:
 class Grid:
     """A table: ``key`` names its files and anchors (letters, digits, hyphens), ``corner`` heads the labels of its rows.
 
-    ``lead``: what it shows, in a sentence or two; ``notes``: what a reader must be told below it.
+    ``lead``: a sentence or two on its content; ``notes``: sentences below it.
     """
 
     key: str
@@ -98,12 +94,24 @@ class Grid:
 
     @property
     def runs(self) -> tuple[str, ...]:
-        """Ids of all runs behind the grid, each once, in the order of rows."""
+        """Ids of all runs of the grid, each once, in the order of rows."""
         return tuple(dict.fromkeys(run for line in self.lines for entry in line.entries for run in entry.runs))
+
+    @property
+    def is_grouped(self) -> bool:
+        """Whether any heading stands under a group."""
+        return any(heading.group for heading in self.headings)
+
+    @property
+    def meanings(self) -> tuple[tuple[str, str], ...]:
+        """(name, explanation) of headings and titled blocks, each once."""
+        named = [(one.text, one.help) for one in self.headings]
+        named += [(block.title, block.help) for block in self.blocks if block.title]
+        return tuple(dict.fromkeys(pair for pair in named if pair[1]))
 
 
 def spans(headings: Sequence[Heading]) -> list[range]:
-    """Places of neighbouring headings that share a group, in order."""
+    """Index ranges of neighbouring headings that share a group, in order."""
     found, start = [], 0
     for _, group in groupby(headings, lambda heading: heading.group):
         end = start + len(list(group))
@@ -113,10 +121,7 @@ def spans(headings: Sequence[Heading]) -> list[range]:
 
 
 def traces(grid: Grid, line: Line) -> list[tuple[str, tuple[str, ...]]]:
-    """(what, run ids) behind a line: one pair with nothing to tell apart where all its entries share their runs.
-
-    Columns of one group whose runs differ are named one by one.
-    """
+    """(headings, run ids) of a line; the first part is empty where all entries share their runs."""
     behind: dict[tuple[str, ...], list[str]] = {}
     with_runs = [pair for pair in zip(grid.headings, line.entries, strict=True) if pair[1].runs]
     of_group: dict[str, set[tuple[str, ...]]] = {}

@@ -1,1 +1,1 @@
-"""TODO reports/writers."""
+"""Writers of tables and pages: terminal, Markdown, LaTeX, CSV, HTML."""

@@ -1,4 +1,4 @@
-"""Tables as CSV at full precision: one file a grid, and one tidy file of every number of some suites."""
+"""Tables as CSV at full precision: one file for each grid, and one tidy file of every metric of some suites."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
 
-from smope_bench.reports.formatting import METRIC_NAMES
 from smope_bench.reports.loading.model import Cell, SuiteResults
 from smope_bench.reports.tables.table import Entry, Grid, Heading, Line, Value, spans
 from smope_bench.reports.text import NONE, without_controls
@@ -18,10 +17,9 @@ TIDY_HEADER = (
 
 
 def grid_csv(grid: Grid) -> str:
-    """One line a row: its block and label, every field of every heading, and for each group its marks and run ids.
+    """One line for each row: block, label, every field of every heading, and the marks and run ids of each group.
 
-    Numbers are written so that they read back as they are. An entry without numbers says its state in its first field;
-    a number that is not defined, such as the deviation of one run, is an empty field.
+    An entry without numbers has its text in its first field; an undefined number is an empty field.
     """
     places = spans(grid.headings)
     header = ["block", grid.corner or "row"]
@@ -34,13 +32,13 @@ def grid_csv(grid: Grid) -> str:
 
 
 def tidy_csv(suites: Sequence[SuiteResults]) -> str:
-    """One line a suite, row, benchmark and metric, with the runs averaged, their recipe and what was set by hand."""
+    """One line for each suite, row, benchmark and metric, with averaged runs, recipe and settings made by hand."""
     rows = [
-        _tidy_line(results, results.cell(row, column), metric)
+        _tidy_line(results, results.cell(row, column), metric.name)
         for results in suites
         for column in results.columns
         for row in results.rows
-        for metric in METRIC_NAMES
+        for metric in results.metrics
     ]
     return _written([TIDY_HEADER, *rows])
 
@@ -52,7 +50,7 @@ def _lines(grid: Grid) -> Iterator[tuple[str, Line]]:
 
 
 def _fields(heading: Heading) -> list[str]:
-    """Column names; a field that says what its heading says is not told twice."""
+    """Column names: group, heading and field, without a field that repeats the heading."""
     names = []
     for field in heading.fields:
         said = "" if field.casefold() == heading.text.casefold() else field
@@ -95,7 +93,7 @@ def _values(heading: Heading, entry: Entry) -> list[Value]:
 
 
 def _tidy_line(results: SuiteResults, cell: Cell, metric: str) -> list[Value]:
-    summary = cell.summary(metric) if cell.outcomes else None
+    summary = cell.summary(metric)
     numbers = (summary.mean, summary.std, summary.low, summary.high) if summary else (None,) * 4
     runs = cell.used or cell.runs
     head = (results.suite, cell.column.label, cell.column.tasks, cell.row.label, cell.row.method, cell.row.kind)
@@ -107,7 +105,7 @@ def _tidy_line(results: SuiteResults, cell: Cell, metric: str) -> list[Value]:
         summary.n if summary else 0,
         *numbers,
         " ".join(cell.marks),
-        " ".join(run.run_id for run in cell.used),
+        " ".join(cell.run_ids),
         "; ".join(dict.fromkeys(run.recipe for run in runs if run.recipe)),
         "; ".join(dict.fromkeys(" ".join(run.settings) for run in runs if run.settings)),
     ]
@@ -121,7 +119,7 @@ def _written(rows: Iterable[Sequence[Value]]) -> str:
 
 
 def _text(value: Value) -> str:
-    """A number as Python reads it back; a text that no spreadsheet runs as a formula, and no return that would end the line."""
+    """A number with all digits; a text without control characters that no spreadsheet takes for a formula."""
     if value is None:
         return ""
     if not isinstance(value, str):

@@ -1,4 +1,4 @@
-"""The page: one HTML file that needs no network and no neighbour. All text is escaped by the template."""
+"""The page: one HTML file without outside resources. The template escapes all text."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import chain
 from pathlib import PurePosixPath
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from smope_bench.harness.metrics import METRICS
 from smope_bench.reports.document import Document, Section, all_grids
-from smope_bench.reports.figures.style import FigureFile
-from smope_bench.reports.formatting import METRIC_HELP, METRIC_NAMES, METRICS, RUN_WORDS, counts_text
+from smope_bench.reports.formatting import RUN_WORDS, counts_text
 from smope_bench.reports.loading.environments import Environments, version_line
 from smope_bench.reports.loading.model import Column, SuiteResults
 from smope_bench.reports.loading.run_result import RunResult
@@ -27,7 +28,7 @@ from smope_bench.reports.writers.page_data import PageData, cell_anchors, drill_
 from smope_bench.reports.writers.svg import PageFigure, place_figures
 
 FIGURE_ROOM = 4_000_000
-"""Bytes of drawings that a page takes in, so that it opens quickly; the others stand beside it."""
+"""Bytes of drawings inside a page, so that it opens quickly; other drawings are files beside it."""
 CARRIED_ROOM = 7_000_000
 """Bytes of drawings, runs and packed files together; with the tables, a page of 2,000 runs stays below 10 MB."""
 _NAMES = {".csv": "CSV", ".tex": "LaTeX", ".md": "Markdown"}
@@ -36,9 +37,9 @@ _Anchors = Mapping[tuple[str, str], str]
 
 @dataclass(frozen=True)
 class Download:
-    """A file that travels inside the page, packed; ``tables/<key of a grid>.csv`` is offered at its table, others in the head.
+    """A file inside the page, compressed; ``tables/<key of a grid>.csv`` is offered at its table, others in the head.
 
-    ``name``: where it also stands beside the page, for a reader whose browser runs no script.
+    ``name``: its path beside the page, for browsers without scripts.
     """
 
     name: str
@@ -52,13 +53,13 @@ class Download:
 
     @property
     def kind(self) -> str:
-        """What a reader calls its form."""
+        """The name of its format."""
         return _NAMES.get(PurePosixPath(self.name).suffix, self.file)
 
 
 @dataclass(frozen=True)
 class GridView:
-    """A grid on the page. ``groups``: (text, number of columns) of its upper headings; ``first``: where a group begins."""
+    """A grid on the page. ``groups``: (text, number of columns) of its upper headings; ``first``: first index of each group."""
 
     grid: Grid
     anchor: str
@@ -68,12 +69,12 @@ class GridView:
     downloads: tuple[Download, ...]
 
     def link(self, entry: Entry) -> str | None:
-        """Where the runs of an entry are told, if on this page."""
+        """Anchor of the runs of an entry, if on this page."""
         return self.anchors.get(entry.cell) if entry.cell else None
 
     @property
     def traces(self) -> list[tuple[str, str, tuple[str, ...]]]:
-        """(row, what of it, ids of runs) for rows with entries whose runs the page does not lead to; listed below the table."""
+        """(row, headings, run ids) of rows with runs that the page does not link to; listed below the table."""
         return [
             (line.label, what, runs)
             for line in self.grid.lines
@@ -83,12 +84,12 @@ class GridView:
 
 
 def _shown(value: object) -> object:
-    """Texts of records without characters that no page may hold; our own markup as it is."""
+    """Texts of records without control characters; markup of the project unchanged."""
     return without_controls(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def render_page(document: Document, downloads: Sequence[Download] = ()) -> str:
-    """The whole page as text. It forbids itself every outside resource and every script but its own."""
+    """The page as text; its content security policy forbids outside resources and all scripts but its own."""
     environment = Environment(
         loader=FunctionLoader(_resource),
         autoescape=True,
@@ -101,11 +102,12 @@ def render_page(document: Document, downloads: Sequence[Download] = ()) -> str:
     script = _resource("page.js") + _resource("page_runs.js")
     outcomes = _outcomes(document)
     environments = Environments(outcomes, "environment")
-    data, views = PageData(environments), _Views(document, downloads)
+    metrics = next((section.results.metrics for section in document.sections if section.results), METRICS)
+    data, views = PageData(environments, metrics), _Views(document, downloads)
     anchors = [_take_runs(section, f"s{i}", data) for i, section in enumerate(document.sections, 1)]
     script_data, packed_files = data.script(), packed(downloads)
     room = min(FIGURE_ROOM, CARRIED_ROOM - len(script_data.encode()) - len(packed_files))
-    figures = place_figures([_section_figures(section) for section in document.sections], room)
+    figures = place_figures([[*chain(*(group.figures for group in one.figures))] for one in document.sections], room)
     sections = [
         _section(section, f"s{i}", anchors[i - 1], views, iter(placed))
         for i, (section, placed) in enumerate(zip(document.sections, figures, strict=True), 1)
@@ -126,7 +128,7 @@ def render_page(document: Document, downloads: Sequence[Download] = ()) -> str:
         environments=environments.listed,
         downloads=views.others,
         outside=sum(figure.svg is None for placed in figures for figure in placed),
-        metrics=[(METRIC_NAMES[metric], METRIC_HELP[metric]) for metric in METRICS],
+        metrics=[(metric.heading, metric.explanation) for metric in metrics],
         words=RUN_WORDS,
         data=script_data,
         files=packed_files,
@@ -134,25 +136,25 @@ def render_page(document: Document, downloads: Sequence[Download] = ()) -> str:
 
 
 def packed(downloads: Sequence[Download]) -> str:
-    """The files in few bytes: name -> [media type, text] as JSON, zlib and base64. As data URIs they would double the page."""
+    """The files as JSON (name -> [media type, text]), zlib and base64; data URIs would double the page."""
     texts = {download.name: [download.media_type, download.text] for download in downloads}
     data = json.dumps(texts, ensure_ascii=False, separators=(",", ":")).encode()
     return base64.b64encode(zlib.compress(data, 9)).decode()
 
 
 def sort_key(entry: Entry) -> str:
-    """What the page sorts a numeric column by: the first value in full precision, nothing where there is none."""
+    """Sort key of a numeric entry: its first value at full precision, or empty."""
     value = entry.values[0] if entry.values else None
     return "" if value is None or isinstance(value, str) else repr(value)
 
 
 def web_address(url: str | None) -> str | None:
-    """Only a web address may become a link: any other scheme could run what it carries."""
+    """``url`` if it is a web address; other schemes such as javascript: are dropped."""
     return url if url and re.match(r"https?://", url) else None
 
 
 class _Views:
-    """Grids with anchors that are unique on the page and with the files that belong to them."""
+    """Makes views of grids with unique anchors and their files."""
 
     def __init__(self, document: Document, downloads: Sequence[Download]) -> None:
         keys = {grid.key for grid in all_grids(document)}
@@ -165,7 +167,7 @@ class _Views:
         while anchor in self._taken:
             anchor += "-"
         self._taken.add(anchor)
-        ranges = spans(grid.headings) if any(heading.group for heading in grid.headings) else []
+        ranges = spans(grid.headings) if grid.is_grouped else []
         groups = tuple((grid.headings[part.start].group, len(part)) for part in ranges)
         return GridView(
             grid, anchor, groups, frozenset(part.start for part in ranges), anchors, self._own.get(grid.key, ())
@@ -173,7 +175,7 @@ class _Views:
 
 
 def _take_runs(section: Section, key: str, data: PageData) -> _Anchors:
-    """Put the section's runs into the page's data; returns where each cell is told."""
+    """Add the section's runs to the page's data; returns the anchor of each cell."""
     if section.results is None:
         return {}
     anchors = cell_anchors(section.results, key)
@@ -210,22 +212,17 @@ def _section(
 
 
 def headline(results: SuiteResults, column: Column) -> str | None:
-    """Who leads and how far the ceiling is, in one sentence that claims no significance."""
+    """A sentence on the row with the highest mean FAA and the ceiling; ``None`` for ties."""
     ranks = results.ranks(column, "faa")
     leaders = [label for label, place in ranks.items() if place == 1]
     if len(leaders) != 1:
         return None
-    means = {
-        cell.row.label: summary.mean
-        for cell in results.cells_of(column)
-        if (summary := cell.summary("faa")) is not None
-    }
-    said = (
-        f"{column.label}: {leaders[0]} has the highest mean FAA of the sequential rows, {number(means[leaders[0]])} %"
-    )
+    means = {cell.row.label: summary.mean for cell in results.cells_of(column) if (summary := cell.summary("faa"))}
+    first = means[leaders[0]]
+    said = f"{column.label}: {leaders[0]} has the highest mean FAA of the sequential rows, {number(first)} %"
     seconds = [label for label, place in ranks.items() if place == 2]
     if seconds:
-        gap = means[leaders[0]] - max(means[label] for label in seconds)
+        gap = first - max(means[label] for label in seconds)
         said += f", {number(gap)} points above {' and '.join(seconds)}"
     tops = [(means[row.label], row.label) for row in results.rows_of("ceiling") if row.label in means]
     if tops:
@@ -233,18 +230,9 @@ def headline(results: SuiteResults, column: Column) -> str | None:
     return said + "."
 
 
-def _section_figures(section: Section) -> list[FigureFile]:
-    return [figure for group in section.figures for figure in group.figures]
-
-
 def _outcomes(document: Document) -> list[RunResult]:
-    found = {
-        outcome.run_id: outcome
-        for section in document.sections
-        if section.results
-        for outcome in section.results.outcomes
-    }
-    return list(found.values())
+    of_suites = [section.results.outcomes for section in document.sections if section.results]
+    return list({outcome.run_id: outcome for outcomes in of_suites for outcome in outcomes}.values())
 
 
 def _resource(name: str) -> str:

@@ -1,6 +1,6 @@
-"""Tables as LaTeX: booktabs, groups of columns under rules, a document that compiles as it is with a plain pdflatex.
+"""Tables as LaTeX with booktabs, in a document that plain pdflatex compiles. All text is escaped.
 
-The ids of the runs behind a row stand above it as a comment. All text is data: nothing in a label is a command.
+The run ids of each row stand above it as a comment.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ _SPECIAL = {
     "‘": "`", "’": "'", "“": "``", "”": "''", "\u00a0": "~", "\u202f": r"\,", "\u2009": r"\,",
 }  # fmt: skip
 _SIZES = (("normalsize", 12.0, 130), ("footnotesize", 9.5, 160), ("scriptsize", 8.0, 185))
-"""Sizes of a table that must fit a landscape page: height of a line in points, and about as many letters as a line holds."""
+"""Font sizes for a landscape page: name, height of a line in points, letters in a line."""
 _PAGE, _CAPTION, _NOTE_CHARS = 500.0, 40.0, 165
-"""Points that a page and a caption take, and letters of a line of notes, which are set in ``footnotesize``."""
+"""Height of a page and of a caption in points; letters in a line of notes (``footnotesize``)."""
 _WIDE_TEXT = 44
 
 
 def latex_document(grids: Sequence[Grid]) -> str:
     """A whole document with every grid."""
-    # Every table has its page: a float that waits for room would let TeX run out of boxes to keep it in.
+    # One page for each table: many waiting floats exceed TeX's limit.
     return _PREAMBLE + "\\clearpage\n".join(map(grid_latex, grids)) + "\\end{document}\n"
 
 
 def grid_latex(grid: Grid) -> str:
-    """One table environment, in smaller letters or scaled where it must be; a ``longtable`` where no page can hold it."""
+    """A table environment, in smaller type or scaled if needed; a ``longtable`` where it does not fit one page."""
     notes = _notes(grid)
     fitting = _fitting(grid, notes)
     if fitting is None:
@@ -74,11 +74,11 @@ def grid_latex(grid: Grid) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that LaTeX sets as it reads; a character that a plain installation cannot set becomes its code point."""
+    """Text escaped for LaTeX; characters that a plain installation lacks become their code points."""
     flat = re.sub(r"[^\S\u00a0\u202f\u2009]+", " ", text).strip()
     parts = []
     for before, char in zip(" " + flat, flat, strict=False):
-        # The braces keep two signs from being drawn as a dash or as a quotation mark.
+        # Braces prevent ligatures such as -- and ''.
         parts.append("{}" * (char == before and char in "-',") + (_SPECIAL.get(char) or _plain(char)))
     return "".join(parts)
 
@@ -86,14 +86,14 @@ def escape(text: str) -> str:
 def _plain(char: str) -> str:
     if char.isascii() and char.isprintable():
         return char
-    # T1 covers the Latin letters with the usual accents; a TeX installation without more fonts stops at the rest.
+    # The T1 encoding covers accented Latin letters; others need more fonts.
     if "\u00c0" <= char <= "\u017f" and unicodedata.category(char)[0] == "L" and char not in "ĦħĸĿŀŉŦŧĀāĒēĪīŌōŪūſ":
         return char
     return f"[U+{ord(char):04X}]"
 
 
 def _long(grid: Grid, notes: Sequence[str]) -> str:
-    """Over several pages a table cannot be scaled, so that its letters shrink with its width."""
+    """A ``longtable``, which cannot be scaled: wider tables get smaller type."""
     width = sum(_widths(grid))
     size = next((name for limit, name in ((130, "footnotesize"), (190, "scriptsize")) if width <= limit), "tiny")
     lines = [
@@ -119,9 +119,9 @@ def _caption(grid: Grid) -> str:
 
 
 def _head(grid: Grid) -> list[str]:
-    """The groups with their rules where there are any, then the headings."""
+    """Groups with their rules, if any, then the headings."""
     lines = []
-    if any(heading.group for heading in grid.headings):
+    if grid.is_grouped:
         groups, rules = [""], []
         for span in spans(grid.headings):
             group = grid.headings[span[0]].group
@@ -146,7 +146,7 @@ def _body(grid: Grid) -> list[str]:
 
 
 def _line(line: Line) -> str:
-    # The braces keep a label or an interval that opens with a bracket from being read as an argument of the line break.
+    # Braces: a leading [ would be read as an argument of the line break before it.
     label = f"{{{escape(line.label)}}}{_marks(line.marks)}{_small(line.small)}"
     return " & ".join([label, *map(_entry, line.entries)]) + r" \\"
 
@@ -172,13 +172,9 @@ def _traces(grid: Grid, line: Line) -> list[str]:
 
 
 def _notes(grid: Grid) -> list[str]:
-    """Paragraphs below a table: what it shows, what its columns and blocks mean, and what must be said of it."""
-    helps = dict.fromkeys(f"{h.text}: {h.help.rstrip('.')}." for h in grid.headings if h.help)
-    blocks = dict.fromkeys(
-        f"{block.title}: {block.help.rstrip('.')}." for block in grid.blocks if block.title and block.help
-    )
-    said = [grid.lead, " ".join([*helps, *blocks]), *grid.notes]
-    return [rf"\noindent {escape(text)}\par" for text in said if text]
+    """Paragraphs below a table: its lead, the meaning of columns and blocks, and its notes."""
+    meanings = " ".join(f"{name}: {help_.rstrip('.')}." for name, help_ in grid.meanings)
+    return [rf"\noindent {escape(text)}\par" for text in (grid.lead, meanings, *grid.notes) if text]
 
 
 def _side(grid: Grid, at: int) -> str:
@@ -186,7 +182,7 @@ def _side(grid: Grid, at: int) -> str:
 
 
 def _columns(grid: Grid) -> str:
-    """Long texts are set as paragraphs, which wrap; numbers stand to the right."""
+    """Column types: paragraphs for long texts, right-aligned numbers."""
     widths = _widths(grid)
     sides = ["l", *(_side(grid, i) for i in range(len(grid.headings)))]
     wraps = [True, *(not heading.is_numeric for heading in grid.headings)]
@@ -197,7 +193,7 @@ def _columns(grid: Grid) -> str:
 
 
 def _widths(grid: Grid) -> list[int]:
-    """Letters of each column, labels first, paragraphs as wide as they are set."""
+    """Width of each column in letters, labels first; paragraphs have at most ``_WIDE_TEXT``."""
     labels = [_said(line.label, line.marks, line.small) for line in grid.lines]
     columns = [[grid.corner, *labels]]
     for i, heading in enumerate(grid.headings):
@@ -213,7 +209,7 @@ def _said(text: str, marks: Sequence[str], small: str) -> str:
 
 
 def _fitting(grid: Grid, notes: Sequence[str]) -> tuple[str, bool] | None:
-    """(size of the letters, whether to scale the table to the line), or ``None`` where a page cannot hold it."""
+    """(font size, whether to scale the table to the line), or ``None`` where it does not fit one page."""
     rows = sum(len(block.lines) + bool(block.title) for block in grid.blocks) + 3
     rows += sum(max(map(len, _texts(grid, line))) // _WIDE_TEXT for line in grid.lines)
     below = 9.5 * sum(1 + len(note) // _NOTE_CHARS for note in notes)
@@ -226,6 +222,6 @@ def _fitting(grid: Grid, notes: Sequence[str]) -> tuple[str, bool] | None:
 
 
 def _texts(grid: Grid, line: Line) -> list[str]:
-    """What of a line may wrap."""
+    """The texts of a line that may wrap."""
     pairs = zip(line.entries, grid.headings, strict=True)
     return [line.label, *(entry.text for entry, heading in pairs if not heading.is_numeric)]

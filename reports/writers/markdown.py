@@ -1,4 +1,4 @@
-"""Tables as GitHub-flavoured Markdown. All text is data: nothing in a label is markup, and every number leads to its runs."""
+"""Tables as GitHub-flavoured Markdown, with all text escaped and the run ids of every row."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ default configuration. Nothing is trained, and no count depends on a value.
 
 
 def grid_markdown(grid: Grid, level: int = 3) -> str:
-    """A heading, the table, its notes, and folded below it what its columns mean and the runs behind each row."""
+    """A heading, the table, its notes, and folded below it the meaning of columns and the runs of each row."""
     heads = [escape(grid.corner) or " ", *(escape(_heading(heading)) for heading in grid.headings)]
     rules = [":--", *("--:" if heading.is_numeric else ":--" for heading in grid.headings)]
     lines = [f"{'#' * level} {escape(grid.title)}", ""]
@@ -38,13 +38,13 @@ def grid_markdown(grid: Grid, level: int = 3) -> str:
         lines += [_row([_label(line), *map(_entry, line.entries)]) for line in block.lines]
     if grid.notes:
         lines += ["", *(f"- {escape(note)}" for note in grid.notes)]
-    lines += _folded("What the columns mean", _meanings(grid))
+    lines += _folded("What the columns mean", [f"- {escape(name)}: {escape(help_)}" for name, help_ in grid.meanings])
     lines += _folded("Runs behind the numbers", _traces(grid))
     return "\n".join(lines) + "\n"
 
 
 def document_markdown(document: Document) -> str:
-    """Every table of a report under its suite, with its warnings, the runs that are wanting, and what was left out."""
+    """A report: warnings, the tables and incomplete runs of each suite, the comparison, and records left out."""
     lines = [f"> {escape(warning)}\n" for warning in document.warnings]
     for section in document.sections:
         lines.append(f"## {escape(section.title)}\n")
@@ -68,10 +68,10 @@ def cost_markdown(report: Mapping[str, Any]) -> str:
 
 
 def escape(text: str) -> str:
-    """Escape what Markdown or HTML would read as markup; line breaks become spaces."""
+    """Escape Markdown and HTML; line breaks become spaces."""
     flat = plain(text)
     flat = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    # A colon before slashes and an at sign are what GitHub makes links and mentions of.
+    # GitHub turns :// into links and @ into mentions.
     flat = re.sub(r"([\\`*_\[\]|~#!$])", r"\\\1", flat).replace("@", "&#64;").replace("://", "&#58;//")
     return re.sub(r"^(\d*)([-+.)])(?=\s|$)", r"\1\\\2", flat)
 
@@ -107,15 +107,8 @@ def _folded(title: str, lines: list[str]) -> list[str]:
     return ["", f"<details><summary>{title}</summary>", "", *lines, "", "</details>"] if lines else []
 
 
-def _meanings(grid: Grid) -> list[str]:
-    """Each distinct help of a heading or block once, though many groups have the heading."""
-    told = {(heading.text, heading.help): None for heading in grid.headings if heading.help}
-    told |= {(block.title, block.help): None for block in grid.blocks if block.title and block.help}
-    return [f"- {escape(name)}: {escape(said)}" for name, said in told]
-
-
 def _traces(grid: Grid) -> list[str]:
-    """A line a row: the ids behind each heading, those that share the same runs together."""
+    """A list item for each row: its run ids by heading, or once where all headings share them."""
     found = []
     for block in grid.blocks:
         for line in block.lines:

@@ -1,6 +1,6 @@
-"""What the page's script shows of a cell when it is opened: every run, compactly, as JSON that cannot leave its element.
+"""Data of the page's script: every run of every cell as JSON.
 
-What several runs share (specification, protocol, class order) is written once, into ``pool``, and referred to by its place there.
+Values that several runs share (specification, protocol, class order) are written once, in ``pool``, and referred to by index.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from smope_bench.reports.formatting import METRIC_NAMES, RUN_WORDS, interval, mean_std, runs_text, seeds_text
+from smope_bench.harness.metrics import METRICS, Metric
+from smope_bench.reports.formatting import RUN_WORDS, interval, mean_std, runs_text, seeds_text
 from smope_bench.reports.loading.environments import Environments
 from smope_bench.reports.loading.model import Cell, Run, SuiteResults
 from smope_bench.reports.loading.run_result import RunResult
@@ -31,9 +32,10 @@ Pairs = list[tuple[str, str]]
 
 
 class PageData:
-    """Collects the cells of all sections; ``environments`` names the environments of the page."""
+    """Collects the cells of all sections. ``environments`` names the page's environments; ``metrics`` are those shown."""
 
-    def __init__(self, environments: Environments) -> None:
+    def __init__(self, environments: Environments, metrics: Sequence[Metric] = METRICS) -> None:
+        self._metrics = metrics
         self._environments = environments
         self._pool: list[Any] = []
         self._places: dict[str, int] = {}
@@ -41,14 +43,14 @@ class PageData:
         self._cells: dict[str, dict[str, Any]] = {}
 
     def add(self, anchor: str, cell: Cell) -> None:
-        """Take in a cell and its runs; a run that several cells share is written once."""
+        """Add a cell and its runs; a run of several cells is written once."""
         for run in cell.runs:
             if run.outcome is not None and run.run_id not in self._runs:
                 self._runs[run.run_id] = self._run(run.outcome)
         self._cells[anchor] = {
             "scores": [
-                [name, mean_std(cell.summary(metric)), interval(cell.summary(metric))]
-                for metric, name in METRIC_NAMES.items()
+                [metric.heading, mean_std(cell.summary(metric.name)), interval(cell.summary(metric.name))]
+                for metric in self._metrics
                 if cell.outcomes
             ],
             "note": cell.note,
@@ -56,10 +58,10 @@ class PageData:
         }
 
     def script(self) -> Markup:
-        """The content of a ``<script type="application/json">``: nothing in a text of a record can close it."""
+        """The content of a ``<script type="application/json">`` element."""
         parts = {
             "facts": FACTS,
-            "metrics": list(METRIC_NAMES.values()),
+            "metrics": [metric.heading for metric in self._metrics],
             "pool": self._pool,
             "runs": self._runs,
             "cells": self._cells,
@@ -74,7 +76,7 @@ class PageData:
         return self._places[key]
 
     def _planned(self, run: Run) -> list[Any]:
-        """[id, order seed, training seed, state, its word, trouble, where the settings come from], the last two in the pool."""
+        """[id, order seed, training seed, state, word for it, problem, origin of the settings], the last two in the pool."""
         origin = [("Recipe", run.recipe or "not noted"), ("Set by hand", ", ".join(run.settings) or "nothing")]
         trouble = None if run.state == "ok" else self._place(_trouble(run))
         seeds = (run.order_seed, run.train_seed)
@@ -90,7 +92,7 @@ class PageData:
             "classes": self._classes(outcome.class_names),
             "environment": self._environments.name_of(outcome),
             "facts": _facts_of(outcome),
-            "scores": [number(outcome.metrics[metric]) for metric in METRIC_NAMES],
+            "scores": [number(outcome.metrics[metric.name]) for metric in self._metrics],
             "matrix": [_trimmed(row) for row in outcome.accuracy_matrix],
             "seconds": [
                 [_short(part, 1) for part in (t.train_s, t.end_s, t.evaluate_s)] for t in outcome.timings.tasks
@@ -98,14 +100,14 @@ class PageData:
         }
 
     def _classes(self, names: Sequence[str]) -> list[int]:
-        """[names, order], both in the pool: the names of a benchmark once, and for each order their places."""
+        """[sorted names, indices into them in order of arrival], both in the pool."""
         known = sorted(set(names))
         places = {name: place for place, name in enumerate(known)}
         return [self._place(known), self._place([places[name] for name in names])]
 
 
 def safe_json(value: object) -> Markup:
-    """JSON for a script element: what could end it or open a comment is written as an escape."""
+    """JSON for a script element, with characters escaped that could end it or open a comment."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for sign in "<>&\u2028\u2029":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
@@ -113,7 +115,7 @@ def safe_json(value: object) -> Markup:
 
 
 def protocol_of(outcome: RunResult) -> Pairs:
-    """What has to be equal for two results to be comparable: data, transforms, backbone, weights, precision, code."""
+    """The fields that must be equal for results to be comparable: data, transforms, backbone, weights, precision, code."""
     spec, provenance = outcome.spec, outcome.provenance
     benchmark, backbone = _mapping(spec.get("benchmark")), _mapping(spec.get("backbone"))
     pairs = [("Benchmark", _said(benchmark.get("name")))]
@@ -186,9 +188,8 @@ def _said(value: object) -> str:
 
 @dataclass(frozen=True)
 class CellView:
-    """A cell as the page lists it: its headline, and (run, state's word, seeds) for each of its runs."""
+    """A cell in the page's list of runs; ``runs``: (run, word for its state, seeds)."""
 
-    cell: Cell
     anchor: str
     title: str
     runs_text: str
@@ -211,23 +212,17 @@ def drill_down(results: SuiteResults, key: str) -> list[CellView]:
     views = []
     for place, anchor in cell_anchors(results, key).items():
         cell = results.cells[place]
-        title = f"{place[0]} on {place[1]}" if len(results.columns) > 1 else place[0]
-        faa = mean_std(cell.summary("faa")) if cell.outcomes else NONE
+        faa = mean_std(cell.summary("faa"))
         runs = tuple((run, RUN_WORDS[run.state], seeds_text(run)) for run in cell.runs)
-        views.append(CellView(cell, anchor, title, runs_text(cell), faa, runs))
+        views.append(CellView(anchor, " on ".join(place[: len(results.columns)]), runs_text(cell), faa, runs))
     return views
 
 
 def problems_by_row(results: SuiteResults) -> list[tuple[str, list[tuple[str, Run]]]]:
-    """Row label -> its runs that are not fresh and whole, with where they belong."""
-    found = []
-    for row in results.rows:
-        wanting = [
-            (f"{column.label}, {seeds_text(run)}", run)
-            for column in results.columns
-            for run in results.cell(row, column).runs
-            if run.state != "ok"
-        ]
-        if wanting:
-            found.append((row.label, wanting))
-    return found
+    """(row label, [(benchmark and seeds, run)]) of runs that are not done."""
+    found: dict[str, list[tuple[str, Run]]] = {}
+    for cell in results.all_cells:
+        for run in cell.runs:
+            if run.state != "ok":
+                found.setdefault(cell.row.label, []).append((f"{cell.column.label}, {seeds_text(run)}", run))
+    return list(found.items())

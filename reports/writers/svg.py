@@ -1,4 +1,4 @@
-"""Figures inside the page: drawings whose ids cannot clash, with few bytes, and no more of them than the page has room for."""
+"""Drawings inside the page: with unique ids, in few bytes, and no more than the page has room for."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _RECTANGLE = re.compile(r"M([\d.]+) ([\d.]+)L([\d.]+) \2L\3 ([\d.]+)L\1 \4(?:L\1
 
 @dataclass(frozen=True)
 class PageFigure:
-    """A figure as the page shows it; ``svg`` is ``None`` where the page has no room for it: then it stands beside the page."""
+    """A figure on the page; ``svg`` is ``None`` where the page has no room and links to its file."""
 
     figure: FigureFile
     svg: Markup | None
 
     @property
     def file(self) -> str:
-        """Where the drawing is written, seen from the page."""
+        """Path of the drawing, relative to the page."""
         return f"figures/{self.figure.name}.svg"
 
 
 def place_figures(groups: Sequence[Sequence[FigureFile]], room: int) -> list[list[PageFigure]]:
-    """Take in figures while there is room (in bytes): the first of every group, then the second of every group, and so on."""
+    """Include figures while there is room (in bytes): the first of every group, then the second of every group, and so on."""
     order = sorted((position, i) for i, group in enumerate(groups) for position in range(len(group)))
     placed: dict[tuple[int, int], PageFigure] = {}
     for n, (position, i) in enumerate(order, 1):
@@ -43,7 +43,7 @@ def place_figures(groups: Sequence[Sequence[FigureFile]], room: int) -> list[lis
 
 
 def inline_svg(figure: FigureFile, prefix: str) -> Markup:
-    """A drawing named for those who do not see it; ``prefix`` sets its ids apart from those of other drawings."""
+    """A drawing with an accessible name; ``prefix`` makes its ids unique on the page."""
     drawing = figure.svg[figure.svg.index("<svg") :]
     head, _, body = drawing.partition(">")
     box = re.search(r'viewBox="([^"]*)"', head)
@@ -54,7 +54,7 @@ def inline_svg(figure: FigureFile, prefix: str) -> Markup:
 
 
 def _rename(body: str, prefix: str) -> str:
-    """Short ids; those that nothing refers to are dropped."""
+    """Shorten ids and drop those without a reference."""
     referred = set(re.findall(r'(?:href="|url\()#([^")]+)', body))
     own = dict.fromkeys(name for name in re.findall(r'<[^>]* id="([^"]*)"', body) if name in referred)
     names = {name: f"{prefix}-{i}" for i, name in enumerate(own)}
@@ -67,7 +67,7 @@ def _rename(body: str, prefix: str) -> str:
 
 
 def _squeeze(tag: str) -> str:
-    """One tag with coordinates to a hundredth of a point, which is finer than any screen, and without needless characters."""
+    """A tag with coordinates rounded to a hundredth of a point and without redundant characters."""
     tag = re.sub(r'\b(d|x|y|points)="([^"]*)"', lambda m: f'{m[1]}="{_coordinates(m[2])}"', tag)
     # Only shifts may lose digits: a scale has six that matter.
     tag = re.sub(r"translate\([^)]*\)", lambda m: _NUMBER.sub(r"\1", m[0]), tag)

@@ -1,4 +1,4 @@
-"""Tables for the terminal. All text is data: nothing in a label is markup, and no number is cut or wrapped."""
+"""Tables for the terminal, with all text escaped and numbers neither cut nor wrapped."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from smope_bench.reports.text import plain
 _PLACES = {0: "", 1: "bold", 2: "underline"}
 _TONES = {"": "", "word": "dim", "muted": "dim", "good": "green", "bad": "red"}
 _LABEL, _TEXT, _WORD = 14, 24, 12
-"""Letters that a narrow terminal leaves to labels, to each column of text and to a word of a group, before it is split."""
+"""Least widths in letters of labels, of columns of text and of the words of a group."""
 
 
 def print_results(console: Console, results: SuiteResults) -> None:
-    """A suite as it stands: a table a benchmark, and the runs that are wanting."""
-    _print_grids(console, detail_grids(results))
+    """Print a table for each benchmark of a suite, and its incomplete runs."""
+    _print_grids(console, detail_grids(results, brief=True))
     for line in problem_lines(results):
         console.print(Text(plain(line), style="yellow"))
 
 
 def print_document(console: Console, document: Document) -> None:
-    """What a report is about to write: its warnings, all tables of results of a single suite or the first of each of several.
+    """Print a report: warnings, all result tables of one suite or the first of each of several, comparison and records left out.
 
-    What moved against other results, and what was left out, comes last. Ledgers, statistics and costs are for the page.
+    Published comparison, statistics and costs are on the page alone.
     """
     for warning in document.warnings:
         console.print(Text(plain(warning), style="yellow"))
@@ -53,7 +53,7 @@ def print_costs(console: Console, report: Mapping[str, Any]) -> None:
 
 
 def _print_grids(console: Console, grids: Sequence[Grid]) -> None:
-    """Print grids of one subject; what is true of several is said once, below the last of them."""
+    """Print grids; a lead or note that several share is printed once, below the last of them."""
     for i, grid in enumerate(grids, 1):
         later = {said for other in grids[i:] for said in (other.lead, *other.notes)}
         notes = tuple(note for note in grid.notes if note not in later)
@@ -61,7 +61,7 @@ def _print_grids(console: Console, grids: Sequence[Grid]) -> None:
 
 
 def print_grid(console: Console, grid: Grid) -> None:
-    """Print a grid in as many tables as the width asks for, and what is said of it over the whole width."""
+    """Print a grid in as many tables as the width requires, then its lead and notes."""
     console.print()
     for table in terminal_tables(replace(grid, lead="", notes=()), console.width):
         console.print(table)
@@ -70,13 +70,13 @@ def print_grid(console: Console, grid: Grid) -> None:
 
 
 def terminal_tables(grid: Grid, width: int) -> list[Table]:
-    """A grid as tables of at most ``width`` letters: split between groups of headings, and within one only where it must be."""
+    """A grid as tables of at most ``width`` letters, split between groups of headings and within one only if necessary."""
     parts = _parts(grid, width)
     return [_table(grid, part, number, len(parts), width) for number, part in enumerate(parts, 1)]
 
 
 def _parts(grid: Grid, width: int) -> list[list[int]]:
-    """Places of the headings of each table. Texts without which rows cannot be told apart stand in every one."""
+    """Indices of the headings of each table; text columns that distinguish equal labels are repeated in each."""
     label, *least = (low for low, _ in _widths(grid))
     keys = _keys(grid)
     parts: list[list[int]] = [[*keys]]
@@ -115,7 +115,7 @@ def _table(grid: Grid, places: Sequence[int], number: int, parts: int, width: in
         padding=(0, 1, 0, 0),
     )
     widths = _fitted(grid, places, width)
-    # A title is wrapped at the width of its table; a wider label keeps it on one line where the terminal has room.
+    # rich wraps a title at the width of its table: widen the label.
     widths[0] += max(0, min(cell_len(title), width) - sum(widths) - _frame(len(places)))
     table.add_column(Text(plain(grid.corner)), width=widths[0], overflow="fold")
     for at, letters in zip(places, widths[1:], strict=True):
@@ -133,7 +133,7 @@ def _table(grid: Grid, places: Sequence[int], number: int, parts: int, width: in
 
 
 def _fitted(grid: Grid, places: Sequence[int], width: int) -> list[int]:
-    """Widths of the label and of some headings: the least, then what the terminal has left, labels first and texts last."""
+    """Widths of the label and of some headings: the least ones, then the remaining room, labels first and texts last."""
     all_widths = _widths(grid)
     wanted = [all_widths[0], *(all_widths[at + 1] for at in places)]
     found = [least for least, _ in wanted]
@@ -146,7 +146,7 @@ def _fitted(grid: Grid, places: Sequence[int], width: int) -> list[int]:
 
 
 def _widths(grid: Grid) -> list[tuple[int, int]]:
-    """(least, natural) width of the label and of every heading, in letters. Numbers have no least but their own."""
+    """(least, natural) width of the label and of every heading, in letters; numbers are never narrowed."""
     labels = [grid.corner, *(str(_label(grid, line)) for line in grid.lines), *(block.title for block in grid.blocks)]
     natural = _longest(labels)
     found = [(min(natural, _LABEL), natural)]
@@ -163,14 +163,14 @@ def _longest(texts: Iterable[str]) -> int:
 
 
 def _frame(headings: int) -> int:
-    """What lines and gaps of a table take beside its label and headings."""
+    """Letters taken by the lines and gaps of a table."""
     return 2 * (headings + 1) + 1
 
 
 def _label(grid: Grid, line: Line) -> Text:
-    """A row's label; where the grid has no groups, what marks an entry is said here and the number stays narrow."""
+    """A row's label; in grids without groups with the marks of its entries, so that columns stay narrow."""
     marks = line.marks
-    if not _is_grouped(grid):
+    if not grid.is_grouped:
         marks = tuple(dict.fromkeys([*marks, *(mark for entry in line.entries for mark in entry.marks)]))
     label = Text(plain(line.label)).append(f" ({', '.join(map(plain, marks))})" if marks else "", style="yellow")
     return label.append(f"\n{plain(line.small)}" if line.small else "", style="dim")
@@ -179,10 +179,6 @@ def _label(grid: Grid, line: Line) -> Text:
 def _cell(grid: Grid, entry: Entry) -> Text:
     style = "yellow" if entry.marks else _PLACES[entry.place] or _TONES[entry.tone]
     text = Text(plain(entry.text), style=style)
-    if entry.marks and _is_grouped(grid):
+    if entry.marks and grid.is_grouped:
         text.append(f"\n{', '.join(map(plain, entry.marks))}", style="yellow")
     return text.append(f"\n{plain(entry.small)}" if entry.small else "", style="dim not bold not underline")
-
-
-def _is_grouped(grid: Grid) -> bool:
-    return any(heading.group for heading in grid.headings)

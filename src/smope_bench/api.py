@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from smope_bench.benchmarks.errors import BenchmarkError
     from smope_bench.benchmarks.stream import Stream, Task, View, build_stream
     from smope_bench.harness.conformance.check import check_target, failed
+    from smope_bench.harness.metrics import Metric, metric
     from smope_bench.methods.common.alignment.class_stats import ClassStatistics, GaussianSampler
     from smope_bench.methods.common.alignment.tap import HIDE_TAP, TapConfig, align, align_after_task
     from smope_bench.methods.common.api import (
@@ -68,6 +69,7 @@ __all__ = [
     "MethodCard",
     "MethodConfig",
     "MethodError",
+    "Metric",
     "ParameterGroup",
     "Phase",
     "PlainPrefix",
@@ -94,6 +96,7 @@ __all__ = [
     "failed",
     "from_avalanche",
     "make_head",
+    "metric",
     "seen_logits",
     "silent",
     "to_avalanche",
@@ -106,6 +109,7 @@ _PLACES = {
     "benchmarks.errors": "BenchmarkError",
     "benchmarks.stream": "Stream Task View build_stream",
     "harness.conformance.check": "check_target failed",
+    "harness.metrics": "Metric metric",
     "methods.common.alignment.class_stats": "ClassStatistics GaussianSampler",
     "methods.common.alignment.tap": "HIDE_TAP TapConfig align align_after_task",
     "methods.common.api": (

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from smope_bench.harness.metrics import (
+    METRICS,
     average_accuracies,
     backward_transfer,
     cumulative_average_accuracy,
     final_average_accuracy,
     forgetting,
+    forgetting_from_maximum,
     learning_accuracy,
+    metric,
     micro_accuracy,
     stepwise_forgetting,
 )
@@ -80,3 +85,44 @@ def test_the_forms_of_forgetting_that_other_code_prints() -> None:
     assert backward_transfer([[90.0, None, None], [84.0, 88.0, None], [80.0, 86.0, 92.0]]) == -6.0
     assert stepwise_forgetting(JOINT) is None and backward_transfer(JOINT) is None
     assert stepwise_forgetting([[90.0]]) is None and backward_transfer([[90.0]]) is None
+
+
+def test_forgetting_from_the_maximum_is_never_negative() -> None:
+    """Hash card, section 12: the last stage takes part in the maximum."""
+    rows = [[90.0, None, None], [84.0, 88.0, None], [80.0, 86.0, 92.0]]
+    assert (forgetting(rows), forgetting_from_maximum(rows), backward_transfer(rows)) == (6.0, 6.0, -6.0)
+    rows[2][1] = 89.0
+    assert (forgetting(rows), forgetting_from_maximum(rows)) == (4.5, 5.0)
+    assert forgetting_from_maximum([[50.0, None], [90.0, 90.0]]) == 0.0
+    assert forgetting_from_maximum(JOINT) is None
+
+
+def test_stepwise_forgetting_of_the_card() -> None:
+    """CODA-Prompt card, section 8."""
+    assert stepwise_forgetting([[90.0, None, None], [80.0, 70.0, None], [60.0, 70.0, 80.0]]) == 10.0
+
+
+def test_a_metric_gets_the_inputs_that_it_declares() -> None:
+    assert [one.name for one in METRICS] == ["faa", "caa", "fm", "micro", "la", "bwt", "fm_max", "fm_step"]
+    matrix, counts = [[50.0, None], [100.0, 50.0]], [10, 30]
+    assert {one.name: one.compute(matrix, counts) for one in METRICS} == {
+        "faa": 75.0, "caa": 62.5, "fm": -50.0, "micro": 62.5, "la": 50.0, "bwt": 50.0, "fm_max": 0.0, "fm_step": -50.0,
+    }  # fmt: skip
+    assert {one.name for one in METRICS if one.sign == -1} == {"fm", "fm_max", "fm_step"}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [({"name": "BWT 3"}, "must be lower-case"), ({"better": "more"}, "must be 'higher' or 'lower'")],
+)
+def test_a_metric_that_is_declared_wrongly(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        metric(**{"name": "x", "heading": "X", "help": "An example."} | given)
+
+
+def test_a_metric_takes_no_unknown_input() -> None:
+    with pytest.raises(ValueError, match=r"has a parameter 'losses'; it may take matrix, test_counts"):
+
+        @metric("x", "X", "An example.")
+        def example(losses: object) -> float | None:
+            return None

@@ -17,13 +17,22 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.metrics import cumulative_average_accuracy, final_average_accuracy, forgetting, micro_accuracy
+from smope_bench.harness.metrics import (
+    backward_transfer,
+    cumulative_average_accuracy,
+    final_average_accuracy,
+    forgetting,
+    forgetting_from_maximum,
+    learning_accuracy,
+    micro_accuracy,
+    stepwise_forgetting,
+)
 from smope_bench.harness.records.store import Record, Store, write_json
 from smope_bench.reports.loading.load import load_suite, load_suites
 from smope_bench.reports.loading.model import SuiteResults
 from smope_bench.reports.tables.benchmark import detail_grids
 from smope_bench.reports.tables.comparison import WORDS as VERDICTS
-from smope_bench.reports.tables.comparison import against_grids
+from smope_bench.reports.tables.comparison import comparison_grids
 from smope_bench.reports.tables.costs import cost_grid
 from smope_bench.reports.tables.ledger import ledger_grid
 from smope_bench.reports.tables.paper import paper_grid
@@ -298,7 +307,16 @@ def test_the_tidy_table_can_be_recomputed_from_the_runs_that_it_names(worlds, pl
         store = world.make(plan)
         lines = [line.split(",") for line in tidy_csv([read(store)]).splitlines()]
         records = {one.run_id: one.result for one in store.scan() if isinstance(one, Record)}
-    known = {"faa": final_average_accuracy, "caa": cumulative_average_accuracy, "fm": forgetting}
+    known = {
+        "faa": final_average_accuracy,
+        "caa": cumulative_average_accuracy,
+        "fm": forgetting,
+        "micro": micro_accuracy,
+        "la": learning_accuracy,
+        "bwt": backward_transfer,
+        "fm_max": forgetting_from_maximum,
+        "fm_step": stepwise_forgetting,
+    }
     head = lines[0]
     for line in lines[1:]:
         named = dict(zip(head, line, strict=True))
@@ -307,9 +325,7 @@ def test_the_tidy_table_can_be_recomputed_from_the_runs_that_it_names(worlds, pl
         if runs:
             results = [records[run] for run in runs]
             values = [
-                micro_accuracy(one["accuracy_matrix"], one["test_counts"])
-                if named["metric"] == "micro"
-                else known[named["metric"]](one["accuracy_matrix"])
+                known[named["metric"]](one["accuracy_matrix"], *[one["test_counts"]] * (named["metric"] == "micro"))
                 for one in results
             ]
             assert float(named["mean"]) == pytest.approx(sum(value or 0.0 for value in values) / len(values), abs=1e-9)
@@ -328,7 +344,7 @@ def test_one_suite_reads_the_same_alone_and_with_its_folder(worlds, plan: Plan) 
 def test_folders_that_differ_by_a_constant_are_equal_or_beyond_the_spread(worlds, plan: Plan, shift: int) -> None:
     with worlds() as world:
         now, then = (load_suites(world.make(plan, shift=by), [SUITE], None) for by in (float(shift), 0.0))
-        _, _, grid = against_grids(now, then)
+        _, _, grid = comparison_grids(now, then)
     word = VERDICTS["beyond" if shift else "equal"][0]
     assert {entry.text for _, heading, entry in entries(grid) if heading == "verdict"} == {word}
     assert all(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from smope_bench.reports.loading.load import Loaded, load_suites
-from smope_bench.reports.tables.comparison import WORDS, against_grids, moved_text
+from smope_bench.reports.tables.comparison import WORDS, comparison_grids, moved_text
 from smope_bench.reports.tables.table import Entry, Grid
 
 THEN, NOW, DIFFERENCE, LARGEST, VERDICT, WHY = range(6)
@@ -38,7 +38,7 @@ def loaded(factory, label: str = "") -> Loaded:
 
 def compare(now, then) -> tuple[Grid, Grid, Grid]:
     """(summary, environments, the suite's grid)."""
-    summary, environments, suite = against_grids(loaded(now, "here"), loaded(then, "../old"))
+    summary, environments, suite = comparison_grids(loaded(now, "here"), loaded(then, "../old"))
     return summary, environments, suite
 
 
@@ -151,7 +151,7 @@ def test_cells_and_suites_of_one_folder_only_are_counted(sides, tmp_path: Path) 
     publish(extra, [80.0], config={"top_k": 9})
     extra.write()
     both = load_suites(then.write(), ["smoke", "other"], None, mixed=True)
-    grids = against_grids(loaded(now), both)
+    grids = comparison_grids(loaded(now), both)
     assert [grid.key for grid in grids] == ["against-summary", "against-environments", "against-smoke"]
     assert [line.label for line in grids[0].lines] == ["smoke", "other", "all suites"]
     assert counts(grids[0]) == {"the same": 1, "only now": 1, "only then": 2}

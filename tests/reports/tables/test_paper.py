@@ -140,10 +140,10 @@ def test_rows_of_the_paper_that_are_not_hosted_stand_last(factory: Any) -> None:
     factory.suite = "hash_main"
     factory.publish_levels("Hash", "hash_prompt", column, (78.0, 79.0, 80.0))
     grid = paper_grid(load_suite(factory.write(), "hash_main", factory.FRESH))
-    assert [heading.text for heading in grid.headings] == ["FAA", "CAA", "FM"] * 2
+    assert [heading.text for heading in grid.headings] == ["FAA", "CAA", "FM (max)"] * 2
     assert grid.blocks[-1].title == "Printed only"
     assert at(grid, "cpg", column.label).text == "not hosted"
-    assert at(grid, "cpg", f"as printed: {column.label}", "FM").text == "7.18"
+    assert at(grid, "cpg", f"as printed: {column.label}", "FM (max)").text == "7.18"
     assert at(grid, "Hash", f"as printed: {column.label}").small == "-0.02, no spread printed"
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from smope_bench.harness.metrics import METRICS
 from smope_bench.reports.formatting import column_text, interval, mean_std, problem_lines, runs_text
 from smope_bench.reports.loading.load import load_suite
 from smope_bench.reports.loading.model import Column, SuiteResults, summarise
@@ -164,9 +165,10 @@ def troubled(factory) -> SuiteResults:
 
 def test_no_cell_is_blank(troubled) -> None:
     text = markdown(troubled)
-    assert "| B | missing | – | missing | missing | 0 of 1 (1 missing) |" in text
-    assert "| B | not planned | – | not planned | not planned | – |" in text
-    assert "| A | 90.00 ± 0.00 | [90.0, 90.0] | 90.00 ± 0.00 | – | 2 of 3 (1 failed) |" in text.replace("\\", "")
+    assert f"| B | missing | – |{' missing |' * 7} 0 of 1 (1 missing) |" in text
+    assert f"| B | not planned | – |{' not planned |' * 7} – |" in text
+    measured = "90.00 ± 0.00 | – | 90.00 ± 0.00 | 90.00 ± 0.00 | – | – | – | 2 of 3 (1 failed)"
+    assert f"| A | 90.00 ± 0.00 | [90.0, 90.0] | {measured} |" in text.replace("\\", "")
     assert all(entry.text.strip() for grid in detail_grids(troubled) for line in grid.lines for entry in line.entries)
 
 
@@ -194,7 +196,7 @@ def test_every_markdown_row_has_as_many_fields_as_the_head(factory) -> None:
     factory.level(HOSTILE, 90.0)
     factory.level("B", 80.0)
     lines = [line for line in markdown(load_suite(factory.write(), "smoke", None)).splitlines() if line[:1] == "|"]
-    assert len(lines) == 5 and {line.replace(r"\|", "").count("|") for line in lines} == {7}
+    assert len(lines) == 5 and {line.replace(r"\|", "").count("|") for line in lines} == {12}
     assert not any("<script" in line for line in lines)
 
 
@@ -277,7 +279,7 @@ def test_the_terminal_has_a_table_a_benchmark_and_says_shared_notes_once(trouble
 def test_tidy_csv_traces_every_number_to_its_runs(smoke) -> None:
     results = load_suite(smoke, "smoke", None)
     lines = list(csv.DictReader(io.StringIO(tidy_csv([results]))))
-    assert len(lines) == 5 * 4
+    assert len(lines) == 5 * len(METRICS) == 5 * 8
     first = next(line for line in lines if line["row"] == "SMoPE" and line["metric"] == "faa")
     cell = next(cell for cell in results.cells.values() if cell.row.label == "SMoPE")
     summary = cell.summary("faa")
