@@ -15,25 +15,25 @@ from smope_bench.benchmarks.suites import SUITES
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.observations import read_observations
 from smope_bench.harness.records.store import Store
-from smope_bench.reports.document import Document, Section, all_grids
+from smope_bench.reports.document import Document, Section, all_tables
 from smope_bench.reports.figures.critical_difference import statistics_figures
 from smope_bench.reports.figures.style import FigureGroup
 from smope_bench.reports.figures.suite import figure_groups
 from smope_bench.reports.loading.load import Loaded
 from smope_bench.reports.loading.model import SuiteResults
-from smope_bench.reports.tables.benchmark import detail_grids
-from smope_bench.reports.tables.comparison import comparison_grids
-from smope_bench.reports.tables.costs import cost_grid, counted_grids
-from smope_bench.reports.tables.integrity import health_grid
-from smope_bench.reports.tables.ledger import ledger_grid
-from smope_bench.reports.tables.paper import paper_grid
-from smope_bench.reports.tables.statistics import statistics_grids
-from smope_bench.reports.tables.table import Grid
+from smope_bench.reports.tables.benchmark import benchmark_tables
+from smope_bench.reports.tables.comparison import comparison_tables
+from smope_bench.reports.tables.costs import cost_table, counted_grids
+from smope_bench.reports.tables.integrity import integrity_table
+from smope_bench.reports.tables.paper import paper_table
+from smope_bench.reports.tables.published_comparison import published_comparison
+from smope_bench.reports.tables.statistics import statistics_tables
+from smope_bench.reports.tables.table import Table
 from smope_bench.reports.text import file_name
-from smope_bench.reports.writers.csv import grid_csv, tidy_csv
+from smope_bench.reports.writers.csv import table_csv, tidy_csv
 from smope_bench.reports.writers.html import Download, render_page
-from smope_bench.reports.writers.latex import grid_latex, latex_document
-from smope_bench.reports.writers.markdown import document_markdown, grid_markdown
+from smope_bench.reports.writers.latex import latex_document, table_latex
+from smope_bench.reports.writers.markdown import document_markdown, table_markdown
 
 WRITTEN = "files.json"
 """Lists the files of a report with their hashes, so that the next report can remove outdated ones."""
@@ -69,8 +69,8 @@ def make_document(
     for name, counts in (counted or {}).items():
         keys.append(file_name(name, keys))
         sections.append(counted_section(name, counts, keys[-1]))
-    comparison = comparison_grids(loaded, against) if against is not None else ()
-    return _distinct(Document(tuple(sections), loaded.warnings, health_grid(loaded.health), comparison))
+    comparison = comparison_tables(loaded, against) if against is not None else ()
+    return _distinct(Document(tuple(sections), loaded.warnings, integrity_table(loaded.integrity), comparison))
 
 
 def write_report(document: Document, out: Path) -> ReportFiles:
@@ -100,10 +100,10 @@ def table_section(results: SuiteResults, key: str) -> Section:
         results.title,
         results.description,
         results,
-        tables=(paper_grid(results), *detail_grids(results)),
-        ledger=ledger_grid(results),
-        statistics=statistics_grids(results),
-        costs=cost_grid(results),
+        tables=(paper_table(results), *benchmark_tables(results)),
+        ledger=published_comparison(results),
+        statistics=statistics_tables(results),
+        costs=cost_table(results),
     )
 
 
@@ -118,7 +118,7 @@ def _distinct(document: Document) -> Document:
     """The document with keys of tables that are unique and safe as file names."""
     taken: list[str] = []
 
-    def named(grid: Grid) -> Grid:
+    def named(grid: Table) -> Table:
         taken.append(file_name(grid.key, taken))
         return replace(grid, key=taken[-1])
 
@@ -141,16 +141,16 @@ def _distinct(document: Document) -> Document:
 def _files(document: Document) -> Iterator[tuple[str, bytes]]:
     """(name, content) of every file of a report, ``WRITTEN`` last."""
     written: dict[str, bytes] = {}
-    grids = all_grids(document)
+    grids = all_tables(document)
     texts = {
         "table.md": document_markdown(document),
         "table.tex": latex_document(grids),
         "table.csv": tidy_csv([section.results for section in document.sections if section.results is not None]),
     }
     for grid in grids:
-        texts[f"tables/{grid.key}.csv"] = grid_csv(grid)
-        texts[f"tables/{grid.key}.tex"] = grid_latex(grid)
-        texts[f"tables/{grid.key}.md"] = grid_markdown(grid)
+        texts[f"tables/{grid.key}.csv"] = table_csv(grid)
+        texts[f"tables/{grid.key}.tex"] = table_latex(grid)
+        texts[f"tables/{grid.key}.md"] = table_markdown(grid)
     downloads = [Download(name, _MEDIA[Path(name).suffix], text) for name, text in texts.items()]
     written |= {name: text.encode() for name, text in texts.items()}
     figures = (figure for section in document.sections for group in section.figures for figure in group.figures)

@@ -175,10 +175,12 @@ def _counts(store: Store, names: Sequence[str], *, asked: bool) -> tuple[dict[st
 
 def _said_of(other: Loaded | None) -> list[str]:
     """Warnings about records of the baseline of a comparison."""
-    from smope_bench.reports.loading.integrity import health_warnings
+    from smope_bench.reports.loading.integrity import integrity_warnings
 
     return (
-        [] if other is None else [f"In {other.label}: {said}" for said in health_warnings(other.health, listed=False)]
+        []
+        if other is None
+        else [f"In {other.label}: {said}" for said in integrity_warnings(other.integrity, listed=False)]
     )
 
 

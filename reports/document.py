@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from smope_bench.reports.figures.style import FigureGroup
 from smope_bench.reports.loading.model import SuiteResults
-from smope_bench.reports.tables.table import Grid
+from smope_bench.reports.tables.table import Table
 
 
 @dataclass(frozen=True)
@@ -20,14 +20,14 @@ class Section:
     title: str
     description: str
     results: SuiteResults | None
-    tables: tuple[Grid, ...] = ()
-    ledger: Grid | None = None
-    statistics: tuple[Grid, ...] = ()
-    costs: Grid | None = None
+    tables: tuple[Table, ...] = ()
+    ledger: Table | None = None
+    statistics: tuple[Table, ...] = ()
+    costs: Table | None = None
     figures: tuple[FigureGroup, ...] = ()
 
     @property
-    def grids(self) -> tuple[Grid, ...]:
+    def all_tables(self) -> tuple[Table, ...]:
         """Every table of the section, in the order of the page."""
         found = (*self.tables, self.ledger, *self.statistics, self.costs)
         return tuple(grid for grid in found if grid is not None)
@@ -39,11 +39,11 @@ class Document:
 
     sections: tuple[Section, ...]
     warnings: tuple[str, ...] = ()
-    left_out: Grid | None = None
-    comparison: tuple[Grid, ...] = ()
+    left_out: Table | None = None
+    comparison: tuple[Table, ...] = ()
 
 
-def all_grids(document: Document) -> list[Grid]:
+def all_tables(document: Document) -> list[Table]:
     """Every table of a report, sections first."""
-    own = [grid for section in document.sections for grid in section.grids]
+    own = [grid for section in document.sections for grid in section.all_tables]
     return [*own, *document.comparison, *([document.left_out] if document.left_out else [])]

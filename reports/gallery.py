@@ -31,9 +31,9 @@ from smope_bench.reports.loading.environments import said
 from smope_bench.reports.loading.load import VERSION_DIGITS, load_suites, suites_in
 from smope_bench.reports.loading.model import Run, SuiteResults
 from smope_bench.reports.loading.observed import Observed
-from smope_bench.reports.tables.paper import LEAD, TINY_LEAD, paper_grid
-from smope_bench.reports.tables.table import Block, Grid
-from smope_bench.reports.writers.markdown import escape, grid_markdown
+from smope_bench.reports.tables.paper import LEAD, TINY_LEAD, paper_table
+from smope_bench.reports.tables.table import Block, Table
+from smope_bench.reports.writers.markdown import escape, table_markdown
 
 EXAMPLES = ("stages", "matrices", "tradeoff", "critical-difference")
 """Suffixes of the names of figures; one example of each is shown."""
@@ -142,7 +142,7 @@ def _part(suite: Suite, results: SuiteResults | None, store: Store, observed: Ob
     if results is None:
         return _missing_part(suite)
     figures = tuple(paper_figures(results, suite.drawings, observed))
-    shown = [] if figures else [_table(replace(paper_grid(results), lead=""), suite.title)]
+    shown = [] if figures else [_table(replace(paper_table(results), lead=""), suite.title)]
     lost = (
         ["The figure cannot be drawn: its runs have not kept what it shows."] if suite.drawings and not figures else []
     )
@@ -208,18 +208,16 @@ def _seeds(run: Run) -> tuple[int, int]:
     return run.order_seed, run.train_seed
 
 
-def _table(grid: Grid, title: str) -> str:
+def _table(grid: Table, title: str) -> str:
     """A table as Markdown without run ids and meanings of columns, and without a title equal to the part's."""
     headings = tuple(replace(heading, help="") for heading in grid.headings)
-    text = grid_markdown(replace(grid, headings=headings, blocks=tuple(map(_bare, grid.blocks))))
+    text = table_markdown(replace(grid, headings=headings, blocks=tuple(map(_bare, grid.blocks))))
     return text.split("\n", 2)[2] if grid.title == title else text
 
 
 def _bare(block: Block) -> Block:
-    lines = tuple(
-        replace(line, entries=tuple(replace(entry, runs=()) for entry in line.entries)) for line in block.lines
-    )
-    return replace(block, lines=lines, help="")
+    lines = tuple(replace(line, cells=tuple(replace(entry, runs=()) for entry in line.cells)) for line in block.rows)
+    return replace(block, rows=lines, help="")
 
 
 def _sentence(text: str) -> str:

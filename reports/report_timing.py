@@ -19,7 +19,7 @@ from smope_bench.harness.timing.records import Row, Spread, make_row, spread
 if TYPE_CHECKING:
     from smope_bench.harness.records.store import Store
     from smope_bench.reports.loading.load import Loaded
-    from smope_bench.reports.tables.table import Grid
+    from smope_bench.reports.tables.table import Table
 
 T = TypeVar("T")
 Seconds = tuple[float, float]
@@ -74,7 +74,7 @@ def measure_tables(store: Store) -> TablesMeasured:
     forget_peak()
     loaded, scan = _timed(lambda: load_suites(store, suites_in(store), None))
     grids, tables = _timed(lambda: sum(all(_written(grid)) for grid in suite_grids(loaded)))
-    return TablesMeasured(loaded.health.records, len(loaded.suites), grids, scan, tables, peak_mb())
+    return TablesMeasured(loaded.integrity.records, len(loaded.suites), grids, scan, tables, peak_mb())
 
 
 def table_rows(found: Sequence[TablesMeasured]) -> list[Row]:
@@ -89,14 +89,14 @@ def table_rows(found: Sequence[TablesMeasured]) -> list[Row]:
 def measure_report(store: Store, out: Path) -> list[Row]:
     """Make the report of a whole folder into ``out``, once: all that the command ``report`` does after the scan."""
     from smope_bench.reports.build import make_document, write_report
-    from smope_bench.reports.document import all_grids
+    from smope_bench.reports.document import all_tables
     from smope_bench.reports.loading.load import load_suites, suites_in
 
     loaded = load_suites(store, suites_in(store), None)
     document, making = _timed(lambda: make_document(loaded, store))
     files, writing = _timed(lambda: write_report(document, out))
     figures = sum(len(group.figures) for section in document.sections for group in section.figures)
-    made = f"{len(all_grids(document))} tables, {figures} figures"
+    made = f"{len(all_tables(document))} tables, {figures} figures"
     page = files.page.stat().st_size / 1e6
     return [
         make_row("tables, statistics and figures", made, **_seconds([making])),
@@ -104,12 +104,12 @@ def measure_report(store: Store, out: Path) -> list[Row]:
     ]
 
 
-def suite_grids(loaded: Loaded) -> Iterator[Grid]:
+def suite_grids(loaded: Loaded) -> Iterator[Table]:
     """Every table of every suite."""
     from smope_bench.reports.build import table_section
 
     for results in loaded.suites:
-        yield from table_section(results, results.suite).grids
+        yield from table_section(results, results.suite).all_tables
 
 
 def _seconds(times: Sequence[Seconds]) -> dict[str, Spread]:
@@ -117,12 +117,12 @@ def _seconds(times: Sequence[Seconds]) -> dict[str, Spread]:
     return {"seconds": spread(wall), "cpu_s": spread(cpu)}
 
 
-def _written(grid: Grid) -> tuple[str, str, str]:
-    from smope_bench.reports.writers.csv import grid_csv
-    from smope_bench.reports.writers.latex import grid_latex
-    from smope_bench.reports.writers.markdown import grid_markdown
+def _written(grid: Table) -> tuple[str, str, str]:
+    from smope_bench.reports.writers.csv import table_csv
+    from smope_bench.reports.writers.latex import table_latex
+    from smope_bench.reports.writers.markdown import table_markdown
 
-    return grid_markdown(grid), grid_latex(grid), grid_csv(grid)
+    return table_markdown(grid), table_latex(grid), table_csv(grid)
 
 
 def _timed(work: Callable[[], T]) -> tuple[T, Seconds]:

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 from rich import box
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Table as RichTable
 
 from smope_bench.harness.console import make_console
 from smope_bench.harness.timing import records
@@ -96,7 +96,7 @@ def conditions_text(measurement: Measurement) -> str:
 
 def print_table(headings: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
     """Print lines of rich markup. The first column, which names the rows, is never cut."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
     for number, text in enumerate(headings):
         table.add_column(text, no_wrap=number == 0, overflow="fold")
     for line in lines:

@@ -13,7 +13,7 @@ from smope_bench.reports.loading.run_result import Kind, LeftOut
 
 
 @dataclass(frozen=True)
-class Health:
+class Integrity:
     """Result of ``examine``.
 
     ``records``: number of folders with a ``result.json``. ``broken``: records that cannot be used, by run id.
@@ -31,7 +31,7 @@ class Health:
         return not self.broken and not self.manifests
 
 
-def examine(store: Store, reader: Reader | None = None) -> Health:
+def examine(store: Store, reader: Reader | None = None) -> Integrity:
     """Read and check every record and manifest of a folder. ``reader``: reuses what it has read."""
     reader = reader or Reader(store)
     ids = reader.published()
@@ -44,25 +44,25 @@ def examine(store: Store, reader: Reader | None = None) -> Health:
     }
     named = {one.run_id: tuple(suite for suite, plan in plans.items() if one.run_id in plan) for one in broken}
     wrong = {suite: manifest for suite, manifest in manifests.items() if isinstance(manifest, str)}
-    return Health(len(ids), tuple(broken), wrong, named)
+    return Integrity(len(ids), tuple(broken), wrong, named)
 
 
-def health_warnings(health: Health, *, listed: bool = True) -> tuple[str, ...]:
+def integrity_warnings(integrity: Integrity, *, listed: bool = True) -> tuple[str, ...]:
     """Warnings about a folder, at most one for records and one for manifests.
 
     ``listed``: the report has a table ``Left out`` of this folder.
     """
     see, where = ("; see 'Left out' for each and its remedy", "; see 'Left out'") if listed else ("", "")
     found = []
-    if health.broken:
-        counts = Counter(one.kind for one in health.broken)
+    if integrity.broken:
+        counts = Counter(one.kind for one in integrity.broken)
         kinds = ", ".join(f"{counts[kind]} {words}" for kind, words in KIND_WORDS.items() if counts[kind])
-        records = "record" if health.records == 1 else "records"
-        left_out = f"{records} {'was' if len(health.broken) == 1 else 'were'}"
-        found.append(f"{len(health.broken)} of {health.records} {left_out} left out: {kinds}{see}.")
-    if health.manifests:
-        names = ", ".join(health.manifests)
-        suites = "1 suite is" if len(health.manifests) == 1 else f"{len(health.manifests)} suites are"
+        records = "record" if integrity.records == 1 else "records"
+        left_out = f"{records} {'was' if len(integrity.broken) == 1 else 'were'}"
+        found.append(f"{len(integrity.broken)} of {integrity.records} {left_out} left out: {kinds}{see}.")
+    if integrity.manifests:
+        names = ", ".join(integrity.manifests)
+        suites = "1 suite is" if len(integrity.manifests) == 1 else f"{len(integrity.manifests)} suites are"
         found.append(f"{suites} not shown because the manifest cannot be used: {names}{where}.")
     return tuple(found)
 

@@ -9,9 +9,9 @@ from typing import Any
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.metrics import METRICS, Metric
 from smope_bench.harness.records.store import Store
-from smope_bench.reports.loading.integrity import Health, examine, health_warnings
+from smope_bench.reports.loading.integrity import Integrity, examine, integrity_warnings
 from smope_bench.reports.loading.manifest import Manifest, PlannedRun
-from smope_bench.reports.loading.model import Cell, CellState, Column, Row, Run, RunState, SuiteResults
+from smope_bench.reports.loading.model import Cell, CellState, Column, ResultRow, Run, RunState, SuiteResults
 from smope_bench.reports.loading.reader import Found, Reader
 from smope_bench.reports.loading.run_result import LeftOut, RunResult
 
@@ -28,7 +28,7 @@ class Loaded:
     """
 
     suites: tuple[SuiteResults, ...]
-    health: Health
+    integrity: Integrity
     fingerprints: tuple[str, ...]
     is_mixed: bool
     label: str = ""
@@ -36,7 +36,7 @@ class Loaded:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Warnings for the head of a report: several code versions, and records left out."""
-        return (*((_mixed_warning(self),) if self.is_mixed else ()), *health_warnings(self.health))
+        return (*((_mixed_warning(self),) if self.is_mixed else ()), *integrity_warnings(self.integrity))
 
 
 def suites_in(store: Store) -> list[str]:
@@ -65,7 +65,7 @@ def load_suites(
     """
     reader = Reader(store, metrics)
     manifests = [reader.require_manifest(name) for name in dict.fromkeys(names)]
-    health = examine(store, reader)
+    integrity = examine(store, reader)
     found = [reader.find(run_id) for run_id in {entry.run_id: None for one in manifests for entry in one.cells}]
     outcomes = [one.outcome for one in found if one.outcome is not None]
     reference = fingerprint or _newest_fingerprint(outcomes)
@@ -73,7 +73,7 @@ def load_suites(
     if len(versions) > 1 and not mixed:
         raise UserError(_refusal(versions, manifests))
     suites = tuple(_results(manifest, reader, reference, mixed) for manifest in manifests)
-    return Loaded(suites, health, tuple(versions), len(versions) > 1)
+    return Loaded(suites, integrity, tuple(versions), len(versions) > 1)
 
 
 def load_suite(
@@ -90,7 +90,7 @@ def load_suite(
     return _results(manifest, reader, reference, mixed=False)
 
 
-def make_cell(row: Row, column: Column, runs: Sequence[Run], *, mixed: bool = False) -> Cell:
+def make_cell(row: ResultRow, column: Column, runs: Sequence[Run], *, mixed: bool = False) -> Cell:
     """A cell with its state. Runs are averaged only if they share setting, flags and, unless ``mixed``, code version."""
     fresh = [run for run in runs if run.state == "ok"]
     stale = [run for run in runs if run.state == "stale"]
@@ -136,7 +136,7 @@ def _results(manifest: Manifest, reader: Reader, reference: str | None, mixed: b
     return SuiteResults(*texts, rows, columns, cells, reference, reader.metrics)
 
 
-def _agreeing(entry: PlannedRun, row: Row, column: Column, found: Found) -> Found:
+def _agreeing(entry: PlannedRun, row: ResultRow, column: Column, found: Found) -> Found:
     """``found``, or the record left out where it is of another method, benchmark or seed than planned."""
     if found.outcome is None:
         return found

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.store import Store, has_half_character
-from smope_bench.reports.loading.model import Column, Row
+from smope_bench.reports.loading.model import Column, ResultRow
 
 
 class PlannedRun(BaseModel):
@@ -34,7 +34,7 @@ class Manifest(BaseModel):
     title: str = ""
     description: str = ""
     tiny: bool = False
-    rows: list[Row]
+    rows: list[ResultRow]
     columns: list[Column]
     cells: list[PlannedRun]
 

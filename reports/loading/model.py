@@ -68,7 +68,7 @@ KINDS: tuple[RowKind, ...] = ("floor", "method", "ceiling")
 
 
 @dataclass(frozen=True)
-class Row:
+class ResultRow:
     """A row of the table; ``kind``: floors stand before the methods, ceilings after them."""
 
     label: str
@@ -110,7 +110,7 @@ class Run:
 class Cell:
     """One row on one benchmark. Only ``used`` runs are averaged: fresh ones, or stale ones where nothing is fresh."""
 
-    row: Row
+    row: ResultRow
     column: Column
     runs: tuple[Run, ...]
     used: tuple[Run, ...]
@@ -165,7 +165,7 @@ class SuiteResults:
     title: str
     description: str
     tiny: bool
-    rows: tuple[Row, ...]
+    rows: tuple[ResultRow, ...]
     columns: tuple[Column, ...]
     cells: Mapping[tuple[str, str], Cell]
     fingerprint: str | None
@@ -175,7 +175,7 @@ class SuiteResults:
         """The metric of that name."""
         return next(metric for metric in self.metrics if metric.name == name)
 
-    def cell(self, row: Row, column: Column) -> Cell:
+    def cell(self, row: ResultRow, column: Column) -> Cell:
         """The cell of a row and a column; every pair has one."""
         return self.cells[row.label, column.label]
 
@@ -188,7 +188,7 @@ class SuiteResults:
         """A column's cells in the order of the rows."""
         return [self.cell(row, column) for row in self.rows]
 
-    def rows_of(self, kind: RowKind) -> list[Row]:
+    def rows_of(self, kind: RowKind) -> list[ResultRow]:
         """The rows of one kind, in order."""
         return [row for row in self.rows if row.kind == kind]
 

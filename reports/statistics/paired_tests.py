@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from scipy.special import gammaln
 
-from smope_bench.reports.loading.model import Column, Row, SuiteResults, Summary, summarise
+from smope_bench.reports.loading.model import Column, ResultRow, SuiteResults, Summary, summarise
 from smope_bench.reports.statistics.samples import DIGITS, Sample, comparable
 
 ALPHA = 0.05
@@ -41,7 +41,7 @@ class Comparison:
     two-sided, ``adjusted`` the same after Holm, ``orders`` the number of class orders among the pairs.
     """
 
-    row: Row
+    row: ResultRow
     difference: Summary | None
     effect: float | None
     wins: int
@@ -63,7 +63,7 @@ class Family:
     """
 
     column: Column
-    reference: Row
+    reference: ResultRow
     comparisons: tuple[Comparison, ...]
     size: int
     is_chosen: bool

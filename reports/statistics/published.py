@@ -17,7 +17,7 @@ from types import MappingProxyType
 from smope_bench.benchmarks.suites import SUITES, Suite
 from smope_bench.benchmarks.suites import Column as SuiteColumn
 from smope_bench.benchmarks.suites import Row as SuiteRow
-from smope_bench.reports.loading.model import Cell, CellState, Column, Row, SuiteResults, Summary
+from smope_bench.reports.loading.model import Cell, CellState, Column, ResultRow, SuiteResults, Summary
 from smope_bench.reports.text import Tone, signed
 
 ROUNDING = 1e-9
@@ -123,12 +123,12 @@ class PrintedTable:
         where = (printed.paper, printed.table, column.benchmark, int(column.config["tasks"]))
         return Key(*where, column.printed_backbone or column.backbone, row.variant, row.method, metric)
 
-    def value(self, row: Row, column: SuiteColumn, metric: str) -> PublishedValue | None:
+    def value(self, row: ResultRow, column: SuiteColumn, metric: str) -> PublishedValue | None:
         """The number printed for a row of the results, or ``None`` where the paper prints none."""
         own = self.row_of(row)
         return None if own is None else self.values.get(self.key(own, column, metric))
 
-    def row_of(self, row: Row) -> SuiteRow | None:
+    def row_of(self, row: ResultRow) -> SuiteRow | None:
         """The suite's row of that label and method; a row that somebody added has no printed numbers."""
         own = (*self.suite.rows, *self.suite.tiny_rows)
         return next((one for one in own if (one.label, one.method) == (row.label, row.method)), None)

@@ -30,7 +30,7 @@ Block = tuple[str, int]
 
 
 @dataclass(frozen=True)
-class Table:
+class RankTable:
     """Complete blocks: ``values`` and ``ranks`` are (blocks, rows), in percent and from 1; ``runs`` has the ids of each value."""
 
     rows: tuple[str, ...]
@@ -57,7 +57,7 @@ class Ranking:
     ``critical``: mean ranks that differ by less are not told apart at 0.05.
     """
 
-    table: Table
+    table: RankTable
     statistic: float | None
     p: float | None
     critical: float | None
@@ -94,7 +94,7 @@ class Stability:
     """
 
     column: Column
-    table: Table
+    table: RankTable
     w: float | None
 
     @property
@@ -157,7 +157,7 @@ def critical_difference(rows: int, blocks: int) -> float:
     return q * math.sqrt(rows * (rows + 1) / (6 * blocks))
 
 
-def _table(results: SuiteResults, columns: Sequence[Column], metric: str) -> Table | None:
+def _table(results: SuiteResults, columns: Sequence[Column], metric: str) -> RankTable | None:
     """Complete blocks, after the rows and blocks with most gaps were dropped; ``None`` if fewer than two of either remain."""
     values: dict[Block, dict[str, float]] = {}
     runs: dict[Block, dict[str, list[str]]] = {}
@@ -185,7 +185,7 @@ def _table(results: SuiteResults, columns: Sequence[Column], metric: str) -> Tab
     left_out += [f"Left out of the ranks, as not run by every row: {'; '.join(missing)}."] * bool(missing)
     table = np.array([[values[block][row] for row in kept_rows] for block in kept_blocks])
     sign = -results.metric(metric).sign
-    return Table(tuple(kept_rows), tuple(kept_blocks), table, rankdata(sign * table, axis=1), runs, tuple(left_out))
+    return RankTable(tuple(kept_rows), tuple(kept_blocks), table, rankdata(sign * table, axis=1), runs, tuple(left_out))
 
 
 def _complete(

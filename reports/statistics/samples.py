@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from smope_bench.reports.loading.model import UNRANKED, Cell, Column, Row, SuiteResults
+from smope_bench.reports.loading.model import UNRANKED, Cell, Column, ResultRow, SuiteResults
 
 Pair = tuple[int, int]
 """Seed of the class order, seed of training."""
@@ -18,7 +18,7 @@ DIGITS = 9
 class Sample:
     """A row's comparable runs on one benchmark: a metric in percent, and the run's id, by seeds. Every run counts once."""
 
-    row: Row
+    row: ResultRow
     values: Mapping[Pair, float]
     runs: Mapping[Pair, str]
 

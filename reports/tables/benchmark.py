@@ -21,7 +21,7 @@ from smope_bench.reports.formatting import (
 )
 from smope_bench.reports.loading.model import KINDS, Cell, Column, SuiteResults
 from smope_bench.reports.statistics.published import by_hand
-from smope_bench.reports.tables.table import Block, Entry, Grid, Heading, Line
+from smope_bench.reports.tables.table import Block, Heading, Row, Table, TableCell
 from smope_bench.reports.text import NONE, file_name
 
 _LEAD = (
@@ -35,8 +35,8 @@ _INTERVAL = Heading("95 % interval", help="Two-sided 95 % t-interval of the mean
 _RUNS = Heading("Runs", help="Runs averaged, of those that were planned.", fields=("used", "planned"))
 
 
-def detail_grids(results: SuiteResults, *, brief: bool = False) -> tuple[Grid, ...]:
-    """A grid a benchmark, floors first and ceilings last, with every metric.
+def benchmark_tables(results: SuiteResults, *, brief: bool = False) -> tuple[Table, ...]:
+    """A table a benchmark, floors first and ceilings last, with every metric.
 
     ``brief``: of the built-in metrics only ``MAIN_METRICS``.
     """
@@ -48,10 +48,10 @@ def detail_grids(results: SuiteResults, *, brief: bool = False) -> tuple[Grid, .
     return tuple(_grid(results, column, i, shown) for i, column in enumerate(results.columns, 1))
 
 
-def metric_entry(cell: Cell, metric: str, places: Mapping[str, int]) -> Entry:
+def metric_cell(cell: Cell, metric: str, places: Mapping[str, int]) -> TableCell:
     """A metric of a cell, or a word for its absence; values: mean, std, low and high of the interval, n."""
     summary, ids = cell.summary(metric), ", ".join(cell.run_ids)
-    entry = partial(Entry, runs=cell.run_ids, cell=_place(cell))
+    entry = partial(TableCell, runs=cell.run_ids, cell=_place(cell))
     if not cell.outcomes:
         word = "not planned" if cell.state == "unplanned" else cell.state
         return entry(word, note=cell.note or CELL_HELP[cell.state], tone="word")
@@ -62,7 +62,7 @@ def metric_entry(cell: Cell, metric: str, places: Mapping[str, int]) -> Entry:
     return entry(mean_std(summary), values, places.get(cell.row.label, 0), cell.marks, note=note)
 
 
-def _grid(results: SuiteResults, column: Column, number: int, metrics: Sequence[Metric]) -> Grid:
+def _grid(results: SuiteResults, column: Column, number: int, metrics: Sequence[Metric]) -> Table:
     ranks = {metric.name: results.ranks(column, metric.name) for metric in metrics}
     blocks = tuple(
         Block(
@@ -81,7 +81,7 @@ def _grid(results: SuiteResults, column: Column, number: int, metrics: Sequence[
         f"The suite has {counts_text(results)}.{newest}",
     ]
     key = f"{file_name(results.suite)}-{number}"
-    return Grid(key, results.title + where, "Method", _headings(metrics), blocks, _LEAD, tuple(said))
+    return Table(key, results.title + where, "Method", _headings(metrics), blocks, _LEAD, tuple(said))
 
 
 def _headings(metrics: Sequence[Metric]) -> tuple[Heading, ...]:
@@ -109,19 +109,19 @@ def _how_made(cells: Sequence[Cell]) -> list[str]:
     return [*said, f"Set by hand: {'; '.join(by_row)}."]
 
 
-def _line(cell: Cell, ranks: Mapping[str, Mapping[str, int]]) -> Line:
-    faa, *others = (metric_entry(cell, metric, places) for metric, places in ranks.items())
+def _line(cell: Cell, ranks: Mapping[str, Mapping[str, int]]) -> Row:
+    faa, *others = (metric_cell(cell, metric, places) for metric, places in ranks.items())
     mean, std, low, high, n = faa.values or (None,) * 5
     score = replace(faa, values=(mean, std, n) if faa.values else ())
     bounds = (low, high) if faa.values else ()
     reach = replace(faa, text=interval(cell.summary("faa")), values=bounds, place=0, marks=(), tone="muted")
-    return Line(cell.row.label, (score, reach, *others, _runs(cell)), url=cell.row.url)
+    return Row(cell.row.label, (score, reach, *others, _runs(cell)), url=cell.row.url)
 
 
-def _runs(cell: Cell) -> Entry:
+def _runs(cell: Cell) -> TableCell:
     used, planned = len(cell.used), len(cell.runs)
     tone = "" if used == planned else "word"
-    return Entry(runs_text(cell), (used, planned), runs=cell.run_ids, cell=_place(cell), tone=tone)
+    return TableCell(runs_text(cell), (used, planned), runs=cell.run_ids, cell=_place(cell), tone=tone)
 
 
 def _place(cell: Cell) -> tuple[str, str] | None:

@@ -19,7 +19,7 @@ from smope_bench.reports.loading.load import VERSION_DIGITS, Loaded
 from smope_bench.reports.loading.model import Cell, Run, SuiteResults, Summary, run_ids, summarise
 from smope_bench.reports.loading.run_result import RunResult
 from smope_bench.reports.statistics.samples import DIGITS
-from smope_bench.reports.tables.table import Block, Entry, Grid, Heading, Line
+from smope_bench.reports.tables.table import Block, Heading, Row, Table, TableCell
 from smope_bench.reports.text import NONE, file_name, signed
 
 FIELDS = (
@@ -108,19 +108,19 @@ class CellChange:
         return run_ids(cell for cell in (self.baseline, self.current) if cell)
 
 
-def comparison_grids(current: Loaded, baseline: Loaded) -> tuple[Grid, ...]:
+def comparison_tables(current: Loaded, baseline: Loaded) -> tuple[Table, ...]:
     """A table of how many cells changed, one of both environments, and one for each suite that both folders have."""
     suites, others = ({one.suite: one for one in loaded.suites} for loaded in (current, baseline))
     changes = {name: _changes_of(suites.get(name), others.get(name)) for name in {**suites, **others}}
     names = (baseline.label or "the other folder", current.label or "this folder")
     sides = f"Then: {names[0]}. Now: {names[1]}."
-    grids = [_summary_grid(changes, sides), _environment_grid(current, baseline, names, sides)]
+    tables = [_summary_table(changes, sides), _environment_table(current, baseline, names, sides)]
     keys = ["summary", "environments"]
     for name, results in suites.items():
         if name in others:
             keys.append(file_name(name, keys))
-            grids.append(_suite_grid(results, changes[name], sides, keys[-1]))
-    return tuple(grids)
+            tables.append(_suite_table(results, changes[name], sides, keys[-1]))
+    return tuple(tables)
 
 
 def _changes_of(current: SuiteResults | None, baseline: SuiteResults | None) -> list[CellChange]:
@@ -138,40 +138,40 @@ def _changes_of(current: SuiteResults | None, baseline: SuiteResults | None) -> 
     return [change for change in found if change.current or change.baseline]
 
 
-def _summary_grid(changes: dict[str, list[CellChange]], sides: str) -> Grid:
+def _summary_table(changes: dict[str, list[CellChange]], sides: str) -> Table:
     headings = tuple(Heading(word, help=said.capitalize() + ".") for word, said in WORDS.values())
 
-    def line(label: str, cells: Sequence[CellChange]) -> Line:
+    def line(label: str, cells: Sequence[CellChange]) -> Row:
         entries = []
         for verdict in WORDS:
             of_it = [one for one in cells if one.verdict == verdict]
             runs = tuple(dict.fromkeys(run for one in of_it for run in one.runs))
-            entries.append(Entry(str(len(of_it)), (len(of_it),), runs=runs, tone="" if of_it else "muted"))
-        return Line(label, tuple(entries))
+            entries.append(TableCell(str(len(of_it)), (len(of_it),), runs=runs, tone="" if of_it else "muted"))
+        return Row(label, tuple(entries))
 
     suites = tuple(line(name, cells) for name, cells in changes.items())
     total = Block((line("all suites", [*chain(*changes.values())]),), "Together")
     blocks = (Block(suites), total) if len(suites) > 1 else (Block(suites),)
     lead = f"{sides} How many cells of each suite moved."
-    return Grid("against-summary", "What moved between the folders", "suite", headings, blocks, lead, (_CHANCE,))
+    return Table("against-summary", "What moved between the folders", "suite", headings, blocks, lead, (_CHANCE,))
 
 
-def _environment_grid(current: Loaded, baseline: Loaded, names: tuple[str, str], sides: str) -> Grid:
+def _environment_table(current: Loaded, baseline: Loaded, names: tuple[str, str], sides: str) -> Table:
     both = [_outcomes(loaded) for loaded in (baseline, current)]
 
-    def line(field: str) -> Line:
+    def line(field: str) -> Row:
         values = [Counter(_value(outcome, field) for outcome in side) for side in both]
         marks = ("differs",) if all(values) and values[0].keys() != values[1].keys() else ()
-        return Line(FIELD_LABELS[field], tuple(Entry(_counted(met), (_counted(met),)) for met in values), marks)
+        return Row(FIELD_LABELS[field], tuple(TableCell(_counted(met), (_counted(met),)) for met in values), marks)
 
-    counts = [Entry(str(len(side)), (len(side),), runs=tuple(one.run_id for one in side)) for side in both]
+    counts = [TableCell(str(len(side)), (len(side),), runs=tuple(one.run_id for one in side)) for side in both]
     headings = tuple(
         Heading(word, help=f"Of the usable runs of {name}.", sort="text", is_numeric=False)
         for word, name in zip(("then", "now"), names, strict=True)
     )
-    blocks = (Block((Line("Usable runs", tuple(counts)), *map(line, FIELDS))),)
+    blocks = (Block((Row("Usable runs", tuple(counts)), *map(line, FIELDS))),)
     lead = f"{sides} Where the runs of both folders were made."
-    return Grid("against-environments", "Versions, machines and code", "field", headings, blocks, lead)
+    return Table("against-environments", "Versions, machines and code", "field", headings, blocks, lead)
 
 
 def _outcomes(loaded: Loaded) -> list[RunResult]:
@@ -188,48 +188,50 @@ def _counted(met: Counter[str]) -> str:
     return ", ".join(f"{value} ({n} run{'s' * (n != 1)})" for value, n in ordered)
 
 
-def _suite_grid(results: SuiteResults, changes: Sequence[CellChange], sides: str, key: str) -> Grid:
+def _suite_table(results: SuiteResults, changes: Sequence[CellChange], sides: str, key: str) -> Table:
     columns: dict[str, list[CellChange]] = {}
     for one in changes:
         columns.setdefault(one.cell.column.label, []).append(one)
     blocks = tuple(Block(tuple(map(_line, cells)), column_text(cells[0].cell.column)) for cells in columns.values())
     title, lead = f"{results.title}: then and now", f"{sides} Runs are paired by their seeds."
-    return Grid(f"against-{key}", title, "method", _HEADINGS, blocks, lead, (_CHANCE,))
+    return Table(f"against-{key}", title, "method", _HEADINGS, blocks, lead, (_CHANCE,))
 
 
-def _line(change: CellChange) -> Line:
+def _line(change: CellChange) -> Row:
     word, help_ = WORDS[change.verdict]
     why = _why(change)
     entries = (
         _accuracy(change.baseline),
         _accuracy(change.current, leads=True),
         *_differences(change),
-        Entry(word, (word,), note=help_, tone="muted" if change.verdict == "equal" else ""),
-        Entry(why, (why,)),
+        TableCell(word, (word,), note=help_, tone="muted" if change.verdict == "equal" else ""),
+        TableCell(why, (why,)),
     )
-    return Line(change.cell.row.label, entries)
+    return Row(change.cell.row.label, entries)
 
 
-def _accuracy(cell: Cell | None, *, leads: bool = False) -> Entry:
+def _accuracy(cell: Cell | None, *, leads: bool = False) -> TableCell:
     """Mean and deviation of a cell; ``leads``: the page has its runs."""
     if cell is None:
-        return Entry("not planned", (None, None, 0), note=CELL_HELP["unplanned"], tone="word")
+        return TableCell("not planned", (None, None, 0), note=CELL_HELP["unplanned"], tone="word")
     place = cell.place if leads else None
     summary = cell.summary(METRIC)
     if summary is None:
-        return Entry(cell.state, (None, None, 0), note=cell.note or CELL_HELP[cell.state], cell=place, tone="word")
+        return TableCell(cell.state, (None, None, 0), note=cell.note or CELL_HELP[cell.state], cell=place, tone="word")
     values = (summary.mean, summary.std, summary.n)
-    return Entry(mean_std(summary), values, marks=cell.marks, small=f"n = {summary.n}", runs=cell.run_ids, cell=place)
+    return TableCell(
+        mean_std(summary), values, marks=cell.marks, small=f"n = {summary.n}", runs=cell.run_ids, cell=place
+    )
 
 
-def _differences(change: CellChange) -> tuple[Entry, Entry]:
+def _differences(change: CellChange) -> tuple[TableCell, TableCell]:
     """The mean of the paired differences and the largest of them."""
     summary = change.summary
     if summary is None:
         note = WORDS[change.verdict][1]
         return (
-            Entry(NONE, (None, None, None, 0), note=note, tone="muted"),
-            Entry(NONE, (None,), note=note, tone="muted"),
+            TableCell(NONE, (None, None, None, 0), note=note, tone="muted"),
+            TableCell(NONE, (None,), note=note, tone="muted"),
         )
     tone = "" if change.verdict != "beyond" else "good" if summary.mean > 0 else "bad"
     values = (summary.mean, summary.low, summary.high, summary.n)
@@ -237,8 +239,8 @@ def _differences(change: CellChange) -> tuple[Entry, Entry]:
     runs = tuple(dict.fromkeys(outcome.run_id for pair in change.pairs for outcome in pair))
     largest = max(change.differences, key=abs)
     return (
-        Entry(moved_text(summary.mean), values, small=small, runs=runs, tone=tone),
-        Entry(moved_text(largest), (largest,), runs=runs),
+        TableCell(moved_text(summary.mean), values, small=small, runs=runs, tone=tone),
+        TableCell(moved_text(largest), (largest,), runs=runs),
     )
 
 

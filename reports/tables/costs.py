@@ -13,11 +13,11 @@ from smope_bench.benchmarks.suites import SUITES
 from smope_bench.reports.formatting import column_text
 from smope_bench.reports.loading.model import KINDS, Cell, SuiteResults, median
 from smope_bench.reports.statistics.published import published_values
-from smope_bench.reports.tables.table import Block, Entry, Grid, Heading, Line
+from smope_bench.reports.tables.table import Block, Heading, Row, Table, TableCell
 from smope_bench.reports.text import NONE, file_name, number, signed, whole
 
 Report = Mapping[str, Any]
-Row = Mapping[str, Any]
+CostRow = Mapping[str, Any]
 Printed = dict[str, dict[str, str]]
 
 QUANTITIES = {"params_m": "Parameters (M)", "train_gflops": "Training GFLOPs", "test_gflops": "Test GFLOPs"}
@@ -74,13 +74,13 @@ def printed_values() -> Printed:
     return found
 
 
-def exact_convention(row: Row) -> tuple[float, ...]:
+def exact_convention(row: CostRow) -> tuple[float, ...]:
     """Million parameters and GFLOPs an image in training and at test by the convention; empty for a method without one."""
     published = row["published"]
     return () if published is None else tuple(published[name] / unit for name, unit in _UNITS)
 
 
-def by_convention(row: Row) -> dict[str, str]:
+def by_convention(row: CostRow) -> dict[str, str]:
     """The published convention's values of a row, formatted as in Table 3; empty for a method without one."""
     return {quantity: f"{value:.2f}" for quantity, value in zip(QUANTITIES, exact_convention(row), strict=False)}
 
@@ -95,13 +95,13 @@ def with_printed(report: Report) -> dict[str, Any]:
     return {**report, "rows": rows}
 
 
-def ordered(rows: Sequence[Row], printed: Printed) -> list[Row]:
+def ordered(rows: Sequence[CostRow], printed: Printed) -> list[CostRow]:
     """The rows of Table 3 in its order, then the others in theirs."""
     places = {method: place for place, method in enumerate(printed)}
     return sorted(rows, key=lambda row: places.get(row["method"], len(places)))
 
 
-def counted_grids(report: Report, key: str, title: str, *, by_name: bool = False) -> tuple[Grid, Grid]:
+def counted_grids(report: Report, key: str, title: str, *, by_name: bool = False) -> tuple[Table, Table]:
     """Both tables of a cost report: by the published convention, and as executed. ``key`` begins their names.
 
     ``by_name`` labels the rows with the methods' names; otherwise they have their titles, and methods of Table 3 that the
@@ -111,7 +111,7 @@ def counted_grids(report: Report, key: str, title: str, *, by_name: bool = False
     return _convention(report, f"{key}-convention", title, label), _executed(report, f"{key}-executed", title, label)
 
 
-def _convention(report: Report, key: str, title: str, label: str) -> Grid:
+def _convention(report: Report, key: str, title: str, label: str) -> Table:
     printed = printed_values()
     headings = [
         Heading("Learnable here", help="parameters that this code trains, over all tasks", fields=("parameters",)),
@@ -122,7 +122,7 @@ def _convention(report: Report, key: str, title: str, label: str) -> Grid:
         headings += [Heading(text, group, meaning, sort="up") for text, meaning in parts]
     rows = ordered(report["rows"], printed)
     base = next((by_convention(row) for row in rows if row["method"] == next(iter(printed))), {})
-    lines = [Line(row[label], _convention_entries(row, printed, base)) for row in rows]
+    lines = [Row(row[label], _convention_entries(row, printed, base)) for row in rows]
     counted = {row["method"] for row in rows}
     if label == "title":
         lines += [_uncounted_line(method, printed) for method in printed if method not in counted]
@@ -134,49 +134,49 @@ def _convention(report: Report, key: str, title: str, label: str) -> Grid:
         f"{name} by convention: {note}." for name, note in notes
     ]
     blocks = (Block(tuple(lines)),)
-    return Grid(key, title, "Method", tuple(headings), blocks, CONVENTION_LEAD.format(**facts), tuple(sentences))
+    return Table(key, title, "Method", tuple(headings), blocks, CONVENTION_LEAD.format(**facts), tuple(sentences))
 
 
-def _convention_entries(row: Row, printed: Printed, base: Mapping[str, str]) -> tuple[Entry, ...]:
+def _convention_entries(row: CostRow, printed: Printed, base: Mapping[str, str]) -> tuple[TableCell, ...]:
     computed, theirs = by_convention(row), printed.get(row["method"], {})
     count = None if row["published"] is None else row["published"]["parameters"]
     entries = [_count(row["parameters"]), _count(count)]
     for quantity, exact in zip_longest(QUANTITIES, exact_convention(row)):
         own, other = computed.get(quantity), theirs.get(quantity)
-        counted = Entry(own or NONE, () if exact is None else (exact,), small=_share(own, base, quantity))
+        counted = TableCell(own or NONE, () if exact is None else (exact,), small=_share(own, base, quantity))
         entries += [counted, _printed(other, printed, quantity), _difference(own, other)]
     return tuple(entries)
 
 
-def _count(value: int | None) -> Entry:
-    return Entry(NONE, tone="muted") if value is None else Entry(whole(value), (value,))
+def _count(value: int | None) -> TableCell:
+    return TableCell(NONE, tone="muted") if value is None else TableCell(whole(value), (value,))
 
 
-def _printed(text: str | None, printed: Printed, quantity: str) -> Entry:
+def _printed(text: str | None, printed: Printed, quantity: str) -> TableCell:
     if text is None:
-        return Entry(NONE, note="not printed", tone="muted")
-    return Entry(text, (float(text),), small=_share(text, next(iter(printed.values())), quantity))
+        return TableCell(NONE, note="not printed", tone="muted")
+    return TableCell(text, (float(text),), small=_share(text, next(iter(printed.values())), quantity))
 
 
-def _difference(own: str | None, other: str | None) -> Entry:
+def _difference(own: str | None, other: str | None) -> TableCell:
     """Green where the two rounded values are equal, red where they differ."""
     if own is None or other is None:
-        return Entry(NONE, tone="muted")
+        return TableCell(NONE, tone="muted")
     difference = round(float(own) - float(other), 2)
     note, tone = (EQUAL, "good") if own == other else (DIFFERENT, "bad")
-    return Entry(signed(difference), (difference,), note=note, tone=tone)
+    return TableCell(signed(difference), (difference,), note=note, tone=tone)
 
 
-def _uncounted_line(method: str, printed: Printed) -> Line:
+def _uncounted_line(method: str, printed: Printed) -> Row:
     """A row of the printed table that the report lacks."""
     suites = (suite for suite in SUITES.values() if suite.counts_only)
     label = next((row.label for suite in suites for row in suite.rows if row.method == method), method)
-    word, nothing = Entry(NOT_COUNTED, tone="word"), Entry(NONE, tone="muted")
+    word, nothing = TableCell(NOT_COUNTED, tone="word"), TableCell(NONE, tone="muted")
     places = [(word, _printed(printed[method].get(quantity), printed, quantity), nothing) for quantity in QUANTITIES]
-    return Line(label, (word, word, *(entry for place in places for entry in place)))
+    return Row(label, (word, word, *(entry for place in places for entry in place)))
 
 
-def _executed(report: Report, key: str, title: str, label: str) -> Grid:
+def _executed(report: Report, key: str, title: str, label: str) -> Table:
     headings = (
         Heading("Step", **_TEXT),
         Heading("Trains", help="parameters of the step's optimiser"),
@@ -194,30 +194,30 @@ def _executed(report: Report, key: str, title: str, label: str) -> Grid:
         "uncounted": ", ".join(sorted({name for step in _steps(rows) for name in step["uncounted"]})) or "none",
     }
     lines = [
-        Line(row[label], _executed_entries(*step))
+        Row(row[label], _executed_entries(*step))
         for row in rows
         for step in (*(_phase_steps(row, report) or [("closed form", None, None)]), ("test", None, row["test"]))
     ]
     notes = tuple(note.format(**facts) for note in EXECUTED_NOTES)
-    return Grid(key, f"{title}: as executed", "Method", headings, (Block(tuple(lines)),), EXECUTED_LEAD, notes)
+    return Table(key, f"{title}: as executed", "Method", headings, (Block(tuple(lines)),), EXECUTED_LEAD, notes)
 
 
-def _phase_steps(row: Row, report: Report) -> list[tuple[str, int | None, Row | None]]:
+def _phase_steps(row: CostRow, report: Report) -> list[tuple[str, int | None, CostRow | None]]:
     return [(phase_text(phase, report), phase["parameters"], phase["step"]) for phase in row["phases"]]
 
 
-def _executed_entries(text: str, trains: int | None, step: Row | None) -> tuple[Entry, ...]:
-    head = (Entry(text, (text,)), _count(trains))
+def _executed_entries(text: str, trains: int | None, step: CostRow | None) -> tuple[TableCell, ...]:
+    head = (TableCell(text, (text,)), _count(trains))
     if step is None:
-        return (*head, *(Entry(NONE, tone="muted"),) * 4)
+        return (*head, *(TableCell(NONE, tone="muted"),) * 4)
     query = "yes" if step["query"] else "no"
     marks = () if step["traced"] else ("by torch's counter",)
     forward, *others = step["forward"], step["backward"], step["forward"] + step["backward"]
-    operations = (Entry(giga(value), (value / 1e9,)) for value in others)
-    return (*head, Entry(query, (query,)), Entry(giga(forward), (forward / 1e9,), marks=marks), *operations)
+    operations = (TableCell(giga(value), (value / 1e9,)) for value in others)
+    return (*head, TableCell(query, (query,)), TableCell(giga(forward), (forward / 1e9,), marks=marks), *operations)
 
 
-def phase_text(phase: Row, report: Report) -> str:
+def phase_text(phase: CostRow, report: Report) -> str:
     """A phase's name, and its tasks where not all tasks have it."""
     tasks = phase["tasks"]
     if len(tasks) == report["geometry"]["num_tasks"] or phase["name"] == "train":
@@ -226,7 +226,7 @@ def phase_text(phase: Row, report: Report) -> str:
     return f"{phase['name']} (task {where})"
 
 
-def _steps(rows: Sequence[Row]) -> Iterator[Row]:
+def _steps(rows: Sequence[CostRow]) -> Iterator[CostRow]:
     """Every counted step and prediction."""
     for row in rows:
         yield from (phase["step"] for phase in row["phases"])
@@ -264,7 +264,7 @@ COST_HEADINGS = (
 )
 
 
-def cost_grid(results: SuiteResults) -> Grid | None:
+def cost_table(results: SuiteResults) -> Table | None:
     """Times, memory and sizes of every cell with usable runs, as medians over its runs; None where there is none."""
     several = len(results.columns) > 1
     blocks = []
@@ -275,10 +275,10 @@ def cost_grid(results: SuiteResults) -> Grid | None:
             blocks.append(Block(lines, column_text(column) if several else ""))
     lead = "What the rows took: medians over the runs that are averaged, on the machines that made them."
     key, title = f"{file_name(results.suite)}-costs", f"{results.title}: costs"
-    return Grid(key, title, "Method", COST_HEADINGS, tuple(blocks), lead) if blocks else None
+    return Table(key, title, "Method", COST_HEADINGS, tuple(blocks), lead) if blocks else None
 
 
-def _cost_line(cell: Cell) -> Line:
+def _cost_line(cell: Cell) -> Row:
     outcomes, runs = cell.outcomes, tuple(run.run_id for run in cell.used)
     learnable = _median([outcome.costs.learnable_parameters for outcome in outcomes])
     train = _median([outcome.timings.train_s for outcome in outcomes])
@@ -290,9 +290,9 @@ def _cost_line(cell: Cell) -> Line:
     note = f"median over {len(outcomes)} run{'s' * (len(outcomes) != 1)}"
     values = (learnable, train, total, memory, images)
     entries = (
-        Entry(text, (value,), note=note, runs=runs, cell=place) for text, value in zip(texts, values, strict=True)
+        TableCell(text, (value,), note=note, runs=runs, cell=place) for text, value in zip(texts, values, strict=True)
     )
-    return Line(cell.row.label, tuple(entries), marks=cell.marks, url=cell.row.url)
+    return Row(cell.row.label, tuple(entries), marks=cell.marks, url=cell.row.url)
 
 
 def _median(values: Sequence[float | None]) -> float | None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from smope_bench.harness.records.checksum import RECORD_SCHEMA
-from smope_bench.reports.loading.integrity import KIND_WORDS, Health
+from smope_bench.reports.loading.integrity import KIND_WORDS, Integrity
 from smope_bench.reports.loading.run_result import LeftOut
-from smope_bench.reports.tables.table import Block, Entry, Grid, Heading, Line
+from smope_bench.reports.tables.table import Block, Heading, Row, Table, TableCell
 
 
-def health_grid(health: Health) -> Grid | None:
+def integrity_table(integrity: Integrity) -> Table | None:
     """Each record and manifest that was left out, with its reason and remedy; ``None`` where there is none."""
-    if health.is_sound:
+    if integrity.is_sound:
         return None
     headings = tuple(
         Heading(text, help=said, fields=(text.lower(),), sort="text", is_numeric=False)
@@ -21,7 +21,7 @@ def health_grid(health: Health) -> Grid | None:
             ("Remedy", "what makes it whole"),
         )
     )
-    plans = [(one, health.named.get(one.run_id, ())) for one in health.broken]
+    plans = [(one, integrity.named.get(one.run_id, ())) for one in integrity.broken]
     records = tuple(
         _line(one.run_id, KIND_WORDS[one.kind], one.reason, ", ".join(suites) or "no suite", _remedy(one, suites))
         for one, suites in plans
@@ -29,22 +29,22 @@ def health_grid(health: Health) -> Grid | None:
     remedy = "delete suites/{}.json and run the suite again: finished runs are kept"
     manifests = tuple(
         _line(f"suites/{suite}.json", "unusable", f"the manifest {reason}", suite, remedy.format(suite))
-        for suite, reason in health.manifests.items()
+        for suite, reason in integrity.manifests.items()
     )
     blocks = [Block(records, "Records")] if records else []
     blocks += [Block(manifests, "Manifests of suites")] if manifests else []
-    return Grid(
+    return Table(
         key="left-out",
         title="Left out",
         corner="Record",
         headings=headings,
         blocks=tuple(blocks),
-        lead=f"Of {health.records} records in the folder, {len(health.broken)} take part in no table, figure or test.",
+        lead=f"Of {integrity.records} records in the folder, {len(integrity.broken)} take part in no table, figure or test.",
     )
 
 
-def _line(label: str, *texts: str) -> Line:
-    return Line(label, tuple(Entry(text, (text,), tone="word" if i == 0 else "") for i, text in enumerate(texts)))
+def _line(label: str, *texts: str) -> Row:
+    return Row(label, tuple(TableCell(text, (text,), tone="word" if i == 0 else "") for i, text in enumerate(texts)))
 
 
 def _remedy(one: LeftOut, suites: tuple[str, ...]) -> str:

@@ -10,7 +10,7 @@ from smope_bench.benchmarks.suites import SUITES
 from smope_bench.benchmarks.suites import Column as SuiteColumn
 from smope_bench.harness.metrics import Metric
 from smope_bench.reports.formatting import KIND_HELP, KIND_NAMES, MAIN_METRICS, column_text, notes
-from smope_bench.reports.loading.model import Cell, Column, Row, RowKind, SuiteResults
+from smope_bench.reports.loading.model import Cell, Column, ResultRow, RowKind, SuiteResults
 from smope_bench.reports.statistics.published import (
     SPREAD_NOTE,
     TONES,
@@ -21,8 +21,8 @@ from smope_bench.reports.statistics.published import (
     printed_table,
     said_marks,
 )
-from smope_bench.reports.tables.benchmark import metric_entry
-from smope_bench.reports.tables.table import Block, Entry, Grid, Heading, Line
+from smope_bench.reports.tables.benchmark import metric_cell
+from smope_bench.reports.tables.table import Block, Heading, Row, Table, TableCell
 from smope_bench.reports.text import NONE, file_name
 
 LEAD = (
@@ -46,31 +46,31 @@ class _Part:
     printed: SuiteColumn | None = None
 
 
-def paper_grid(results: SuiteResults) -> Grid:
+def paper_table(results: SuiteResults) -> Table:
     """The table of a suite; printed numbers of other data (tiny suites) stand after the measured ones, uncompared."""
     suite, table = SUITES.get(results.suite), printed_table(results)
     metrics = suite.metrics if suite is not None else MAIN_METRICS
     parts = _parts(results, table)
     ranks = {(column.label, metric): results.ranks(column, metric) for column in results.columns for metric in metrics}
 
-    def entry(row: Row, part: _Part, metric: str) -> Entry:
+    def entry(row: ResultRow, part: _Part, metric: str) -> TableCell:
         cell = None if part.column is None else results.cell(row, part.column)
         if part.printed is not None and table is not None:
-            return _printed_entry(table.value(row, part.printed, metric), cell, part.printed, metric)
+            return _printed_cell(table.value(row, part.printed, metric), cell, part.printed, metric)
         assert cell is not None
-        return measured_entry(cell, metric, ranks[cell.column.label, metric], tiny_suite=results.tiny)
+        return measured_cell(cell, metric, ranks[cell.column.label, metric], tiny_suite=results.tiny)
 
     def block(kind: RowKind) -> Block:
         rows = results.rows_of(kind)
         lines = [
-            Line(row.label, tuple(entry(row, *place) for place in product(parts, metrics)), url=row.url) for row in rows
+            Row(row.label, tuple(entry(row, *place) for place in product(parts, metrics)), url=row.url) for row in rows
         ]
         return Block(tuple(lines), KIND_NAMES[kind], KIND_HELP[kind]) if len(kinds) > 1 else Block(tuple(lines))
 
     kinds: list[RowKind] = list(dict.fromkeys(row.kind for row in results.rows))
     has_printed, is_compared = any(part.printed for part in parts), any(part.column and part.printed for part in parts)
     unhosted = _unhosted(table, parts, metrics) if table is not None and has_printed else ()
-    return Grid(
+    return Table(
         key=f"{file_name(results.suite)}-table",
         title=results.title,
         corner="Method" if len({row.method for row in results.rows}) > 1 else "Row",
@@ -106,9 +106,9 @@ def _heading(part: _Part, metric: Metric, tiny: bool) -> Heading:
     return Heading(name, group, metric.explanation, FIELDS, sort)
 
 
-def measured_entry(cell: Cell, metric: str, ranks: Mapping[str, int], *, tiny_suite: bool) -> Entry:
+def measured_cell(cell: Cell, metric: str, ranks: Mapping[str, int], *, tiny_suite: bool) -> TableCell:
     """A cell's metric with all its marks; values: mean, standard deviation, n."""
-    entry = metric_entry(cell, metric, ranks)
+    entry = metric_cell(cell, metric, ranks)
     mean, std, _, _, n = entry.values or (None,) * 5
     hand = by_hand(cell)
     note = f"{entry.note}; set by hand: {', '.join(hand)}" if hand else entry.note
@@ -116,11 +116,11 @@ def measured_entry(cell: Cell, metric: str, ranks: Mapping[str, int], *, tiny_su
     return replace(entry, values=values, marks=said_marks(cell, tiny_suite=tiny_suite), note=note)
 
 
-def _printed_entry(value: PublishedValue | None, cell: Cell | None, column: SuiteColumn, metric: str) -> Entry:
+def _printed_cell(value: PublishedValue | None, cell: Cell | None, column: SuiteColumn, metric: str) -> TableCell:
     """A printed number, with the difference where ``cell`` was measured on the same column."""
     if value is None:
-        return Entry(NONE, note="not printed", tone="muted")
-    plain = Entry(value.text, (value.mean, value.std), tone="muted")
+        return TableCell(NONE, note="not printed", tone="muted")
+    plain = TableCell(value.text, (value.mean, value.std), tone="muted")
     if cell is None:
         return plain
     compared = compare(cell, metric, value, column)
@@ -145,14 +145,14 @@ def _unhosted(table: PrintedTable, parts: Sequence[_Part], metrics: Sequence[str
         if row is None and column is not None:
             printed.setdefault(f"{key.method} {key.variant}".strip(), {})[column.label, key.metric] = value
 
-    def entry(name: str, part: _Part, metric: str) -> Entry:
+    def entry(name: str, part: _Part, metric: str) -> TableCell:
         if part.printed is None:
-            return Entry("not hosted", tone="word")
-        plain = _printed_entry(printed[name].get((part.printed.label, metric)), None, part.printed, metric)
+            return TableCell("not hosted", tone="word")
+        plain = _printed_cell(printed[name].get((part.printed.label, metric)), None, part.printed, metric)
         is_compared = plain.values and part.column is not None
         return replace(plain, values=(*plain.values, None, None, "not hosted")) if is_compared else plain
 
-    lines = [Line(name, tuple(entry(name, *place) for place in product(parts, metrics))) for name in printed]
+    lines = [Row(name, tuple(entry(name, *place) for place in product(parts, metrics))) for name in printed]
     return (Block(tuple(lines), "Printed only", "methods of the paper that are not hosted here"),) if lines else ()
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from smope_bench.reports.formatting import KIND_HELP, KIND_NAMES, column_text, interval, notes
-from smope_bench.reports.loading.model import KINDS, Cell, Column, Row, SuiteResults, run_ids
+from smope_bench.reports.loading.model import KINDS, Cell, Column, ResultRow, SuiteResults, run_ids
 from smope_bench.reports.statistics.paired_tests import ALPHA, Comparison, Family, TestVerdict, compare
 from smope_bench.reports.statistics.ranking import Ranking, Stability, friedman_words, rank_rows, stability
 from smope_bench.reports.statistics.samples import sample
 from smope_bench.reports.statistics.variance import REMEDY, VarianceSplit, split_variance
-from smope_bench.reports.tables.table import Block, Entry, Grid, Heading, Line
+from smope_bench.reports.tables.table import Block, Heading, Row, Table, TableCell
 from smope_bench.reports.text import NONE, Tone, file_name, number, p_text, signed
 
 HEADINGS = (
@@ -42,7 +42,7 @@ HEADINGS = (
 _TONES: dict[TestVerdict, Tone] = {"better": "good", "worse": "bad", "undecided": "word", "not compared": "word"}
 
 
-def paired_grid(results: SuiteResults, column: Column, number_: int, metric: str = "faa") -> Grid | None:
+def paired_table(results: SuiteResults, column: Column, number_: int, metric: str = "faa") -> Table | None:
     """Every sequential row against the row with the best mean; ``None`` where no two rows share two pairs of seeds."""
     family = compare(results, column, metric)
     if family is None or all(one.difference is None or one.difference.n < 2 for one in family.comparisons):
@@ -60,7 +60,7 @@ def paired_grid(results: SuiteResults, column: Column, number_: int, metric: str
         f"{results.metric(metric).heading} of each row against {family.reference.label}, run against run with the same class order "
         "and the same training seed."
     )
-    return Grid(key, title, "Row", HEADINGS, blocks, lead, said)
+    return Table(key, title, "Row", HEADINGS, blocks, lead, said)
 
 
 def _words(family: Family) -> list[str]:
@@ -88,15 +88,15 @@ def _words(family: Family) -> list[str]:
     return found
 
 
-def _line(one: Comparison, column: Column) -> Line:
+def _line(one: Comparison, column: Column) -> Row:
     place, found = (one.row.label, column.label), one.difference
 
-    def entry(text: str, *values: float | int | str | None, tone: Tone = "") -> Entry:
-        return Entry(text, values, runs=one.runs, cell=place, tone=tone)
+    def entry(text: str, *values: float | int | str | None, tone: Tone = "") -> TableCell:
+        return TableCell(text, values, runs=one.runs, cell=place, tone=tone)
 
     said = entry(one.words, one.words, tone=_TONES.get(one.verdict, ""))
     if found is None:
-        return Line(one.row.label, (entry("0", 0, 0), *(entry(NONE, tone="muted") for _ in HEADINGS[2:]), said))
+        return Row(one.row.label, (entry("0", 0, 0), *(entry(NONE, tone="muted") for _ in HEADINGS[2:]), said))
     counts = (one.wins, one.ties, one.losses)
     orders = f" ({one.orders} order{'s' * (one.orders != 1)})" if one.orders < found.n else ""
     entries = (
@@ -109,15 +109,15 @@ def _line(one: Comparison, column: Column) -> Line:
         entry(p_text(one.adjusted), one.adjusted),
         said,
     )
-    return Line(one.row.label, entries, url=one.row.url)
+    return Row(one.row.label, entries, url=one.row.url)
 
 
-def statistics_grids(results: SuiteResults) -> tuple[Grid, ...]:
+def statistics_tables(results: SuiteResults) -> tuple[Table, ...]:
     """All statistics of a suite on FAA that its runs allow; none for one run a cell on one benchmark."""
-    paired = [paired_grid(results, column, i) for i, column in enumerate(results.columns, 1)]
+    paired = [paired_table(results, column, i) for i, column in enumerate(results.columns, 1)]
     ranking = rank_rows(results)
-    ranks = None if ranking is None else _ranks_grid(results, ranking)
-    found = [*paired, ranks, _stability_grid(results), _variance_grid(results)]
+    ranks = None if ranking is None else _ranks_table(results, ranking)
+    found = [*paired, ranks, _stability_table(results), _variance_table(results)]
     return tuple(grid for grid in found if grid is not None)
 
 
@@ -126,7 +126,7 @@ def rank_text(rank: float) -> str:
     return str(round(rank)) if float(rank).is_integer() else number(rank, 1 if float(2 * rank).is_integer() else 2)
 
 
-def _ranks_grid(results: SuiteResults, ranking: Ranking) -> Grid:
+def _ranks_table(results: SuiteResults, ranking: Ranking) -> Table:
     table = ranking.table
     columns = [column for column in results.columns if any(label == column.label for label, _ in table.blocks)]
     headings = [Heading("Mean rank", help="Over all blocks; 1 is best.", fields=("mean_rank", "blocks"), sort="up")]
@@ -137,16 +137,18 @@ def _ranks_grid(results: SuiteResults, ranking: Ranking) -> Grid:
     ]
     places = {mean: place for place, mean in enumerate(sorted({round(mean, 9) for _, mean in ranking.order})[:2], 1)}
 
-    def line(label: str, mean: float) -> Line:
+    def line(label: str, mean: float) -> Row:
         i = table.rows.index(label)
         entries = [
-            Entry(number(mean), (mean, len(table.blocks)), places.get(round(mean, 9), 0), runs=table.runs_of(label))
+            TableCell(number(mean), (mean, len(table.blocks)), places.get(round(mean, 9), 0), runs=table.runs_of(label))
         ]
         for column in columns if len(columns) > 1 else ():
             own = [float(table.ranks[b, i]) for b, block in enumerate(table.blocks) if block[0] == column.label]
             runs, cell = table.runs_of(label, column.label), (label, column.label)
-            entries.append(Entry(number(sum(own) / len(own)), (sum(own) / len(own), len(own)), runs=runs, cell=cell))
-        return Line(label, tuple(entries))
+            entries.append(
+                TableCell(number(sum(own) / len(own)), (sum(own) / len(own), len(own)), runs=runs, cell=cell)
+            )
+        return Row(label, tuple(entries))
 
     lead = (
         "Every row's rank by FAA within each block (one benchmark under one class order, averaged over its training seeds), "
@@ -154,12 +156,12 @@ def _ranks_grid(results: SuiteResults, ranking: Ranking) -> Grid:
     )
     said = tuple(dict.fromkeys((*friedman_words(ranking), *table.left_out, *notes(results))))
     lines = tuple(line(*pair) for pair in ranking.order)
-    return Grid(
+    return Table(
         f"{file_name(results.suite)}-ranks", "Average ranks", "Row", tuple(headings), (Block(lines),), lead, said
     )
 
 
-def _stability_grid(results: SuiteResults) -> Grid | None:
+def _stability_table(results: SuiteResults) -> Table | None:
     found = [one for column in results.columns if (one := stability(results, column)) is not None]
     if not found:
         return None
@@ -170,8 +172,8 @@ def _stability_grid(results: SuiteResults) -> Grid | None:
         )
         for one in found
     )
-    agreement = Line("Kendall's W", tuple(_agreement(one) for one in found))
-    firsts = tuple(Line(row.label, tuple(_first(one, row) for one in found), url=row.url) for row in rows)
+    agreement = Row("Kendall's W", tuple(_agreement(one) for one in found))
+    firsts = tuple(Row(row.label, tuple(_first(one, row) for one in found), url=row.url) for row in rows)
     blocks = (
         Block(
             (agreement,), "Agreement", "1 when all class orders rank the rows alike, 0 when they have nothing in common"
@@ -186,38 +188,38 @@ def _stability_grid(results: SuiteResults) -> Grid | None:
         *notes(results),
     ]
     key = f"{file_name(results.suite)}-stability"
-    return Grid(key, "Stability over class orders", "Row", headings, blocks, lead, tuple(dict.fromkeys(said)))
+    return Table(key, "Stability over class orders", "Row", headings, blocks, lead, tuple(dict.fromkeys(said)))
 
 
-def _agreement(one: Stability) -> Entry:
+def _agreement(one: Stability) -> TableCell:
     orders, runs = len(one.table.blocks), tuple(run for row in one.table.rows for run in one.table.runs_of(row))
     text = "all rows are equal" if one.w is None else number(one.w)
     small = f"{orders} orders, {len(one.table.rows)} rows"
-    return Entry(text, (one.w, None, None, orders), small=small, runs=runs, tone="word" if one.w is None else "")
+    return TableCell(text, (one.w, None, None, orders), small=small, runs=runs, tone="word" if one.w is None else "")
 
 
-def _first(one: Stability, row: Row) -> Entry:
+def _first(one: Stability, row: ResultRow) -> TableCell:
     if row.label not in one.table.rows:
-        return Entry("not ranked", tone="word", cell=(row.label, one.column.label))
+        return TableCell("not ranked", tone="word", cell=(row.label, one.column.label))
     orders, first, (best, worst) = len(one.table.blocks), one.firsts[row.label], one.places[row.label]
     ranks = rank_text(best) if best == worst else f"{rank_text(best)} to {rank_text(worst)}"
     cell, runs = (row.label, one.column.label), one.table.runs_of(row.label)
-    return Entry(f"{first} of {orders}", (first, best, worst, orders), small=f"rank {ranks}", runs=runs, cell=cell)
+    return TableCell(f"{first} of {orders}", (first, best, worst, orders), small=f"rank {ranks}", runs=runs, cell=cell)
 
 
-def _variance_grid(results: SuiteResults) -> Grid | None:
+def _variance_table(results: SuiteResults) -> Table | None:
     splits = {cell.place: split_variance(sample(cell, "faa").values) for cell in results.all_cells}
     if all(split.runs < 2 for split in splits.values()):
         return None
     if all(split.train_std is None for split in splits.values()):
         behind = [run_ids(results.cells_of(column)) for column in results.columns]
-        entries = [Entry(f"cannot be separated: {REMEDY}", runs=runs, tone="word") for runs in behind]
-        lines = (Line("All rows", tuple(entries)),)
+        entries = [TableCell(f"cannot be separated: {REMEDY}", runs=runs, tone="word") for runs in behind]
+        lines = (Row("All rows", tuple(entries)),)
     else:
         lines = tuple(
-            Line(
+            Row(
                 row.label,
-                tuple(_split_entry(results.cell(row, one), splits[row.label, one.label]) for one in results.columns),
+                tuple(_split_cell(results.cell(row, one), splits[row.label, one.label]) for one in results.columns),
                 url=row.url,
             )
             for row in results.rows
@@ -231,7 +233,7 @@ def _variance_grid(results: SuiteResults) -> Grid | None:
     )
     key = f"{file_name(results.suite)}-variance"
     said = (*_variance_words(list(splits.values())), *notes(results))
-    return Grid(key, "Where the spread comes from", "Row", headings, (Block(lines),), lead, said)
+    return Table(key, "Where the spread comes from", "Row", headings, (Block(lines),), lead, said)
 
 
 def _variance_words(splits: Sequence[VarianceSplit]) -> list[str]:
@@ -251,14 +253,14 @@ def _variance_words(splits: Sequence[VarianceSplit]) -> list[str]:
     return found
 
 
-def _split_entry(measured: Cell, split: VarianceSplit) -> Entry:
+def _split_cell(measured: Cell, split: VarianceSplit) -> TableCell:
     cell, runs = measured.place, measured.run_ids
     values = (split.share, split.low, split.high, split.order_std, split.train_std, split.orders, split.runs)
     if split.share is None:
         small = "" if split.train_std is None else f"training seed {number(split.train_std)}"
         words = (split.problem or NONE) if split.runs else NONE
-        return Entry(words, values if split.runs else (), small=small, runs=runs, cell=cell, tone="word")
+        return TableCell(words, values if split.runs else (), small=small, runs=runs, cell=cell, tone="word")
     reach = "" if split.low is None or split.high is None else f" [{100 * split.low:.0f}, {100 * split.high:.0f}]"
     small = f"order {number(split.order_std)}, training seed {number(split.train_std)}"
     marks = ("set to 0",) if split.is_clipped else ()
-    return Entry(f"{100 * split.share:.0f} %{reach}", values, marks=marks, small=small, runs=runs, cell=cell)
+    return TableCell(f"{100 * split.share:.0f} %{reach}", values, marks=marks, small=small, runs=runs, cell=cell)

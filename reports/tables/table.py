@@ -14,8 +14,8 @@ Sort = Literal["up", "down", "text"]
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One cell of a grid.
+class TableCell:
+    """One cell of a table.
 
     ``text``: as shown, never empty; a state word (``missing``, ``failed``) where there is no number, with tone ``word``.
     ``values``: full precision, one for each of the heading's ``fields``; the page sorts by the first.
@@ -48,11 +48,11 @@ class Heading:
 
 
 @dataclass(frozen=True)
-class Line:
-    """A row of a grid, with as many entries as the grid has headings."""
+class Row:
+    """A row of a table, with as many entries as the table has headings."""
 
     label: str
-    entries: tuple[Entry, ...]
+    cells: tuple[TableCell, ...]
     marks: tuple[str, ...] = ()
     small: str = ""
     url: str | None = None
@@ -62,13 +62,13 @@ class Line:
 class Block:
     """Rows with a common title: floors, methods, ceilings; one benchmark."""
 
-    lines: tuple[Line, ...]
+    rows: tuple[Row, ...]
     title: str = ""
     help: str = ""
 
 
 @dataclass(frozen=True)
-class Grid:
+class Table:
     """A table: ``key`` names its files and anchors (letters, digits, hyphens), ``corner`` heads the labels of its rows.
 
     ``lead``: a sentence or two on its content; ``notes``: sentences below it.
@@ -83,19 +83,19 @@ class Grid:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        wrong = [line.label for block in self.blocks for line in block.lines if len(line.entries) != len(self.headings)]
+        wrong = [line.label for block in self.blocks for line in block.rows if len(line.cells) != len(self.headings)]
         if wrong:
             raise ValueError(f"row {wrong[0]!r} of {self.key!r} does not have {len(self.headings)} entries")
 
     @property
-    def lines(self) -> tuple[Line, ...]:
+    def rows(self) -> tuple[Row, ...]:
         """All rows, in order."""
-        return tuple(line for block in self.blocks for line in block.lines)
+        return tuple(line for block in self.blocks for line in block.rows)
 
     @property
     def runs(self) -> tuple[str, ...]:
-        """Ids of all runs of the grid, each once, in the order of rows."""
-        return tuple(dict.fromkeys(run for line in self.lines for entry in line.entries for run in entry.runs))
+        """Ids of all runs of the table, each once, in the order of rows."""
+        return tuple(dict.fromkeys(run for line in self.rows for entry in line.cells for run in entry.runs))
 
     @property
     def is_grouped(self) -> bool:
@@ -120,10 +120,10 @@ def spans(headings: Sequence[Heading]) -> list[range]:
     return found
 
 
-def traces(grid: Grid, line: Line) -> list[tuple[str, tuple[str, ...]]]:
+def traces(table: Table, line: Row) -> list[tuple[str, tuple[str, ...]]]:
     """(headings, run ids) of a line; the first part is empty where all entries share their runs."""
     behind: dict[tuple[str, ...], list[str]] = {}
-    with_runs = [pair for pair in zip(grid.headings, line.entries, strict=True) if pair[1].runs]
+    with_runs = [pair for pair in zip(table.headings, line.cells, strict=True) if pair[1].runs]
     of_group: dict[str, set[tuple[str, ...]]] = {}
     for heading, entry in with_runs:
         of_group.setdefault(heading.group, set()).add(entry.runs)

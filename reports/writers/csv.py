@@ -1,4 +1,4 @@
-"""Tables as CSV at full precision: one file for each grid, and one tidy file of every metric of some suites."""
+"""Tables as CSV at full precision: one file for each table, and one tidy file of every metric of some suites."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 
 from smope_bench.reports.loading.model import Cell, SuiteResults
-from smope_bench.reports.tables.table import Entry, Grid, Heading, Line, Value, spans
+from smope_bench.reports.tables.table import Heading, Row, Table, TableCell, Value, spans
 from smope_bench.reports.text import NONE, without_controls
 
 TIDY_HEADER = (
@@ -16,18 +16,18 @@ TIDY_HEADER = (
 )  # fmt: skip
 
 
-def grid_csv(grid: Grid) -> str:
+def table_csv(table: Table) -> str:
     """One line for each row: block, label, every field of every heading, and the marks and run ids of each group.
 
     An entry without numbers has its text in its first field; an undefined number is an empty field.
     """
-    places = spans(grid.headings)
-    header = ["block", grid.corner or "row"]
+    places = spans(table.headings)
+    header = ["block", table.corner or "row"]
     for span in places:
-        group = grid.headings[span[0]].group
-        header += [name for at in span for name in _fields(grid.headings[at])]
+        group = table.headings[span[0]].group
+        header += [name for at in span for name in _fields(table.headings[at])]
         header += [_joined(group, part) for part in ("marks", "run_ids")]
-    rows = [_row(grid, title, line, places) for title, line in _lines(grid)]
+    rows = [_row(table, title, line, places) for title, line in _lines(table)]
     return _written([_distinct(header), *rows])
 
 
@@ -43,9 +43,9 @@ def tidy_csv(suites: Sequence[SuiteResults]) -> str:
     return _written([TIDY_HEADER, *rows])
 
 
-def _lines(grid: Grid) -> Iterator[tuple[str, Line]]:
-    for block in grid.blocks:
-        for line in block.lines:
+def _lines(table: Table) -> Iterator[tuple[str, Row]]:
+    for block in table.blocks:
+        for line in block.rows:
             yield block.title, line
 
 
@@ -72,19 +72,19 @@ def _distinct(names: Iterable[str]) -> list[str]:
     return found
 
 
-def _row(grid: Grid, title: str, line: Line, places: Sequence[Sequence[int]]) -> list[Value]:
+def _row(table: Table, title: str, line: Row, places: Sequence[Sequence[int]]) -> list[Value]:
     fields: list[Value] = [title, line.label]
     for i, span in enumerate(places):
-        entries = [line.entries[at] for at in span]
+        entries = [line.cells[at] for at in span]
         for at in span:
-            fields += _values(grid.headings[at], line.entries[at])
+            fields += _values(table.headings[at], line.cells[at])
         own = line.marks if i == 0 else ()
         fields.append("; ".join(dict.fromkeys([*own, *(mark for entry in entries for mark in entry.marks)])))
         fields.append(" ".join(dict.fromkeys(run for entry in entries for run in entry.runs)))
     return fields
 
 
-def _values(heading: Heading, entry: Entry) -> list[Value]:
+def _values(heading: Heading, entry: TableCell) -> list[Value]:
     count = len(heading.fields)
     values = [*entry.values, *[None] * count][:count]
     if count and all(value is None for value in values) and entry.text != NONE:

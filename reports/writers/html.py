@@ -17,12 +17,12 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from smope_bench.harness.metrics import METRICS
-from smope_bench.reports.document import Document, Section, all_grids
+from smope_bench.reports.document import Document, Section, all_tables
 from smope_bench.reports.formatting import RUN_WORDS, counts_text
 from smope_bench.reports.loading.environments import Environments, version_line
 from smope_bench.reports.loading.model import Column, SuiteResults
 from smope_bench.reports.loading.run_result import RunResult
-from smope_bench.reports.tables.table import Entry, Grid, spans, traces
+from smope_bench.reports.tables.table import Table, TableCell, spans, traces
 from smope_bench.reports.text import number, without_controls
 from smope_bench.reports.writers.page_data import PageData, cell_anchors, drill_down, problems_by_row
 from smope_bench.reports.writers.svg import PageFigure, place_figures
@@ -37,7 +37,7 @@ _Anchors = Mapping[tuple[str, str], str]
 
 @dataclass(frozen=True)
 class Download:
-    """A file inside the page, compressed; ``tables/<key of a grid>.csv`` is offered at its table, others in the head.
+    """A file inside the page, compressed; ``tables/<key of a table>.csv`` is offered at its table, others in the head.
 
     ``name``: its path beside the page, for browsers without scripts.
     """
@@ -58,17 +58,17 @@ class Download:
 
 
 @dataclass(frozen=True)
-class GridView:
-    """A grid on the page. ``groups``: (text, number of columns) of its upper headings; ``first``: first index of each group."""
+class TableView:
+    """A table on the page. ``groups``: (text, number of columns) of its upper headings; ``first``: first index of each group."""
 
-    grid: Grid
+    grid: Table
     anchor: str
     groups: tuple[tuple[str, int], ...]
     first: frozenset[int]
     anchors: _Anchors
     downloads: tuple[Download, ...]
 
-    def link(self, entry: Entry) -> str | None:
+    def link(self, entry: TableCell) -> str | None:
         """Anchor of the runs of an entry, if on this page."""
         return self.anchors.get(entry.cell) if entry.cell else None
 
@@ -77,8 +77,8 @@ class GridView:
         """(row, headings, run ids) of rows with runs that the page does not link to; listed below the table."""
         return [
             (line.label, what, runs)
-            for line in self.grid.lines
-            if any(entry.runs and not self.link(entry) for entry in line.entries)
+            for line in self.grid.rows
+            if any(entry.runs and not self.link(entry) for entry in line.cells)
             for what, runs in traces(self.grid, line)
         ]
 
@@ -142,7 +142,7 @@ def packed(downloads: Sequence[Download]) -> str:
     return base64.b64encode(zlib.compress(data, 9)).decode()
 
 
-def sort_key(entry: Entry) -> str:
+def sort_key(entry: TableCell) -> str:
     """Sort key of a numeric entry: its first value at full precision, or empty."""
     value = entry.values[0] if entry.values else None
     return "" if value is None or isinstance(value, str) else repr(value)
@@ -154,22 +154,22 @@ def web_address(url: str | None) -> str | None:
 
 
 class _Views:
-    """Makes views of grids with unique anchors and their files."""
+    """Makes views of tables with unique anchors and their files."""
 
     def __init__(self, document: Document, downloads: Sequence[Download]) -> None:
-        keys = {grid.key for grid in all_grids(document)}
+        keys = {grid.key for grid in all_tables(document)}
         self._own = {key: tuple(one for one in downloads if PurePosixPath(one.name).stem == key) for key in keys}
         self.others = [one for one in downloads if PurePosixPath(one.name).stem not in keys]
         self._taken: set[str] = set()
 
-    def view(self, grid: Grid, anchors: _Anchors) -> GridView:
+    def view(self, grid: Table, anchors: _Anchors) -> TableView:
         anchor = f"t-{grid.key}"
         while anchor in self._taken:
             anchor += "-"
         self._taken.add(anchor)
         ranges = spans(grid.headings) if grid.is_grouped else []
         groups = tuple((grid.headings[part.start].group, len(part)) for part in ranges)
-        return GridView(
+        return TableView(
             grid, anchor, groups, frozenset(part.start for part in ranges), anchors, self._own.get(grid.key, ())
         )
 

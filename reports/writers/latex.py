@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from smope_bench.reports.tables.table import Entry, Grid, Line, spans, traces
+from smope_bench.reports.tables.table import Row, Table, TableCell, spans, traces
 
 _PREAMBLE = r"""% Needs booktabs, graphicx and, for tables over several pages, longtable, which aligns its columns in a second run.
 % To use a table in a paper, copy its table environment.
@@ -40,29 +40,29 @@ _PAGE, _CAPTION, _NOTE_CHARS = 500.0, 40.0, 165
 _WIDE_TEXT = 44
 
 
-def latex_document(grids: Sequence[Grid]) -> str:
-    """A whole document with every grid."""
+def latex_document(tables: Sequence[Table]) -> str:
+    """A whole document with every table."""
     # One page for each table: many waiting floats exceed TeX's limit.
-    return _PREAMBLE + "\\clearpage\n".join(map(grid_latex, grids)) + "\\end{document}\n"
+    return _PREAMBLE + "\\clearpage\n".join(map(table_latex, tables)) + "\\end{document}\n"
 
 
-def grid_latex(grid: Grid) -> str:
+def table_latex(table: Table) -> str:
     """A table environment, in smaller type or scaled if needed; a ``longtable`` where it does not fit one page."""
-    notes = _notes(grid)
-    fitting = _fitting(grid, notes)
+    notes = _notes(table)
+    fitting = _fitting(table, notes)
     if fitting is None:
-        return _long(grid, notes)
+        return _long(table, notes)
     size, is_wide = fitting
     return "\n".join([
         r"\begin{table}[p]",
         r"\centering",
-        _caption(grid),
+        _caption(table),
         *([rf"\{size}"] if size != "normalsize" else []),
         *([r"\resizebox{\linewidth}{!}{%"] if is_wide else []),
-        rf"\begin{{tabular}}{{{_columns(grid)}}}",
+        rf"\begin{{tabular}}{{{_columns(table)}}}",
         r"\toprule",
-        *_head(grid),
-        *_body(grid),
+        *_head(table),
+        *_body(table),
         r"\bottomrule",
         r"\end{tabular}" + "}" * is_wide,
         *([r"\par\medskip", r"\begin{minipage}{0.95\linewidth}\footnotesize"] if notes else []),
@@ -92,20 +92,20 @@ def _plain(char: str) -> str:
     return f"[U+{ord(char):04X}]"
 
 
-def _long(grid: Grid, notes: Sequence[str]) -> str:
+def _long(table: Table, notes: Sequence[str]) -> str:
     """A ``longtable``, which cannot be scaled: wider tables get smaller type."""
-    width = sum(_widths(grid))
+    width = sum(_widths(table))
     size = next((name for limit, name in ((130, "footnotesize"), (190, "scriptsize")) if width <= limit), "tiny")
     lines = [
         rf"\begingroup\{size}\setlength{{\tabcolsep}}{{{4 if width <= 190 else 2}pt}}",
-        rf"\begin{{longtable}}{{{_columns(grid)}}}",
-        _caption(grid) + r"\\",
+        rf"\begin{{longtable}}{{{_columns(table)}}}",
+        _caption(table) + r"\\",
         r"\toprule",
-        *_head(grid),
+        *_head(table),
         r"\endhead",
         r"\bottomrule",
         r"\endfoot",
-        *_body(grid),
+        *_body(table),
         r"\end{longtable}",
         *([r"\footnotesize", *notes] if notes else []),
         r"\endgroup",
@@ -114,44 +114,44 @@ def _long(grid: Grid, notes: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def _caption(grid: Grid) -> str:
-    return rf"\caption{{{escape(grid.title)}}}\label{{tab:{re.sub(r'[^A-Za-z0-9-]+', '-', grid.key)}}}"
+def _caption(table: Table) -> str:
+    return rf"\caption{{{escape(table.title)}}}\label{{tab:{re.sub(r'[^A-Za-z0-9-]+', '-', table.key)}}}"
 
 
-def _head(grid: Grid) -> list[str]:
+def _head(table: Table) -> list[str]:
     """Groups with their rules, if any, then the headings."""
     lines = []
-    if grid.is_grouped:
+    if table.is_grouped:
         groups, rules = [""], []
-        for span in spans(grid.headings):
-            group = grid.headings[span[0]].group
+        for span in spans(table.headings):
+            group = table.headings[span[0]].group
             groups.append(rf"\multicolumn{{{len(span)}}}{{c}}{{{escape(group)}}}")
             rules += [rf"\cmidrule(lr){{{span[0] + 2}-{span[-1] + 2}}}"] * bool(group)
         lines = [" & ".join(groups) + r" \\", "".join(rules)]
-    heads = [rf"\multicolumn{{1}}{{{_side(grid, i)}}}{{{escape(h.text)}}}" for i, h in enumerate(grid.headings)]
-    return [*lines, " & ".join([f"{{{escape(grid.corner)}}}", *heads]) + r" \\"]
+    heads = [rf"\multicolumn{{1}}{{{_side(table, i)}}}{{{escape(h.text)}}}" for i, h in enumerate(table.headings)]
+    return [*lines, " & ".join([f"{{{escape(table.corner)}}}", *heads]) + r" \\"]
 
 
-def _body(grid: Grid) -> list[str]:
+def _body(table: Table) -> list[str]:
     lines: list[str] = []
-    for block in grid.blocks:
-        if not block.lines:
+    for block in table.blocks:
+        if not block.rows:
             continue
         lines.append(r"\midrule")
         if block.title:
-            lines.append(rf"\multicolumn{{{len(grid.headings) + 1}}}{{l}}{{\textit{{{escape(block.title)}}}}} \\")
-        for line in block.lines:
-            lines += [*_traces(grid, line), _line(line)]
+            lines.append(rf"\multicolumn{{{len(table.headings) + 1}}}{{l}}{{\textit{{{escape(block.title)}}}}} \\")
+        for line in block.rows:
+            lines += [*_traces(table, line), _line(line)]
     return lines
 
 
-def _line(line: Line) -> str:
+def _line(line: Row) -> str:
     # Braces: a leading [ would be read as an argument of the line break before it.
     label = f"{{{escape(line.label)}}}{_marks(line.marks)}{_small(line.small)}"
-    return " & ".join([label, *map(_entry, line.entries)]) + r" \\"
+    return " & ".join([label, *map(_entry, line.cells)]) + r" \\"
 
 
-def _entry(entry: Entry) -> str:
+def _entry(entry: TableCell) -> str:
     text = {0: "{{{}}}", 1: r"\textbf{{{}}}", 2: r"\underline{{{}}}"}[entry.place].format(escape(entry.text))
     return text + _marks(entry.marks) + _small(entry.small)
 
@@ -164,42 +164,42 @@ def _small(text: str) -> str:
     return rf" {{\scriptsize {escape(text)}}}" if text else ""
 
 
-def _traces(grid: Grid, line: Line) -> list[str]:
+def _traces(table: Table, line: Row) -> list[str]:
     return [
         f"% runs: {' '.join(map(escape, runs))}" + (f" ({escape(what)})" if what else "")
-        for what, runs in traces(grid, line)
+        for what, runs in traces(table, line)
     ]
 
 
-def _notes(grid: Grid) -> list[str]:
+def _notes(table: Table) -> list[str]:
     """Paragraphs below a table: its lead, the meaning of columns and blocks, and its notes."""
-    meanings = " ".join(f"{name}: {help_.rstrip('.')}." for name, help_ in grid.meanings)
-    return [rf"\noindent {escape(text)}\par" for text in (grid.lead, meanings, *grid.notes) if text]
+    meanings = " ".join(f"{name}: {help_.rstrip('.')}." for name, help_ in table.meanings)
+    return [rf"\noindent {escape(text)}\par" for text in (table.lead, meanings, *table.notes) if text]
 
 
-def _side(grid: Grid, at: int) -> str:
-    return "r" if grid.headings[at].is_numeric else "l"
+def _side(table: Table, at: int) -> str:
+    return "r" if table.headings[at].is_numeric else "l"
 
 
-def _columns(grid: Grid) -> str:
+def _columns(table: Table) -> str:
     """Column types: paragraphs for long texts, right-aligned numbers."""
-    widths = _widths(grid)
-    sides = ["l", *(_side(grid, i) for i in range(len(grid.headings)))]
-    wraps = [True, *(not heading.is_numeric for heading in grid.headings)]
+    widths = _widths(table)
+    sides = ["l", *(_side(table, i) for i in range(len(table.headings)))]
+    wraps = [True, *(not heading.is_numeric for heading in table.headings)]
     return "".join(
         rf"p{{{_WIDE_TEXT * 1.6:.0f}mm}}" if wrap and width >= _WIDE_TEXT else side
         for side, width, wrap in zip(sides, widths, wraps, strict=True)
     )
 
 
-def _widths(grid: Grid) -> list[int]:
+def _widths(table: Table) -> list[int]:
     """Width of each column in letters, labels first; paragraphs have at most ``_WIDE_TEXT``."""
-    labels = [_said(line.label, line.marks, line.small) for line in grid.lines]
-    columns = [[grid.corner, *labels]]
-    for i, heading in enumerate(grid.headings):
-        entries = [line.entries[i] for line in grid.lines]
+    labels = [_said(line.label, line.marks, line.small) for line in table.rows]
+    columns = [[table.corner, *labels]]
+    for i, heading in enumerate(table.headings):
+        entries = [line.cells[i] for line in table.rows]
         columns.append([heading.text, *(_said(entry.text, entry.marks, entry.small) for entry in entries)])
-    wraps = [True, *(not heading.is_numeric for heading in grid.headings)]
+    wraps = [True, *(not heading.is_numeric for heading in table.headings)]
     widest = [max(map(len, column)) + 2 for column in columns]
     return [min(width, _WIDE_TEXT) if wrap else width for width, wrap in zip(widest, wraps, strict=True)]
 
@@ -208,12 +208,12 @@ def _said(text: str, marks: Sequence[str], small: str) -> str:
     return " ".join(part for part in (text, f"({', '.join(marks)})" if marks else "", small) if part)
 
 
-def _fitting(grid: Grid, notes: Sequence[str]) -> tuple[str, bool] | None:
+def _fitting(table: Table, notes: Sequence[str]) -> tuple[str, bool] | None:
     """(font size, whether to scale the table to the line), or ``None`` where it does not fit one page."""
-    rows = sum(len(block.lines) + bool(block.title) for block in grid.blocks) + 3
-    rows += sum(max(map(len, _texts(grid, line))) // _WIDE_TEXT for line in grid.lines)
+    rows = sum(len(block.rows) + bool(block.title) for block in table.blocks) + 3
+    rows += sum(max(map(len, _texts(table, line))) // _WIDE_TEXT for line in table.rows)
     below = 9.5 * sum(1 + len(note) // _NOTE_CHARS for note in notes)
-    width = sum(_widths(grid))
+    width = sum(_widths(table))
     for size, height, letters in _SIZES:
         scale = min(1.0, letters / width)
         if rows * height * scale + below + _CAPTION <= _PAGE:
@@ -221,7 +221,7 @@ def _fitting(grid: Grid, notes: Sequence[str]) -> tuple[str, bool] | None:
     return None
 
 
-def _texts(grid: Grid, line: Line) -> list[str]:
+def _texts(table: Table, line: Row) -> list[str]:
     """The texts of a line that may wrap."""
-    pairs = zip(line.entries, grid.headings, strict=True)
+    pairs = zip(line.cells, table.headings, strict=True)
     return [line.label, *(entry.text for entry, heading in pairs if not heading.is_numeric)]

@@ -10,7 +10,7 @@ from typing import Any
 from smope_bench.reports.document import Document
 from smope_bench.reports.formatting import problem_lines
 from smope_bench.reports.tables.costs import counted_grids
-from smope_bench.reports.tables.table import Entry, Grid, Heading, Line, traces
+from smope_bench.reports.tables.table import Heading, Row, Table, TableCell, traces
 from smope_bench.reports.text import plain
 
 # GitHub strips <u>; <ins> is what it underlines.
@@ -25,21 +25,21 @@ default configuration. Nothing is trained, and no count depends on a value.
 """
 
 
-def grid_markdown(grid: Grid, level: int = 3) -> str:
+def table_markdown(table: Table, level: int = 3) -> str:
     """A heading, the table, its notes, and folded below it the meaning of columns and the runs of each row."""
-    heads = [escape(grid.corner) or " ", *(escape(_heading(heading)) for heading in grid.headings)]
-    rules = [":--", *("--:" if heading.is_numeric else ":--" for heading in grid.headings)]
-    lines = [f"{'#' * level} {escape(grid.title)}", ""]
-    lines += [escape(grid.lead), ""] if grid.lead else []
+    heads = [escape(table.corner) or " ", *(escape(_heading(heading)) for heading in table.headings)]
+    rules = [":--", *("--:" if heading.is_numeric else ":--" for heading in table.headings)]
+    lines = [f"{'#' * level} {escape(table.title)}", ""]
+    lines += [escape(table.lead), ""] if table.lead else []
     lines += [_row(heads), _row(rules)]
-    for block in grid.blocks:
+    for block in table.blocks:
         if block.title:
-            lines.append(_row([f"**{escape(block.title)}**", *[" "] * len(grid.headings)]))
-        lines += [_row([_label(line), *map(_entry, line.entries)]) for line in block.lines]
-    if grid.notes:
-        lines += ["", *(f"- {escape(note)}" for note in grid.notes)]
-    lines += _folded("What the columns mean", [f"- {escape(name)}: {escape(help_)}" for name, help_ in grid.meanings])
-    lines += _folded("Runs behind the numbers", _traces(grid))
+            lines.append(_row([f"**{escape(block.title)}**", *[" "] * len(table.headings)]))
+        lines += [_row([_label(line), *map(_entry, line.cells)]) for line in block.rows]
+    if table.notes:
+        lines += ["", *(f"- {escape(note)}" for note in table.notes)]
+    lines += _folded("What the columns mean", [f"- {escape(name)}: {escape(help_)}" for name, help_ in table.meanings])
+    lines += _folded("Runs behind the numbers", _traces(table))
     return "\n".join(lines) + "\n"
 
 
@@ -49,22 +49,22 @@ def document_markdown(document: Document) -> str:
     for section in document.sections:
         lines.append(f"## {escape(section.title)}\n")
         lines += [f"{escape(section.description)}\n"] * bool(section.description)
-        lines += [grid_markdown(grid) for grid in section.grids]
+        lines += [table_markdown(table) for table in section.all_tables]
         wanting = problem_lines(section.results) if section.results is not None else []
         if wanting:
             lines.append("Missing, stale and failed runs:\n")
             lines.append("\n".join(f"- {escape(line)}" for line in wanting) + "\n")
     lines += ["## Comparison with other results\n"] * bool(document.comparison)
-    lines += [grid_markdown(grid) for grid in document.comparison]
-    lines += [grid_markdown(document.left_out, 2)] if document.left_out is not None else []
+    lines += [table_markdown(table) for table in document.comparison]
+    lines += [table_markdown(document.left_out, 2)] if document.left_out is not None else []
     return "\n".join(lines)
 
 
 def cost_markdown(report: Mapping[str, Any]) -> str:
     """The document ``docs/cost.md`` from a cost report, given as plain values."""
-    grids = counted_grids(report, "cost", "The published convention", by_name=True)
-    executed = replace(grids[1], title="What this code executes")
-    return "\n".join([COST_INTRODUCTION, grid_markdown(grids[0], 2), grid_markdown(executed, 2)])
+    tables = counted_grids(report, "cost", "The published convention", by_name=True)
+    executed = replace(tables[1], title="What this code executes")
+    return "\n".join([COST_INTRODUCTION, table_markdown(tables[0], 2), table_markdown(executed, 2)])
 
 
 def escape(text: str) -> str:
@@ -84,13 +84,13 @@ def _heading(heading: Heading) -> str:
     return ": ".join(part for part in (heading.group, heading.text) if part)
 
 
-def _label(line: Line) -> str:
+def _label(line: Row) -> str:
     url = line.url if line.url and re.fullmatch(r"https?://[^\s()<>|\\\"'`\[\]]+", line.url) else None
     label = f"[{escape(line.label)}]({url})" if url else escape(line.label)
     return label + _marks(line.marks) + _small(line.small)
 
 
-def _entry(entry: Entry) -> str:
+def _entry(entry: TableCell) -> str:
     return _PLACES[entry.place].format(escape(entry.text)) + _marks(entry.marks) + _small(entry.small)
 
 
@@ -107,14 +107,14 @@ def _folded(title: str, lines: list[str]) -> list[str]:
     return ["", f"<details><summary>{title}</summary>", "", *lines, "", "</details>"] if lines else []
 
 
-def _traces(grid: Grid) -> list[str]:
+def _traces(table: Table) -> list[str]:
     """A list item for each row: its run ids by heading, or once where all headings share them."""
     found = []
-    for block in grid.blocks:
-        for line in block.lines:
+    for block in table.blocks:
+        for line in block.rows:
             parts = [
                 (f"{escape(what)} " if what else "") + " ".join(f"`{escape(run)}`" for run in runs)
-                for what, runs in traces(grid, line)
+                for what, runs in traces(table, line)
             ]
             if parts:
                 title = f"{escape(block.title)}, " if block.title else ""

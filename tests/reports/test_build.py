@@ -16,7 +16,7 @@ from rich.console import Console
 from smope_bench.harness.errors import UserError
 from smope_bench.reports import build
 from smope_bench.reports.build import ReportFiles, make_document, write_report
-from smope_bench.reports.document import Document, all_grids
+from smope_bench.reports.document import Document, all_tables
 from smope_bench.reports.loading.load import load_suites
 from smope_bench.reports.writers.terminal import print_document
 
@@ -135,7 +135,7 @@ def test_suites_whose_names_are_no_file_names_stay_apart(factory, make_factory, 
     names[2] = "e.t.c"
     loaded = load_suites(factory.store, names, None)
     document = make_document(loaded, factory.store)
-    keys = [grid.key for grid in all_grids(document)]
+    keys = [table.key for table in all_tables(document)]
     assert len({key.lower() for key in keys}) == len(keys)
     assert all(re.fullmatch(r"[A-Za-z0-9-]+", key) for key in keys)
     assert len({section.key.lower() for section in document.sections}) == 4
@@ -161,7 +161,7 @@ def test_left_out_records_and_another_folder_are_told(factory, make_factory, pla
     (store.root / spec.run_id / "result.json").write_text("{", encoding="utf-8")
     loaded = load_suites(store, ["smoke"], None)
     document = make_document(loaded, store, against=loaded)
-    assert document.left_out is not None and document.left_out.lines[0].label == spec.run_id
+    assert document.left_out is not None and document.left_out.rows[0].label == spec.run_id
     assert any("left out" in warning for warning in document.warnings) and document.comparison
     text = write_report(document, tmp_path / "out").markdown.read_text(encoding="utf-8")
     assert (

@@ -30,17 +30,17 @@ from smope_bench.harness.metrics import (
 from smope_bench.harness.records.store import Record, Store, write_json
 from smope_bench.reports.loading.load import load_suite, load_suites
 from smope_bench.reports.loading.model import SuiteResults
-from smope_bench.reports.tables.benchmark import detail_grids
+from smope_bench.reports.tables.benchmark import benchmark_tables
 from smope_bench.reports.tables.comparison import WORDS as VERDICTS
-from smope_bench.reports.tables.comparison import comparison_grids
-from smope_bench.reports.tables.costs import cost_grid
-from smope_bench.reports.tables.ledger import ledger_grid
-from smope_bench.reports.tables.paper import paper_grid
-from smope_bench.reports.tables.statistics import statistics_grids
-from smope_bench.reports.tables.table import Entry, Grid
-from smope_bench.reports.writers.csv import grid_csv, tidy_csv
-from smope_bench.reports.writers.latex import grid_latex
-from smope_bench.reports.writers.markdown import grid_markdown
+from smope_bench.reports.tables.comparison import comparison_tables
+from smope_bench.reports.tables.costs import cost_table
+from smope_bench.reports.tables.paper import paper_table
+from smope_bench.reports.tables.published_comparison import published_comparison
+from smope_bench.reports.tables.statistics import statistics_tables
+from smope_bench.reports.tables.table import Table, TableCell
+from smope_bench.reports.writers.csv import table_csv, tidy_csv
+from smope_bench.reports.writers.latex import table_latex
+from smope_bench.reports.writers.markdown import table_markdown
 
 SUITE, COLUMN, TASKS = "smoke", "digits", 3
 ROWS = ("A", "B", "C", "D")
@@ -151,39 +151,39 @@ def read(store: Store) -> SuiteResults:
     return load_suite(store, SUITE, None)
 
 
-def own_grids(results: SuiteResults) -> list[Grid]:
-    """The grids whose entries are of one cell each."""
-    return [paper_grid(results), *detail_grids(results)]
+def own_grids(results: SuiteResults) -> list[Table]:
+    """The tables whose entries are of one cell each."""
+    return [paper_table(results), *benchmark_tables(results)]
 
 
-def grids(results: SuiteResults) -> list[Grid]:
-    """Every grid of a suite."""
-    found = [*own_grids(results), ledger_grid(results), *statistics_grids(results), cost_grid(results)]
-    return [grid for grid in found if grid is not None]
+def tables(results: SuiteResults) -> list[Table]:
+    """Every table of a suite."""
+    found = [*own_grids(results), published_comparison(results), *statistics_tables(results), cost_table(results)]
+    return [table for table in found if table is not None]
 
 
 def files(results: SuiteResults) -> list[str]:
     """Every table that a report writes of a suite."""
-    written = [write(grid) for grid in grids(results) for write in (grid_csv, grid_markdown, grid_latex)]
+    written = [write(table) for table in tables(results) for write in (table_csv, table_markdown, table_latex)]
     return [*written, tidy_csv([results])]
 
 
-def entries(grid: Grid) -> Iterator[tuple[str, str, Entry]]:
+def entries(table: Table) -> Iterator[tuple[str, str, TableCell]]:
     """(row label, text of the heading, entry)."""
-    for line in grid.lines:
-        for heading, entry in zip(grid.headings, line.entries, strict=True):
+    for line in table.rows:
+        for heading, entry in zip(table.headings, line.cells, strict=True):
             yield line.label, heading.text, entry
 
 
-def numbers(entry: Entry) -> list[float]:
+def numbers(entry: TableCell) -> list[float]:
     """The measured numbers of an entry: counts are whole numbers and are not among them."""
     return [value for value in entry.values if isinstance(value, float)]
 
 
-def metrics(results: SuiteResults) -> Iterator[tuple[str, str, Entry]]:
+def metrics(results: SuiteResults) -> Iterator[tuple[str, str, TableCell]]:
     """The entries that show a metric."""
-    for grid in own_grids(results):
-        for row, heading, entry in entries(grid):
+    for table in own_grids(results):
+        for row, heading, entry in entries(table):
             if heading in METRICS:
                 yield row, heading, entry
 
@@ -193,7 +193,7 @@ def metrics(results: SuiteResults) -> Iterator[tuple[str, str, Entry]]:
 def test_the_order_in_which_runs_were_written_and_named_changes_nothing(worlds, plan: Plan, shuffle: int) -> None:
     with worlds() as world:
         one, other = read(world.make(plan)), read(world.make(plan, shuffle=shuffle))
-        assert grids(one) == grids(other)
+        assert tables(one) == tables(other)
         assert files(one) == files(other)
 
 
@@ -219,10 +219,10 @@ def test_one_seed_gives_no_deviation_no_interval_and_no_claim(worlds, plan: Plan
         results = read(world.make(plan))
     for _, _, entry in metrics(results):
         assert len(numbers(entry)) == 1 and "± –" in entry.text
-    for grid in detail_grids(results):
-        assert all(entry.text == "–" for _, heading, entry in entries(grid) if heading.startswith("95 %"))
-    for grid in statistics_grids(results):
-        for _, _, entry in entries(grid):
+    for table in benchmark_tables(results):
+        assert all(entry.text == "–" for _, heading, entry in entries(table) if heading.startswith("95 %"))
+    for table in statistics_tables(results):
+        for _, _, entry in entries(table):
             assert entry.tone not in ("good", "bad") and entry.text not in ("better", "worse")
 
 
@@ -270,7 +270,7 @@ def test_a_constant_shifts_means_and_leaves_places_and_comparisons_alone(worlds,
         (mean, std, *_), (shifted, same, *_) = numbers(before), numbers(after)
         assert (shifted, same) == pytest.approx((mean + moved, std), abs=1e-9)
         assert (row, after.place) == (row, before.place)
-    for before, after in zip(statistics_grids(one), statistics_grids(other), strict=True):
+    for before, after in zip(statistics_tables(one), statistics_tables(other), strict=True):
         for (_, heading, first), (_, _, second) in zip(entries(before), entries(after), strict=True):
             assert (first.tone, first.place) == (second.tone, second.place)
             assert numbers(second) == pytest.approx(numbers(first), abs=1e-7), (before.key, heading)
@@ -283,12 +283,12 @@ def test_every_number_can_be_recomputed_from_the_runs_that_it_names(worlds, plan
         store = world.make(plan)
         results = read(store)
         records = {one.run_id: one.result for one in store.scan() if isinstance(one, Record)}
-    for grid in grids(results):
-        for _, _, entry in entries(grid):
+    for table in tables(results):
+        for _, _, entry in entries(table):
             assert set(entry.runs) <= records.keys()
-            assert entry.runs or not numbers(entry), (grid.key, entry)
-    for grid in own_grids(results):
-        for _, _, entry in entries(grid):
+            assert entry.runs or not numbers(entry), (table.key, entry)
+    for table in own_grids(results):
+        for _, _, entry in entries(table):
             assert entry.cell is not None
             assert set(entry.runs) == {run.run_id for run in results.cells[entry.cell].used}
     for row, heading, entry in metrics(results):
@@ -344,11 +344,11 @@ def test_one_suite_reads_the_same_alone_and_with_its_folder(worlds, plan: Plan) 
 def test_folders_that_differ_by_a_constant_are_equal_or_beyond_the_spread(worlds, plan: Plan, shift: int) -> None:
     with worlds() as world:
         now, then = (load_suites(world.make(plan, shift=by), [SUITE], None) for by in (float(shift), 0.0))
-        _, _, grid = comparison_grids(now, then)
+        _, _, table = comparison_tables(now, then)
     word = VERDICTS["beyond" if shift else "equal"][0]
-    assert {entry.text for _, heading, entry in entries(grid) if heading == "verdict"} == {word}
+    assert {entry.text for _, heading, entry in entries(table) if heading == "verdict"} == {word}
     assert all(
         entry.values[0] == pytest.approx(shift, abs=1e-9)
-        for _, heading, entry in entries(grid)
+        for _, heading, entry in entries(table)
         if heading in ("now - then", "largest")
     )

@@ -32,7 +32,7 @@ def test_the_folder_holds_every_suite_and_as_many_sound_records_as_asked(store) 
     trained = sorted(suite.name for suite in SUITES.values() if not suite.counts_only)
     assert suites_in(store) == trained
     loaded = load_suites(store, trained, None)
-    assert (loaded.health.records, loaded.health.is_sound, loaded.is_mixed) == (30, True, False)
+    assert (loaded.integrity.records, loaded.integrity.is_sound, loaded.is_mixed) == (30, True, False)
 
 
 def test_suites_that_plan_one_run_share_its_record(tmp_path: Path, monkeypatch) -> None:

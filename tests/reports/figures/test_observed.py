@@ -19,7 +19,7 @@ from smope_bench.reports.figures.observed import observed_figure
 from smope_bench.reports.figures.observed import scores as figures_scores
 from smope_bench.reports.figures.observed import training as figures_training
 from smope_bench.reports.figures.style import FigureFile
-from smope_bench.reports.loading.model import Cell, Column, Row, Run
+from smope_bench.reports.loading.model import Cell, Column, ResultRow, Run
 from smope_bench.reports.loading.run_result import Costs, RunResult, Timings
 
 TASKS, CLASSES, BLOCKS, HEADS, EXPERTS, WIDTH = 3, 6, 2, 4, 5, 8
@@ -45,7 +45,7 @@ def make_run(run_id: str, seed: int = 0, **benchmark: Any) -> Run:
 
 def make_cell(label: str, *run_ids: str) -> Cell:
     runs = tuple(make_run(run_id, seed) for seed, run_id in enumerate(run_ids))
-    return Cell(Row(label, "m", "method"), COLUMN, runs, runs, "ok")
+    return Cell(ResultRow(label, "m", "method"), COLUMN, runs, runs, "ok")
 
 
 def arrays(seed: int = 0, experts: int = EXPERTS, heads: int = HEADS) -> Arrays:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from smope_bench.reports.loading.load import load_suite
-from smope_bench.reports.tables.costs import cost_grid
+from smope_bench.reports.tables.costs import cost_table
 
 
 @pytest.mark.parametrize(
@@ -13,5 +13,5 @@ from smope_bench.reports.tables.costs import cost_grid
 )
 def test_times_are_in_the_unit_that_a_reader_expects(factory, seconds: float | None, text: str) -> None:
     factory.level("A", 80.0, timings={"total_s": seconds, "tasks": []})
-    grid = cost_grid(load_suite(factory.write(), "smoke", None))
-    assert grid is not None and grid.lines[0].entries[2].text == text
+    table = cost_table(load_suite(factory.write(), "smoke", None))
+    assert table is not None and table.rows[0].cells[2].text == text

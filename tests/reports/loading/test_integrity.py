@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from smope_bench.harness.records.checksum import RECORD_SCHEMA, with_checksum
-from smope_bench.reports.loading.integrity import examine, health_warnings
-from smope_bench.reports.tables.integrity import health_grid
-from smope_bench.reports.tables.table import Grid
+from smope_bench.reports.loading.integrity import examine, integrity_warnings
+from smope_bench.reports.tables.integrity import integrity_table
+from smope_bench.reports.tables.table import Table
 
 
 def edit(file: Path, change) -> None:
@@ -49,14 +49,19 @@ def kinds(factory) -> list[tuple[str, str]]:
     return [(one.run_id, one.kind) for one in examine(factory.store).broken]
 
 
-def texts(grid: Grid | None) -> dict[str, list[str]]:
-    assert grid is not None
-    return {line.label: [entry.text for entry in line.entries] for line in grid.lines}
+def texts(table: Table | None) -> dict[str, list[str]]:
+    assert table is not None
+    return {line.label: [entry.text for entry in line.cells] for line in table.rows}
 
 
 def test_a_sound_folder_says_nothing(folder) -> None:
-    health = examine(folder.store)
-    assert (health.records, health.broken, health_warnings(health), health_grid(health)) == (3, (), (), None)
+    integrity = examine(folder.store)
+    assert (integrity.records, integrity.broken, integrity_warnings(integrity), integrity_table(integrity)) == (
+        3,
+        (),
+        (),
+        None,
+    )
 
 
 def test_a_folder_that_does_not_exist_is_empty(factory) -> None:
@@ -76,9 +81,9 @@ def test_a_folder_that_does_not_exist_is_empty(factory) -> None:
 def test_a_damaged_record_is_named_with_reason_and_remedy(folder, change, kind: str, remedy: str) -> None:
     edit(folder.files[1], change)
     run_id = folder.cells[1]["run_id"]
-    health = examine(folder.store)
+    integrity = examine(folder.store)
     assert kinds(folder) == [(run_id, kind)]
-    line = texts(health_grid(health))[run_id]
+    line = texts(integrity_table(integrity))[run_id]
     assert run_id in line[1] and line[2] == "smoke" and line[3].startswith(remedy)
 
 
@@ -114,13 +119,13 @@ def test_a_folder_in_the_place_of_a_record_is_named_without_its_path(folder) -> 
 
 def test_a_copied_folder_is_found_though_no_suite_plans_it(folder) -> None:
     shutil.copytree(folder.files[0].parent, folder.root / "copy of it")
-    health = examine(folder.store)
-    assert [(one.run_id, one.kind) for one in health.broken] == [("copy of it", "misplaced")]
-    assert texts(health_grid(health))["copy of it"][2:] == [
+    integrity = examine(folder.store)
+    assert [(one.run_id, one.kind) for one in integrity.broken] == [("copy of it", "misplaced")]
+    assert texts(integrity_table(integrity))["copy of it"][2:] == [
         "no suite",
         "delete the folder, or give it back the name of its run where that is missing",
     ]
-    assert health.records == 4
+    assert integrity.records == 4
 
 
 def test_folders_that_are_no_runs_are_passed_over(folder) -> None:
@@ -136,23 +141,23 @@ def test_the_head_counts_each_kind(folder) -> None:
     folder.files[0].write_text("{")
     edit(folder.files[1], one_digit)
     shutil.copytree(folder.files[2].parent, folder.root / "zz copy")
-    health = examine(folder.store)
-    assert health_warnings(health) == (
+    integrity = examine(folder.store)
+    assert integrity_warnings(integrity) == (
         "3 of 4 records were left out: 1 truncated or unreadable, 1 edited by hand, 1 copied or renamed; "
         "see 'Left out' for each and its remedy.",
     )
-    grid = health_grid(health)
-    assert grid is not None and "Of 4 records in the folder, 3 take part" in grid.lead
-    assert [line.label for line in grid.lines] == [one.run_id for one in health.broken]
+    table = integrity_table(integrity)
+    assert table is not None and "Of 4 records in the folder, 3 take part" in table.lead
+    assert [line.label for line in table.rows] == [one.run_id for one in integrity.broken]
 
 
 def test_a_manifest_that_cannot_be_used_is_in_the_grid(folder) -> None:
     (folder.root / "suites" / "other.json").write_text('{"suite": "other"}')
-    health = examine(folder.store)
-    assert health_warnings(health) == (
+    integrity = examine(folder.store)
+    assert integrity_warnings(integrity) == (
         "1 suite is not shown because the manifest cannot be used: other; see 'Left out'.",
     )
-    line = texts(health_grid(health))["suites/other.json"]
+    line = texts(integrity_table(integrity))["suites/other.json"]
     assert line[1] == "the manifest is not usable at rows (Field required)"
     assert line[3] == "delete suites/other.json and run the suite again: finished runs are kept"
 
@@ -160,14 +165,14 @@ def test_a_manifest_that_cannot_be_used_is_in_the_grid(folder) -> None:
 def test_a_link_that_leads_nowhere_is_named_and_counted(folder) -> None:
     folder.files[0].unlink()
     folder.files[0].symlink_to(folder.root / "gone.json")
-    health = examine(folder.store)
-    assert [(one.run_id, one.kind) for one in health.broken] == [(folder.cells[0]["run_id"], "unreadable")]
-    assert health.records == 3
+    integrity = examine(folder.store)
+    assert [(one.run_id, one.kind) for one in integrity.broken] == [(folder.cells[0]["run_id"], "unreadable")]
+    assert integrity.records == 3
 
 
 def test_one_of_several_records_is_counted_in_grammatical_english(folder) -> None:
     folder.files[0].write_text("{")
-    assert health_warnings(examine(folder.store))[0].startswith("1 of 3 records was left out")
+    assert integrity_warnings(examine(folder.store))[0].startswith("1 of 3 records was left out")
 
 
 @pytest.mark.parametrize("value", [True, "50"])

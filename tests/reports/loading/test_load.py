@@ -216,7 +216,7 @@ def test_a_record_is_read_once_however_many_suites_name_it(make_factory, monkeyp
     monkeypatch.setattr(Store, "load", counting)
     loaded = load_suites(factory.store, ["one", "two", "one"], None)
     assert [results.suite for results in loaded.suites] == ["one", "two"]
-    assert loaded.health.records == 4
+    assert loaded.integrity.records == 4
     assert len(reads) == 4 and set(reads.values()) == {1}
     assert [results.counts() for results in loaded.suites] == [{"ok": 3}, {"ok": 3}]
 
@@ -306,7 +306,7 @@ def test_a_broken_manifest_does_not_hide_the_other_suites(make_factory) -> None:
     (folder / "table3.cost.json").write_text("{}")
     assert suites_in(factory.store) == ["two"]
     loaded = load_suites(factory.store, suites_in(factory.store), None)
-    assert sorted(loaded.health.manifests) == ["one", "two copied"]
+    assert sorted(loaded.integrity.manifests) == ["one", "two copied"]
     assert "2 suites are not shown" in loaded.warnings[0] and "one, two copied" in loaded.warnings[0]
     with pytest.raises(UserError, match=r"manifest of suite 'one' .* cannot be read"):
         load_suites(factory.store, ["one", "two"], None)
@@ -324,7 +324,7 @@ def test_a_folder_whose_only_manifest_is_broken_is_not_an_empty_one(factory) -> 
 def test_no_suites_give_no_results_but_the_health_of_the_folder(factory) -> None:
     publish(factory, [0])
     loaded = load_suites(factory.store, [], factory.FRESH)
-    assert (loaded.suites, loaded.fingerprints, loaded.health.records) == ((), (), 1)
+    assert (loaded.suites, loaded.fingerprints, loaded.integrity.records) == ((), (), 1)
 
 
 def with_plugin(factory, seed: int, recorded: str, planned: str) -> None:

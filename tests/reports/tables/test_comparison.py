@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from smope_bench.reports.loading.load import Loaded, load_suites
-from smope_bench.reports.tables.comparison import WORDS, comparison_grids, moved_text
-from smope_bench.reports.tables.table import Entry, Grid
+from smope_bench.reports.tables.comparison import WORDS, comparison_tables, moved_text
+from smope_bench.reports.tables.table import Table, TableCell
 
 THEN, NOW, DIFFERENCE, LARGEST, VERDICT, WHY = range(6)
 
@@ -36,23 +36,21 @@ def loaded(factory, label: str = "") -> Loaded:
     return replace(load_suites(factory.write(), [factory.suite], None, mixed=True), label=label)
 
 
-def compare(now, then) -> tuple[Grid, Grid, Grid]:
-    """(summary, environments, the suite's grid)."""
-    summary, environments, suite = comparison_grids(loaded(now, "here"), loaded(then, "../old"))
+def compare(now, then) -> tuple[Table, Table, Table]:
+    """(summary, environments, the suite's table)."""
+    summary, environments, suite = comparison_tables(loaded(now, "here"), loaded(then, "../old"))
     return summary, environments, suite
 
 
-def counts(summary: Grid) -> dict[str, Any]:
+def counts(summary: Table) -> dict[str, Any]:
     """Of the last line: how many cells each verdict has, those of none left out."""
     words = [heading.text for heading in summary.headings]
-    return {
-        word: entry.values[0] for word, entry in zip(words, summary.lines[-1].entries, strict=True) if entry.values[0]
-    }
+    return {word: entry.values[0] for word, entry in zip(words, summary.rows[-1].cells, strict=True) if entry.values[0]}
 
 
-def entries(grid: Grid) -> tuple[Entry, ...]:
-    (line,) = grid.lines
-    return line.entries
+def entries(table: Table) -> tuple[TableCell, ...]:
+    (line,) = table.rows
+    return line.cells
 
 
 def test_equal_folders_are_the_same_to_the_last_digit(sides) -> None:
@@ -64,7 +62,7 @@ def test_equal_folders_are_the_same_to_the_last_digit(sides) -> None:
     assert counts(summary) == {"the same": 1}
     assert entries(suite)[WHY].text == "same to the last digit"
     assert entries(suite)[DIFFERENCE].values == (0.0, 0.0, 0.0, 3)
-    assert not any(line.marks for line in environments.lines)
+    assert not any(line.marks for line in environments.rows)
 
 
 def test_a_shift_of_every_seed_is_beyond_the_spread_and_traced_to_its_runs(sides) -> None:
@@ -97,8 +95,8 @@ def test_differences_of_both_signs_stay_within_the_spread_and_name_the_version(s
     summary, environments, suite = compare(now, then)
     assert counts(summary) == {"within spread": 1}
     assert entries(suite)[WHY].text == "same specification, other numbers: PyTorch 2.3.1 -> 2.4.0"
-    (torch,) = [line for line in environments.lines if line.label == "PyTorch"]
-    assert torch.marks == ("differs",) and [entry.text for entry in torch.entries] == ["2.3.1", "2.4.0"]
+    (torch,) = [line for line in environments.rows if line.label == "PyTorch"]
+    assert torch.marks == ("differs",) and [entry.text for entry in torch.cells] == ["2.3.1", "2.4.0"]
 
 
 def test_one_shared_pair_is_never_judged(sides) -> None:
@@ -151,11 +149,11 @@ def test_cells_and_suites_of_one_folder_only_are_counted(sides, tmp_path: Path) 
     publish(extra, [80.0], config={"top_k": 9})
     extra.write()
     both = load_suites(then.write(), ["smoke", "other"], None, mixed=True)
-    grids = comparison_grids(loaded(now), both)
-    assert [grid.key for grid in grids] == ["against-summary", "against-environments", "against-smoke"]
-    assert [line.label for line in grids[0].lines] == ["smoke", "other", "all suites"]
-    assert counts(grids[0]) == {"the same": 1, "only now": 1, "only then": 2}
-    assert [line.label for line in grids[2].lines] == ["A", "new row", "old row"]
+    tables = comparison_tables(loaded(now), both)
+    assert [table.key for table in tables] == ["against-summary", "against-environments", "against-smoke"]
+    assert [line.label for line in tables[0].rows] == ["smoke", "other", "all suites"]
+    assert counts(tables[0]) == {"the same": 1, "only now": 1, "only then": 2}
+    assert [line.label for line in tables[2].rows] == ["A", "new row", "old row"]
 
 
 def test_another_split_of_the_data_is_the_first_reason(sides) -> None:
@@ -170,9 +168,9 @@ def test_folders_are_named_as_they_were_typed(sides) -> None:
     now, then = sides
     publish(now, [90.0])
     publish(then, [90.0])
-    grids = compare(now, then)
-    assert all("Then: ../old. Now: here." in grid.lead for grid in grids)
-    assert str(now.root.parent) not in repr(grids)
+    tables = compare(now, then)
+    assert all("Then: ../old. Now: here." in table.lead for table in tables)
+    assert str(now.root.parent) not in repr(tables)
 
 
 @pytest.mark.parametrize(

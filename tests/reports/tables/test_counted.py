@@ -1,4 +1,4 @@
-"""Table 3 as grids: counted beside printed, equal and different told apart, and what the code executes."""
+"""Table 3 as tables: counted beside printed, equal and different told apart, and what the code executes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from smope_bench.harness.errors import UserError
 from smope_bench.reports.build import counted_section
-from smope_bench.reports.tables.table import Entry, Grid, Line
+from smope_bench.reports.tables.table import Row, Table, TableCell
 
 
 def executed(forward: int, backward: int = 0, *, query: bool = False, traced: bool = True) -> dict[str, Any]:
@@ -59,15 +59,15 @@ SECTION = counted_section("table3", REPORT, "costs")
 CONVENTION, EXECUTED = SECTION.tables
 
 
-def line_of(grid: Grid, label: str) -> Line:
-    return next(line for line in grid.lines if line.label == label)
+def line_of(table: Table, label: str) -> Row:
+    return next(line for line in table.rows if line.label == label)
 
 
-def part(label: str, quantity: str) -> list[Entry]:
+def part(label: str, quantity: str) -> list[TableCell]:
     """Counted, printed and difference of a row."""
     return [
         entry
-        for heading, entry in zip(CONVENTION.headings, line_of(CONVENTION, label).entries, strict=True)
+        for heading, entry in zip(CONVENTION.headings, line_of(CONVENTION, label).cells, strict=True)
         if heading.group == quantity
     ]
 
@@ -92,7 +92,7 @@ def test_counts_that_were_edited_are_the_users_to_mend(edited: dict[str, Any]) -
 
 def test_the_section_is_of_counts_alone() -> None:
     assert SECTION.results is None and SECTION.title == "Table 3: parameters and operations"
-    assert [grid.key for grid in SECTION.grids] == ["costs-convention", "costs-executed"]
+    assert [table.key for table in SECTION.all_tables] == ["costs-convention", "costs-executed"]
     assert counted_section("someone_s", REPORT, "x").title == "someone_s"
 
 
@@ -112,7 +112,7 @@ def test_shares_are_of_the_first_printed_row_as_in_the_paper() -> None:
 
 
 def test_rows_stand_in_the_printed_order_and_none_is_lost() -> None:
-    labels = [line.label for line in CONVENTION.lines]
+    labels = [line.label for line in CONVENTION.rows]
     assert labels[:3] == ["DEEP_L2P++", "OVOR", "MINE"]
     assert sorted(labels[3:]) == ["CODA-Prompt", "DualPrompt", "HiDe-Prompt", "NoRGa", "SMoPE", "VQ-Prompt"]
     counted, printed, _ = part("SMoPE", "Parameters (M)")
@@ -121,23 +121,23 @@ def test_rows_stand_in_the_printed_order_and_none_is_lost() -> None:
 
 def test_a_row_without_a_convention_has_no_numbers_of_it() -> None:
     assert [entry.text for entry in part("MINE", "Test GFLOPs")] == ["–", "–", "–"]
-    assert line_of(CONVENTION, "MINE").entries[0].values == (1234,)
+    assert line_of(CONVENTION, "MINE").cells[0].values == (1234,)
 
 
 def test_notes_of_the_methods_are_said() -> None:
     assert "OVOR by convention: a note." in CONVENTION.notes
-    assert all(entry.text for grid in SECTION.grids for line in grid.lines for entry in line.entries)
+    assert all(entry.text for table in SECTION.all_tables for line in table.rows for entry in line.cells)
 
 
 def test_every_phase_and_the_test_have_a_line() -> None:
-    lines = [line for line in EXECUTED.lines if line.label == "OVOR"]
-    assert [line.entries[0].text for line in lines] == ["dense (task 1)", "sparse", "test"]
-    assert [entry.text for entry in lines[0].entries[1:]] == ["7", "no", "1.000", "2.000", "3.000"]
-    assert lines[1].entries[1].values == (8000,) and lines[1].entries[3].marks == ("by torch's counter",)
-    assert lines[2].entries[2].text == "yes" and lines[2].entries[5].values == (32.0,)
+    lines = [line for line in EXECUTED.rows if line.label == "OVOR"]
+    assert [line.cells[0].text for line in lines] == ["dense (task 1)", "sparse", "test"]
+    assert [entry.text for entry in lines[0].cells[1:]] == ["7", "no", "1.000", "2.000", "3.000"]
+    assert lines[1].cells[1].values == (8000,) and lines[1].cells[3].marks == ("by torch's counter",)
+    assert lines[2].cells[2].text == "yes" and lines[2].cells[5].values == (32.0,)
 
 
 def test_a_closed_form_trains_nothing() -> None:
-    first, test = (line for line in EXECUTED.lines if line.label == "MINE")
-    assert [entry.text for entry in first.entries] == ["closed form", "–", "–", "–", "–", "–"]
-    assert test.entries[0].text == "test"
+    first, test = (line for line in EXECUTED.rows if line.label == "MINE")
+    assert [entry.text for entry in first.cells] == ["closed form", "–", "–", "–", "–", "–"]
+    assert test.cells[0].text == "test"

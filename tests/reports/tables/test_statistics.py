@@ -1,4 +1,4 @@
-"""The grids and the diagram of statistics: what they say, what they refuse to say, and when there are none."""
+"""The tables and the diagram of statistics: what they say, what they refuse to say, and when there are none."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from smope_bench.reports.figures.critical_difference import statistics_figures
 from smope_bench.reports.loading.load import load_suite
 from smope_bench.reports.loading.model import SuiteResults
-from smope_bench.reports.tables.statistics import statistics_grids
-from smope_bench.reports.tables.table import Grid
+from smope_bench.reports.tables.statistics import statistics_tables
+from smope_bench.reports.tables.table import Table
 
 KEYS = ["smoke-paired-1", "smoke-ranks", "smoke-stability", "smoke-variance"]
 FORBIDDEN = ("significant", "significance")
@@ -33,19 +33,19 @@ def alike(seeds: range) -> list[tuple[int, int]]:
     return [(seed, seed) for seed in seeds]
 
 
-def words(grid: Grid) -> str:
-    entries = [entry.text for line in grid.lines for entry in line.entries]
-    return " ".join((grid.title, grid.lead, *grid.notes, *entries))
+def words(table: Table) -> str:
+    entries = [entry.text for line in table.rows for entry in line.cells]
+    return " ".join((table.title, table.lead, *table.notes, *entries))
 
 
 def test_every_number_is_traced_and_every_field_has_a_value(factory: Any) -> None:
     results = filled(factory, 3, [(order, train) for order in range(3) for train in range(2)], ("digits", "glyphs"))
     known = {run.run_id for run in results.runs}
-    grids = statistics_grids(results)
-    assert [grid.key for grid in grids] == ["smoke-paired-1", "smoke-paired-2", *KEYS[1:]]
-    for grid in grids:
-        for line in grid.lines:
-            for heading, entry in zip(grid.headings, line.entries, strict=True):
+    tables = statistics_tables(results)
+    assert [table.key for table in tables] == ["smoke-paired-1", "smoke-paired-2", *KEYS[1:]]
+    for table in tables:
+        for line in table.rows:
+            for heading, entry in zip(table.headings, line.cells, strict=True):
                 assert entry.text and entry.runs and set(entry.runs) <= known
                 assert len(set(entry.runs)) == len(entry.runs)
                 assert len(entry.values) in {0, len(heading.fields)}
@@ -53,49 +53,51 @@ def test_every_number_is_traced_and_every_field_has_a_value(factory: Any) -> Non
 
 def test_five_seeds_claim_nothing_and_say_what_is_needed(factory: Any) -> None:
     results = filled(factory, 4, alike(range(5)))
-    paired = statistics_grids(results)[0]
-    assert [line.entries[-1].text for line in paired.lines] == [
+    paired = statistics_tables(results)[0]
+    assert [line.cells[-1].text for line in paired.rows] == [
         "cannot be decided with n = 5: at least n = 8 pairs needed"
     ] * 3
-    assert not any(word in words(grid) for grid in statistics_grids(results) for word in FORBIDDEN)
+    assert not any(word in words(table) for table in statistics_tables(results) for word in FORBIDDEN)
 
 
 def test_enough_seeds_may_decide(factory: Any) -> None:
-    paired = statistics_grids(filled(factory, 3, alike(range(7))))[0]
-    assert [line.entries[-1].text for line in paired.lines] == ["worse", "worse"]
-    assert {line.entries[-1].tone for line in paired.lines} == {"bad"}
+    paired = statistics_tables(filled(factory, 3, alike(range(7))))[0]
+    assert [line.cells[-1].text for line in paired.rows] == ["worse", "worse"]
+    assert {line.cells[-1].tone for line in paired.rows} == {"bad"}
 
 
 def test_ranks_always_carry_the_dependence(factory: Any) -> None:
     results = filled(factory, 3, alike(range(3)))
-    ranks = next(grid for grid in statistics_grids(results) if grid.key == "smoke-ranks")
+    ranks = next(table for table in statistics_tables(results) if table.key == "smoke-ranks")
     assert any("not independent" in note for note in ranks.notes)
     assert "not independent" in statistics_figures(results, "smoke")[0].caption
 
 
 def test_a_useless_critical_difference_is_called_so(factory: Any) -> None:
-    ranks = next(grid for grid in statistics_grids(filled(factory, 9, alike(range(2)))) if grid.key == "smoke-ranks")
+    ranks = next(
+        table for table in statistics_tables(filled(factory, 9, alike(range(2)))) if table.key == "smoke-ranks"
+    )
     assert any("tells nothing apart" in note for note in ranks.notes)
 
 
 def test_confounded_seeds_are_answered_in_words(factory: Any) -> None:
-    variance = statistics_grids(filled(factory, 3, alike(range(5))))[-1]
-    assert [line.label for line in variance.lines] == ["All rows"]
+    variance = statistics_tables(filled(factory, 3, alike(range(5))))[-1]
+    assert [line.label for line in variance.rows] == ["All rows"]
     assert "cannot be separated" in words(variance) and "--seeds 0:0,0:1,1:0,1:1" in words(variance)
 
 
 def test_shared_class_orders_are_said(factory: Any) -> None:
-    grids = statistics_grids(filled(factory, 2, [(0, 0), (0, 1), (1, 0), (1, 1)]))
-    assert any("share a class order" in note for note in grids[0].notes)
-    assert grids[0].lines[0].entries[0].text == "4 (2 orders)"
-    assert grids[-1].lines[0].entries[0].values[-2:] == (2, 4)
+    tables = statistics_tables(filled(factory, 2, [(0, 0), (0, 1), (1, 0), (1, 1)]))
+    assert any("share a class order" in note for note in tables[0].notes)
+    assert tables[0].rows[0].cells[0].text == "4 (2 orders)"
+    assert tables[-1].rows[0].cells[0].values[-2:] == (2, 4)
 
 
 def test_the_stability_of_orders(factory: Any) -> None:
     stable = next(
-        grid for grid in statistics_grids(filled(factory, 3, alike(range(4)))) if grid.key == "smoke-stability"
+        table for table in statistics_tables(filled(factory, 3, alike(range(4)))) if table.key == "smoke-stability"
     )
-    w, *firsts = (line.entries[0] for line in stable.lines)
+    w, *firsts = (line.cells[0] for line in stable.rows)
     assert (w.text, w.values[0]) == ("1.00", 1.0)
     assert [entry.text for entry in firsts] == ["0 of 4", "0 of 4", "4 of 4"]
 
@@ -104,15 +106,15 @@ def test_the_stability_of_orders(factory: Any) -> None:
 def test_no_grid_where_nothing_can_be_compared(factory: Any, rows: int, seeds: int) -> None:
     factory.plan("Row 0", factory.spec("m0", "digits", 0, 0, 1))
     results = filled(factory, rows, alike(range(seeds)))
-    assert statistics_grids(results) == ()
+    assert statistics_tables(results) == ()
     assert statistics_figures(results, "smoke") == []
 
 
 def test_a_missing_benchmark_leaves_the_others(factory: Any) -> None:
     factory.plan("Row 0", factory.spec("m0", "glyphs", 0, 0, 1), column="glyphs")
-    grids = statistics_grids(filled(factory, 3, alike(range(3))))
-    assert [grid.key for grid in grids] == ["smoke-paired-2", *KEYS[1:]]
-    assert "glyphs: nothing to compare" in words(grids[1])
+    tables = statistics_tables(filled(factory, 3, alike(range(3))))
+    assert [table.key for table in tables] == ["smoke-paired-2", *KEYS[1:]]
+    assert "glyphs: nothing to compare" in words(tables[1])
 
 
 def test_the_diagram_names_every_row_with_its_rank(factory: Any) -> None:

@@ -1,8 +1,8 @@
-"""What a grid says of itself: which runs stand behind which of its columns."""
+"""What a table says of itself: which runs stand behind which of its columns."""
 
 from __future__ import annotations
 
-from smope_bench.reports.tables.table import Block, Entry, Grid, Heading, Line, traces
+from smope_bench.reports.tables.table import Block, Heading, Row, Table, TableCell, traces
 
 
 def test_columns_of_one_group_with_other_runs_are_told_apart() -> None:
@@ -14,11 +14,11 @@ def test_columns_of_one_group_with_other_runs_are_told_apart() -> None:
         Heading("D", "Other"),
     )
     entries = (
-        Entry("1", runs=("a", "b")),
-        Entry("1", runs=("a",)),
-        Entry("1", runs=("b",)),
-        *(Entry("1", runs=("c",)),) * 2,
+        TableCell("1", runs=("a", "b")),
+        TableCell("1", runs=("a",)),
+        TableCell("1", runs=("b",)),
+        *(TableCell("1", runs=("c",)),) * 2,
     )
-    line = Line("L", entries)
-    found = dict(traces(Grid("k", "T", "Row", headings, (Block((line,)),)), line))
+    line = Row("L", entries)
+    found = dict(traces(Table("k", "T", "Row", headings, (Block((line,)),)), line))
     assert found == {"Mean": ("a", "b"), "Mean on: A": ("a",), "Mean on: B": ("b",), "Other": ("c",)}

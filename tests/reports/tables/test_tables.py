@@ -15,20 +15,20 @@ from smope_bench.harness.metrics import METRICS
 from smope_bench.reports.formatting import column_text, interval, mean_std, problem_lines, runs_text
 from smope_bench.reports.loading.load import load_suite
 from smope_bench.reports.loading.model import Column, SuiteResults, summarise
-from smope_bench.reports.tables.benchmark import detail_grids
-from smope_bench.reports.tables.costs import cost_grid
-from smope_bench.reports.tables.table import Block, Entry, Grid, Heading, Line, spans, traces
+from smope_bench.reports.tables.benchmark import benchmark_tables
+from smope_bench.reports.tables.costs import cost_table
+from smope_bench.reports.tables.table import Block, Heading, Row, Table, TableCell, spans, traces
 from smope_bench.reports.text import file_name, number, plain
-from smope_bench.reports.writers.csv import TIDY_HEADER, grid_csv, tidy_csv
-from smope_bench.reports.writers.markdown import escape, grid_markdown
-from smope_bench.reports.writers.terminal import print_grid, print_results, terminal_tables
+from smope_bench.reports.writers.csv import TIDY_HEADER, table_csv, tidy_csv
+from smope_bench.reports.writers.markdown import escape, table_markdown
+from smope_bench.reports.writers.terminal import print_results, print_table, terminal_tables
 
 HOSTILE = r"""[bold]x[/] | <script>alert(1)</script> & 5% \input{/etc/passwd} $a_b^c$ #{~} `"it's" 中文"""
 CONTROL = "a\x1b[31mred\x07\nnext"
 
 
 def markdown(results: SuiteResults) -> str:
-    return "\n".join(map(grid_markdown, detail_grids(results)))
+    return "\n".join(map(table_markdown, benchmark_tables(results)))
 
 
 def drawn(results: SuiteResults, width: int = 120) -> str:
@@ -37,26 +37,26 @@ def drawn(results: SuiteResults, width: int = 120) -> str:
     return console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def printed(grid: Grid, width: int, **options) -> str:
+def printed(grid: Table, width: int, **options) -> str:
     console = Console(width=width, file=io.StringIO(), **{"color_system": None, **options})
-    print_grid(console, grid)
+    print_table(console, grid)
     return console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def wide_grid(groups: int = 5, rows: int = 3) -> Grid:
+def wide_grid(groups: int = 5, rows: int = 3) -> Table:
     """Numbers that are all different, under groups of two headings."""
     headings = [Heading(metric, f"Benchmark {g}", fields=("mean",)) for g in range(groups) for metric in ("FAA", "CAA")]
     lines = [
-        Line(
+        Row(
             f"Row number {r}",
             tuple(
-                Entry(f"{10 * r + i}.{r}{i % 10} ± 0.{i}7", (r + i / 7,), runs=(f"run{r}{i // 2}",))
+                TableCell(f"{10 * r + i}.{r}{i % 10} ± 0.{i}7", (r + i / 7,), runs=(f"run{r}{i // 2}",))
                 for i in range(2 * groups)
             ),
         )
         for r in range(1, rows + 1)
     ]
-    return Grid("wide", "A wide table", "Method", tuple(headings), (Block(tuple(lines), "Methods", "what they are"),))
+    return Table("wide", "A wide table", "Method", tuple(headings), (Block(tuple(lines), "Methods", "what they are"),))
 
 
 def test_numbers_are_written_alike_everywhere() -> None:
@@ -75,8 +75,8 @@ def test_best_and_second_are_among_sequential_rows_and_ties_share(factory) -> No
     factory.level("Joint", 99.0, kind="ceiling")
     results = load_suite(factory.write(), "smoke", factory.FRESH)
     assert results.ranks(results.columns[0], "faa") == {"A": 1, "B": 1, "Floor": 2}
-    (grid,) = detail_grids(results)
-    assert {line.label: line.entries[0].place for line in grid.lines} == {
+    (grid,) = benchmark_tables(results)
+    assert {line.label: line.cells[0].place for line in grid.rows} == {
         "Floor": 2,
         "A": 1,
         "B": 1,
@@ -91,7 +91,7 @@ def made_with(factory, **cells: Mapping[str, object]) -> str:
     for label, how in cells.items():
         factory.level(label, 90.0, seeds=(0,))
         factory.cells[-1] |= how
-    (grid,) = detail_grids(load_suite(factory.write(), "smoke", factory.FRESH))
+    (grid,) = benchmark_tables(load_suite(factory.write(), "smoke", factory.FRESH))
     return " ".join(grid.notes)
 
 
@@ -127,7 +127,9 @@ def test_stale_and_leaking_cells_are_marked_and_never_ranked(factory) -> None:
     assert "99.00 ± 0.00 (stale)" in text and "98.00 ± 0.00 (leaking)" in text
     assert "**81.00 ± 0.00**" in text and "<ins>80.00 ± 0.00</ins>" in text
     assert "Old (stale)" in drawn(results) and "Leak (leaking)" in drawn(results)
-    marks = {line["Method"]: line["marks"] for line in csv.DictReader(io.StringIO(grid_csv(detail_grids(results)[0])))}
+    marks = {
+        line["Method"]: line["marks"] for line in csv.DictReader(io.StringIO(table_csv(benchmark_tables(results)[0])))
+    }
     assert marks == {"A": "", "B": "", "Old": "stale", "Leak": "leaking"}
 
 
@@ -169,7 +171,7 @@ def test_no_cell_is_blank(troubled) -> None:
     assert f"| B | not planned | – |{' not planned |' * 7} – |" in text
     measured = "90.00 ± 0.00 | – | 90.00 ± 0.00 | 90.00 ± 0.00 | – | – | – | 2 of 3 (1 failed)"
     assert f"| A | 90.00 ± 0.00 | [90.0, 90.0] | {measured} |" in text.replace("\\", "")
-    assert all(entry.text.strip() for grid in detail_grids(troubled) for line in grid.lines for entry in line.entries)
+    assert all(entry.text.strip() for grid in benchmark_tables(troubled) for line in grid.rows for entry in line.cells)
 
 
 def test_runs_that_are_wanting_are_named_with_their_reason(troubled) -> None:
@@ -181,15 +183,15 @@ def test_runs_that_are_wanting_are_named_with_their_reason(troubled) -> None:
 
 def test_every_number_leads_to_its_runs_and_its_cell(smoke) -> None:
     results = load_suite(smoke, "smoke", None)
-    (grid,) = detail_grids(results)
-    for line in grid.lines:
+    (grid,) = benchmark_tables(results)
+    for line in grid.rows:
         cell = results.cells[line.label, "digits"]
         ids = tuple(run.run_id for run in cell.used)
-        assert {entry.runs for entry in line.entries} == {ids} and {entry.cell for entry in line.entries} == {
+        assert {entry.runs for entry in line.cells} == {ids} and {entry.cell for entry in line.cells} == {
             (line.label, "digits")
         }
         assert traces(grid, line) == [("", ids)]
-        assert all(f"`{run}`" in grid_markdown(grid) for run in ids)
+        assert all(f"`{run}`" in table_markdown(grid) for run in ids)
 
 
 def test_every_markdown_row_has_as_many_fields_as_the_head(factory) -> None:
@@ -202,7 +204,7 @@ def test_every_markdown_row_has_as_many_fields_as_the_head(factory) -> None:
 
 def test_markdown_links_only_what_is_a_web_address() -> None:
     def table(url: str) -> str:
-        return grid_markdown(Grid("k", "T", "", (Heading("a"),), (Block((Line("L", (Entry("1"),), url=url),)),)))
+        return table_markdown(Table("k", "T", "", (Heading("a"),), (Block((Row("L", (TableCell("1"),), url=url),)),)))
 
     assert "| [L](https://example.org/a?b=c) |" in table("https://example.org/a?b=c")
     for url in ("javascript:alert(1)", "https://a.b/) [x](javascript:y", "https://a.b/ c", 'https://a.b/"x'):
@@ -219,7 +221,7 @@ def test_markdown_escapes_what_would_be_markup(text: str, expected: str) -> None
 
 
 def test_groups_stand_before_the_headings_in_markdown_and_runs_by_group() -> None:
-    text = grid_markdown(wide_grid(2, 1))
+    text = table_markdown(wide_grid(2, 1))
     assert "| Method | Benchmark 0: FAA | Benchmark 0: CAA | Benchmark 1: FAA | Benchmark 1: CAA |" in text
     assert "- Methods, Row number 1: Benchmark 0 `run10`; Benchmark 1 `run11`" in text
     assert "- Methods: what they are" in text
@@ -240,8 +242,8 @@ def test_a_table_wider_than_the_terminal_is_split_and_no_number_is_cut(width: in
     grid = wide_grid()
     text = printed(grid, width)
     assert max(map(len, text.splitlines())) <= width
-    for line in grid.lines:
-        for entry in line.entries:
+    for line in grid.rows:
+        for entry in line.cells:
             assert text.count(entry.text) == 1, entry.text
     tables = terminal_tables(grid, width)
     assert len(tables) == text.count("Row number 1") == {40: 10, 60: 5, 80: 3, 140: 2, 400: 1}[width]
@@ -256,15 +258,16 @@ def test_a_group_stays_whole_where_it_can_and_is_named_in_the_title_where_it_is_
 def test_texts_that_tell_rows_apart_stand_in_every_part() -> None:
     headings = (Heading("Where", is_numeric=False), *(Heading(f"number {i}") for i in range(6)))
     lines = [
-        Line("same", (Entry(where), *(Entry(f"{i}.000 ± 0.000") for i in range(6)))) for where in ("here", "there")
+        Row("same", (TableCell(where), *(TableCell(f"{i}.000 ± 0.000") for i in range(6))))
+        for where in ("here", "there")
     ]
-    text = printed(Grid("k", "T", "Row", headings, (Block(tuple(lines)),)), 60)
+    text = printed(Table("k", "T", "Row", headings, (Block(tuple(lines)),)), 60)
     assert text.count("there") == text.count("(1 of 2)") + text.count("(2 of 2)") == 2
 
 
 def test_best_second_and_marks_are_styled() -> None:
-    entries = (Entry("1.00", place=1), Entry("2.00", place=2), Entry("3.00", marks=("stale",)))
-    grid = Grid("k", "T", "Row", (Heading("a"), Heading("b"), Heading("c")), (Block((Line("L", entries),)),))
+    entries = (TableCell("1.00", place=1), TableCell("2.00", place=2), TableCell("3.00", marks=("stale",)))
+    grid = Table("k", "T", "Row", (Heading("a"), Heading("b"), Heading("c")), (Block((Row("L", entries),)),))
     text = printed(grid, 80, color_system="standard", force_terminal=True)
     assert "\x1b[1m1.00" in text and "\x1b[4m2.00" in text and "\x1b[33m3.00" in text
 
@@ -305,19 +308,19 @@ def test_csv_runs_no_formula_and_keeps_odd_labels(factory) -> None:
     rows = list(csv.reader(io.StringIO(tidy_csv([results]))))
     assert rows[0] == list(TIDY_HEADER) and {len(row) for row in rows} == {len(TIDY_HEADER)}
     assert {row[3] for row in rows[1:]} == {"'=1+1", 'a "quoted",\nlabel'}
-    assert {row[1] for row in csv.reader(io.StringIO(grid_csv(detail_grids(results)[0])))} >= {"'=1+1"}
+    assert {row[1] for row in csv.reader(io.StringIO(table_csv(benchmark_tables(results)[0])))} >= {"'=1+1"}
 
 
 def test_a_grids_csv_has_full_precision_and_the_runs_of_each_group() -> None:
     grid = wide_grid(2, 2)
-    rows = list(csv.DictReader(io.StringIO(grid_csv(grid))))
+    rows = list(csv.DictReader(io.StringIO(table_csv(grid))))
     assert [row["Method"] for row in rows] == ["Row number 1", "Row number 2"] and rows[0]["block"] == "Methods"
     assert float(rows[1]["Benchmark 1: CAA mean"]) == 2 + 3 / 7
     assert rows[0]["Benchmark 1: run_ids"] == "run11"
 
 
 def test_a_grids_csv_says_why_there_is_no_number(troubled) -> None:
-    digits, _ = (list(csv.DictReader(io.StringIO(grid_csv(grid)))) for grid in detail_grids(troubled))
+    digits, _ = (list(csv.DictReader(io.StringIO(table_csv(grid)))) for grid in benchmark_tables(troubled))
     a, b = digits
     assert (a["FAA mean"], a["FM mean"], a["Runs used"], a["Runs planned"]) == ("90.0", "", "2", "3")
     assert (b["FAA mean"], b["FAA std"], b["Runs used"]) == ("missing", "", "0")
@@ -325,24 +328,24 @@ def test_a_grids_csv_says_why_there_is_no_number(troubled) -> None:
 
 def test_columns_of_a_csv_have_one_name_each() -> None:
     headings = (Heading("verdict", fields=("verdict",)), Heading("x"), Heading("x"))
-    grid = Grid("k", "T", "Row", headings, (Block((Line("L", (Entry("1"), Entry("2"), Entry("3"))),)),))
-    assert grid_csv(grid).splitlines() == ["block,Row,verdict,x,x (2),marks,run_ids", ",L,1,2,3,,"]
+    grid = Table("k", "T", "Row", headings, (Block((Row("L", (TableCell("1"), TableCell("2"), TableCell("3"))),)),))
+    assert table_csv(grid).splitlines() == ["block,Row,verdict,x,x (2),marks,run_ids", ",L,1,2,3,,"]
 
 
 def test_costs_are_medians_by_benchmark(troubled, smoke) -> None:
-    grid = cost_grid(load_suite(smoke, "smoke", None))
-    assert grid is not None and len(grid.lines) == 5
+    grid = cost_table(load_suite(smoke, "smoke", None))
+    assert grid is not None and len(grid.rows) == 5
     assert "every pass" in grid.headings[-1].help, "passes that only gather statistics are counted too"
-    first = grid.lines[0]
-    assert [entry.text for entry in first.entries] == ["12\u202f345", "10.5 s", "13.5 s", "812 MB", "14\u202f370"]
-    assert first.entries[2].values == (13.5,) and len(first.entries[2].runs) == 3
-    several = cost_grid(troubled)
+    first = grid.rows[0]
+    assert [entry.text for entry in first.cells] == ["12\u202f345", "10.5 s", "13.5 s", "812 MB", "14\u202f370"]
+    assert first.cells[2].values == (13.5,) and len(first.cells[2].runs) == 3
+    several = cost_table(troubled)
     assert several is not None and [block.title for block in several.blocks] == ["digits · 1 task", "glyphs · 1 task"]
 
 
 def test_a_suite_without_usable_runs_has_no_costs(factory) -> None:
     factory.plan("A", factory.spec("a", "digits", 0, 0, 1))
-    assert cost_grid(load_suite(factory.write(), "smoke", None)) is None
+    assert cost_table(load_suite(factory.write(), "smoke", None)) is None
 
 
 def test_a_label_that_says_its_tasks_is_not_told_twice() -> None:

@@ -18,8 +18,8 @@ from smope_bench.reports.document import Document, Section
 from smope_bench.reports.figures.style import FigureFile, FigureGroup
 from smope_bench.reports.loading.load import load_suite
 from smope_bench.reports.loading.model import SuiteResults
-from smope_bench.reports.tables.costs import cost_grid
-from smope_bench.reports.tables.table import Block, Entry, Grid, Heading, Line
+from smope_bench.reports.tables.costs import cost_table
+from smope_bench.reports.tables.table import Block, Heading, Row, Table, TableCell
 from smope_bench.reports.writers import html as page_module
 from smope_bench.reports.writers.html import Download, render_page
 from smope_bench.reports.writers.page_data import safe_json
@@ -86,7 +86,7 @@ def figure_of(name: str, *, label: str = "a", **changes: object) -> FigureFile:
     return replace(FigureFile(name, "A title", "A caption.", "what it shows", svg, b"", b"", ("ab" * 8,)), **changes)
 
 
-def table_of(results: SuiteResults, key: str = "smoke-table", **changes: object) -> Grid:
+def table_of(results: SuiteResults, key: str = "smoke-table", **changes: object) -> Table:
     """The suite's FAA: one group of columns a benchmark, one block a kind."""
     headings = tuple(
         Heading(text, column.label, "final average accuracy", sort="down")
@@ -97,31 +97,31 @@ def table_of(results: SuiteResults, key: str = "smoke-table", **changes: object)
     for kind in ("floor", "method", "ceiling"):
         lines = []
         for row in results.rows_of(kind):
-            entries: list[Entry] = []
+            entries: list[TableCell] = []
             for column in results.columns:
                 cell = results.cell(row, column)
                 summary, place = cell.summary("faa"), (row.label, column.label)
                 if summary is None:
-                    entries += [Entry("missing", tone="word", cell=place), Entry("0", (0,))]
+                    entries += [TableCell("missing", tone="word", cell=place), TableCell("0", (0,))]
                     continue
                 runs = tuple(run.run_id for run in cell.used)
                 rank = results.ranks(column, "faa").get(row.label, 0)
                 entries.append(
-                    Entry(f"{summary.mean:.2f}", (summary.mean,), rank, note="mean of runs", runs=runs, cell=place)
+                    TableCell(f"{summary.mean:.2f}", (summary.mean,), rank, note="mean of runs", runs=runs, cell=place)
                 )
-                entries.append(Entry(str(summary.n), (summary.n,), runs=runs, cell=place))
-            lines.append(Line(row.label, tuple(entries), url=row.url))
+                entries.append(TableCell(str(summary.n), (summary.n,), runs=runs, cell=place))
+            lines.append(Row(row.label, tuple(entries), url=row.url))
         blocks.append(Block(tuple(lines), f"{kind}s"))
-    grid = Grid(key, "The table", "Method", headings, tuple(blocks), lead="What it shows.", notes=("A note.",))
+    grid = Table(key, "The table", "Method", headings, tuple(blocks), lead="What it shows.", notes=("A note.",))
     return replace(grid, **changes)
 
 
 def section_of(
-    results: SuiteResults, key: str = "smoke", figures: Sequence[FigureFile] = (), tables: Sequence[Grid] = ()
+    results: SuiteResults, key: str = "smoke", figures: Sequence[FigureFile] = (), tables: Sequence[Table] = ()
 ) -> Section:
     groups = (FigureGroup("Drawn", tuple(figures)),) if figures else ()
     grids = tuple(tables) or (table_of(results, f"{key}-table"),)
-    return Section(key, results.title, results.description, results, grids, costs=cost_grid(results), figures=groups)
+    return Section(key, results.title, results.description, results, grids, costs=cost_table(results), figures=groups)
 
 
 @pytest.fixture(scope="session")
@@ -190,8 +190,8 @@ def test_groups_of_headings_span_their_columns(text: str) -> None:
 
 
 def test_an_entry_without_a_place_on_the_page_names_its_runs_below_the_table(results: SuiteResults) -> None:
-    entry = Entry("7", (7,), runs=("ab" * 8, "cd" * 8), note="a note")
-    grid = Grid("other", "Other", "Row", (Heading("x"),), (Block((Line("one", (entry,)),)),))
+    entry = TableCell("7", (7,), runs=("ab" * 8, "cd" * 8), note="a note")
+    grid = Table("other", "Other", "Row", (Heading("x"),), (Block((Row("one", (entry,)),)),))
     text = render_page(Document((section_of(results, tables=[grid]),)))
     page = Page(text)
     assert f"one : {'ab' * 8} {'cd' * 8}" in page.text.replace("one:", "one :")
@@ -256,10 +256,10 @@ def hostile(factory) -> Document:
     factory.rows[HOSTILE] |= {"paper": HOSTILE, "url": "javascript://x%0Aalert(3)"}
     factory.columns[HOSTILE] |= {"summary": HOSTILE}
     results = load_suite(factory.write(), "smoke", None)
-    entry = Entry(HOSTILE, (HOSTILE,), marks=(HOSTILE,), small=HOSTILE, note=HOSTILE, runs=(HOSTILE,))
-    line = Line(HOSTILE, (entry,), (HOSTILE,), HOSTILE, "javascript:alert(4)")
+    entry = TableCell(HOSTILE, (HOSTILE,), marks=(HOSTILE,), small=HOSTILE, note=HOSTILE, runs=(HOSTILE,))
+    line = Row(HOSTILE, (entry,), (HOSTILE,), HOSTILE, "javascript:alert(4)")
     block = Block((line,), HOSTILE, HOSTILE)
-    grid = Grid("g", HOSTILE, HOSTILE, (Heading(HOSTILE, HOSTILE, HOSTILE),), (block,), HOSTILE, (HOSTILE,))
+    grid = Table("g", HOSTILE, HOSTILE, (Heading(HOSTILE, HOSTILE, HOSTILE),), (block,), HOSTILE, (HOSTILE,))
     figure = figure_of("h", title=HOSTILE, caption=HOSTILE, alt=HOSTILE, runs=(HOSTILE,))
     section = section_of(results, figures=[figure], tables=[grid, table_of(results)])
     return Document(
@@ -302,7 +302,7 @@ def test_a_suite_without_any_finished_run_still_has_a_page(factory) -> None:
 
 
 def test_a_counted_suite_has_tables_and_no_runs() -> None:
-    grid = Grid("counts", "Counts", "Method", (Heading("GFLOPs"),), (Block((Line("A", (Entry("1.5", (1.5,)),)),)),))
+    grid = Table("counts", "Counts", "Method", (Heading("GFLOPs"),), (Block((Row("A", (TableCell("1.5", (1.5,)),)),)),))
     page = Page(render_page(Document((Section("t3", "Table 3", "Counted.", None, (grid,)),))))
     assert "1.5" in page.text and "Table 3" in page.text and "Runs" not in page.text.split()
 

@@ -10,21 +10,21 @@ from pathlib import Path
 import pytest
 
 from smope_bench.reports.loading.load import load_suite
-from smope_bench.reports.tables.benchmark import detail_grids
-from smope_bench.reports.tables.table import Block, Entry, Grid, Heading, Line
-from smope_bench.reports.writers.latex import escape, grid_latex, latex_document
+from smope_bench.reports.tables.benchmark import benchmark_tables
+from smope_bench.reports.tables.table import Block, Heading, Row, Table, TableCell
+from smope_bench.reports.writers.latex import escape, latex_document, table_latex
 
 HOSTILE = r"""[bold]x[/] | <script>alert(1)</script> & 5% \input{/etc/passwd} $a_b^c$ #{~} `"it's" 中文 -- ``''"""
 
 
-def grid(rows: int = 2, groups: int = 1, *, label: str = "Row", note: str = "", text: str = "90.00 ± 1.00") -> Grid:
+def grid(rows: int = 2, groups: int = 1, *, label: str = "Row", note: str = "", text: str = "90.00 ± 1.00") -> Table:
     headings = tuple(Heading(metric, f"Benchmark {g}") for g in range(groups) for metric in ("FAA", "CAA"))
     lines = [
-        Line(f"{label} {r}", tuple(Entry(text, place=i % 3, runs=(f"r{r}g{i // 2}",)) for i in range(2 * groups)))
+        Row(f"{label} {r}", tuple(TableCell(text, place=i % 3, runs=(f"r{r}g{i // 2}",)) for i in range(2 * groups)))
         for r in range(rows)
     ]
     notes = (note,) if note else ()
-    return Grid(f"grid-{rows}-{groups}", "A table", "Method", headings, (Block(tuple(lines)),), notes=notes)
+    return Table(f"grid-{rows}-{groups}", "A table", "Method", headings, (Block(tuple(lines)),), notes=notes)
 
 
 def compiled(text: str, folder: Path) -> str:
@@ -51,7 +51,7 @@ def test_latex_joins_no_signs_and_keeps_thin_spaces() -> None:
 
 
 def test_latex_has_a_booktabs_table_with_column_groups() -> None:
-    text = grid_latex(grid(groups=2))
+    text = table_latex(grid(groups=2))
     assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 1
     assert r"\multicolumn{2}{c}{Benchmark 1}" in text and r"\cmidrule(lr){2-3}\cmidrule(lr){4-5}" in text
     assert r"\toprule" in text and r"\bottomrule" in text and r"\label{tab:grid-2-2}" in text
@@ -59,22 +59,22 @@ def test_latex_has_a_booktabs_table_with_column_groups() -> None:
 
 
 def test_the_runs_of_a_row_stand_above_it_as_a_comment() -> None:
-    lines = grid_latex(grid(groups=2)).splitlines()
+    lines = table_latex(grid(groups=2)).splitlines()
     at = next(i for i, line in enumerate(lines) if line.startswith("{Row 1}"))
     assert lines[at - 2 : at] == ["% runs: r1g0 (Benchmark 0)", "% runs: r1g1 (Benchmark 1)"]
 
 
 def test_a_hostile_group_cannot_end_its_comment() -> None:
-    one = Entry("1", runs=("a",)), Entry("2", runs=("b",))
-    table = Grid("k", "T", "", (Heading("x", "g\n\\end{table}"), Heading("y", "h")), (Block((Line("L", one),)),))
-    assert "% runs: a (g \\textbackslash{}end\\{table\\})" in grid_latex(table).splitlines()
+    one = TableCell("1", runs=("a",)), TableCell("2", runs=("b",))
+    table = Table("k", "T", "", (Heading("x", "g\n\\end{table}"), Heading("y", "h")), (Block((Row("L", one),)),))
+    assert "% runs: a (g \\textbackslash{}end\\{table\\})" in table_latex(table).splitlines()
 
 
 @pytest.mark.parametrize(
     ("rows", "groups", "expected"), [(10, 1, "normal"), (36, 1, "small"), (10, 8, "scaled"), (300, 1, "pages")]
 )
 def test_a_table_is_scaled_only_where_it_must_be(rows: int, groups: int, expected: str) -> None:
-    text = grid_latex(grid(rows, groups))
+    text = table_latex(grid(rows, groups))
     found = {
         "pages": r"\begin{longtable}" in text,
         "scaled": r"\resizebox{\linewidth}" in text,
@@ -88,8 +88,8 @@ def test_marks_titles_and_notes_are_set(factory) -> None:
     factory.level("A", 90.0)
     factory.level("Old", 91.0, fingerprint=factory.OLD)
     factory.level("Joint", 99.0, kind="ceiling")
-    (found,) = detail_grids(load_suite(factory.write(), "smoke", factory.FRESH))
-    text = grid_latex(found)
+    (found,) = benchmark_tables(load_suite(factory.write(), "smoke", factory.FRESH))
+    text = table_latex(found)
     assert r"{91.00 $\pm$ 0.00} \textit{(stale)}" in text
     assert text.index(r"\textit{Methods}") < text.index(r"\textit{Ceilings}")
     assert r"\noindent Stale: made by another version" in text and "Final average accuracy" in text
@@ -102,11 +102,11 @@ def test_latex_compiles_as_it_is(factory, tmp_path) -> None:
     factory.level("[first in brackets]", 91.0)
     factory.level("Old", 91.0, fingerprint=factory.OLD, column=HOSTILE)
     factory.rows[HOSTILE]["url"] = HOSTILE
-    suite = detail_grids(load_suite(factory.write(), "smoke", factory.FRESH))
+    suite = benchmark_tables(load_suite(factory.write(), "smoke", factory.FRESH))
     texts = Heading(HOSTILE, HOSTILE, HOSTILE, is_numeric=False), Heading("[n]", "", HOSTILE)
-    entry = Entry(HOSTILE * 3, marks=(HOSTILE,), small=HOSTILE, place=1), Entry("[0, 1]", small="[x]", place=2)
-    hostile = Grid(
-        "h_%", HOSTILE, HOSTILE, texts, (Block((Line(HOSTILE, entry, (HOSTILE,), HOSTILE),), HOSTILE, HOSTILE),)
+    entry = TableCell(HOSTILE * 3, marks=(HOSTILE,), small=HOSTILE, place=1), TableCell("[0, 1]", small="[x]", place=2)
+    hostile = Table(
+        "h_%", HOSTILE, HOSTILE, texts, (Block((Row(HOSTILE, entry, (HOSTILE,), HOSTILE),), HOSTILE, HOSTILE),)
     )
     grids = [*suite, hostile, grid(36), grid(12, 9, note=HOSTILE), grid(120, 2, note="above all " * 300)]
     said = compiled(latex_document(grids), tmp_path)

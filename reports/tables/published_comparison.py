@@ -22,7 +22,7 @@ from smope_bench.reports.statistics.published import (
     printed_table,
     said_marks,
 )
-from smope_bench.reports.tables.table import Block, Entry, Grid, Heading, Line
+from smope_bench.reports.tables.table import Block, Heading, Row, Table, TableCell
 from smope_bench.reports.text import NONE, file_name, number, signed
 
 NOT_HOSTED, NOT_ASKED = "not hosted", "not part of these results"
@@ -38,7 +38,7 @@ HEADINGS = (
 )
 
 
-def ledger_grid(results: SuiteResults) -> Grid | None:
+def published_comparison(results: SuiteResults) -> Table | None:
     """All printed numbers of the suite's table in the paper's order; ``None`` where no paper prints the suite as a table."""
     table = printed_table(results)
     if table is None:
@@ -58,7 +58,7 @@ def ledger_grid(results: SuiteResults) -> Grid | None:
         where = column.label if column else f"{key.benchmark}, {key.tasks} tasks, {key.backbone}"
         lines.append(_line(label, where, key, value, cell, compared))
         verdicts[compared.verdict] += 1
-    return Grid(
+    return Table(
         key=f"{file_name(results.suite)}-ledger",
         title=f"{results.title}: printed and measured",
         corner="Row",
@@ -79,24 +79,24 @@ def _cells(results: SuiteResults, table: PrintedTable) -> dict[tuple[str, str], 
     return found
 
 
-def _line(label: str, where: str, key: Key, value: PublishedValue, cell: Cell | None, compared: Comparison) -> Line:
+def _line(label: str, where: str, key: Key, value: PublishedValue, cell: Cell | None, compared: Comparison) -> Row:
     measured = cell if cell is not None and compared.difference is not None else None
     summary = measured.summary(key.metric) if measured else None
     runs = measured.run_ids if measured else ()
     place = cell.place if cell else None
-    entry = partial(Entry, runs=runs, cell=place, tone="" if measured else "muted")
+    entry = partial(TableCell, runs=runs, cell=place, tone="" if measured else "muted")
     numbers = (summary.mean, summary.std, summary.n) if summary else ()
     entries = (
-        Entry(where, (where,)),
-        Entry(METRIC_NAMES.get(key.metric, key.metric), (key.metric,)),
-        Entry(value.text, (value.mean, value.std)),
+        TableCell(where, (where,)),
+        TableCell(METRIC_NAMES.get(key.metric, key.metric), (key.metric,)),
+        TableCell(value.text, (value.mean, value.std)),
         entry(mean_std(summary), numbers, marks=said_marks(measured) if measured else ()),
         entry(signed(compared.difference), (compared.difference,)),
         entry(number(compared.spread), (compared.spread,), cell=None),
         entry(compared.verdict, (compared.verdict,), tone=TONES.get(compared.verdict, "word")),
         entry(str(len(runs)) if runs else NONE, (len(runs),)),
     )
-    return Line(label, entries)
+    return Row(label, entries)
 
 
 def _lead(verdicts: Mapping[str, int]) -> str:
