@@ -101,7 +101,7 @@ def table_section(results: SuiteResults, key: str) -> Section:
         results.description,
         results,
         tables=(paper_table(results), *benchmark_tables(results)),
-        ledger=published_comparison(results),
+        published=published_comparison(results),
         statistics=statistics_tables(results),
         costs=cost_table(results),
     )
@@ -126,7 +126,7 @@ def _distinct(document: Document) -> Document:
         replace(
             section,
             tables=tuple(map(named, section.tables)),
-            ledger=section.ledger and named(section.ledger),
+            published=section.published and named(section.published),
             statistics=tuple(map(named, section.statistics)),
             costs=section.costs and named(section.costs),
         )

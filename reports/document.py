@@ -13,7 +13,7 @@ from smope_bench.reports.tables.table import Table
 class Section:
     """One suite: ``results`` is ``None`` for a suite that is counted and not trained.
 
-    ``tables``: the paper's arrangement first, then one for each benchmark. ``ledger``: published beside measured values.
+    ``tables``: the paper's arrangement first, then one for each benchmark. ``published``: published beside measured values.
     """
 
     key: str
@@ -21,7 +21,7 @@ class Section:
     description: str
     results: SuiteResults | None
     tables: tuple[Table, ...] = ()
-    ledger: Table | None = None
+    published: Table | None = None
     statistics: tuple[Table, ...] = ()
     costs: Table | None = None
     figures: tuple[FigureGroup, ...] = ()
@@ -29,7 +29,7 @@ class Section:
     @property
     def all_tables(self) -> tuple[Table, ...]:
         """Every table of the section, in the order of the page."""
-        found = (*self.tables, self.ledger, *self.statistics, self.costs)
+        found = (*self.tables, self.published, *self.statistics, self.costs)
         return tuple(grid for grid in found if grid is not None)
 
 

@@ -197,7 +197,7 @@ def _section(
         "counts_text": "counted, not trained" if results is None else counts_text(results),
         "headlines": [] if results is None else [line for one in results.columns if (line := headline(results, one))],
         "tables": [views.view(grid, anchors) for grid in section.tables],
-        "ledger": None if section.ledger is None else views.view(section.ledger, anchors),
+        "ledger": None if section.published is None else views.view(section.published, anchors),
         "statistics": [views.view(grid, anchors) for grid in section.statistics],
         "costs": None if section.costs is None else views.view(section.costs, anchors),
         "problems": [] if results is None else problems_by_row(results),

@@ -1,4 +1,4 @@
-"""The ledger: every printed number once, beside what was measured, or why nothing is said of it."""
+"""The published comparison: every printed number once, beside what was measured, or why nothing is said of it."""
 
 from __future__ import annotations
 
