@@ -40,7 +40,7 @@ class Metric:
 
     def compute(self, matrix: Matrix, test_counts: Sequence[int] = ()) -> float | None:
         """The value for a run; ``None`` where the metric is not defined. The function gets the inputs that it declares."""
-        given = dict(zip(INPUTS, (matrix, test_counts), strict=True))
+        given: dict[str, object] = dict(zip(INPUTS, (matrix, test_counts), strict=True))
         return self.function(**{name: given[name] for name in inspect.signature(self.function).parameters})
 
     @property

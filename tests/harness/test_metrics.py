@@ -117,7 +117,7 @@ def test_a_metric_gets_the_inputs_that_it_declares() -> None:
 )
 def test_a_metric_that_is_declared_wrongly(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        metric(**{"name": "x", "heading": "X", "help": "An example."} | given)
+        metric(**dict[str, Any]({"name": "x", "heading": "X", "help": "An example."} | given))
 
 
 def test_a_metric_takes_no_unknown_input() -> None:

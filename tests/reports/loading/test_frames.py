@@ -29,13 +29,13 @@ def test_runs_and_cells_have_the_numbers_of_the_tables(factory: Any) -> None:
     results = load_suite(store, "smoke", factory.FRESH)
     assert len(found.runs) == 4 and len(found.cells) == 2
     for run in results.runs:
-        [row] = found.runs[found.runs.run_id == run.run_id].to_dict("records")
+        row = found.runs.set_index("run_id").loc[run.run_id]
         assert run.outcome is not None
         values = {name: None if row[name] != row[name] else row[name] for name in run.outcome.metrics}
         assert values == run.outcome.metrics
         assert (row["order_seed"], row["state"], row["is_stale"]) == (run.order_seed, "ok", False)
         assert row["code_version"] == factory.FRESH and row["schedule.lr"] == 0.005 and row["method.prompts"] == 20
-    [cell] = found.cells[found.cells.row == "A"].to_dict("records")
+    cell = found.cells.set_index("row").loc["A"]
     summary = results.cell(results.rows[0], results.columns[0]).summary("faa")
     assert summary is not None
     assert (cell["faa"], cell["faa_std"], cell["faa_low"], cell["faa_high"]) == (
