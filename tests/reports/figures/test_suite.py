@@ -10,8 +10,8 @@ import pytest
 
 from smope_bench.benchmarks.suites import SUITES
 from smope_bench.reports.figures.accuracy import mean_matrix
+from smope_bench.reports.figures.kinds import figure_groups
 from smope_bench.reports.figures.style import slim_svg
-from smope_bench.reports.figures.suite import figure_groups
 from smope_bench.reports.loading.load import load_suite
 
 DRAWN = [suite.name for suite in SUITES.values() if suite.observe]
@@ -28,7 +28,8 @@ def none_observed(run_id: str) -> dict:
 
 def figures_of(results, prefix: str = "x"):
     """All figures of the only benchmark."""
-    (group,) = figure_groups(results, prefix, none_observed)
+    group, *whole = figure_groups(results, prefix, none_observed)
+    assert [one.title for one in whole] == ["Statistics"] * bool(whole)
     return {figure.name.removeprefix(f"{prefix}-1-"): figure for figure in group.figures}
 
 
