@@ -25,9 +25,10 @@ def report(
     out: opt.Out = opt.REPORT,
     against: opt.Against = None,
     mixed: opt.Mixed = False,
+    plugin: opt.Plugins = None,
 ) -> None:
     """Write page, tables and figures of some suites, or of all that were run, from stored records. Never trains."""
-    write(suites or (), results, out, against=against, mixed=mixed, with_tables=True)
+    write(suites or (), results, out, against=against, mixed=mixed, plugins=plugin or (), with_tables=True)
 
 
 def write(
@@ -37,12 +38,14 @@ def write(
     *,
     against: Path | None = None,
     mixed: bool = False,
+    plugins: Sequence[Path] = (),
     with_tables: bool,
 ) -> None:
     """As the command ``report``; without ``with_tables`` nothing but the page's place is printed."""
     from smope_bench.harness.console import make_console
     from smope_bench.harness.provenance import code_fingerprint
     from smope_bench.harness.records.store import Store
+    from smope_bench.harness.registry.plugins import run_file
     from smope_bench.reports.build import make_document, write_report
     from smope_bench.reports.loading.load import load_suites
     from smope_bench.reports.writers.terminal import print_document
@@ -53,7 +56,7 @@ def write(
     loaded = load_suites(store, trained, code_fingerprint(), mixed=mixed)
     counts, wrong = _counts(store, counted, asked=bool(suites))
     other = None if against is None else _other(against, trained)
-    document = make_document(loaded, store, counts, other)
+    document = make_document(loaded, store, counts, other, [run_file(file) for file in plugins])
     document = replace(document, warnings=(*document.warnings, *wrong, *_said_of(other)))
     if with_tables:
         print_document(make_console(), document)

@@ -95,7 +95,10 @@ Precision = Annotated[
 Plugins = Annotated[
     list[Path] | None,
     typer.Option(
-        "--plugin", metavar="FILE.py", help="A file with methods or benchmarks. Repeatable.", rich_help_panel=WHAT
+        "--plugin",
+        metavar="FILE.py",
+        help="A file with methods, benchmarks, metrics or figures. Repeatable.",
+        rich_help_panel=WHAT,
     ),
 ]
 Results = Annotated[

@@ -1,0 +1,139 @@
+"""The public face: what methods, benchmarks and other additions of one's own import. Nothing else is promised.
+
+A name's module is imported when the name is first used: a benchmark needs no torch, and Avalanche takes seconds.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from smope_bench.benchmarks.avalanche.bridge import AvalancheBenchmark, from_avalanche, to_avalanche
+    from smope_bench.benchmarks.base import (
+        Benchmark,
+        BenchmarkCard,
+        BenchmarkConfig,
+        ImageSet,
+        ProgressCallback,
+        Split,
+        silent,
+    )
+    from smope_bench.benchmarks.datasets.digits import Digits, DigitsConfig
+    from smope_bench.benchmarks.errors import BenchmarkError
+    from smope_bench.benchmarks.stream import Stream, Task, View, build_stream
+    from smope_bench.harness.conformance.check import check_target, failed
+    from smope_bench.methods.common.alignment.class_stats import ClassStatistics, GaussianSampler
+    from smope_bench.methods.common.alignment.tap import HIDE_TAP, TapConfig, align, align_after_task
+    from smope_bench.methods.common.api import (
+        Batch,
+        Geometry,
+        Method,
+        MethodCard,
+        MethodConfig,
+        ParameterGroup,
+        Phase,
+        PublishedCost,
+        Setup,
+        TaskInfo,
+        TrainingData,
+    )
+    from smope_bench.methods.common.backbone.attention_rules import TokenRule
+    from smope_bench.methods.common.backbone.backbones import VIT_B16, Backbone, RandomBackbone, StoredBackbone
+    from smope_bench.methods.common.backbone.pretrained import CheckpointBackbone
+    from smope_bench.methods.common.backbone.vit import PromptedViT
+    from smope_bench.methods.common.classifier import current_task_loss, make_head, seen_logits
+    from smope_bench.methods.common.errors import MethodError
+    from smope_bench.methods.common.prefix import PlainPrefix
+    from smope_bench.methods.common.schedules import Schedule
+    from smope_bench.reports.figures.kinds import FigureData, Picture, figure
+
+__all__ = [
+    "HIDE_TAP",
+    "VIT_B16",
+    "AvalancheBenchmark",
+    "Backbone",
+    "Batch",
+    "Benchmark",
+    "BenchmarkCard",
+    "BenchmarkConfig",
+    "BenchmarkError",
+    "CheckpointBackbone",
+    "ClassStatistics",
+    "Digits",
+    "DigitsConfig",
+    "FigureData",
+    "GaussianSampler",
+    "Geometry",
+    "ImageSet",
+    "Method",
+    "MethodCard",
+    "MethodConfig",
+    "MethodError",
+    "ParameterGroup",
+    "Phase",
+    "Picture",
+    "PlainPrefix",
+    "ProgressCallback",
+    "PromptedViT",
+    "PublishedCost",
+    "RandomBackbone",
+    "Schedule",
+    "Setup",
+    "Split",
+    "StoredBackbone",
+    "Stream",
+    "TapConfig",
+    "Task",
+    "TaskInfo",
+    "TokenRule",
+    "TrainingData",
+    "View",
+    "align",
+    "align_after_task",
+    "build_stream",
+    "check_target",
+    "current_task_loss",
+    "failed",
+    "figure",
+    "from_avalanche",
+    "make_head",
+    "seen_logits",
+    "silent",
+    "to_avalanche",
+]
+
+_PLACES = {
+    "benchmarks.avalanche.bridge": "AvalancheBenchmark from_avalanche to_avalanche",
+    "benchmarks.base": "Benchmark BenchmarkCard BenchmarkConfig ImageSet ProgressCallback Split silent",
+    "benchmarks.datasets.digits": "Digits DigitsConfig",
+    "benchmarks.errors": "BenchmarkError",
+    "benchmarks.stream": "Stream Task View build_stream",
+    "harness.conformance.check": "check_target failed",
+    "methods.common.alignment.class_stats": "ClassStatistics GaussianSampler",
+    "methods.common.alignment.tap": "HIDE_TAP TapConfig align align_after_task",
+    "methods.common.api": (
+        "Batch Geometry Method MethodCard MethodConfig ParameterGroup Phase PublishedCost Setup TaskInfo TrainingData"
+    ),
+    "methods.common.backbone.attention_rules": "TokenRule",
+    "methods.common.backbone.backbones": "VIT_B16 Backbone RandomBackbone StoredBackbone",
+    "methods.common.backbone.pretrained": "CheckpointBackbone",
+    "methods.common.backbone.vit": "PromptedViT",
+    "methods.common.classifier": "current_task_loss make_head seen_logits",
+    "methods.common.errors": "MethodError",
+    "methods.common.prefix": "PlainPrefix",
+    "methods.common.schedules": "Schedule",
+    "reports.figures.kinds": "FigureData Picture figure",
+}
+_MODULE_OF = {name: f"smope_bench.{module}" for module, names in _PLACES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
