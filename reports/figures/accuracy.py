@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from smope_bench.reports.figures.style import (
     draw_heat_map,
     label_edges,
     legend_label,
+    panels,
     row_label,
     row_legend,
     t_interval,
@@ -76,7 +78,7 @@ def stages(data: FigureData) -> Picture:
         ],
         columns=["row", "task", "accuracy"],
     )
-    means = curves.groupby(["row", "task"])["accuracy"].agg(fmean)
+    means: Any = curves.groupby(["row", "task"])["accuracy"].agg(fmean)
     tasks = data.column.tasks
 
     def draw(figure: Figure) -> None:
@@ -130,13 +132,11 @@ def matrices(data: FigureData) -> Picture | None:
     down = -(-len(cells) // across)
 
     def draw(figure: Figure) -> None:
-        grid = list(figure.subplots(down, across, squeeze=False).flat)
-        for axes, cell, matrix in zip(grid, cells, found, strict=False):
+        grid = panels(figure, len(cells), across, share=False)
+        for axes, cell, matrix in zip(grid, cells, found, strict=True):
             _draw_matrix(axes, matrix, norm)
             axes.set_title(textwrap.fill(row_label(cell), 34 if across <= 3 else 22), loc="left", fontsize=9)
-        for axes in grid[len(cells) :]:
-            axes.set_visible(False)
-        label_edges(grid[: len(cells)], across, "accuracy on task", "after task")
+        label_edges(grid, across, "accuracy on task", "after task")
         colour_bar(figure, grid, norm, "accuracy (%)", shrink=min(1.0, 1.6 / down))
 
     caption = (

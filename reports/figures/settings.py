@@ -143,6 +143,11 @@ def _settings(data: FigureData) -> _Settings | None:
     return _Settings(data.drawing, points, left_out) if points else None
 
 
+def _square_text(point: Point) -> str:
+    text = number(point.faa.mean, 1) + "*" * bool(point.cell.marks)
+    return text if point.faa.std is None else f"{text}\n± {number(point.faa.std, 1)}"
+
+
 @figure("heat_map", "FAA over two settings", needs="cells", drawn="alone", file="settings")
 def heat_map(data: FigureData) -> Picture | None:
     """The mean FAA over two settings, with its deviation and a frame around the best."""
@@ -150,36 +155,26 @@ def heat_map(data: FigureData) -> Picture | None:
     if found is None:
         return None
     points, (x_word, y_word) = found.points, found.words
-    cells = pd.DataFrame(
-        [
-            (
-                point.x,
-                point.y,
-                point.faa.mean,
-                number(point.faa.mean, 1)
-                + "*" * bool(point.cell.marks)
-                + ("" if point.faa.std is None else f"\n± {number(point.faa.std, 1)}"),
-            )
-            for point in points
-        ],
-        columns=["x", "y", "mean", "text"],
+    means, texts = (
+        pd.Series({(point.y, point.x): value(point) for point in points}).unstack()
+        for value in (lambda point: point.faa.mean, _square_text)
     )
-    means, texts = (cells.pivot(index="y", columns="x", values=values) for values in ("mean", "text"))
-    low, high = float(cells["mean"].min()), float(cells["mean"].max())
+    xs, ys = sorted({point.x for point in points}), sorted({point.y for point in points})
+    low, high = min(point.faa.mean for point in points), max(point.faa.mean for point in points)
     norm = Normalize(low, max(high, low + 0.1))
-    holes = bool(means.isna().any(axis=None))
+    holes = len(points) < len(xs) * len(ys)
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         draw_heat_map(
-            axes, means, texts, norm, linewidths=1, xticklabels=ticks_of(means.columns),
-            yticklabels=ticks_of(means.index), annot_kws={"fontsize": 8, "linespacing": 1.1},
+            axes, means, texts, norm, linewidths=1, xticklabels=ticks_of(xs),
+            yticklabels=ticks_of(ys), annot_kws={"fontsize": 8, "linespacing": 1.1},
         )  # fmt: skip
         colour_bar(figure, [axes], norm, "FAA (%)")
         if holes:
             axes.patch.set(facecolor="#f3f4f6", edgecolor="#c3c9d0", hatch="////")
         for point in best_points(points):
-            place = means.columns.get_loc(point.x) + 0.045, means.index.get_loc(point.y) + 0.06
+            place = xs.index(point.x) + 0.045, ys.index(point.y) + 0.06
             axes.add_patch(Rectangle(place, 0.91, 0.88, fill=False, edgecolor=COLOURS[1], linewidth=2.4, zorder=5))
         axes.invert_yaxis()
         axes.set(xlabel=x_word, ylabel=y_word)
@@ -194,7 +189,7 @@ def heat_map(data: FigureData) -> Picture | None:
     )
     label, both = data.column.label, f"{x_word} and {y_word}"
     alt = f"FAA on {label} over {both}, from {number(low)} to {number(high)}.{found.best} All: {found.all}."
-    size = (2.2 + 0.78 * means.shape[1], 1.2 + 0.56 * means.shape[0])
+    size = (2.2 + 0.78 * len(xs), 1.2 + 0.56 * len(ys))
     return Picture(draw, caption, alt, size, run_ids(found.cells), f"FAA over {both}, {label}")
 
 
@@ -207,7 +202,7 @@ def curve(data: FigureData) -> Picture | None:
     points, word = found.points, found.words[0]
     xs = {point.cell.row.label: point.x for point in points}
     runs = data.runs[data.runs["row"].isin(list(xs))]
-    runs = runs.assign(x=runs["row"].map(xs))
+    runs = runs.assign(x=[xs[label] for label in runs["row"]])
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -186,17 +187,13 @@ def within_percent(axes: Axes, axis: str) -> None:
     getattr(axes, f"set_{axis}lim")(max(-1.0, low), min(101.0, high))
 
 
-def panels(
-    figure: Figure, count: int, across: int, *, xlabel: str = "", ylabel: str = "", share: bool = True
-) -> list[Axes]:
+def panels(figure: Figure, count: int, across: int, *, share: bool = True) -> list[Axes]:
     """``count`` panels, ``across`` in a row. With ``share`` all have the same axes, whose ticks are named at the edges."""
-    shared: dict[str, Any] = {"sharex": share, "sharey": share}
-    grid = figure.subplots(-(-count // across), across, squeeze=False, **shared)
+    grid = figure.subplots(-(-count // across), across, squeeze=False, sharex=share, sharey=share)
     for k, axes in enumerate(grid.flat):
         axes.set_visible(k < count)
         if k + across >= count:  # nothing that is seen stands below
             axes.tick_params(labelbottom=True)
-    label_edges(list(grid.flat[:count]), across, xlabel, ylabel)
     return list(grid.flat[:count])
 
 
@@ -221,7 +218,7 @@ def colour_bar(
     figure: Figure, axes: Sequence[Axes], norm: Normalize, label: str, shades: Colormap = SHADES, **options: Any
 ) -> Any:
     """The colour bar beside one or several axes."""
-    mappable = mpl.cm.ScalarMappable(norm, shades)
+    mappable = ScalarMappable(norm, shades)
     bar = figure.colorbar(mappable, ax=list(axes), aspect=24, pad=0.02, **options)
     bar.set_label(label)
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from matplotlib.ticker import EngFormatter
 
 from smope_bench.harness.cost.stored_counts import MethodCounts, stored_counts
 from smope_bench.harness.metrics import learning_accuracy
@@ -41,7 +42,7 @@ _WIDE = 10.0
 """From this ratio of largest to smallest on, an axis is logarithmic."""
 _FRONT = "#374151"
 _FLOPS = "training GFLOPs an image (executed; ViT-B/16, default configuration)"
-_FLOPS_SAID = (
+_FLOPS_NOTE = (
     "GFLOPs are counted on ViT-B/16 and not on the backbone of these runs: of the dearest training phase, query pass "
     "included; a closed form takes one pass; rows that vary one method's settings share its count. "
 )
@@ -123,14 +124,14 @@ def tradeoff(data: FigureData) -> Picture | None:
         all_axes[0].set_ylabel("FAA (%)")
 
     line = "The step line is the Pareto front: no other row is as cheap and as accurate, and better in one of the two. "
-    fronts = " ".join(_front_said(panel) for panel in panels)
+    fronts = " ".join(_front_text(panel) for panel in panels)
     caption = (
         "Final average accuracy against what it costs; up and to the left is better. "
         f"{line * any(panel.front for panel in panels)}{fronts} Bars: one "
-        f"standard deviation over runs. {_FLOPS_SAID * (panels[0].word == _FLOPS)}Ceilings are shown and take no part."
+        f"standard deviation over runs. {_FLOPS_NOTE * (panels[0].word == _FLOPS)}Ceilings are shown and take no part."
     )
     said = "; ".join(
-        f"{panel.word}: {', '.join(_spot_said(spot, panel.unit) for spot in panel.spots)}" for panel in panels
+        f"{panel.word}: {', '.join(_spot_text(spot, panel.unit) for spot in panel.spots)}" for panel in panels
     )
     return Picture(
         draw,
@@ -141,12 +142,12 @@ def tradeoff(data: FigureData) -> Picture | None:
     )
 
 
-def _spot_said(spot: Spot, unit: str) -> str:
+def _spot_text(spot: Spot, unit: str) -> str:
     cost = f"{spot.x:,.0f}" if spot.x >= 1000 else f"{spot.x:.3g}"
     return f"{spot.label} {number(spot.y, 1)} % at {cost}{unit}"
 
 
-def _front_said(panel: _Panel) -> str:
+def _front_text(panel: _Panel) -> str:
     word = "By operations" if panel.unit == " GFLOPs" else "By parameters"
     parts = [f"on the front: {listed([spot.label for spot in panel.front], 12)}"] if panel.front else []
     parts += [f"left out, as it is not known of them: {listed(panel.left_out)}"] if panel.left_out else []
@@ -184,15 +185,8 @@ def _scale_costs(axes: Axes, xs: Sequence[float]) -> None:
     few = [step * decade for decade in decades for step in (1, 2, 5)]
     ticks = next(ticks for ticks in ([x for x in decades if first <= x <= last], few) if len(ticks) > 2 or ticks is few)
     axes.set_xticks([0.0] * zero + [x for x in ticks if first <= x <= last])
-    axes.xaxis.set_major_formatter(lambda value, _: _short(value))
+    axes.xaxis.set_major_formatter(EngFormatter())
     axes.xaxis.set_minor_formatter(lambda _value, _place: "")
-
-
-def _short(value: float) -> str:
-    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if value >= size:
-            return f"{value / size:g}{unit}"
-    return f"{value:g}"
 
 
 def _steps(front: Sequence[Spot], end: float) -> list[tuple[float, float]]:

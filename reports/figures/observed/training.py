@@ -42,7 +42,7 @@ def validation_loss(data: FigureData) -> Picture | None:
         return None
     losses = loss_table(found)
     tasks = sorted(losses["task"].unique())
-    across, epochs = min(ACROSS, len(tasks)), int(losses["epoch"].max())
+    across, epochs = min(ACROSS, len(tasks)), losses["epoch"].nunique()
     down = -(-len(tasks) // across)
 
     def draw(figure: Figure) -> None:
@@ -83,7 +83,7 @@ def loss_table(found: Gathered[Losses]) -> pd.DataFrame:
 
 def _scale(axes: Axes, losses: pd.DataFrame) -> None:
     """Whole epochs, and a scale of ratios where the losses span enough to need one; the other panels share both."""
-    low, high = losses["loss"].min(), losses["loss"].max()
+    low, high = min(losses["loss"]), max(losses["loss"])
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     if low <= 0 or high < 3 * low:
         return
@@ -104,7 +104,7 @@ def _caption(found: Gathered[Losses]) -> str:
 
 
 def _alt(benchmark: str, found: Gathered[Losses], losses: pd.DataFrame) -> str:
-    means = losses.groupby(["row", "task", "epoch"])["loss"].mean()
+    means: Any = losses.groupby(["row", "task", "epoch"])["loss"].mean()
     first, last = (means.groupby(["row", "task"]).agg(end) for end in ("first", "last"))
 
     def said(label: str) -> str:
