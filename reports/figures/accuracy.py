@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from smope_bench.reports.figures.kinds import FigureData, Picture, figure
 from smope_bench.reports.figures.style import (
+    INK,
     by_row,
     colour_bar,
     draw_heat_map,
@@ -40,12 +41,11 @@ def final(data: FigureData) -> Picture:
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         rows = {"x": "faa", "y": "row", "order": [cell.row.label for cell in data.cells], "orient": "h", "ax": axes}
-        style = by_row(data.looks)
-        colours = {key: style[key] for key in ("hue", "palette", "legend")}
-        sns.stripplot(data.runs, **rows, **colours, jitter=False, alpha=0.45, size=4)
+        palette = by_row(data.looks)["palette"]
+        sns.stripplot(data.runs, **rows, hue="row", palette=palette, legend=False, jitter=False, alpha=0.6, size=4.5)
         sns.pointplot(
-            data.runs, **rows, **colours, errorbar=t_interval, err_kws={"linewidth": 2}, linestyle="none", marker="D",
-            markersize=6, markeredgecolor="white", markeredgewidth=1,
+            data.runs, **rows, errorbar=t_interval, color=INK, err_kws={"linewidth": 1.5}, linestyle="none", marker="D",
+            markersize=5.5, markeredgecolor="white", markeredgewidth=1,
         )  # fmt: skip
         for y, cell in enumerate(data.cells):
             summary = cell.summary("faa")
@@ -157,8 +157,9 @@ def _draw_matrix(axes: Axes, matrix: pd.DataFrame, norm: Normalize) -> None:
     written = np.full(matrix.shape, tasks <= 5) | np.eye(tasks, dtype=bool)
     written[-1] = True
     texts = np.where(written, matrix.map("{:.0f}".format), "")
-    ticks = 1 if tasks <= 10 else -(-tasks // 6)
+    every = 1 if tasks <= 10 else -(-tasks // 6)
+    names = [str(task) if (task - 1) % every == 0 else "" for task in range(1, tasks + 1)]
     draw_heat_map(
-        axes, matrix, texts if tasks <= 10 else None, norm, linewidths=0.6, square=True, xticklabels=ticks,
-        yticklabels=ticks, annot_kws={"fontsize": 7.5 if tasks <= 5 else 5.5},
+        axes, matrix, texts if tasks <= 10 else None, norm, names, names, linewidths=0.6, square=True,
+        annot_kws={"fontsize": 7.5 if tasks <= 5 else 5.5},
     )  # fmt: skip

@@ -166,10 +166,8 @@ def heat_map(data: FigureData) -> Picture | None:
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        draw_heat_map(
-            axes, means, texts, norm, linewidths=1, xticklabels=ticks_of(xs),
-            yticklabels=ticks_of(ys), annot_kws={"fontsize": 8, "linespacing": 1.1},
-        )  # fmt: skip
+        options = {"fontsize": 8, "linespacing": 1.1}
+        draw_heat_map(axes, means, texts, norm, ticks_of(xs), ticks_of(ys), linewidths=1, annot_kws=options)
         colour_bar(figure, [axes], norm, "FAA (%)")
         if holes:
             axes.patch.set(facecolor="#f3f4f6", edgecolor="#c3c9d0", hatch="////")

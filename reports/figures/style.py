@@ -204,11 +204,21 @@ def label_edges(shown: Sequence[Axes], across: int, xlabel: str, ylabel: str) ->
         axes.set_xlabel(xlabel if k + across >= len(shown) else "")
 
 
-def draw_heat_map(axes: Axes, values: pd.DataFrame, texts: Any, norm: Normalize, **options: Any) -> None:
-    """Squares in shades of one colour with ``texts`` (a table of the same shape, or None) in ink that is legible on them."""
-    sns.heatmap(values, norm=norm, cmap=SHADES, annot=texts, fmt="", cbar=False, ax=axes, **options)
+def draw_heat_map(
+    axes: Axes, values: pd.DataFrame, texts: Any, norm: Normalize, xs: Sequence[str], ys: Sequence[str], **options: Any
+) -> None:
+    """Squares in shades of one colour with ``texts`` (a table of the same shape, or None) in ink that is legible on them.
+
+    ``xs`` and ``ys`` name the columns and rows. Seaborn would measure whether these names overlap, which takes most of its time.
+    """
+    sns.heatmap(
+        values, norm=norm, cmap=SHADES, annot=texts, fmt="", cbar=False, ax=axes, xticklabels=False, yticklabels=False,
+        **options,
+    )  # fmt: skip
+    axes.set_xticks(np.arange(len(xs)) + 0.5, xs)
+    axes.set_yticks(np.arange(len(ys)) + 0.5, ys)
     axes.grid(visible=False)
-    axes.tick_params(length=0, rotation=0)
+    axes.tick_params(length=0)
     for text, value in zip(axes.texts, values.to_numpy()[values.notna()], strict=False):
         red, green, blue, _ = SHADES(norm(value))
         text.set_color("white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.56 else INK)
