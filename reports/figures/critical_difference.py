@@ -1,4 +1,4 @@
-"""The critical-difference diagram: mean ranks on a line, and bars over those that are not told apart (Demšar 2006)."""
+"""The critical-difference diagram: mean ranks on a line, and bars over ranks that do not differ significantly (Demšar 2006)."""
 
 from __future__ import annotations
 

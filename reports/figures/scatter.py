@@ -1,4 +1,4 @@
-"""Where the names of points go in a scatter plot, so that none covers another: the same places for the same points."""
+"""Scatter plots whose points are named: finds places for the names so that none covers another, always the same ones."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Box:
 
 @dataclass(frozen=True)
 class _Scene:
-    """What labels have to keep clear of."""
+    """What labels must not cover."""
 
     points: Sequence[Point]
     blocks: Sequence[Box]

@@ -50,7 +50,7 @@ _FLOPS_NOTE = (
 
 @dataclass(frozen=True)
 class _Panel:
-    """A scatter plot of FAA against one cost, and why some rows are not in it."""
+    """A scatter plot of FAA against one cost; ``left_out``: rows whose cost is not known."""
 
     word: str
     unit: str

@@ -1,4 +1,4 @@
-"""Where the keys of a head's experts lie among the inputs of that head: both on their first two principal components."""
+"""Keys of a head's experts among the inputs of that head, on their first two principal components."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _KEY = "#D55E00"
 
 @dataclass(frozen=True)
 class Points:
-    """What the first prompted block's heads see after all tasks: ``inputs`` (images, heads, width), ``keys`` (heads, experts,
+    """Inputs and keys of the first prompted block after all tasks: ``inputs`` (images, heads, width), ``keys`` (heads, experts,
     width), and each image's task from 0."""
 
     inputs: Array
