@@ -11,11 +11,11 @@ from pathlib import Path
 from smope_bench.benchmarks.base import Benchmark, ConfigT, ImageSet, ProgressCallback, Split, silent
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.image_store.cache import (
-    CacheRecipe,
     CacheState,
     CacheWriter,
     ImageCache,
     Part,
+    CacheRecipe,
     build_caches,
     cache_folder,
     open_cache,

@@ -1,4 +1,4 @@
-"""The critical-difference diagram: mean ranks on a line, and bars over ranks that do not differ significantly (Demšar 2006)."""
+"""The critical-difference diagram: mean ranks on a line, and bars over ranks that the test does not separate (Demšar 2006)."""
 
 from __future__ import annotations
 
