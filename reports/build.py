@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from smope_bench.benchmarks.suites import SUITES
@@ -16,9 +17,7 @@ from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.observations import read_observations
 from smope_bench.harness.records.store import Store
 from smope_bench.reports.document import Document, Section, all_tables
-from smope_bench.reports.figures.critical_difference import statistics_figures
-from smope_bench.reports.figures.style import FigureGroup
-from smope_bench.reports.figures.suite import figure_groups
+from smope_bench.reports.figures.kinds import FigureKind, figure_groups, find_kinds
 from smope_bench.reports.loading.load import Loaded
 from smope_bench.reports.loading.model import SuiteResults
 from smope_bench.reports.tables.benchmark import benchmark_tables
@@ -53,24 +52,31 @@ class ReportFiles:
 
 
 def make_document(
-    loaded: Loaded, store: Store, counted: Mapping[str, Mapping[str, Any]] | None = None, against: Loaded | None = None
+    loaded: Loaded,
+    store: Store,
+    counted: Mapping[str, Mapping[str, Any]] | None = None,
+    against: Loaded | None = None,
+    plugins: Iterable[ModuleType] = (),
 ) -> Document:
     """A report of trained suites in the given order, then of counted ones.
 
-    ``counted``: suite -> its stored counts. ``against``: the baseline of a comparison. Raises UserError without any suite.
+    ``counted``: suite -> its stored counts. ``against``: the baseline of a comparison. ``plugins``: modules that may define
+    figure kinds. Raises UserError without any suite.
     """
     if not loaded.suites and not counted:
         raise UserError("a report needs at least one suite; name one, as in: run_all.py report SUITE")
+    kinds, wrong = find_kinds(plugins)
     keys: list[str] = []
     sections = []
     for results in loaded.suites:
         keys.append(file_name(results.suite, keys))
-        sections.append(_section(results, keys[-1], store))
+        sections.append(_section(results, keys[-1], store, kinds))
     for name, counts in (counted or {}).items():
         keys.append(file_name(name, keys))
         sections.append(counted_section(name, counts, keys[-1]))
     comparison = comparison_tables(loaded, against) if against is not None else ()
-    return _distinct(Document(tuple(sections), loaded.warnings, integrity_table(loaded.integrity), comparison))
+    warnings = (*loaded.warnings, *wrong)
+    return _distinct(Document(tuple(sections), warnings, integrity_table(loaded.integrity), comparison))
 
 
 def write_report(document: Document, out: Path) -> ReportFiles:
@@ -107,10 +113,8 @@ def table_section(results: SuiteResults, key: str) -> Section:
     )
 
 
-def _section(results: SuiteResults, key: str, store: Store) -> Section:
-    groups = figure_groups(results, key, partial(read_observations, store))
-    drawn = tuple(statistics_figures(results, key))
-    figures = (*groups, FigureGroup("Statistics", drawn)) if drawn else groups
+def _section(results: SuiteResults, key: str, store: Store, kinds: Mapping[str, FigureKind]) -> Section:
+    figures = figure_groups(results, key, partial(read_observations, store), kinds.values())
     return replace(table_section(results, key), figures=figures)
 
 

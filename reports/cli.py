@@ -49,6 +49,7 @@ def write(
     from smope_bench.harness.provenance import code_fingerprint
     from smope_bench.harness.records.store import Store
     from smope_bench.harness.registry.metrics import open_metrics
+    from smope_bench.harness.registry.plugins import run_file
     from smope_bench.reports.build import make_document, write_report
     from smope_bench.reports.loading.load import load_suites
     from smope_bench.reports.writers.terminal import print_document
@@ -60,7 +61,7 @@ def write(
     loaded = load_suites(store, trained, code_fingerprint(), mixed=mixed, metrics=metrics)
     counts, wrong = _counts(store, counted, asked=bool(suites))
     other = None if against is None else _other(against, trained)
-    document = make_document(loaded, store, counts, other)
+    document = make_document(loaded, store, counts, other, [run_file(file) for file in plugins])
     document = replace(document, warnings=(*document.warnings, *wrong, *_said_of(other)))
     if with_tables:
         print_document(make_console(), document)

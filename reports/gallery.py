@@ -18,15 +18,14 @@ from typing import Any
 from numpy.typing import NDArray
 
 from smope_bench.benchmarks.suites import SUITES
-from smope_bench.benchmarks.suites.schema import Drawing, Suite
+from smope_bench.benchmarks.suites.schema import Suite
 from smope_bench.harness.cost.cost_suites import read_counted
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.observations import read_observations
 from smope_bench.harness.records.store import Store
 from smope_bench.reports.build import counted_section
-from smope_bench.reports.figures.critical_difference import statistics_figures
-from smope_bench.reports.figures.style import FigureFile, ordered_cells
-from smope_bench.reports.figures.suite import drawing_figures, figure_groups
+from smope_bench.reports.figures.kinds import figure_groups, paper_figures
+from smope_bench.reports.figures.style import FigureFile
 from smope_bench.reports.loading.environments import said
 from smope_bench.reports.loading.load import VERSION_DIGITS, load_suites, suites_in
 from smope_bench.reports.loading.model import Run, SuiteResults
@@ -39,16 +38,6 @@ EXAMPLES = ("stages", "matrices", "tradeoff", "critical-difference")
 """Suffixes of the names of figures; one example of each is shown."""
 
 
-def paper_figures(results: SuiteResults, drawings: Sequence[Drawing], observed: Observed) -> list[FigureFile]:
-    """The figures of a suite as in its paper, benchmark by benchmark; empty where no run has the observations."""
-    return [
-        figure
-        for i, column in enumerate(results.columns, 1)
-        for drawing in drawings
-        for figure in drawing_figures(drawing, column, ordered_cells(results, column), f"{results.suite}-{i}", observed)
-    ]
-
-
 def example_figures(results: SuiteResults) -> list[FigureFile]:
     """One figure of each kind of ``EXAMPLES``, of the suite's first benchmark that has it."""
 
@@ -56,7 +45,6 @@ def example_figures(results: SuiteResults) -> list[FigureFile]:
         raise UserError(f"run {run_id}: the examples need no observations")
 
     drawn = [figure for group in figure_groups(results, results.suite, unobserved) for figure in group.figures]
-    drawn += statistics_figures(results, results.suite)
     return [figure for kind in EXAMPLES for figure in _first(drawn, kind)]
 
 
@@ -141,7 +129,7 @@ def _part(suite: Suite, results: SuiteResults | None, store: Store, observed: Ob
         return _counted_part(suite, store)
     if results is None:
         return _missing_part(suite)
-    figures = tuple(paper_figures(results, suite.drawings, observed))
+    figures = tuple(paper_figures(results, suite.drawings, results.suite, observed))
     shown = [] if figures else [_table(replace(paper_table(results), lead=""), suite.title)]
     lost = (
         ["The figure cannot be drawn: its runs have not kept what it shows."] if suite.drawings and not figures else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -40,17 +40,14 @@ class Printed:
     """Description of the numbers if they are not from a table of the paper."""
 
 
-Kind = Literal["heat_map", "curve", "expert_use", "score_boxes", "key_projection", "validation_loss"]
-
-
 @dataclass(frozen=True)
 class Drawing:
-    """A figure of a paper: its kind, and the method's settings (dotted names) along its axes where it varies some.
+    """A figure of a paper: the name of its kind, and the method's settings (dotted names) along its axes where it varies some.
 
     ``x_label``, ``y_label``: axis labels; the settings' names if empty.
     """
 
-    kind: Kind
+    kind: str
     x: str = ""
     y: str = ""
     x_label: str = ""

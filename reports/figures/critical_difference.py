@@ -1,4 +1,4 @@
-"""The critical-difference diagram: mean ranks on a line, and bars over those that are not told apart (Demšar 2006)."""
+"""The critical-difference diagram: mean ranks on a line, and bars over ranks that the test does not separate (Demšar 2006)."""
 
 from __future__ import annotations
 
@@ -8,17 +8,13 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from smope_bench.reports.figures.style import COLOURS, GREY, INK, FigureFile, figure_file, shortened
-from smope_bench.reports.loading.model import SuiteResults
+from smope_bench.reports.figures.kinds import FigureData, Picture, figure
+from smope_bench.reports.figures.style import COLOURS, GREY, INK, shortened
 from smope_bench.reports.statistics.ranking import Ranking, friedman_words, rank_rows
 from smope_bench.reports.text import number
 
-_LETTER, _SLOT, _BAR, _AXIS = (
-    0.078,
-    0.215,
-    0.085,
-    3.6,
-)  # inches: a letter's width, a label's height, a bar's, the line's
+# In inches: a letter's width, a label's height, a bar's, and the length of the line.
+_LETTER, _SLOT, _BAR, _AXIS = 0.078, 0.215, 0.085, 3.6
 _GAP = 0.14
 
 
@@ -32,11 +28,12 @@ class _Label:
     slot: int
 
 
-def statistics_figures(results: SuiteResults, prefix: str) -> list[FigureFile]:
-    """The suite's critical-difference diagram, or nothing where Friedman's test has fewer than three rows or two blocks."""
-    ranking = rank_rows(results)
+@figure("critical_difference", "Critical-difference diagram", needs="suite")
+def critical_difference(data: FigureData) -> Picture | None:
+    """The suite's diagram, or nothing where Friedman's test has fewer than three rows or two blocks."""
+    ranking = rank_rows(data.results)
     if ranking is None or ranking.critical is None:
-        return []
+        return None
     labels = _labels(ranking.order)
     left, right = _margin(labels, True), _margin(labels, False)
     levels = _levels(ranking)
@@ -60,17 +57,14 @@ def statistics_figures(results: SuiteResults, prefix: str) -> list[FigureFile]:
     said = ", ".join(f"{label} {number(rank)}" for label, rank in ranking.order)
     words = " ".join(friedman_words(ranking))
     runs = tuple(dict.fromkeys(run for row in ranking.table.rows for run in ranking.table.runs_of(row)))
-    figure = figure_file(
+    return Picture(
         draw,
-        size,
-        f"{prefix}-critical-difference",
-        title="Critical-difference diagram",
-        caption=f"Mean ranks by FAA, 1 is best; a bar joins rows that are not told apart. {words}",
-        alt=f"Critical-difference diagram. Mean ranks from the best to the worst: {said}. Critical difference: "
+        f"Mean ranks by FAA, 1 is best; a bar joins rows that are not told apart. {words}",
+        f"Critical-difference diagram. Mean ranks from the best to the worst: {said}. Critical difference: "
         f"{number(ranking.critical)}. Not told apart: {_group_words(ranking)}.",
-        runs=runs,
+        size,
+        runs,
     )
-    return [figure]
 
 
 def _margin(labels: Sequence[_Label], is_left: bool) -> float:

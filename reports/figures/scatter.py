@@ -1,20 +1,22 @@
-"""Where the names of points go in a scatter plot, so that none covers another: the same places for the same points."""
+"""Scatter plots whose points are named: finds places for the names so that none covers another, always the same ones."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
+import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from smope_bench.reports.figures.style import GREY, INK, Looks, row_label
+from smope_bench.reports.figures.style import GREY, INK, Look, by_row, row_label
 from smope_bench.reports.loading.model import Cell
 
 Point = tuple[float, float]
@@ -51,7 +53,7 @@ class Box:
 
 @dataclass(frozen=True)
 class _Scene:
-    """What labels have to keep clear of."""
+    """What labels must not cover."""
 
     points: Sequence[Point]
     blocks: Sequence[Box]
@@ -133,8 +135,6 @@ def _crosses_box(a: Point, b: Point, box: Box) -> bool:
     return _cross(a, b, corners[0], corners[1]) or _cross(a, b, corners[2], corners[3])
 
 
-_SIZES = {"*": 10.0, "P": 8.0, "X": 7.6}
-"""In points, where a shape looks smaller than others of its size."""
 _NEAR = 8.5
 
 
@@ -149,7 +149,7 @@ class Spot:
 
     @property
     def label(self) -> str:
-        """What stands beside it."""
+        """The name beside it."""
         return row_label(self.cell)
 
 
@@ -165,23 +165,32 @@ def fixed_axes(figure: Figure, panels: int) -> list[Axes]:
     return found
 
 
+def frame(setter: Callable[..., object], values: Sequence[float]) -> None:
+    """Frame percentages with a margin, just beyond 0 and 100 at most. Labels are placed within, so it comes first."""
+    low, high = min(values), max(values)
+    margin = max(0.5, 0.08 * (high - low))
+    setter(max(-1.0, low - margin), min(101.0, high + margin))
+
+
 def draw_spots(
     axes: Axes,
     spots: Sequence[Spot],
-    looks: Looks,
+    looks: Mapping[str, Look],
     *,
     bold: Sequence[Spot] = (),
-    path: Sequence[tuple[float, float]] = (),
+    path: Sequence[Point] = (),
     taken: Sequence[Text] = (),
 ) -> None:
     """Markers, deviations as thin bars, and names that keep off each other, a drawn path and texts that are there."""
-    for spot in spots:
-        look = looks[spot.cell.row.label]
-        colour, marker = str(look["color"]), str(look["marker"])
+    labels = [spot.cell.row.label for spot in spots]
+    points = pd.DataFrame({"row": labels, "x": [spot.x for spot in spots], "y": [spot.y for spot in spots]})
+    style, names = by_row(looks), (axes.get_xlabel(), axes.get_ylabel())
+    del style["dashes"]
+    sns.scatterplot(points, x="x", y="y", s=46, linewidth=0.7, zorder=4, ax=axes, **style)
+    axes.set(xlabel=names[0], ylabel=names[1])
+    for spot, label in zip(spots, labels, strict=True):
         if spot.std:
-            axes.plot([spot.x] * 2, [spot.y - spot.std, spot.y + spot.std], color=colour, alpha=0.5, linewidth=1)
-        axes.plot(spot.x, spot.y, color=colour, marker=marker, markersize=_SIZES.get(marker, 6.5),
-                  markeredgecolor="white", markeredgewidth=0.7, linestyle="", zorder=4)  # fmt: skip
+            axes.errorbar(spot.x, spot.y, spot.std, ecolor=looks[label].colour, alpha=0.5, elinewidth=1, fmt="none")
     texts = [
         axes.text(0, 0, spot.label, fontsize=7.6, va="bottom", ha="left", zorder=5,
                   fontweight="bold" if spot in bold else "normal",
@@ -195,7 +204,7 @@ def _place(
     axes: Axes,
     spots: Sequence[Spot],
     texts: Sequence[Text],
-    path: Sequence[tuple[float, float]],
+    path: Sequence[Point],
     taken: Sequence[Text],
 ) -> None:
     figure = axes.figure
@@ -205,10 +214,10 @@ def _place(
     def box_of(extent: Bbox) -> Box:
         return Box(*(float(edge) * dot for edge in (extent.x0, extent.y0, extent.x1, extent.y1)))
 
-    def in_print(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    def in_print(places: Sequence[Point]) -> list[Point]:
         return [(float(x) * dot, float(y) * dot) for x, y in axes.transData.transform(places)] if places else []
 
-    def in_data(place: tuple[float, float]) -> tuple[float, float]:
+    def in_data(place: Point) -> Point:
         x, y = axes.transData.inverted().transform((place[0] / dot, place[1] / dot))
         return float(x), float(y)
 
@@ -228,7 +237,7 @@ def _place(
             axes.plot([x0, x1], [y0, y1], color=GREY, linewidth=0.6, zorder=3)
 
 
-def _anchor(box: Box, point: tuple[float, float]) -> tuple[Literal["left", "right", "center"], float]:
+def _anchor(box: Box, point: Point) -> tuple[Literal["left", "right", "center"], float]:
     if box.right <= point[0]:
         return "right", box.right
     return ("left", box.left) if box.left >= point[0] else ("center", (box.left + box.right) / 2)

@@ -1,28 +1,32 @@
-"""One style for every figure: colours that colour-blind readers tell apart, legible in print, same bytes for same records."""
+"""The look of every figure: colours that colour-blind readers tell apart, labels, panels, and the files that a figure becomes."""
 
 from __future__ import annotations
 
 import io
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Colormap, ListedColormap, Normalize
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from smope_bench.reports.loading.model import KINDS, Cell, Column, SuiteResults
+from smope_bench.reports.loading.model import Cell, SuiteResults, summarise
 
 # Okabe and Ito's colours, without the yellow that white paper swallows; line and marker carry the difference in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6A51A3", "#7F7F7F")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "h")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "<", ">", "h")
 INK, GREY = "#1f2933", "#8a94a0"
-# The first shade is not white, so that a low number is not taken for nothing measured; few enough shades keep matplotlib from
-# putting a colour bar into the vector file as pixels.
+# The first shade is not white, so that a low number does not look like a missing one; with few shades matplotlib writes a
+# colour bar into the vector file as shapes instead of pixels.
 SHADES = ListedColormap(mpl.colormaps["Blues"](np.linspace(0.08, 1, 40)))
 _STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 9.5, "axes.labelsize": 9, "xtick.labelsize": 8.5,
@@ -33,11 +37,10 @@ _STYLE: dict[str, Any] = {
     # Labels are data: a dollar sign in one must not start a formula.
     "text.parse_math": False, "text.usetex": False,
 }  # fmt: skip
-
-
-# Letters stay letters in the SVG: half the bytes, selectable, read aloud. A reader without the font that was measured gets one of
-# like width; the last ones are narrower, so that nothing is cut.
+# Letters stay letters in the SVG: half the bytes, selectable, read aloud. A reader without the font that was measured gets one
+# of similar width; the last ones are narrower, so that nothing is cut.
 _FONTS = "'DejaVu Sans', 'Bitstream Vera Sans', Verdana, 'Segoe UI', Arial, sans-serif"
+_LONGEST = 32
 
 
 @dataclass(frozen=True)
@@ -58,16 +61,16 @@ class FigureFile:
 
 
 @dataclass(frozen=True)
-class Rendered:
-    """The three forms of one drawing."""
+class FigureGroup:
+    """Figures that belong together: one benchmark of a suite, or its statistics. ``notes``: what could not be drawn, and why."""
 
-    svg: str
-    pdf: bytes
-    png: bytes
+    title: str
+    figures: tuple[FigureFile, ...]
+    notes: tuple[str, ...] = ()
 
 
-def render(draw: Callable[[Figure], None], size: tuple[float, float], name: str) -> Rendered:
-    """Draw once, in inches, and write all forms. The salt makes the ids in the SVG a function of the figure's name."""
+def render(draw: Callable[[Figure], None], size: tuple[float, float], name: str) -> tuple[str, bytes, bytes]:
+    """Draw a figure of ``size`` inches; returns it as SVG, PNG and PDF. ``name`` decides the ids in the SVG."""
     style: Any = {**_STYLE, "svg.hashsalt": name}
     with mpl.rc_context(style), warnings.catch_warnings():
         # A label may hold characters that the font lacks; they become boxes, which is no reason to warn a reader.
@@ -79,13 +82,13 @@ def render(draw: Callable[[Figure], None], size: tuple[float, float], name: str)
         figure.set_layout_engine("none")  # The layout is found by now, and finding it is most of the work.
         figure.savefig(paper, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
         figure.savefig(raster, format="png", dpi=160, metadata={"Software": None})
-    return Rendered(slim_svg(vector.getvalue()), paper.getvalue(), raster.getvalue())
+    return slim_svg(vector.getvalue()), raster.getvalue(), paper.getvalue()
 
 
 def slim_svg(svg: str) -> str:
     """The same drawing with fewer bytes: hundredths of a point, no metadata, and no id that nothing refers to.
 
-    The ids left are those that the salt makes unique, so that many figures may stand in one page. Text is not touched.
+    The ids left are unique to the figure's name, so that many figures may stand in one page. Text is not touched.
     """
     used = set(re.findall(r"#([\w-]+)", svg))
 
@@ -101,38 +104,61 @@ def slim_svg(svg: str) -> str:
     return re.sub(r"\n\s*<", "\n<", re.sub(r"<[a-zA-Z/][^>]*>", slim, svg))
 
 
-def ink_on(shade: tuple[float, float, float, float]) -> str:
-    """The colour of a text that is legible on a shade."""
-    red, green, blue, _ = shade
-    return "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.56 else INK
+@dataclass(frozen=True)
+class Look:
+    """How a row is drawn in every figure of a suite; ``dashes`` (on, off, ...) in line widths, empty for a solid line."""
+
+    colour: str
+    marker: str
+    dashes: tuple[float, ...] = ()
 
 
-def figure_file(
-    draw: Callable[[Figure], None],
-    size: tuple[float, float],
-    name: str,
-    *,
-    title: str,
-    caption: str,
-    alt: str,
-    runs: tuple[str, ...],
-) -> FigureFile:
-    """Draw a figure with what has to be said of it."""
-    drawn = render(draw, size, name)
-    return FigureFile(name, title, caption, alt, drawn.svg, drawn.png, drawn.pdf, runs)
+def row_looks(results: SuiteResults) -> dict[str, Look]:
+    """Row label -> look, the same on every benchmark of a suite.
+
+    Methods are solid and the first to choose a colour, floors are dashed, ceilings grey and dotted. A method that has to take
+    a colour for the second time has dashes and dots.
+    """
+    looks = {}
+    for i, row in enumerate([*results.rows_of("method"), *results.rows_of("floor")]):
+        dashes = (4, 1.6) if row.kind == "floor" else (6, 1.5, 1, 1.5) if i >= len(COLOURS) else ()
+        looks[row.label] = Look(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)], dashes)
+    for i, row in enumerate(results.rows_of("ceiling")):
+        looks[row.label] = Look(GREY, "dPX"[i % 3], (1, 1.65))
+    return looks
 
 
-Looks = dict[str, dict[str, object]]
-_LONGEST = 32
+def by_row(looks: Mapping[str, Look]) -> dict[str, Any]:
+    """The arguments by which seaborn draws the rows of a data frame's column ``row`` in their looks."""
+    return {
+        "hue": "row",
+        "style": "row",
+        "palette": {label: look.colour for label, look in looks.items()},
+        "markers": {label: look.marker for label, look in looks.items()},
+        "dashes": {label: look.dashes or "" for label, look in looks.items()},
+        "legend": False,
+    }
 
 
-def ordered_cells(results: SuiteResults, column: Column) -> list[Cell]:
-    """A benchmark's cells, floors first and ceilings last."""
-    return [results.cell(row, column) for kind in KINDS for row in results.rows_of(kind)]
+def row_legend(place: Axes | Figure, cells: Iterable[Cell], looks: Mapping[str, Look], **options: Any) -> None:
+    """A legend with a line a row."""
+    handles = []
+    for cell in cells:
+        look = looks[cell.row.label]
+        style: Any = (0, look.dashes) if look.dashes else "-"
+        line = Line2D([], [], color=look.colour, marker=look.marker, linestyle=style, markeredgecolor="white")
+        line.set_label(legend_label(cell))
+        handles.append(line)
+    place.legend(handles=handles, frameon=False, handlelength=3.2, **options)
+
+
+def shortened(name: str) -> str:
+    """A row's name as figures write it: cut where it is very long."""
+    return name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"
 
 
 def row_label(cell: Cell) -> str:
-    """The row's name, cut where it is very long, with what has to be said of its runs."""
+    """The row's name with the marks of its runs."""
     return shortened(cell.row.label) + (f" ({', '.join(cell.marks)})" if cell.marks else "")
 
 
@@ -141,66 +167,69 @@ def legend_label(cell: Cell) -> str:
     return " " + row_label(cell)
 
 
-def shortened(name: str) -> str:
-    """A row's name as figures write it."""
-    return name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"
-
-
-def row_looks(results: SuiteResults) -> Looks:
-    """Row label -> colour, marker and line style, the same on every benchmark of a suite.
-
-    Methods are solid and the first to choose a colour, floors are dashed, ceilings grey and dotted. A method that has to take
-    a colour for the second time has dashes and dots.
-    """
-    looks: Looks = {}
-    for i, row in enumerate([*results.rows_of("method"), *results.rows_of("floor")]):
-        again = i >= len(COLOURS)
-        dash: object = (0, (4, 1.6)) if row.kind == "floor" else (0, (6, 1.5, 1, 1.5)) if again else "-"
-        looks[row.label] = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "linestyle": dash}
-    for i, row in enumerate(results.rows_of("ceiling")):
-        looks[row.label] = {"color": GREY, "marker": "*PX"[i % 3], "linestyle": ":"}
-    return looks
-
-
-def metric_values(cell: Cell, metric: str) -> list[float]:
-    """A metric of each run that has it, in percent."""
-    return [value for outcome in cell.outcomes if (value := outcome.metrics[metric]) is not None]
-
-
 def listed(labels: Sequence[str], most: int = 8) -> str:
     """``a, b and c``; of a long list the first few and how many more there are."""
     shown = [*labels[:most], f"{len(labels) - most} more"] if len(labels) > most + 1 else list(labels)
     return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
 
 
-def frame(setter: Callable[..., object], values: Sequence[float]) -> None:
-    """Frame percentages with a margin; nobody is right of 100, though an interval may reach there."""
-    low, high = min(values), max(values)
-    margin = max(0.5, 0.06 * (high - low))
-    setter(max(-1.0, low - margin), min(101.0, high + margin))
+def t_interval(values: Iterable[float]) -> tuple[float, float]:
+    """The 95 % t-interval of the mean, for seaborn's ``errorbar``; the mean twice where one run has no interval."""
+    found = summarise(values)
+    if found is None:
+        return np.nan, np.nan
+    return (found.mean, found.mean) if found.low is None or found.high is None else (found.low, found.high)
 
 
-def panels(
-    figure: Figure, count: int, across: int, *, xlabel: str = "", ylabel: str = "", share: bool = True
-) -> list[Axes]:
+def within_percent(axes: Axes, axis: str) -> None:
+    """Cut the x or y axis just beyond 0 and 100: no accuracy is there, though an interval may reach beyond."""
+    low, high = getattr(axes, f"get_{axis}lim")()
+    getattr(axes, f"set_{axis}lim")(max(-1.0, low), min(101.0, high))
+
+
+def panels(figure: Figure, count: int, across: int, *, share: bool = True) -> list[Axes]:
     """``count`` panels, ``across`` in a row. With ``share`` all have the same axes, whose ticks are named at the edges."""
-    shared: dict[str, Any] = {"sharex": share, "sharey": share}
-    grid = figure.subplots(-(-count // across), across, squeeze=False, **shared)
+    grid = figure.subplots(-(-count // across), across, squeeze=False, sharex=share, sharey=share)
     for k, axes in enumerate(grid.flat):
         axes.set_visible(k < count)
-        if k % across == 0:
-            axes.set_ylabel(ylabel)
         if k + across >= count:  # nothing that is seen stands below
-            axes.set_xlabel(xlabel)
             axes.tick_params(labelbottom=True)
     return list(grid.flat[:count])
 
 
-@dataclass(frozen=True)
-class FigureGroup:
-    """Figures that belong together: one benchmark of a suite, or its statistics."""
+def label_edges(shown: Sequence[Axes], across: int, xlabel: str, ylabel: str) -> None:
+    """Name the axes of panels at the left and at the bottom only; seaborn names them in every panel."""
+    for k, axes in enumerate(shown):
+        axes.set_ylabel("" if k % across else ylabel)
+        axes.set_xlabel(xlabel if k + across >= len(shown) else "")
 
-    title: str
-    figures: tuple[FigureFile, ...]
-    notes: tuple[str, ...] = ()
-    """What could not be drawn, and what to do about it."""
+
+def draw_heat_map(
+    axes: Axes, values: pd.DataFrame, texts: Any, norm: Normalize, xs: Sequence[str], ys: Sequence[str], **options: Any
+) -> None:
+    """Squares in shades of one colour with ``texts`` (a table of the same shape, or None) in ink that is legible on them.
+
+    ``xs`` and ``ys`` name the columns and rows. Seaborn would measure whether these names overlap, which takes most of its time.
+    """
+    sns.heatmap(
+        values, norm=norm, cmap=SHADES, annot=texts, fmt="", cbar=False, ax=axes, xticklabels=False, yticklabels=False,
+        **options,
+    )  # fmt: skip
+    axes.set_xticks(np.arange(len(xs)) + 0.5, xs)
+    axes.set_yticks(np.arange(len(ys)) + 0.5, ys)
+    axes.grid(visible=False)
+    axes.tick_params(length=0)
+    for text, value in zip(axes.texts, values.to_numpy()[values.notna()], strict=False):
+        red, green, blue, _ = SHADES(norm(value))
+        text.set_color("white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.56 else INK)
+
+
+def colour_bar(
+    figure: Figure, axes: Sequence[Axes], norm: Normalize, label: str, shades: Colormap = SHADES, **options: Any
+) -> Any:
+    """The colour bar beside one or several axes."""
+    mappable = ScalarMappable(norm, shades)
+    bar = figure.colorbar(mappable, ax=list(axes), aspect=24, pad=0.02, **options)
+    bar.set_label(label)
+    bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
+    return bar

@@ -11,12 +11,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from matplotlib.ticker import EngFormatter
 
 from smope_bench.harness.cost.stored_counts import MethodCounts, stored_counts
 from smope_bench.harness.metrics import learning_accuracy
-from smope_bench.reports.figures.scatter import Spot, draw_spots, fixed_axes
-from smope_bench.reports.figures.style import GREY, FigureFile, Looks, figure_file, frame, listed, row_label
-from smope_bench.reports.loading.model import UNRANKED, Cell, Column, Summary, median, run_ids, summarise
+from smope_bench.reports.figures.kinds import FigureData, Picture, figure
+from smope_bench.reports.figures.scatter import Spot, draw_spots, fixed_axes, frame
+from smope_bench.reports.figures.style import GREY, listed, row_label
+from smope_bench.reports.loading.model import UNRANKED, Cell, Summary, median, run_ids, summarise
 from smope_bench.reports.text import number
 
 
@@ -39,11 +41,16 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
 _WIDE = 10.0
 """From this ratio of largest to smallest on, an axis is logarithmic."""
 _FRONT = "#374151"
+_FLOPS = "training GFLOPs an image (executed; ViT-B/16, default configuration)"
+_FLOPS_NOTE = (
+    "GFLOPs are counted on ViT-B/16 and not on the backbone of these runs: of the dearest training phase, query pass "
+    "included; a closed form takes one pass; rows that vary one method's settings share its count. "
+)
 
 
 @dataclass(frozen=True)
 class _Panel:
-    """A scatter plot of FAA against one cost, and why some rows are not in it."""
+    """A scatter plot of FAA against one cost; ``left_out``: rows whose cost is not known."""
 
     word: str
     unit: str
@@ -85,28 +92,26 @@ def _is_ranked(cell: Cell) -> bool:
     return cell.row.kind != "ceiling" and not UNRANKED & set(cell.marks)
 
 
-def _panel(cells: Sequence[Cell], word: str, unit: str, cost: Callable[[Cell], float | None], ranked: bool) -> _Panel:
+def _panel(data: FigureData, word: str, unit: str, cost: Callable[[Cell], float | None]) -> _Panel:
     spots, left_out = [], []
-    for cell in cells:
+    for cell in data.cells:
         x, faa = cost(cell), cell.summary("faa")
         if x is None or faa is None:
             left_out.append(row_label(cell))
         else:
             spots.append(Spot(cell, x, faa.mean, faa.std))
-    return _Panel(word, unit, spots, cost_front(spots, ranked=ranked), left_out)
+    return _Panel(word, unit, spots, cost_front(spots, ranked=data.ranked), left_out)
 
 
-def cost_figure(
-    column: Column, cells: Sequence[Cell], name: str, looks: Looks, *, ranked: bool = True
-) -> FigureFile | None:
+@figure("tradeoff", "Accuracy and cost")
+def tradeoff(data: FigureData) -> Picture | None:
     """FAA against GFLOPs and learnable parameters; a cost that is the same for all rows shows nothing and is left out.
 
-    ``ranked``: whether the rows may be compared at all; without it no front is drawn.
+    No front is drawn where the rows may not be compared.
     """
-    flops = "training GFLOPs an image (executed; ViT-B/16, default configuration)"
     both = (
-        _panel(cells, flops, " GFLOPs", lambda cell: training_gflops(cell.row.method), ranked),
-        _panel(cells, "learnable parameters, as recorded by these runs", " parameters", learnable_parameters, ranked),
+        _panel(data, _FLOPS, " GFLOPs", lambda cell: training_gflops(cell.row.method)),
+        _panel(data, "learnable parameters, as recorded by these runs", " parameters", learnable_parameters),
     )
     panels = [panel for panel in both if len({spot.x for spot in panel.spots}) > 1]
     if not panels:
@@ -114,64 +119,48 @@ def cost_figure(
 
     def draw(figure: Figure) -> None:
         all_axes = fixed_axes(figure, len(panels))
-        all_axes[0].set_ylabel("FAA (%)")
         for axes, panel in zip(all_axes, panels, strict=True):
-            _draw_costs(axes, panel, looks)
+            _draw_costs(axes, panel, data)
+        all_axes[0].set_ylabel("FAA (%)")
 
     line = "The step line is the Pareto front: no other row is as cheap and as accurate, and better in one of the two. "
+    fronts = " ".join(_front_text(panel) for panel in panels)
     caption = (
         "Final average accuracy against what it costs; up and to the left is better. "
-        f"{line * any(panel.front for panel in panels)}{' '.join(_front_said(panel) for panel in panels)} Bars: one "
-        f"standard deviation over runs. {_flops_said(panels, flops)}Ceilings are shown and take no part."
+        f"{line * any(panel.front for panel in panels)}{fronts} Bars: one "
+        f"standard deviation over runs. {_FLOPS_NOTE * (panels[0].word == _FLOPS)}Ceilings are shown and take no part."
     )
     said = "; ".join(
-        f"{panel.word}: {', '.join(_spot_said(spot, panel.unit) for spot in panel.spots)}" for panel in panels
+        f"{panel.word}: {', '.join(_spot_text(spot, panel.unit) for spot in panel.spots)}" for panel in panels
     )
-    return figure_file(
+    return Picture(
         draw,
-        _size(len(panels), max(len(panel.spots) for panel in panels)),
-        f"{name}-tradeoff",
-        title=f"Accuracy and cost on {column.label}",
-        caption=caption,
-        alt=f"FAA against cost on {column.label}. {said}. {' '.join(_front_said(panel) for panel in panels)}",
-        runs=run_ids(spot.cell for panel in panels for spot in panel.spots),
+        caption,
+        f"FAA against cost on {data.column.label}. {said}. {fronts}",
+        (9.6 if len(panels) > 1 else 6.4, min(7.0, 3.6 + 0.11 * max(len(panel.spots) for panel in panels))),
+        run_ids(spot.cell for panel in panels for spot in panel.spots),
     )
 
 
-def _spot_said(spot: Spot, unit: str) -> str:
+def _spot_text(spot: Spot, unit: str) -> str:
     cost = f"{spot.x:,.0f}" if spot.x >= 1000 else f"{spot.x:.3g}"
     return f"{spot.label} {number(spot.y, 1)} % at {cost}{unit}"
 
 
-def _front_said(panel: _Panel) -> str:
+def _front_text(panel: _Panel) -> str:
     word = "By operations" if panel.unit == " GFLOPs" else "By parameters"
     parts = [f"on the front: {listed([spot.label for spot in panel.front], 12)}"] if panel.front else []
     parts += [f"left out, as it is not known of them: {listed(panel.left_out)}"] if panel.left_out else []
     return f"{word}, {'; '.join(parts)}." if parts else f"{word} nothing is ranked."
 
 
-def _flops_said(panels: Sequence[_Panel], flops: str) -> str:
-    if all(panel.word != flops for panel in panels):
-        return ""
-    return (
-        "GFLOPs are counted on ViT-B/16 and not on the backbone of these runs: of the dearest training phase, query pass "
-        "included; a closed form takes one pass; rows that vary one method's settings share its count. "
-    )
-
-
-def _size(panels: int, spots: int) -> tuple[float, float]:
-    return (9.6 if panels > 1 else 6.4, min(7.0, 3.6 + 0.11 * spots))
-
-
-def _draw_costs(axes: Axes, panel: _Panel, looks: Looks) -> None:
+def _draw_costs(axes: Axes, panel: _Panel, data: FigureData) -> None:
     axes.set_xlabel(panel.word, fontsize=8.5)
-    xs = [spot.x for spot in panel.spots]
-    _scale_costs(axes, xs)
-    spread = [spot.y + sign * (spot.std or 0.0) for spot in panel.spots for sign in (-1, 1)]
-    frame(axes.set_ylim, [*spread, max(spread) + 0.05 * (max(spread) - min(spread))])
+    _scale_costs(axes, [spot.x for spot in panel.spots])
+    frame(axes.set_ylim, [spot.y + sign * (spot.std or 0.0) for spot in panel.spots for sign in (-1, 1)])
     corners = _steps(panel.front, axes.get_xlim()[1])
     axes.plot([x for x, _ in corners], [y for _, y in corners], color=_FRONT, linewidth=1.3, alpha=0.75, zorder=2)
-    draw_spots(axes, panel.spots, looks, bold=panel.front, path=corners)
+    draw_spots(axes, panel.spots, data.looks, bold=panel.front, path=corners)
 
 
 def _scale_costs(axes: Axes, xs: Sequence[float]) -> None:
@@ -196,15 +185,8 @@ def _scale_costs(axes: Axes, xs: Sequence[float]) -> None:
     few = [step * decade for decade in decades for step in (1, 2, 5)]
     ticks = next(ticks for ticks in ([x for x in decades if first <= x <= last], few) if len(ticks) > 2 or ticks is few)
     axes.set_xticks([0.0] * zero + [x for x in ticks if first <= x <= last])
-    axes.xaxis.set_major_formatter(lambda value, _: _short(value))
+    axes.xaxis.set_major_formatter(EngFormatter())
     axes.xaxis.set_minor_formatter(lambda _value, _place: "")
-
-
-def _short(value: float) -> str:
-    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if value >= size:
-            return f"{value / size:g}{unit}"
-    return f"{value:g}"
 
 
 def _steps(front: Sequence[Spot], end: float) -> list[tuple[float, float]]:
@@ -217,10 +199,11 @@ def _steps(front: Sequence[Spot], end: float) -> list[tuple[float, float]]:
     return [*corners, (end, front[-1].y)]
 
 
-def forgetting_figure(column: Column, cells: Sequence[Cell], name: str, looks: Looks) -> FigureFile | None:
-    """Forgetting across, accuracy right after learning upwards; ``None`` with fewer than two rows that have both."""
+@figure("forgetting", "Forgetting and plasticity")
+def forgetting(data: FigureData) -> Picture | None:
+    """Forgetting across, accuracy right after learning upwards; nothing with fewer than two rows that have both."""
     spots, left_out = [], []
-    for cell in cells:
+    for cell in data.cells:
         lost, learned = cell.summary("fm"), plasticity(cell)
         if lost is None or learned is None:
             left_out.append(row_label(cell))
@@ -237,7 +220,7 @@ def forgetting_figure(column: Column, cells: Sequence[Cell], name: str, looks: L
         margin = max(0.5, 0.08 * (max(xs) - min(xs)))
         axes.set_xlim(min(xs) - margin, max(xs) + margin)
         frame(axes.set_ylim, ys)
-        draw_spots(axes, spots, looks, taken=_equal_accuracy(axes, column.tasks))
+        draw_spots(axes, spots, data.looks, taken=_equal_accuracy(axes, data.column.tasks))
 
     caption = (
         "Plasticity, the mean accuracy on each task right after learning it (classes of all tasks so far compete), against "
@@ -249,14 +232,12 @@ def forgetting_figure(column: Column, cells: Sequence[Cell], name: str, looks: L
         f"{spot.label} forgets {number(spot.x, 1)} points and has {number(spot.y, 1)} % right after learning"
         for spot in spots
     )
-    return figure_file(
+    return Picture(
         draw,
+        caption,
+        f"Forgetting against accuracy right after learning on {data.column.label}: {said}.",
         (7.2, min(6.4, 3.8 + 0.1 * len(spots))),
-        f"{name}-forgetting",
-        title=f"Forgetting and plasticity on {column.label}",
-        caption=caption,
-        alt=f"Forgetting against accuracy right after learning on {column.label}: {said}.",
-        runs=run_ids(spot.cell for spot in spots),
+        run_ids(spot.cell for spot in spots),
     )
 
 

@@ -22,8 +22,12 @@ if TYPE_CHECKING:
     from smope_bench.benchmarks.datasets.digits import Digits, DigitsConfig
     from smope_bench.benchmarks.errors import BenchmarkError
     from smope_bench.benchmarks.stream import Stream, Task, View, build_stream
+    from smope_bench.harness.cli.command import command
     from smope_bench.harness.conformance.check import check_target, failed
+    from smope_bench.harness.execution.executor import executor
+    from smope_bench.harness.execution.job import Job, JobResult, OnEvent, run_job
     from smope_bench.harness.metrics import Metric, metric
+    from smope_bench.harness.run_options import RunOptions
     from smope_bench.methods.common.alignment.class_stats import ClassStatistics, GaussianSampler
     from smope_bench.methods.common.alignment.tap import HIDE_TAP, TapConfig, align, align_after_task
     from smope_bench.methods.common.api import (
@@ -47,6 +51,7 @@ if TYPE_CHECKING:
     from smope_bench.methods.common.errors import MethodError
     from smope_bench.methods.common.prefix import PlainPrefix
     from smope_bench.methods.common.schedules import Schedule
+    from smope_bench.reports.figures.kinds import FigureData, Picture, figure
 
 __all__ = [
     "HIDE_TAP",
@@ -62,21 +67,27 @@ __all__ = [
     "ClassStatistics",
     "Digits",
     "DigitsConfig",
+    "FigureData",
     "GaussianSampler",
     "Geometry",
     "ImageSet",
+    "Job",
+    "JobResult",
     "Method",
     "MethodCard",
     "MethodConfig",
     "MethodError",
     "Metric",
+    "OnEvent",
     "ParameterGroup",
     "Phase",
+    "Picture",
     "PlainPrefix",
     "ProgressCallback",
     "PromptedViT",
     "PublishedCost",
     "RandomBackbone",
+    "RunOptions",
     "Schedule",
     "Setup",
     "Split",
@@ -92,11 +103,15 @@ __all__ = [
     "align_after_task",
     "build_stream",
     "check_target",
+    "command",
     "current_task_loss",
+    "executor",
     "failed",
+    "figure",
     "from_avalanche",
     "make_head",
     "metric",
+    "run_job",
     "seen_logits",
     "silent",
     "to_avalanche",
@@ -108,8 +123,12 @@ _PLACES = {
     "benchmarks.datasets.digits": "Digits DigitsConfig",
     "benchmarks.errors": "BenchmarkError",
     "benchmarks.stream": "Stream Task View build_stream",
+    "harness.cli.command": "command",
     "harness.conformance.check": "check_target failed",
+    "harness.execution.executor": "executor",
+    "harness.execution.job": "Job JobResult OnEvent run_job",
     "harness.metrics": "Metric metric",
+    "harness.run_options": "RunOptions",
     "methods.common.alignment.class_stats": "ClassStatistics GaussianSampler",
     "methods.common.alignment.tap": "HIDE_TAP TapConfig align align_after_task",
     "methods.common.api": (
@@ -123,6 +142,7 @@ _PLACES = {
     "methods.common.errors": "MethodError",
     "methods.common.prefix": "PlainPrefix",
     "methods.common.schedules": "Schedule",
+    "reports.figures.kinds": "FigureData Picture figure",
 }
 _MODULE_OF = {name: f"smope_bench.{module}" for module, names in _PLACES.items() for name in names.split()}
 

@@ -29,7 +29,6 @@ def contents(folder: Path) -> dict[str, bytes]:
 def plain(monkeypatch) -> None:
     """Figures take most of the time; these tests are about everything else."""
     monkeypatch.setattr(build, "figure_groups", lambda *_: ())
-    monkeypatch.setattr(build, "statistics_figures", lambda *_: [])
 
 
 @pytest.fixture

@@ -60,10 +60,9 @@ def test_pictures_are_the_papers_and_one_example_of_each_common_figure(
 ) -> None:
     add_curve(rehearsed)
     names = [f"table4-{i}-{kind}" for i in (1, 2) for kind in ("final", "stages", "matrices", "tradeoff", "forgetting")]
+    names.append("table4-critical-difference")
     groups = (FigureGroup("all", tuple(drawn(*names))),)
     monkeypatch.setattr(gallery_figures, "figure_groups", lambda results, prefix, observed: groups)
-    ranks = drawn("table4-critical-difference")
-    monkeypatch.setattr(gallery_figures, "statistics_figures", lambda results, prefix: ranks)
     out = tmp_path / "gallery"
     page = write_gallery(rehearsed.store, out).read_text()
     shown = re.findall(r"!\[(.+)\]\(([\w-]+\.png)\)", page)

@@ -6,14 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
+import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from smope_bench.benchmarks.suites.schema import Drawing
-from smope_bench.reports.figures.style import COLOURS, INK, FigureFile, figure_file, panels, row_label
-from smope_bench.reports.loading.model import Cell, Column, Run
-from smope_bench.reports.loading.observed import Gathered, Observed, Seen, evenly, gather, numbers
+from smope_bench.reports.figures.kinds import FigureData, Picture, figure
+from smope_bench.reports.figures.style import COLOURS, INK, label_edges, panels, row_label
+from smope_bench.reports.loading.model import Run
+from smope_bench.reports.loading.observed import Gathered, Seen, evenly, gather, numbers
 
 Array: TypeAlias = "NDArray[np.float64]"
 Head = tuple[int, int]
@@ -39,26 +41,23 @@ def used_in_effect(shares: Array) -> Array:
     return np.exp(-(parts * np.log(np.where(parts > 0, parts, 1))).sum(axis=-1))
 
 
-def expert_use(
-    drawing: Drawing, column: Column, cells: Sequence[Cell], name: str, observed: Observed
-) -> FigureFile | None:
+@figure("expert_use", "Use of experts", needs="observations", drawn="named", file="experts")
+def expert_use(data: FigureData) -> Picture | None:
     """Use of the experts of one head, a panel a row; with ``y="heads"`` of several heads, one below the other."""
-    found = gather(cells, observed, read_shares, form=np.shape)
+    found = gather(data.cells, data.observed, read_shares, form=np.shape)
     if not found.rows:
         return None
     table = np.stack([np.mean([used_in_effect(shares) for shares in row.values], axis=0) for row in found.rows])
-    several = drawing.y == "heads"
+    several = data.drawing.y == "heads"
     heads = spread_heads(table) if several else [typical_head(table)]
     across = len(found.rows) if several else min(len(found.rows), ACROSS)
     down = -(-len(heads) * len(found.rows) // across)
-    return figure_file(
+    return Picture(
         lambda figure: _draw_panels(figure, found, heads, table, across),
+        _use_caption(found, table, heads, several),
+        _use_alt(data.column.label, found, table, heads),
         (max(4.2, 2.45 * across), (1.45 if several else 2.0) * down + 0.6),
-        f"{name}-experts",
-        title=f"Use of experts on {column.label}",
-        caption=_use_caption(found, table, heads, several),
-        alt=_use_alt(column, found, table, heads),
-        runs=found.runs,
+        found.runs,
     )
 
 
@@ -88,25 +87,27 @@ def head_text(head: Head) -> str:
 def _draw_panels(figure: Figure, found: Gathered[Array], heads: Sequence[Head], table: Array, across: int) -> None:
     several, experts = len(heads) > 1, found.rows[0].values[0].shape[-1]
     wanted = [(head, i) for head in heads for i in range(len(found.rows))]
-    drawn = panels(figure, len(wanted), across, xlabel="expert, by rank of use", ylabel="share of choices (%)")
+    drawn = panels(figure, len(wanted), across)
     for axes, (head, i) in zip(drawn, wanted, strict=True):
         _draw_use(axes, [shares[head] for shares in found.rows[i].values])
         said = f"{table[i][head]:.1f} of {experts} in effect"
         axes.annotate(said, (0.98, 0.95), xycoords="axes fraction", ha="right", va="top")
         if head == heads[0]:
             axes.set_title(row_label(found.rows[i].cell), loc="left")
-        if several and i == 0:
-            axes.set_ylabel(f"{head_text(head)}\nshare (%)")
+    label_edges(drawn, across, "expert, by rank of use", "share of choices (%)")
+    for axes, head in zip(drawn[::across] if several else (), heads, strict=False):
+        axes.set_ylabel(f"{head_text(head)}\nshare (%)")
 
 
 def _draw_use(axes: Axes, runs: Sequence[Array]) -> None:
     """Bars of the mean share at each rank, and a thin line from the lowest run to the highest."""
-    ranked = np.sort(np.stack(runs), axis=1)[:, ::-1]
-    experts = ranked.shape[1]
-    at = np.arange(1, experts + 1)
-    axes.bar(at, ranked.mean(axis=0), width=0.8, color=COLOURS[0])
-    if len(runs) > 1:
-        axes.vlines(at, ranked.min(axis=0), ranked.max(axis=0), color=INK, linewidth=0.9)
+    experts = len(runs[0])
+    ranks = np.tile(np.arange(1, experts + 1), len(runs))
+    shares = pd.DataFrame({"rank": ranks, "share": np.concatenate([np.sort(shares)[::-1] for shares in runs])})
+    sns.barplot(
+        shares, x="rank", y="share", native_scale=True, width=0.8, color=COLOURS[0], saturation=1, ax=axes,
+        errorbar=("pi", 100) if len(runs) > 1 else None, err_kws={"color": INK, "linewidth": 0.9},
+    )  # fmt: skip
     axes.axhline(100 / experts, color=INK, linewidth=0.9, linestyle=(0, (4, 2)))
     axes.set_xlim(0.2, experts + 0.8)
     axes.set_xticks([1, *range(5, experts + 1, max(5, 5 * (experts // 25)))])
@@ -132,7 +133,7 @@ def _use_caption(found: Gathered[Array], table: Array, heads: Sequence[Head], se
     )
 
 
-def _use_alt(column: Column, found: Gathered[Array], table: Array, heads: Sequence[Head]) -> str:
+def _use_alt(benchmark: str, found: Gathered[Array], table: Array, heads: Sequence[Head]) -> str:
     experts = found.rows[0].values[0].shape[-1]
 
     def said(i: int, row: Seen[Array], head: Head) -> str:
@@ -145,4 +146,4 @@ def _use_alt(column: Column, found: Gathered[Array], table: Array, heads: Sequen
     parts = [
         f"{head_text(head)}: " + "; ".join(said(i, row, head) for i, row in enumerate(found.rows)) for head in heads
     ]
-    return f"Use of the {experts} experts of a head on {column.label}. {'. '.join(parts)}."
+    return f"Use of the {experts} experts of a head on {benchmark}. {'. '.join(parts)}."

@@ -1,4 +1,4 @@
-"""Where the keys of a head's experts lie among the inputs of that head: both on their first two principal components."""
+"""Keys of a head's experts among the inputs of that head, on their first two principal components."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from typing import Any, TypeAlias
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from smope_bench.benchmarks.suites.schema import Drawing
 from smope_bench.harness.records.observations import LABELS
-from smope_bench.reports.figures.style import INK, FigureFile, figure_file, panels, row_label
+from smope_bench.reports.figures.kinds import FigureData, Picture, figure
+from smope_bench.reports.figures.style import INK, colour_bar, panels, row_label
 from smope_bench.reports.formatting import seeds_text
-from smope_bench.reports.loading.model import Cell, Column, Run
-from smope_bench.reports.loading.observed import Gathered, Observed, Seen, evenly, gather, numbers
+from smope_bench.reports.loading.model import Run
+from smope_bench.reports.loading.observed import Gathered, Seen, evenly, gather, numbers
 
 Array: TypeAlias = "NDArray[np.float64]"
 POINTS, SHADES = 400, 40
@@ -29,7 +30,7 @@ _KEY = "#D55E00"
 
 @dataclass(frozen=True)
 class Points:
-    """What the first prompted block's heads see after all tasks: ``inputs`` (images, heads, width), ``keys`` (heads, experts,
+    """Inputs and keys of the first prompted block after all tasks: ``inputs`` (images, heads, width), ``keys`` (heads, experts,
     width), and each image's task from 0."""
 
     inputs: Array
@@ -94,55 +95,46 @@ def best_head(points: Points) -> tuple[int, Projection]:
     return head, all_of_them[head]
 
 
-def key_projection(
-    _: Drawing, column: Column, cells: Sequence[Cell], name: str, observed: Observed
-) -> FigureFile | None:
+@figure("key_projection", "Keys of experts among the inputs", needs="observations", drawn="named", file="keys")
+def key_projection(data: FigureData) -> Picture | None:
     """Inputs and keys of one head, a panel a row; of several runs the first is drawn, as keys differ from run to run."""
-    found = gather(cells, observed, read_points)
+    found = gather(data.cells, data.observed, read_points)
     if not found.rows:
         return None
     drawn = [(row, *best_head(row.values[0])) for row in found.rows]
-    tasks = max(int(row.values[0].tasks.max()) + 1 for row in found.rows)
-    return figure_file(
-        lambda figure: _draw(figure, drawn, tasks),
+    return Picture(
+        lambda figure: _draw(figure, drawn),
+        _caption(found),
+        _alt(data.column.label, drawn),
         (7.6, 3.3 * len(drawn) + 0.5),
-        f"{name}-keys",
-        title=f"Keys of experts among the inputs on {column.label}",
-        caption=_caption(found),
-        alt=_alt(column, drawn),
-        runs=tuple(row.cell.used[0].run_id for row in found.rows),
+        tuple(row.cell.used[0].run_id for row in found.rows),
     )
 
 
-def _draw(figure: Figure, drawn: _Drawn, tasks: int) -> None:
+def _draw(figure: Figure, drawn: _Drawn) -> None:
     """Two panels a row: everything, and the same plane close to the inputs, which may be small beside the keys."""
     grid = panels(figure, 2 * len(drawn), 2, share=False)
+    tasks = max(int(row.values[0].tasks.max()) + 1 for row, _, _ in drawn)
     shades = task_shades(tasks)
     for (row, head, placed), axes, close in zip(drawn, grid[::2], grid[1::2], strict=True):
-        _draw_points(axes, row.values[0], placed, shades, tasks)
-        _draw_points(close, row.values[0], placed, shades, tasks)
+        for panel in (axes, close):
+            _draw_points(
+                panel, row.values[0], placed, {task: shades(task * shades.N // tasks) for task in range(tasks)}
+            )
         corner, side = extent(placed.inputs)
-        low, high = corner, corner + side
-        frame = Rectangle((low[0], low[1]), side, side, fill=False, edgecolor=INK, linewidth=0.8, zorder=4)
-        axes.add_patch(frame)
+        axes.add_patch(Rectangle(tuple(corner), side, side, fill=False, edgecolor=INK, linewidth=0.8, zorder=4))
         axes.set_aspect("equal", adjustable="datalim")
-        close.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
         axes.set_xlabel(f"component 1 ({100 * placed.shares[0]:.0f} % of the variance)")
         axes.set_ylabel(f"component 2 ({100 * placed.shares[1]:.0f} %)")
-        close.set_xlabel("component 1")
         axes.set_title(f"block 1, head {head + 1}" if len(drawn) == 1 else row_label(row.cell), loc="left")
+        close.set(xlim=(corner[0], corner[0] + side), ylim=(corner[1], corner[1] + side), aspect="equal")
+        close.set(xlabel="component 1", ylabel="")
         close.set_title("inside the frame" if len(drawn) == 1 else f"head {head + 1}, inside the frame", loc="left")
-    _say_colours(figure, grid, shades, tasks)
-
-
-def _say_colours(figure: Figure, grid: list[Axes], shades: ListedColormap, tasks: int) -> None:
     norm = BoundaryNorm(np.linspace(0.5, tasks + 0.5, shades.N + 1), shades.N)
-    bar = figure.colorbar(ScalarMappable(norm, shades), ax=grid, aspect=24, pad=0.02, spacing="proportional")
+    bar = colour_bar(figure, grid, norm, "task of the input", shades, spacing="proportional")
     bar.set_ticks([int(task) + 1 for task in evenly(tasks, 10)])
     bar.minorticks_off()
     bar.ax.tick_params(length=0)
-    bar.set_label("task of the input")
-    bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
     handles, labels = grid[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=2, frameon=False)
 
@@ -159,15 +151,16 @@ def extent(points: Array) -> tuple[Array, float]:
     return (low + high - side) / 2, side
 
 
-def _draw_points(axes: Axes, points: Points, placed: Projection, shades: ListedColormap, tasks: int) -> None:
-    kept = evenly(len(placed.inputs), POINTS)
-    # In the order of the tasks the last one would lie on top of the others.
-    kept = np.random.default_rng(0).permutation(kept)
-    colours = shades(points.tasks[kept] * shades.N // tasks)
-    axes.scatter(*placed.inputs[kept].T, s=9, c=colours, linewidths=0, label="input")
-    axes.scatter(
-        *placed.keys.T, s=52, marker="X", color=_KEY, alpha=0.75, edgecolor="white", linewidths=0.7, zorder=3,
-        label="key of an expert",
+def _draw_points(axes: Axes, points: Points, placed: Projection, palette: Mapping[int, Any]) -> None:
+    # In random order, since in that of the tasks the last one would lie on top of the others.
+    kept = np.random.default_rng(0).permutation(evenly(len(placed.inputs), POINTS))
+    inputs = pd.DataFrame(placed.inputs[kept], columns=["1", "2"]).assign(task=points.tasks[kept])
+    keys = pd.DataFrame(placed.keys, columns=["1", "2"])
+    place = {"x": "1", "y": "2", "ax": axes}
+    sns.scatterplot(inputs, hue="task", palette=palette, s=9, linewidth=0, label="input", legend=False, **place)
+    sns.scatterplot(
+        keys, s=52, marker="X", color=_KEY, alpha=0.75, linewidth=0.7, zorder=3, label="key of an expert", legend=False,
+        **place,
     )  # fmt: skip
 
 
@@ -185,7 +178,7 @@ def _caption(found: Gathered[Points]) -> str:
     )
 
 
-def _alt(column: Column, drawn: _Drawn) -> str:
+def _alt(benchmark: str, drawn: _Drawn) -> str:
     def said(row: Seen[Points], head: int, placed: Projection) -> str:
         inputs, keys = placed.inputs, placed.keys
         return (
@@ -195,4 +188,4 @@ def _alt(column: Column, drawn: _Drawn) -> str:
             f" {keys[:, 1].mean():.1f}) with a spread of {keys[:, 0].std():.1f} and {keys[:, 1].std():.1f}"
         )
 
-    return f"Keys of experts among inputs on {column.label}. " + "; ".join(said(*one) for one in drawn) + "."
+    return f"Keys of experts among inputs on {benchmark}. " + "; ".join(said(*one) for one in drawn) + "."

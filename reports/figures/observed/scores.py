@@ -8,13 +8,14 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cbook import boxplot_stats
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from smope_bench.benchmarks.suites.schema import Drawing
-from smope_bench.reports.figures.style import COLOURS, GREY, INK, FigureFile, figure_file, panels, row_label
-from smope_bench.reports.loading.model import Cell, Column, Run
-from smope_bench.reports.loading.observed import Gathered, Observed, Seen, evenly, gather, numbers
+from smope_bench.reports.figures.kinds import FigureData, Picture, figure
+from smope_bench.reports.figures.style import COLOURS, GREY, INK, label_edges, panels, row_label
+from smope_bench.reports.loading.model import Run
+from smope_bench.reports.loading.observed import Gathered, Seen, evenly, gather, numbers
 
 Array: TypeAlias = "NDArray[np.float64]"
 FLIERS = 12
@@ -37,49 +38,44 @@ def read_scores(arrays: Mapping[str, NDArray[Any]], _: Run) -> Scores:
     return Scores(numbers(arrays, "expert_scores", 3))
 
 
-def score_boxes(_: Drawing, column: Column, cells: Sequence[Cell], name: str, observed: Observed) -> FigureFile | None:
+@figure("score_boxes", "Scores of experts", needs="observations", drawn="named", file="scores")
+def score_boxes(data: FigureData) -> Picture | None:
     """Box plots of the experts' scores in each head of the first prompted block, a panel a row."""
-    found = gather(cells, observed, read_scores, form=lambda value: value.scores.shape[1:])
+    found = gather(data.cells, data.observed, read_scores, form=lambda value: value.scores.shape[1:])
     if not found.rows:
         return None
     heads, experts = found.rows[0].values[0].scores.shape[1:]
     boxes = [[box_of(row.values, head) for head in range(heads)] for row in found.rows]
 
     def draw(figure: Figure) -> None:
-        drawn = panels(figure, len(boxes), 1, xlabel="head of the first prompted block", ylabel="score (unscaled)")
+        drawn = panels(figure, len(boxes), 1)
         for axes, row, stats in zip(drawn, found.rows, boxes, strict=True):
             _draw_boxes(axes, row, stats)
             if len(boxes) > 1:
                 axes.set_title(row_label(row.cell), loc="left")
+        label_edges(drawn, 1, "head of the first prompted block", "score (unscaled)")
 
-    return figure_file(
+    return Picture(
         draw,
+        _scores_caption(found, experts),
+        _scores_alt(data.column.label, found, boxes),
         (max(4.6, 0.52 * heads + 1.2), 2.6 * len(found.rows) + 0.5),
-        f"{name}-scores",
-        title=f"Scores of experts on {column.label}",
-        caption=_scores_caption(found, experts),
-        alt=_scores_alt(column, found, boxes),
-        runs=found.runs,
+        found.runs,
     )
 
 
 def box_of(values: Sequence[Scores], head: int) -> dict[str, Any]:
-    """What a box shows of a head's scores in all runs together: quartiles, whiskers, and a few of what lies beyond."""
-    scores = np.sort(np.concatenate([value.scores[:, head].ravel() for value in values]))
-    low, middle, high = np.quantile(scores, (0.25, 0.5, 0.75))
-    reach = 1.5 * (high - low)
-    inside = scores[(scores >= low - reach) & (scores <= high + reach)]
-    below, above = scores[scores < inside[0]], scores[scores > inside[-1]]
-    fliers = [side[evenly(len(side), FLIERS)] for side in (below, above) if len(side)]
-    return {
-        "med": middle, "q1": low, "q3": high, "whislo": inside[0], "whishi": inside[-1],
-        "fliers": np.concatenate(fliers) if fliers else np.array([]), "label": str(head + 1),
-    }  # fmt: skip
+    """What a box shows of a head's scores in all runs together, as matplotlib names it, with a few of its outliers."""
+    (box,) = boxplot_stats(np.concatenate([value.scores[:, head].ravel() for value in values]))
+    outliers = np.sort(box["fliers"])
+    sides = outliers[outliers < box["q1"]], outliers[outliers > box["q3"]]
+    return {**box, "fliers": np.concatenate([side[evenly(len(side), FLIERS)] for side in sides if len(side)] or [[]])}
 
 
-def _draw_boxes(axes: Axes, row: Seen[Scores], stats: Sequence[dict[str, Any]]) -> None:
+def _draw_boxes(axes: Axes, row: Seen[Scores], stats: Sequence[Mapping[str, Any]]) -> None:
+    # By matplotlib: seaborn 0.13 draws every outlier, and calls matplotlib in a way that ends with version 3.13.
     axes.bxp(
-        [dict(one) for one in stats],
+        [{**box, "label": str(head)} for head, box in enumerate(stats, 1)],
         widths=0.6,
         patch_artist=True,
         boxprops={"facecolor": "#a9cfe6", "edgecolor": COLOURS[0]},
@@ -115,7 +111,7 @@ def _scores_caption(found: Gathered[Scores], experts: int) -> str:
     )  # fmt: skip
 
 
-def _scores_alt(column: Column, found: Gathered[Scores], boxes: Sequence[Sequence[Mapping[str, Any]]]) -> str:
+def _scores_alt(benchmark: str, found: Gathered[Scores], boxes: Sequence[Sequence[Mapping[str, Any]]]) -> str:
     parts = [
         f"{row.cell.row.label}: "
         + "; ".join(
@@ -123,4 +119,4 @@ def _scores_alt(column: Column, found: Gathered[Scores], boxes: Sequence[Sequenc
         )
         for row, stats in zip(found.rows, boxes, strict=True)
     ]
-    return f"Scores of experts by head on {column.label}, median and quartiles. {'. '.join(parts)}."
+    return f"Scores of experts by head on {benchmark}, median and quartiles. {'. '.join(parts)}."

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-import numpy as np
+import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from smope_bench.benchmarks.suites.schema import Drawing
 from smope_bench.harness.records.observations import VALIDATION_LOSS
-from smope_bench.reports.figures.style import COLOURS, MARKERS, FigureFile, figure_file, legend_label, panels
-from smope_bench.reports.loading.model import Cell, Column, Run
-from smope_bench.reports.loading.observed import Gathered, Observed, Seen, gather, numbers
+from smope_bench.reports.figures.kinds import FigureData, Picture, figure
+from smope_bench.reports.figures.style import by_row, label_edges, panels, row_legend
+from smope_bench.reports.loading.model import Run
+from smope_bench.reports.loading.observed import Gathered, gather, numbers
 
 Losses: TypeAlias = "dict[int, dict[int, float]]"
 """Task, from 0 -> epoch, 0 before training -> mean cross-entropy."""
 ACROSS = 5
-_DASHES = ("-", (0, (4, 1.6)), (0, (1, 1.4)), (0, (5, 1.5, 1, 1.5)))
 
 
 def read_losses(arrays: Mapping[str, NDArray[Any]], _: Run) -> Losses:
@@ -34,59 +34,56 @@ def read_losses(arrays: Mapping[str, NDArray[Any]], _: Run) -> Losses:
     return found
 
 
-def validation_loss(
-    _: Drawing, column: Column, cells: Sequence[Cell], name: str, observed: Observed
-) -> FigureFile | None:
+@figure("validation_loss", "Validation loss", needs="observations", drawn="named", file="loss")
+def validation_loss(data: FigureData) -> Picture | None:
     """Loss over the epochs of each task: a panel a task, a line a row, all panels on one scale."""
-    found = gather(cells, observed, read_losses, form=lambda losses: tuple(sorted(losses)))
+    found = gather(data.cells, data.observed, read_losses, form=lambda losses: tuple(sorted(losses)))
     if not found.rows:
         return None
-    tasks = sorted(found.rows[0].values[0])
-    across = min(ACROSS, len(tasks))
+    losses = loss_table(found)
+    tasks = sorted(losses["task"].unique())
+    across, epochs = min(ACROSS, len(tasks)), losses["epoch"].nunique()
     down = -(-len(tasks) // across)
 
     def draw(figure: Figure) -> None:
-        drawn = panels(figure, len(tasks), across, xlabel="epoch", ylabel="loss")
-        for axes, task in zip(drawn, tasks, strict=True):
-            for i, row in enumerate(found.rows):
-                _draw_losses(axes, row, task, i)
-            axes.set_title(f"task {task + 1}", loc="left")
-        _scale(drawn[0], found)
-        handles, labels = drawn[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper left", ncols=min(3, across), frameon=False, handlelength=3.2)
+        drawn = panels(figure, len(tasks), across)
+        for axes, (task, part) in zip(drawn, losses.groupby("task"), strict=True):
+            sns.lineplot(
+                part, x="epoch", y="loss", errorbar=("pi", 100), err_kws={"alpha": 0.18, "linewidth": 0}, markersize=4.5,
+                markevery=max(1, epochs // 6), ax=axes, **by_row(data.looks),
+            )  # fmt: skip
+            axes.set_title(f"task {task}", loc="left")
+        label_edges(drawn, across, "epoch", "loss")
+        _scale(drawn[0], losses)
+        cells = [row.cell for row in found.rows]
+        row_legend(figure, cells, data.looks, loc="outside upper left", ncols=min(3, across))
 
-    return figure_file(
+    return Picture(
         draw,
+        _caption(found),
+        _alt(data.column.label, found, losses),
         (max(4.4, 1.65 * across + 0.6), 1.6 * down + 0.6 + 0.2 * -(-len(found.rows) // 3)),
-        f"{name}-loss",
-        title=f"Validation loss on {column.label}",
-        caption=_caption(found),
-        alt=_alt(column, found, tasks),
-        runs=found.runs,
+        found.runs,
     )
 
 
-def curve(row: Seen[Losses], task: int) -> NDArray[np.float64]:
-    """Epoch, mean, lowest and highest loss over the runs that have the epoch: (4, epochs)."""
-    epochs = sorted({epoch for losses in row.values for epoch in losses[task]})
-    values = [[losses[task][epoch] for losses in row.values if epoch in losses[task]] for epoch in epochs]
-    points = [(e, float(np.mean(found)), min(found), max(found)) for e, found in zip(epochs, values, strict=True)]
-    return np.array(points).T
+def loss_table(found: Gathered[Losses]) -> pd.DataFrame:
+    """One line a row, run, task (from 1) and epoch."""
+    return pd.DataFrame(
+        [
+            (row.cell.row.label, task + 1, epoch, loss)
+            for row in found.rows
+            for losses in row.values
+            for task, epochs in losses.items()
+            for epoch, loss in epochs.items()
+        ],
+        columns=["row", "task", "epoch", "loss"],
+    )
 
 
-def _draw_losses(axes: Axes, row: Seen[Losses], task: int, i: int) -> None:
-    epochs, mean, low, high = curve(row, task)
-    colour, dash = COLOURS[i % len(COLOURS)], _DASHES[i % len(_DASHES)]
-    marker = MARKERS[i % len(MARKERS)] if len(epochs) <= 12 else ""
-    axes.plot(epochs, mean, color=colour, linestyle=dash, marker=marker, markersize=4, label=legend_label(row.cell))
-    if len(row.values) > 1:
-        axes.fill_between(epochs, low, high, color=colour, alpha=0.18, linewidth=0)
-
-
-def _scale(axes: Axes, found: Gathered[Losses]) -> None:
+def _scale(axes: Axes, losses: pd.DataFrame) -> None:
     """Whole epochs, and a scale of ratios where the losses span enough to need one; the other panels share both."""
-    values = [loss for row in found.rows for losses in row.values for task in losses.values() for loss in task.values()]
-    low, high = min(values), max(values)
+    low, high = min(losses["loss"]), max(losses["loss"])
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     if low <= 0 or high < 3 * low:
         return
@@ -106,14 +103,15 @@ def _caption(found: Gathered[Losses]) -> str:
     )
 
 
-def _alt(column: Column, found: Gathered[Losses], tasks: Sequence[int]) -> str:
-    def said(row: Seen[Losses]) -> str:
-        parts = [curve(row, task)[1] for task in tasks]
-        ends = ", ".join(f"{mean[-1]:.2f}" for mean in parts)
-        return (
-            f"{row.cell.row.label}: {np.mean([mean[0] for mean in parts]):.2f} at first on average, at the end {ends}"
-        )
+def _alt(benchmark: str, found: Gathered[Losses], losses: pd.DataFrame) -> str:
+    means: Any = losses.groupby(["row", "task", "epoch"])["loss"].mean()
+    first, last = (means.groupby(["row", "task"]).agg(end) for end in ("first", "last"))
 
-    return f"Validation loss through the training of each of {len(tasks)} tasks on {column.label}. " + (
-        "; ".join(map(said, found.rows)) + "."
+    def said(label: str) -> str:
+        ends = ", ".join(f"{loss:.2f}" for loss in last[label])
+        return f"{label}: {first[label].mean():.2f} at first on average, at the end {ends}"
+
+    return (
+        f"Validation loss through the training of each of {len(losses['task'].unique())} tasks on {benchmark}. "
+        f"{'; '.join(said(row.cell.row.label) for row in found.rows)}."
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from smope_bench.benchmarks.suites.schema import Drawing
-from smope_bench.reports.figures.settings import best_points, setting_value, settings_figure, ticks_of
-from smope_bench.reports.figures.suite import figure_groups
+from smope_bench.reports.figures.kinds import figure_groups, paper_figures
+from smope_bench.reports.figures.settings import best_points, setting_value, ticks_of
 from smope_bench.reports.loading.load import load_suite
 
 pytestmark = pytest.mark.usefixtures("only_svg")
@@ -21,8 +21,7 @@ def publish(factory, label: str, level: float, seeds=(0,), **config) -> None:
 
 def draw(factory, drawing: Drawing, fingerprint: str | None = None):
     results = load_suite(factory.write(), "smoke", fingerprint)
-    (column,) = results.columns
-    return settings_figure(drawing, column, results.cells_of(column), "x")
+    return paper_figures(results, [drawing], "x", lambda _: {})
 
 
 def grid(factory, left_out=(), seeds=(0,)) -> None:
@@ -38,7 +37,7 @@ def grid(factory, left_out=(), seeds=(0,)) -> None:
 def test_a_heat_map_shows_every_mean_at_its_settings_and_frames_the_best(factory) -> None:
     grid(factory)
     (figure,) = draw(factory, GRID)
-    assert figure.name == "x-settings"
+    assert figure.name == "x-1-settings"
     for text in ("66.0", "68.0", "76.0", "78.0", "length", "chosen"):
         assert f">{text}</text>" in figure.svg
     assert "length 5, chosen 3: 68.00 ± –" in figure.alt

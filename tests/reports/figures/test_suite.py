@@ -10,8 +10,8 @@ import pytest
 
 from smope_bench.benchmarks.suites import SUITES
 from smope_bench.reports.figures.accuracy import mean_matrix
+from smope_bench.reports.figures.kinds import built_in, figure_groups
 from smope_bench.reports.figures.style import slim_svg
-from smope_bench.reports.figures.suite import figure_groups
 from smope_bench.reports.loading.load import load_suite
 
 DRAWN = [suite.name for suite in SUITES.values() if suite.observe]
@@ -28,7 +28,8 @@ def none_observed(run_id: str) -> dict:
 
 def figures_of(results, prefix: str = "x"):
     """All figures of the only benchmark."""
-    (group,) = figure_groups(results, prefix, none_observed)
+    group, *whole = figure_groups(results, prefix, none_observed)
+    assert [one.title for one in whole] == ["Statistics"] * bool(whole)
     return {figure.name.removeprefix(f"{prefix}-1-"): figure for figure in group.figures}
 
 
@@ -121,6 +122,8 @@ def test_every_figure_of_the_paper_has_its_drawing() -> None:
     kinds = {name: [drawing.kind for drawing in SUITES[name].drawings] for name in SUITES if re.match(r"fig\d", name)}
     assert sorted(kinds) == [f"fig{number}" for number in range(2, 10)]
     assert all(len(kind) == 1 for kind in kinds.values())
+    known = {kind.name for kind in built_in()}
+    assert all(drawing.kind in known for suite in SUITES.values() for drawing in suite.drawings)
     for name in ("fig3", "fig5", "fig7"):
         (drawing,) = SUITES[name].drawings
         varied = {drawing.x, drawing.y} - {""}

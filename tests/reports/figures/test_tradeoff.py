@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,16 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smope_bench.harness.cost.stored_counts import MethodCounts
+from smope_bench.reports.figures.kinds import FigureKind, draw_figure, figure_data
 from smope_bench.reports.figures.scatter import Box, place_labels
-from smope_bench.reports.figures.style import FigureFile, row_looks
+from smope_bench.reports.figures.style import FigureFile
 from smope_bench.reports.figures.tradeoff import (
     Spot,
-    cost_figure,
     cost_front,
-    forgetting_figure,
+    forgetting,
     learnable_parameters,
     pareto_front,
     plasticity,
+    tradeoff,
     training_gflops,
 )
 from smope_bench.reports.loading.load import load_suite
@@ -49,15 +50,14 @@ def publish(factory, label: str, method: str, faa: float, parameters: int | None
     factory.publish(label, spec, matrix, costs=costs, **options)
 
 
-def draw_if_any(factory, figure: Callable[..., FigureFile | None], **options: Any) -> FigureFile | None:
+def draw_if_any(factory, kind: FigureKind, **options: Any) -> FigureFile | None:
     results = load_suite(factory.write(), "smoke", factory.FRESH)
-    (column,) = results.columns
-    cells = [cell for cell in results.cells_of(column) if cell.outcomes]
-    return figure(column, cells, "x", row_looks(results), **options)
+    data = figure_data(results, results.columns, lambda _: {})
+    return draw_figure(kind, replace(data, **options), "x")
 
 
-def draw(factory, figure: Callable[..., FigureFile | None], **options: Any) -> FigureFile:
-    drawn = draw_if_any(factory, figure, **options)
+def draw(factory, kind: FigureKind, **options: Any) -> FigureFile:
+    drawn = draw_if_any(factory, kind, **options)
     assert drawn is not None
     return drawn
 
@@ -73,7 +73,7 @@ def suite(factory) -> None:
 @pytest.mark.filterwarnings("error")
 def test_the_fronts_members_are_named_and_ceilings_are_not_among_them(factory) -> None:
     suite(factory)
-    figure = draw(factory, cost_figure)
+    figure = draw(factory, tradeoff)
     assert figure.name == "x-tradeoff"
     assert "By parameters, on the front: Cheap, Middle and Dear." in figure.caption
     assert "By operations, on the front: Cheap, Middle and Dear." in figure.caption
@@ -87,7 +87,7 @@ def test_the_fronts_members_are_named_and_ceilings_are_not_among_them(factory) -
 def test_methods_without_a_count_are_left_out_and_said(factory) -> None:
     suite(factory)
     publish(factory, "Plugin", "somebody_elses", 90.0, None)
-    figure = draw(factory, cost_figure)
+    figure = draw(factory, tradeoff)
     assert "By operations, on the front: Cheap, Middle and Dear; left out, as it is not known of them: Plugin." in (
         figure.caption
     )
@@ -97,9 +97,9 @@ def test_methods_without_a_count_are_left_out_and_said(factory) -> None:
 def test_stale_rows_and_uncomparable_columns_have_no_place_on_the_front(factory) -> None:
     suite(factory)
     publish(factory, "Old", "ridge", 95.0, 1, fingerprint=factory.OLD)
-    figure = draw(factory, cost_figure)
+    figure = draw(factory, tradeoff)
     assert "Old" not in figure.caption and "Old (stale) 95.0 %" in figure.alt
-    unranked = draw(factory, cost_figure, ranked=False)
+    unranked = draw(factory, tradeoff, ranked=False)
     assert "By parameters nothing is ranked." in unranked.caption and "on the front" not in unranked.caption
     assert "step line" in figure.caption and "step line" not in unranked.caption
 
@@ -107,9 +107,9 @@ def test_stale_rows_and_uncomparable_columns_have_no_place_on_the_front(factory)
 def test_costs_that_are_the_same_for_all_show_nothing(factory) -> None:
     publish(factory, "A", "smope", 60.0, 100)
     publish(factory, "B", "smope", 70.0, 100)
-    assert draw_if_any(factory, cost_figure) is None
+    assert draw_if_any(factory, tradeoff) is None
     publish(factory, "C", "smope", 70.0, 200)
-    figure = draw(factory, cost_figure)
+    figure = draw(factory, tradeoff)
     assert "By operations" not in figure.caption and "GFLOPs" not in figure.svg, "only parameters differ"
 
 
@@ -135,7 +135,7 @@ def test_training_costs_the_dearest_phase_or_one_pass() -> None:
 
 def test_plasticity_is_the_diagonal_and_forgetting_what_was_lost(factory) -> None:
     suite(factory)
-    figure = draw(factory, forgetting_figure)
+    figure = draw(factory, forgetting)
     assert figure.name == "x-forgetting"
     assert "Cheap forgets 7.5 points and has 63.8 % right after learning" in figure.alt
     assert "Left out, as not measured after each task: Joint." in figure.caption
@@ -149,16 +149,16 @@ def test_plasticity_is_the_diagonal_and_forgetting_what_was_lost(factory) -> Non
 
 def test_one_row_has_nothing_to_be_compared_with(factory) -> None:
     publish(factory, "A", "smope", 60.0, 100)
-    assert draw_if_any(factory, cost_figure) is None
-    assert draw_if_any(factory, forgetting_figure) is None
+    assert draw_if_any(factory, tradeoff) is None
+    assert draw_if_any(factory, forgetting) is None
 
 
 @pytest.mark.filterwarnings("error")
 def test_equal_points_are_drawn(factory) -> None:
     for label in ("A", "B", "C"):
         publish(factory, label, "ncm", 60.0, 0, loss=0.0)
-    assert draw_if_any(factory, cost_figure) is None
-    assert draw(factory, forgetting_figure).svg.count("</text>") > 3
+    assert draw_if_any(factory, tradeoff) is None
+    assert draw(factory, forgetting).svg.count("</text>") > 3
 
 
 @given(st.sets(st.tuples(st.integers(0, 5), st.integers(0, 9)), min_size=1, max_size=14))

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from smope_bench.reports.figures.critical_difference import statistics_figures
+from smope_bench.reports.figures.critical_difference import critical_difference
+from smope_bench.reports.figures.kinds import draw_figure, figure_data
+from smope_bench.reports.figures.style import FigureFile
 from smope_bench.reports.loading.load import load_suite
 from smope_bench.reports.loading.model import SuiteResults
 from smope_bench.reports.tables.statistics import statistics_tables
@@ -14,6 +16,12 @@ from smope_bench.reports.tables.table import Table
 
 KEYS = ["smoke-paired-1", "smoke-ranks", "smoke-stability", "smoke-variance"]
 FORBIDDEN = ("significant", "significance")
+
+
+def diagrams(results: SuiteResults) -> list[FigureFile]:
+    """The critical-difference diagram of a suite, where it has one."""
+    data = figure_data(results, results.columns, lambda _: {})
+    return [file for file in [draw_figure(critical_difference, data, "smoke")] if file is not None]
 
 
 def filled(
@@ -70,7 +78,7 @@ def test_ranks_always_carry_the_dependence(factory: Any) -> None:
     results = filled(factory, 3, alike(range(3)))
     ranks = next(table for table in statistics_tables(results) if table.key == "smoke-ranks")
     assert any("not independent" in note for note in ranks.notes)
-    assert "not independent" in statistics_figures(results, "smoke")[0].caption
+    assert "not independent" in diagrams(results)[0].caption
 
 
 def test_a_useless_critical_difference_is_called_so(factory: Any) -> None:
@@ -107,7 +115,7 @@ def test_no_grid_where_nothing_can_be_compared(factory: Any, rows: int, seeds: i
     factory.plan("Row 0", factory.spec("m0", "digits", 0, 0, 1))
     results = filled(factory, rows, alike(range(seeds)))
     assert statistics_tables(results) == ()
-    assert statistics_figures(results, "smoke") == []
+    assert diagrams(results) == []
 
 
 def test_a_missing_benchmark_leaves_the_others(factory: Any) -> None:
@@ -119,12 +127,12 @@ def test_a_missing_benchmark_leaves_the_others(factory: Any) -> None:
 
 def test_the_diagram_names_every_row_with_its_rank(factory: Any) -> None:
     results = filled(factory, 10, alike(range(5)))
-    figure = statistics_figures(results, "smoke")[0]
+    figure = diagrams(results)[0]
     assert figure.name == "smoke-critical-difference"
     assert all(f"Row {9 - i} {i + 1}.00" in figure.alt for i in range(10))
     assert set(figure.runs) == {run.run_id for run in results.runs}
-    assert figure.png.startswith(b"\x89PNG") and figure == statistics_figures(results, "smoke")[0]
+    assert figure.png.startswith(b"\x89PNG") and figure == diagrams(results)[0]
 
 
 def test_no_diagram_of_two_rows(factory: Any) -> None:
-    assert statistics_figures(filled(factory, 2, alike(range(5))), "smoke") == []
+    assert diagrams(filled(factory, 2, alike(range(5)))) == []

@@ -1,0 +1,254 @@
+"""Figure kinds: each is one decorated function, found in this room, in installed packages and in plugin files."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import pkgutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from types import ModuleType
+from typing import TYPE_CHECKING, Literal
+
+from smope_bench.benchmarks.suites import SUITES
+from smope_bench.benchmarks.suites.schema import Drawing
+from smope_bench.harness.errors import UserError
+from smope_bench.harness.registry.plugins import installed_points, unhurt
+from smope_bench.reports.figures.style import FigureFile, FigureGroup, Look, render, row_looks
+from smope_bench.reports.loading.model import KINDS, Cell, Column, SuiteResults, run_ids
+from smope_bench.reports.loading.observed import Observed
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+GROUP = "smope_bench.figures"
+"""Entry points of installed packages that name figure kinds."""
+NO_DRAWING = Drawing("")
+
+_MISSING = (
+    "The paper's figure is missing here: no finished run has what it draws, or what the runs kept of it is damaged. "
+    "run_all.py run {suite} does such runs again."
+)
+
+
+@dataclass(frozen=True)
+class FigureData:
+    """What a figure kind may draw: ``cells`` of one benchmark of a suite (of all benchmarks for a kind that needs the suite).
+
+    ``cells``: floors first, ceilings last. ``drawing``: the settings along the axes, where a suite names the kind.
+    ``observed``: run id -> the arrays of its observations. ``ranked``: whether the rows may be compared at all.
+    """
+
+    results: SuiteResults
+    column: Column
+    cells: tuple[Cell, ...]
+    observed: Observed
+    drawing: Drawing = NO_DRAWING
+    ranked: bool = True
+
+    @cached_property
+    def looks(self) -> dict[str, Look]:
+        """Row label -> colour, marker and dashes."""
+        return row_looks(self.results)
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """One row a run: row label, run id, seeds and every metric in percent (NaN where it is not defined)."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            {
+                "row": cell.row.label,
+                "run_id": run.run_id,
+                "order_seed": run.order_seed,
+                "train_seed": run.train_seed,
+                **{name: math.nan if value is None else value for name, value in run.outcome.metrics.items()},
+            }
+            for cell in self.cells
+            for run in cell.used
+            if run.outcome is not None
+        )
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What a kind makes of its data: ``draw`` fills a matplotlib figure of ``size`` inches.
+
+    ``alt`` carries the numbers for readers who do not see the figure. ``runs``: ids of the runs drawn, all of the data's cells
+    where ``None``. ``title`` replaces the kind's own.
+    """
+
+    draw: Callable[[Figure], None]
+    caption: str
+    alt: str
+    size: tuple[float, float] = (7.2, 3.6)
+    runs: tuple[str, ...] | None = None
+    title: str = ""
+
+
+Needs = Literal["runs", "cells", "observations", "suite"]
+"""Cells with finished runs; all planned cells; those and what their runs observed; all benchmarks of a suite together."""
+Drawn = Literal["always", "named", "alone"]
+"""Of every suite; of suites that name the kind in ``drawings``; of those, and without the figures that every suite has."""
+
+
+@dataclass(frozen=True)
+class FigureKind:
+    """A kind of figure; ``draw`` returns ``None`` where the data does not have what it shows.
+
+    ``file`` ends the names of its files. ``owner``: the package or plugin file that it comes from, empty for a built-in kind.
+    """
+
+    name: str
+    title: str
+    draw: Callable[[FigureData], Picture | None]
+    needs: Needs = "runs"
+    drawn: Drawn = "always"
+    file: str = ""
+    owner: str = ""
+
+
+def figure(
+    name: str, title: str, *, needs: Needs = "runs", drawn: Drawn = "always", file: str = ""
+) -> Callable[[Callable[[FigureData], Picture | None]], FigureKind]:
+    """Make a function a figure kind. Its title in reports is ``title on BENCHMARK``; ``file`` is the name if not given."""
+    return lambda draw: FigureKind(name, title, draw, needs, drawn, file or name.replace("_", "-"))
+
+
+def kinds_in(module: ModuleType, owner: str = "") -> Iterator[FigureKind]:
+    """The figure kinds that a module defines, in their order."""
+    for value in vars(module).values():
+        if isinstance(value, FigureKind) and value.draw.__module__ == module.__name__:
+            yield replace(value, owner=owner)
+
+
+@cache
+def built_in() -> tuple[FigureKind, ...]:
+    """The kinds of every module of this room, in alphabetical order of the modules."""
+    room = importlib.import_module(__name__.rpartition(".")[0])
+    modules = [found.name for found in pkgutil.walk_packages(room.__path__, f"{room.__name__}.")]
+    return tuple(kind for name in modules for kind in kinds_in(importlib.import_module(name)))
+
+
+def find_kinds(plugins: Iterable[ModuleType] = ()) -> tuple[dict[str, FigureKind], tuple[str, ...]]:
+    """Name -> kind of the built-in kinds, of installed packages and of plugin modules; and what is wrong with packages.
+
+    Raises UserError for a plugin module whose kind has the name of another.
+    """
+    kinds = {kind.name: kind for kind in built_in()}
+    wrong = []
+    for point in installed_points(GROUP):
+        try:
+            kind = unhurt(point.load, f"figure {point.name!r} of {point.owner} cannot be imported")
+            if not isinstance(kind, FigureKind):
+                raise UserError(f"figure {point.name!r} of {point.owner} is not made by the decorator 'figure'")
+            _add(kinds, replace(kind, owner=point.owner))
+        except UserError as error:
+            wrong.append(f"A figure is left out: {error}")
+    for module in plugins:
+        for kind in kinds_in(module, f"plugin {str(module.__file__)!r}"):
+            _add(kinds, kind)
+    return kinds, tuple(wrong)
+
+
+def _add(kinds: dict[str, FigureKind], kind: FigureKind) -> None:
+    if kind.name in kinds:
+        other = kinds[kind.name].owner or "smope-bench itself"
+        raise UserError(f"{kind.owner} names a figure {kind.name!r}, as does {other}; give it another name")
+    kinds[kind.name] = kind
+
+
+def draw_figure(kind: FigureKind, data: FigureData, name: str) -> FigureFile | None:
+    """Draw one figure, ``name`` beginning the names of its files; ``None`` where the data does not have what it shows.
+
+    A kind of a package or plugin that fails raises UserError.
+    """
+    if kind.needs == "runs":
+        data = replace(data, cells=tuple(cell for cell in data.cells if cell.outcomes))
+    if not data.cells:
+        return None
+    if kind.owner:
+        return unhurt(lambda: _drawn(kind, data, name), f"figure {kind.name!r} of {kind.owner} cannot be drawn")
+    return _drawn(kind, data, name)
+
+
+def _drawn(kind: FigureKind, data: FigureData, name: str) -> FigureFile | None:
+    picture = kind.draw(data)
+    if picture is None:
+        return None
+    name = f"{name}-{kind.file}"
+    svg, png, pdf = render(picture.draw, picture.size, name)
+    title = picture.title or (kind.title if kind.needs == "suite" else f"{kind.title} on {data.column.label}")
+    runs = run_ids(data.cells) if picture.runs is None else picture.runs
+    return FigureFile(name, title, picture.caption, picture.alt, svg, png, pdf, runs)
+
+
+def figure_data(results: SuiteResults, columns: Sequence[Column], observed: Observed) -> FigureData:
+    """The data of some benchmarks of a suite."""
+    cells = (results.cell(row, column) for column in columns for kind in KINDS for row in results.rows_of(kind))
+    ranked = all(results.caution(column) is None for column in columns)
+    return FigureData(results, columns[0], tuple(cells), observed, ranked=ranked)
+
+
+def figure_groups(
+    results: SuiteResults, prefix: str, observed: Observed, plugins: Iterable[FigureKind] | None = None
+) -> tuple[FigureGroup, ...]:
+    """Every figure of a suite, ``prefix`` beginning their names: by benchmark those of its paper and those of every suite,
+    then those of the suite as a whole. A benchmark without any usable run has none.
+
+    ``plugins``: all kinds, the built-in ones where ``None``. A kind that is not among them, as a suite of another version may
+    name, is noted as missing.
+    """
+    kinds = {kind.name: kind for kind in (built_in() if plugins is None else plugins)}
+    suite = SUITES.get(results.suite)
+    drawings = suite.drawings if suite else ()
+    alone = any(drawing.kind in kinds and kinds[drawing.kind].drawn == "alone" for drawing in drawings)
+    common = [kind for kind in kinds.values() if kind.drawn == "always" and not alone and kind.needs != "suite"]
+    groups = []
+    for i, column in enumerate(results.columns, 1):
+        data = figure_data(results, [column], observed)
+        papers, failed = _draw_all(_named(kinds, drawings, data), f"{prefix}-{i}")
+        others, also_failed = _draw_all([(kind, data) for kind in common], f"{prefix}-{i}")
+        notes = [*failed, *also_failed]
+        if len(papers) < len(drawings) and any(cell.outcomes for cell in data.cells):
+            notes.insert(0, _MISSING.format(suite=results.suite))
+        if papers or others or notes:
+            groups.append(FigureGroup(column.label, (*papers, *others), tuple(notes)))
+    if results.columns:
+        data = figure_data(results, results.columns, observed)
+        whole = [kind for kind in kinds.values() if kind.needs == "suite" and kind.drawn == "always"]
+        figures, notes = _draw_all([(kind, data) for kind in whole], prefix)
+        if figures or notes:
+            groups.append(FigureGroup("Statistics", tuple(figures), tuple(notes)))
+    return tuple(groups)
+
+
+def paper_figures(
+    results: SuiteResults, drawings: Sequence[Drawing], prefix: str, observed: Observed
+) -> list[FigureFile]:
+    """What a paper draws of a suite, benchmark by benchmark, by the built-in kinds; nothing where no run has what it shows."""
+    kinds = {kind.name: kind for kind in built_in()}
+    found = []
+    for i, column in enumerate(results.columns, 1):
+        data = figure_data(results, [column], observed)
+        found += _draw_all(_named(kinds, drawings, data), f"{prefix}-{i}")[0]
+    return found
+
+
+def _named(
+    kinds: Mapping[str, FigureKind], drawings: Iterable[Drawing], data: FigureData
+) -> list[tuple[FigureKind, FigureData]]:
+    return [(kinds[one.kind], replace(data, drawing=one)) for one in drawings if one.kind in kinds]
+
+
+def _draw_all(wanted: Iterable[tuple[FigureKind, FigureData]], name: str) -> tuple[list[FigureFile], list[str]]:
+    """The figures that there are, and sentences on those that failed."""
+    drawn, failed = [], []
+    for kind, data in wanted:
+        try:
+            drawn.append(draw_figure(kind, data, name))
+        except UserError as error:
+            failed.append(f"A figure is left out: {error}")
+    return [file for file in drawn if file is not None], failed
