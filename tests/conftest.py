@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import importlib.util
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
+import matplotlib
 import pytest
 import torch
+import typer.main
 from torch import Tensor
 
 from smope_bench.harness.conformance.check import MICRO, ColouredNoise
+from smope_bench.harness.registry import plugins
 from smope_bench.harness.registry.registry import Registries, open_registries
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
+from smope_bench.methods.common.backbone import backbones
 from smope_bench.methods.common.backbone.vit import PromptedViT
 
 LONGEST_FIRST = (
@@ -38,6 +46,39 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _made_once() -> Iterator[None]:
+    """Make once what every call of the command line and every run makes anew, the same each time.
+
+    These are the parser of the command line, the entry points of installed packages, the small backbones (each run gets a
+    copy) and matplotlib's list of fonts, which a test with a home folder of its own would make again.
+    """
+    models: dict[object, PromptedViT] = {}
+    load_random, load_stored = backbones.RandomBackbone.load, backbones.StoredBackbone.load
+
+    def copy_of(key: object, load: Callable[[], PromptedViT]) -> PromptedViT:
+        if key not in models:
+            models[key] = load()
+        return copy.deepcopy(models[key])
+
+    def random(backbone: backbones.RandomBackbone) -> PromptedViT:
+        if backbone.image_size > 64:  # too large to be kept
+            return load_random(backbone)
+        return copy_of(backbone.sha256, lambda: load_random(backbone))
+
+    def stored(backbone: backbones.StoredBackbone) -> PromptedViT:
+        backbone.verify()
+        return copy_of((backbone.description.read_bytes(), backbone.sha256), lambda: load_stored(backbone))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.main, "get_command", functools.cache(typer.main.get_command))
+        patch.setattr(plugins, "entry_points", functools.cache(plugins.entry_points))
+        patch.setattr(backbones.RandomBackbone, "load", random)
+        patch.setattr(backbones.StoredBackbone, "load", stored)
+        patch.setenv("MPLCONFIGDIR", os.environ.get("MPLCONFIGDIR") or matplotlib.get_cachedir())
+        yield
 
 
 @pytest.fixture(scope="session")

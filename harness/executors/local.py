@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import signal
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any, cast
 
@@ -22,6 +24,8 @@ from smope_bench.harness.hardware.memory import oom_kills, resident_mb, total_mb
 
 POLL_S = 0.25
 TRIES = 2
+PRELOADED = ("smope_bench.harness.training.trainer", "timm.models.vision_transformer")
+"""Imported once for all workers of a sweep. They start no thread and touch no GPU, so a process that has them can be forked."""
 SHORTAGE_S = 2.0
 """A shortage of memory may cost several workers, whose deaths are then noticed one after another."""
 
@@ -155,7 +159,7 @@ class _WorkerProcess:
     """A worker process, its end of the pipe and the job it has."""
 
     def __init__(self, options: WorkerOptions) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = _context()
         self.pipe, theirs = context.Pipe()
         self.job: Job | None = None
         self.exit_code: int | None = None
@@ -252,6 +256,15 @@ def _work(pipe: Connection, options: WorkerOptions) -> None:
         end = run_job(job, options, lambda run_id, event: tell((run_id, event)), desk.interruption)
         tell(end)
         desk.interruption = None  # from here on, a signal ends the process
+
+
+def _context() -> BaseContext:
+    """How workers start: on Linux as forks of one process that has imported what is slow to import, elsewhere spawned."""
+    if not sys.platform.startswith("linux"):
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", *PRELOADED])  # effective before the first worker starts
+    return context
 
 
 @contextlib.contextmanager
