@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import functools
+import gc
 import importlib.util
+import multiprocessing
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +20,7 @@ import typer.main
 from torch import Tensor
 
 from smope_bench.harness.conformance.check import MICRO, ColouredNoise
+from smope_bench.harness.executors import local
 from smope_bench.harness.registry import plugins
 from smope_bench.harness.registry.registry import Registries, open_registries
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
@@ -43,6 +47,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
+def pytest_collection_finish() -> None:
+    """Imported modules and collected tests stay: the garbage collector need not look through them in every run."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
@@ -53,8 +63,11 @@ def _made_once() -> Iterator[None]:
     """Make once what every call of the command line and every run makes anew, the same each time.
 
     These are the parser of the command line, the entry points of installed packages, the small backbones (each run gets a
-    copy) and matplotlib's list of fonts, which a test with a home folder of its own would make again.
+    copy), the process that workers are forked from and matplotlib's list of fonts, which a test with a home folder of its own
+    would make again.
     """
+    if sys.platform.startswith("linux"):  # whichever test is the first to start workers
+        multiprocessing.get_context("forkserver").set_forkserver_preload(list(local.PRELOADED))
     models: dict[object, PromptedViT] = {}
     load_random, load_stored = backbones.RandomBackbone.load, backbones.StoredBackbone.load
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+
+import pytest
 
 from smope_bench import run_all
 
@@ -17,33 +20,30 @@ BLOCK = re.compile(r"(?:^<!-- exit status (\d+) -->\n)?^```(\w+)\n(.*?)^```$", r
 FILE = re.compile(r"# (\w+\.py)(, continued)?\n")
 
 
-def place_commands(folder: Path) -> Path:
-    """``smope-bench`` and ``python`` as an installation has them, for this checkout and this interpreter."""
-    commands = folder / "bin"
-    commands.mkdir()
-    for name, arguments in (("smope-bench", f'"{ROOT / "run_all.py"}"'), ("python", "")):
-        file = commands / name
-        file.write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments} "$@"\n', encoding="utf-8")
-        file.chmod(0o755)
-    return commands
+def run_block(text: str, folder: Path, capsys: pytest.CaptureFixture[str], status: int) -> str:
+    """What the lines of a shell block print, of which the last ends with ``status``; ``smope-bench`` runs in this process."""
+    *first, last = text.splitlines()
+    printed = [run_line(line, folder, capsys, 0) for line in first]
+    return "".join([*printed, run_line(last, folder, capsys, status)])
 
 
-def run_shell(text: str, folder: Path, commands: Path, status: int) -> str:
+def run_line(line: str, folder: Path, capsys: pytest.CaptureFixture[str], status: int) -> str:
+    if line.startswith("smope-bench "):
+        capsys.readouterr()
+        ended = run_all.main(shlex.split(line, comments=True)[1:])
+        said = capsys.readouterr()
+        assert ended == status, f"{line}\n{said.out}\n{said.err}"
+        return said.out
     environment = os.environ | {
-        "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT / "src"),
         "OMP_NUM_THREADS": "1",
     }
+    command = ["bash", "-c", line]
     done = subprocess.run(
-        ["bash", "-e", "-c", text],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
-    assert done.returncode == status, f"{text}\n{done.stdout}\n{done.stderr}"
+    assert done.returncode == status, f"{line}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
 
@@ -65,13 +65,15 @@ def assert_shown(expected: str, output: str) -> None:
         assert re.search(pattern, said), f"{line!r} is not in\n{output}"
 
 
-def test_every_block_does_what_the_page_says(tmp_path: Path) -> None:
+def test_every_block_does_what_the_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder, output, ran = tmp_path / "mine", "", 0
     folder.mkdir()
-    commands = place_commands(tmp_path)
+    monkeypatch.chdir(folder)
     for status, kind, text in BLOCK.findall(PAGE.read_text(encoding="utf-8")):
         if kind == "bash":
-            output, ran = run_shell(text, folder, commands, int(status or 0)), ran + 1
+            output, ran = run_block(text, folder, capsys, int(status or 0)), ran + 1
         elif kind == "python":
             write_source(text, folder)
         elif kind == "text":

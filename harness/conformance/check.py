@@ -8,7 +8,7 @@ for results that change where memory is short, and for anything that does not re
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -43,7 +43,7 @@ from smope_bench.harness.text import sentence
 from smope_bench.harness.training.trainer import open_stream
 from smope_bench.methods.common.backbone.backbones import MICRO
 
-__all__ = ["MICRO", "ColouredNoise", "CheckResult", "check", "check_target", "failed"]
+__all__ = ["MICRO", "CheckResult", "ColouredNoise", "check", "check_target", "failed"]
 
 STEPS = 5
 """So many steps after a run began or went on, it is stopped inside a task: in the middle of an epoch, most of the time."""
@@ -52,35 +52,41 @@ MOST_STOPS = 6
 
 def check(name: str, registries: Registries) -> list[CheckResult]:
     """Put the registered method ``name`` through the kit; one verdict a requirement, in a fixed order."""
-    return [advised(verdict) for verdict in _verdicts(name, registries)]
+    return list(verdicts(name, registries))
 
 
-def _verdicts(name: str, registries: Registries) -> list[CheckResult]:
+def verdicts(name: str, registries: Registries) -> Iterator[CheckResult]:
+    """The verdicts of ``check`` one by one, each as soon as it is known."""
+    return map(advised, _verdicts(name, registries))
+
+
+def _verdicts(name: str, registries: Registries) -> Iterator[CheckResult]:
     method = registries.methods.load(name)
     config = validated(method.Config, {}, name)
     if unhurt(partial(method.leaks, config), f"method {name!r} cannot say whether it leaks"):
-        return [CheckResult("honest", False, "this configuration reproduces a published leak; it is for study only")]
+        yield CheckResult("honest", False, "this configuration reproduces a published leak; it is for study only")
+        return
     register(registries)
     with TemporaryDirectory() as folder:
         root = Path(folder)
         try:
             done = run(name, registries, root / "first")
         except FAULTS as error:  # whatever a plugin does wrong is a verdict, not a crash of the kit
-            return [CheckResult("runs", False, sentence(error) + where(error, method))]
+            yield CheckResult("runs", False, sentence(error) + where(error, method))
+            return
         ran = "three tasks of two classes, trained and evaluated on the CPU in fp32"
-        verdicts = [CheckResult("runs", True, ran + mistaken_hooks(method))]
+        yield CheckResult("runs", True, ran + mistaken_hooks(method))
         at_once = (
             ("gradients only where declared", _declared_only),
             ("backbone untouched", _backbone_frozen),
             ("earlier tasks settled", _settled_kept),
             ("predict leaves no trace", predicts_without_trace),
         )
-        verdicts += [_judged(title, requirement, done) for title, requirement in at_once]
-        verdicts += batch_independence(done)
-        verdicts += [
-            _judged("blind to the task id", task_id_hidden, done),
-            _judged("keeps no data", _keeps_no_data, done),
-        ]
+        for title, requirement in at_once:
+            yield _judged(title, requirement, done)
+        yield from batch_independence(done)
+        yield _judged("blind to the task id", task_id_hidden, done)
+        yield _judged("keeps no data", _keeps_no_data, done)
         reruns = (
             ("blind to later tasks and test images", _blind_to_the_rest),
             ("repeats bit for bit", _repeats),
@@ -89,8 +95,8 @@ def _verdicts(name: str, registries: Registries) -> list[CheckResult]:
             ("bf16", _half_precision),
         )
         for title, again in reruns:
-            verdicts.append(_judged(title, partial(again, name=name, registries=registries, root=root), done))
-        return [*verdicts, _cost(name, registries)]
+            yield _judged(title, partial(again, name=name, registries=registries, root=root), done)
+        yield _cost(name, registries)
 
 
 def _judged(title: str, requirement: Callable[[Finished], CheckResult], done: Finished) -> CheckResult:

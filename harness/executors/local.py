@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import signal
 import sys
 import time
@@ -24,7 +25,7 @@ from smope_bench.harness.hardware.memory import oom_kills, resident_mb, total_mb
 
 POLL_S = 0.25
 TRIES = 2
-PRELOADED = ("smope_bench.harness.training.trainer", "timm.models.vision_transformer")
+PRELOADED = ("__main__", "smope_bench.harness.training.trainer", "timm.models.vision_transformer")
 """Imported once for all workers of a sweep. They start no thread and touch no GPU, so a process that has them can be forked."""
 SHORTAGE_S = 2.0
 """A shortage of memory may cost several workers, whose deaths are then noticed one after another."""
@@ -159,13 +160,13 @@ class _WorkerProcess:
     """A worker process, its end of the pipe and the job it has."""
 
     def __init__(self, options: WorkerOptions) -> None:
-        context = _context()
+        context = _context(options.runner)
         self.pipe, theirs = context.Pipe()
         self.job: Job | None = None
         self.exit_code: int | None = None
         """How the process ended, where it died on its job."""
         self.peak_mb, self._looked = 0.0, 0.0
-        self.process: BaseProcess = context.Process(target=_work, args=(theirs, options), daemon=True)
+        self.process: BaseProcess = context.Process(target=_work, args=(theirs, options, dict(os.environ)), daemon=True)
         with _signals_held():
             self.process.start()
         theirs.close()  # so that the death of the worker reads as the end of the pipe
@@ -230,8 +231,10 @@ class _WorkerState:
         self.interruption.ask()
 
 
-def _work(pipe: Connection, options: WorkerOptions) -> None:
+def _work(pipe: Connection, options: WorkerOptions, environment: dict[str, str]) -> None:
     """Body of a worker: jobs in, events and ends out, until told to stop or the parent is gone."""
+    os.environ.clear()  # that of the server is as old as the server
+    os.environ.update(environment)
     desk = _WorkerState()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what it means
     signal.signal(signal.SIGTERM, desk.terminate)
@@ -258,12 +261,13 @@ def _work(pipe: Connection, options: WorkerOptions) -> None:
         desk.interruption = None  # from here on, a signal ends the process
 
 
-def _context() -> BaseContext:
-    """How workers start: on Linux as forks of one process that has imported what is slow to import, elsewhere spawned."""
+def _context(runner: str) -> BaseContext:
+    """How workers start: on Linux as forks of one server process that has imported what is slow to import, elsewhere spawned."""
     if not sys.platform.startswith("linux"):
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", *PRELOADED])  # effective before the first worker starts
+    if runner == WorkerOptions.runner:
+        context.set_forkserver_preload(list(PRELOADED))  # effective before the first worker starts
     return context
 
 
