@@ -26,7 +26,7 @@ from smope_bench.harness.hardware.memory import oom_kills, resident_mb, total_mb
 POLL_S = 0.25
 TRIES = 2
 PRELOADED = ("__main__", "smope_bench.harness.training.trainer", "timm.models.vision_transformer")
-"""Imported once for all workers of a sweep. They start no thread and touch no GPU, so a process that has them can be forked."""
+"""Imported once for all workers of a sweep. They touch no GPU, and their only threads are OpenBLAS's, which allow for forks."""
 SHORTAGE_S = 2.0
 """A shortage of memory may cost several workers, whose deaths are then noticed one after another."""
 
@@ -59,7 +59,7 @@ def pool_ends(jobs: Sequence[Job], options: ExecuteOptions, on_event: OnEvent) -
 
 
 class WorkerPool:
-    """``count`` spawned processes; ``run`` hands them jobs and yields what they say. Use as a context manager."""
+    """``count`` worker processes; ``run`` hands them jobs and yields what they say. Use as a context manager."""
 
     def __init__(self, count: int, options: WorkerOptions, memory_mb: float | None = None) -> None:
         self._options, self._memory_mb = options, memory_mb

@@ -17,7 +17,7 @@ from smope_bench.benchmarks.suites import SUITES, Column, Row
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.execution.progress import Display
 from smope_bench.harness.execution.scheduler import RunStatus
-from smope_bench.harness.executors.local import Job, JobResult, OnEvent, WorkerOptions, WorkerPool, run_job
+from smope_bench.harness.executors.local import JobResult, Job, OnEvent, WorkerOptions, WorkerPool, run_job
 from smope_bench.harness.planning.planner import PlannedRun, Planner, Selection
 from smope_bench.harness.planning.settings import Seeds, Setting, parse_setting
 from smope_bench.harness.registry.registry import Registries
