@@ -14,14 +14,16 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from smope_bench.harness.cancellation import Stop, StopRequest, stop_gently
 from smope_bench.harness.execution.job import ExecuteOptions, Job, JobResult, OnEvent, WorkerOptions, run_job
 from smope_bench.harness.execution.memory_budget import Queue
 from smope_bench.harness.hardware.memory import oom_kills, resident_mb, total_mb
+
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerContext, SpawnContext
 
 POLL_S = 0.25
 TRIES = 2
@@ -261,7 +263,7 @@ def _work(pipe: Connection, options: WorkerOptions, environment: dict[str, str])
         desk.interruption = None  # from here on, a signal ends the process
 
 
-def _context(runner: str) -> BaseContext:
+def _context(runner: str) -> ForkServerContext | SpawnContext:
     """How workers start: on Linux as forks of one server process that has imported what is slow to import, elsewhere spawned."""
     if not sys.platform.startswith("linux"):
         return multiprocessing.get_context("spawn")
