@@ -34,7 +34,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
     venv.create(place / "env", with_pip=False)
     python = place / "env" / "bin" / "python"
     inside = command(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=place).stdout.strip()
-    seen = dict.fromkeys([sysconfig.get_path("purelib"), sysconfig.get_path("platlib")])
+    seen = dict.fromkeys([sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), str(ROOT / "src")])
     (Path(inside) / "around.pth").write_text("\n".join(seen) + "\n", encoding="utf-8")
     copies = [shutil.copytree(ROOT / "tests" / name, place / name) for name in PACKAGES]  # a build leaves traces
     offline = ("--no-index", "--no-build-isolation", "--no-deps", "--quiet")
