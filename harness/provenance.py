@@ -145,6 +145,7 @@ def git_state() -> tuple[str | None, bool | None]:
         return None, None
 
 
+@functools.cache
 def version_of(distribution: str) -> str | None:
     """The installed version of a package, or None."""
     try:

@@ -2,32 +2,46 @@
 
 from __future__ import annotations
 
+import copy
+import functools
+import gc
 import importlib.util
+import multiprocessing
 import os
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
+import matplotlib
 import pytest
 import torch
+import typer.main
 from torch import Tensor
 
 from smope_bench.harness.conformance.check import MICRO, ColouredNoise
+from smope_bench.harness.executors import local
+from smope_bench.harness.registry import plugins
 from smope_bench.harness.registry.registry import Registries, open_registries
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
+from smope_bench.methods.common.backbone import backbones
 from smope_bench.methods.common.backbone.vit import PromptedViT
 
 LONGEST_FIRST = (
+    "test_check",
     "test_kill_sweep",
-    "test_add_a_method",
-    "test_conformance",
-    "test_cli",
-    "test_executor_slurm",
-    "test_executor_ray",
-    "test_sample_plugin",
+    "test_slurm",
+    "test_ray_cluster",
+    "test_faults",
+    "test_memory_plan",
+    "test_resume",
     "test_paper_scale",
+    "test_add_a_method",
+    "test_sample_plugin",
     "test_privacy",
+    "test_cli",
 )
-"""Files that take a minute or so, by name: begun last, one of them would keep a single process busy at the end."""
+"""Files that take long, by name: begun last, one of them would keep a single process busy at the end."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -36,10 +50,55 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
+def pytest_collection_finish() -> None:
+    """Imported modules and collected tests stay: the garbage collector need not look through them in every run."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _threads() -> None:
     """One thread of PyTorch for each test process, or as many as SMOPE_TEST_THREADS gives."""
     torch.set_num_threads(int(os.environ.get("SMOPE_TEST_THREADS", "1")))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _made_once() -> Iterator[None]:
+    """Make once what every call of the command line and every run makes anew, the same each time.
+
+    These are the parser of the command line, the entry points of installed packages, the small backbones (each run gets a
+    copy), the process that workers are forked from and matplotlib's list of fonts, which a test with a home folder of its own
+    would make again.
+    """
+    if sys.platform.startswith("linux"):  # whichever test is the first to start workers
+        multiprocessing.get_context("forkserver").set_forkserver_preload(list(local.PRELOADED))
+    models: dict[object, PromptedViT] = {}
+    load_random, load_stored = backbones.RandomBackbone.load, backbones.StoredBackbone.load
+
+    def copy_of(key: object, load: Callable[[], PromptedViT]) -> PromptedViT:
+        if key not in models:
+            models[key] = load()
+        return copy.deepcopy(models[key])
+
+    def random(backbone: backbones.RandomBackbone) -> PromptedViT:
+        if backbone.image_size > 64:  # too large to be kept
+            return load_random(backbone)
+        return copy_of(backbone.sha256, lambda: load_random(backbone))
+
+    def stored(backbone: backbones.StoredBackbone) -> PromptedViT:
+        backbone.verify()
+        return copy_of((backbone.description.read_bytes(), backbone.sha256), lambda: load_stored(backbone))
+
+    with pytest.MonkeyPatch.context() as patch:
+        for absent in (torch.cuda, torch.xpu):
+            if not absent.is_available():  # a seed for it would be kept until it comes, with the stack that set it
+                patch.setattr(absent, "manual_seed_all", lambda seed: None)
+        patch.setattr(typer.main, "get_command", functools.cache(typer.main.get_command))
+        patch.setattr(plugins, "entry_points", functools.cache(plugins.entry_points))
+        patch.setattr(backbones.RandomBackbone, "load", random)
+        patch.setattr(backbones.StoredBackbone, "load", stored)
+        patch.setenv("MPLCONFIGDIR", os.environ.get("MPLCONFIGDIR") or matplotlib.get_cachedir())
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -16,33 +19,28 @@ BLOCK = re.compile(r"(?:^<!-- exit status (\d+) -->\n)?^```(\w+)\n(.*?)^```$", r
 FILE = re.compile(r"# (\w+\.py)(, continued)?\n")
 
 
-def place_commands(folder: Path) -> Path:
-    """``smope-bench`` and ``python`` as an installation has them, for this checkout and this interpreter."""
-    commands = folder / "bin"
-    commands.mkdir()
-    for name, arguments in (("smope-bench", f'"{ROOT / "run_all.py"}"'), ("python", "")):
-        file = commands / name
-        file.write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments} "$@"\n', encoding="utf-8")
-        file.chmod(0o755)
-    return commands
+def run_shell(text: str, folder: Path, status: int) -> str:
+    """What the lines of a shell block print; the last one ends with ``status``, the others with 0."""
+    *first, last = text.splitlines()
+    return "".join([*(_run_line(line, folder, 0) for line in first), _run_line(last, folder, status)])
 
 
-def run_shell(text: str, folder: Path, commands: Path, status: int) -> str:
+def _run_line(line: str, folder: Path, status: int) -> str:
+    if line.startswith("smope-bench "):  # in this process: a new one would import torch anew
+        printed, errors = io.StringIO(), io.StringIO()
+        with contextlib.chdir(folder), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(errors):
+            ended = run_all.main(shlex.split(line, comments=True)[1:])
+        assert ended == status, f"{line}\n{printed.getvalue()}\n{errors.getvalue()}"
+        return printed.getvalue()
     environment = os.environ | {
-        "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT / "src"),
         "OMP_NUM_THREADS": "1",
     }
     done = subprocess.run(
-        ["bash", "-e", "-c", text],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
+        ["bash", "-c", line], cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
-    assert done.returncode == status, f"{text}\n{done.stdout}\n{done.stderr}"
+    assert done.returncode == status, f"{line}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
 
@@ -70,12 +68,12 @@ def follow(text: str, folder: Path) -> dict[str, int]:
     A python block is a file, a bash block is run, a text block must occur in the output of the last one.
     """
     folder.mkdir()
-    commands, output = place_commands(folder.parent), ""
+    output = ""
     ran: dict[str, int] = {}
     for status, language, block in BLOCK.findall(text):
         ran[language] = ran.get(language, 0) + 1
         if language == "bash":
-            output = run_shell(block, folder, commands, int(status or 0))
+            output = run_shell(block, folder, int(status or 0))
         elif language == "python":
             write_source(block, folder)
         elif language == "text":

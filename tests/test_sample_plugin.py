@@ -8,7 +8,9 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import textwrap
 import venv
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -32,7 +34,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
     venv.create(place / "env", with_pip=False)
     python = place / "env" / "bin" / "python"
     inside = command(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=place).stdout.strip()
-    seen = dict.fromkeys([sysconfig.get_path("purelib"), sysconfig.get_path("platlib")])
+    seen = dict.fromkeys([sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), str(ROOT / "src")])
     (Path(inside) / "around.pth").write_text("\n".join(seen) + "\n", encoding="utf-8")
     copies = [shutil.copytree(ROOT / "tests" / name, place / name) for name in PACKAGES]  # a build leaves traces
     offline = ("--no-index", "--no-build-isolation", "--no-deps", "--quiet")
@@ -41,14 +43,53 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python
 
 
-def ours(fresh: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return command(fresh, ROOT / "run_all.py", *arguments, cwd=folder)
+COMMANDS = (
+    ("list", "methods", "--json"),
+    ("list", "benchmarks", "--json"),
+    ("check", "sign_means"),
+    ("check", "broken"),
+    ("run", "smoke", "--methods", "sign_means", "--benchmarks", "stripes", "--seeds", "0", "--workers", "1"),
+)
+ONE_BY_ONE = """
+    import contextlib, io, json, runpy, sys
+
+    main, ends = runpy.run_path(sys.argv[1])["main"], []
+    for command in json.loads(sys.argv[2]):
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            status = main(command)
+        ends.append((status, out.getvalue(), err.getvalue()))
+    print(json.dumps(ends))
+"""
 
 
-def test_they_are_listed_and_the_broken_one_with_its_error(fresh: Path, tmp_path: Path) -> None:
-    done = ours(fresh, tmp_path, "list", "methods", "--json")
+@dataclass
+class Answers:
+    """What the commands ended with, and the folder in which they ran."""
+
+    folder: Path
+    ends: dict[tuple[str, ...], tuple[int, str, str]]
+
+    def to(self, *words: str) -> tuple[int, str, str]:
+        """Status, output and errors of the command that begins with ``words``."""
+        (found,) = [end for command, end in self.ends.items() if command[: len(words)] == words]
+        return found
+
+
+@pytest.fixture(scope="module")
+def answers(fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> Answers:
+    """All commands in one process of the fresh environment, which starts more slowly than most of them take."""
+    folder = tmp_path_factory.mktemp("commands")
+    code, asked = textwrap.dedent(ONE_BY_ONE), json.dumps(COMMANDS)
+    done = command(fresh, "-c", code, ROOT / "run_all.py", asked, cwd=folder)
     assert done.returncode == 0, done.stderr
-    rows = {row["name"]: row for row in json.loads(done.stdout)}
+    return Answers(folder, dict(zip(COMMANDS, json.loads(done.stdout.splitlines()[-1]), strict=True)))
+
+
+def test_they_are_listed_and_the_broken_one_with_its_error(answers: Answers) -> None:
+    status, out, err = answers.to("list", "methods")
+    assert status == 0, err
+    rows = {row["name"]: row for row in json.loads(out)}
     assert rows["sign_means"]["owner"] == "package 'smope-bench-sample'" and rows["sign_means"]["kind"] == "floor"
     error = (
         "method 'broken' of package 'smope-bench-broken' cannot be imported: SystemExit: �[31mno [bold]licence[/] found"
@@ -57,21 +98,20 @@ def test_they_are_listed_and_the_broken_one_with_its_error(fresh: Path, tmp_path
     assert not [name for name, row in rows.items() if row.get("error") and name != "broken"] and len(rows) > 10
 
 
-def test_benchmarks_likewise(fresh: Path, tmp_path: Path) -> None:
-    rows = {row["name"]: row for row in json.loads(ours(fresh, tmp_path, "list", "benchmarks", "--json").stdout)}
+def test_benchmarks_likewise(answers: Answers) -> None:
+    rows = {row["name"]: row for row in json.loads(answers.to("list", "benchmarks")[1])}
     assert rows["stripes"]["title"] == "Stripes" and "SystemExit" in rows["broken_too"]["error"]
 
 
-def test_an_installed_method_is_checked_by_its_name(fresh: Path, tmp_path: Path) -> None:
-    done = ours(fresh, tmp_path, "check", "sign_means")
-    assert done.returncode == 0 and "sign_means" in done.stdout and "are met" in done.stdout, done.stdout + done.stderr
-    broken = ours(fresh, tmp_path, "check", "broken")
-    assert broken.returncode == 2 and broken.stderr.splitlines()[-1].startswith("error: method 'broken' of package")
+def test_an_installed_method_is_checked_by_its_name(answers: Answers) -> None:
+    status, out, err = answers.to("check", "sign_means")
+    assert status == 0 and "sign_means" in out and "are met" in out, out + err
+    status, out, err = answers.to("check", "broken")
+    assert status == 2 and err.splitlines()[-1].startswith("error: method 'broken' of package")
 
 
-def test_an_installed_method_runs_on_an_installed_benchmark(fresh: Path, tmp_path: Path) -> None:
-    chosen = ("--methods", "sign_means", "--benchmarks", "stripes", "--seeds", "0", "--workers", "1")
-    done = ours(fresh, tmp_path, "run", "smoke", *chosen)
-    assert done.returncode == 0 and "1 of 1 run finished" in done.stdout, done.stdout + done.stderr
-    (file,) = tmp_path.glob("results/*/result.json")
+def test_an_installed_method_runs_on_an_installed_benchmark(answers: Answers) -> None:
+    status, out, err = answers.to("run", "smoke")
+    assert status == 0 and "1 of 1 run finished" in out, out + err
+    (file,) = answers.folder.glob("results/*/result.json")
     assert sorted(json.loads(file.read_text(encoding="utf-8"))["provenance"]["plugins"]) == ["benchmark", "method"]

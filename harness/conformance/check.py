@@ -10,7 +10,7 @@ import difflib
 import inspect
 import itertools
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -83,6 +83,11 @@ def check(name: str, registries: Registries) -> list[CheckResult]:
 
     A method that leaks by its own account, or whose first run fails, gets that result alone.
     """
+    return list(check_one_by_one(name, registries))
+
+
+def check_one_by_one(name: str, registries: Registries) -> Iterator[CheckResult]:
+    """The results of ``check``, each as soon as it is known."""
     method = registries.methods.load(name)
     config = validated(method.Config, {}, name)
     if unhurt(partial(method.leaks, config), f"method {name!r} cannot say whether it leaks"):
@@ -90,17 +95,21 @@ def check(name: str, registries: Registries) -> list[CheckResult]:
             "leave the leaking setting out of the defaults; a leaking configuration may be run, and is marked as one"
         )
         detail = "this configuration reproduces a published leak; it is for study only"
-        return [CheckResult("honest", False, detail, remedy)]
+        yield CheckResult("honest", False, detail, remedy)
+        return
     register(registries)
     with TemporaryDirectory() as folder:
         root = Path(folder)
         try:
             first = run(name, registries, root / "first")
         except FAULTS as error:  # the method's fault, not the kit's
-            return [CheckResult("runs", False, sentence(error) + where(error, method), HOOKS_SHOWN)]
+            yield CheckResult("runs", False, sentence(error) + where(error, method), HOOKS_SHOWN)
+            return
         detail = "three tasks of two classes, trained and evaluated on the CPU in fp32" + mistaken_hooks(method)
         subject = Subject(name, registries, root, first)
-        return [CheckResult("runs", True, detail), *(one for each in CHECKS for one in each.results(subject))]
+        yield CheckResult("runs", True, detail)
+        for each in CHECKS:
+            yield from each.results(subject)
 
 
 def _declared_only(subject: Subject) -> Verdict:

@@ -120,8 +120,8 @@ def kill(launcher: subprocess.Popen[bytes], draw: random.Random) -> str | None:
     """SIGKILL to the group, the launcher or one worker; None where there is nothing left to kill."""
     victim = draw.choice(VICTIMS)
     try:
-        children = psutil.Process(launcher.pid).children()
-        workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+        servers = [one for one in psutil.Process(launcher.pid).children() if "forkserver" in " ".join(one.cmdline())]
+        workers = [worker for server in servers for worker in server.children()]
         if victim == "worker" and workers:
             draw.choice(workers).kill()
             return victim

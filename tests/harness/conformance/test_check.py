@@ -23,6 +23,7 @@ from tests.harness.conformance.cheats import (  # pyright: ignore[reportMissingI
     Honest,
     Prompted,
     verdicts_of,
+    verdicts_one_by_one,
 )
 from tests.harness.conformance.cheats_answering import (  # pyright: ignore[reportMissingImports]
     ANSWERING,
@@ -50,8 +51,8 @@ def test_what_a_method_costs_is_said() -> None:
 
 @pytest.mark.parametrize("method", CHEATS, ids=lambda method: method.__name__)
 def test_every_cheat_is_caught(method: type[Method]) -> None:
-    caught = {verdict.name: verdict.remedy for verdict in failed(verdicts_of(method))}
-    assert caught.get(CHEATS[method]), "not caught, or without a word on what to do"
+    caught = (one for one in verdicts_one_by_one(method) if not one.passed and one.name == CHEATS[method])
+    assert next(caught).remedy, "without a word on what to do"
 
 
 @pytest.mark.parametrize("name", BUILTIN)
