@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import gc
+import importlib.metadata
 import importlib.util
 import multiprocessing
 import os
@@ -94,7 +95,8 @@ def _made_once() -> Iterator[None]:
             if not absent.is_available():  # a seed for it would be kept until it comes, with the stack that set it
                 patch.setattr(absent, "manual_seed_all", lambda seed: None)
         patch.setattr(typer.main, "get_command", functools.cache(typer.main.get_command))
-        patch.setattr(plugins, "entry_points", functools.cache(plugins.entry_points))
+        points = functools.cache(lambda path, group: importlib.metadata.entry_points(group=group))
+        patch.setattr(plugins, "entry_points", lambda *, group: points(tuple(sys.path), group))
         patch.setattr(backbones.RandomBackbone, "load", random)
         patch.setattr(backbones.StoredBackbone, "load", stored)
         patch.setenv("MPLCONFIGDIR", os.environ.get("MPLCONFIGDIR") or matplotlib.get_cachedir())

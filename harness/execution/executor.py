@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from smope_bench.harness.execution.job import Job, JobResult, OnEvent
 from smope_bench.harness.registry.plugins import run_file
-from smope_bench.harness.registry.registry import Offer, Registry
+from smope_bench.harness.registry.registry import Registry
 from smope_bench.harness.run_options import RunOptions
 from smope_bench.harness.text import plain
 
@@ -27,7 +27,7 @@ Run = Callable[[Sequence[Job], RunOptions, OnEvent], Iterator[JobResult]]
 
 
 @dataclass(frozen=True)
-class Executor(Offer):
+class Executor:
     """A way to do jobs. Calling it runs them and yields one result a job, in the order in which they end."""
 
     name: str

@@ -213,10 +213,6 @@ class Registry:
         return self._entries[name]
 
 
-class Offer:
-    """Base of what a plugin file may define beside methods and benchmarks; the room that uses it finds it in the module."""
-
-
 @dataclass(frozen=True)
 class Registries:
     """Every table a command needs, made once and handed down. Pickled as its plugin files: a worker opens its own."""

@@ -105,8 +105,10 @@ CARD = 'MethodCard(title="Mine", summary="m")'
 BODIES = (
     "", "def", "import sys\nsys.exit(3)", "import sys\nsys.exit()", "raise SystemExit('x\\ny')", "def f(): f()\nf()",
     "class E(BaseException): pass\nraise E('own')", "1/0", "import no_such_module_anywhere",
-    "from smope_bench.methods.common.api import NoSuchThing", "\0", "x = '\\ud800'\nraise ValueError(x)", "raise ValueError('\\x1b[2J')",
-    "from smope_bench.methods.common.api import Method\nclass A(Method): pass", "import torch\nraise torch.OutOfMemoryError('a\\nb')",
+    "from smope_bench.methods.common.api import NoSuchThing", "\0",
+    "x = '\\ud800'\nraise ValueError(x)", "raise ValueError('\\x1b[2J')",
+    "from smope_bench.methods.common.api import Method\nclass A(Method): pass",
+    "import torch\nraise torch.OutOfMemoryError('a\\nb')",
     "from smope_bench.methods.common.api import Method\nMethod()", "raise GeneratorExit", "raise Exception", "raise MemoryError",
     "class M(type):\n    def __instancecheck__(c, i): raise RuntimeError('meta')\nclass A(metaclass=M): pass\nx = A()",
     "(" * 300 + ")" * 300, "a" * 100_000, "from smope_bench.harness.errors import UserError\nraise UserError('mine')",

@@ -23,7 +23,7 @@ from smope_bench.harness.planning.assets import kind_of, prepare_named, supply_w
 from smope_bench.harness.planning.settings import parse_setting
 from smope_bench.harness.registry import registry
 from smope_bench.harness.registry.registry import Registries, open_registries
-from smope_bench.methods.common.backbone.backbones import WeightsMissingError
+from smope_bench.methods.common.backbone.backbones import Backbone, WeightsMissingError
 from smope_bench.methods.common.errors import MethodError
 
 PIXELS = bytes(range(48))
@@ -48,8 +48,11 @@ class Fetched(CachedBenchmark[Any]):
                 writer.add(split, image, np.array([label], dtype=np.int64))
 
 
+WEIGHTED_SHA256 = hashlib.sha256(PIXELS).hexdigest()
+
+
 @dataclass(frozen=True)
-class Weighted:
+class Weighted(Backbone):
     """A backbone whose weights are one downloaded file."""
 
     url: str
@@ -66,7 +69,16 @@ class Weighted:
         assert self.root is not None
         return self.root / "weights" / "weighted.bin"
 
-    sha256 = hashlib.sha256(PIXELS).hexdigest()
+    summary: str = "one downloaded file"
+    is_random: bool = False
+    is_tiny: bool = True
+
+    @property
+    def sha256(self) -> str:
+        return WEIGHTED_SHA256
+
+    def load(self) -> Any:
+        raise NotImplementedError
 
     def prepare(self, fetch: Any, given: Sequence[Path] = (), progress: ProgressCallback = silent) -> None:
         fetch(
@@ -187,7 +199,7 @@ def test_a_backbone_is_prepared_and_verified(registries: Registries, tmp_path: P
     (missing,) = verify_named("weighted", registries, tmp_path)
     assert missing.state == "missing" and "data prepare weighted" in missing.remedy
     done = prepare_named("weighted", registries, tmp_path)
-    assert (done.where, done.bytes, done.content) == (tmp_path / "weights" / "weighted.bin", 48, Weighted.sha256)
+    assert (done.where, done.bytes, done.content) == (tmp_path / "weights" / "weighted.bin", 48, WEIGHTED_SHA256)
     assert verify_named("weighted", registries, tmp_path)[0].state == "intact"
     done.where.write_bytes(b"altered")  # type: ignore[union-attr]
     (damaged,) = verify_named("weighted", registries, tmp_path)
@@ -200,7 +212,7 @@ def test_downloads_of_weights_are_read_through(registries: Registries, tmp_path:
     file = tmp_path / "weights" / "downloads" / "published.pth"
     file.parent.mkdir(parents=True)
     file.write_bytes(PIXELS)
-    for digest, kept in ((f"sha256:{Weighted.sha256}", None), (None, Weighted.sha256)):
+    for digest, kept in ((f"sha256:{WEIGHTED_SHA256}", None), (None, WEIGHTED_SHA256)):
         if kept:
             file.with_name("published.pth.pin").write_text(kept)
         backbone = replace(Weighted("nowhere"), name=f"known {digest}", files=("published.pth",), digest=digest)
@@ -234,7 +246,7 @@ def test_the_commands(registries: Registries, tmp_path: Path, capsys: pytest.Cap
     out = capsys.readouterr().out
     assert "images.bin: downloading from file:" in out
     assert f"fetched: ready in {tmp_path / 'fetched'}, 2 train images, 2 test images, " in out
-    assert f"weighted: ready in {tmp_path / 'weights' / 'weighted.bin'}" in out and f"content {Weighted.sha256}" in out
+    assert f"weighted: ready in {tmp_path / 'weights' / 'weighted.bin'}" in out and f"content {WEIGHTED_SHA256}" in out
     assert command("verify", "fetched", "weighted", *data) == 0
     assert capsys.readouterr().out.count("✓") == 3
     (tmp_path / "weights" / "weighted.bin").write_bytes(b"altered")
