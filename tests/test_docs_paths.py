@@ -21,7 +21,8 @@ PATH = re.compile(rf"(?<![\w/.-])((?:{'|'.join(ROOMS)})/[\w./-]*\w)")
 GROUPS = {kind.group for kind in KINDS.values()} | {commands.GROUP}
 """Entry-point groups, which are written like modules."""
 MODULE = re.compile(r"(?<![\w.])(smope_bench(?:\.[a-z_0-9]+)+)")
-TEST = re.compile(r"`(test_\w+)`")
+TEST = re.compile(r"`(test_(?!counts`)\w+)`")
+"""Names of tests; ``test_counts`` is a field of records."""
 
 
 @pytest.fixture(scope="module")
