@@ -22,9 +22,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from smope_bench.harness.records.atomic_write import write_atomically, write_json_atomically
 from smope_bench.harness.records.checksum import checksum_of, with_checksum
 from smope_bench.harness.records.observations import Arrays, npz_arrays, npz_bytes
-from smope_bench.harness.records.store import write_bytes, write_json
 
 METHOD, START, TRAINING, OBSERVED = "method", "start", "training", "observed"
 DAMAGE = (ValueError, LookupError, TypeError, AttributeError, RecursionError, BadZipFile, SafetensorError)
@@ -187,11 +187,11 @@ class Checkpoints:
             "plan": state.plan,
             "log": list(state.log),
         }
-        write_json(self._folder / f"{number:06d}.json", with_checksum(marker))
+        write_json_atomically(self._folder / f"{number:06d}.json", with_checksum(marker))
         return _stored(number, marker)
 
     def _write(self, name: str, data: bytes) -> dict[str, str]:
-        write_bytes(self._folder / name, data)
+        write_atomically(self._folder / name, data)
         return {"name": name, "sha256": hashlib.sha256(data).hexdigest()}
 
     def _read(self, marker: Mapping[str, Any]) -> Checkpoint:

@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.registry.plugins import Point, installed_points, unhurt
+from smope_bench.harness.registry.plugins import InstalledEntryPoint, call_outside_code, installed_points
 
 GROUP = "smope_bench.commands"
 ROOM = "smope_bench.harness.cli"
@@ -96,10 +96,10 @@ def _groups_in(module: ModuleType) -> dict[str, typer.Typer]:
     return {str(value.info.name): value for value in vars(module).values() if isinstance(value, typer.Typer)}
 
 
-def _load(point: Point) -> None:
+def _load(point: InstalledEntryPoint) -> None:
     """Register an installed package's command; one that cannot be loaded says so when it is called, and hurts no other."""
     try:
-        function = unhurt(point.load, f"command {point.name!r} of {point.owner} cannot be imported")
+        function = call_outside_code(point.load, f"command {point.name!r} of {point.owner} cannot be imported")
         if function not in COMMANDS.values():
             command(point.name)(function)
     except UserError as error:

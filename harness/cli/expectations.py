@@ -17,7 +17,8 @@ from typing import Any
 from smope_bench.benchmarks.suites import Suite
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.metrics import METRICS, Metric, final_average_accuracy
-from smope_bench.harness.records.store import Record, Store, write_json
+from smope_bench.harness.records.atomic_write import write_json_atomically
+from smope_bench.harness.records.store import Record, Store
 
 STORED = "stored"
 LEAST_TOLERANCE = 2.0
@@ -187,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if values
     ]
     how = f"training seed 0; {DEVIATIONS:g} deviations over {len(TRAIN_SEEDS)} training seeds, at least {LEAST_TOLERANCE:g}"
-    write_json(stored_file(suite), {"suite": suite.name, "how": how, "cells": cells})
+    write_json_atomically(stored_file(suite), {"suite": suite.name, "how": how, "cells": cells})
     return 0
 
 

@@ -17,7 +17,7 @@ from smope_bench.harness.cli import options as opt
 from smope_bench.harness.cli.command import command
 from smope_bench.harness.console import Columns, Rows, duration, print_rows
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.registry.plugins import unhurt
+from smope_bench.harness.registry.plugins import call_outside_code
 from smope_bench.harness.text import plain_values
 
 if TYPE_CHECKING:
@@ -279,7 +279,7 @@ def list_suites() -> Rows:
 
 def list_executors(plugins: Sequence[Path]) -> Rows:
     """Executors with where they do runs."""
-    from smope_bench.harness.execution.executor import open_executors
+    from smope_bench.harness.execution.executor_registry import open_executors
 
     return _listed(open_executors(plugins), lambda found: {"place": found.place, "summary": found.summary})
 
@@ -323,7 +323,9 @@ def _listed(registry: Registry, describe: Callable[[Any], dict[str, Any]]) -> Ro
         facts: dict[str, Any] = {"error": entry.error}
         if entry.value is not None:
             try:
-                facts = unhurt(partial(describe, entry.value), f"{registry.kind} {entry.name!r} cannot be described")
+                facts = call_outside_code(
+                    partial(describe, entry.value), f"{registry.kind} {entry.name!r} cannot be described"
+                )
             except UserError as error:
                 facts = {"error": str(error)}
         # A plugin's card may hold markup, terminal escapes, or values that are no text.

@@ -183,7 +183,7 @@ def describe(plan: Plan, found: Sequence[tuple[Candidate, TrialResult]]) -> dict
 
 def write_files(folder: Path, report: dict[str, Any]) -> None:
     """Write ``study.json`` and ``trials.csv``, each atomically."""
-    from smope_bench.harness.records.store import write_bytes, write_json
+    from smope_bench.harness.records.atomic_write import write_atomically, write_json_atomically
 
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -192,8 +192,8 @@ def write_files(folder: Path, report: dict[str, Any]) -> None:
     for rank, trial in enumerate(report["trials"], start=1):
         scores = [_figure(trial["held_out_faa"]), _figure(trial["held_out_caa"]), _figure(trial["seconds"])]
         writer.writerow([rank, *(trial["settings"][key] for key in keys), *scores, trial["error"] or ""])
-    write_bytes(folder / "trials.csv", text.getvalue().encode())
-    write_json(folder / "study.json", report)
+    write_atomically(folder / "trials.csv", text.getvalue().encode())
+    write_json_atomically(folder / "study.json", report)
 
 
 def _introduce(console: Console, plan: Plan) -> None:

@@ -27,8 +27,8 @@ from smope_bench.harness.conformance.prediction_checks import batch_independence
 from smope_bench.harness.conformance.runner import (
     FAULTS,
     CheckResult,
-    Finished,
-    Subject,
+    CheckRun,
+    MethodUnderCheck,
     Verdict,
     different,
     digest,
@@ -41,7 +41,7 @@ from smope_bench.harness.conformance.runner import (
 from smope_bench.harness.cost.report import count_costs
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.planning.settings import validated
-from smope_bench.harness.registry.plugins import unhurt
+from smope_bench.harness.registry.plugins import call_outside_code
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.text import sentence
 from smope_bench.harness.training.data import open_stream
@@ -63,10 +63,10 @@ class Check:
     """A requirement. ``function`` returns its verdict, or several results; an exception fails the check."""
 
     name: str
-    function: Callable[[Subject], Verdict | list[CheckResult]]
+    function: Callable[[MethodUnderCheck], Verdict | list[CheckResult]]
     remedy: str = ""
 
-    def results(self, subject: Subject) -> list[CheckResult]:
+    def results(self, subject: MethodUnderCheck) -> list[CheckResult]:
         """The results for one method, at least one."""
         try:
             found = self.function(subject)
@@ -90,7 +90,7 @@ def check_one_by_one(name: str, registries: Registries) -> Iterator[CheckResult]
     """The results of ``check``, each as soon as it is known."""
     method = registries.methods.load(name)
     config = validated(method.Config, {}, name)
-    if unhurt(partial(method.leaks, config), f"method {name!r} cannot say whether it leaks"):
+    if call_outside_code(partial(method.leaks, config), f"method {name!r} cannot say whether it leaks"):
         remedy = (
             "leave the leaking setting out of the defaults; a leaking configuration may be run, and is marked as one"
         )
@@ -106,13 +106,13 @@ def check_one_by_one(name: str, registries: Registries) -> Iterator[CheckResult]
             yield CheckResult("runs", False, sentence(error) + where(error, method), HOOKS_SHOWN)
             return
         detail = "three tasks of two classes, trained and evaluated on the CPU in fp32" + mistaken_hooks(method)
-        subject = Subject(name, registries, root, first)
+        subject = MethodUnderCheck(name, registries, root, first)
         yield CheckResult("runs", True, detail)
         for each in CHECKS:
             yield from each.results(subject)
 
 
-def _declared_only(subject: Subject) -> Verdict:
+def _declared_only(subject: MethodUnderCheck) -> Verdict:
     first = subject.first
     after = dict(first.trainer.method.named_parameters())
     moved = [n for n, p in after.items() if n not in first.declared and not torch.equal(p.detach(), first.before[n])]
@@ -121,12 +121,12 @@ def _declared_only(subject: Subject) -> Verdict:
     return True, f"declared: {', '.join(sorted(first.declared)) or 'nothing'}{untrained(first)}"
 
 
-def _backbone_frozen(subject: Subject) -> Verdict:
+def _backbone_frozen(subject: MethodUnderCheck) -> Verdict:
     same = digest(subject.first.trainer.backbone) == subject.first.backbone_before
     return same, "same bits as before training" if same else "its weights have changed"
 
 
-def _settled_kept(subject: Subject) -> Verdict:
+def _settled_kept(subject: MethodUnderCheck) -> Verdict:
     """Tensors that a finished task declares settled must stay bit-identical in every later task."""
     stages = [stage.settled for stage in subject.first.stages]
     for task, (sooner, later) in enumerate(itertools.pairwise(stages), start=1):
@@ -139,13 +139,13 @@ def _settled_kept(subject: Subject) -> Verdict:
     return True, f"{count} settled tensors kept to the bit" if count else "the method declares nothing settled"
 
 
-def _keeps_no_data(subject: Subject) -> Verdict:
+def _keeps_no_data(subject: MethodUnderCheck) -> Verdict:
     found = kept_images(subject.first.trainer.method, "method", subject.first.trainer.stream)
     detail = f"images within reach of the method after the run: {', '.join(found[:5])}"
     return not found, detail if found else "no view, batch or stored pixels within its reach"
 
 
-def _blind_to_the_rest(subject: Subject) -> Verdict:
+def _blind_to_the_rest(subject: MethodUnderCheck) -> Verdict:
     """Two tasks again with other images in the third and other test images: nothing that is learnt may change."""
     first = subject.first
     if first.trainer.method.trains_jointly:
@@ -164,14 +164,14 @@ def _blind_to_the_rest(subject: Subject) -> Verdict:
     return True, "same state and predictions after two tasks, whatever the third and the other test images are"
 
 
-def _repeats(subject: Subject) -> Verdict:
+def _repeats(subject: MethodUnderCheck) -> Verdict:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(987)  # a method must not depend on what was drawn before the run
         again = subject.again("again")
     return same_result(subject.first, again, "a second run from the same spec")
 
 
-def _continues(subject: Subject) -> Verdict:
+def _continues(subject: MethodUnderCheck) -> Verdict:
     first = subject.first
     subject.again("stopped", stop=("task_started", 1))
     resumed = subject.again("stopped")
@@ -187,12 +187,12 @@ def _continues(subject: Subject) -> Verdict:
     return same_result(first, resumed, f"stopped every {STEPS} steps and continued")
 
 
-def _half_precision(subject: Subject) -> Verdict:
+def _half_precision(subject: MethodUnderCheck) -> Verdict:
     subject.again("bf16", precision="bf16", stop=("task_evaluated", 1))
     return True, "two tasks run under bf16 autocast"
 
 
-def _cost(subject: Subject) -> Verdict:
+def _cost(subject: MethodUnderCheck) -> Verdict:
     """Counted costs, for information: this check never fails."""
     try:
         report = count_costs(subject.registries, [subject.name], MICRO)
@@ -314,7 +314,7 @@ def mistaken_hooks(method: type[Method]) -> str:
     return f"; no hook, so that nobody calls it from outside: {', '.join(found)}" if found else ""
 
 
-def untrained(done: Finished) -> str:
+def untrained(done: CheckRun) -> str:
     """Parameters that training never changed, or not after some task, as the end of a sentence."""
     states = [done.before, *(stage.state for stage in done.stages)]
     names = [name for name, _ in done.trainer.method.named_parameters() if all(name in state for state in states)]

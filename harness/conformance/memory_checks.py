@@ -9,7 +9,7 @@ from torch import Tensor
 
 from smope_bench.harness.checkpointing.random_state import random_state, restore_random_state
 from smope_bench.harness.conformance.prediction_checks import TOLERANCE, logits_of
-from smope_bench.harness.conformance.runner import Finished, Subject, Verdict, different, state_of
+from smope_bench.harness.conformance.runner import CheckRun, MethodUnderCheck, Verdict, different, state_of
 from smope_bench.harness.training.trainer import Trainer
 from smope_bench.methods.common.api import Batch, Phase
 from smope_bench.methods.common.backbone.memory_plan import MemoryPlan
@@ -19,7 +19,7 @@ SMALLEST = 1e-3
 """Differences are relative to a tensor's largest entry, but at least to this: smaller values are rounding errors."""
 
 
-def survives_short_memory(subject: Subject) -> Verdict:
+def survives_short_memory(subject: MethodUnderCheck) -> Verdict:
     """Recomputed blocks must change no bit, and divided batches no number beyond rounding.
 
     Rounding grows from step to step, so losses and gradients are compared from the same state.
@@ -40,7 +40,7 @@ def survives_short_memory(subject: Subject) -> Verdict:
     return True, f"{same}; {DIVIDED.words}: largest relative difference {gaps[worst]:.1e}"
 
 
-def _moved_by_recomputation(subject: Subject) -> list[str]:
+def _moved_by_recomputation(subject: MethodUnderCheck) -> list[str]:
     """Names of what differs after two tasks."""
 
     def recompute(trainer: Trainer) -> None:
@@ -104,7 +104,7 @@ def _step_result(
     return found
 
 
-def _gap_of_predictions(done: Finished) -> float:
+def _gap_of_predictions(done: CheckRun) -> float:
     """Relative difference between the logits of undivided and of divided test batches."""
     rows = [len(view) for view in done.trainer.stream.tests]
     found: list[Tensor] = []

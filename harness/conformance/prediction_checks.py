@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from smope_bench.harness.conformance.runner import CheckResult, Finished, Subject, Verdict, different, state_of
+from smope_bench.harness.conformance.runner import CheckResult, CheckRun, MethodUnderCheck, Verdict, different, state_of
 from smope_bench.harness.training.data import features_of, test_batches
 from smope_bench.methods.common.api import Batch
 
 TOLERANCE = 1e-4
 
 
-def predicts_without_trace(subject: Subject) -> Verdict:
+def predicts_without_trace(subject: MethodUnderCheck) -> Verdict:
     """``predict`` changes no parameter or buffer."""
     method = subject.first.trainer.method
     before = state_of(method)
@@ -23,7 +23,7 @@ def predicts_without_trace(subject: Subject) -> Verdict:
     return not changed, f"changed by predict: {', '.join(changed)}" if changed else "no parameter or buffer changes"
 
 
-def batch_independence(subject: Subject) -> list[CheckResult]:
+def batch_independence(subject: MethodUnderCheck) -> list[CheckResult]:
     """An image has the same logits as in its task's own test view: alone, in any batch and in any order.
 
     In the last batches, images of all tasks alternate, so that the batch does not reveal the task.
@@ -57,7 +57,7 @@ PER_IMAGE = (
 )
 
 
-def task_id_hidden(subject: Subject) -> Verdict:
+def task_id_hidden(subject: MethodUnderCheck) -> Verdict:
     """The run's own predictions, made task by task, equal those of a later call that starts with the last task's images.
 
     Only the caller and the order differ, so that a method which infers the task from either is found.
@@ -77,7 +77,7 @@ def task_id_hidden(subject: Subject) -> Verdict:
 
 
 @torch.no_grad()
-def logits_of(done: Finished, batches: Sequence[Tensor]) -> Tensor:
+def logits_of(done: CheckRun, batches: Sequence[Tensor]) -> Tensor:
     """Logits (N, classes) in the order of ``batches``, whose entries are rows of the concatenated test views."""
     trainer = done.trainer
     trainer.method.eval()

@@ -51,7 +51,7 @@ class Stage:
 
 
 @dataclass
-class Finished:
+class CheckRun:
     """A run of the kit that ended or was stopped; ``stages`` has an entry a task."""
 
     trainer: Trainer
@@ -62,15 +62,15 @@ class Finished:
 
 
 @dataclass(frozen=True)
-class Subject:
+class MethodUnderCheck:
     """A method under check: its name, where it is registered, a scratch folder, and its first complete run."""
 
     name: str
     registries: Registries
     root: Path
-    first: Finished
+    first: CheckRun
 
-    def again(self, folder: str, **options: Any) -> Finished:
+    def again(self, folder: str, **options: Any) -> CheckRun:
         """Another run in a subfolder; the options are those of ``run``."""
         return run(self.name, self.registries, self.root / folder, **options)
 
@@ -104,7 +104,7 @@ def run(
     stop: tuple[str, int] | None = None,
     steps: int | None = None,
     prepare: Callable[[Trainer], None] = lambda _: None,
-) -> Finished:
+) -> CheckRun:
     """Run three tasks to the end, or until ``stop``, the name and task of an event, as if killed there.
 
     ``steps``: request a stop in that step, from 1; the next run in the same folder resumes. ``prepare`` is called with the
@@ -133,7 +133,7 @@ def run(
         prepare(trainer)
         with contextlib.suppress(_StoppedError, Interrupted):
             trainer.run_tasks()
-    return Finished(trainer, declared, before, frozen, stages)
+    return CheckRun(trainer, declared, before, frozen, stages)
 
 
 def _note_declared(method: Method) -> set[str]:
@@ -187,7 +187,7 @@ def same_bits(one: Tensor, two: Tensor) -> bool:
     return one.dtype == two.dtype and torch.equal(one, two)
 
 
-def same_result(first: Finished, second: Finished, what: str) -> Verdict:
+def same_result(first: CheckRun, second: CheckRun, what: str) -> Verdict:
     """Whether two complete runs have the same predictions and the same final state, to the bit."""
     same_matrix = first.trainer.progress.predictions == second.trainer.progress.predictions
     moved = different(state_of(first.trainer.method), state_of(second.trainer.method))

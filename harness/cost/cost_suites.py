@@ -10,8 +10,9 @@ from typing import Any
 from smope_bench.harness import provenance
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.planning.planner import find_suite
+from smope_bench.harness.records.atomic_write import write_json_atomically
 from smope_bench.harness.records.checksum import RECORD_SCHEMA, checksum_of, with_checksum
-from smope_bench.harness.records.store import Store, write_json
+from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry.registry import Registries
 
 
@@ -34,7 +35,7 @@ def count_suite(name: str, methods: Sequence[str], registries: Registries, store
     rows = methods or list(dict.fromkeys(row.method for row in find_suite(name).rows))
     report = count_costs(registries, rows).as_json()
     stored = {"schema_version": RECORD_SCHEMA, "suite": name, "cost": report, "provenance": provenance.collect()}
-    write_json(_file(store, name), with_checksum(stored))
+    write_json_atomically(_file(store, name), with_checksum(stored))
     return report
 
 

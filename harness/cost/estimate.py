@@ -17,7 +17,8 @@ from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.harness.cost.stored_counts import StoredCounts, stored_counts
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.planning.planner import PlannedRun
-from smope_bench.harness.records.store import Record, Store, write_json
+from smope_bench.harness.records.atomic_write import write_json_atomically
+from smope_bench.harness.records.store import Record, Store
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_spec import Component, RunSpec, canonical_json
 
@@ -236,7 +237,7 @@ def record_throughput(bare_seconds: float, conditions: Mapping[str, Any], estima
         raise UserError(f"--record keeps the throughput of ViT-B/16, which backbone {backbone!r} is not")
     flops_per_s = conditions["batch"] * stored_counts().complete / bare_seconds
     entry = {"flops_per_s": flops_per_s, **{key: conditions[key] for key in ("device", "batch", "torch")}}
-    write_json(results / THROUGHPUT_FILE, _recorded(results) | {str(conditions["precision"]): entry})
+    write_json_atomically(results / THROUGHPUT_FILE, _recorded(results) | {str(conditions["precision"]): entry})
     return Rate(flops_per_s, "bench step", device)
 
 

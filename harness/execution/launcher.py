@@ -13,7 +13,7 @@ from rich.console import Console
 from smope_bench.harness.cancellation import TERMINATED, Stopped
 from smope_bench.harness.console import counted, duration
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.execution.executor import Executor, open_executors
+from smope_bench.harness.execution.executor_registry import Executor, open_executors
 from smope_bench.harness.execution.lease import remove_leftovers_of
 from smope_bench.harness.execution.memory_budget import SPARE, MemoryEstimator, workers_that_fit
 from smope_bench.harness.execution.progress import make_display, run_label

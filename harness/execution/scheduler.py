@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.execution.executor import open_executors
+from smope_bench.harness.execution.executor_registry import open_executors
 from smope_bench.harness.execution.job import Job, JobResult
 from smope_bench.harness.execution.lease import CANCEL, LeaseMonitor, LeaseState, acquire, newest, remove_leftovers_of
 from smope_bench.harness.planning.planner import PlannedRun
@@ -22,7 +22,7 @@ from smope_bench.harness.run_options import RunOptions
 
 OnUpdate = Callable[[PlannedRun, dict[str, Any]], None]
 
-OUTER = frozenset({"WorkerDied", "OtherCode", "UserError", "OutOfMemoryRun"})
+NOT_THE_RUNS_FAULT = frozenset({"WorkerDied", "OtherCode", "UserError", "OutOfMemoryRun"})
 """Kinds of failures caused by the machine or the request: they do not disprove an earlier record."""
 LOOK_S = (0.25, 5.0)
 """First and longest pause between checks of a run that another launcher holds."""
@@ -159,7 +159,7 @@ def _record_failure(store: Store, run: PlannedRun, error: Mapping[str, Any], las
         if isinstance(lease, LeaseState):
             return
         try:
-            is_outer = error["kind"] in OUTER and (store.path(run.run_id) / "result.json").exists()
+            is_outer = error["kind"] in NOT_THE_RUNS_FAULT and (store.path(run.run_id) / "result.json").exists()
             if not is_outer and store.state(run.run_id, run.spec.fingerprint) != "done":
                 store.write_failure(run.run_id, failure_record(run, error, last_good_task))
         finally:

@@ -19,7 +19,7 @@ from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any, cast
 
 from smope_bench.harness.cancellation import Stop, StopRequest, stop_gently
-from smope_bench.harness.execution.executor import executor
+from smope_bench.harness.execution.executor_registry import executor
 from smope_bench.harness.execution.job import Job, JobResult, OnEvent, failed, run_job
 from smope_bench.harness.execution.memory_budget import Queue
 from smope_bench.harness.hardware.memory import oom_kills, resident_mb, total_mb

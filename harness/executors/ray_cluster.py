@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 from smope_bench.harness.cancellation import StopRequest
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.execution.executor import executor
+from smope_bench.harness.execution.executor_registry import executor
 from smope_bench.harness.execution.job import Job, JobResult, OnEvent, failed
 from smope_bench.harness.executors.remote import (
     POLL_S,

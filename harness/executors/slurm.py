@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from smope_bench.harness.errors import UserError, without_home
-from smope_bench.harness.execution.executor import executor
+from smope_bench.harness.execution.executor_registry import executor
 from smope_bench.harness.execution.job import Job, JobResult, OnEvent, failed
 from smope_bench.harness.executors.local import safe_path
 from smope_bench.harness.executors.remote import (

@@ -17,7 +17,7 @@ from smope_bench.harness.execution.job import Job, JobResult
 from smope_bench.harness.execution.lease import LeaseMonitor
 from smope_bench.harness.executors.remote import run_remotely
 from smope_bench.harness.executors.slurm_queue import query
-from smope_bench.harness.records.store import write_json
+from smope_bench.harness.records.atomic_write import write_json_atomically
 from smope_bench.harness.run_options import RunOptions
 
 TAKE_OVER_S, LOOK_S = 180.0, 5.0
@@ -36,7 +36,7 @@ class SlurmRun:
             result = self._attempt(job, notice.stop_request)
         if result.state == "interrupted" and notice.calls_for_another_job():
             notice.requeue()
-        write_json(result_file(self.folder, job.run_id), asdict(result))
+        write_json_atomically(result_file(self.folder, job.run_id), asdict(result))
 
     def checkpoint(self, job: Job) -> Any:
         """What submitit submits when the job is requeued: the same call, since the run keeps its own checkpoint."""

@@ -10,7 +10,7 @@ from smope_bench.harness.run_spec import RunSpec, canonical_json
 from smope_bench.methods.common.errors import MethodError
 
 
-class Fitting:
+class CompatibilityChecker:
     """Constructs each combination of method, backbone and task stream once, without storage, so that its own checks run."""
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from smope_bench.benchmarks.suites import SUITES, Column, Row, Suite
 from smope_bench.harness.errors import UserError, did_you_mean, without_home
-from smope_bench.harness.planning.compatibility import Fitting
+from smope_bench.harness.planning.compatibility import CompatibilityChecker
 from smope_bench.harness.planning.settings import (
     SCOPES,
     Seeds,
@@ -107,7 +107,7 @@ class Planner:
         self._weights: dict[str, str] = {}
         self._used: set[str] = set()
         self._benchmarks: dict[str, Any] = {}
-        self._fitting = Fitting()
+        self._fitting = CompatibilityChecker()
 
     def runs(self, suite: Suite) -> list[PlannedRun]:
         """All runs of a suite: column by column, row by row, seed by seed."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
-from smope_bench.harness.records.store import write_json
+from smope_bench.harness.records.atomic_write import write_json_atomically
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -77,7 +77,7 @@ class RunLog:
             self._progress_at = now
             shown = {"task": task, "tasks": tasks, "phase": phase, "step": step, "total_steps": total}
             with contextlib.suppress(OSError):
-                write_json(self._folder / PROGRESS, {**shown, "updated": time.time()})
+                write_json_atomically(self._folder / PROGRESS, {**shown, "updated": time.time()})
 
 
 def _truncate(file: Path, size: int) -> None:

@@ -17,19 +17,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from smope_bench.harness.errors import UserError
+from smope_bench.harness.records.atomic_write import write_atomically, write_json_atomically
 from smope_bench.harness.records.checksum import RECORD_SCHEMA, with_checksum
 from smope_bench.harness.records.observations import npz_arrays
-from smope_bench.harness.records.store import (
-    PREDICTIONS,
-    Broken,
-    Fault,
-    Record,
-    Store,
-    form_fault,
-    has_half_character,
-    write_bytes,
-    write_json,
-)
+from smope_bench.harness.records.store import PREDICTIONS, Broken, Fault, Record, Store, form_fault, has_half_character
 from smope_bench.harness.run_spec import canonical_json, run_id_of
 
 RESULT = "result.json"
@@ -105,8 +96,8 @@ def migrate_record(store: Store, run_id: str) -> Literal["moved", "current"] | B
     for step in range(schema, RECORD_SCHEMA):
         record = STEPS[step](record, folder)
     record.setdefault("migrated_from", schema)
-    write_bytes(folder / f"result.schema{schema}.json", data)
-    write_json(folder / RESULT, with_checksum(record))
+    write_atomically(folder / f"result.schema{schema}.json", data)
+    write_json_atomically(folder / RESULT, with_checksum(record))
     return "moved"
 
 

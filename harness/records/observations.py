@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from smope_bench.harness.errors import UserError, did_you_mean
-from smope_bench.harness.records.store import OBSERVATIONS, Record, Store, write_bytes
+from smope_bench.harness.records.atomic_write import write_atomically
+from smope_bench.harness.records.store import OBSERVATIONS, Record, Store
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -67,7 +68,7 @@ def write_observations(folder: Path, names: Sequence[str], arrays: Mapping[str, 
         file.unlink(missing_ok=True)
         return None
     data = npz_bytes(arrays)
-    write_bytes(file, data)
+    write_atomically(file, data)
     return {"file": OBSERVATIONS, "sha256": hashlib.sha256(data).hexdigest(), "names": list(names)}
 
 

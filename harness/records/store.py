@@ -5,10 +5,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from smope_bench.benchmarks.download.locks import locked
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.provenance import with_sources
+from smope_bench.harness.records.atomic_write import json_bytes, write_atomically, write_json_atomically
 from smope_bench.harness.records.checksum import RECORD_SCHEMA, checksum_of, with_checksum
 from smope_bench.harness.text import plain
 
@@ -173,15 +172,15 @@ class Store:
     def write_result(self, run_id: str, result: Mapping[str, Any]) -> None:
         """Publish a record with its checksum; removes an earlier failure of the run."""
         folder = self.path(run_id)
-        write_json(folder / "spec.json", result["spec"])
+        write_json_atomically(folder / "spec.json", result["spec"])
         (folder / "failure.json").unlink(missing_ok=True)
-        write_json(folder / "result.json", with_checksum(result))
+        write_json_atomically(folder / "result.json", with_checksum(result))
 
     def write_failure(self, run_id: str, failure: Mapping[str, Any]) -> None:
         """Store the error that ended a run; removes an earlier record, which was made by other code."""
         folder = self.path(run_id)
         (folder / "result.json").unlink(missing_ok=True)
-        write_json(folder / "failure.json", failure)
+        write_json_atomically(folder / "failure.json", failure)
 
     def read_manifest(self, suite: str) -> dict[str, Any] | None:
         """The plan of a suite that ``run`` stored: rows, columns and the run id of each cell. Raises UserError."""
@@ -220,40 +219,10 @@ class Store:
         with locked(folder / f".{suite}.lock", lambda: None):
             try:
                 self.read_cells(suite)
-                data = _json_bytes(_merged(self.read_manifest(suite) or {}, manifest))
+                data = json_bytes(_merged(self.read_manifest(suite) or {}, manifest))
             except (UserError, KeyError, TypeError, ValueError, AttributeError, RecursionError):
-                data = _json_bytes(manifest)
-            write_bytes(folder / f"{suite}.json", data)
-
-
-def write_json(file: Path, value: object) -> None:
-    """Write durably and atomically: temporary file in the same folder, fsync, rename, fsync of the folder."""
-    write_bytes(file, _json_bytes(value))
-
-
-def write_bytes(file: Path, data: bytes) -> None:
-    """As ``write_json``, for bytes. Raises OSError."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(name).replace(file)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    with contextlib.suppress(OSError):
-        folder = os.open(file.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def _json_bytes(value: object) -> bytes:
-    return (json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()
+                data = json_bytes(manifest)
+            write_atomically(folder / f"{suite}.json", data)
 
 
 def _checked(run_id: str, result: object) -> Record | Broken:

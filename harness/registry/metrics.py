@@ -7,7 +7,7 @@ from pathlib import Path
 
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.metrics import METRICS, Metric, metrics_in
-from smope_bench.harness.registry.plugins import installed_points, run_file, unhurt
+from smope_bench.harness.registry.plugins import call_outside_code, installed_points, run_file
 from smope_bench.harness.text import plain
 
 METRIC_GROUP = "smope_bench.metrics"
@@ -43,7 +43,7 @@ def _of_file(file: Path) -> tuple[Metric, ...]:
 def _installed() -> list[tuple[str, tuple[Metric, ...]]]:
     found = []
     for point in installed_points(METRIC_GROUP):
-        value = unhurt(point.load, f"metric {point.name!r} of {point.owner} cannot be imported")
+        value = call_outside_code(point.load, f"metric {point.name!r} of {point.owner} cannot be imported")
         if not isinstance(value, Metric):
             raise UserError(
                 f"metric {point.name!r} of {point.owner} cannot be used: it is of type {type(value).__name__}, "

@@ -29,10 +29,10 @@ RENAMED = {
     "harness.conformance": "harness.conformance.check",
     "harness.new_method": "harness.registry.scaffold",
     "harness.spec": "harness.run_spec",
-    "methods.common.checkpoints": "methods.common.checkpoint_files.conversion",
+    "methods.common.checkpoints": "methods.common.pretrained_files.conversion",
     "methods.common.history": "methods.common.prompts.usage_history",
     "methods.common.prompt_routing": "methods.common.prompts.routing",
-    "methods.common.published": "methods.common.checkpoint_files.zoo",
+    "methods.common.published": "methods.common.pretrained_files.zoo",
     "methods.common.rules": "methods.common.backbone.attention_rules",
 }
 """Modules that plugins may import whole and that have a new name; one that only moved is found by its name."""

@@ -28,7 +28,7 @@ _NAME = re.compile(rf"\w[\w+.-]{{0,{LONGEST_NAME - 1}}}")
 
 
 @dataclass(frozen=True)
-class Point:
+class InstalledEntryPoint:
     """An entry point of an installed package; ``load`` imports it, or raises UserError with the reason why it cannot."""
 
     name: str
@@ -49,7 +49,7 @@ def unusable_name(name: str) -> str:
     )
 
 
-def installed_points(group: str) -> list[Point]:
+def installed_points(group: str) -> list[InstalledEntryPoint]:
     """The entry points of ``group``, sorted; imports nothing.
 
     A package that names the group and whose list of entry points cannot be read becomes a point that cannot be loaded, as
@@ -61,7 +61,7 @@ def installed_points(group: str) -> list[Point]:
         return sorted(_one_by_one(group), key=lambda point: point.name)
 
 
-def unhurt(load: Callable[[], T], failed: str) -> T:
+def call_outside_code(load: Callable[[], T], failed: str) -> T:
     """The result of ``load()``, which runs code from outside: its prints go to standard error, its errors become UserError.
 
     ``failed`` begins the message. Ctrl-C and SIGTERM pass through.
@@ -95,7 +95,7 @@ def run_file(file: Path) -> ModuleType:
     sys.modules[name] = module  # typed configurations look their module up while it is being run
     try:
         # Not through the loader: it would read the file again, or a compiled form of an earlier content.
-        unhurt(
+        call_outside_code(
             lambda: exec(compile(source, str(file), "exec"), vars(module)),
             f"plugin {str(file)!r} cannot be imported",
         )
@@ -105,9 +105,9 @@ def run_file(file: Path) -> ModuleType:
     return module
 
 
-def _point(point: EntryPoint) -> Point:
+def _point(point: EntryPoint) -> InstalledEntryPoint:
     load = point.load if is_usable_name(point.name) else _refusal(f"it is named {unusable_name(point.name)}")
-    return Point(plain(point.name), _owner(point), load)
+    return InstalledEntryPoint(plain(point.name), _owner(point), load)
 
 
 def _order(point: EntryPoint) -> tuple[str, str]:
@@ -121,7 +121,7 @@ def _owner(point: EntryPoint) -> str:
     return f"entry point {plain(point.value)!r}"
 
 
-def _one_by_one(group: str) -> Iterator[Point]:
+def _one_by_one(group: str) -> Iterator[InstalledEntryPoint]:
     known: set[str] = set()
     for number, distribution in enumerate(_readable(distributions())):
         name = _name_of(distribution) or f"package {number}"
@@ -132,7 +132,7 @@ def _one_by_one(group: str) -> Iterator[Point]:
             yield from [_point(point) for point in distribution.entry_points if point.group == group]
         except Exception as error:
             if f"[{group}]" in _text(distribution):
-                yield Point(
+                yield InstalledEntryPoint(
                     name, f"package {name!r}", _refusal(f"its list of entry points is broken: {sentence(error)}")
                 )
 

@@ -17,7 +17,13 @@ from typing import Any
 from smope_bench.harness.errors import UserError, did_you_mean
 from smope_bench.harness.registry.old_imports import API
 from smope_bench.harness.registry.plugin_hash import source_of
-from smope_bench.harness.registry.plugins import installed_points, is_usable_name, run_file, unhurt, unusable_name
+from smope_bench.harness.registry.plugins import (
+    call_outside_code,
+    installed_points,
+    is_usable_name,
+    run_file,
+    unusable_name,
+)
 from smope_bench.harness.text import plain
 
 BUILT_IN = "built-in"
@@ -101,7 +107,7 @@ KINDS: dict[str, Kind] = {
         ),
         Kind("metric", "smope_bench.harness.metrics:Metric"),
         Kind("figure", "smope_bench.reports.figures.kinds:FigureKind"),
-        Kind("executor", "smope_bench.harness.execution.executor:Executor"),
+        Kind("executor", "smope_bench.harness.execution.executor_registry:Executor"),
     )
 }
 """All that a plugin file can add."""
@@ -171,7 +177,7 @@ class Registry:
         entry = claims[0]
         if entry.owner == BUILT_IN:  # a failure is a bug of the project: show its traceback
             return entry.resolve()
-        value = unhurt(entry.resolve, f"{self.kind} {name!r} of {entry.owner} cannot be imported")
+        value = call_outside_code(entry.resolve, f"{self.kind} {name!r} of {entry.owner} cannot be imported")
         if (fault := self._fault(value)) is not None:
             raise UserError(f"{self.kind} {name!r} of {entry.owner} cannot be used: {fault}.")
         return value

@@ -160,10 +160,10 @@ def conditions_here(device: str, **chosen: Value) -> dict[str, Value]:
 
 def write(file: Path, measurement: Measurement) -> None:
     """Write a measurement. Raises UserError where the file cannot be written."""
-    from smope_bench.harness.records.store import write_json
+    from smope_bench.harness.records.atomic_write import write_json_atomically
 
     try:
-        write_json(file, measurement.model_dump(mode="json", by_alias=True))
+        write_json_atomically(file, measurement.model_dump(mode="json", by_alias=True))
     except OSError as error:
         raise UserError(f"--out {str(file)!r} cannot be written: {error.strerror or error}") from error
 

@@ -48,11 +48,11 @@ from smope_bench.methods.common.schedules import Schedule
 COMPUTED_S = 0.05
 
 
-def nothing(*_: Any) -> None:
+def empty_run(*_: Any) -> None:
     """An empty run: all that is left is its dispatch."""
 
 
-def computing(*_: Any) -> None:
+def busy_run(*_: Any) -> None:
     """A run that uses ``COMPUTED_S`` seconds of CPU time."""
     started, total = time.process_time(), 0
     while time.process_time() - started < COMPUTED_S:
@@ -72,7 +72,7 @@ PLACES: Sequence[tuple[type, Sequence[str]]] = (
 )
 FUNCTIONS: Sequence[tuple[str, Sequence[str]]] = (
     ("smope_bench.harness.training.data", ("load_backbone", "open_stream")),
-    ("smope_bench.harness.records.store", ("write_bytes",)),
+    ("smope_bench.harness.records.atomic_write", ("write_atomically",)),
     ("smope_bench.harness.records.observations", ("write_observations", "npz_bytes")),
     ("safetensors.torch", ("save", "load")),
 )
@@ -255,7 +255,7 @@ class SweepBench:
 
     def dispatch(self, runs: int) -> list[Row]:
         """Empty runs with one worker and with several, and computing runs with several against one."""
-        empty = self._in_turn(lambda side: self._dispatched(runs, side, "nothing"), self.repeats)
+        empty = self._in_turn(lambda side: self._dispatched(runs, side, "empty_run"), self.repeats)
         rows = [
             make_row(
                 _workers("empty runs", side),
@@ -265,7 +265,7 @@ class SweepBench:
             )
             for side, found in empty.items()
         ]
-        busy = self._in_turn(lambda side: self._dispatched(COMPUTING_RUNS * side, side, "computing"), self.repeats)
+        busy = self._in_turn(lambda side: self._dispatched(COMPUTING_RUNS * side, side, "busy_run"), self.repeats)
         faster = ratios([one.each for one in busy[1]], [one.each for one in busy[self.workers]])
         label = _workers(f"runs that compute for {1000 * COMPUTED_S:.0f} ms", self.workers)
         return [*rows, make_row(label, _repeats_text(busy[1]), times_one_worker=faster)]
@@ -363,7 +363,7 @@ def _workers(what: str, count: int) -> str:
 
 
 def _empty_run(number: int) -> PlannedRun:
-    """A planned run of no method; the runners ``nothing`` and ``computing`` ignore it."""
+    """A planned run of no method; the runners ``empty_run`` and ``busy_run`` ignore it."""
     spec = RunSpec(
         method=Component(name="none"),
         benchmark=Component(name="none"),

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from smope_bench.benchmarks.stream import Stream, View
 from smope_bench.harness import provenance
-from smope_bench.harness.records.store import write_bytes
+from smope_bench.harness.records.atomic_write import write_atomically
 from smope_bench.harness.run_spec import canonical_json
 from smope_bench.methods.common.backbone.vit import PromptedViT
 
@@ -107,7 +107,7 @@ def _write(file: Path, values: Tensor) -> None:
     body = values.numpy().astype("<f4").tobytes()
     # On a full disk only the next run loses time, as it computes the chunk again.
     with contextlib.suppress(OSError):
-        write_bytes(file, hashlib.sha256(body).digest() + body)
+        write_atomically(file, hashlib.sha256(body).digest() + body)
 
 
 def _identity(stream: Stream, device: torch.device, weights: str, precision: str) -> dict[str, object]:

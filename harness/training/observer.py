@@ -93,7 +93,7 @@ class Observer:
         if not names:
             return
         parts: dict[str, list[NDArray]] = {name: [] for name in names}
-        views = spread(self._evaluator.stream.tests, IMAGES)
+        views = evenly_chosen_images(self._evaluator.stream.tests, IMAGES)
         with self._undisturbed():
             for batch in (batch for view in views for batch in self._evaluator.batches(view)):
                 seen = self._method.observed_batch(batch)
@@ -175,7 +175,7 @@ def undisturbed(method: nn.Module, device: torch.device) -> Iterator[None]:
         random.setstate(python_state)
 
 
-def spread(views: Sequence[View], limit: int) -> list[View]:
+def evenly_chosen_images(views: Sequence[View], limit: int) -> list[View]:
     """At most ``limit`` images, equally many of each class and evenly spaced within it; the same in every run."""
     classes = [(view, np.flatnonzero(view.labels == label)) for view in views for label in np.unique(view.labels)]
     classes = [classes[i] for i in _evenly(len(classes), limit)]

@@ -12,9 +12,10 @@ import numpy as np
 from smope_bench.benchmarks.stream import Stream
 from smope_bench.harness import provenance
 from smope_bench.harness.checkpointing.checkpoint import RunProgress
+from smope_bench.harness.records.atomic_write import write_atomically
 from smope_bench.harness.records.checksum import RECORD_SCHEMA
 from smope_bench.harness.records.observations import npz_bytes, write_observations
-from smope_bench.harness.records.store import PREDICTIONS, Store, unwritable, write_bytes
+from smope_bench.harness.records.store import PREDICTIONS, Store, unwritable
 from smope_bench.harness.run_spec import RunSpec
 from smope_bench.harness.training.observer import Observer
 from smope_bench.methods.common.backbone.memory_plan import MemoryPlan
@@ -46,7 +47,7 @@ def publish(store: Store, run: FinishedRun, observer: Observer, require_lease: C
     labels = np.concatenate([view.labels for view in run.stream.tests]).astype(np.int32)
     predictions = npz_bytes({"labels": labels, **stages})
     try:
-        write_bytes(folder / PREDICTIONS, predictions)
+        write_atomically(folder / PREDICTIONS, predictions)
         observations = write_observations(folder, observer.names, observer.arrays())
         record = make_record(run, hashlib.sha256(predictions).hexdigest(), observations)
         require_lease()

@@ -1,1 +1,1 @@
-"""TODO reports/figures."""
+"""Figure kinds, each a decorated function, and what they share: style, labels, scatter plots."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from smope_bench.benchmarks.suites import SUITES
 from smope_bench.benchmarks.suites.schema import Drawing
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.registry.plugins import installed_points, unhurt
+from smope_bench.harness.registry.plugins import call_outside_code, installed_points
 from smope_bench.reports.figures.style import FigureFile, FigureGroup, Look, render, row_looks
 from smope_bench.reports.loading.model import KINDS, Cell, Column, SuiteResults, run_ids
 from smope_bench.reports.loading.observed import Observed
@@ -141,7 +141,7 @@ def find_kinds(plugins: Iterable[ModuleType] = ()) -> tuple[dict[str, FigureKind
     wrong = []
     for point in installed_points(GROUP):
         try:
-            kind = unhurt(point.load, f"figure {point.name!r} of {point.owner} cannot be imported")
+            kind = call_outside_code(point.load, f"figure {point.name!r} of {point.owner} cannot be imported")
             if not isinstance(kind, FigureKind):
                 raise UserError(f"figure {point.name!r} of {point.owner} is not made by the decorator 'figure'")
             _add(kinds, replace(kind, owner=point.owner))
@@ -170,7 +170,9 @@ def draw_figure(kind: FigureKind, data: FigureData, name: str) -> FigureFile | N
     if not data.cells:
         return None
     if kind.owner:
-        return unhurt(lambda: _drawn(kind, data, name), f"figure {kind.name!r} of {kind.owner} cannot be drawn")
+        return call_outside_code(
+            lambda: _drawn(kind, data, name), f"figure {kind.name!r} of {kind.owner} cannot be drawn"
+        )
     return _drawn(kind, data, name)
 
 

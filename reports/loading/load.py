@@ -12,7 +12,7 @@ from smope_bench.harness.records.store import Store
 from smope_bench.reports.loading.integrity import Integrity, examine, integrity_warnings
 from smope_bench.reports.loading.manifest import Manifest, PlannedRun
 from smope_bench.reports.loading.model import Cell, CellState, Column, ResultRow, Run, RunState, SuiteResults
-from smope_bench.reports.loading.reader import Found, Reader
+from smope_bench.reports.loading.reader import Reader, StoredContent
 from smope_bench.reports.loading.run_result import LeftOut, RunResult
 
 VERSION_DIGITS = 8
@@ -136,7 +136,7 @@ def _results(manifest: Manifest, reader: Reader, reference: str | None, mixed: b
     return SuiteResults(*texts, rows, columns, cells, reference, reader.metrics)
 
 
-def _agreeing(entry: PlannedRun, row: ResultRow, column: Column, found: Found) -> Found:
+def _agreeing(entry: PlannedRun, row: ResultRow, column: Column, found: StoredContent) -> StoredContent:
     """``found``, or the record left out where it is of another method, benchmark or seed than planned."""
     if found.outcome is None:
         return found
@@ -151,7 +151,7 @@ def _agreeing(entry: PlannedRun, row: ResultRow, column: Column, found: Found) -
             reason = (
                 f"the manifest names it for {name} {planned!r}, but its record is of {recorded!r}; run the suite again"
             )
-            return Found(left_out=LeftOut(entry.run_id, reason, "misplaced"))
+            return StoredContent(left_out=LeftOut(entry.run_id, reason, "misplaced"))
     return found
 
 
@@ -159,7 +159,7 @@ def _named(part: object) -> object:
     return part.get("name") if isinstance(part, dict) else None
 
 
-def _run(entry: PlannedRun, found: Found, reference: str | None) -> Run:
+def _run(entry: PlannedRun, found: StoredContent, reference: str | None) -> Run:
     def run(state: RunState, **facts: Any) -> Run:
         ids = (entry.run_id, entry.order_seed, entry.train_seed)
         return Run(*ids, state, recipe=entry.recipe, settings=entry.settings, **facts)

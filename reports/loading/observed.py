@@ -22,7 +22,7 @@ _DAMAGE = (UserError, ValueError, TypeError, LookupError, OSError, EOFError, zip
 
 
 @dataclass(frozen=True)
-class Seen(Generic[T]):
+class DrawableRow(Generic[T]):
     """A cell with the runs that can be drawn; ``values`` has one entry for each, at least one."""
 
     cell: Cell
@@ -30,10 +30,10 @@ class Seen(Generic[T]):
 
 
 @dataclass(frozen=True)
-class Gathered(Generic[T]):
+class DrawableRows(Generic[T]):
     """The rows of a benchmark that can be drawn, and ids of the runs that cannot."""
 
-    rows: tuple[Seen[T], ...]
+    rows: tuple[DrawableRow[T], ...]
     left_out: tuple[str, ...]
 
     @property
@@ -64,7 +64,7 @@ def gather(
     observed: Observed,
     read: Callable[[Mapping[str, NDArray[Any]], Run], T],
     form: Callable[[T], Hashable] = lambda _: None,
-) -> Gathered[T]:
+) -> DrawableRows[T]:
     """Read every used run of the cells.
 
     ``read`` extracts what is drawn from a run's arrays, or raises ValueError. Only runs with the ``form`` of the first one that
@@ -86,8 +86,8 @@ def gather(
                 left_out.append(run.run_id)
         if found:
             runs, values = zip(*found, strict=True)
-            rows.append(Seen(replace(cell, used=runs), values))
-    return Gathered(tuple(rows), tuple(dict.fromkeys(left_out)))
+            rows.append(DrawableRow(replace(cell, used=runs), values))
+    return DrawableRows(tuple(rows), tuple(dict.fromkeys(left_out)))
 
 
 def numbers(arrays: Mapping[str, NDArray[Any]], name: str, dims: int) -> NDArray[np.float64]:

@@ -20,7 +20,7 @@ from smope_bench.reports.loading.run_result import Kind, LeftOut, RunResult, rea
 
 
 @dataclass(frozen=True)
-class Found:
+class StoredContent:
     """Content of the store for one run id: a result, an unusable record, a failure, or nothing."""
 
     outcome: RunResult | None = None
@@ -34,7 +34,7 @@ class Reader:
     def __init__(self, store: Store, metrics: tuple[Metric, ...] = METRICS) -> None:
         self.store = store
         self.metrics = metrics
-        self._found: dict[str, Found] = {}
+        self._found: dict[str, StoredContent] = {}
         self._manifests: dict[str, Manifest | str | None] = {}
 
     def published(self) -> list[str]:
@@ -47,7 +47,7 @@ class Reader:
             raise UserError(f"the results folder {str(self.store.root)!r} cannot be read: {error.strerror}") from error
         return sorted(folder.name for folder in folders if os.path.lexists(folder / "result.json"))
 
-    def find(self, run_id: str) -> Found:
+    def find(self, run_id: str) -> StoredContent:
         """The content for a run id."""
         found = self._found.get(run_id)
         if found is None:
@@ -77,20 +77,20 @@ class Reader:
             )
         return found
 
-    def _read(self, run_id: str) -> Found:
+    def _read(self, run_id: str) -> StoredContent:
         record = self.store.load(run_id)
         if record is None:
             return self._unpublished(run_id)
         if isinstance(record, Broken):
             reason = record.reason.replace(f"{self.store.root}{os.sep}", "")
-            return Found(left_out=LeftOut(run_id, reason, record.fault))
+            return StoredContent(left_out=LeftOut(run_id, reason, record.fault))
         outcome = read_outcome(run_id, record.result, self.metrics)
-        return Found(left_out=outcome) if isinstance(outcome, LeftOut) else Found(outcome)
+        return StoredContent(left_out=outcome) if isinstance(outcome, LeftOut) else StoredContent(outcome)
 
-    def _unpublished(self, run_id: str) -> Found:
+    def _unpublished(self, run_id: str) -> StoredContent:
         if (self.store.path(run_id) / "result.json").is_symlink():
             return _left_out(run_id, "is a link that leads nowhere", "unreadable")
-        return Found(failure=self._failure(run_id))
+        return StoredContent(failure=self._failure(run_id))
 
     def _failure(self, run_id: str) -> Mapping[str, Any] | None:
         """The failure of a run, in characters that can be written to a file."""
@@ -101,5 +101,5 @@ class Reader:
             return {"error": "failure.json is nested too deeply to be read"}
 
 
-def _left_out(run_id: str, reason: str, kind: Kind) -> Found:
-    return Found(left_out=LeftOut(run_id, f"the record of {run_id} {reason}", kind))
+def _left_out(run_id: str, reason: str, kind: Kind) -> StoredContent:
+    return StoredContent(left_out=LeftOut(run_id, f"the record of {run_id} {reason}", kind))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from smope_bench.benchmarks.stream import Stream, Task, View, build_stream
     from smope_bench.harness.cli.command import command
     from smope_bench.harness.conformance.check import check_target, failed
-    from smope_bench.harness.execution.executor import executor
+    from smope_bench.harness.execution.executor_registry import executor
     from smope_bench.harness.execution.job import Job, JobResult, OnEvent, run_job
     from smope_bench.harness.metrics import Metric, metric
     from smope_bench.harness.run_options import RunOptions
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from smope_bench.methods.common.backbone.attention_rules import TokenRule
     from smope_bench.methods.common.backbone.backbones import VIT_B16, Backbone, RandomBackbone, StoredBackbone
     from smope_bench.methods.common.backbone.pretrained import CheckpointBackbone
-    from smope_bench.methods.common.backbone.vit import PromptedViT
+    from smope_bench.methods.common.backbone.vit import AttentionRule, PromptedViT
     from smope_bench.methods.common.classifier import current_task_loss, make_head, seen_logits
     from smope_bench.methods.common.errors import MethodError
     from smope_bench.methods.common.prefix import PlainPrefix
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 __all__ = [
     "HIDE_TAP",
     "VIT_B16",
+    "AttentionRule",
     "AvalancheBenchmark",
     "Backbone",
     "Batch",
@@ -125,7 +126,7 @@ _PLACES = {
     "benchmarks.stream": "Stream Task View build_stream",
     "harness.cli.command": "command",
     "harness.conformance.check": "check_target failed",
-    "harness.execution.executor": "executor",
+    "harness.execution.executor_registry": "executor",
     "harness.execution.job": "Job JobResult OnEvent run_job",
     "harness.metrics": "Metric metric",
     "harness.run_options": "RunOptions",
@@ -137,7 +138,7 @@ _PLACES = {
     "methods.common.backbone.attention_rules": "TokenRule",
     "methods.common.backbone.backbones": "VIT_B16 Backbone RandomBackbone StoredBackbone",
     "methods.common.backbone.pretrained": "CheckpointBackbone",
-    "methods.common.backbone.vit": "PromptedViT",
+    "methods.common.backbone.vit": "AttentionRule PromptedViT",
     "methods.common.classifier": "current_task_loss make_head seen_logits",
     "methods.common.errors": "MethodError",
     "methods.common.prefix": "PlainPrefix",

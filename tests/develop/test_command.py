@@ -40,7 +40,7 @@ def install(folder: Path, monkeypatch: pytest.MonkeyPatch, points: str) -> None:
 
 def page_command() -> list[str]:
     (text,) = blocks("A command", "bash")
-    return shlex.split(text)[2:]
+    return shlex.split(text)[1:]
 
 
 def test_a_file_in_the_room_is_a_command(

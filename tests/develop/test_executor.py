@@ -8,7 +8,7 @@ import pytest
 
 from smope_bench import run_all
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.execution.executor import open_executors
+from smope_bench.harness.execution.executor_registry import open_executors
 from tests.develop.pages import blocks  # pyright: ignore[reportMissingImports]
 
 FILE = "reverse.py"
@@ -24,7 +24,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_page_does_what_it_says(plugin: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (commands,) = blocks("An executor", "bash")
-    listing, running = (shlex.split(line)[2:] for line in commands.splitlines())
+    listing, running = (shlex.split(line)[1:] for line in commands.splitlines())
     assert run_all.main(listing) == 0
     listed = capsys.readouterr().out
     assert "reverse" in listed and "the last one first" in listed and "plugin 'reverse.py'" in listed

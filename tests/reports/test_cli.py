@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from smope_bench.harness.errors import UserError
+from smope_bench.harness.records.atomic_write import write_json_atomically
 from smope_bench.harness.records.checksum import RECORD_SCHEMA, with_checksum
-from smope_bench.harness.records.store import write_json
 from smope_bench.reports import build
 from smope_bench.reports import cli as commands
 from smope_bench.reports.document import Document
@@ -65,7 +65,7 @@ def test_damaged_counts_are_refused_in_one_sentence(folder, tmp_path) -> None:
 
 
 def test_a_suite_that_only_counts_is_not_held_against_another_folder(folder, tmp_path) -> None:
-    write_json(
+    write_json_atomically(
         folder / "suites" / "table3.cost.json", with_checksum({"schema_version": RECORD_SCHEMA, "cost": {"rows": []}})
     )
     refused(folder, tmp_path / "out", "--against compares runs", suites=("table3",), against=folder)
@@ -75,7 +75,7 @@ def test_counts_that_were_edited_are_refused_and_said_where_nobody_asked_for_the
     folder, tmp_path, monkeypatch
 ) -> None:
     file = folder / "suites" / "table3.cost.json"
-    write_json(file, with_checksum({"schema_version": RECORD_SCHEMA, "cost": {"rows": [5]}}))
+    write_json_atomically(file, with_checksum({"schema_version": RECORD_SCHEMA, "cost": {"rows": [5]}}))
     file.write_text(file.read_text().replace("5", "6"))
     refused(folder, tmp_path / "out", "its seal does not fit", suites=("table3",))
     seen = []

@@ -27,7 +27,8 @@ from smope_bench.harness.metrics import (
     micro_accuracy,
     stepwise_forgetting,
 )
-from smope_bench.harness.records.store import Record, Store, write_json
+from smope_bench.harness.records.atomic_write import write_json_atomically
+from smope_bench.harness.records.store import Record, Store
 from smope_bench.reports.loading.load import load_suite, load_suites
 from smope_bench.reports.loading.model import SuiteResults
 from smope_bench.reports.tables.benchmark import benchmark_tables
@@ -131,7 +132,7 @@ class Worlds:
         """The manifest with its rows in their order and its cells as they come, past the store that would sort them."""
         head = {"suite": SUITE, "title": world.title, "description": world.description, "tiny": True}
         parts = {"rows": [world.rows[row] for row in rows], "columns": [*world.columns.values()], "cells": world.cells}
-        write_json(world.root / "suites" / f"{SUITE}.json", {**head, **parts})
+        write_json_atomically(world.root / "suites" / f"{SUITE}.json", {**head, **parts})
 
 
 @pytest.fixture
@@ -207,7 +208,7 @@ def test_a_seed_that_is_planned_twice_counts_once(worlds, plan: Plan) -> None:
         assert manifest is not None
         store.write_manifest(SUITE, manifest | {"cells": manifest["cells"] * 2})
         assert files(read(store)) == before
-        write_json(store.root / "suites" / f"{SUITE}.json", manifest | {"cells": manifest["cells"] * 2})
+        write_json_atomically(store.root / "suites" / f"{SUITE}.json", manifest | {"cells": manifest["cells"] * 2})
         with pytest.raises(UserError, match=r"names run .* twice"):
             read(store)
 

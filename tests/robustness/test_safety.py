@@ -47,7 +47,7 @@ PICKLES = re.compile(r"import (pickle|marshal|shelve|dill|joblib|cloudpickle)$")
 NETWORK = re.compile(r"import (urllib\.request|http\.client|requests|ftplib|huggingface_hub|torch\.hub)$")
 MAY_CALL = {
     "benchmarks/download/safe_pickle.py": ("import pickle",),  # a reader that knows three names, all ours
-    "methods/common/checkpoint_files/conversion.py": (
+    "methods/common/pretrained_files/conversion.py": (
         "import pickle",
     ),  # catches what torch's reader of tensors refuses
     "benchmarks/download/transfer.py": ("import urllib.request", "import http.client"),  # the one place that downloads
@@ -144,7 +144,7 @@ class Bomb:
 
 
 def test_a_hostile_pickle_is_never_executed(tmp_path: Path) -> None:
-    from smope_bench.methods.common.checkpoint_files.conversion import LAYOUTS, convert
+    from smope_bench.methods.common.pretrained_files.conversion import LAYOUTS, convert
 
     mark, bomb = tmp_path / "executed", pickle.dumps(Bomb(tmp_path / "executed"))
     with pytest.raises(BenchmarkError):

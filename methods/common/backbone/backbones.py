@@ -24,12 +24,12 @@ BUILTIN: dict[str, str] = {
     "tiny": "smope_bench.methods.common.backbone.backbones:TINY",
     "tiny_random": "smope_bench.methods.common.backbone.backbones:TINY_RANDOM",
     "random": "smope_bench.methods.common.backbone.backbones:RANDOM_VIT_B16",
-    "sup21k": "smope_bench.methods.common.checkpoint_files.zoo:SUP21K",
-    "sup1k": "smope_bench.methods.common.checkpoint_files.zoo:SUP1K",
-    "sup21k_orig": "smope_bench.methods.common.checkpoint_files.zoo:SUP21K_ORIG",
-    "ibot1k": "smope_bench.methods.common.checkpoint_files.zoo:IBOT1K",
-    "dino1k": "smope_bench.methods.common.checkpoint_files.zoo:DINO1K",
-    "moco1k": "smope_bench.methods.common.checkpoint_files.zoo:MOCO1K",
+    "sup21k": "smope_bench.methods.common.pretrained_files.zoo:SUP21K",
+    "sup1k": "smope_bench.methods.common.pretrained_files.zoo:SUP1K",
+    "sup21k_orig": "smope_bench.methods.common.pretrained_files.zoo:SUP21K_ORIG",
+    "ibot1k": "smope_bench.methods.common.pretrained_files.zoo:IBOT1K",
+    "dino1k": "smope_bench.methods.common.pretrained_files.zoo:DINO1K",
+    "moco1k": "smope_bench.methods.common.pretrained_files.zoo:MOCO1K",
 }
 
 VIT_B16: dict[str, Any] = {

@@ -63,7 +63,7 @@ class CheckpointBackbone(Backbone):
 
     def verify(self) -> Path:
         """Path of the prepared weights after their bytes are checked. Raises WeightsMissingError or MethodError."""
-        from smope_bench.methods.common.checkpoint_files.conversion import file_sha256
+        from smope_bench.methods.common.pretrained_files.conversion import file_sha256
 
         expected, file = self._manifest(), self._file()
         try:
@@ -97,7 +97,7 @@ class CheckpointBackbone(Backbone):
         Looked for in ``given`` (the file, or a folder with it), in ``weights/downloads``, in the Hugging Face cache, and
         at its address, through ``fetch``. Raises MethodError, and what ``fetch`` raises.
         """
-        from smope_bench.methods.common.checkpoint_files.conversion import file_sha256, tensors_sha256, write_prepared
+        from smope_bench.methods.common.pretrained_files.conversion import file_sha256, tensors_sha256, write_prepared
 
         if not given and self._is_prepared(progress):
             return
@@ -118,7 +118,7 @@ class CheckpointBackbone(Backbone):
         progress(f"{self.name}: kept {len(tensors)} tensors{left_out}; SHA-256 {facts['sha256'][:16]}...")
 
     def _convert(self, source: Path) -> tuple[Mapping[str, Any], Mapping[str, tuple[int, ...]]]:
-        from smope_bench.methods.common.checkpoint_files.conversion import convert
+        from smope_bench.methods.common.pretrained_files.conversion import convert
 
         shapes = {name: tuple(value.shape) for name, value in self.skeleton().vit.state_dict().items()}
         try:
@@ -167,7 +167,7 @@ class CheckpointBackbone(Backbone):
         return None
 
     def _matching(self, file: Path) -> Path:
-        from smope_bench.methods.common.checkpoint_files.conversion import file_sha256
+        from smope_bench.methods.common.pretrained_files.conversion import file_sha256
 
         if self.digest and (found := file_sha256(file)) != self.digest.removeprefix("sha256:"):
             raise MethodError(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from smope_bench.reports.figures.kinds import FigureData, Picture, figure
 from smope_bench.reports.figures.style import COLOURS, INK, label_edges, panels, row_label
 from smope_bench.reports.loading.model import Run
-from smope_bench.reports.loading.observed import Gathered, Seen, evenly, gather, numbers
+from smope_bench.reports.loading.observed import DrawableRow, DrawableRows, evenly, gather, numbers
 
 Array: TypeAlias = "NDArray[np.float64]"
 Head = tuple[int, int]
@@ -84,7 +84,7 @@ def head_text(head: Head) -> str:
     return f"block {head[0] + 1}, head {head[1] + 1}"
 
 
-def _draw_panels(figure: Figure, found: Gathered[Array], heads: Sequence[Head], table: Array, across: int) -> None:
+def _draw_panels(figure: Figure, found: DrawableRows[Array], heads: Sequence[Head], table: Array, across: int) -> None:
     several, experts = len(heads) > 1, found.rows[0].values[0].shape[-1]
     wanted = [(head, i) for head in heads for i in range(len(found.rows))]
     drawn = panels(figure, len(wanted), across)
@@ -114,7 +114,7 @@ def _draw_use(axes: Axes, runs: Sequence[Array]) -> None:
     axes.grid(visible=False, axis="x")
 
 
-def _use_caption(found: Gathered[Array], table: Array, heads: Sequence[Head], several: bool) -> str:
+def _use_caption(found: DrawableRows[Array], table: Array, heads: Sequence[Head], several: bool) -> str:
     count = table[0].size
     rule = (
         f"{len(heads)} of {count} heads, evenly spaced from the most uneven to the most even use in the first panel."
@@ -133,10 +133,10 @@ def _use_caption(found: Gathered[Array], table: Array, heads: Sequence[Head], se
     )
 
 
-def _use_alt(benchmark: str, found: Gathered[Array], table: Array, heads: Sequence[Head]) -> str:
+def _use_alt(benchmark: str, found: DrawableRows[Array], table: Array, heads: Sequence[Head]) -> str:
     experts = found.rows[0].values[0].shape[-1]
 
-    def said(i: int, row: Seen[Array], head: Head) -> str:
+    def said(i: int, row: DrawableRow[Array], head: Head) -> str:
         shares = np.stack([shares[head] for shares in row.values])
         top, idle = shares.max(axis=1).mean(), (shares == 0).sum(axis=1).mean()
         return (

@@ -21,7 +21,7 @@ from smope_bench.reports.figures.kinds import FigureData, Picture, figure
 from smope_bench.reports.figures.style import INK, colour_bar, panels, row_label
 from smope_bench.reports.formatting import seeds_text
 from smope_bench.reports.loading.model import Run
-from smope_bench.reports.loading.observed import Gathered, Seen, evenly, gather, numbers
+from smope_bench.reports.loading.observed import DrawableRow, DrawableRows, evenly, gather, numbers
 
 Array: TypeAlias = "NDArray[np.float64]"
 POINTS, SHADES = 400, 40
@@ -47,7 +47,7 @@ class Projection:
     shares: tuple[float, float]
 
 
-_Drawn: TypeAlias = "Sequence[tuple[Seen[Points], int, Projection]]"
+_Drawn: TypeAlias = "Sequence[tuple[DrawableRow[Points], int, Projection]]"
 
 
 def read_points(arrays: Mapping[str, NDArray[Any]], run: Run) -> Points:
@@ -164,7 +164,7 @@ def _draw_points(axes: Axes, points: Points, placed: Projection, palette: Mappin
     )  # fmt: skip
 
 
-def _caption(found: Gathered[Points]) -> str:
+def _caption(found: DrawableRows[Points]) -> str:
     row = found.rows[0]
     return found.caption(
         "Principal components of the inputs of a head of the first prompted block, the mean query of each test image that"
@@ -179,7 +179,7 @@ def _caption(found: Gathered[Points]) -> str:
 
 
 def _alt(benchmark: str, drawn: _Drawn) -> str:
-    def said(row: Seen[Points], head: int, placed: Projection) -> str:
+    def said(row: DrawableRow[Points], head: int, placed: Projection) -> str:
         inputs, keys = placed.inputs, placed.keys
         return (
             f"{row.cell.row.label}, head {head + 1}: {len(keys)} keys and {len(inputs)} inputs on components with"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from smope_bench.reports.figures.kinds import FigureData, Picture, figure
 from smope_bench.reports.figures.style import COLOURS, GREY, INK, label_edges, panels, row_label
 from smope_bench.reports.loading.model import Run
-from smope_bench.reports.loading.observed import Gathered, Seen, evenly, gather, numbers
+from smope_bench.reports.loading.observed import DrawableRow, DrawableRows, evenly, gather, numbers
 
 Array: TypeAlias = "NDArray[np.float64]"
 FLIERS = 12
@@ -72,7 +72,7 @@ def box_of(values: Sequence[Scores], head: int) -> dict[str, Any]:
     return {**box, "fliers": np.concatenate([side[evenly(len(side), FLIERS)] for side in sides if len(side)] or [[]])}
 
 
-def _draw_boxes(axes: Axes, row: Seen[Scores], stats: Sequence[Mapping[str, Any]]) -> None:
+def _draw_boxes(axes: Axes, row: DrawableRow[Scores], stats: Sequence[Mapping[str, Any]]) -> None:
     # By matplotlib: seaborn 0.13 draws every outlier, and calls matplotlib in a way that ends with version 3.13.
     axes.bxp(
         [{**box, "label": str(head)} for head, box in enumerate(stats, 1)],
@@ -91,11 +91,11 @@ def _draw_boxes(axes: Axes, row: Seen[Scores], stats: Sequence[Mapping[str, Any]
     axes.grid(visible=False, axis="x")
 
 
-def _mean_ranges(found: Gathered[Scores]) -> Array:
+def _mean_ranges(found: DrawableRows[Scores]) -> Array:
     return np.mean([value.ranges for row in found.rows for value in row.values], axis=0)
 
 
-def _scores_caption(found: Gathered[Scores], experts: int) -> str:
+def _scores_caption(found: DrawableRows[Scores], experts: int) -> str:
     images = found.rows[0].values[0].scores.shape[0]
     ranges = _mean_ranges(found)
     narrow, wide = int(ranges.argmin()), int(ranges.argmax())
@@ -111,7 +111,7 @@ def _scores_caption(found: Gathered[Scores], experts: int) -> str:
     )  # fmt: skip
 
 
-def _scores_alt(benchmark: str, found: Gathered[Scores], boxes: Sequence[Sequence[Mapping[str, Any]]]) -> str:
+def _scores_alt(benchmark: str, found: DrawableRows[Scores], boxes: Sequence[Sequence[Mapping[str, Any]]]) -> str:
     parts = [
         f"{row.cell.row.label}: "
         + "; ".join(

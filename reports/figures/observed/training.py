@@ -16,7 +16,7 @@ from smope_bench.harness.records.observations import VALIDATION_LOSS
 from smope_bench.reports.figures.kinds import FigureData, Picture, figure
 from smope_bench.reports.figures.style import by_row, label_edges, panels, row_legend
 from smope_bench.reports.loading.model import Run
-from smope_bench.reports.loading.observed import Gathered, gather, numbers
+from smope_bench.reports.loading.observed import DrawableRows, gather, numbers
 
 Losses: TypeAlias = "dict[int, dict[int, float]]"
 """Task, from 0 -> epoch, 0 before training -> mean cross-entropy."""
@@ -67,7 +67,7 @@ def validation_loss(data: FigureData) -> Picture | None:
     )
 
 
-def loss_table(found: Gathered[Losses]) -> pd.DataFrame:
+def loss_table(found: DrawableRows[Losses]) -> pd.DataFrame:
     """One line a row, run, task (from 1) and epoch."""
     return pd.DataFrame(
         [
@@ -94,7 +94,7 @@ def _scale(axes: Axes, losses: pd.DataFrame) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def _caption(found: Gathered[Losses]) -> str:
+def _caption(found: DrawableRows[Losses]) -> str:
     return found.caption(
         "Mean cross-entropy of a task's held-out images among the task's own classes, before its training and after every"
         f" epoch, counted through all phases; mean over runs ({found.each}).",
@@ -103,7 +103,7 @@ def _caption(found: Gathered[Losses]) -> str:
     )
 
 
-def _alt(benchmark: str, found: Gathered[Losses], losses: pd.DataFrame) -> str:
+def _alt(benchmark: str, found: DrawableRows[Losses], losses: pd.DataFrame) -> str:
     means: Any = losses.groupby(["row", "task", "epoch"])["loss"].mean()
     first, last = (means.groupby(["row", "task"]).agg(end) for end in ("first", "last"))
 

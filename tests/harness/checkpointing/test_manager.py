@@ -66,7 +66,7 @@ def test_a_disk_that_is_full_until_the_next_task_of_a_continued_run(
     cut(SPEC, registries, tmp_path, 30)
     place = place_of(SPEC, registries, tmp_path)
     assert place[0] == 1
-    write, is_full = checkpoint.write_bytes, [True]
+    write, is_full = checkpoint.write_atomically, [True]
 
     def listen(event: dict[str, Any]) -> None:
         if event["event"] == "task_started" and event["task"] == 2:
@@ -78,7 +78,7 @@ def test_a_disk_that_is_full_until_the_next_task_of_a_continued_run(
         (full_disk if is_full else write)(file, data)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(checkpoint, "write_bytes", writes)
+        patch.setattr(checkpoint, "write_atomically", writes)
         finish(SPEC, registries, tmp_path, on_event=listen, **OFTEN)
     assert not is_full and place_of(SPEC, registries, tmp_path) == place
     assert_same(finish(SPEC, registries, tmp_path), whole)
@@ -90,7 +90,7 @@ def test_a_checkpoint_that_cannot_be_written_costs_no_other(tmp_path: Path, monk
     kept.save(state({"task": 0}))
     before = {file.name for file in tmp_path.iterdir()}
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
-        patch.setattr(checkpoint, "write_json", full_disk)
+        patch.setattr(checkpoint, "write_json_atomically", full_disk)
         kept.save(state({"task": 0}, {"task": 1}))
     assert {file.name for file in tmp_path.iterdir()} == before
     (tmp_path / "000002.safetensors").unlink()
@@ -105,7 +105,7 @@ def test_a_place_counts_as_saved_only_where_it_was_written(tmp_path: Path, monke
     assert not (tmp_path / "checkpoint").exists() and said == []
     assert often.maybe_checkpoint(0, state)[0] is True
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "write_bytes", full_disk)
+        patch.setattr(checkpoint, "write_atomically", full_disk)
         assert often.maybe_checkpoint(0, state)[0] is False
     assert [event["event"] for event in said] == ["checkpoint_failed"]
     assert manager_of(tmp_path, said, every_s=1000.0).maybe_checkpoint(0, state) == (False, 0.0)

@@ -246,7 +246,7 @@ def test_a_full_disk_costs_checkpoints_and_not_the_run(
 ) -> None:
     spec = micro_spec("hoarder")
     whole = finish(spec, registries, tmp_path / "whole")
-    monkeypatch.setattr(checkpoint, "write_bytes", full_disk)
+    monkeypatch.setattr(checkpoint, "write_atomically", full_disk)
     found = finish(spec, registries, tmp_path, **OFTEN)
     failures = [event for event in found.events if event["event"] == "checkpoint_failed"]
     assert failures[0] == {"event": "checkpoint_failed", "reason": "No space left on device"}
@@ -260,7 +260,7 @@ def test_a_disk_that_is_full_for_a_while(
     """The tensors with which the second task began were not kept: no checkpoint inside it can be used."""
     spec = micro_spec("hoarder")
     whole = finish(spec, registries, tmp_path / "whole")
-    write, writes = checkpoint.write_bytes, iter(range(1000))
+    write, writes = checkpoint.write_atomically, iter(range(1000))
 
     def fails_once(file: Path, data: bytes) -> None:
         # The first task's five epochs and fifteen steps take two files each, and so does its end.
@@ -270,7 +270,7 @@ def test_a_disk_that_is_full_for_a_while(
         if event["event"] == "epoch" and event["task"] == 1:
             raise Killed
 
-    monkeypatch.setattr(checkpoint, "write_bytes", fails_once)
+    monkeypatch.setattr(checkpoint, "write_atomically", fails_once)
     with pytest.raises(Killed):
         finish(spec, registries, tmp_path, on_event=pull_the_plug, **OFTEN)
     failures = [event for event in events(tmp_path, spec) if event["event"] == "checkpoint_failed"]
@@ -285,7 +285,7 @@ def test_a_record_that_cannot_be_written_is_one_sentence(
 ) -> None:
     spec = micro_spec("ridge")
     with monkeypatch.context() as patch:
-        patch.setattr("smope_bench.harness.training.publish.write_bytes", full_disk)
+        patch.setattr("smope_bench.harness.training.publish.write_atomically", full_disk)
         with pytest.raises(UserError, match=r"cannot be written .*No space left.*it goes on from its last checkpoint"):
             finish(spec, registries, tmp_path)
     assert Store(tmp_path).load(spec.run_id) is None

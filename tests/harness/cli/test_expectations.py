@@ -11,8 +11,9 @@ from smope_bench import run_all
 from smope_bench.benchmarks.suites import SUITES
 from smope_bench.harness.cli.expectations import read_expected, stored_file, verify
 from smope_bench.harness.errors import UserError
+from smope_bench.harness.records.atomic_write import write_json_atomically
 from smope_bench.harness.records.checksum import RECORD_SCHEMA, with_checksum
-from smope_bench.harness.records.store import Store, write_json
+from smope_bench.harness.records.store import Store
 
 COLUMN = "digits, 2 tasks"
 
@@ -33,10 +34,10 @@ def store(tmp_path: Path) -> Store:
             "test_counts": [],
         }
         extra = {"spec": {}, "provenance": {"code_fingerprint": "x"}, "costs": {}, "timings": {}}
-        write_json(tmp_path / run_id / "result.json", with_checksum({**record, **extra}))
+        write_json_atomically(tmp_path / run_id / "result.json", with_checksum({**record, **extra}))
     seeds = {"order_seed": 0, "train_seed": 0}
     planned = [{"row": row, "column": COLUMN, "run_id": run_id, **seeds} for row, run_id in cells]
-    write_json(tmp_path / "suites" / "ci.json", {"cells": planned})
+    write_json_atomically(tmp_path / "suites" / "ci.json", {"cells": planned})
     return Store(tmp_path)
 
 
@@ -49,7 +50,7 @@ def test_means_over_seeds_are_compared_and_missing_runs_fail(store: Store) -> No
 
 @pytest.mark.parametrize("manifest", [[], {"cells": "x"}, {"cells": [{"row": "A"}]}])
 def test_a_damaged_plan_is_one_sentence(store: Store, manifest: object) -> None:
-    write_json(store.root / "suites" / "ci.json", manifest)
+    write_json_atomically(store.root / "suites" / "ci.json", manifest)
     with pytest.raises(UserError, match="the plan of suite 'ci' cannot be used; run the suite again"):
         verify("ci", store, [cell("A", 85)], only_planned=True)
 
@@ -94,6 +95,6 @@ def test_the_exit_status_says_whether_all_is_as_expected(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for faa, status in ((99.0, 0), (10.0, 1)):
-        write_json(tmp_path / "mine.json", {"cells": [cell("Nearest class mean", faa, 8.0)]})
+        write_json_atomically(tmp_path / "mine.json", {"cells": [cell("Nearest class mean", faa, 8.0)]})
         assert run_all.main(["run", "ci", "--methods", "ncm", "--expect", "mine.json"]) == status
         assert "Nearest class mean on digits, 2 tasks: FAA" in capsys.readouterr().out

@@ -9,7 +9,7 @@ import torch
 
 from smope_bench import run_all
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.planning.compatibility import Fitting
+from smope_bench.harness.planning.compatibility import CompatibilityChecker
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.methods import BUILTIN
 from smope_bench.methods.common.api import Method
@@ -29,19 +29,21 @@ class LooksAtValues(Method):
 @pytest.mark.parametrize("name", sorted(BUILTIN))
 def test_every_method_is_built_without_storage(name: str, registries: Registries) -> None:
     spec = micro_spec(name)
-    Fitting().require(registries.methods.load(name), spec, registries.backbones.load(spec.backbone.name), 6, 3)
+    CompatibilityChecker().require(
+        registries.methods.load(name), spec, registries.backbones.load(spec.backbone.name), 6, 3
+    )
 
 
 def test_a_constructor_that_needs_values_is_left_to_the_run(registries: Registries) -> None:
     spec = micro_spec("looks")
-    Fitting().require(LooksAtValues, spec, registries.backbones.load(spec.backbone.name), 6, 3)
+    CompatibilityChecker().require(LooksAtValues, spec, registries.backbones.load(spec.backbone.name), 6, 3)
 
 
 def test_too_many_blocks_are_refused_once_and_again(registries: Registries) -> None:
     spec = micro_spec("one_prompt", {"prompt_blocks": 9})
     method, backbone = registries.methods.load("one_prompt"), registries.backbones.load(spec.backbone.name)
     with pytest.raises(UserError, match=r"one_prompt cannot run on .* first 9 blocks, but the backbone has 6"):
-        Fitting().require(method, spec, backbone, 6, 3)
+        CompatibilityChecker().require(method, spec, backbone, 6, 3)
 
 
 def test_the_plan_says_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -82,7 +82,7 @@ def test_a_log_that_cannot_be_written_stops_nobody(tmp_path: Path, monkeypatch: 
     heard: list[dict[str, Any]] = []
     log = RunLog(tmp_path, heard.append)
     log._file = Full()  # type: ignore[assignment]
-    monkeypatch.setattr(run_log, "write_json", full)
+    monkeypatch.setattr(run_log, "write_json_atomically", full)
     monkeypatch.setattr(run_log, "PROGRESS_INTERVAL_S", 0.0)
     log.log("one")
     log.step(0, 1, "train", 1, 1)

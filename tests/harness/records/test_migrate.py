@@ -181,7 +181,7 @@ def test_a_folder_that_cannot_be_written_is_the_users_to_mend(tmp_path: Path, mo
     def refuse(file: Path, data: bytes) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("smope_bench.harness.records.migrate.write_bytes", refuse)
+    monkeypatch.setattr("smope_bench.harness.records.migrate.write_atomically", refuse)
     with pytest.raises(
         UserError, match=rf"{file.parent.name}' cannot be migrated \(Permission denied\); make it writable"
     ):

@@ -13,8 +13,9 @@ import pytest
 
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records import store as store_module
+from smope_bench.harness.records.atomic_write import write_json_atomically
 from smope_bench.harness.records.checksum import RECORD_SCHEMA
-from smope_bench.harness.records.store import OBSERVATIONS, Broken, Record, Store, write_json
+from smope_bench.harness.records.store import OBSERVATIONS, Broken, Record, Store
 
 
 def result(run_id: str = "ab12", fingerprint: str = "f" * 64) -> dict[str, Any]:
@@ -103,21 +104,21 @@ def test_scan_finds_only_published_runs(tmp_path: Path) -> None:
 
 def test_a_failed_write_leaves_the_old_content_and_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "x.json"
-    write_json(file, {"old": 1})
+    write_json_atomically(file, {"old": 1})
 
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        write_json(file, {"new": 2})
+        write_json_atomically(file, {"new": 2})
     assert json.loads(file.read_text()) == {"old": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
 
 
 def test_not_a_number_is_never_stored(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"Out of range|not JSON compliant"):
-        write_json(tmp_path / "x.json", {"loss": float("nan")})
+        write_json_atomically(tmp_path / "x.json", {"loss": float("nan")})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -199,7 +200,7 @@ def test_unwritable_results_folder(tmp_path: Path) -> None:
 
 
 def test_two_launchers_that_note_a_suite_at_once_both_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, files = store_module.write_bytes, Store(tmp_path)
+    write, files = store_module.write_atomically, Store(tmp_path)
     second = threading.Thread(target=files.write_manifest, args=("smoke", manifest("B", [0], "b")))
 
     def slowly(file: Path, data: bytes) -> None:
@@ -208,7 +209,7 @@ def test_two_launchers_that_note_a_suite_at_once_both_do(tmp_path: Path, monkeyp
             second.join(timeout=0.3)  # time enough to write, were it not for the lock
         write(file, data)
 
-    monkeypatch.setattr(store_module, "write_bytes", slowly)
+    monkeypatch.setattr(store_module, "write_atomically", slowly)
     files.write_manifest("smoke", manifest("A", [0], "a"))
     second.join(timeout=30)
     assert sorted(cell["run_id"] for cell in (files.read_manifest("smoke") or {})["cells"]) == ["a0", "b0"]

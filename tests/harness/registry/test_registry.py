@@ -230,7 +230,7 @@ def test_ctrl_c_during_an_import_is_the_users_wish() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        plugin_loading.unhurt(load, "never said")
+        plugin_loading.call_outside_code(load, "never said")
 
 
 def test_a_list_of_entry_points_that_cannot_be_read_hurts_its_own_package_alone(

@@ -172,8 +172,8 @@ def test_runs_are_dispatched_to_one_worker_and_to_several(tmp_path: Path, preten
     assert ms == pytest.approx([1000 * RUN_S, 500 * RUN_S])
     assert rows["runs that compute for 50 ms, 2 workers"]["times_one_worker"].median == pytest.approx(2)
     empty, busy = (
-        "smope_bench.harness.timing.sweep:nothing",
-        "smope_bench.harness.timing.sweep:computing",
+        "smope_bench.harness.timing.sweep:empty_run",
+        "smope_bench.harness.timing.sweep:busy_run",
     )
     one, two = bench_sweep.COMPUTING_RUNS, 2 * bench_sweep.COMPUTING_RUNS
     assert pretended.asked == [
@@ -186,7 +186,7 @@ def test_runs_are_dispatched_to_one_worker_and_to_several(tmp_path: Path, preten
 
 
 def test_empty_runs_go_through_the_real_executor(tmp_path: Path) -> None:
-    found = bench(tmp_path)._dispatched(4, 1, "nothing")  # pyright: ignore[reportPrivateUsage]
+    found = bench(tmp_path)._dispatched(4, 1, "empty_run")  # pyright: ignore[reportPrivateUsage]
     assert 0 < found.start <= found.wall and found.each > 0
 
 
@@ -202,7 +202,7 @@ def test_a_failing_run_ends_the_measurement(tmp_path: Path) -> None:
 
 def test_computing_keeps_a_core_busy() -> None:
     started = time.process_time()
-    bench_runners.computing()
+    bench_runners.busy_run()
     assert time.process_time() - started >= bench_runners.COMPUTED_S
 
 

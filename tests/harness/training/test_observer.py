@@ -20,7 +20,7 @@ from smope_bench.harness.records.observations import read_observations
 from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.training import trainer as engine
-from smope_bench.harness.training.observer import spread, undisturbed
+from smope_bench.harness.training.observer import evenly_chosen_images, undisturbed
 from smope_bench.methods.common.api import Batch
 from tests.conftest import micro_spec  # pyright: ignore[reportMissingImports]
 from tests.harness.observed import (  # pyright: ignore[reportMissingImports]
@@ -187,11 +187,11 @@ def test_images_are_spread_evenly_and_the_same_each_time() -> None:
         View(images, np.arange(20), np.repeat([0, 1], 10)),
         View(images, np.arange(20, 60), np.repeat([2, 3, 4, 5], 10)),
     ]
-    chosen = spread(views, 33)
+    chosen = evenly_chosen_images(views, 33)
     assert [view.rows.tolist() for view in chosen[:1]] == [[0, 2, 4, 6, 8, 10, 12, 14, 16, 18]]
     assert np.bincount(np.concatenate([view.labels for view in chosen])).tolist() == [5] * 6
-    assert sum(map(len, spread(views, 1000))) == 60
-    assert [view.labels.tolist() for view in spread(views, 3)] == [[0], [2, 4]]
+    assert sum(map(len, evenly_chosen_images(views, 1000))) == 60
+    assert [view.labels.tolist() for view in evenly_chosen_images(views, 3)] == [[0], [2, 4]]
 
 
 # -- interruptions and several suites ----------------------------------------------------------------------------------

@@ -106,13 +106,13 @@ def test_the_table_is_lazy_and_whole() -> None:
         module, _, attribute = target.partition(":")
         assert module in {
             "smope_bench.methods.common.backbone.backbones",
-            "smope_bench.methods.common.checkpoint_files.zoo",
+            "smope_bench.methods.common.pretrained_files.zoo",
         }
         assert getattr(importlib.import_module(module), attribute).name == name
 
 
 def test_looking_at_the_backbones_imports_no_torch() -> None:
-    code = "import sys, smope_bench.methods.common.checkpoint_files.zoo; sys.exit('torch' in sys.modules)"
+    code = "import sys, smope_bench.methods.common.pretrained_files.zoo; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[4], check=False).returncode == 0
 
 

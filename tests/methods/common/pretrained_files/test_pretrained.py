@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from smope_bench.methods.common.backbone.backbones import BUILTIN, WeightsMissingError
 from smope_bench.methods.common.backbone.pretrained import CheckpointBackbone
-from smope_bench.methods.common.checkpoint_files import conversion as checkpoints
-from smope_bench.methods.common.checkpoint_files import zoo as published
-from smope_bench.methods.common.checkpoint_files.conversion import LAYOUTS
 from smope_bench.methods.common.errors import MethodError
-from tests.methods.common.checkpoint_files.sample_files import (  # pyright: ignore[reportMissingImports]
+from smope_bench.methods.common.pretrained_files import conversion as checkpoints
+from smope_bench.methods.common.pretrained_files import zoo as published
+from smope_bench.methods.common.pretrained_files.conversion import LAYOUTS
+from tests.methods.common.pretrained_files.sample_files import (  # pyright: ignore[reportMissingImports]
     SMALL,
     WRITERS,
     dino,

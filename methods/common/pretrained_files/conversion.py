@@ -24,8 +24,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from smope_bench.methods.common.checkpoint_files import google_vit
 from smope_bench.methods.common.errors import MethodError
+from smope_bench.methods.common.pretrained_files import google_vit
 
 Container = Literal["safetensors", "torch", "npz"]
 Shape = tuple[int, ...]

@@ -15,9 +15,9 @@ import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer, _load_weights
 
-from smope_bench.methods.common.checkpoint_files.conversion import Converted, convert, tensors_sha256
 from smope_bench.methods.common.errors import MethodError
-from tests.methods.common.checkpoint_files.sample_files import (  # pyright: ignore[reportMissingImports]
+from smope_bench.methods.common.pretrained_files.conversion import Converted, convert, tensors_sha256
+from tests.methods.common.pretrained_files.sample_files import (  # pyright: ignore[reportMissingImports]
     HEAD,
     SMALL,
     WRITERS,
