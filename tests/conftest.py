@@ -7,7 +7,6 @@ import functools
 import gc
 import importlib.metadata
 import importlib.util
-import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -21,7 +20,6 @@ import typer.main
 from torch import Tensor
 
 from smope_bench.harness.conformance.check import MICRO, ColouredNoise
-from smope_bench.harness.executors import local
 from smope_bench.harness.registry import plugins
 from smope_bench.harness.registry.registry import Registries, open_registries
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
@@ -68,11 +66,8 @@ def _made_once() -> Iterator[None]:
     """Make once what every call of the command line and every run makes anew, the same each time.
 
     These are the parser of the command line, the entry points of installed packages, the small backbones (each run gets a
-    copy), the process that workers are forked from and matplotlib's list of fonts, which a test with a home folder of its own
-    would make again.
+    copy) and matplotlib's list of fonts, which a test with a home folder of its own would make again.
     """
-    if sys.platform.startswith("linux"):  # whichever test is the first to start workers
-        multiprocessing.get_context("forkserver").set_forkserver_preload(list(local.PRELOADED))
     models: dict[object, PromptedViT] = {}
     load_random, load_stored = backbones.RandomBackbone.load, backbones.StoredBackbone.load
 

@@ -11,12 +11,11 @@ import contextlib
 import multiprocessing
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from smope_bench.harness.cancellation import Stop, StopRequest, stop_gently
 from smope_bench.harness.execution.executor_registry import executor
@@ -25,13 +24,8 @@ from smope_bench.harness.execution.memory_budget import Queue
 from smope_bench.harness.hardware.memory import oom_kills, resident_mb, total_mb
 from smope_bench.harness.run_options import RunOptions
 
-if TYPE_CHECKING:
-    from multiprocessing.context import ForkServerContext, SpawnContext
-
 POLL_S = 0.25
 TRIES = 2
-PRELOADED = ("__main__", "smope_bench.harness.training.trainer", "timm.models.vision_transformer")
-"""Imported once for all workers of a sweep. They touch no GPU, and their only threads are OpenBLAS's, which allow for forks."""
 SHORTAGE_S = 2.0
 """One shortage of memory may kill several workers, whose deaths are noticed one after another."""
 SAFE_PATH = "PYTHONSAFEPATH"
@@ -175,14 +169,13 @@ class _WorkerProcess:
     """A worker process, this side's end of its pipe, and the job that it has."""
 
     def __init__(self, options: RunOptions) -> None:
-        context = _context(options.runner)
+        context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.job: Job | None = None
         self.exit_code: int | None = None
         """How the process ended, if it died on its job."""
         self.peak_mb, self._measured = 0.0, 0.0
-        arguments = (theirs, options, dict(os.environ))
-        self.process: BaseProcess = context.Process(target=_work, args=arguments, daemon=True)
+        self.process: BaseProcess = context.Process(target=_work, args=(theirs, options), daemon=True)
         with _signals_blocked(), safe_path():
             self.process.start()
         theirs.close()  # so that the death of the worker reads as the end of the pipe
@@ -247,10 +240,8 @@ class _WorkerState:
         self.stop_request.set()
 
 
-def _work(pipe: Connection, options: RunOptions, environment: dict[str, str]) -> None:
+def _work(pipe: Connection, options: RunOptions) -> None:
     """Body of a worker: jobs in, events and results out, until None arrives or the parent is gone."""
-    os.environ.clear()  # that of the fork server is as old as the server
-    os.environ.update(environment)
     state = _WorkerState()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what it means
     signal.signal(signal.SIGTERM, state.terminate)
@@ -275,16 +266,6 @@ def _work(pipe: Connection, options: RunOptions, environment: dict[str, str]) ->
         state.stop_request = StopRequest()
         send(run_job(job, options, lambda run_id, event: send((run_id, event)), state.stop_request))
         state.stop_request = None  # from here on, a signal ends the process
-
-
-def _context(runner: str) -> ForkServerContext | SpawnContext:
-    """How workers start: on Linux as forks of one server process that has imported what is slow to import, elsewhere spawned."""
-    if not sys.platform.startswith("linux"):
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    if runner == RunOptions.runner:
-        context.set_forkserver_preload(list(PRELOADED))  # effective before the first worker starts
-    return context
 
 
 @contextlib.contextmanager

@@ -77,6 +77,7 @@ def call_outside_code(load: Callable[[], T], failed: str) -> T:
 
 def run_file(file: Path) -> ModuleType:
     """Run a plugin file as a module, once a process for each content. Raises UserError for one that cannot be run."""
+    file = file.resolve()  # one file is one module, however its path is written
     try:
         source = file.read_bytes()
     except OSError as error:

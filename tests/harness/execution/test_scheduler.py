@@ -35,7 +35,8 @@ from tests.harness.stand_ins import planned, wait_for, with_runner  # pyright: i
 RUNNER = """
     import hashlib, os, signal, time
     from smope_bench.harness.errors import UserError
-    from smope_bench.harness.records.store import OBSERVATIONS, write_bytes
+    from smope_bench.harness.records.atomic_write import write_atomically
+    from smope_bench.harness.records.store import OBSERVATIONS
     from stand_ins import publish
 
     def run(job, options, context):
@@ -59,7 +60,7 @@ RUNNER = """
             time.sleep(todo["sleep"])
         observations = {}
         if job.observe:
-            write_bytes(options.results / job.run_id / OBSERVATIONS, b"seen")
+            write_atomically(options.results / job.run_id / OBSERVATIONS, b"seen")
             digest = hashlib.sha256(b"seen").hexdigest()
             observations = {"observations": {"names": list(job.observe), "sha256": digest}}
         publish(job, options, timings={"pid": os.getpid()}, **observations)
