@@ -140,6 +140,12 @@ def check(path: Path, remote: Remote, folder: Path, progress: ProgressCallback =
     return Checked(digests["sha256"], f"{algorithm}:{digests[algorithm]}", expected)
 
 
+def fault_of_download(file: Path, remote: Remote, folder: Path, progress: ProgressCallback = silent) -> str:
+    """Why a file in the downloads folder cannot be used, or '' if it can. Raises BenchmarkError if it is unreadable."""
+    checked = check(file, remote, folder, progress)
+    return "" if checked.fits else f"it has {checked.found}, expected {checked.expected}"
+
+
 def digests_of(path: Path, algorithms: set[str], progress: ProgressCallback = silent) -> dict[str, str]:
     """Hex digests of a file, read once."""
     hashes = {name: hashlib.new(name, usedforsecurity=False) for name in algorithms}

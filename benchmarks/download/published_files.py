@@ -12,7 +12,7 @@ from pydantic import Field
 from smope_bench.benchmarks.augmentation import Augmentation, RandomResizedCrop
 from smope_bench.benchmarks.base import ProgressCallback, silent
 from smope_bench.benchmarks.download.archives import Member, members
-from smope_bench.benchmarks.download.fetch import Remote, check, downloads_folder, fetch, unpinned_on_error
+from smope_bench.benchmarks.download.fetch import Remote, downloads_folder, fault_of_download, fetch, unpinned_on_error
 from smope_bench.benchmarks.download.transfer import shown_bytes
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.image_store.picture_benchmark import PictureConfig
@@ -76,8 +76,7 @@ class PublishedFiles:
     @classmethod
     def download_fault(cls, file: Path, remote: Remote, folder: Path, progress: ProgressCallback = silent) -> str:
         """Why a file in the downloads folder cannot be used, or '' if it can. Raises BenchmarkError."""
-        checked = check(file, remote, folder, progress)
-        return "" if checked.fits else f"it has {checked.found}, expected {checked.expected}"
+        return fault_of_download(file, remote, folder, progress)
 
     def obtain(self, remote: Remote, progress: ProgressCallback) -> Path:
         """One published file, verified: given by the user, placed by hand, or downloaded. Raises BenchmarkError."""

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.records.cleanup import CHECKPOINT, TEMPORARY, _matching, remove_temporary_files
+from smope_bench.harness.records.cleanup import CHECKPOINT, TEMPORARY, matching_files, remove_temporary_files
 from smope_bench.harness.records.event_log import PROGRESS
 
 
@@ -335,7 +335,7 @@ def remove_leftovers_of(folder: Path) -> None:
     """Remove temporary files and leases of a finished run; does nothing if there are none or a process holds the run."""
     with contextlib.suppress(OSError, UserError):  # leftovers change no result
         names = (CHECKPOINT, PROGRESS, *TEMPORARY, *_LEASE_FILES)
-        if not _matching(folder, names) or isinstance(lease := acquire(folder), LeaseState):
+        if not matching_files(folder, names) or isinstance(lease := acquire(folder), LeaseState):
             return
         try:
             remove_temporary_files(folder)

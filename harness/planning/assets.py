@@ -11,9 +11,9 @@ from smope_bench.benchmarks.base import SPLITS, ProgressCallback, silent
 from smope_bench.benchmarks.download.fetch import (
     FOLDER,
     Remote,
-    check,
     digests_of,
     downloads_folder,
+    fault_of_download,
     fetch,
     pin_file,
     read_pin,
@@ -207,7 +207,7 @@ def _verified_downloads(
     folder = downloads_folder(data_root, name)
     benchmark = registries.benchmarks.load(name)
     remotes: dict[str, Remote] = {remote.name: remote for remote in getattr(benchmark, "remotes", ())}
-    fault_of = getattr(benchmark, "download_fault", _fault)
+    fault_of = getattr(benchmark, "download_fault", fault_of_download)
     pinned = {pin.name.removesuffix(".pin") for pin in folder.glob("*.pin")}
     for file in (folder / wanted for wanted in sorted({*remotes, *pinned})):
         if file.is_file():
@@ -220,7 +220,9 @@ def _verified_checkpoints(backbone: Any, data_root: Path, progress: ProgressCall
     for file in (folder / wanted for wanted in _published_names(backbone)):
         remote = Remote(file.name, (), getattr(backbone, "digest", None))
         if file.is_file() and (remote.digest or pin_file(remote, folder).exists()):  # else nothing to compare it with
-            yield _verified_download(backbone.name, file, remote, _fault, f"`data prepare {backbone.name}`", progress)
+            yield _verified_download(
+                backbone.name, file, remote, fault_of_download, f"`data prepare {backbone.name}`", progress
+            )
 
 
 def _verified_download(
@@ -232,12 +234,6 @@ def _verified_download(
         fault = str(error)
     remedy = f"{fault}: delete {file} and call {again}" if fault else ""
     return Verified(name, f"download {file}", "damaged" if fault else "intact", file.stat().st_size, remedy)
-
-
-def _fault(file: Path, remote: Remote, folder: Path, progress: ProgressCallback) -> str:
-    """What is wrong with a download; empty if nothing is."""
-    checked = check(file, remote, folder, progress)
-    return "" if checked.fits else f"it has {checked.found}, expected {checked.expected}"
 
 
 def _against_pin(file: Path, progress: ProgressCallback) -> str:

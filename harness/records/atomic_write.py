@@ -10,12 +10,12 @@ from pathlib import Path
 
 
 def write_json_atomically(file: Path, value: object) -> None:
-    """Write durably and atomically: temporary file in the same folder, fsync, rename, fsync of the folder."""
+    """Write a value as JSON by ``write_atomically``. Raises OSError; ValueError for NaN and infinity."""
     write_atomically(file, json_bytes(value))
 
 
 def write_atomically(file: Path, data: bytes) -> None:
-    """As ``write_json_atomically``, for bytes. Raises OSError."""
+    """Write durably: after a crash or a power loss the file has its old content or all of the new. Raises OSError."""
     file.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-")
     try:
@@ -36,4 +36,5 @@ def write_atomically(file: Path, data: bytes) -> None:
 
 
 def json_bytes(value: object) -> bytes:
+    """A value as the JSON text of records: UTF-8, one space of indent, a final line break."""
     return (json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()

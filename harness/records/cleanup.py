@@ -20,9 +20,10 @@ def remove_temporary_files(folder: Path) -> None:
     """
     shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
     with contextlib.suppress(OSError):
-        for file in (folder / PROGRESS, *_matching(folder, TEMPORARY)):
+        for file in (folder / PROGRESS, *matching_files(folder, TEMPORARY)):
             file.unlink(missing_ok=True)
 
 
-def _matching(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
+def matching_files(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
+    """Files of a run's folder that fit one of the patterns."""
     return [file for pattern in patterns for file in folder.glob(pattern)]
