@@ -21,6 +21,8 @@ from smope_bench.benchmarks.errors import BenchmarkError
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, Split] = ("train", "test")
 ClassOrder = Literal["shuffled", "natural_first", "natural"]
+Protocol = Literal["class", "domain"]
+"""What arrives with a task: new classes, or known classes in a new domain."""
 ProgressCallback = Callable[[str], None]
 
 
@@ -114,11 +116,13 @@ class ImageSet:
     """All images of one split.
 
     ``images``: uint8 (N, H, W, 3), or a store that returns raw batches of rows; ``labels``: int64 (N,), class ids before
-    any reordering.
+    any reordering; ``domains``: int64 (N,), positions in ``Benchmark.domain_names``, only in a domain-incremental
+    benchmark. Test images without domains belong to all of them.
     """
 
     images: Any
     labels: NDArray[np.int64]
+    domains: NDArray[np.int64] | None = None
 
 
 ConfigT = TypeVar("ConfigT", bound=BenchmarkConfig)
@@ -160,6 +164,21 @@ class Benchmark(ABC, Generic[ConfigT]):
     def num_classes(self) -> int:
         """Number of classes; known before ``prepare``, so that runs can be planned without data."""
         return len(self.class_names)
+
+    @property
+    def protocol(self) -> Protocol:
+        """Whether new classes or new domains arrive; known before ``prepare``, or for a user's own images after it."""
+        return "class"
+
+    @property
+    def domain_names(self) -> tuple[str, ...]:
+        """One name a domain, indexed by ``ImageSet.domains``; empty in a class-incremental benchmark."""
+        return ()
+
+    def domain_order(self, seed: int) -> tuple[int, ...]:
+        """Positions in ``domain_names`` in order of arrival, a domain a task; those left out are not used."""
+        del seed
+        return tuple(range(len(self.domain_names)))
 
     def pinned(self) -> ConfigT:
         """The configuration as it enters a run's identity.

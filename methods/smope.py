@@ -127,6 +127,7 @@ class SMoPE(Method):
         code_url="https://github.com/Minhchuyentoancbn/SMoPE",
     )
     Config = SMoPEConfig
+    protocols = frozenset({"class", "domain"})
     observes = (*EXPERT_STATE, *EXPERT_SCORES)
     config: SMoPEConfig
     counts: Tensor
@@ -197,7 +198,9 @@ class SMoPE(Method):
         trace: Trace[Choice] = Trace()
         features = self.backbone(batch.images, self._rules(*keys_values, self._training_handicaps(batch), trace))
         logits = seen_logits(self.head, features, self.seen_classes)
-        loss = current_task_loss(logits, batch.targets, self.old_classes, mask_old=config.mask_old_logits)
+        loss = current_task_loss(
+            logits, batch.targets, self.old_classes, mask_old=config.mask_old_logits, absent=self.absent_classes
+        )
         if self.dense:
             return loss
         if config.alpha_router > 0:

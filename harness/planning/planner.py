@@ -216,7 +216,7 @@ class Planner:
             precision=self.selection.precision,
             sources=registries.sources_of(row.method, column.benchmark, column.backbone),
         )
-        self._fitting.require(method, spec, backbone, data.num_classes, pinned.tasks)
+        self._fitting.require(method, spec, backbone, data.num_classes, pinned.tasks, data.protocol)
         return spec, recipe.source, tuple(by_hand)
 
     def _weights_of(self, backbone: Any) -> str:
