@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from smope_bench.benchmarks.base import Protocol
 from smope_bench.benchmarks.suites import SUITES, Column, Row, Suite
 from smope_bench.harness.errors import UserError, did_you_mean, without_home
 from smope_bench.harness.planning.compatibility import CompatibilityChecker
@@ -58,6 +59,7 @@ class PlannedRun:
     """The user's ``--set`` texts that apply to this run."""
     observe: tuple[str, ...] = ()
     """Names of what figures need of the run beside accuracies; not part of its identity, since it changes no number."""
+    protocol: Protocol = "class"
 
     @property
     def lacks_weights(self) -> bool:
@@ -107,6 +109,7 @@ class Planner:
         self._weights: dict[str, str] = {}
         self._used: set[str] = set()
         self._benchmarks: dict[str, Any] = {}
+        self._protocols: dict[str, Protocol] = {}
         self._fitting = CompatibilityChecker()
 
     def runs(self, suite: Suite) -> list[PlannedRun]:
@@ -170,6 +173,7 @@ class Planner:
                 recipe=recipe,
                 settings=by_hand,
                 observe=suite.observe,
+                protocol=self._protocols[column.label],
             )
             for seed in seeds
         ]
@@ -208,6 +212,7 @@ class Planner:
         schedule = validated(Schedule, values["schedule"], "schedule")
         data = self._opened(column, values["benchmark"], backbone)
         pinned = data.pinned()
+        self._protocols[column.label] = data.protocol
         spec = RunSpec(
             method=Component(name=row.method, config=config.model_dump(mode="json")),
             benchmark=Component(name=column.benchmark, config=pinned.model_dump(mode="json")),
@@ -340,4 +345,5 @@ def _column_entry(label: str, run: PlannedRun, registries: Registries) -> dict[s
         "tasks": run.spec.benchmark.config.get("tasks"),
         "backbone": run.spec.backbone.name,
         "summary": card.summary,
+        **({"protocol": run.protocol} if run.protocol != "class" else {}),
     }
