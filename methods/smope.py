@@ -293,7 +293,9 @@ class SMoPE(Method):
         return first_block_scores(self.backbone, batch.images, self._experts()[0][0])
 
     def settled(self) -> dict[str, Tensor]:
-        """Statistics of the classes that were seen; prompts and classifier go on learning."""
+        """Statistics of the classes that were seen, unless they come again; prompts and classifier go on learning."""
+        if self.setup.protocol == "domain":
+            return {}
         mean, covariance = self.statistics.mean, self.statistics.covariance
         classes = range(self.seen_classes)
         return {f"statistics of class {c}": torch.cat([mean[c], covariance[c].flatten()]) for c in classes}

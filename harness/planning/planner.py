@@ -248,6 +248,7 @@ class Planner:
             _check_fit(data, backbone, column)
             if benchmark.takes_user_data:
                 data.prepare()
+            data.task_sizes()  # raises for tasks that the benchmark cannot be cut into
             self._benchmarks[key] = data
         return self._benchmarks[key]
 
