@@ -21,8 +21,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 
 class Forked:
     """``program`` in a fork of this process: the part of ``subprocess.Popen`` that tests use.
@@ -87,9 +85,12 @@ _spawn = multiprocessing.util.spawnv_passfds
 @contextlib.contextmanager
 def forked_workers() -> Iterator[None]:
     """Worker processes that this process starts in this block are forks of it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(multiprocessing.util, "spawnv_passfds", spawn_by_fork)
+    before = multiprocessing.util.spawnv_passfds
+    multiprocessing.util.spawnv_passfds = spawn_by_fork
+    try:
         yield
+    finally:
+        multiprocessing.util.spawnv_passfds = before
 
 
 def _fork(program: Callable[[], int], keep: Iterable[int] = ()) -> int:
