@@ -77,6 +77,10 @@ class BackboneOutline(PromptedViT):
         unknown.append(name)
         raise AttributeError(f"the outline of a backbone has no {name!r}")
 
+    def __getattr__(self, name: str) -> Any:
+        """Raises AttributeError, where a module would look among its parameters."""
+        raise AttributeError(f"the outline of a backbone has no {name!r}")
+
 
 def made_with_outline(make: Callable[[PromptedViT], Made], backbone: Any, skeleton: Callable[[], PromptedViT]) -> Made:
     """``make`` of a backbone's outline; of ``skeleton()`` where it has no outline, or ``make`` read more than sizes."""
