@@ -17,7 +17,7 @@ import sys
 import time
 import traceback
 import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ class Forked:
             os.kill(self.pid, signal.SIGKILL)
 
 
-def spawn_by_fork(path: Any, args: list[Any], passfds: Iterable[int]) -> int:
+def spawn_by_fork(path: Any, args: list[Any], passfds: Sequence[int]) -> int:
     """In place of ``multiprocessing.util.spawnv_passfds``: a fork that executes what a new Python would be given by ``-c``."""
     code, *arguments = args[args.index("-c") + 1 :]
     if "spawn_main" not in code:  # the resource tracker: a Python without imports starts at once
@@ -127,4 +127,4 @@ def _begin_anew(keep: set[int]) -> None:
     multiprocessing.util._run_after_forkers()  # pyright: ignore[reportAttributeAccessIssue]
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
-        torch.set_num_threads = lambda _: None
+        setattr(torch, "set_num_threads", lambda _: None)  # noqa: B010
