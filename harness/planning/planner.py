@@ -19,6 +19,7 @@ from smope_bench.harness.planning.settings import (
     merged,
     nested,
     parse_setting,
+    scoped,
     validated,
 )
 from smope_bench.harness.planning.titles import column_label, distinct
@@ -143,8 +144,7 @@ class Planner:
         ``backbones``: those of the suite's columns; the label has the weights unless they are all the same.
         """
         given = scoped(self.selection.settings, "benchmark")
-        # A split has as many tasks as it names, whatever the suite's number is.
-        base = {name: value for name, value in column.config.items() if name != "tasks" or "split" not in given}
+        base = _without_replaced(column.config, given)
         backbone = column.backbone
         for setting in self.selection.settings:
             if setting.path == BACKBONE:
@@ -223,8 +223,8 @@ class Planner:
         suite = [_placed(parse_setting(text), row.method, method.Config, Schedule) for text in suite_settings]
         user = [_placed(setting, row.method, method.Config, Schedule) for setting in self.selection.settings]
         mine = [placed for placed in user if placed.scope is not None]
-        protocol = _without_replaced(column.config, mine)
         given = _values(mine, "benchmark")  # a recipe may apply to one number of tasks only
+        protocol = _without_replaced(column.config, given)
         chosen = validated(benchmark.Config, merged(protocol, given), "benchmark")
         recipe = find_recipe(
             row.method,
@@ -331,11 +331,11 @@ def _values(settings: Sequence[_Placed], scope: str) -> dict[str, Any]:
     return found
 
 
-def _without_replaced(protocol: Mapping[str, Any], settings: Sequence[_Placed]) -> dict[str, Any]:
+def _without_replaced(protocol: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """A column's settings less its number of tasks where the user gives a split alone, and the other way round."""
-    given = _values(settings, "benchmark").keys() & {"tasks", "split"}
+    stated = given.keys() & {"tasks", "split"}
     other = {"tasks": "split", "split": "tasks"}
-    replaced = other[given.pop()] if len(given) == 1 else None
+    replaced = other[stated.pop()] if len(stated) == 1 else None
     return {key: value for key, value in protocol.items() if key != replaced}
 
 

@@ -90,7 +90,8 @@ def test_limits_and_settings_of_some_rows_are_noted(built_in: Registries) -> Non
     runs = planned(built_in, "benchmark.limit=3", "smope.schedule.lr=0.01", methods="smope,ncm")
     notes = [notes_of(run, built_in, lambda _: 30) for run in runs]
     assert remarks(runs, notes) == [
-        "note: limited to 3 images a class, for trying out (SMoPE on digits, 5 tasks; Nearest class mean on digits, 5 tasks)",
+        "note: limited to 3 images a class, for trying out (SMoPE on digits, 5 tasks, limit=3;"
+        " Nearest class mean on digits, 5 tasks, limit=3)",
         "note: --set smope.schedule.lr=0.01 applies to SMoPE only",
     ]
 
