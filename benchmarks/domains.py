@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from abc import abstractmethod
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
@@ -18,6 +18,8 @@ from smope_bench.benchmarks.image_store.cached_benchmark import CachedBenchmark
 
 class DomainConfig(BenchmarkConfig):
     """Settings of every domain-incremental benchmark: a task is a domain, so that tasks follow from the domains."""
+
+    task_word: ClassVar[str] = "domain"
 
     class_order: ClassOrder = Field(
         default="natural", description="classes are numbered as they first arrive with a domain; cannot be changed"

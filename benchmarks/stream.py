@@ -143,7 +143,8 @@ def build_stream(benchmark: Benchmark[Any], order_seed: int, *, for_search: bool
     """Cut a prepared benchmark into tasks, in the class order that ``order_seed`` draws.
 
     The configuration's ``holdout`` > 0 moves that fraction of each class's training images to the validation view, drawn
-    by ``holdout_seed`` alone: it is the same in every class order. Test images are never touched.
+    by ``holdout_seed`` alone: it is the same in every class order. Test images are never touched. The configuration's ``limit``
+    keeps that many images of each class in either split, before any are held out.
 
     ``for_search``: the stream of a hyper-parameter search. Test images are not read, the tasks' test views are empty, and the
     held-out images are tested on.
@@ -155,13 +156,18 @@ def build_stream(benchmark: Benchmark[Any], order_seed: int, *, for_search: bool
         )
     train = benchmark.image_set("train")
     groups = _Groups(benchmark.class_names, benchmark.domain_names if benchmark.protocol == "domain" else ())
-    found = groups.rows(train, "training")
+    found = groups.limited(groups.rows(train, "training"), config.limit, "train")
     kept, held = groups.hold_out(found, config.holdout, config.holdout_seed)
     test = train if for_search else benchmark.image_set("test")
-    shared = bool(groups.domains) and test.domains is None
-    tested = [rows[:0] for rows in held] if for_search or shared else groups.rows(test, "test", found)
+    shared = bool(groups.domains) and test.domains is None and not for_search
+    asked = _Groups(groups.classes, ()) if shared else groups
+    tested = (
+        [rows[:0] for rows in held]
+        if for_search
+        else asked.limited(asked.rows(test, "test", None if shared else found), config.limit, "test")
+    )
     cut = _by_domain(benchmark, order_seed, groups, found) if groups.domains else _by_class(benchmark, order_seed)
-    whole = _whole(test, cut.order) if shared else None
+    whole = _view(test.images, tested, dict(enumerate(cut.order))) if shared else None
     tasks = [
         Task(
             index=index,
@@ -256,6 +262,17 @@ class _Groups:
                 raise BenchmarkError(f"{self._named(group)} has {which} images but no training images")
         return rows
 
+    def limited(self, rows: list[NDArray[np.int64]], limit: int | None, split: str) -> list[NDArray[np.int64]]:
+        """At most ``limit`` rows of each group, rising, the same in every order; a larger limit keeps those of a smaller."""
+        if limit is None:
+            return rows
+        kept = []
+        for group, found in enumerate(rows):
+            positions = list(range(len(found)))
+            random.Random(f"limit {split} {self._key(group)}").shuffle(positions)
+            kept.append(found[sorted(positions[:limit])])
+        return kept
+
     def hold_out(
         self, rows: list[NDArray[np.int64]], fraction: float, seed: int
     ) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
@@ -266,12 +283,16 @@ class _Groups:
         for group, found in enumerate(rows):
             if len(found) == 1:
                 raise BenchmarkError(f"{self._named(group)} has one training image: nothing can be held out of it")
-            name = f"domain {self.domains[group // len(self.classes)]} " if self.domains else ""
-            seeded = f"holdout {seed} {name}class {group % len(self.classes)}"
+            seeded = f"holdout {seed} {self._key(group)}"
             first, second = stratum(len(found), fraction, seeded) if len(found) else (slice(0), slice(0))
             kept.append(found[first])
             held.append(found[second])
         return kept, held
+
+    def _key(self, group: int) -> str:
+        """The group's part of a seed: no other domain changes it."""
+        domain, original = divmod(group, len(self.classes))
+        return f"domain {self.domains[domain]} class {original}" if self.domains else f"class {original}"
 
     def _named(self, group: int) -> str:
         domain, original = divmod(group, len(self.classes))
@@ -294,12 +315,6 @@ def _view(images: Store, rows: list[NDArray[np.int64]], ids: dict[int, int]) -> 
     """Rows of the given classes (new label -> original id), class after class."""
     labels = [np.full(len(rows[original]), label, dtype=np.int64) for label, original in ids.items()]
     return View(images, np.concatenate([rows[original] for original in ids.values()]), np.concatenate(labels))
-
-
-def _whole(images: ImageSet, order: tuple[int, ...]) -> View:
-    """All images of a split, class after class."""
-    rows = [np.flatnonzero(images.labels == original).astype(np.int64) for original in order]
-    return _view(images.images, rows, {label: label for label in range(len(order))})
 
 
 def _joined(views: list[View]) -> View:

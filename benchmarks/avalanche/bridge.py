@@ -86,6 +86,8 @@ def from_avalanche(scenario: Any, *, image_size: int, progress: ProgressCallback
 class AvalancheConfig(BenchmarkConfig):
     """Settings of an Avalanche benchmark. Tasks and class order are the benchmark's own; ``content`` is a hash of its images."""
 
+    tasks_follow_data: ClassVar[bool] = True
+
     class_order: ClassOrder = Field(default="natural", description="that of arrival in the Avalanche benchmark")
     content: str | None = Field(
         default=None, pattern="^[0-9a-f]{64}$", description="hash of images, labels and tasks; filled in when planned"

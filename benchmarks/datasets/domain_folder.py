@@ -102,6 +102,8 @@ def _require_no_picture_twice(found: dict[str, Folder]) -> None:
 class DomainFolderConfig(DomainConfig, ImageFolderConfig):
     """Settings of ``domain_folder``. A run is identified by ``content``, a hash of what ``path`` held."""
 
+    tasks_follow_data: ClassVar[bool] = True
+
     path: str | None = Field(
         default=None, min_length=1, description="folder with one sub-folder per domain, each with one per class"
     )
