@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from smope_bench.methods.common.errors import MethodError
 
@@ -93,3 +94,17 @@ def some(names: Iterable[str]) -> str:
     names = list(names)
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(map(repr, names[:_NAMED])) + more if names else "nothing"
+
+
+def checked_tensor(value: Any, shape: tuple[int, ...], name: str, file: str) -> Tensor:
+    """A tensor of a file in float32, of this shape and with finite values. Raises MethodError with its name and the file."""
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        found = str(value.dtype).removeprefix("torch.") if isinstance(value, Tensor) else type(value).__name__
+        raise MethodError(f"{file}: {name!r} is {found}, expected floating-point numbers")
+    if tuple(value.shape) != shape:
+        grid = "; position embeddings of another grid are not resized" if "pos_embed" in name else ""
+        raise MethodError(f"{file}: {name!r} has shape {tuple(value.shape)}, expected {shape}{grid}")
+    tensor = value.detach().to(torch.float32).contiguous()
+    if not bool(torch.isfinite(tensor).all()):
+        raise MethodError(f"{file}: {name!r} has values that are not finite, expected numbers")
+    return tensor

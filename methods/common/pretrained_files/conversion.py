@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from smope_bench.methods.common.errors import MethodError
 from smope_bench.methods.common.pretrained_files import google_vit
-from smope_bench.methods.common.pretrained_files.containers import Container, read_entries, some
+from smope_bench.methods.common.pretrained_files.containers import Container, checked_tensor, read_entries, some
 
 Shape = tuple[int, ...]
 
@@ -92,7 +91,9 @@ def convert(path: Path, layout_name: str, shapes: Mapping[str, Shape], heads: in
 
     _require_all(found, shapes, origin, str(path))
     dropped = _dropped(rest, layout, str(path))
-    return Converted({name: _checked(found[name], shapes[name], origin(name), str(path)) for name in shapes}, dropped)
+    return Converted(
+        {name: checked_tensor(found[name], shapes[name], origin(name), str(path)) for name in shapes}, dropped
+    )
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
@@ -161,16 +162,3 @@ def _require_all(found: Mapping[str, Any], shapes: Mapping[str, Shape], origin: 
     missing = [origin(name) for name in shapes if name not in found]
     if missing:
         raise MethodError(f"{file} lacks {some(missing)}: {len(missing)} of {len(shapes)} tensors")
-
-
-def _checked(value: Any, shape: Shape, name: str, file: str) -> Tensor:
-    if not isinstance(value, Tensor) or not value.is_floating_point():
-        found = str(value.dtype).removeprefix("torch.") if isinstance(value, Tensor) else type(value).__name__
-        raise MethodError(f"{file}: {name!r} is {found}, expected floating-point numbers")
-    if tuple(value.shape) != shape:
-        grid = "; position embeddings of another grid are not resized" if "pos_embed" in name else ""
-        raise MethodError(f"{file}: {name!r} has shape {tuple(value.shape)}, expected {shape}{grid}")
-    tensor = value.detach().to(torch.float32).contiguous()
-    if not bool(torch.isfinite(tensor).all()):
-        raise MethodError(f"{file}: {name!r} has values that are not finite, expected numbers")
-    return tensor
