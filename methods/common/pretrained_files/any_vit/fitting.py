@@ -41,8 +41,7 @@ def resampled(positions: Tensor, places: int, old: tuple[int, int], new: tuple[i
     """Position embeddings (1, places + tokens, d) for another grid, the ``places`` before the grid unchanged."""
     from timm.layers import resample_abs_pos_embed
 
-    sizes = {"new_size": list(new), "old_size": list(old)}
-    return resample_abs_pos_embed(positions, **sizes, num_prefix_tokens=places, antialias=antialias).contiguous()
+    return resample_abs_pos_embed(positions, [*new], [*old], num_prefix_tokens=places, antialias=antialias).contiguous()
 
 
 class _Source:
