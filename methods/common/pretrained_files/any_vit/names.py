@@ -20,7 +20,12 @@ IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
-_GOOGLE_BLOCK = "Transformer/encoderblock_0/"
+_GOOGLE_SHAPES = (
+    "embedding/kernel",
+    "Transformer/encoderblock_0/MultiHeadDotProductAttention_1/query/kernel",
+    "Transformer/encoderblock_0/MlpBlock_3/Dense_0/kernel",
+)
+"""Arrays that show the patch, the heads and the width of the MLP."""
 
 Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]
 
@@ -222,12 +227,9 @@ def foreign(names: list[str]) -> str | None:
 
 def google(arrays: Mapping[str, Any], file: str) -> Place | None:
     """The ViT of an .npz with Google's names; None if it has others. Raises MethodError."""
-    kernel, query = (
-        arrays.get("embedding/kernel"),
-        arrays.get(f"{_GOOGLE_BLOCK}MultiHeadDotProductAttention_1/query/kernel"),
-    )
-    mlp = arrays.get(f"{_GOOGLE_BLOCK}MlpBlock_3/Dense_0/kernel")
-    if not all(isinstance(array, Tensor) for array in (kernel, query, mlp)):
+    try:
+        kernel, query, mlp = (arrays[name] for name in _GOOGLE_SHAPES)
+    except KeyError:
         return None
     depth = len({name.split("/")[1] for name in arrays if name.startswith("Transformer/encoderblock_")})
     positions = arrays.get("Transformer/posembed_input/pos_embedding")

@@ -116,10 +116,9 @@ def beside(file: Path) -> Beside:
     if file.name not in HUB_FILES and len([path for path in file.parent.iterdir() if path.suffix in WEIGHTS]) > 1:
         return Beside()
     config, processor = (_json(file.parent / name) for name in ("config.json", "preprocessor_config.json"))
-    config = config.get("vision_config", config) if isinstance(config.get("vision_config", config), dict) else config
+    config = _inner(config, "vision_config") or config
     if isinstance(config.get("architecture"), str):
-        published = config.get("pretrained_cfg") if isinstance(config.get("pretrained_cfg"), dict) else {}
-        arguments = config.get("model_args") if isinstance(config.get("model_args"), dict) else {}
+        published, arguments = _inner(config, "pretrained_cfg"), _inner(config, "model_args")
         settings = Settings(
             heads=arguments.get("num_heads"),
             mean=_triple(published.get("mean")),
@@ -145,6 +144,11 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _inner(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    inner = config.get(name)
+    return inner if isinstance(inner, dict) else {}
 
 
 def _triple(values: Any) -> tuple[float, float, float] | None:

@@ -194,7 +194,7 @@ def test_unsuitable_backbones_are_refused(changes: dict[str, object], says: str)
 
 
 def test_gated_attention_is_refused() -> None:
-    vit = make()
+    vit: Any = make()
     vit.blocks[3].attn.gate = nn.Linear(24, 24)
     with pytest.raises(MethodError, match="gated"):
         PromptedViT(vit)
