@@ -154,15 +154,8 @@ class _Reader:
             return self._divided(self.width // norm[0])
         if self.width in HEADS_OF_WIDTH and not dinov3:
             return HEADS_OF_WIDTH[self.width]
-        if self.width % 64 == 0:
-            heads = self.width // 64
-            raise MethodError(
-                f"{self.file}: its width {self.width} cannot be split into {heads} heads; give another number"
-            )
-            return heads
-        heads = next(
-            count for count in range(1, self.width + 1) if self.width % count == 0 and self.width // count <= 64
-        )
+        fitting = (count for count in range(1, self.width + 1) if self.width % count == 0 and self.width // count <= 64)
+        heads = next(fitting)
         self.assumed.append(f"{heads} head{'s' * (heads > 1)} of {self.width // heads}")
         return heads
 
