@@ -166,10 +166,12 @@ class PrintedTable:
 
 
 def printed_table(results: SuiteResults) -> PrintedTable | None:
-    """The printed table of a suite; ``None`` for a suite without one, and where no column of the results is the suite's own."""
+    """The printed table of a suite; ``None`` for a suite without one, and where no benchmark and tasks are the suite's."""
     suite = SUITES.get(results.suite)
-    own = {column.label for column in (*suite.tiny, *suite.full)} if suite is not None else set()
-    return table_of(suite) if suite is not None and any(column.label in own for column in results.columns) else None
+    if suite is None:
+        return None
+    own = {(column.benchmark, column.config["tasks"]) for column in (*suite.tiny, *suite.full)}
+    return table_of(suite) if any((column.benchmark, column.tasks) in own for column in results.columns) else None
 
 
 def table_of(suite: Suite) -> PrintedTable | None:
