@@ -130,7 +130,7 @@ def test_another_input_size_resamples_as_timm_does(kind: str, resample: Any, tmp
 
 def test_an_input_size_must_be_whole_patches(tmp_path: Path) -> None:
     path = vit_files.plain(tmp_path).path
-    with pytest.raises(MethodError, match="image_size=30 is no multiple of .* the nearest is 32"):
+    with pytest.raises(MethodError, match=r"image_size=30 is no multiple of .* the nearest is 32"):
         read_vit(path, image_size=30)
 
 

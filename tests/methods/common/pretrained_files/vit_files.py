@@ -70,7 +70,8 @@ def tensors_of(built: Any) -> Tensors:
 def renamed(tensors: Tensors, *rules: tuple[str, str], prefix: str = "") -> Tensors:
     """Tensors under other names, by patterns applied one after the other."""
     found = {}
-    for name, value in tensors.items():
+    for original, value in tensors.items():
+        name = original
         for pattern, replacement in rules:
             name = re.sub(pattern, replacement, name)
         found[prefix + name] = value
