@@ -28,7 +28,9 @@ ABLE = [name for name in BUILTIN if name not in ONE_TASK_A_CLASS]
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data")
-    config = GlyphDomainsConfig.model_validate(dict(each.split("=") for each in SMALL))
+    config = GlyphDomainsConfig.model_validate(
+        {name: value for name, _, value in (each.partition("=") for each in SMALL)}
+    )
     GlyphDomains(config, root).prepare()
     return root
 
