@@ -67,7 +67,7 @@ class HashPromptConfig(HistoryConfig):
     )
     router_input: RouterInput = Field(
         default="embed",
-        description="mean of the tokens that routers read: at the first block, normed or not, at each prompted block, or at the end",
+        description="mean of the tokens that routers read: at the first block, normed or not, at each prompted one, or at the end",
     )
     router_select: Literal["tii", "ncm", "latest", "mean_scores", "two_pass"] = Field(
         default="tii", description="whose router an image gets at test"
