@@ -62,7 +62,8 @@ class SMoPEConfig(MethodConfig):
     """Hyper-parameters (card, section 7) and the paper-versus-code switches (card, section 9), code first."""
 
     variant: Literal["code", "paper_losses"] = Field(
-        default="code", description="paper_losses flips rows 2-10 and 14 together"
+        default="code",
+        description="paper_losses sets the switches of router loss, prototype loss and use together to the paper's",
     )
     prompt_blocks: int = Field(default=6, ge=1, le=64, description="the first so many blocks are prompted")
     experts: int = Field(default=25, ge=1, le=4096, description="experts a head, Np")
