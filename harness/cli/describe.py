@@ -1,6 +1,6 @@
 """The command ``describe``: all that is known of one method, benchmark, backbone, suite, executor or metric.
 
-PyTorch is imported for methods alone, whose files need it.
+PyTorch is imported only where the file of the described thing does so, as those of methods do.
 """
 
 from __future__ import annotations
