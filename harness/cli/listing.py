@@ -64,6 +64,9 @@ def plan(
     benchmarks: opt.Benchmarks = None,
     seeds: opt.Seeds = None,
     settings: opt.Settings = None,
+    recipe: opt.Recipe = opt.RecipeName.published,
+    recipe_of: opt.RecipeOf = None,
+    limit: opt.Limit = None,
     precision: opt.Precision = opt.PrecisionName.fp32,
     tflops: opt.Tflops = None,
     results: opt.Results = opt.RESULTS,
@@ -73,10 +76,11 @@ def plan(
     """Show each run with its id, its state and what it would cost. Trains nothing."""
     from smope_bench.harness.cost.cost_suites import split_counted
     from smope_bench.harness.execution.launcher import plan_suites
+    from smope_bench.harness.planning.remarks import remarks
     from smope_bench.harness.records.store import Store
     from smope_bench.harness.run_options import RunOptions
 
-    selection = opt.read_selection(tiny, methods, benchmarks, seeds, settings, precision)
+    selection = opt.read_selection(tiny, methods, benchmarks, seeds, settings, precision, recipe, recipe_of, limit)
     trained, counted = split_counted(suites)
     for name in counted if not as_json else ():
         print(f"{name} trains nothing: it counts parameters and operations, without data or weights.")
@@ -87,7 +91,8 @@ def plan(
     if as_json:
         print(json.dumps(rows, indent=2, ensure_ascii=False))
         return
-    print_plan(rows, plan_summary(rows, data))
+    notes = [plain(line) for line in remarks(runs, [row["notes"] for row in rows])]
+    print_plan(rows, [*notes, *plan_summary(rows, data).splitlines()])
 
 
 def _text(key: str) -> Callable[[dict[str, Any]], str]:
@@ -174,8 +179,8 @@ GAP = 3
 """Blanks between two columns."""
 
 
-def print_plan(rows: Rows, summary: str) -> None:
-    """Print planned runs as one line each, without the columns that the terminal has no room for; then sources and summary."""
+def print_plan(rows: Rows, closing: Sequence[str]) -> None:
+    """Print planned runs as one line each, without the columns that the terminal has no room for; then sources and ``closing``."""
     console = make_console()
     empty = {"run": not any(row["run_id"] for row in rows), "set by hand": not any(row["settings"] for row in rows)}
     columns = [one for one in PLAN_COLUMNS if not empty.get(one[0])]
@@ -190,7 +195,7 @@ def print_plan(rows: Rows, summary: str) -> None:
         lines += [f"recipe {plain(source)} ({counted(count, 'run')})"] if short_source(source) != source else []
     console.width = room
     print_rows(rows, tuple(one for one in columns if one[0] in widths), console)
-    for line in (*lines, *summary.splitlines()):
+    for line in (*lines, *closing):
         console.print(line, markup=False, soft_wrap=not console.is_terminal)
 
 
@@ -340,6 +345,7 @@ def list_plan(
     """
     from smope_bench.harness.cost.estimate import Pricing
     from smope_bench.harness.execution.scheduler import merge_duplicates
+    from smope_bench.harness.planning.remarks import notes_of
 
     pricing = Pricing(store, registries, data, tflops)
     observe = {run.run_id: run.observe for run in merge_duplicates(runs)}
@@ -361,6 +367,7 @@ def list_plan(
             "method_settings": run.spec.method.config,
             "benchmark_settings": run.spec.benchmark.config,
             "settings": list(run.settings),
+            "notes": notes_of(run, registries, pricing.train_images),
             **pricing.price(run),
         }
         for run in runs

@@ -170,7 +170,7 @@ def shown_plan(monkeypatch: pytest.MonkeyPatch, rows: list[dict[str, Any]], widt
         file=file, highlight=False, force_terminal=width is not None, color_system=None, width=width or 120
     )
     monkeypatch.setattr(listing, "make_console", lambda: console)
-    listing.print_plan(rows, "1 run: 1 new.")
+    listing.print_plan(rows, ["1 run: 1 new."])
     return file.getvalue()
 
 
