@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smope_bench.benchmarks.base import Protocol
-from smope_bench.benchmarks.protocol import require_order_seed
 from smope_bench.benchmarks.suites import SUITES, Column, Row, Suite
 from smope_bench.harness.errors import UserError, did_you_mean, without_home
 from smope_bench.harness.planning.compatibility import CompatibilityChecker
@@ -29,6 +27,7 @@ from smope_bench.harness.registry.registry import BUILT_IN, Registries
 from smope_bench.harness.run_spec import BackboneRef, Component, Precision, RunSpec, canonical_json
 
 if TYPE_CHECKING:
+    from smope_bench.benchmarks.base import Protocol
     from smope_bench.methods.recipes import RecipeFrom, TrainingRecipe
 
 MISSING = "missing"
@@ -181,6 +180,8 @@ class Planner:
         return tuple(rows)
 
     def _cell(self, suite: Suite, row: Row, column: Column, seeds: Sequence[Seeds]) -> list[PlannedRun]:
+        from smope_bench.benchmarks.protocol import require_order_seed
+
         spec, recipe, by_hand = self.spec(row, column, suite.settings)
         method = self.registries.methods.load(row.method)
         leaking = method.leaks(method.Config(**spec.method.config))
