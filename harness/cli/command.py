@@ -29,6 +29,7 @@ ORDER = (
     "status",
     "cancel",
     "list",
+    "suite",
     "data",
     "tune",
     "check",

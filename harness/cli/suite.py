@@ -13,7 +13,9 @@ from smope_bench.harness.cli.command import command
 from smope_bench.harness.errors import UserError
 
 SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="A suite by name ('list suites'), or a file.")]
-SuiteOut = Annotated[Path | None, opt.where("--out", metavar="FILE.yaml", help="Where it is written; printed otherwise.")]
+SuiteOut = Annotated[
+    Path | None, opt.where("--out", metavar="FILE.yaml", help="Where it is written; printed otherwise.")
+]
 
 
 @command("suite")

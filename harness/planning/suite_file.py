@@ -44,9 +44,15 @@ def find_suite(name: str) -> Suite:
     if is_file_name(name):
         return read_suite(Path(name))
     if name not in SUITES:
-        own = "" if not Path(name).is_file() else f" The name of a suite's file ends in {ENDINGS[0]}."
-        raise UserError(f"unknown suite {name!r}{did_you_mean(name, SUITES)}{own}")
+        file = next((f"{name}{ending}" for ending in ENDINGS if Path(f"{name}{ending}").is_file()), None)
+        hint = f"; did you mean the file {file!r}?" if file else did_you_mean(name, SUITES)
+        raise UserError(f"unknown suite {name!r}{hint}")
     return SUITES[name]
+
+
+def run_argument(name: str) -> str:
+    """What to write after ``run`` for a suite of the results folder, which does not know where a user's file is."""
+    return name if name in SUITES else f"FILE{ENDINGS[0]}"
 
 
 def find_suites(names: Iterable[str]) -> list[Suite]:
@@ -213,7 +219,9 @@ class _Reader:
             full=() if given.tiny else columns,
             seeds=tuple(dict.fromkeys(given.seeds)),
             is_tiny_only=given.tiny,
-            settings=tuple(f"{key}={json.dumps(value)}" for key, value in settings.items() if not key.startswith("benchmark.")),
+            settings=tuple(
+                f"{key}={json.dumps(value)}" for key, value in settings.items() if not key.startswith("benchmark.")
+            ),
             observe=tuple(given.observe),
             metrics=tuple(given.metrics),
             drawings=tuple(Drawing(**one.model_dump()) for one in given.drawings),
@@ -226,10 +234,13 @@ class _Reader:
         name = given.name or self.file.stem
         remedy = "give it one of its own, as in: name: my_suite"
         if name.lower() in {known.lower() for known in SUITES}:
-            self.fail(f"{name!r} is the name of a suite of this project, whose results it would mix with; {remedy}", "name")
+            self.fail(
+                f"{name!r} is the name of a suite of this project, whose results it would mix with; {remedy}", "name"
+            )
         if not _NAME.fullmatch(name) or name.lower().endswith((".cost", *ENDINGS)):
             self.fail(
-                f"{name!r} cannot be a suite's name: use letters, digits, spaces, '_', '+', '.' and '-', at most 60; {remedy}", "name"
+                f"{name!r} cannot be a suite's name: use letters, digits, spaces, '_', '+', '.' and '-', at most 60; {remedy}",
+                "name",
             )
         return name
 
@@ -238,16 +249,21 @@ class _Reader:
         found: dict[str, Any] = {}
         for key, value in given.settings.items():
             if key.split(".")[0] == "backbone":
-                self.fail("a backbone is no setting of rows; write backbone: NAME at the top or in a column", "settings", key)
+                self.fail(
+                    "a backbone is no setting of rows; write backbone: NAME at the top or in a column", "settings", key
+                )
             is_scope = key in ("schedule", "benchmark") and isinstance(value, dict)
             found |= {f"{key}.{inner}": one for inner, one in value.items()} if is_scope else {key: value}
             self._require_plain(value, "settings", key)
         return found
 
     def _columns(self, given: _File, part: str, settings: Mapping[str, Any], *, is_tiny: bool) -> tuple[Column, ...]:
-        of_all = {key.removeprefix("benchmark."): value for key, value in settings.items() if key.startswith("benchmark.")}
+        of_all = {
+            key.removeprefix("benchmark."): value for key, value in settings.items() if key.startswith("benchmark.")
+        }
         found: list[Column] = []
-        for number, entry in enumerate(getattr(given, part)):
+        entries: list[_Column] = getattr(given, part)
+        for number, entry in enumerate(entries):
             place = (part, number)
             backbone = entry.backbone or ("tiny" if is_tiny else given.backbone)
             if not backbone:
@@ -256,19 +272,24 @@ class _Reader:
                     " or tiny: true at the top for the one that comes with the installation",
                     *place,
                 )
-            config = merged(self._nested(of_all, "settings"), self._nested(entry.settings, *place, "settings", scope="benchmark"))
+            config = merged(
+                self._nested(of_all, "settings"), self._nested(entry.settings, *place, "settings", scope="benchmark")
+            )
             if isinstance(path := config.get("path"), str):  # relative to the suite's file, wherever it is run from
                 config["path"] = str(self.file.parent / Path(path).expanduser())
             for label, values in self._variants(entry.label, config, entry.sweep, {}, "benchmark", place):
                 # A column without a label of its own is named by its configuration, the swept setting included.
-                found.append(Column(label if entry.label else "", entry.benchmark, values, backbone, line=self.lines[place]))
+                found.append(
+                    Column(label if entry.label else "", entry.benchmark, values, backbone, line=self.lines[place])
+                )
         self._require_distinct([column.label for column in found if column.label], part)
         return tuple(found)
 
     def _rows(self, given: _File, part: str) -> tuple[Row, ...]:
         titles = {row.method: row.label for suite in SUITES.values() for row in suite.rows if not row.settings}
         found: list[Row] = []
-        for number, entry in enumerate(getattr(given, part)):
+        entries: list[_Row] = getattr(given, part)
+        for number, entry in enumerate(entries):
             place, label = (part, number), entry.label or titles.get(entry.method, entry.method)
             settings = self._nested(entry.settings, *place, "settings", scope=entry.method)
             for key in settings:
@@ -321,7 +342,9 @@ class _Reader:
         elif isinstance(value, list):
             for one in value:
                 self._require_plain(one, *place)
-        elif not (value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value))):
+        elif not (
+            value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value))
+        ):
             self.fail(f"{value!r} is no number, text, list or mapping; put text in quotes", *place)
 
     def _require_distinct(self, labels: Sequence[str], part: str) -> None:
@@ -330,11 +353,16 @@ class _Reader:
         seen: set[str] = set()
         for label in labels:
             if label in seen:
-                self.fail(f"two {part} have the label {label!r}; give one of them a label of its own, as in: label: another", part)
+                self.fail(
+                    f"two {part} have the label {label!r}; give one of them a label of its own, as in: label: another",
+                    part,
+                )
             seen.add(label)
 
     def _refuse(self, error: ValidationError) -> NoReturn:
-        first = min(error.errors(), key=lambda one: one["type"] == "missing")  # a misspelled key before the one it stands for
+        first = min(
+            error.errors(), key=lambda one: one["type"] == "missing"
+        )  # a misspelled key before the one it stands for
         loc, last = first["loc"], str(first["loc"][-1]) if first["loc"] else ""
         where = _dotted(loc)
         value = "" if isinstance(first["input"], dict | list) else f" is {_text(first['input'])}, but it"
@@ -369,14 +397,20 @@ class _Reader:
             if node is None:
                 self.fail("the file is empty; write a suite with: run_all.py suite table1 --out my.yaml")
             if not isinstance(node, yaml.MappingNode):
-                self._fail_at("a suite's file holds KEY: VALUE lines, such as rows and columns", node.start_mark.line + 1)
+                self._fail_at(
+                    "a suite's file holds KEY: VALUE lines, such as rows and columns", node.start_mark.line + 1
+                )
             self._require_small(node)
             lines = dict(self._walk(node, ()))
             return loader.construct_document(node), lines
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             said = f"{error.context or ''} {error.problem or ''}".strip()
-            remedy = "indent with spaces, not tabs" if "\\t" in said else "look for a missing quote, bracket, colon or indent"
+            remedy = (
+                "indent with spaces, not tabs"
+                if "\\t" in said
+                else "look for a missing quote, bracket, colon or indent"
+            )
             self._fail_at(f"this is not YAML ({said}); {remedy}", mark.line + 1 if mark else None)
         except (yaml.YAMLError, ValueError) as error:
             self.fail(f"this is not YAML ({error})")
@@ -395,7 +429,9 @@ class _Reader:
             return sizes[id(node)]
 
         if (found := size(top, frozenset())) > MOST_NODES:
-            self.fail(f"the file has {min(found, 10**12):,} values with its aliases written out; a suite has at most {MOST_NODES:,}")
+            self.fail(
+                f"the file has {min(found, 10**12):,} values with its aliases written out; a suite has at most {MOST_NODES:,}"
+            )
 
     def _walk(self, node: yaml.Node, place: tuple[object, ...]) -> Iterator[tuple[tuple[object, ...], int]]:
         """The line of each place; refuses keys that are not text or occur twice."""
@@ -410,7 +446,9 @@ class _Reader:
                 if not isinstance(key, yaml.ScalarNode) or key.tag != "tag:yaml.org,2002:str":
                     self._fail_at(f"a key must be text; put {getattr(key, 'value', 'it')!r} in quotes", line)
                 if key.value in seen:
-                    self._fail_at(f"{key.value!r} is written twice here, first in line {seen[key.value]}; keep one", line)
+                    self._fail_at(
+                        f"{key.value!r} is written twice here, first in line {seen[key.value]}; keep one", line
+                    )
                 seen[key.value] = line
                 yield from self._walk(value, (*place, key.value))
                 yield (*place, key.value), line
@@ -477,7 +515,13 @@ def _bare(key: str, scope: str) -> str:
 def _text(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return "none" if value is None else str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else ",".join(map(_text, value)) if isinstance(value, list) else plain(value, 60)
+    return (
+        f"{value:g}"
+        if isinstance(value, float)
+        else ",".join(map(_text, value))
+        if isinstance(value, list)
+        else plain(value, 60)
+    )
 
 
 def suite_text(suite: Suite, name: str) -> str:
