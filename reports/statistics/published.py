@@ -170,7 +170,7 @@ def printed_table(results: SuiteResults) -> PrintedTable | None:
     suite = SUITES.get(results.suite)
     if suite is None:
         return None
-    own = {(column.benchmark, column.config["tasks"]) for column in (*suite.tiny, *suite.full)}
+    own = {(column.benchmark, column.config.get("tasks")) for column in (*suite.tiny, *suite.full)}
     return table_of(suite) if any((column.benchmark, column.tasks) in own for column in results.columns) else None
 
 
@@ -185,8 +185,9 @@ def table_of(suite: Suite) -> PrintedTable | None:
 def compare(cell: Cell, metric: str, published: PublishedValue, column: SuiteColumn) -> Comparison:
     """A cell's metric against a number that is printed on ``column``, if the cell's runs follow that column's protocol.
 
-    The runs' specifications decide, not their labels. Runs that are tiny, on random weights, or of another benchmark, number of
-    tasks or backbone are not compared; settings made by hand are, with a mark (``by_hand``).
+    The runs' specifications decide, not their labels. Runs that are tiny, on random weights, limited to some images, in uneven
+    tasks, or of another benchmark, number of tasks or backbone are not compared; settings made by hand are, with a mark
+    (``by_hand``).
     """
     if not cell.outcomes:
         return Comparison(_UNMEASURED.get(cell.state, cell.state))
@@ -196,8 +197,11 @@ def compare(cell: Cell, metric: str, published: PublishedValue, column: SuiteCol
             return Comparison(TINY)
         if outcome.flags.random_backbone:
             return Comparison("random weights are no comparison")
+        if outcome.limit is not None:
+            return Comparison("few images a class are no comparison")
         method, benchmark, backbone = (outcome.spec[part]["name"] for part in ("method", "benchmark", "backbone"))
-        if (method, benchmark, outcome.tasks, backbone) != printed:
+        is_uneven = outcome.spec["benchmark"].get("config", {}).get("split") is not None
+        if is_uneven or (method, benchmark, outcome.tasks, backbone) != printed:
             return Comparison("other protocol is no comparison")
     summary = cell.summary(metric)
     return Comparison("not defined") if summary is None else judge(summary, published)
