@@ -29,6 +29,7 @@ ORDER = (
     "status",
     "cancel",
     "list",
+    "describe",
     "suite",
     "data",
     "tune",
