@@ -9,7 +9,7 @@ import importlib.metadata
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, cast
@@ -35,22 +35,45 @@ LONGEST_FIRST = (
     "test_kill_sweep",
     "test_slurm",
     "test_ray_cluster",
-    "test_faults",
-    "test_memory_plan",
-    "test_resume",
     "test_paper_scale",
+    "test_resume",
+    "test_faults",
     "test_add_a_method",
+    "test_safe_path",
+    "test_fuzz",
+    "test_memory_plan",
+    "test_namespace",
     "test_sample_plugin",
-    "test_privacy",
     "test_cli",
+    "test_privacy",
+    "test_launchers",
+    "test_metric",
+    "test_figure",
+    "test_report",
 )
-"""Files that take long, by name: begun last, one of them would keep a single process busy at the end."""
+"""Files that take long, by name: begun last, one of them would keep a single process busy at the end.
+
+Those that wait for other processes stand beside one that computes all the time.
+"""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Each test process begins with other files: in a new checkout, all would rewrite the assertions of the same file at a time."""
+    report = yield
+    number, count = os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:], os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")
+    if isinstance(collector, pytest.Directory) and report.passed:
+        first = len(report.result) * int(number) // int(count)
+        report.result = [*report.result[first:], *report.result[:first]]
+    return report
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files first; the order is otherwise the usual one."""
+    """Long files first, then by path; within a file as usual. All test processes must have the same order."""
     places = {name: place for place, name in enumerate(LONGEST_FIRST)}
-    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+    items.sort(key=lambda item: (places.get(item.path.stem, len(places)), item.path))
 
 
 def pytest_collection_finish() -> None:
