@@ -84,9 +84,10 @@ _spawn = multiprocessing.util.spawnv_passfds
 
 @contextlib.contextmanager
 def forked_workers() -> Iterator[None]:
-    """Worker processes that this process starts in this block are forks of it."""
+    """Worker processes that this process starts in this block are forks of it (Linux), or new ones (elsewhere)."""
     before = multiprocessing.util.spawnv_passfds
-    multiprocessing.util.spawnv_passfds = spawn_by_fork
+    if sys.platform == "linux":
+        multiprocessing.util.spawnv_passfds = spawn_by_fork
     try:
         yield
     finally:
