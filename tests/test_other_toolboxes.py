@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from smope_bench.benchmarks.base import BenchmarkConfig
-from smope_bench.benchmarks.datasets.cifar100 import Cifar100
+from smope_bench.benchmarks.datasets.cifar100 import Cifar100, Cifar100Config
 from smope_bench.harness import metrics
 from tests.page_blocks import BLOCK, ROOT, run_shell, write_source  # pyright: ignore[reportMissingImports]
 
@@ -50,7 +49,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def first_task(seed: int, **config: object) -> list[int]:
     """The classes of the first of ten tasks of CIFAR-100, rising."""
-    order = Cifar100(BenchmarkConfig.model_validate({"tasks": 10, **config}), Path("unused")).class_order(seed)
+    order = Cifar100(Cifar100Config.model_validate({"tasks": 10, **config}), Path("unused")).class_order(seed)
     return sorted(order[:10])
 
 

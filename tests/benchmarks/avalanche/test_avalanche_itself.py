@@ -20,7 +20,8 @@ def made(classes: int, **how: Any) -> Any:
     from avalanche.benchmarks.utils.classification_dataset import ClassificationDataset
 
     items = [(torch.zeros(1), label) for label in range(classes)]
-    images = ClassificationDataset([items], data_attributes=[DataAttribute(list(range(classes)), "targets")])
+    labels: Any = list(range(classes))
+    images = ClassificationDataset([items], data_attributes=[DataAttribute(labels, "targets")])
     with torch.random.fork_rng(devices=[]):  # a seed goes to the global generator
         return class_incremental_benchmark({"train": images, "test": images}, **how)
 
