@@ -29,6 +29,8 @@ ORDER = (
     "status",
     "cancel",
     "list",
+    "describe",
+    "suite",
     "data",
     "tune",
     "check",
