@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from torch import Tensor
 
 from smope_bench.methods.common.backbone.architectures import skeleton
@@ -24,6 +25,16 @@ Feature = Literal["token", "avg", "map"]
 Resample = Literal["antialias", "plain"]
 FetchWeights = Callable[[str, tuple[str, ...]], Path]
 """``fetch(file_name, addresses)`` returns a downloaded file."""
+
+_NUMPY_SCALAR: Any = np.float64(0).__reduce__()[0]
+_RECORDS = (
+    argparse.Namespace,
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32", "bool")),
+    _NUMPY_SCALAR,
+    (_NUMPY_SCALAR, "numpy.core.multiarray.scalar"),
+)
+"""What training checkpoints hold beside tensors: settings of the command line, and numbers such as the best accuracy."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +78,17 @@ def read_vit(
     path = Path(path)
     given = Settings(heads, epsilon, activation, mean, std, None, feature)
     if not path.is_file():
-        raise MethodError(
-            f"{path} is a folder; give the weights file in it" if path.is_dir() else f"{path} does not exist"
+        what = (
+            "is a folder; give the weights file in it"
+            if path.is_dir()
+            else "does not exist; give the path of a weights file"
         )
-    entries = read_entries(path, ("safetensors", "torch", "npz"), (argparse.Namespace,))
+        raise MethodError(f"{path} {what}")
+    try:
+        entries = read_entries(path, ("safetensors", "torch", "npz"), _RECORDS)
+    except MethodError as error:
+        remedy = "give the complete file of a ViT's tensors, such as torch.save(vit.state_dict(), FILE) writes"
+        raise MethodError(f"{error}; {remedy}") from error
     place, others = _place(entries, str(path))
     shown = beside(path)
     settings = given.otherwise(Settings(heads=place.heads)).otherwise(shown.settings)

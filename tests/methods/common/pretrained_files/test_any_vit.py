@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,9 @@ def bad(folder: Path, name: str) -> Path:
         path.write_bytes(whole[: len(whole) // 2])
     elif name == "code":
         torch.save({"model": tensors, "extra": Tells(folder / "mark")}, path)
+    elif name == "a program":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("weights/constants.pkl", b"")
     elif name == "old code":
         path.write_bytes(pickle.dumps({"model": Tells(folder / "mark")}))
     elif name == "empty":
@@ -199,10 +203,11 @@ BAD = {
     "half a file": "truncated, damaged",
     "half a safetensors file": "truncated, damaged",
     "code": "nothing of it was run",
+    "a program": "is a TorchScript program",
     "old code": "nothing of it was run",
-    "empty": "is empty",
+    "empty": r"is empty; give the complete file of a ViT's tensors, such as torch.save\(vit.state_dict\(\), FILE\) writes",
     "text": "is no checkpoint",
-    "not a number": "'blocks.3.mlp.fc1.weight' has values that are not finite",
+    "not a number": "'blocks.3.mlp.fc1.weight' has values that are not finite, expected numbers; use another copy",
     "missing": "lacks 'blocks.2.norm1.weight'",
     "missing at the top": "lacks 'norm.weight'",
     "no class token": "lacks a class token",
@@ -214,7 +219,7 @@ BAD = {
     "a list": "holds a list, not tensors by name",
     "other numbers": r"has shape \(7, 7\), expected \(512, 128\)",
     "one channel": r"has shape \(128, 1, 8, 8\), expected \(d, 3, p, p\)",
-    "nothing": "does not exist",
+    "nothing": "does not exist; give the path of a weights file",
 }
 
 
