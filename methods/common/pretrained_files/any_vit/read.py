@@ -184,14 +184,14 @@ def _described(
 ) -> _Described:
     """By the configuration beside the file, else by a model of timm that its name begins with, else by its shapes."""
     note = ""
-    for spelled, extra, where in ((configured, arguments, "its config.json"), (named_model(path), {}, "its name")):
+    for spelled, extra, known, where in (
+        (configured, arguments, given.otherwise(settings), "its config.json"),
+        (named_model(path), {}, given, "its name"),
+    ):
         if spelled is None:
             continue
         try:
-            known = timm_model(spelled)
-            described = _as_model(
-                place, known, extra, given.otherwise(settings if extra or configured else Settings()), str(path)
-            )
+            described = _as_model(place, timm_model(spelled), extra, known, str(path))
         except MethodError:
             note = f"{where} names timm's {spelled}, which has other tensors"
             continue
