@@ -93,7 +93,7 @@ def read_vit(
     shown = beside(path)
     settings = given.otherwise(Settings(heads=place.heads)).otherwise(shown.settings)
     if model is not None:
-        described = _as_model(place, timm_model(model), {}, given, str(path))
+        described = _as_model(place, model, {}, given, str(path))
     else:
         described = _described(path, place, shown.model, shown.arguments or {}, given, settings)
     return _at_size(described, place, others, image_size, resample, str(path))
@@ -191,11 +191,11 @@ def _described(
         if spelled is None:
             continue
         try:
-            described = _as_model(place, timm_model(spelled), extra, known, str(path))
+            described = _as_model(place, spelled, extra, known, str(path))
         except MethodError:
             note = f"{where} names timm's {spelled}, which has other tensors"
             continue
-        return replace(described, assumed=(f"that it is what {where} says",))
+        return replace(described, assumed=(f"that it is what {where} says", *described.assumed))
     inferred = infer(place, settings, str(path))
     kind = {"Eva": "an Eva ViT", "VisionTransformerDistilled": "a ViT with a distillation token"}
     built = inferred.architecture
@@ -206,10 +206,9 @@ def _described(
     return _Described(built, tensors, dropped, mean, std, f"{kind.get(built['class'], 'a ViT')} of {size}", assumed)
 
 
-def _as_model(
-    place: names.Place, model: TimmModel, arguments: Mapping[str, Any], given: Settings, file: str
-) -> _Described:
-    """A file that holds a model of timm. Raises MethodError where its tensors are others."""
+def _as_model(place: names.Place, spelled: str, arguments: Mapping[str, Any], given: Settings, file: str) -> _Described:
+    """A file that holds a model of timm, ``MODEL[.TAG]``. Raises MethodError where its tensors are others."""
+    model = timm_model(spelled)
     require_promptable(model)
     architecture = {
         "model": model.name,
@@ -235,9 +234,14 @@ def _as_model(
         architecture |= {"global_pool": given.feature, **pooling(kind, given.feature, held)}
         shapes = _shapes(architecture)
     tensors, dropped = fit(place, shapes, file)
-    tag = f" with tag {model.tag}{', its default' if model.is_default else ''}" if model.tag else ""
+    tagged = "." in spelled
+    what = f"timm's {model.name}" + (
+        f" with tag {model.tag}{', its default' if model.is_default else ''}" if tagged else ""
+    )
     mean, std = given.mean or model.mean, given.std or model.std
-    return _Described(architecture, tensors, dropped, mean, std, f"timm's {model.name}{tag}")
+    complete = tagged or (given.mean is not None and given.std is not None)
+    assumed = () if complete else (f"mean and standard deviation of its default tag {model.tag}",)
+    return _Described(architecture, tensors, dropped, mean, std, what, assumed)
 
 
 def _own_size(architecture: Mapping[str, Any], shapes: Mapping[str, Shape], count: int) -> int:

@@ -270,6 +270,24 @@ def test_a_file_named_after_a_model_of_timm_is_that_model(tiny: Path, tmp_path: 
     assert "assumed: that it is what its name says" in read.found
 
 
+def test_a_name_without_a_tag_claims_none(tiny: Path, tmp_path: Path) -> None:
+    named = tmp_path / "vit_tiny_patch16_224-my-own.safetensors"
+    named.symlink_to(tiny)
+    found = read_vit(named).found
+    assert "tag augreg" not in found.partition("assumed")[0]
+    assert "mean and standard deviation of its default tag augreg_in21k_ft_in1k" in found
+
+
+def test_a_configuration_brings_its_own_statistics(tmp_path: Path) -> None:
+    read = read_vit(vit_files.timm_hub(tmp_path).path)
+    assert (read.mean, read.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6)) and "tag" not in read.found
+    other = tmp_path / "other"
+    other.mkdir()
+    read = read_vit(vit_files.transformers_vit(other).path)
+    assert (read.mean, read.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    assert "assumed" not in read.found
+
+
 def test_a_name_that_does_not_fit_is_no_evidence(tmp_path: Path) -> None:
     path = vit_files.saved(tmp_path, vit_files.tensors_of(vit_files.model()), "vit_base_patch16_224.pth")
     read = read_vit(path)
