@@ -132,7 +132,7 @@ def test_whatever_else_is_asked_of_an_outline_is_recorded(ask: Any) -> None:
 def test_a_shallow_backbone_is_refused_by_methods_that_prompt_more_blocks(registries: Registries) -> None:
     shallow = RandomBackbone("shallow", "", dict(MICRO.architecture) | {"depth": 1})
     prompting = registries.methods.load("one_prompt")
-    with pytest.raises(UserError, match="one_prompt prompts the first . blocks, but the backbone has 1"):
+    with pytest.raises(UserError, match=r"one_prompt prompts the first . blocks, but the backbone has 1"):
         CompatibilityChecker().require(prompting, micro_spec("one_prompt"), shallow, 6, 3)
     CompatibilityChecker().require(registries.methods.load("ncm"), micro_spec("ncm"), shallow, 6, 3)
 
