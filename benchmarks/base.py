@@ -76,6 +76,7 @@ class BenchmarkConfig(BaseModel):
     limit: int | None = Field(
         default=None,
         ge=1,
+        le=1_000_000,
         description="for trying out: at most this many training and this many test images of each class; none = all",
     )
     holdout: float = Field(

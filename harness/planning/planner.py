@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 MISSING = "missing"
 BACKBONE = ("backbone",)
 """The setting that replaces the backbone of every column: ``--set backbone=NAME``."""
+TRANSFORMS = ("augment", "normalize", "test_resize", "test_interpolation")
+"""Settings of a benchmark that may be given for one method; recipes differ in them, too."""
 Supply = Callable[[Any], None]
 
 
@@ -311,6 +313,11 @@ def _placed(setting: Setting, method: str, config: type[Any], schedule: type[Any
     head, rest = setting.path[0], setting.path[1:]
     if rest and head == method:
         if rest[1:] and rest[0] in SCOPES and rest[0] not in config.model_fields:
+            if rest[0] == "benchmark" and rest[1] not in TRANSFORMS:
+                raise UserError(
+                    f"--set {setting.text!r}: the rows of a table share their protocol, only {', '.join(TRANSFORMS)} may"
+                    f" differ; give --set {setting.text.partition('.')[2]} for all rows"
+                )
             return _Placed(setting, rest[0], rest[1:])
         return _Placed(setting, method, rest)
     if rest and head in SCOPES:
