@@ -109,7 +109,7 @@ def test_limits_and_settings_of_some_rows_are_noted(built_in: Registries) -> Non
 
 def remedies(message: str) -> list[str]:
     """The values of every ``--set`` of a message."""
-    return [shlex.split(text)[0].rstrip(";,.") for text in re.findall(r"--set (\S+)", message)]
+    return [shlex.split(text)[0].rstrip(";,.:") for text in re.findall(r"--set (\S+)", message)]
 
 
 ROOMS = ("benchmarks", "harness/planning", "harness/records", "harness/tuning", "methods/recipes")
