@@ -21,6 +21,7 @@ from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.harness.cancellation import Stopped, stop_signals
 from smope_bench.harness.cli import options as opt
 from smope_bench.harness.cli.command import command, make_app
+from smope_bench.harness.console import replace_what_cannot_be_printed
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.run_options import CHECKPOINT_EVERY_S, RunOptions
 from smope_bench.harness.text import plain
@@ -114,6 +115,7 @@ def _launch(suites: Sequence[str], selection: Selection, options: RunOptions) ->
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the command line; returns the exit status."""
+    replace_what_cannot_be_printed()
     try:
         with stop_signals():
             return make_app(default)(args=arguments, standalone_mode=False) or 0
