@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from smope_bench.harness.metrics import METRICS
 from smope_bench.reports.loading.model import (
     MIXED_CODE,
+    TAKEN,
     Cell,
     CellState,
     Column,
@@ -121,9 +122,24 @@ def notes(results: SuiteResults, column: Column | None = None) -> list[str]:
         found.append("Leaking: the protocol lets information through that a test must not have; never ranked.")
     if any("random backbone" in cell.marks for cell in cells):
         found.append("Random backbone: the frozen weights were drawn at random, not pre-trained.")
+    if any(outcome.limit is not None for cell in cells for outcome in cell.outcomes):
+        found.append(
+            "Limited: trained and tested on a few images of each class, for trying out; compared with no printed number."
+        )
+    found += _taken_recipes(cells)
     found += [f"{cell.row.label} on {cell.column.label}: {cell.note}." for cell in cells if cell.note]
     found += [caution for column in columns if (caution := results.caution(column))]
     return found
+
+
+def _taken_recipes(cells: Sequence[Cell]) -> list[str]:
+    """One sentence for each recipe that was taken from another setting, with the rows that were trained by it."""
+    rows: dict[str, dict[str, None]] = {}
+    for cell in cells:
+        for run in cell.used:
+            if run.recipe and run.recipe.startswith(TAKEN):
+                rows.setdefault(run.recipe, {})[cell.row.label] = None
+    return [f"{', '.join(labels)}: recipe {recipe}." for recipe, labels in rows.items()]
 
 
 def _mixed_code_note(cells: Sequence[Cell]) -> str:

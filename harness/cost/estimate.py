@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from smope_bench.benchmarks.base import SPLITS, Split
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.harness.cost.stored_counts import StoredCounts, stored_counts
 from smope_bench.harness.errors import UserError
@@ -21,12 +24,21 @@ from smope_bench.harness.records.atomic_write import write_json_atomically
 from smope_bench.harness.records.store import Record, Store
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_spec import Component, RunSpec, canonical_json
+from smope_bench.methods.common.backbone.backbones import VIT_B16, RandomBackbone
 
 ASSUMED_FLOPS: Mapping[str, float] = {"fp32": 10e12, "bf16": 40e12}
 """Assumed operations a second of a data-centre GPU, about half of an A100's fp32 peak and an eighth of its bf16 peak.
 Not measured; plans that use them are labelled so."""
 THROUGHPUT_FILE = "throughput.json"
 HOW_TO_MEASURE = "run_all.py bench step --device cuda --batch 128 --record, or give --tflops"
+
+NARROW = RandomBackbone("narrow", "", VIT_B16 | {"embed_dim": 12, "img_size": 32})
+"""On which the phases of a method are counted."""
+
+
+def trained_on(images: int, spec: RunSpec) -> int:
+    """Training images less those that a run holds out."""
+    return round(images * (1 - float(spec.benchmark.config.get("holdout") or 0.0)))
 
 
 @dataclass(frozen=True)
@@ -86,8 +98,7 @@ class Estimator:
         images = self.images(spec.benchmark)
         if images is None:
             return None
-        held = float(spec.benchmark.config.get("holdout") or 0.0)
-        train = round(images.train * (1 - held))
+        train = trained_on(images.train, spec)
         method, stored = self._registries.methods.load(spec.method.name), self._stored
         counts = stored.methods.get(spec.method.name)
         query = stored.forward if method.needs_query else 0
@@ -112,23 +123,19 @@ class Estimator:
         """Images of a benchmark: counted where its data is prepared, else the published numbers. Downloads nothing."""
         key = component.model_dump_json()
         if key not in self._images:
-            benchmark = self._registries.benchmarks.load(component.name)
-            try:
-                opened = benchmark(benchmark.Config(**component.config), self._data)
-                train, test = (len(opened.image_set(split).labels) for split in ("train", "test"))
-                self._images[key] = ImageCounts(train, test, prepared=True)
-            except (BenchmarkError, OSError):
-                published = benchmark.published_counts
-                self._images[key] = ImageCounts(*published, prepared=False) if published else None
+            self._images[key] = count_images(self._registries, component, self._data)
         return self._images[key]
 
     def scale(self, backbone: str) -> float:
         """A backbone's pass relative to ViT-B/16's, by the published closed form."""
         if backbone not in self._scales:
-            from smope_bench.harness.cost.flop_counters import published_pass
+            from smope_bench.harness.cost.flop_counters import plain_published_pass, published_pass
+            from smope_bench.harness.planning.outline import plain_sizes
 
-            skeleton = self._registries.backbones.load(backbone).at(self._data).skeleton()
-            self._scales[backbone] = published_pass(skeleton) / self._stored.published_pass
+            found = self._registries.backbones.load(backbone).at(self._data)
+            sizes = plain_sizes(found)
+            operations = published_pass(found.skeleton()) if sizes is None else plain_published_pass(sizes)
+            self._scales[backbone] = operations / self._stored.published_pass
         return self._scales[backbone]
 
     def _test_passes(self, spec: RunSpec, method: Any) -> float:
@@ -147,6 +154,7 @@ class Estimator:
     def _walked(self, spec: RunSpec) -> Mapping[str, float] | None:
         import torch
 
+        from smope_bench.harness.planning.outline import made_with_outline
         from smope_bench.methods.common.api import Method, Setup, TaskInfo
         from smope_bench.methods.common.schedules import Schedule
 
@@ -154,29 +162,54 @@ class Estimator:
         if method_class.fit_task is not Method.fit_task:
             return None
         tasks = 1 if method_class.trains_jointly else int(spec.benchmark.config.get("tasks") or 1)
-        found: dict[str, float] = {}
+        config, setup = method_class.Config(**spec.method.config), Setup(2 * tasks, tasks, schedule)
+
+        def walk(vit: Any) -> Mapping[str, float]:
+            found: dict[str, float] = {}
+            method = method_class(config, vit, setup)
+            for index in range(tasks):
+                task = TaskInfo(index, range(2 * index, 2 * index + 2), (1, 1))
+                method.enter_task(task)
+                method.begin_task(task)
+                for phase in method.phases():
+                    found[phase.name] = found.get(phase.name, 0.0) + phase.epochs / tasks
+            return found
+
         try:  # phases depend on settings and the task's number, not on the backbone's width
             with torch.random.fork_rng(devices=[]):
-                setup = Setup(2 * tasks, tasks, schedule)
-                method = method_class(method_class.Config(**spec.method.config), self._skeleton(), setup)
-                for index in range(tasks):
-                    task = TaskInfo(index, range(2 * index, 2 * index + 2), (1, 1))
-                    method.enter_task(task)
-                    method.begin_task(task)
-                    for phase in method.phases():
-                        found[phase.name] = found.get(phase.name, 0.0) + phase.epochs / tasks
+                return made_with_outline(walk, NARROW, self._skeleton)
         except Exception:
             # A plugin's method may need a real backbone; then assume one phase, as most methods have.
             return {"train": float(schedule.epochs)}
-        return found
 
     def _skeleton(self) -> Any:
-        """A narrow backbone, shared by all methods, as making one takes longer than a walk through the phases."""
-        from smope_bench.methods.common.backbone.backbones import VIT_B16, RandomBackbone
-
-        if self._narrow is None:
-            self._narrow = RandomBackbone("narrow", "", VIT_B16 | {"embed_dim": 12, "img_size": 32}).skeleton()
+        """The narrow backbone's modules, made once, as making them takes longer than a walk through the phases."""
+        self._narrow = self._narrow or NARROW.skeleton()
         return self._narrow
+
+
+def count_images(registries: Registries, component: Component, data: Path) -> ImageCounts | None:
+    """Images of a benchmark, at most its ``limit`` of each class; see ``Estimator.images``."""
+    counts = [count_split(registries, component, data, split) for split in SPLITS]
+    if all(counts):
+        train, test = (int(count or 0) for count in counts)
+        return ImageCounts(train, test, prepared=True)
+    benchmark, limit = registries.benchmarks.load(component.name), component.config.get("limit")
+    if benchmark.published_counts is None:
+        return None
+    most = limit * benchmark(benchmark.Config(**component.config), data).num_classes if limit else None
+    train, test = (count if most is None else min(count, most) for count in benchmark.published_counts)
+    return ImageCounts(train, test, prepared=False)
+
+
+def count_split(registries: Registries, component: Component, data: Path, split: Split) -> int | None:
+    """Images of one split of a benchmark, at most its ``limit`` of each class; None where its data is not prepared."""
+    benchmark, limit = registries.benchmarks.load(component.name), component.config.get("limit")
+    try:
+        labels = benchmark(benchmark.Config(**component.config), data).image_set(split).labels
+    except (BenchmarkError, OSError):
+        return None
+    return len(labels) if limit is None else int(np.minimum(np.bincount(labels), limit).sum())
 
 
 def _has_statistics(method: Any) -> bool:
@@ -283,6 +316,11 @@ class Pricing:
             "throughput": rate and rate.words,
             "needs": self._needs(run),
         }
+
+    def train_images(self, run: PlannedRun) -> int | None:
+        """Training images of a run, less those that it holds out."""
+        images = self._estimator.images(run.spec.benchmark)
+        return images and trained_on(images.train, run.spec)
 
     def _rate(self, run: PlannedRun) -> Rate | None:
         backbone = run.spec.backbone.name

@@ -10,7 +10,7 @@ import hashlib
 import math
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +28,7 @@ from smope_bench.harness.run_options import RunOptions
 from smope_bench.harness.run_spec import Precision, RunSpec, canonical_json
 from smope_bench.harness.tuning.study import REFUSED, Candidate, Study, TrialResult, candidate_key, grid_order
 from smope_bench.harness.tuning.trial import RUNNER
+from smope_bench.methods.recipes import RecipeFrom
 from smope_bench.methods.recipes.search_grids import find_grid
 
 SEED = 1000
@@ -53,6 +54,7 @@ class SearchRequest:
     seeds: tuple[Seeds, ...] = (Seeds(SEED, SEED),)
     holdout: float = HOLDOUT
     settings: tuple[Setting, ...] = ()
+    recipe: RecipeFrom | None = None
     grid: Values = field(default_factory=dict)
     sampler: Sampler = "grid"
     precision: Precision = "fp32"
@@ -73,6 +75,8 @@ class Plan:
     space: Values
     source: str
     identity: str
+    recipe: str = ""
+    """Source of the recipe."""
 
     @property
     def folder(self) -> Path:
@@ -105,9 +109,10 @@ def plan_search(request: SearchRequest, registries: Registries) -> Plan:
             raise UserError(f"{text!r} would change what trials are scored on: give the share as --holdout 0.2")
     method = registries.methods.load(request.method)
     column = find_column(request)
-    selection = Selection(precision=request.precision)
+    selection = Selection(precision=request.precision, recipe=request.recipe)
     row, planner = Row(method.card.title, request.method), Planner(selection, registries, request.data)
     base = _spec(planner, row, column, _fixed(request))
+    recipe = planner.spec(row, column)[1]
     space, source = search_space(request, base, closed_form=_is_closed_form(method))
     first = {key: values[0] for key, values in space.items()}
     spec = _spec(planner, row, column, (*_fixed(request), *map(_setting, first.items())))
@@ -125,7 +130,7 @@ def plan_search(request: SearchRequest, registries: Registries) -> Plan:
         "code": spec.fingerprint,
     }
     identity = hashlib.sha256(canonical_json(decides).encode()).hexdigest()
-    return Plan(request, registries, planner, row, column, space, source, identity)
+    return Plan(request, registries, planner, row, column, space, source, identity, recipe)
 
 
 def find_column(request: SearchRequest) -> Column:
@@ -307,7 +312,7 @@ def _fixed(request: SearchRequest) -> tuple[Setting, ...]:
 
 
 def _spec(planner: Planner, row: Row, column: Column, settings: Sequence[Setting]) -> RunSpec:
-    planner.selection = Selection(settings=tuple(settings), precision=planner.selection.precision)
+    planner.selection = replace(planner.selection, settings=tuple(settings))
     return planner.spec(row, column)[0]
 
 

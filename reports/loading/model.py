@@ -64,6 +64,8 @@ RowKind = Literal["method", "floor", "ceiling"]
 MIXED_CODE = "mixed code"
 UNRANKED = frozenset({"stale", MIXED_CODE, "leaking"})
 """Marks of cells that are not ranked and not tested."""
+TAKEN = "taken from "
+"""Beginning of the sources of recipes that were taken from another setting."""
 KINDS: tuple[RowKind, ...] = ("floor", "method", "ceiling")
 
 
@@ -142,7 +144,10 @@ class Cell:
             found.append("leaking")
         if any(outcome.flags.random_backbone for outcome in self.outcomes):
             found.append("random backbone")
-        return tuple(found)
+        if any((run.recipe or "").startswith(TAKEN) for run in self.used):
+            found.append("recipe of another setting")
+        limits = {outcome.limit: None for outcome in self.outcomes if outcome.limit is not None}
+        return (*found, *(f"limited to {limit} images a class" for limit in limits))
 
     def summary(self, metric: str) -> Summary | None:
         """Summary of a metric by its name; ``None`` where nothing was measured or the metric is not defined."""

@@ -134,10 +134,11 @@ class PrintedTable:
         return next((one for one in own if (one.label, one.method) == (row.label, row.method)), None)
 
     def column_of(self, column: Column) -> SuiteColumn | None:
-        """The printed column with the benchmark, number of tasks and weights of a column of the results."""
+        """The printed column that a column of the results is: one of another label has other settings."""
         for own in self.columns:
-            backbone = column.backbone or (own.backbone if own.label == column.label else "")
-            if (own.benchmark, own.config["tasks"], own.backbone) == (column.benchmark, column.tasks, backbone):
+            backbone = column.backbone or own.backbone
+            printed = (own.label, own.benchmark, own.config["tasks"], own.backbone)
+            if printed == (column.label, column.benchmark, column.tasks, backbone):
                 return own
         return None
 
@@ -165,9 +166,12 @@ class PrintedTable:
 
 
 def printed_table(results: SuiteResults) -> PrintedTable | None:
-    """The printed table of a suite; ``None`` for a suite without one and for an unknown suite."""
+    """The printed table of a suite; ``None`` for a suite without one, and where no benchmark and tasks are the suite's."""
     suite = SUITES.get(results.suite)
-    return None if suite is None else table_of(suite)
+    if suite is None:
+        return None
+    own = {(column.benchmark, column.config.get("tasks")) for column in (*suite.tiny, *suite.full)}
+    return table_of(suite) if any((column.benchmark, column.tasks) in own for column in results.columns) else None
 
 
 def table_of(suite: Suite) -> PrintedTable | None:
@@ -181,8 +185,9 @@ def table_of(suite: Suite) -> PrintedTable | None:
 def compare(cell: Cell, metric: str, published: PublishedValue, column: SuiteColumn) -> Comparison:
     """A cell's metric against a number that is printed on ``column``, if the cell's runs follow that column's protocol.
 
-    The runs' specifications decide, not their labels. Runs that are tiny, on random weights, or of another benchmark, number of
-    tasks or backbone are not compared; settings made by hand are, with a mark (``by_hand``).
+    The runs' specifications decide, not their labels. Runs that are tiny, on random weights, limited to some images, in uneven
+    tasks, or of another benchmark, number of tasks or backbone are not compared; settings made by hand are, with a mark
+    (``by_hand``).
     """
     if not cell.outcomes:
         return Comparison(_UNMEASURED.get(cell.state, cell.state))
@@ -192,8 +197,11 @@ def compare(cell: Cell, metric: str, published: PublishedValue, column: SuiteCol
             return Comparison(TINY)
         if outcome.flags.random_backbone:
             return Comparison("random weights are no comparison")
+        if outcome.limit is not None:
+            return Comparison("few images a class are no comparison")
         method, benchmark, backbone = (outcome.spec[part]["name"] for part in ("method", "benchmark", "backbone"))
-        if (method, benchmark, outcome.tasks, backbone) != printed:
+        is_uneven = outcome.spec["benchmark"].get("config", {}).get("split") is not None
+        if is_uneven or (method, benchmark, outcome.tasks, backbone) != printed:
             return Comparison("other protocol is no comparison")
     summary = cell.summary(metric)
     return Comparison("not defined") if summary is None else judge(summary, published)

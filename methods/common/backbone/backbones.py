@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from smope_bench.methods.common.backbone.architectures import build, load, skeleton
 from smope_bench.methods.common.errors import MethodError
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Backbone(ABC):
     is_tiny: bool
     """Whether it is small enough for several runs at once on a laptop."""
     architecture: Mapping[str, Any]
-    """Arguments of timm's ``VisionTransformer``."""
+    """What ``architectures.build`` takes; ``img_size`` is always there."""
 
     def at(self, root: Path) -> Backbone:
         """The backbone with its weights under a data folder; itself where it keeps none there."""
@@ -98,15 +99,12 @@ class Backbone(ABC):
 
     def skeleton(self) -> PromptedViT:
         """The architecture without values, on the meta device."""
-        import torch
-
-        with torch.device("meta"):  # no storage, so nothing to initialise
-            return prompted(build({**self.architecture, "weight_init": "skip"}))
+        return prompted(skeleton(self.architecture))
 
     def fill(self, vit: Any, tensors: Mapping[str, Any], *, assign: bool = False) -> PromptedViT:
         """The frozen ``vit`` with these weights. Raises MethodError where they do not fit."""
         try:
-            vit.load_state_dict(tensors, strict=True, assign=assign)
+            load(vit, tensors, assign=assign)
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             raise MethodError(f"weights of backbone {self.name!r} do not fit its architecture: {reason}") from error
@@ -186,13 +184,6 @@ class RandomBackbone(Backbone):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             return prompted(build(self.architecture))
-
-
-def build(architecture: Mapping[str, Any]) -> Any:
-    """timm's ViT of an architecture, with random weights."""
-    from timm.models.vision_transformer import VisionTransformer
-
-    return VisionTransformer(**architecture)
 
 
 def prompted(vit: Any) -> PromptedViT:

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from smope_bench.methods.common.backbone.architectures import skeleton
 from smope_bench.methods.common.backbone.backbones import (
     VIT_B16,
     Backbone,
     Fetch,
     ProgressCallback,
     WeightsMissingError,
-    build,
     silent,
 )
 from smope_bench.methods.common.errors import MethodError
@@ -83,13 +83,9 @@ class CheckpointBackbone(Backbone):
 
     def load(self) -> PromptedViT:
         """The frozen backbone in float32 on the CPU, mapped from the prepared file. Raises MethodError."""
-        import torch
         from safetensors.torch import load_file
 
-        file = self.verify()
-        with torch.device("meta"):
-            vit = build(self.architecture)
-        return self.fill(vit, load_file(file), assign=True)
+        return self.fill(skeleton(self.architecture), load_file(self.verify()), assign=True)
 
     def prepare(self, fetch: Fetch, given: Sequence[Path] = (), progress: ProgressCallback = silent) -> None:
         """Find the published file, check every tensor of it and write what ``load`` reads; nothing is written on an error.
