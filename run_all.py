@@ -51,6 +51,7 @@ def run(
     tiny: opt.Tiny = False,
     methods: opt.Methods = None,
     benchmarks: opt.Benchmarks = None,
+    backbone: opt.Backbone = None,
     seeds: opt.Seeds = None,
     settings: opt.Settings = None,
     precision: opt.Precision = opt.PrecisionName.fp32,
@@ -74,7 +75,7 @@ def run(
     from smope_bench.harness.records.store import Store
     from smope_bench.harness.registry.metrics import open_metrics
 
-    selection = opt.read_selection(tiny, methods, benchmarks, seeds, settings, precision)
+    selection = opt.read_selection(tiny, methods, benchmarks, seeds, settings, precision, backbone)
     trained, counted = split_counted(suites)
     metrics = open_metrics(plugin or ())
     expected = read_all_expected(trained, expect, metrics)

@@ -50,7 +50,9 @@ class BenchmarkConfig(BaseModel):
     )
     test_interpolation: Interpolation = Field(default="bilinear", description="filter of the resize at test")
     normalize: Normalize = Field(
-        default="none", description="channel statistics subtracted and divided by; none = [0, 1]"
+        default="none",
+        description="channel statistics subtracted and divided by: none = [0, 1], imagenet, half, cifar100, or mean and"
+        " standard deviation of red, green and blue such as 0.48,0.46,0.41/0.27,0.26,0.28",
     )
     class_order: ClassOrder = Field(
         default="shuffled",

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from smope_bench.harness.metrics import METRICS
 from smope_bench.reports.loading.model import (
     MIXED_CODE,
+    NOT_VERIFIED,
     Cell,
     CellState,
     Column,
@@ -84,8 +85,8 @@ def tasks_text(column: Column) -> str:
 
 
 def column_text(column: Column) -> str:
-    """``digits · 5 tasks``."""
-    return " · ".join(part for part in (column.label, tasks_text(column)) if part)
+    """``digits · 5 tasks``, and the backbone where the user chose it."""
+    return " · ".join(part for part in (column.label, tasks_text(column), column.chosen_backbone) if part)
 
 
 def seeds_text(run: Run) -> str:
@@ -121,6 +122,11 @@ def notes(results: SuiteResults, column: Column | None = None) -> list[str]:
         found.append("Leaking: the protocol lets information through that a test must not have; never ranked.")
     if any("random backbone" in cell.marks for cell in cells):
         found.append("Random backbone: the frozen weights were drawn at random, not pre-trained.")
+    if any(NOT_VERIFIED in cell.marks for cell in cells):
+        found.append(
+            "Weights not verified: no public source states a hash of the weights file, so that nothing is said about how these"
+            " results compare with printed ones."
+        )
     found += [f"{cell.row.label} on {cell.column.label}: {cell.note}." for cell in cells if cell.note]
     found += [caution for column in columns if (caution := results.caution(column))]
     return found

@@ -74,6 +74,14 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 Watch = Annotated[bool, typer.Option("--watch", help="Show it again and again, until nothing is running.")]
 
 Tiny = Annotated[bool, what("--tiny", help="Use the data and weights that come with the installation.")]
+Backbone = Annotated[
+    str | None,
+    what(
+        "--backbone",
+        metavar="NAME|FILE|timm:MODEL",
+        help="Another than the suite's: by name, any ViT's weights file, or a model of timm's with or without tag.",
+    ),
+]
 Methods = Annotated[
     list[str] | None, what("--methods", metavar="NAME,...", help="These methods only, or others than the suite's.")
 ]
@@ -89,7 +97,7 @@ Settings = Annotated[
     what(
         "--set",
         metavar="KEY=VALUE",
-        help="Change a setting: FIELD, METHOD.FIELD, schedule.FIELD or benchmark.FIELD. Repeatable.",
+        help="Change a setting: FIELD, METHOD.FIELD, schedule.FIELD, benchmark.FIELD or backbone.FIELD. Repeatable.",
     ),
 ]
 Precision = Annotated[PrecisionName, what("--precision", help="Number format of training.")]
@@ -113,7 +121,7 @@ Workers = Annotated[
 ]
 Threads = Annotated[
     int | None,
-    how("--threads", min=1, help="Threads of each run; 1 for tiny backbones, else cores / workers, unless given."),
+    how("--threads", min=1, help="Threads of each run; 1 for small backbones, else up to 4, unless given."),
 ]
 Device = Annotated[DeviceName, how("--device", help="Where to compute.")]
 Executor = Annotated[
@@ -195,6 +203,7 @@ def read_selection(
     seeds: Sequence[str] | None = None,
     settings: Sequence[str] | None = None,
     precision: PrecisionName = PrecisionName.fp32,
+    backbone: str | None = None,
 ) -> Selection:
     """The options that select runs of a suite, parsed. Raises UserError."""
     from smope_bench.harness.planning.planner import Selection
@@ -210,4 +219,5 @@ def read_selection(
         seeds=pairs,
         settings=tuple(parse_setting(text) for text in settings or ()),
         precision=precision.value,
+        backbone=backbone,
     )

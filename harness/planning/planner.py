@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from smope_bench.benchmarks.augmentation import normalize_text
 from smope_bench.benchmarks.suites import SUITES, Column, Row, Suite
 from smope_bench.harness.errors import UserError, did_you_mean, without_home
 from smope_bench.harness.planning.compatibility import CompatibilityChecker
+from smope_bench.harness.planning.own_backbones import Notify, find_backbone, to_stderr
 from smope_bench.harness.planning.settings import (
     SCOPES,
     Seeds,
@@ -24,6 +26,7 @@ from smope_bench.harness.planning.settings import (
 from smope_bench.harness.records.observations import require_observable
 from smope_bench.harness.registry.registry import BUILT_IN, Registries
 from smope_bench.harness.run_spec import BackboneRef, Component, Precision, RunSpec, canonical_json
+from smope_bench.methods.common.backbone.backbones import Backbone, BackboneSettings
 
 MISSING = "missing"
 BACKBONE = ("backbone",)
@@ -41,6 +44,8 @@ class Selection:
     seeds: tuple[Seeds, ...] = ()
     settings: tuple[Setting, ...] = ()
     precision: Precision = "fp32"
+    backbone: str | None = None
+    """In place of every column's: a name, a weights file, or ``timm:MODEL``."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +81,16 @@ def plan(
     registries: Registries,
     data_root: Path,
     supply: Supply | None = None,
+    notify: Notify = to_stderr,
 ) -> list[PlannedRun]:
     """All runs of some suites, in the order of their tables. Raises UserError and the rooms' errors; trains nothing.
 
-    ``supply`` is called with a backbone whose weights are missing; without it such runs are planned as lacking weights.
+    ``supply`` is called with a backbone whose weights are missing; without it such runs are planned as lacking weights. A
+    user's own weights file is imported into the data folder here, and ``notify`` called with what it is.
     """
+    if selection.backbone is not None:
+        name = find_backbone(selection.backbone, registries, data_root, notify)
+        selection = replace(selection, backbone=name)
     planner = Planner(selection, registries, data_root, supply)
     runs = [run for name in names for run in planner.runs(find_suite(name))]
     planner.require_all_settings_used(runs)
@@ -105,6 +115,7 @@ class Planner:
         self.data_root = data_root
         self._supply = supply
         self._weights: dict[str, str] = {}
+        self._backbones: dict[tuple[str, BackboneSettings], Backbone] = {}
         self._used: set[str] = set()
         self._benchmarks: dict[str, Any] = {}
         self._fitting = CompatibilityChecker()
@@ -132,6 +143,8 @@ class Planner:
             if setting.path == BACKBONE:
                 self._used.add(setting.text)
                 chosen = [replace(column, backbone=str(setting.value)) for column in chosen]
+        if self.selection.backbone is not None:
+            chosen = [replace(column, backbone=self.selection.backbone) for column in chosen]
         return tuple(chosen)
 
     def _is_tiny(self, suite: Suite) -> bool:
@@ -186,7 +199,8 @@ class Planner:
 
         registries = self.registries
         method, benchmark = registries.methods.load(row.method), registries.benchmarks.load(column.benchmark)
-        backbone = registries.backbones.load(column.backbone).at(self.data_root)
+        settings = (*map(parse_setting, suite_settings), *self.selection.settings)
+        backbone = self._adapted(column.backbone, scoped(settings, "backbone"))
         owners = registries.methods.owner(row.method), registries.backbones.owner(column.backbone)
         own = owners != (BUILT_IN, BUILT_IN) or benchmark.takes_user_data
         given = scoped(self.selection.settings, "benchmark")  # a recipe may apply to one number of tasks only
@@ -196,9 +210,13 @@ class Planner:
             row.method: merged(recipe.config, row.settings),
             "schedule": dict(recipe.schedule),
             "benchmark": merged(recipe.data, column.config),
+            "backbone": {},
         }
+        if owners[1] != BUILT_IN or backbone.changes.image_size:
+            values["benchmark"] = _following(values["benchmark"], backbone)
         by_hand = [setting.text for setting in self.selection.settings if setting.path == BACKBONE]
-        for setting in (*map(parse_setting, suite_settings), *self.selection.settings):
+        by_hand += [f"backbone={self.selection.backbone}"] if self.selection.backbone else []
+        for setting in settings:
             scope, path = _scope(setting, row.method, method.Config, Schedule)
             if scope is not None:
                 self._used.add(setting.text)
@@ -211,13 +229,22 @@ class Planner:
         spec = RunSpec(
             method=Component(name=row.method, config=config.model_dump(mode="json")),
             benchmark=Component(name=column.benchmark, config=pinned.model_dump(mode="json")),
-            backbone=BackboneRef(name=column.backbone, sha256=self._weights_of(backbone)),
+            backbone=BackboneRef(
+                name=column.backbone, sha256=self._weights_of(backbone), **backbone.changes.model_dump()
+            ),
             schedule=schedule.model_dump(mode="json"),
             precision=self.selection.precision,
             sources=registries.sources_of(row.method, column.benchmark, column.backbone),
         )
         self._fitting.require(method, spec, backbone, data.num_classes, pinned.tasks)
         return spec, recipe.source, tuple(by_hand)
+
+    def _adapted(self, name: str, values: Mapping[str, Any]) -> Backbone:
+        """The backbone of a name with the settings ``backbone.FIELD``, made once."""
+        key = name, validated(BackboneSettings, values, "backbone")
+        if key not in self._backbones:
+            self._backbones[key] = self.registries.backbones.load(name).at(self.data_root).adapted(key[1])
+        return self._backbones[key]
 
     def _weights_of(self, backbone: Any) -> str:
         """The hash of a backbone's weights, verified once, and supplied if they are missing."""
@@ -265,6 +292,19 @@ def _scope(setting: Setting, method: str, config: type[Any], schedule: type[Any]
     return None, ()
 
 
+def _following(values: Mapping[str, Any], backbone: Backbone) -> dict[str, Any]:
+    """Settings of a benchmark with the backbone's own input size and normalisation, where it has one.
+
+    The shorter side at test is scaled along, so that the same share of a picture is seen.
+    """
+    size, found = backbone.image_size, dict(values)
+    if found.get("test_resize") and found.get("image_size"):
+        found["test_resize"] = round(found["test_resize"] * size / found["image_size"])
+    if backbone.mean is not None and backbone.std is not None:
+        found["normalize"] = normalize_text(backbone.mean, backbone.std)
+    return found | {"image_size": size}
+
+
 ALIASES = {"learning_rate": "schedule.lr", "num_epochs": "schedule.epochs", "batchsize": "schedule.batch_size"}
 """Names of schedule settings in other toolboxes."""
 
@@ -300,7 +340,7 @@ def manifest(suite_name: str, runs: Sequence[PlannedRun], registries: Registries
         "suite": suite.name,
         "title": suite.title,
         "description": suite.summary,
-        "tiny": all(registries.backbones.load(run.spec.backbone.name).is_tiny for run in mine),
+        "tiny": all(registries.backbones.load(run.spec.backbone.name).ships for run in mine),
         "rows": [_row_entry(label, run, registries) for label, run in rows.items()],
         "columns": [_column_entry(label, run, registries) for label, run in columns.items()],
         "cells": [
@@ -334,10 +374,13 @@ def _row_entry(label: str, run: PlannedRun, registries: Registries) -> dict[str,
 
 def _column_entry(label: str, run: PlannedRun, registries: Registries) -> dict[str, Any]:
     card = registries.benchmarks.load(run.spec.benchmark.name).card
+    backbone = " ".join(part for part in (run.spec.backbone.name, run.spec.backbone.settings.words) if part)
+    is_users = any(parse_setting(text).path[0] == "backbone" for text in run.settings)
     return {
         "label": label,
         "benchmark": run.spec.benchmark.name,
         "tasks": run.spec.benchmark.config.get("tasks"),
-        "backbone": run.spec.backbone.name,
+        "backbone": backbone,
         "summary": card.summary,
+        **({"chosen_backbone": backbone} if is_users else {}),
     }

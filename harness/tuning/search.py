@@ -10,7 +10,7 @@ import hashlib
 import math
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from smope_bench.harness.execution.job import Job, JobResult, OnEvent, run_job
 from smope_bench.harness.execution.progress import Display
 from smope_bench.harness.execution.scheduler import RunStatus
 from smope_bench.harness.executors.local import WorkerPool
+from smope_bench.harness.planning.own_backbones import find_backbone
 from smope_bench.harness.planning.planner import PlannedRun, Planner, Selection
 from smope_bench.harness.planning.settings import Seeds, Setting, parse_setting
 from smope_bench.harness.registry.registry import Registries
@@ -104,6 +105,8 @@ def plan_search(request: SearchRequest, registries: Registries) -> Plan:
         if text.partition("=")[0] in HELD:
             raise UserError(f"{text!r} would change what trials are scored on: give the share as --holdout 0.2")
     method = registries.methods.load(request.method)
+    if request.backbone is not None:
+        request = replace(request, backbone=find_backbone(request.backbone, registries, request.data))
     column = find_column(request)
     selection = Selection(precision=request.precision)
     row, planner = Row(method.card.title, request.method), Planner(selection, registries, request.data)

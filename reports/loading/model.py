@@ -62,6 +62,7 @@ CellState = Literal["ok", "partial", "mixed", "stale", "failed", "unusable", "mi
 RowKind = Literal["method", "floor", "ceiling"]
 
 MIXED_CODE = "mixed code"
+NOT_VERIFIED = "weights not verified"
 UNRANKED = frozenset({"stale", MIXED_CODE, "leaking"})
 """Marks of cells that are not ranked and not tested."""
 KINDS: tuple[RowKind, ...] = ("floor", "method", "ceiling")
@@ -87,6 +88,8 @@ class Column:
     tasks: int
     summary: str = ""
     backbone: str = ""
+    chosen_backbone: str = ""
+    """The backbone where the user chose it in place of the suite's."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,8 @@ class Cell:
             found.append("leaking")
         if any(outcome.flags.random_backbone for outcome in self.outcomes):
             found.append("random backbone")
+        if any(outcome.flags.unverified_weights for outcome in self.outcomes):
+            found.append(NOT_VERIFIED)
         return tuple(found)
 
     def summary(self, metric: str) -> Summary | None:

@@ -51,6 +51,7 @@ class Layout:
 
 LAYOUTS: dict[str, Layout] = {
     "timm": Layout(("safetensors", "torch"), drops=("head.",)),
+    "timm_2020": Layout(("torch", "safetensors"), drops=("head.", "pre_logits.")),
     "google": Layout(("npz",), drops=("head/", "pre_logits/")),
     "dino": Layout(("torch",)),
     "ibot": Layout(
@@ -168,6 +169,14 @@ def _read(path: Path, layout: Layout) -> dict[str, Any]:
             raise
         reason = " ".join(str(error).split())[:160]
         raise MethodError(f"{path} is truncated, damaged or no checkpoint ({reason})") from error
+
+
+def container_of(path: Path) -> Container | None:
+    """The kind of file by its first bytes; None for one that cannot be read or is no checkpoint."""
+    try:
+        return _sniff(path)
+    except (MethodError, OSError, zipfile.BadZipFile):
+        return None
 
 
 def _sniff(path: Path) -> Container:
