@@ -32,7 +32,7 @@ class Stop:
         self.status: int | None = None
         self.on_stop = on_stop
 
-    def require_none(self) -> None:
+    def raise_if_stopped(self) -> None:
         """Raise Stopped if a signal arrived."""
         if self.status is not None:
             raise Stopped(self.status)

@@ -85,8 +85,8 @@ def tasks_text(column: Column) -> str:
 
 
 def column_text(column: Column) -> str:
-    """``digits · 5 tasks``, and the backbone where the user chose it."""
-    return " · ".join(part for part in (column.label, tasks_text(column), column.chosen_backbone) if part)
+    """``digits · 5 tasks``."""
+    return " · ".join(part for part in (column.label, tasks_text(column)) if part)
 
 
 def seeds_text(run: Run) -> str:

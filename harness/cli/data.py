@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from smope_bench.harness.planning.assets import Prepared, Verified
 
 BAD_FILES = 1
-UNVERIFIED = "weights not verified: no public source states this file's hash; results are marked, and not compared with printed ones"
+UNVERIFIED = (
+    "weights not verified: no public source states this file's hash; results are marked, not compared with printed ones"
+)
 
 Names = Annotated[
     list[str],

@@ -45,7 +45,7 @@ def batch_independence(subject: MethodUnderCheck) -> list[CheckResult]:
     for name, logits in {name: logits_of(subject.first, parts) for name, parts in served.items()}.items():
         expected = reference[torch.cat(served[name])]
         gap = float((logits - expected).abs().max()) / scale
-        same = gap <= TOLERANCE and torch.equal(logits.argmax(dim=1), expected.argmax(dim=1))
+        same = gap <= TOLERANCE  # then classes can differ only where the tolerance cannot tell two apart
         detail = f"largest relative difference {gap:.1e}"
         results.append(CheckResult(f"independent of {name}", same, detail, "" if same else PER_IMAGE))
     return results

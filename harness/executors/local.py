@@ -57,9 +57,9 @@ def run_serially(jobs: Sequence[Job], options: RunOptions, on_event: OnEvent) ->
         for job in jobs:
             stop_request = StopRequest()
             stop.on_stop = stop_request.set
-            stop.require_none()
+            stop.raise_if_stopped()
             yield run_job(job, options, notify, stop_request)
-        stop.require_none()
+        stop.raise_if_stopped()
 
 
 @executor("local", place="machine")
@@ -67,7 +67,7 @@ def run_in_processes(jobs: Sequence[Job], options: RunOptions, on_event: OnEvent
     """In worker processes of this machine."""
     with stop_gently() as stop, WorkerPool(min(options.workers or 1, len(jobs)), options) as pool:
         yield from pool.run(jobs, on_event, stop)
-        stop.require_none()
+        stop.raise_if_stopped()
 
 
 class WorkerPool:

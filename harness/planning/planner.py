@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from smope_bench.harness.planning.settings import (
     scoped,
     validated,
 )
+from smope_bench.harness.planning.titles import column_label, distinct
 from smope_bench.harness.records.observations import require_observable
 from smope_bench.harness.registry.registry import BUILT_IN, Registries
 from smope_bench.harness.run_spec import BackboneRef, Component, Precision, RunSpec, canonical_json
@@ -138,14 +139,37 @@ class Planner:
         chosen = [] if self.selection.benchmarks else list(columns)
         for name in self.selection.benchmarks:
             own = [column for column in columns if column.benchmark == name]
-            chosen += own or [Column(name, name, {}, columns[0].backbone)]
+            chosen += own or [Column("", name, {}, columns[0].backbone)]
+        backbones = {column.backbone for column in columns}
+        return distinct([self._resolved(column, backbones) for column in chosen])
+
+    def _resolved(self, column: Column, backbones: Collection[str]) -> Column:
+        """A column with the user's settings; one that they change, or that has no label, is named by its configuration.
+
+        ``backbones``: those of the suite's columns; the label has the weights unless they are all the same.
+        """
+        given = scoped(self.selection.settings, "benchmark")
+        # A split has as many tasks as it names, whatever the suite's number is.
+        base = {name: value for name, value in column.config.items() if name != "tasks" or "split" not in given}
+        backbone = column.backbone
         for setting in self.selection.settings:
             if setting.path == BACKBONE:
                 self._used.add(setting.text)
-                chosen = [replace(column, backbone=str(setting.value)) for column in chosen]
-        if self.selection.backbone is not None:
-            chosen = [replace(column, backbone=self.selection.backbone) for column in chosen]
-        return tuple(chosen)
+                backbone = str(setting.value)
+        backbone = self.selection.backbone or backbone
+        changes = validated(BackboneSettings, scoped(self.selection.settings, "backbone"), "backbone").words
+        found = replace(column, config=merged(base, given), backbone=backbone)
+        if column.label and (found.config, backbone, changes) == (column.config, column.backbone, ""):
+            return found
+        model = self.registries.benchmarks.load(column.benchmark).Config
+        config, usual = validated(model, found.config, "benchmark"), model()
+        named = {
+            name: value
+            for name, value in found.config.items()
+            if name in given or getattr(config, name) != getattr(usual, name)
+        }
+        label = column_label(found, config, named, with_weights=len({*backbones, backbone}) > 1)
+        return replace(found, label=f"{label}, {changes}" if changes else label)
 
     def _is_tiny(self, suite: Suite) -> bool:
         return self.selection.tiny or suite.is_tiny_only
@@ -341,6 +365,8 @@ def manifest(suite_name: str, runs: Sequence[PlannedRun], registries: Registries
         "title": suite.title,
         "description": suite.summary,
         "tiny": all(registries.backbones.load(run.spec.backbone.name).ships for run in mine),
+        "suite_rows": _labels(suite.tiny_rows, suite.rows),
+        "suite_columns": _labels(suite.tiny, suite.full),
         "rows": [_row_entry(label, run, registries) for label, run in rows.items()],
         "columns": [_column_entry(label, run, registries) for label, run in columns.items()],
         "cells": [
@@ -359,6 +385,11 @@ def manifest(suite_name: str, runs: Sequence[PlannedRun], registries: Registries
     }
 
 
+def _labels(*sizes: Sequence[Row | Column]) -> list[list[str]]:
+    """The labels of rows or columns in each size that a suite has."""
+    return [[one.label for one in size] for size in sizes if size]
+
+
 def _row_entry(label: str, run: PlannedRun, registries: Registries) -> dict[str, Any]:
     card = registries.methods.load(run.method).card
     return {
@@ -375,12 +406,10 @@ def _row_entry(label: str, run: PlannedRun, registries: Registries) -> dict[str,
 def _column_entry(label: str, run: PlannedRun, registries: Registries) -> dict[str, Any]:
     card = registries.benchmarks.load(run.spec.benchmark.name).card
     backbone = " ".join(part for part in (run.spec.backbone.name, run.spec.backbone.settings.words) if part)
-    is_users = any(parse_setting(text).path[0] == "backbone" for text in run.settings)
     return {
         "label": label,
         "benchmark": run.spec.benchmark.name,
         "tasks": run.spec.benchmark.config.get("tasks"),
         "backbone": backbone,
         "summary": card.summary,
-        **({"chosen_backbone": backbone} if is_users else {}),
     }

@@ -100,10 +100,10 @@ class LossMeter:
     def note(self, loss: Tensor, step: int) -> None:
         """Store the loss of ``step``, which has been launched, and read the one before."""
         copied = self._copied(loss.detach())
-        self.settle()
+        self.read_pending()
         self._waiting = (*copied, step)
 
-    def settle(self) -> None:
+    def read_pending(self) -> None:
         """Read the loss that has not been read yet. Raises the error of ``check``."""
         if self._waiting is None:
             return
@@ -118,7 +118,7 @@ class LossMeter:
 
     def mean(self) -> float:
         """Mean loss of a step; 0 before the first."""
-        self.settle()
+        self.read_pending()
         return self.total / max(self.count, 1)
 
     @staticmethod

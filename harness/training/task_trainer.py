@@ -172,7 +172,7 @@ class TaskTrainer:
             loss = _scalar(self._method.training_step(batch), self._method)
             segment.descend(loss, self._method)
         except Exception:
-            losses.settle()  # an infinite loss of the step before explains the error better than the error itself
+            losses.read_pending()  # an infinite loss of the step before explains the error better than the error itself
             raise
         losses.note(loss, step)
         self._context.log.step(self._task.index, self._context.num_tasks, phase, segment.done, segment.total)
@@ -197,7 +197,7 @@ class TaskTrainer:
         """The current state at ``position``; with ``losses``, of an epoch that began there, as many steps later."""
         tensors, values = random_state(self._context.device)
         if losses is not None:
-            losses.settle()
+            losses.read_pending()
             position = replace(position, step=losses.count, loss_sum=losses.total)
         if segment is not None:
             moments, values[OPTIMIZER] = segment.state()

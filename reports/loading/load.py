@@ -131,8 +131,7 @@ def _results(manifest: Manifest, reader: Reader, reference: str | None, mixed: b
         for row in rows
         for column in columns
     }
-    title = manifest.title or manifest.suite
-    texts = (manifest.suite, title, manifest.description, manifest.tiny)
+    texts = (manifest.suite, manifest.heading, manifest.description, manifest.tiny)
     return SuiteResults(*texts, rows, columns, cells, reference, reader.metrics)
 
 

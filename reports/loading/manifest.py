@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from smope_bench.harness.errors import UserError
+from smope_bench.harness.planning.titles import suite_title
 from smope_bench.harness.records.store import Store, has_half_character
 from smope_bench.reports.loading.model import Column, ResultRow
 
@@ -34,9 +35,22 @@ class Manifest(BaseModel):
     title: str = ""
     description: str = ""
     tiny: bool = False
+    suite_rows: list[list[str]] = []
+    """Labels of the suite's own rows in each of its sizes; none in old manifests. ``suite_columns`` likewise."""
+    suite_columns: list[list[str]] = []
     rows: list[ResultRow]
     columns: list[Column]
     cells: list[PlannedRun]
+
+    @property
+    def heading(self) -> str:
+        """The suite's title if rows and columns are its own, else a title that is true of these."""
+        title = self.title or self.suite
+        if not self.suite_rows or not self.suite_columns:
+            return title
+        rows, columns = [row.label for row in self.rows], [column.label for column in self.columns]
+        settings = [cell.settings for cell in self.cells]
+        return suite_title(self.suite, title, self.suite_rows, self.suite_columns, rows, columns, settings)
 
 
 def manifest_names(store: Store) -> list[str]:

@@ -88,8 +88,6 @@ class Column:
     tasks: int
     summary: str = ""
     backbone: str = ""
-    chosen_backbone: str = ""
-    """The backbone where the user chose it in place of the suite's."""
 
 
 @dataclass(frozen=True)

@@ -134,10 +134,11 @@ class PrintedTable:
         return next((one for one in own if (one.label, one.method) == (row.label, row.method)), None)
 
     def column_of(self, column: Column) -> SuiteColumn | None:
-        """The printed column with the benchmark, number of tasks and weights of a column of the results."""
+        """The printed column that a column of the results is: one of another label has other settings."""
         for own in self.columns:
-            backbone = column.backbone or (own.backbone if own.label == column.label else "")
-            if (own.benchmark, own.config["tasks"], own.backbone) == (column.benchmark, column.tasks, backbone):
+            backbone = column.backbone or own.backbone
+            printed = (own.label, own.benchmark, own.config["tasks"], own.backbone)
+            if printed == (column.label, column.benchmark, column.tasks, backbone):
                 return own
         return None
 
@@ -165,9 +166,12 @@ class PrintedTable:
 
 
 def printed_table(results: SuiteResults) -> PrintedTable | None:
-    """The printed table of a suite; ``None`` for a suite without one and for an unknown suite."""
+    """The printed table of a suite; ``None`` for a suite without one, and where no benchmark and tasks are the suite's."""
     suite = SUITES.get(results.suite)
-    return None if suite is None else table_of(suite)
+    if suite is None:
+        return None
+    own = {(column.benchmark, column.config["tasks"]) for column in (*suite.tiny, *suite.full)}
+    return table_of(suite) if any((column.benchmark, column.tasks) in own for column in results.columns) else None
 
 
 def table_of(suite: Suite) -> PrintedTable | None:

@@ -57,6 +57,16 @@ class CalibratesLargeBatches(Honest):
         return logits - logits.mean(dim=0) if len(logits) >= 100 else logits
 
 
+class CannotTellTwoClassesApart(Honest):
+    """No cheat: its two best classes are equal but for rounding, which differs with the size of the batch."""
+
+    def predict(self, batch: Batch) -> Tensor:
+        logits = super().predict(batch)
+        logits[:, 0] = logits[:, 1] = logits.amax(dim=1) + 1
+        logits[:, len(logits) % 2] += 1e-6
+        return logits
+
+
 class VotesOnTheTask(Honest):
     """The images of a batch elect the task that all of them belong to."""
 

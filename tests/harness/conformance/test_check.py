@@ -28,6 +28,7 @@ from tests.harness.conformance.cheats import (  # pyright: ignore[reportMissingI
 from tests.harness.conformance.cheats_answering import (  # pyright: ignore[reportMissingImports]
     ANSWERING,
     CalibratesLargeBatches,
+    CannotTellTwoClassesApart,
     PeeksAtTheTask,
 )
 
@@ -40,6 +41,11 @@ def test_an_honest_plugin_passes() -> None:
     assert len(verdicts) == 18
     assert len({verdict.name for verdict in verdicts}) == 18
     assert not any(verdict.remedy for verdict in verdicts)
+
+
+def test_a_tie_between_classes_may_be_broken_either_way() -> None:
+    verdicts = [one for one in verdicts_one_by_one(CannotTellTwoClassesApart) if one.name.startswith("independent of")]
+    assert len(verdicts) == 5 and failed(verdicts) == []
 
 
 def test_what_a_method_costs_is_said() -> None:

@@ -105,7 +105,7 @@ def test_a_loss_is_read_after_the_next_step_and_told_with_its_own() -> None:
         losses.note(torch.tensor(float(step)), step)
     assert checked == [(4.0, 4)] and losses.count == 5
     assert losses.mean() == 19.0 / 6
-    losses.settle()
+    losses.read_pending()
     assert checked == [(4.0, 4), (5.0, 5)]
 
 
