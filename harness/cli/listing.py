@@ -247,15 +247,14 @@ def list_backbones(registries: Registries, data: Path = opt.DATA) -> Rows:
 
     Those imported into ``data`` come last.
     """
-    from smope_bench.methods.common.backbone.adapted import feature_of
     from smope_bench.methods.common.backbone.backbones import WeightsMissingError
     from smope_bench.methods.common.backbone.imported import imported_under
     from smope_bench.methods.common.errors import MethodError
 
     def describe(backbone: Any) -> dict[str, Any]:
+        facts = {"summary": backbone.summary, "image_size": backbone.image_size, "random": backbone.is_random}
         found = backbone.at(data)
-        facts = {"summary": found.summary, "image_size": found.image_size, "random": found.is_random}
-        facts |= {"feature": feature_of(found.architecture), "verified": found.is_verified}
+        facts |= {"feature": found.feature, "verified": found.is_verified}
         try:
             return {**facts, "state": "ready", "sha256": found.sha256}
         except WeightsMissingError:

@@ -21,6 +21,7 @@ from smope_bench.harness.records.atomic_write import write_json_atomically
 from smope_bench.harness.records.store import Record, Store
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec, canonical_json
+from smope_bench.methods.common.backbone.backbones import VIT_B16, RandomBackbone
 
 ASSUMED_FLOPS: Mapping[str, float] = {"fp32": 10e12, "bf16": 40e12}
 """Assumed operations a second of a data-centre GPU, about half of an A100's fp32 peak and an eighth of its bf16 peak.
@@ -29,6 +30,9 @@ LEAST_SCALE = 0.02
 """Operations of a pass relative to ViT-B/16's, below which a throughput measured on that says nothing."""
 THROUGHPUT_FILE = "throughput.json"
 HOW_TO_MEASURE = "run_all.py bench step --device cuda --batch 128 --record, or give --tflops"
+
+NARROW = RandomBackbone("narrow", "", VIT_B16 | {"embed_dim": 12, "img_size": 32})
+"""On which the phases of a method are counted."""
 
 
 @dataclass(frozen=True)
@@ -128,10 +132,13 @@ class Estimator:
         """A backbone's pass relative to ViT-B/16's, by the published closed form."""
         key = backbone.model_dump_json()
         if key not in self._scales:
-            from smope_bench.harness.cost.flop_counters import published_pass
+            from smope_bench.harness.cost.flop_counters import plain_published_pass, published_pass
+            from smope_bench.harness.planning.outline import plain_sizes
 
-            skeleton = self._registries.backbone(backbone, self._data).skeleton()
-            self._scales[key] = published_pass(skeleton) / self._stored.published_pass
+            found = self._registries.backbone(backbone, self._data)
+            sizes = plain_sizes(found)
+            operations = published_pass(found.skeleton()) if sizes is None else plain_published_pass(sizes)
+            self._scales[key] = operations / self._stored.published_pass
         return self._scales[key]
 
     def _test_passes(self, spec: RunSpec, method: Any) -> float:
@@ -150,6 +157,7 @@ class Estimator:
     def _walked(self, spec: RunSpec) -> Mapping[str, float] | None:
         import torch
 
+        from smope_bench.harness.planning.outline import made_with_outline
         from smope_bench.methods.common.api import Method, Setup, TaskInfo
         from smope_bench.methods.common.schedules import Schedule
 
@@ -157,28 +165,29 @@ class Estimator:
         if method_class.fit_task is not Method.fit_task:
             return None
         tasks = 1 if method_class.trains_jointly else int(spec.benchmark.config.get("tasks") or 1)
-        found: dict[str, float] = {}
+        config, setup = method_class.Config(**spec.method.config), Setup(2 * tasks, tasks, schedule)
+
+        def walk(vit: Any) -> Mapping[str, float]:
+            found: dict[str, float] = {}
+            method = method_class(config, vit, setup)
+            for index in range(tasks):
+                task = TaskInfo(index, range(2 * index, 2 * index + 2), (1, 1))
+                method.enter_task(task)
+                method.begin_task(task)
+                for phase in method.phases():
+                    found[phase.name] = found.get(phase.name, 0.0) + phase.epochs / tasks
+            return found
+
         try:  # phases depend on settings and the task's number, not on the backbone's width
             with torch.random.fork_rng(devices=[]):
-                setup = Setup(2 * tasks, tasks, schedule)
-                method = method_class(method_class.Config(**spec.method.config), self._skeleton(), setup)
-                for index in range(tasks):
-                    task = TaskInfo(index, range(2 * index, 2 * index + 2), (1, 1))
-                    method.enter_task(task)
-                    method.begin_task(task)
-                    for phase in method.phases():
-                        found[phase.name] = found.get(phase.name, 0.0) + phase.epochs / tasks
+                return made_with_outline(walk, NARROW, self._skeleton)
         except Exception:
             # A plugin's method may need a real backbone; then assume one phase, as most methods have.
             return {"train": float(schedule.epochs)}
-        return found
 
     def _skeleton(self) -> Any:
-        """A narrow backbone, shared by all methods, as making one takes longer than a walk through the phases."""
-        from smope_bench.methods.common.backbone.backbones import VIT_B16, RandomBackbone
-
-        if self._narrow is None:
-            self._narrow = RandomBackbone("narrow", "", VIT_B16 | {"embed_dim": 12, "img_size": 32}).skeleton()
+        """The narrow backbone's modules, made once, as making them takes longer than a walk through the phases."""
+        self._narrow = self._narrow or NARROW.skeleton()
         return self._narrow
 
 

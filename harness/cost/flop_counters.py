@@ -21,10 +21,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from smope_bench.harness.planning.outline import Sizes
 from smope_bench.methods.common.backbone.vit import PromptedViT
 
 NORM_OPERATIONS = 5
 """Operations per element of a LayerNorm in the published convention."""
+MLP_RATIO = 4
+"""Width of a plain ViT's hidden layers relative to its tokens."""
 
 
 def published_pass(backbone: PromptedViT) -> int:
@@ -51,6 +54,17 @@ def published_pass(backbone: PromptedViT) -> int:
         elif isinstance(part, Mlp) and isinstance(part.fc1, nn.Linear):
             total += tokens * part.fc1.out_features
     return total
+
+
+def plain_published_pass(sizes: Sizes) -> int:
+    """``published_pass`` of a plain ViT, without its modules."""
+    dim, tokens = sizes.feature_dim, sizes.tokens
+    patches, pixels = tokens - 1, 3 * sizes.patch_size**2
+    linear = (
+        2 * tokens * (4 + 2 * MLP_RATIO) * dim**2
+    )  # queries, keys, values, projection, and the two layers of the MLP
+    block = linear + 2 * NORM_OPERATIONS * tokens * dim + MLP_RATIO * tokens * dim
+    return patches * dim * (2 * pixels + 1) + sizes.depth * block + NORM_OPERATIONS * tokens * dim
 
 
 def published_classifier(dim: int, classes: int) -> int:

@@ -28,15 +28,17 @@ class CompatibilityChecker:
         self._known.add(key)
         import torch
 
+        from smope_bench.harness.planning.outline import Undrawn, made_with_outline
         from smope_bench.methods.common.api import Setup
         from smope_bench.methods.common.schedules import Schedule
 
         tasks = 1 if method.trains_jointly else num_tasks
         setup = Setup(num_classes, tasks, Schedule(**spec.schedule))
+        config = method.Config(**spec.method.config)
         try:
             # A plugin may read values in its constructor, which the meta device does not have.
-            with torch.device("meta"), contextlib.suppress(NotImplementedError, RuntimeError):
-                method(method.Config(**spec.method.config), self._skeleton(backbone), setup)
+            with torch.device("meta"), Undrawn(), contextlib.suppress(NotImplementedError, RuntimeError):
+                made_with_outline(lambda vit: method(config, vit, setup), backbone, lambda: self._skeleton(backbone))
         except MethodError as error:
             raise UserError(
                 f"{spec.method.name} cannot run on {spec.benchmark.name} ({num_classes} classes in {num_tasks} tasks) with"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from smope_bench.methods.common.backbone.backbones import (
     Backbone,
@@ -23,8 +23,6 @@ from smope_bench.methods.common.backbone.backbones import (
 from smope_bench.methods.common.errors import MethodError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from smope_bench.methods.common.backbone.vit import PromptedViT
 
 POSITIONS = "pos_embed"
@@ -42,7 +40,7 @@ class AdaptedBackbone(Backbone):
     def of(cls, base: Backbone, settings: BackboneSettings) -> Backbone:
         """``base`` adapted; ``base`` itself where the settings are its own. Raises MethodError for impossible ones."""
         size = settings.image_size if settings.image_size != base.image_size else None
-        feature = settings.feature if settings.feature != feature_of(base.architecture) else None
+        feature = settings.feature if settings.feature != base.feature else None
         if settings.resample and settings.image_size is None:
             raise MethodError(
                 f"backbone.resample={settings.resample!r} changes nothing: position embeddings are resampled to another size"
@@ -115,6 +113,11 @@ class AdaptedBackbone(Backbone):
         return self.settings.image_size or self.base.image_size
 
     @property
+    def feature(self) -> str:
+        """The feature of the settings, else the base's."""
+        return self.settings.feature or self.base.feature
+
+    @property
     def weight_count(self) -> int:
         """The base's."""
         return self.base.weight_count
@@ -133,29 +136,20 @@ class AdaptedBackbone(Backbone):
 
     def load(self) -> PromptedViT:
         """The base's weights in the adapted architecture. Raises MethodError where they do not fit."""
-        old, new = self.base.load().vit, build(self.architecture)
+        from smope_bench.methods.common.pretrained_files.any_vit.fitting import resampled
+
+        old, new = cast("Any", self.base.load().vit), build(self.architecture)
         tensors = {name: tensor for name, tensor in old.state_dict().items() if not name.startswith(self._unused)}
         if self.settings.image_size and POSITIONS in tensors:
-            grids = old.patch_embed.grid_size, new.patch_embed.grid_size
-            tensors[POSITIONS] = resampled(tensors[POSITIONS], *grids, antialias=self.settings.resample != "plain")
+            grid, positions = old.patch_embed.grid_size, tensors[POSITIONS]
+            before = positions.shape[1] - grid[0] * grid[1]
+            smooth = self.settings.resample != "plain"
+            tensors[POSITIONS] = resampled(positions, before, grid, new.patch_embed.grid_size, antialias=smooth)
         return self.fill(new, tensors)
 
     @property
     def _unused(self) -> tuple[str, ...]:
         return ("attn_pool.",) if self.settings.feature in ("token", "avg") else ()
-
-
-def feature_of(architecture: Mapping[str, Any]) -> str:
-    """The feature of an architecture: ``token``, ``avg`` or ``map``."""
-    return str(architecture.get("global_pool", "avg" if architecture.get("class") == "Eva" else "token"))
-
-
-def resampled(positions: Tensor, old: tuple[int, int], new: tuple[int, int], *, antialias: bool) -> Tensor:
-    """Position embeddings (1, prefix + height * width, d) from the old grid to the new one, bicubic; prefix tokens keep theirs."""
-    from timm.layers import resample_abs_pos_embed
-
-    prefix = positions.shape[1] - old[0] * old[1]
-    return resample_abs_pos_embed(positions, list(new), list(old), num_prefix_tokens=prefix, antialias=antialias)
 
 
 def _require_grid(base: Backbone, vit: Any, size: int) -> None:
@@ -175,5 +169,9 @@ def _with_feature(base: Backbone, vit: Any, feature: Feature) -> dict[str, Any]:
         lacks = {"token": "class token", "map": "attention pool"}[feature]
         known = ", ".join(repr(name) for name, is_there in has.items() if is_there)
         raise MethodError(f"backbone.feature={feature!r}: backbone {base.name!r} has no {lacks}; use one of {known}")
-    # The norm stays where it was: timm would otherwise move it behind the mean.
-    return {"global_pool": feature, "fc_norm": any(name.startswith("fc_norm.") for name in vit.state_dict())}
+    held = vit.state_dict()
+    after = "fc_norm.weight" in held  # the norm stays where it is: timm would otherwise move it behind the mean
+    if type(vit).__name__ == "Eva":
+        before = "norm.weight" in held
+        return {"global_pool": feature, "use_fc_norm": after, "use_post_transformer_norm": before}
+    return {"global_pool": feature, "fc_norm": after}

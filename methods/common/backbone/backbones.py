@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from smope_bench.methods.common.backbone.architectures import build, load, skeleton
 from smope_bench.methods.common.errors import MethodError
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class Backbone(ABC):
     is_random: bool
     """Whether its weights are random; results on it are marked."""
     architecture: Mapping[str, Any]
-    """Arguments of timm's ``VisionTransformer``."""
+    """What ``architectures.build`` takes; ``img_size`` is always there."""
     is_rehearsal: bool = False
     """Whether results on it only rehearse the papers' experiments: they are marked, and compared with no printed number."""
     ships: bool = False
@@ -145,6 +146,11 @@ class Backbone(ABC):
         return int(self.architecture["img_size"])
 
     @property
+    def feature(self) -> str:
+        """What a method classifies: ``token``, ``avg`` or ``map``."""
+        return str(self.architecture.get("global_pool", "token"))
+
+    @property
     def is_verified(self) -> bool:
         """Whether the weights are known to be what the name promises: random, or of a hash that is publicly stated."""
         return self.is_random
@@ -177,15 +183,12 @@ class Backbone(ABC):
 
     def skeleton(self) -> PromptedViT:
         """The architecture without values, on the meta device."""
-        import torch
-
-        with torch.device("meta"):  # no storage, so nothing to initialise
-            return prompted(build({**self.architecture, "weight_init": "skip"}))
+        return prompted(skeleton(self.architecture))
 
     def fill(self, vit: Any, tensors: Mapping[str, Any], *, assign: bool = False) -> PromptedViT:
         """The frozen ``vit`` with these weights. Raises MethodError where they do not fit."""
         try:
-            vit.load_state_dict(tensors, strict=True, assign=assign)
+            load(vit, tensors, assign=assign)
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             raise MethodError(f"weights of backbone {self.name!r} do not fit its architecture: {reason}") from error
@@ -272,13 +275,6 @@ class RandomBackbone(Backbone):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             return prompted(build(self.architecture))
-
-
-def build(architecture: Mapping[str, Any]) -> Any:
-    """timm's ViT of an architecture, with random weights."""
-    from timm.models.vision_transformer import VisionTransformer
-
-    return VisionTransformer(**architecture)
 
 
 def prompted(vit: Any) -> PromptedViT:

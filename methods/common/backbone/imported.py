@@ -83,6 +83,11 @@ class ImportedBackbone(PreparedBackbone):
         return self._manifest()["image_size"]
 
     @property
+    def feature(self) -> str:
+        """What a method classifies."""
+        return self._manifest()["feature"]
+
+    @property
     def weight_count(self) -> int:
         """How many weights it has."""
         return self._manifest()["parameters"]

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from smope_bench.methods.common.backbone.architectures import skeleton
 from smope_bench.methods.common.backbone.backbones import (
     VIT_B16,
     Backbone,
     Fetch,
     ProgressCallback,
     WeightsMissingError,
-    build,
     silent,
 )
 from smope_bench.methods.common.errors import MethodError
@@ -64,13 +64,9 @@ class PreparedBackbone(Backbone):
 
     def load(self) -> PromptedViT:
         """The frozen backbone in float32 on the CPU, mapped from the prepared file. Raises MethodError."""
-        import torch
         from safetensors.torch import load_file
 
-        file = self.verify()
-        with torch.device("meta"):
-            vit = build(self.architecture)
-        return self.fill(vit, load_file(file), assign=True)
+        return self.fill(skeleton(self.architecture), load_file(self.verify()), assign=True)
 
     @property
     @abstractmethod
@@ -169,11 +165,11 @@ class CheckpointBackbone(PreparedBackbone):
         }
         write_prepared(self._file(), tensors, facts)
         left_out = f", left out {len(dropped)} that no method uses (heads and the like)" if dropped else ""
-        progress(f"{self.name}: kept {len(tensors)} tensors{left_out}; SHA-256 {facts['sha256'][:16]}...")
         if not self.is_published(facts["source_sha256"]):
             progress(
                 f"{self.name}: weights not verified: no public hash is known of {source.name} ({facts['source_sha256']})"
             )
+        progress(f"{self.name}: kept {len(tensors)} tensors{left_out}; SHA-256 {facts['sha256'][:16]}...")
 
     def _convert(self, source: Path) -> tuple[Mapping[str, Any], Mapping[str, tuple[int, ...]]]:
         from smope_bench.methods.common.pretrained_files.conversion import LAYOUTS, container_of, convert

@@ -8,30 +8,21 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import pickle
-import re
 import secrets
-import warnings
-import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from smope_bench.methods.common.errors import MethodError
 from smope_bench.methods.common.pretrained_files import google_vit
+from smope_bench.methods.common.pretrained_files.containers import Container, checked_tensor, read_entries, some
 
-Container = Literal["safetensors", "torch", "npz"]
 Shape = tuple[int, ...]
-
-_FAILURES = (RuntimeError, EOFError, OSError, ValueError, TypeError, LookupError, AttributeError, ImportError)
-_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -85,7 +76,7 @@ class Converted:
 def convert(path: Path, layout_name: str, shapes: Mapping[str, Shape], heads: int) -> Converted:
     """Read ``path`` and bring it to ``shapes``, a ViT's tensors under timm's names. Raises MethodError."""
     layout = LAYOUTS[layout_name]
-    entries = _read(path, layout)
+    entries = read_entries(path, layout.containers, layout.allows)
     if layout_name == "google":
         found, rest = google_vit.rename(entries, shapes, heads, str(path))
         origin = google_vit.origin
@@ -101,7 +92,9 @@ def convert(path: Path, layout_name: str, shapes: Mapping[str, Shape], heads: in
 
     _require_all(found, shapes, origin, str(path))
     dropped = _dropped(rest, layout, str(path))
-    return Converted({name: _checked(found[name], shapes[name], origin(name), str(path)) for name in shapes}, dropped)
+    return Converted(
+        {name: checked_tensor(found[name], shapes[name], origin(name), str(path)) for name in shapes}, dropped
+    )
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
@@ -150,111 +143,23 @@ def _temporary(target: Path) -> Path:
     return target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
 
 
-def _read(path: Path, layout: Layout) -> dict[str, Any]:
-    try:
-        container = _sniff(path)
-        if container not in layout.containers:
-            wanted = " or ".join(layout.containers)
-            raise MethodError(f"{path} is a {container} file, expected {wanted}")
-        if container == "safetensors":
-            return dict(load_file(path))
-        _require_intact(path)
-        return _read_npz(path) if container == "npz" else _read_torch(path, layout)
-    except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL (\S+)", str(error))
-        what = f"names {named[1]}, which is" if named else "holds something that is"
-        raise MethodError(f"{path} {what} no tensor: nothing of it was run or loaded") from error
-    except (SafetensorError, zipfile.BadZipFile, *_FAILURES) as error:
-        if isinstance(error, MethodError):
-            raise
-        reason = " ".join(str(error).split())[:160]
-        raise MethodError(f"{path} is truncated, damaged or no checkpoint ({reason})") from error
-
-
-def container_of(path: Path) -> Container | None:
-    """The kind of file by its first bytes; None for one that cannot be read or is no checkpoint."""
-    try:
-        return _sniff(path)
-    except (MethodError, OSError, zipfile.BadZipFile):
-        return None
-
-
-def _sniff(path: Path) -> Container:
-    """The kind of file by its first bytes; file names are unreliable."""
-    with path.open("rb") as stream:
-        start = stream.read(16)
-    if start[8:9] == b"{":
-        return "safetensors"
-    if start[:4] == b"PK\x03\x04":
-        with zipfile.ZipFile(path) as archive:
-            members = archive.namelist()
-        return "npz" if members and all(name.endswith(".npy") for name in members) else "torch"
-    if start[:1] == b"\x80":
-        return "torch"
-    what = "empty" if not start else "a web page" if start.lstrip()[:1] == b"<" else "no checkpoint"
-    what = "a Git LFS pointer, not the file it stands for" if start.startswith(b"version https:") else what
-    raise MethodError(f"{path} is {what}")
-
-
-def _require_intact(path: Path) -> None:
-    """Check the checksums of a zip archive's members: a memory map would not check them."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-        if broken:
-            raise MethodError(f"{path} is damaged: the checksum of its part {broken!r} is wrong")
-
-
-def _read_npz(path: Path) -> dict[str, Any]:
-    with np.load(path, allow_pickle=False) as archive:
-        return {name: torch.from_numpy(np.ascontiguousarray(archive[name])) for name in archive.files}
-
-
-def _read_torch(path: Path, layout: Layout) -> dict[str, Any]:
-    with torch.serialization.safe_globals(list(layout.allows)), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about pickle protocols; unreadable files are refused below
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    if not isinstance(loaded, Mapping):
-        raise MethodError(f"{path} holds a {type(loaded).__name__}, not tensors by name")
-    return {str(name): value for name, value in loaded.items()}
-
-
 def _place(entries: Mapping[str, Any], layout: Layout, file: str) -> tuple[str, str]:
     for entry, prefix in layout.places:
         held = entries.get(entry) if entry else entries
         if isinstance(held, Mapping) and f"{prefix}cls_token" in held:
             return entry, prefix
     wanted = " or ".join(f"{entry}/{prefix}cls_token".removeprefix("/") for entry, prefix in layout.places)
-    raise MethodError(f"{file} has no tensor {wanted}; at its top it has {_some(entries)}")
+    raise MethodError(f"{file} has no tensor {wanted}; at its top it has {some(entries)}")
 
 
 def _dropped(rest: Mapping[str, Any], layout: Layout, file: str) -> dict[str, Shape]:
     unknown = [name for name in rest if not name.startswith(layout.drops)] if layout.drops else list(rest)
     if unknown:
-        raise MethodError(f"{file} has tensors that this architecture does not have: {_some(unknown)}")
+        raise MethodError(f"{file} has tensors that this architecture does not have: {some(unknown)}")
     return {name: tuple(getattr(value, "shape", ())) for name, value in rest.items()}
 
 
 def _require_all(found: Mapping[str, Any], shapes: Mapping[str, Shape], origin: Any, file: str) -> None:
     missing = [origin(name) for name in shapes if name not in found]
     if missing:
-        raise MethodError(f"{file} lacks {_some(missing)}: {len(missing)} of {len(shapes)} tensors")
-
-
-def _checked(value: Any, shape: Shape, name: str, file: str) -> Tensor:
-    if not isinstance(value, Tensor) or not value.is_floating_point():
-        found = str(value.dtype).removeprefix("torch.") if isinstance(value, Tensor) else type(value).__name__
-        raise MethodError(f"{file}: {name!r} is {found}, expected floating-point numbers")
-    if tuple(value.shape) != shape:
-        grid = "; position embeddings of another grid are not resized" if "pos_embed" in name else ""
-        raise MethodError(f"{file}: {name!r} has shape {tuple(value.shape)}, expected {shape}{grid}")
-    tensor = value.detach().to(torch.float32).contiguous()
-    if not bool(torch.isfinite(tensor).all()):
-        raise MethodError(f"{file}: {name!r} has values that are not finite, expected numbers")
-    return tensor
-
-
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(map(repr, names[:_NAMED])) + more if names else "nothing"
+        raise MethodError(f"{file} lacks {some(missing)}: {len(missing)} of {len(shapes)} tensors")

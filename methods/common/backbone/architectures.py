@@ -1,0 +1,64 @@
+"""Architectures as JSON: what ``Backbone.architecture`` holds, and timm's model built from it.
+
+Keys: ``class`` (``VisionTransformer`` unless given, ``VisionTransformerDistilled`` or ``Eva``) or ``model`` (a name of timm's
+registry), and the arguments of either. A layer type is its name in ``timm.layers``, with arguments as
+``{"layer": "LayerNorm", "eps": 1e-05}``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+CLASSES = {
+    "VisionTransformer": "timm.models.vision_transformer",
+    "VisionTransformerDistilled": "timm.models.deit",
+    "Eva": "timm.models.eva",
+}
+
+
+def build(architecture: Mapping[str, Any]) -> Any:
+    """timm's model of an architecture, with random weights."""
+    from importlib import import_module
+
+    kwargs = {name: _decoded(value) for name, value in architecture.items() if name not in ("class", "model")}
+    if "model" in architecture:
+        from timm import create_model
+
+        return create_model(architecture["model"], pretrained=False, **kwargs)
+    name = architecture.get("class", "VisionTransformer")
+    if name == "Eva":
+        kwargs.pop("weight_init", None)
+    return getattr(import_module(CLASSES[name]), name)(**kwargs)
+
+
+def skeleton(architecture: Mapping[str, Any]) -> Any:
+    """timm's model of an architecture on the meta device: names and shapes without values."""
+    import torch
+
+    with torch.device("meta"):
+        return build(architecture if "model" in architecture else {**architecture, "weight_init": "skip"})
+
+
+def load(vit: Any, tensors: Mapping[str, Any], *, assign: bool = False) -> None:
+    """Give a model its tensors; ``assign`` takes them without a copy, as a skeleton needs. Raises RuntimeError."""
+    import torch
+
+    vit.load_state_dict(tensors, strict=True, assign=assign)
+    for module in vit.modules():
+        computed = {name: buffer for name, buffer in module.named_buffers(recurse=False) if buffer.is_meta}
+        for name, buffer in computed.items():
+            module.register_buffer(name, torch.zeros_like(buffer, device="cpu"), persistent=False)
+        if computed:  # rotary frequencies and the like, which no file holds
+            module.init_non_persistent_buffers()
+
+
+def _decoded(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    from timm import layers
+
+    arguments = {name: item for name, item in value.items() if name != "layer"}
+    kind = getattr(layers, value["layer"])
+    return partial(kind, **arguments) if arguments else kind
