@@ -15,7 +15,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from smope_bench.methods.common.backbone.backbones import VIT_B16, Backbone
-from smope_bench.methods.common.backbone.vit import MIN_BLOCKS, PromptedViT
+from smope_bench.methods.common.backbone.vit import PromptedViT
 
 Made = TypeVar("Made")
 
@@ -52,8 +52,8 @@ def plain_sizes(backbone: Any) -> Sizes | None:
     if given.keys() != VIT_B16.keys() or not all(type(value) is int for value in given.values()):
         return None
     sizes = Sizes(*(given[key] for key in ("img_size", "patch_size", "embed_dim", "depth", "num_heads")))
-    positive = min(sizes.image_size, sizes.patch_size, sizes.feature_dim, sizes.num_heads) > 0
-    if not positive or sizes.depth < MIN_BLOCKS or sizes.feature_dim % sizes.num_heads:
+    positive = min(sizes.image_size, sizes.patch_size, sizes.feature_dim, sizes.depth, sizes.num_heads) > 0
+    if not positive or sizes.feature_dim % sizes.num_heads:
         return None
     return sizes
 
