@@ -51,6 +51,8 @@ class ImportedBackbone(PreparedBackbone):
         "found": str,
         "source": str,
         "parameters": int,
+        "computes": dict,
+        "seal": str,
     }
 
     def at(self, root: Path) -> ImportedBackbone:
@@ -102,7 +104,7 @@ class ImportedBackbone(PreparedBackbone):
 
     def _manifest(self) -> dict[str, Any]:
         facts = super()._manifest()
-        if name_of(facts) != self.name:
+        if name_of(facts) != self.name or _seal(facts) != facts["seal"]:
             raise MethodError(
                 f"weights of backbone {self.name!r}: {self._file().with_suffix('.json')} has changed since the import;"
                 f" delete it and {self._again}"
@@ -134,9 +136,43 @@ def imported_under(root: Path) -> Iterator[ImportedBackbone]:
 
 def name_of(facts: Mapping[str, Any]) -> str:
     """The name of a backbone with these facts: the hash of the tensors, and all else that decides its features."""
-    decides = [facts[key] for key in ("sha256", "architecture", "feature", "mean", "std", "image_size")]
-    text = json.dumps(decides, sort_keys=True, separators=(",", ":"))
-    return IMPORTED + hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
+    decides = ("sha256", "computes", "feature", "mean", "std", "image_size")
+    return IMPORTED + _hash([facts[key] for key in decides])[:DIGITS]
+
+
+def computes(architecture: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides a ViT's features beside its tensors, as JSON: equal for all ways to write the architecture down.
+
+    A file may name timm's model that it holds where another, with the same tensors, has nothing but their shapes.
+    """
+    from smope_bench.methods.common.backbone.architectures import skeleton
+
+    vit = skeleton(architecture)
+    if type(vit).__name__ == "Eva":  # rotary embeddings have further arguments
+        return dict(architecture)
+    layers = {
+        (type(module).__name__, str(getattr(module, "eps", "")), str(getattr(module, "approximate", "")))
+        for module in vit.modules()
+        if not any(module.children()) and type(module).__name__ not in ("Identity", "Dropout")
+    }
+    attention = vit.blocks[0].attn
+    return {
+        "class": type(vit).__name__,
+        "heads": attention.num_heads,
+        "scale": attention.scale,
+        "patch": list(vit.patch_embed.patch_size),
+        "prefix": [vit.num_prefix_tokens, bool(getattr(vit, "no_embed_class", False))],
+        "layers": sorted(map(list, layers)),
+    }
+
+
+def _hash(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _seal(facts: Mapping[str, Any]) -> str:
+    return _hash([facts[key] for key in ("architecture", "parameters", "found", "source")])
 
 
 def import_vit(read: ReadViT, source: str, source_sha256: str, root: Path) -> ImportedBackbone:
@@ -150,6 +186,7 @@ def import_vit(read: ReadViT, source: str, source_sha256: str, root: Path) -> Im
     facts: dict[str, Any] = {
         "sha256": tensors_sha256(read.tensors),
         "architecture": json.loads(json.dumps(read.architecture)),
+        "computes": json.loads(json.dumps(computes(read.architecture))),
         "feature": read.feature,
         "mean": [float(value) for value in read.mean],
         "std": [float(value) for value in read.std],
@@ -168,5 +205,6 @@ def import_vit(read: ReadViT, source: str, source_sha256: str, root: Path) -> Im
         "source_sha256": source_sha256,
         "dropped": sorted(read.dropped),
     }
+    facts["seal"] = _seal(facts)
     write_prepared(made._file(), read.tensors, facts)
     return made
