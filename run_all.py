@@ -54,6 +54,9 @@ def run(
     backbone: opt.Backbone = None,
     seeds: opt.Seeds = None,
     settings: opt.Settings = None,
+    recipe: opt.Recipe = opt.RecipeName.published,
+    recipe_of: opt.RecipeOf = None,
+    limit: opt.Limit = None,
     precision: opt.Precision = opt.PrecisionName.fp32,
     plugin: opt.Plugins = None,
     workers: opt.Workers = None,
@@ -75,7 +78,13 @@ def run(
     from smope_bench.harness.records.store import Store
     from smope_bench.harness.registry.metrics import open_metrics
 
-    selection = opt.read_selection(tiny, methods, benchmarks, seeds, settings, precision, backbone)
+    if limit is not None and expect is not None:
+        raise UserError(
+            f"--limit {limit} gives other accuracies than those that --expect {expect} names: leave one out."
+        )
+    selection = opt.read_selection(
+        tiny, methods, benchmarks, seeds, settings, precision, recipe, recipe_of, limit, backbone
+    )
     trained, counted = split_counted(suites)
     metrics = open_metrics(plugin or ())
     expected = read_all_expected(trained, expect, metrics)

@@ -13,14 +13,24 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_serializer, model_validator
+from pydantic.functional_serializers import SerializerFunctionWrapHandler
 
 from smope_bench.benchmarks.augmentation import Augmentation, Interpolation, NoAugmentation, Normalize
-from smope_bench.benchmarks.errors import BenchmarkError
+from smope_bench.benchmarks.protocol import (
+    MOST_TASKS,
+    ClassOrder,
+    arrange,
+    permuted,
+    read_class_order,
+    read_split,
+    require_order_seed,
+    spelled,
+    task_sizes,
+)
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, Split] = ("train", "test")
-ClassOrder = Literal["shuffled", "natural_first", "natural"]
 ProgressCallback = Callable[[str], None]
 
 
@@ -33,11 +43,16 @@ class BenchmarkConfig(BaseModel):
     """Typed settings of a benchmark; every field is part of a run's identity (see ``Benchmark.pinned``)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    unstated_defaults: ClassVar[frozenset[str]] = frozenset({"limit"})
+    """Fields that a dump leaves out while they have their default: a run's id does not change when such a field is added."""
 
-    tasks: int = Field(default=5, ge=1, description="number of tasks the classes are split into, in order of arrival")
+    tasks: int = Field(
+        default=5, ge=1, le=MOST_TASKS, description="number of tasks the classes are split into, in order of arrival"
+    )
     split: tuple[int, ...] | None = Field(
         default=None,
-        description="classes of each task where the tasks are uneven, for example 4,3,3; none = equal tasks",
+        description="classes of each task where the tasks are uneven, for example 4,3,3, or 50,10x5 for a task of 50"
+        " classes and five of 10; it gives the number of tasks too; none = equal tasks",
     )
     image_size: int = Field(default=32, ge=8, le=1024, description="side in pixels of the images that the network sees")
     augment: Augmentation = Field(default_factory=NoAugmentation, description="what is done to training images")
@@ -57,7 +72,13 @@ class BenchmarkConfig(BaseModel):
     class_order: ClassOrder = Field(
         default="shuffled",
         description="shuffled by the order seed; natural_first: seed 0 keeps the natural order; natural: every seed does;"
-        " docs/reproduce.md says whose code does which",
+        " numpy, numpy_inverse: numpy's permutation, as LAMDA-PILOT and as mammoth apply it; or the classes themselves as"
+        " ids or names: a list 4,2,0 or a file (.txt, .json, .npy). docs/protocols.md",
+    )
+    limit: int | None = Field(
+        default=None,
+        ge=1,
+        description="for trying out: at most this many training and this many test images of each class; none = all",
     )
     holdout: float = Field(
         default=0.0,
@@ -73,10 +94,22 @@ class BenchmarkConfig(BaseModel):
         """Take the number of tasks from ``split`` where only that is given."""
         if not isinstance(data, Mapping) or data.get("split") is None:
             return data
-        split = data["split"]
-        sizes = [part.strip() for part in split.split(",")] if isinstance(split, str) else split
-        count = {"tasks": len(sizes)} if isinstance(sizes, (list, tuple)) else {}
-        return {**count, **data, "split": sizes}
+        sizes = read_split(data["split"])
+        return {"tasks": len(sizes), **data, "split": sizes}
+
+    @field_validator("class_order", mode="before")
+    @classmethod
+    def _order_is_read(cls, order: Any) -> Any:
+        return read_class_order(order)
+
+    @model_serializer(mode="wrap")
+    def _leave_out_unstated(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = type(self).model_fields
+        return {
+            key: value
+            for key, value in serialize(self).items()
+            if key not in self.unstated_defaults or getattr(self, key) != fields[key].default
+        }
 
     @field_validator("split")
     @classmethod
@@ -88,8 +121,9 @@ class BenchmarkConfig(BaseModel):
     @model_validator(mode="after")
     def _split_fits_tasks(self) -> BenchmarkConfig:
         if self.split is not None and len(self.split) != self.tasks:
-            sizes = ",".join(map(str, self.split))
-            raise ValueError(f"split={sizes} names {len(self.split)} tasks but tasks={self.tasks}")
+            raise ValueError(
+                f"split={spelled(self.split)} has {len(self.split)} tasks but tasks={self.tasks}; leave out one of them"
+            )
         return self
 
     @model_validator(mode="after")
@@ -187,12 +221,17 @@ class Benchmark(ABC, Generic[ConfigT]):
         return digest.hexdigest()
 
     def class_order(self, seed: int) -> tuple[int, ...]:
-        """Original class ids in order of arrival, drawn as the official code does (the methods' cards, 'Data')."""
-        if seed < 0:
-            # Python seeds with the absolute value: -1 and 1 would be two names of one order.
-            raise BenchmarkError(f"order seed {seed} is negative; use 0 or more")
-        order = list(range(self.num_classes))
-        rule = self.config.class_order
+        """Original class ids in order of arrival. Raises BenchmarkError.
+
+        Drawn by ``seed`` as the official code does (the methods' cards, 'Data') or as other toolboxes do, or as listed.
+        """
+        rule, count = self.config.class_order, self.num_classes
+        require_order_seed(rule, seed)
+        if isinstance(rule, tuple):
+            return arrange(rule, self.class_names if isinstance(rule[0], str) else None, count)
+        if rule in ("numpy", "numpy_inverse"):
+            return permuted(count, seed, inverse=rule == "numpy_inverse")
+        order = list(range(count))
         if rule == "shuffled" or (rule == "natural_first" and seed > 0):
             random.Random(seed).shuffle(order)
         return tuple(order)
@@ -200,22 +239,3 @@ class Benchmark(ABC, Generic[ConfigT]):
     def task_sizes(self) -> tuple[int, ...]:
         """Number of classes of each task. Raises BenchmarkError if the classes cannot be divided so."""
         return task_sizes(self.num_classes, self.config.tasks, self.config.split)
-
-
-def task_sizes(classes: int, tasks: int, split: tuple[int, ...] | None = None) -> tuple[int, ...]:
-    """Split ``classes`` into ``tasks`` equal tasks, or as ``split`` gives them; no class is dropped."""
-    if split is not None:
-        if sum(split) != classes:
-            sizes = ",".join(map(str, split))
-            raise BenchmarkError(f"split={sizes} names {sum(split)} classes but there are {classes}")
-        return split
-    if classes % tasks == 0:
-        return (classes // tasks,) * tasks
-    even = ", ".join(str(n) for n in range(1, classes + 1) if classes % n == 0)
-    if tasks > classes:
-        raise BenchmarkError(f"{classes} classes cannot be split into {tasks} tasks; use tasks={even}")
-    small, larger = divmod(classes, tasks)
-    spelled = ",".join(str(small + (index < larger)) for index in range(tasks))
-    raise BenchmarkError(
-        f"{classes} classes cannot be split evenly into {tasks} tasks; use tasks={even} or give split={spelled}"
-    )

@@ -121,7 +121,8 @@ def build_stream(benchmark: Benchmark[Any], order_seed: int, *, for_search: bool
     """Cut a prepared benchmark into tasks, in the class order that ``order_seed`` draws.
 
     The configuration's ``holdout`` > 0 moves that fraction of each class's training images to the validation view, drawn
-    by ``holdout_seed`` alone: it is the same in every class order. Test images are never touched.
+    by ``holdout_seed`` alone: it is the same in every class order. Test images are never touched. The configuration's ``limit``
+    keeps that many images of each class in either split, before any are held out.
 
     ``for_search``: the stream of a hyper-parameter search. Test images are not read, the tasks' test views are empty, and the
     held-out images are tested on.
@@ -133,9 +134,14 @@ def build_stream(benchmark: Benchmark[Any], order_seed: int, *, for_search: bool
         )
     order, sizes, names = benchmark.class_order(order_seed), benchmark.task_sizes(), benchmark.class_names
     train = benchmark.image_set("train")
-    kept, held = _hold_out(_rows_by_class(train, names, "training"), names, config.holdout, config.holdout_seed)
+    rows = _limited(_rows_by_class(train, names, "training"), config.limit, "train")
+    kept, held = _hold_out(rows, names, config.holdout, config.holdout_seed)
     test = train if for_search else benchmark.image_set("test")
-    tested = [found[:0] for found in held] if for_search else _rows_by_class(test, names, "test")
+    tested = (
+        [found[:0] for found in held]
+        if for_search
+        else _limited(_rows_by_class(test, names, "test"), config.limit, "test")
+    )
     tasks, start = [], 0
     for index, size in enumerate(sizes):
         classes = range(start, start + size)
@@ -174,6 +180,18 @@ def _rows_by_class(images: ImageSet, names: tuple[str, ...], which: str) -> list
         if not len(found):
             raise BenchmarkError(f"class {names[original]!r} has no {which} images")
     return rows
+
+
+def _limited(rows: list[NDArray[np.int64]], limit: int | None, split: str) -> list[NDArray[np.int64]]:
+    """At most ``limit`` rows of each class, rising, the same in every class order; a larger limit keeps those of a smaller."""
+    if limit is None:
+        return rows
+    kept = []
+    for original, found in enumerate(rows):
+        positions = list(range(len(found)))
+        random.Random(f"limit {split} class {original}").shuffle(positions)
+        kept.append(found[sorted(positions[:limit])])
+    return kept
 
 
 def _hold_out(

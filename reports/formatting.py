@@ -9,6 +9,7 @@ from smope_bench.harness.metrics import METRICS
 from smope_bench.reports.loading.model import (
     MIXED_CODE,
     NOT_VERIFIED,
+    TAKEN,
     Cell,
     CellState,
     Column,
@@ -127,9 +128,24 @@ def notes(results: SuiteResults, column: Column | None = None) -> list[str]:
             "Weights not verified: no public source states a hash of the weights file, so that nothing is said about how these"
             " results compare with printed ones."
         )
+    if any(outcome.limit is not None for cell in cells for outcome in cell.outcomes):
+        found.append(
+            "Limited: trained and tested on a few images of each class, for trying out; compared with no printed number."
+        )
+    found += _taken_recipes(cells)
     found += [f"{cell.row.label} on {cell.column.label}: {cell.note}." for cell in cells if cell.note]
     found += [caution for column in columns if (caution := results.caution(column))]
     return found
+
+
+def _taken_recipes(cells: Sequence[Cell]) -> list[str]:
+    """One sentence for each recipe that was taken from another setting, with the rows that were trained by it."""
+    rows: dict[str, dict[str, None]] = {}
+    for cell in cells:
+        for run in cell.used:
+            if run.recipe and run.recipe.startswith(TAKEN):
+                rows.setdefault(run.recipe, {})[cell.row.label] = None
+    return [f"{', '.join(labels)}: recipe {recipe}." for recipe, labels in rows.items()]
 
 
 def _mixed_code_note(cells: Sequence[Cell]) -> str:

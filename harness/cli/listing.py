@@ -19,7 +19,7 @@ from smope_bench.harness.console import Columns, Rows, duration, print_rows
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.registry.plugins import call_outside_code
 from smope_bench.harness.registry.registry import IN_DATA
-from smope_bench.harness.text import plain_values
+from smope_bench.harness.text import plain, plain_values
 from smope_bench.methods.common.backbone.imported import NOT_VERIFIED
 
 if TYPE_CHECKING:
@@ -63,6 +63,9 @@ def plan(
     backbone: opt.Backbone = None,
     seeds: opt.Seeds = None,
     settings: opt.Settings = None,
+    recipe: opt.Recipe = opt.RecipeName.published,
+    recipe_of: opt.RecipeOf = None,
+    limit: opt.Limit = None,
     precision: opt.Precision = opt.PrecisionName.fp32,
     tflops: opt.Tflops = None,
     results: opt.Results = opt.RESULTS,
@@ -72,10 +75,13 @@ def plan(
     """Show each run with its id, its state and what it would cost. Trains nothing."""
     from smope_bench.harness.cost.cost_suites import split_counted
     from smope_bench.harness.execution.launcher import plan_suites
+    from smope_bench.harness.planning.remarks import remarks
     from smope_bench.harness.records.store import Store
     from smope_bench.harness.run_options import RunOptions
 
-    selection = opt.read_selection(tiny, methods, benchmarks, seeds, settings, precision, backbone)
+    selection = opt.read_selection(
+        tiny, methods, benchmarks, seeds, settings, precision, recipe, recipe_of, limit, backbone
+    )
     trained, counted = split_counted(suites)
     for name in counted if not as_json else ():
         print(f"{name} trains nothing: it counts parameters and operations, without data or weights.")
@@ -87,6 +93,8 @@ def plan(
         print(json.dumps(rows, indent=2, ensure_ascii=False))
         return
     print_rows(rows, PLAN_COLUMNS)
+    for line in remarks(runs, [row["notes"] for row in rows]):
+        print(plain(line))
     print(plan_summary(rows))
 
 
@@ -313,6 +321,7 @@ def list_plan(
     """
     from smope_bench.harness.cost.estimate import Pricing
     from smope_bench.harness.execution.scheduler import merge_duplicates
+    from smope_bench.harness.planning.remarks import notes_of
 
     pricing = Pricing(store, registries, data, tflops)
     observe = {run.run_id: run.observe for run in merge_duplicates(runs)}
@@ -330,6 +339,7 @@ def list_plan(
             "order_seed": run.spec.order_seed,
             "train_seed": run.spec.train_seed,
             "recipe": run.recipe,
+            "notes": notes_of(run, registries, pricing.train_images),
             **pricing.price(run),
         }
         for run in runs

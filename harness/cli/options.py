@@ -13,6 +13,8 @@ from smope_bench.harness.errors import UserError
 
 if TYPE_CHECKING:
     from smope_bench.harness.planning.planner import Selection
+    from smope_bench.harness.planning.settings import Setting
+    from smope_bench.methods.recipes import RecipeFrom
 
 
 class Kind(StrEnum):
@@ -38,6 +40,13 @@ class PrecisionName(StrEnum):
 
     fp32 = "fp32"
     bf16 = "bf16"
+
+
+class RecipeName(StrEnum):
+    """Whose hyper-parameters a setting without a recipe gets."""
+
+    published = "published"
+    nearest = "nearest"
 
 
 WHAT, WHERE, HOW = "What to run", "Where things are", "How to run"
@@ -97,8 +106,27 @@ Settings = Annotated[
     what(
         "--set",
         metavar="KEY=VALUE",
-        help="Change a setting: FIELD, METHOD.FIELD, schedule.FIELD, benchmark.FIELD or backbone.FIELD. Repeatable.",
+        help="Change a setting: FIELD, METHOD.FIELD, schedule.FIELD, benchmark.FIELD, backbone.FIELD or METHOD.schedule.FIELD."
+        " Repeatable.",
     ),
+]
+Recipe = Annotated[
+    RecipeName,
+    what(
+        "--recipe", help="nearest: a setting without a recipe takes the nearest one of its method, which tables state."
+    ),
+]
+RecipeOf = Annotated[
+    str | None,
+    what(
+        "--recipe-of",
+        metavar="BENCHMARK[:BACKBONE]",
+        help="Take each method's recipe for this benchmark, which tables state.",
+    ),
+]
+Limit = Annotated[
+    int | None,
+    what("--limit", metavar="N", help="For trying out: at most N training and N test images of each class."),
 ]
 Precision = Annotated[PrecisionName, what("--precision", help="Number format of training.")]
 Plugins = Annotated[
@@ -196,6 +224,32 @@ def split_values(values: Iterable[str] | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part for part in parts if part))
 
 
+def read_recipe(recipe: RecipeName, recipe_of: str | None) -> RecipeFrom | None:
+    """Where ``--recipe`` and ``--recipe-of`` take recipes from. Raises UserError."""
+    from smope_bench.methods.recipes import RecipeFrom
+
+    if recipe_of is None:
+        return RecipeFrom() if recipe is RecipeName.nearest else None
+    if recipe is RecipeName.nearest:
+        raise UserError(f"--recipe nearest and --recipe-of {recipe_of} contradict each other: leave one out.")
+    benchmark, colon, backbone = recipe_of.partition(":")
+    if not benchmark or (colon and not backbone):
+        raise UserError(
+            f"--recipe-of {recipe_of!r} is not BENCHMARK or BENCHMARK:BACKBONE, for example imagenet_r:sup1k."
+        )
+    return RecipeFrom(benchmark, backbone or None)
+
+
+def read_settings(settings: Sequence[str] | None, limit: int | None) -> tuple[Setting, ...]:
+    """The texts of ``--set``, and ``--limit`` as the setting that it is. Raises UserError."""
+    from smope_bench.harness.planning.settings import parse_setting
+
+    if limit is not None and limit < 1:
+        raise UserError(f"--limit {limit} leaves no image: give 1 or more images a class.")
+    texts = [*(settings or ()), *([] if limit is None else [f"benchmark.limit={limit}"])]
+    return tuple(parse_setting(text) for text in texts)
+
+
 def read_selection(
     tiny: bool = False,
     methods: Sequence[str] | None = None,
@@ -203,11 +257,14 @@ def read_selection(
     seeds: Sequence[str] | None = None,
     settings: Sequence[str] | None = None,
     precision: PrecisionName = PrecisionName.fp32,
+    recipe: RecipeName = RecipeName.published,
+    recipe_of: str | None = None,
+    limit: int | None = None,
     backbone: str | None = None,
 ) -> Selection:
     """The options that select runs of a suite, parsed. Raises UserError."""
     from smope_bench.harness.planning.planner import Selection
-    from smope_bench.harness.planning.settings import parse_seeds, parse_setting
+    from smope_bench.harness.planning.settings import parse_seeds
 
     pairs = tuple(parse_seeds(seeds)) if seeds else ()
     if seeds and not pairs:
@@ -217,7 +274,8 @@ def read_selection(
         methods=split_values(methods),
         benchmarks=split_values(benchmarks),
         seeds=pairs,
-        settings=tuple(parse_setting(text) for text in settings or ()),
+        settings=read_settings(settings, limit),
         precision=precision.value,
         backbone=backbone,
+        recipe=read_recipe(recipe, recipe_of),
     )

@@ -66,6 +66,9 @@ def tune(
     seeds: SearchSeeds = None,
     holdout: Holdout = 0.2,
     settings: opt.Settings = None,
+    recipe: opt.Recipe = opt.RecipeName.published,
+    recipe_of: opt.RecipeOf = None,
+    limit: opt.Limit = None,
     grid: GridValues = None,
     sampler: Sampler = SamplerName.grid,
     precision: opt.Precision = opt.PrecisionName.fp32,
@@ -79,7 +82,7 @@ def tune(
 ) -> None:
     """Search a method's settings on held-out training images. Test images are never read; the same command goes on."""
     from smope_bench.harness.hardware.device import resolve_device
-    from smope_bench.harness.planning.settings import Seeds, parse_seeds, parse_setting
+    from smope_bench.harness.planning.settings import Seeds, parse_seeds
     from smope_bench.harness.tuning.search import SEED, SearchRequest
 
     request = SearchRequest(
@@ -92,7 +95,8 @@ def tune(
         trials,
         seeds=tuple(parse_seeds(seeds or ())) or (Seeds(SEED, SEED),),
         holdout=holdout,
-        settings=tuple(parse_setting(text) for text in settings or ()),
+        settings=opt.read_settings(settings, limit),
+        recipe=opt.read_recipe(recipe, recipe_of),
         grid=dict(parse_grid(text) for text in grid or ()),
         sampler=sampler.value,
         precision=precision.value,
@@ -109,6 +113,7 @@ def tune(
 def _searched(request: SearchRequest, plugins: Sequence[Path], *, as_json: bool) -> dict[str, Any]:
     """Plan, prepare, compute and write the files; progress goes to standard error if the report is printed as JSON."""
     from smope_bench.harness.console import make_console
+    from smope_bench.harness.execution.launcher import launch_remarks
     from smope_bench.harness.execution.progress import make_display
     from smope_bench.harness.planning.assets import prepare_benchmarks
     from smope_bench.harness.planning.planner import PlannedRun
@@ -121,9 +126,11 @@ def _searched(request: SearchRequest, plugins: Sequence[Path], *, as_json: bool)
     plan = plan_search(request, registries)
     Store(request.results).require_writable()
     spec = plan.spec({key: values[0] for key, values in plan.space.items()})
-    run = PlannedRun("tune", plan.row.label, request.method, plan.column.label, spec)
+    run = PlannedRun("tune", plan.row.label, request.method, plan.column.label, spec, recipe=plan.recipe)
     prepare_benchmarks([run], registries, request.data, lambda text: console.print(text, markup=False))
     _introduce(console, plan)
+    for line in launch_remarks([run], registries, request.data):
+        console.print(line, markup=False)
     found = search(plan, lambda total: make_display(console, total), *_workers(plan))
     report = describe(plan, found)
     write_files(plan.folder, report)
@@ -174,6 +181,7 @@ def describe(plan: Plan, found: Sequence[tuple[Candidate, TrialResult]]) -> dict
         "sampler": request.sampler,
         "grid": {key: list(values) for key, values in plan.space.items()},
         "grid_source": plan.source,
+        "recipe": plan.recipe,
         "combinations": plan.size,
         "best": best and {**best, "arguments": " ".join(f"--set {text}" for text in best["set"])},
         "trials": trials,

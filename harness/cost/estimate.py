@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from smope_bench.benchmarks.base import SPLITS, Split
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.harness.cost.stored_counts import StoredCounts, stored_counts
 from smope_bench.harness.errors import UserError
@@ -33,6 +36,11 @@ HOW_TO_MEASURE = "run_all.py bench step --device cuda --batch 128 --record, or g
 
 NARROW = RandomBackbone("narrow", "", VIT_B16 | {"embed_dim": 12, "img_size": 32})
 """On which the phases of a method are counted."""
+
+
+def trained_on(images: int, spec: RunSpec) -> int:
+    """Training images less those that a run holds out."""
+    return round(images * (1 - float(spec.benchmark.config.get("holdout") or 0.0)))
 
 
 @dataclass(frozen=True)
@@ -92,8 +100,7 @@ class Estimator:
         images = self.images(spec.benchmark)
         if images is None:
             return None
-        held = float(spec.benchmark.config.get("holdout") or 0.0)
-        train = round(images.train * (1 - held))
+        train = trained_on(images.train, spec)
         method, stored = self._registries.methods.load(spec.method.name), self._stored
         counts = stored.methods.get(spec.method.name)
         query = stored.forward if method.needs_query else 0
@@ -118,14 +125,7 @@ class Estimator:
         """Images of a benchmark: counted where its data is prepared, else the published numbers. Downloads nothing."""
         key = component.model_dump_json()
         if key not in self._images:
-            benchmark = self._registries.benchmarks.load(component.name)
-            try:
-                opened = benchmark(benchmark.Config(**component.config), self._data)
-                train, test = (len(opened.image_set(split).labels) for split in ("train", "test"))
-                self._images[key] = ImageCounts(train, test, prepared=True)
-            except (BenchmarkError, OSError):
-                published = benchmark.published_counts
-                self._images[key] = ImageCounts(*published, prepared=False) if published else None
+            self._images[key] = count_images(self._registries, component, self._data)
         return self._images[key]
 
     def scale(self, backbone: BackboneRef) -> float:
@@ -189,6 +189,30 @@ class Estimator:
         """The narrow backbone's modules, made once, as making them takes longer than a walk through the phases."""
         self._narrow = self._narrow or NARROW.skeleton()
         return self._narrow
+
+
+def count_images(registries: Registries, component: Component, data: Path) -> ImageCounts | None:
+    """Images of a benchmark, at most its ``limit`` of each class; see ``Estimator.images``."""
+    counts = [count_split(registries, component, data, split) for split in SPLITS]
+    if all(counts):
+        train, test = (int(count or 0) for count in counts)
+        return ImageCounts(train, test, prepared=True)
+    benchmark, limit = registries.benchmarks.load(component.name), component.config.get("limit")
+    if benchmark.published_counts is None:
+        return None
+    most = limit * benchmark(benchmark.Config(**component.config), data).num_classes if limit else None
+    train, test = (count if most is None else min(count, most) for count in benchmark.published_counts)
+    return ImageCounts(train, test, prepared=False)
+
+
+def count_split(registries: Registries, component: Component, data: Path, split: Split) -> int | None:
+    """Images of one split of a benchmark, at most its ``limit`` of each class; None where its data is not prepared."""
+    benchmark, limit = registries.benchmarks.load(component.name), component.config.get("limit")
+    try:
+        labels = benchmark(benchmark.Config(**component.config), data).image_set(split).labels
+    except (BenchmarkError, OSError):
+        return None
+    return len(labels) if limit is None else int(np.minimum(np.bincount(labels), limit).sum())
 
 
 def _has_statistics(method: Any) -> bool:
@@ -293,6 +317,11 @@ class Pricing:
             "throughput": rate and rate.words,
             "needs": self._needs(run),
         }
+
+    def train_images(self, run: PlannedRun) -> int | None:
+        """Training images of a run, less those that it holds out."""
+        images = self._estimator.images(run.spec.benchmark)
+        return images and trained_on(images.train, run.spec)
 
     def _rate(self, run: PlannedRun) -> Rate | None:
         key = (run.spec.backbone.model_dump_json(), run.spec.precision)

@@ -7,11 +7,13 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from rich.console import Console
 
 from smope_bench.harness.cancellation import TERMINATED, Stopped
 from smope_bench.harness.console import counted, duration
+from smope_bench.harness.cost.estimate import count_split, trained_on
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.execution.executor_registry import Executor, open_executors
 from smope_bench.harness.execution.lease import remove_leftovers_of
@@ -23,6 +25,7 @@ from smope_bench.harness.hardware import memory
 from smope_bench.harness.hardware.memory import MIB
 from smope_bench.harness.planning.own_backbones import Notify, to_stderr
 from smope_bench.harness.planning.planner import PlannedRun, Selection, Supply, find_suite, manifest, plan
+from smope_bench.harness.planning.remarks import notes_of, remarks
 from smope_bench.harness.records.store import Record, Store
 from smope_bench.harness.registry.registry import Registries, open_registries
 from smope_bench.harness.run_options import RunOptions
@@ -75,6 +78,8 @@ def launch(suites: Sequence[str], selection: Selection, options: RunOptions, con
     for run in done:  # what a process that was killed just after publishing left there
         remove_leftovers_of(store.path(run.run_id))
     prepare_benchmarks(to_do, registries, options.data, notify)
+    for line in launch_remarks(to_do, registries, options.data):
+        notify(line)
     for suite in dict.fromkeys(suites):
         store.write_manifest(suite, manifest(suite, runs, registries))
     if not to_do:
@@ -98,6 +103,20 @@ def launch(suites: Sequence[str], selection: Selection, options: RunOptions, con
     if unfinished:
         raise Stopped(TERMINATED)
     return LaunchSummary(len(to_do), len(done), tuple(failures), time.monotonic() - started)
+
+
+def launch_remarks(runs: Sequence[PlannedRun], registries: Registries, data: Path) -> list[str]:
+    """What to know of the runs before they start, one line each. Counts training images only: a search reads no others."""
+    counts: dict[str, int | None] = {}
+
+    def images(run: PlannedRun) -> int | None:
+        component = run.spec.benchmark
+        if (key := component.model_dump_json()) not in counts:
+            counts[key] = count_split(registries, component, data, "train")
+        found = counts[key]
+        return None if found is None else trained_on(found, run.spec)
+
+    return remarks(runs, [notes_of(run, registries, images) for run in runs])
 
 
 def find_executor(options: RunOptions) -> Executor:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from smope_bench.benchmarks.augmentation import normalize_text
+from smope_bench.benchmarks.protocol import require_order_seed
 from smope_bench.benchmarks.suites import SUITES, Column, Row, Suite
 from smope_bench.harness.errors import UserError, did_you_mean, without_home
 from smope_bench.harness.planning.compatibility import CompatibilityChecker
@@ -29,6 +30,9 @@ from smope_bench.harness.registry.registry import BUILT_IN, Registries
 from smope_bench.harness.run_spec import BackboneRef, Component, Precision, RunSpec, canonical_json
 from smope_bench.methods.common.backbone.backbones import Backbone, BackboneSettings
 
+if TYPE_CHECKING:
+    from smope_bench.methods.recipes import RecipeFrom, TrainingRecipe
+
 MISSING = "missing"
 BACKBONE = ("backbone",)
 """The setting that replaces the backbone of every column: ``--set backbone=NAME``."""
@@ -47,6 +51,8 @@ class Selection:
     precision: Precision = "fp32"
     backbone: str | None = None
     """In place of every column's: a name, a weights file, or ``timm:MODEL``."""
+    recipe: RecipeFrom | None = None
+    """Where to take hyper-parameters from for settings without a recipe of their own; None refuses those."""
 
 
 @dataclass(frozen=True)
@@ -149,8 +155,7 @@ class Planner:
         ``backbones``: those of the suite's columns; the label has the weights unless they are all the same.
         """
         given = scoped(self.selection.settings, "benchmark")
-        # A split has as many tasks as it names, whatever the suite's number is.
-        base = {name: value for name, value in column.config.items() if name != "tasks" or "split" not in given}
+        base = _without_replaced(column.config, given)
         backbone = column.backbone
         for setting in self.selection.settings:
             if setting.path == BACKBONE:
@@ -189,6 +194,8 @@ class Planner:
         spec, recipe, by_hand = self.spec(row, column, suite.settings)
         method = self.registries.methods.load(row.method)
         leaking = method.leaks(method.Config(**spec.method.config))
+        for seed in seeds:
+            require_order_seed(spec.benchmark.config.get("class_order"), seed.order)
         require_observable(
             suite.observe,
             method.observes,
@@ -223,33 +230,44 @@ class Planner:
 
         registries = self.registries
         method, benchmark = registries.methods.load(row.method), registries.benchmarks.load(column.benchmark)
-        settings = (*map(parse_setting, suite_settings), *self.selection.settings)
-        backbone = self._adapted(column.backbone, scoped(settings, "backbone"))
         owners = registries.methods.owner(row.method), registries.backbones.owner(column.backbone)
         own = owners != (BUILT_IN, BUILT_IN) or benchmark.takes_user_data
-        given = scoped(self.selection.settings, "benchmark")  # a recipe may apply to one number of tasks only
-        chosen = validated(benchmark.Config, merged(column.config, given), "benchmark")
-        recipe = find_recipe(row.method, column.benchmark, column.backbone, tasks=chosen.tasks, own=own)
+        suite = [_placed(parse_setting(text), row.method, method.Config, Schedule) for text in suite_settings]
+        user = [_placed(setting, row.method, method.Config, Schedule) for setting in self.selection.settings]
+        mine = [placed for placed in user if placed.scope is not None]
+        backbone = self._adapted(column.backbone, _values([*suite, *mine], "backbone"))
+        given = _values(mine, "benchmark")  # a recipe may apply to one number of tasks only
+        protocol = _without_replaced(column.config, given)
+        chosen = validated(benchmark.Config, merged(protocol, given), "benchmark")
+        recipe = find_recipe(
+            row.method,
+            column.benchmark,
+            column.backbone,
+            tasks=chosen.tasks,
+            own=own,
+            take=self.selection.recipe,
+            image_size=backbone.image_size,
+        )
         values = {
             row.method: merged(recipe.config, row.settings),
             "schedule": dict(recipe.schedule),
-            "benchmark": merged(recipe.data, column.config),
-            "backbone": {},
+            "benchmark": merged(_transforms(recipe, backbone), protocol),
         }
         if owners[1] != BUILT_IN or backbone.changes.image_size:
             values["benchmark"] = _following(values["benchmark"], backbone)
-        by_hand = [setting.text for setting in self.selection.settings if setting.path == BACKBONE]
+        for scope, settings in values.items():
+            values[scope] = merged(settings, _values([*suite, *mine], scope))
+        self._used.update(placed.setting.text for placed in [*suite, *mine] if placed.scope is not None)
+        by_hand = [
+            placed.setting.text for placed in user if placed.scope is not None or placed.setting.path == BACKBONE
+        ]
         by_hand += [f"backbone={self.selection.backbone}"] if self.selection.backbone else []
-        for setting in settings:
-            scope, path = _scope(setting, row.method, method.Config, Schedule)
-            if scope is not None:
-                self._used.add(setting.text)
-                by_hand += [setting.text] if setting in self.selection.settings else []
-                values[scope] = merged(values[scope], nested(path, setting.value))
         config = validated(method.Config, values[row.method], row.method)
         schedule = validated(Schedule, values["schedule"], "schedule")
         data = self._opened(column, values["benchmark"], backbone)
         pinned = data.pinned()
+        if isinstance(pinned.class_order, tuple):  # names become ids
+            pinned = pinned.model_copy(update={"class_order": data.class_order(0)})
         spec = RunSpec(
             method=Component(name=row.method, config=config.model_dump(mode="json")),
             benchmark=Component(name=column.benchmark, config=pinned.model_dump(mode="json")),
@@ -294,6 +312,7 @@ class Planner:
             _check_fit(data, backbone, column)
             if benchmark.takes_user_data:
                 data.prepare()
+            data.task_sizes()  # raises for an impossible split
             self._benchmarks[key] = data
         return self._benchmarks[key]
 
@@ -304,16 +323,52 @@ class Planner:
                 raise UserError(_unused_setting(setting, runs, self.registries))
 
 
-def _scope(setting: Setting, method: str, config: type[Any], schedule: type[Any]) -> tuple[str | None, tuple[str, ...]]:
-    """The scope of a setting in this row (``schedule``, ``benchmark``, the method, or None), and its path there."""
+@dataclass(frozen=True)
+class _Placed:
+    """A setting as it applies to a row: ``scope`` is ``schedule``, ``benchmark`` or the method, None where it does not apply."""
+
+    setting: Setting
+    scope: str | None = None
+    path: tuple[str, ...] = ()
+
+
+def _placed(setting: Setting, method: str, config: type[Any], schedule: type[Any]) -> _Placed:
     head, rest = setting.path[0], setting.path[1:]
-    if rest and head in (*SCOPES, method):
-        return head, rest
+    if rest and head == method:
+        if rest[1:] and rest[0] in SCOPES and rest[0] not in config.model_fields:
+            return _Placed(setting, rest[0], rest[1:])
+        return _Placed(setting, method, rest)
+    if rest and head in SCOPES:
+        return _Placed(setting, head, rest)
     if has_field(config, setting.path):
-        return method, setting.path
+        return _Placed(setting, method, setting.path)
     if has_field(schedule, setting.path):
-        return "schedule", setting.path
-    return None, ()
+        return _Placed(setting, "schedule", setting.path)
+    return _Placed(setting)
+
+
+def _values(settings: Sequence[_Placed], scope: str) -> dict[str, Any]:
+    """Values of the settings of one scope, later ones over earlier ones."""
+    found: dict[str, Any] = {}
+    for placed in settings:
+        if placed.scope == scope:
+            found = merged(found, nested(placed.path, placed.setting.value))
+    return found
+
+
+def _without_replaced(protocol: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """A column's settings less its number of tasks where the user gives a split alone, and the other way round."""
+    stated = given.keys() & {"tasks", "split"}
+    other = {"tasks": "split", "split": "tasks"}
+    replaced = other[stated.pop()] if len(stated) == 1 else None
+    return {key: value for key, value in protocol.items() if key != replaced}
+
+
+def _transforms(recipe: TrainingRecipe, backbone: Any) -> Mapping[str, Any]:
+    """The recipe's transforms; none of a recipe that was taken from images of another size than the backbone's."""
+    if recipe.is_taken and recipe.data.get("image_size", backbone.image_size) != backbone.image_size:
+        return {}
+    return recipe.data
 
 
 def _following(values: Mapping[str, Any], backbone: Backbone) -> dict[str, Any]:
@@ -336,12 +391,13 @@ ALIASES = {"learning_rate": "schedule.lr", "num_epochs": "schedule.epochs", "bat
 def _unused_setting(setting: Setting, runs: Sequence[PlannedRun], registries: Registries) -> str:
     from smope_bench.methods.common.schedules import Schedule
 
-    methods = sorted({run.method for run in runs})
+    methods, key = sorted({run.method for run in runs}), ".".join(setting.path)
     known: set[str] = {*Schedule.model_fields, *(f"schedule.{name}" for name in Schedule.model_fields)}
     for name in methods:
         known |= set(registries.methods.load(name).Config.model_fields)
         known |= {f"{name}.{field}" for field in registries.methods.load(name).Config.model_fields}
-    key = ".".join(setting.path)
+        if key.count(".") > 1:
+            known |= {f"{name}.schedule.{field}" for field in Schedule.model_fields}
     hint = did_you_mean(ALIASES.get(setting.path[-1], key), known)
     return f"--set {setting.text!r}: no method of this plan ({', '.join(methods)}) has a setting {key!r}{hint}"
 

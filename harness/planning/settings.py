@@ -9,6 +9,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from smope_bench.benchmarks.protocol import short
 from smope_bench.harness.errors import UserError, did_you_mean
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -127,18 +128,22 @@ def _sentence(model: type[BaseModel], error: Mapping[str, Any], where: str) -> s
     if error["type"] == "extra_forbidden":
         return f"{field} is not a setting{did_you_mean(path[-1], _fields_at(model, path[:-1]))}"
     if error["type"].startswith("union_tag"):
-        return f"{field}={error['input']!r}: say which form it has by --set {field}.kind=..., {_kinds(model, path)}"
+        first, *others = _kinds(model, path, error["input"])
+        more = f" (or {', '.join(others)})" if others else ""
+        return f"{field}={short(error['input'])}: give its form first, by --set {field}.kind={first}{more}"
     if not path:
         return f"{where}: {str(error['msg']).removeprefix('Value error, ')}"
-    return f"{field}={error['input']!r}: {str(error['msg']).removeprefix('Value error, ')}{_bounds(model, path)}"
+    return f"{field}={short(error['input'])}: {str(error['msg']).removeprefix('Value error, ')}{_bounds(model, path)}"
 
 
-def _kinds(model: type[BaseModel], path: list[str]) -> str:
-    """The kinds of a setting that has several forms."""
+def _kinds(model: type[BaseModel], path: list[str], given: Any) -> list[str]:
+    """The kinds of a setting that has several forms, first those with the fields that were given."""
     owner = _owner(model, path[:-1])
     forms = get_args(owner.model_fields[path[-1]].annotation) if owner and path[-1] in owner.model_fields else ()
-    kinds = [form.model_fields["kind"].default for form in forms if "kind" in getattr(form, "model_fields", {})]
-    return f"one of {', '.join(map(repr, kinds))}"
+    forms = [form for form in forms if "kind" in getattr(form, "model_fields", {})]
+    fields = {*given} - {"kind"} if isinstance(given, Mapping) else set[str]()
+    forms.sort(key=lambda form: not fields <= form.model_fields.keys())
+    return [form.model_fields["kind"].default for form in forms]
 
 
 def _bounds(model: type[BaseModel], path: list[str]) -> str:

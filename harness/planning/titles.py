@@ -23,6 +23,8 @@ def column_label(column: Column, config: Any, named: Mapping[str, Any], *, with_
     """
     known = {one.benchmark: one.label for suite in SUITES.values() for one in (*suite.tiny, *suite.full)}
     noun = (column.label or known.get(column.benchmark, column.benchmark)).split(",")[0]
+    if isinstance(config.class_order, tuple) and "class_order" in named:  # it may be given by a path
+        named = {**named, "class_order": "listed"}
     fields = [f"{name}={_short(value)}" for name, value in sorted(named.items()) if name not in UNNAMED]
     return ", ".join([noun, tasks_label(config), *fields, *([column.backbone] if with_weights else [])])
 

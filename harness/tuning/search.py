@@ -29,6 +29,7 @@ from smope_bench.harness.run_options import RunOptions
 from smope_bench.harness.run_spec import Precision, RunSpec, canonical_json
 from smope_bench.harness.tuning.study import REFUSED, Candidate, Study, TrialResult, candidate_key, grid_order
 from smope_bench.harness.tuning.trial import RUNNER
+from smope_bench.methods.recipes import RecipeFrom
 from smope_bench.methods.recipes.search_grids import find_grid
 
 SEED = 1000
@@ -54,6 +55,7 @@ class SearchRequest:
     seeds: tuple[Seeds, ...] = (Seeds(SEED, SEED),)
     holdout: float = HOLDOUT
     settings: tuple[Setting, ...] = ()
+    recipe: RecipeFrom | None = None
     grid: Values = field(default_factory=dict)
     sampler: Sampler = "grid"
     precision: Precision = "fp32"
@@ -74,6 +76,8 @@ class Plan:
     space: Values
     source: str
     identity: str
+    recipe: str = ""
+    """Source of the recipe."""
 
     @property
     def folder(self) -> Path:
@@ -108,9 +112,10 @@ def plan_search(request: SearchRequest, registries: Registries) -> Plan:
     if request.backbone is not None:
         request = replace(request, backbone=find_backbone(request.backbone, registries, request.data))
     column = find_column(request)
-    selection = Selection(precision=request.precision)
+    selection = Selection(precision=request.precision, recipe=request.recipe)
     row, planner = Row(method.card.title, request.method), Planner(selection, registries, request.data)
     base = _spec(planner, row, column, _fixed(request))
+    recipe = planner.spec(row, column)[1]
     space, source = search_space(request, base, closed_form=_is_closed_form(method))
     first = {key: values[0] for key, values in space.items()}
     spec = _spec(planner, row, column, (*_fixed(request), *map(_setting, first.items())))
@@ -128,7 +133,7 @@ def plan_search(request: SearchRequest, registries: Registries) -> Plan:
         "code": spec.fingerprint,
     }
     identity = hashlib.sha256(canonical_json(decides).encode()).hexdigest()
-    return Plan(request, registries, planner, row, column, space, source, identity)
+    return Plan(request, registries, planner, row, column, space, source, identity, recipe)
 
 
 def find_column(request: SearchRequest) -> Column:
@@ -310,7 +315,7 @@ def _fixed(request: SearchRequest) -> tuple[Setting, ...]:
 
 
 def _spec(planner: Planner, row: Row, column: Column, settings: Sequence[Setting]) -> RunSpec:
-    planner.selection = Selection(settings=tuple(settings), precision=planner.selection.precision)
+    planner.selection = replace(planner.selection, settings=tuple(settings))
     return planner.spec(row, column)[0]
 
 

@@ -90,6 +90,15 @@ def learning_rate(schedule: Schedule, base: float, *, step: int, loader_steps: i
     return restart_cosine(step, base=base, total=total, freeze=freeze, first=first)
 
 
+def steps_at_floor(schedule: Schedule, loader_steps: int) -> int:
+    """How many of a task's steps run at the floor rate. Only ``coswm`` has some, by its nominal count of steps."""
+    if schedule.shape != "coswm":
+        return 0
+    steps = loader_steps * schedule.epochs - schedule.lr_first_step_full
+    total = (schedule.steps_per_epoch or loader_steps) * schedule.epochs
+    return min(schedule.freeze_steps, total, steps) + max(0, steps - total)
+
+
 def adamw(groups: Iterable[tuple[list[nn.Parameter], float]], schedule: Schedule) -> torch.optim.AdamW:
     """AdamW over (parameters, base rate) pairs with the schedule's constants."""
     return torch.optim.AdamW(

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from smope_bench.methods.recipes.schema import INFERRED, TrainingRecipe, inferred
+from smope_bench.methods.recipes.schema import INFERRED, TrainingRecipe, inferred, schedule_for
 
 STANDARD: dict[str, str] = {"cifar100": "sup1k", "imagenet_r": "sup1k", "cub200": "sup21k"}
 """Weights of the SMoPE paper's Tables 1, 4, 6 and 7 (SMoPE card, section 7)."""
@@ -76,10 +76,7 @@ def with_other_counts(recipes: Iterable[TrainingRecipe]) -> list[TrainingRecipe]
 
 def _for_count(near: TrainingRecipe, count: int) -> list[TrainingRecipe]:
     """A recipe for another number of tasks; nominal steps are proportional to the images of a task, as in the stated recipes."""
-    schedule = dict(near.schedule)
-    for key in ("steps_per_epoch", "freeze_steps"):
-        if key in schedule:
-            schedule[key] = schedule[key] * (near.tasks or count) // count
+    schedule = schedule_for(near, count)
     nominal = " with its nominal steps in proportion" if "steps_per_epoch" in schedule else ""
     return inferred([near], f"as in {near.tasks} tasks{nominal}", tasks=count, schedule=schedule)
 

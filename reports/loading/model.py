@@ -65,6 +65,8 @@ MIXED_CODE = "mixed code"
 NOT_VERIFIED = "weights not verified"
 UNRANKED = frozenset({"stale", MIXED_CODE, "leaking"})
 """Marks of cells that are not ranked and not tested."""
+TAKEN = "taken from "
+"""Beginning of the sources of recipes that were taken from another setting."""
 KINDS: tuple[RowKind, ...] = ("floor", "method", "ceiling")
 
 
@@ -145,7 +147,10 @@ class Cell:
             found.append("random backbone")
         if any(outcome.flags.unverified_weights for outcome in self.outcomes):
             found.append(NOT_VERIFIED)
-        return tuple(found)
+        if any((run.recipe or "").startswith(TAKEN) for run in self.used):
+            found.append("recipe of another setting")
+        limits = {outcome.limit: None for outcome in self.outcomes if outcome.limit is not None}
+        return (*found, *(f"limited to {limit} images a class" for limit in limits))
 
     def summary(self, metric: str) -> Summary | None:
         """Summary of a metric by its name; ``None`` where nothing was measured or the metric is not defined."""

@@ -129,6 +129,13 @@ class RunResult(_Part):
         """Hash of all code that made the result, that of its plugins included."""
         return with_sources(self.fingerprint, self.plugins)
 
+    @property
+    def limit(self) -> int | None:
+        """Images a class that the run was limited to for trying out, None without a limit."""
+        config = self.spec.get("benchmark", {}).get("config", {})
+        found = config.get("limit") if isinstance(config, dict) else None
+        return found if isinstance(found, int) else None
+
     @cached_property
     def setting(self) -> str:
         """The specification without its seeds: runs with equal settings may be averaged."""

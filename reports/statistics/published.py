@@ -185,22 +185,27 @@ def table_of(suite: Suite) -> PrintedTable | None:
 def compare(cell: Cell, metric: str, published: PublishedValue, column: SuiteColumn) -> Comparison:
     """A cell's metric against a number that is printed on ``column``, if the cell's runs follow that column's protocol.
 
-    The runs' specifications decide, not their labels. Runs that are tiny, on random or unverified weights, or of another
-    benchmark, number of tasks or backbone are not compared; settings made by hand are, with a mark (``by_hand``).
+    The runs' specifications decide, not their labels. Runs that are tiny, on random or unverified weights, limited to some
+    images, in uneven tasks, or of another benchmark, number of tasks or backbone are not compared; settings made by hand are,
+    with a mark (``by_hand``).
     """
     if not cell.outcomes:
         return Comparison(_UNMEASURED.get(cell.state, cell.state))
     printed = (cell.row.method, column.benchmark, column.config["tasks"], column.backbone)
     for outcome in cell.outcomes:
-        if outcome.flags.tiny:
-            return Comparison(TINY)
-        if outcome.flags.random_backbone:
-            return Comparison("random weights are no comparison")
-        if outcome.flags.unverified_weights:
-            return Comparison(NOT_VERIFIED)
+        flags = outcome.flags
+        reasons = (
+            (flags.tiny, TINY),
+            (flags.random_backbone, "random weights are no comparison"),
+            (flags.unverified_weights, NOT_VERIFIED),
+            (outcome.limit is not None, "few images a class are no comparison"),
+        )
+        if found := [reason for applies, reason in reasons if applies]:
+            return Comparison(found[0])
         method, benchmark, backbone = (outcome.spec[part]["name"] for part in ("method", "benchmark", "backbone"))
+        is_uneven = outcome.spec["benchmark"].get("config", {}).get("split") is not None
         is_changed = len(outcome.spec["backbone"]) > 2  # beside name and hash: another input size or feature
-        if (method, benchmark, outcome.tasks, backbone) != printed or is_changed:
+        if is_uneven or is_changed or (method, benchmark, outcome.tasks, backbone) != printed:
             return Comparison("other protocol is no comparison")
     summary = cell.summary(metric)
     return Comparison("not defined") if summary is None else judge(summary, published)

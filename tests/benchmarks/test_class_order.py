@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smope_bench.benchmarks.base import task_sizes
 from smope_bench.benchmarks.errors import BenchmarkError
+from smope_bench.benchmarks.protocol import read_split, task_sizes
 
 # First classes, and first 12 hex digits of the sha1 of the comma-joined order (SMoPE card, section 11 g).
 OFFICIAL = {
@@ -88,17 +88,55 @@ def test_a_refused_split_says_what_would_do() -> None:
     with pytest.raises(BenchmarkError) as refused:
         task_sizes(10, 3)
     assert str(refused.value) == (
-        "10 classes cannot be split evenly into 3 tasks; use tasks=1, 2, 5, 10 or give split=4,3,3"
+        "10 classes cannot be split evenly into 3 tasks;"
+        " give --set benchmark.split=4,3x2 or --set benchmark.tasks=2 (or 1, 5, 10)"
     )
     assert task_sizes(10, 3, (4, 3, 3)) == (4, 3, 3)
 
 
 def test_more_tasks_than_classes() -> None:
-    with pytest.raises(BenchmarkError, match=r"4 classes cannot be split into 5 tasks; use tasks=1, 2, 4$"):
+    with pytest.raises(BenchmarkError, match=r"into 5 tasks; give --set benchmark.tasks=4 \(or 1, 2\)$"):
         task_sizes(4, 5)
 
 
-@pytest.mark.parametrize("split", [(4, 3, 2), (4, 3, 4)])
-def test_a_spelled_split_must_name_every_class(split: tuple[int, ...]) -> None:
-    with pytest.raises(BenchmarkError, match=rf"names {sum(split)} classes but there are 10"):
-        task_sizes(10, 3, split)
+@pytest.mark.parametrize(
+    ("split", "mended"), [((4, 3, 2), "4,3,2,1"), ((4, 3, 4), "4,3x2"), ((2, 2), "2x5"), ((20,), "10"), ((3,), "3x3,1")]
+)
+def test_a_split_must_hold_every_class(split: tuple[int, ...], mended: str) -> None:
+    with pytest.raises(BenchmarkError) as refused:
+        task_sizes(10, len(split), split)
+    wanted = f"has {sum(split)} classes but there are 10; give --set benchmark.split={mended}"
+    assert str(refused.value).endswith(wanted)
+    assert sum(read_split(mended)) == 10
+
+
+def test_numpy_orders_are_those_of_both_toolboxes(make_toy: Callable) -> None:
+    """Seed 1993 on 100 classes: LAMDA-PILOT's first task of ten holds 8, 23, 56 first, mammoth's 3, 12, 15."""
+    toys = {rule: make_toy(classes=100, class_order=rule) for rule in ("numpy", "numpy_inverse")}
+    orders = {rule: toy.class_order(1993) for rule, toy in toys.items()}
+    assert orders["numpy"][:5] == (68, 56, 78, 8, 23) and sorted(orders["numpy"][:10])[:3] == [8, 23, 56]
+    assert sorted(orders["numpy_inverse"][:10])[:3] == [3, 12, 15]
+    assert all(orders["numpy_inverse"][label] == orders["numpy"].index(label) for label in range(100))
+    with pytest.raises(BenchmarkError, match="order seed 4294967296 is too large for class_order=numpy; use 0 to"):
+        toys["numpy"].class_order(2**32)
+
+
+def test_a_listed_order_holds_for_every_seed_and_may_be_of_names(make_toy: Callable) -> None:
+    toy = make_toy(classes=4, class_order="2,0,3,1")
+    assert toy.class_order(0) == toy.class_order(7) == (2, 0, 3, 1)
+    names = make_toy(classes=4).class_names
+    assert make_toy(classes=4, class_order=[names[2], names[0], names[3], names[1]]).class_order(0) == (2, 0, 3, 1)
+
+
+@pytest.mark.parametrize(
+    ("order", "fault"),
+    [
+        ([0, 1, 4, 2], "place 3 has unknown class 4; ids are 0 to 3"),
+        ([0, -1, 1, 2], "place 2 has unknown class -1"),
+        ([3, 0], "has 2 of 4 classes and lacks 1, 2"),
+        (["ant", "bee"], "place 1 has unknown class 'ant'; names are"),
+    ],
+)
+def test_an_order_of_other_classes_is_refused(order: list, fault: str, make_toy: Callable) -> None:
+    with pytest.raises(BenchmarkError, match=fault):
+        make_toy(classes=4, class_order=order).class_order(0)

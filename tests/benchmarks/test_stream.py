@@ -152,3 +152,19 @@ def test_a_stratum_is_a_partition_with_two_sides(count: int, fraction: float, se
 
 def test_a_stratum_stays_what_it_is() -> None:
     assert stratum(10, 0.3, "holdout 0 class 0")[1].tolist() == [1, 3, 8]
+
+
+def test_a_limit_keeps_the_same_images_in_every_order_and_the_smaller_within_the_larger(make_toy: Callable) -> None:
+    def kept(limit: int | None, order: int) -> tuple[set[int], set[int]]:
+        stream = build_stream(make_toy(train=10, test=4, limit=limit), order)
+        views = [[getattr(task, split) for task in stream.tasks] for split in ("train", "test")]
+        return tuple({int(row) for view in found for row in view.rows} for found in views)  # type: ignore[return-value]
+
+    train, test = kept(3, 0)
+    assert (len(train), len(test)) == (18, 18) and kept(3, 5) == (train, test)
+    assert train < kept(5, 0)[0] and test < kept(4, 0)[1] and kept(99, 0) == kept(None, 0)
+
+
+def test_images_are_held_out_of_the_limited_ones(make_toy: Callable) -> None:
+    stream = build_stream(make_toy(train=10, limit=4, holdout=0.25), 0)
+    assert all((len(task.train), len(task.validation)) == (6, 2) for task in stream.tasks)

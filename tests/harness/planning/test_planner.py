@@ -13,10 +13,10 @@ from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.suites import SUITES
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.planning.planner import PlannedRun, Selection, manifest, plan
-from smope_bench.harness.planning.settings import Seeds, parse_setting
+from smope_bench.harness.planning.settings import Seeds, Setting, parse_setting
 from smope_bench.harness.registry.registry import Registries, open_registries
 from smope_bench.methods.common.errors import MethodError
-from smope_bench.methods.recipes import GENERIC
+from smope_bench.methods.recipes import GENERIC, RecipeFrom
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,9 @@ def test_the_number_of_tasks_chooses_the_recipe(built_in: Registries, tmp_path: 
         return table[0].spec.method.config["epsilon"]
 
     assert [epsilon(tasks) for tasks in (5, 10, 20)] == [0.7, 0.5, 0.3]
-    with pytest.raises(MethodError, match=r"in 8 tasks .*; the nearest known is smope on imagenet_r in 10 tasks"):
+    with pytest.raises(
+        MethodError, match=r"in 8 tasks .*; the nearest known is smope on imagenet_r in 10 tasks.*--recipe n"
+    ):
         epsilon(8)
 
 
@@ -173,6 +175,8 @@ def test_a_setting_goes_to_those_who_have_it(built_in: Registries) -> None:
         (("schedule.epoch=1",), {}, r"schedule\.epoch is not a setting; did you mean 'epochs'"),
         (("benchmark.task=1",), {}, r"benchmark\.task is not a setting; did you mean 'tasks'"),
         (("learning_rate=1",), {}, r"has a setting 'learning_rate'; did you mean 'schedule\.lr'"),
+        (("smope.schedule.lrr=1",), {}, r"schedule\.lrr is not a setting; did you mean 'lr'"),
+        (("smop.schedule.lr=1",), {}, r"has a setting 'smop\.schedule\.lr'; did you mean 'smope\.schedule\.lr'"),
         (("smop.epsilon=1",), {}, r"has a setting 'smop\.epsilon'; did you mean 'smope\.epsilon'"),
         (
             (),
@@ -217,12 +221,98 @@ def test_the_manifest_holds_what_reports_need(built_in: Registries) -> None:
     assert {row["kind"] for row in noted["rows"]} == {"method", "floor", "ceiling"}
 
 
-def test_an_uneven_split_is_refused_or_spelled_out(built_in: Registries, tmp_path: Path) -> None:
-    digits = built_in.benchmarks.load("digits")
-    with pytest.raises(BenchmarkError, match=r"10 classes cannot be split evenly into 3 tasks; use tasks=1, 2, 5, 10"):
-        digits(digits.Config(tasks=3), tmp_path).task_sizes()
-    run = planned(built_in, "smoke", "benchmark.split=[4,3,3]", "benchmark.tasks=3", methods=("ncm",))[0]
-    assert run.spec.benchmark.config["split"] == [4, 3, 3]
+def test_a_split_alone_is_enough_and_replaces_the_columns_number_of_tasks(built_in: Registries) -> None:
+    for texts in (
+        ["benchmark.split=[4,3,3]"],
+        ["benchmark.split=4,3x2"],
+        ["benchmark.split=4,3,3", "benchmark.tasks=3"],
+    ):
+        config = planned(built_in, "smoke", *texts, methods=("ncm",))[0].spec.benchmark.config
+        assert (config["split"], config["tasks"]) == ([4, 3, 3], 3)
+    with pytest.raises(UserError, match="split=4,3x2 has 3 tasks but tasks=5; leave out one of them"):
+        planned(built_in, "smoke", "benchmark.split=4,3,3", "benchmark.tasks=5", methods=("ncm",))
+
+
+def test_a_listed_order_enters_the_id_as_ids_wherever_it_came_from(built_in: Registries, tmp_path: Path) -> None:
+    (tmp_path / "order.txt").write_text("\n".join("9876543210"))
+    (tmp_path / "other.json").write_text("[9, 8, 7, 6, 5, 4, 3, 2, 1, 0]")
+    texts = ["9,8,7,6,5,4,3,2,1,0", str(tmp_path / "order.txt"), str(tmp_path / "other.json")]
+    runs = [planned(built_in, "smoke", f"benchmark.class_order={text}", methods=("ncm",))[0] for text in texts]
+    assert len({run.run_id for run in runs}) == 1
+    assert runs[0].spec.benchmark.config["class_order"] == list(range(9, -1, -1))
+    with pytest.raises(BenchmarkError, match="has 2 of 10 classes and lacks 0, 1, 2, 4, 5, 6, 7, 9"):
+        planned(built_in, "smoke", "benchmark.class_order=3,8", methods=("ncm",))
+
+
+def test_class_names_become_ids(built_in: Registries) -> None:
+    glyphs = built_in.benchmarks.load("glyphs")
+    names = glyphs(glyphs.Config(), Path("data")).class_names
+    setting = Setting("benchmark.class_order=…", ("benchmark", "class_order"), list(reversed(names)))
+    run = plan(["glyphs"], Selection(methods=("ncm",), settings=(setting,)), built_in, Path("data"))[0]
+    assert run.spec.benchmark.config["class_order"] == list(range(99, -1, -1))
+
+
+def test_a_numpy_order_refuses_seeds_that_numpy_does(built_in: Registries) -> None:
+    with pytest.raises(BenchmarkError, match="order seed 4294967296 is too large"):
+        planned(built_in, "smoke", "benchmark.class_order=numpy", methods=("ncm",), seeds=(Seeds(2**32, 0),))
+
+
+def test_a_setting_of_one_method_alone(built_in: Registries) -> None:
+    settings = ("lr=0.2", "smope.schedule.lr=0.01", "one_prompt.schedule.epochs=2")
+    runs = planned(built_in, "smoke", *settings, methods=("smope", "linear_probe", "one_prompt"), seeds=(Seeds(0, 0),))
+    seen = {run.method: (run.spec.schedule["lr"], run.spec.schedule["epochs"]) for run in runs}
+    assert seen == {"smope": (0.01, 6), "linear_probe": (0.2, 6), "one_prompt": (0.2, 2)}
+    by_hand = {run.method: run.settings for run in runs}
+    assert by_hand["smope"] == settings[:2] and by_hand["linear_probe"] == settings[:1]
+
+
+def test_a_taken_recipe_changes_hyper_parameters_and_says_so(built_in: Registries, tmp_path: Path) -> None:
+    settings = (parse_setting("benchmark.split=50,10x5"),)
+
+    def only(take: RecipeFrom | None) -> PlannedRun:
+        chosen = Selection(methods=("smope",), benchmarks=("cifar100",), settings=settings, recipe=take)
+        return plan(["table1"], chosen, built_in, tmp_path)[0]
+
+    with pytest.raises(MethodError, match=r"in 6 tasks .*: add --recipe nearest"):
+        only(None)
+    nearest, named = only(RecipeFrom()), only(RecipeFrom("imagenet_r"))
+    assert nearest.recipe.startswith(
+        "taken from smope on cifar100 in 10 tasks with backbone sup1k, nominal steps in prop"
+    )
+    assert "not published for this setting; SMoPE card" in nearest.recipe
+    assert (nearest.spec.method.config["epsilon"], nearest.spec.schedule["steps_per_epoch"]) == (0.4, 66)
+    assert (
+        named.recipe.startswith("taken from smope on imagenet_r in 5 tasks") and named.spec.schedule["batch_size"] == 64
+    )
+    assert named.spec.benchmark.config["image_size"] == 224 and named.spec.benchmark.config["split"][0] == 50
+
+
+def test_a_published_recipe_stays_where_the_nearest_is_asked_for(built_in: Registries, tmp_path: Path) -> None:
+    ids = {
+        tuple((run.run_id, run.recipe) for run in plan(["table1"], Selection(recipe=take), built_in, tmp_path))
+        for take in (None, RecipeFrom())
+    }
+    assert len(ids) == 1
+
+
+def test_transforms_of_other_sizes_are_not_taken(built_in: Registries) -> None:
+    run = planned(built_in, "smoke", methods=("smope",), recipe=RecipeFrom("cifar100", "sup1k"))[0]
+    assert run.spec.benchmark.config["image_size"] == 32 and run.spec.schedule["batch_size"] == 128
+    with pytest.raises(
+        MethodError, match=r"--recipe-of cifar: smope has no recipe of that; it has those of cifar100:sup1k,"
+    ):
+        planned(built_in, "smoke", methods=("smope",), recipe=RecipeFrom("cifar"))
+
+
+def test_the_generic_recipe_of_own_parts_stays_unless_another_is_asked_for() -> None:
+    registries = open_registries()
+    registries.backbones.add("mine", "plugin 'mine.py'", replace(registries.backbones.load("tiny_random"), name="mine"))
+    generic, taken = (
+        planned(registries, "smoke", "backbone=mine", methods=("smope",), recipe=take)[0]
+        for take in (None, RecipeFrom())
+    )
+    assert generic.recipe == GENERIC.source
+    assert taken.recipe.startswith("taken from smope on digits with backbone tiny, not published")
 
 
 def test_another_backbone_is_a_setting_of_the_whole_command(built_in: Registries) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from smope_bench.benchmarks.suites import SUITES, Suite
+from smope_bench.reports.formatting import notes
 from smope_bench.reports.loading.load import load_suite
 from smope_bench.reports.loading.model import Cell, summarise
 from smope_bench.reports.statistics.published import (
@@ -149,6 +150,31 @@ def test_the_printed_protocol_is_compared(factory: Any) -> None:
 def test_what_is_not_the_printed_protocol_is_not_compared(factory: Any, options: Any, verdict: str) -> None:
     compared = compare(measured(factory, **options), "faa", VALUE, COLUMN)
     assert (compared.verdict, compared.difference, compared.spread) == (verdict, None, None)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "verdict"),
+    [({"limit": 5}, "few images a class are no comparison"), ({"split": [11, 9]}, "other protocol is no comparison")],
+)
+def test_limited_and_uneven_runs_are_not_compared(factory: Any, protocol: dict[str, Any], verdict: str) -> None:
+    cell = measured(factory)
+    for outcome in cell.outcomes:
+        outcome.spec["benchmark"]["config"].update(protocol)
+    assert compare(cell, "faa", VALUE, COLUMN).verdict == verdict
+
+
+def test_limits_and_taken_recipes_are_marked_in_every_table(factory: Any) -> None:
+    factory.suite = "table7"
+    factory.publish_levels("Adaptive noise", "smope", COLUMN, (79.0, 80.0))
+    factory.cells[0]["recipe"] = "taken from smope on cub200, not published for this setting; X card"
+    results = load_suite(factory.write(), "table7", factory.FRESH)
+    for outcome in results.outcomes:
+        outcome.spec["benchmark"]["config"]["limit"] = 5
+    cell = results.cell(results.rows[0], results.columns[0])
+    assert cell.marks == ("recipe of another setting", "limited to 5 images a class")
+    said = " ".join(notes(results))
+    assert "Limited: trained and tested on a few images" in said
+    assert "Adaptive noise: recipe taken from smope on cub200, not published for this setting; X card." in said
 
 
 def test_another_column_or_number_of_tasks_is_not_compared(factory: Any) -> None:
