@@ -13,6 +13,7 @@ import tomllib
 from pathlib import Path
 
 from smope_bench import run_all
+from tests.forked import forked_workers  # pyright: ignore[reportMissingImports]
 
 ROOT = Path(run_all.__file__).resolve().parent
 BLOCK = re.compile(r"(?:^<!-- exit status (\d+) -->\n)?^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -28,7 +29,8 @@ def run_shell(text: str, folder: Path, status: int) -> str:
 def _run_line(line: str, folder: Path, status: int) -> str:
     if line.startswith("smope-bench "):  # in this process: a new one would import torch anew
         printed, errors = io.StringIO(), io.StringIO()
-        with contextlib.chdir(folder), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(errors):
+        redirected = contextlib.redirect_stdout(printed), contextlib.redirect_stderr(errors)
+        with contextlib.chdir(folder), redirected[0], redirected[1], forked_workers():
             ended = run_all.main(shlex.split(line, comments=True)[1:])
         assert ended == status, f"{line}\n{printed.getvalue()}\n{errors.getvalue()}"
         return printed.getvalue()

@@ -20,8 +20,10 @@ from smope_bench.harness.conformance.check import CheckResult
 from smope_bench.harness.execution import lease as claims
 from smope_bench.harness.records.store import Store
 from smope_bench.reports import cli as report_commands
+from tests.forked import Forked  # pyright: ignore[reportMissingImports]
 
 ROOT = Path(run_all.__file__).resolve().parent
+Sweep = subprocess.Popen[bytes] | Forked
 HEAVY = {"torch", "timm", "pandas", "avalanche", "numpy", "matplotlib", "sklearn", "scipy", "torchvision"}
 QUICK = ["--methods", "ncm", "--seeds", "0", "--workers", "1", "--device", "cpu"]
 
@@ -273,34 +275,34 @@ def test_without_an_install_the_remedy_is_said() -> None:
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 @pytest.mark.parametrize(("number", "workers", "status"), [(signal.SIGINT, 2, 130), (signal.SIGTERM, 1, 143)])
 def test_stopping_is_one_line(plugin: str, number: signal.Signals, workers: int, status: int, tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "run_all.py"), "run", "smoke", "--methods", "sleeps", "--seeds", "0,1"]
-    with (tmp_path / "out").open("w") as out:
-        sweep = subprocess.Popen(
-            [*command, "--plugin", plugin, "--workers", str(workers)],
-            stdout=out,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+    command = ["run", "smoke", "--methods", "sleeps", "--seeds", "0,1", "--plugin", plugin, "--workers", str(workers)]
+    out, err = tmp_path / "out", tmp_path / "err"
+    out.touch()
+    sweep: Sweep
+    if workers > 1:
+        sweep = Forked(lambda: run_all.main(command), out, err, tmp_path)
+    else:
+        with out.open("w") as stream, err.open("w") as errors:
+            new = [sys.executable, str(ROOT / "run_all.py"), *command]
+            sweep = subprocess.Popen(new, stdout=stream, stderr=errors, start_new_session=True)
     try:
-        _wait_until((tmp_path / "out"), "started ", workers, sweep)
+        _wait_until(out, "started ", workers, sweep)
         os.killpg(sweep.pid, number)  # as a terminal does: the parent and its workers alike
         if workers > 1:  # in one process, a method that sleeps cannot be said to be stopping
-            _wait_until((tmp_path / "out"), "stopping ", workers, sweep)
+            _wait_until(out, "stopping ", workers, sweep)
         else:
             time.sleep(0.5)
         assert sweep.poll() is None, "runs are given time to be saved"
         os.killpg(sweep.pid, number)  # these runs cannot be
-        told = sweep.communicate(timeout=300)[1]
+        assert sweep.wait(300) == status
     finally:
         if sweep.poll() is None:
             os.killpg(sweep.pid, signal.SIGKILL)
-            sweep.wait()
-    assert sweep.returncode == status
-    assert told == "stopped: what was finished is kept, and the same command goes on from there.\n"
+            sweep.wait(60)
+    assert err.read_text() == "stopped: what was finished is kept, and the same command goes on from there.\n"
 
 
-def _wait_until(out: Path, word: str, times: int, sweep: subprocess.Popen[str]) -> None:
+def _wait_until(out: Path, word: str, times: int, sweep: Sweep) -> None:
     end = time.monotonic() + 300
     while out.read_text().count(word) < times:
         assert sweep.poll() is None and time.monotonic() < end, f"{word!r} was not said"

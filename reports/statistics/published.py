@@ -170,7 +170,7 @@ def printed_table(results: SuiteResults) -> PrintedTable | None:
     suite = SUITES.get(results.suite)
     if suite is None:
         return None
-    own = {(column.benchmark, column.config["tasks"]) for column in (*suite.tiny, *suite.full)}
+    own = {(column.benchmark, column.config.get("tasks")) for column in (*suite.tiny, *suite.full)}
     return table_of(suite) if any((column.benchmark, column.tasks) in own for column in results.columns) else None
 
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
-from smope_bench import run_all
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry import plugins
@@ -20,8 +16,7 @@ from smope_bench.reports.figures.kinds import figure_groups, find_kinds, kinds_i
 from smope_bench.reports.loading.load import load_suite
 from smope_bench.reports.loading.model import Cell
 from tests.develop.pages import blocks  # pyright: ignore[reportMissingImports]
-
-ROOT = Path(run_all.__file__).resolve().parent
+from tests.page_blocks import run_shell  # pyright: ignore[reportMissingImports]
 
 
 @pytest.fixture(scope="module")
@@ -30,17 +25,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("figure")
     [source] = blocks("A figure")
     (place / "spread.py").write_text(source, encoding="utf-8")
-    command = place / "bin" / "smope-bench"
-    command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{ROOT / "run_all.py"}" "$@"\n', encoding="utf-8")
-    command.chmod(0o755)
-    path = f"{command.parent}{os.pathsep}{os.environ['PATH']}"
-    environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT / "src")}
     [text] = blocks("A figure", "bash")
-    done = subprocess.run(
-        ["bash", "-e", "-c", text], cwd=place, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    run_shell(text, place, 0)
     return place
 
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,29 +12,14 @@ from smope_bench import run_all
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.registry.metrics import open_metrics
 from tests.develop.pages import blocks  # pyright: ignore[reportMissingImports]
-
-ROOT = Path(run_all.__file__).resolve().parent
+from tests.page_blocks import run_shell  # pyright: ignore[reportMissingImports]
 
 
 def run(text: str, folder: Path) -> str:
-    """Run a shell text in ``folder`` with ``smope-bench`` of this checkout; returns what it prints."""
-    (folder / "bin").mkdir(exist_ok=True)
-    command = folder / "bin" / "smope-bench"
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{ROOT / "run_all.py"}" "$@"\n', encoding="utf-8")
-    command.chmod(0o755)
-    path = f"{command.parent}{os.pathsep}{os.environ['PATH']}"
-    environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT / "src"), "COLUMNS": "200"}
-    done = subprocess.run(
-        ["bash", "-e", "-c", text],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+    """Run the commands of a page in ``folder``; returns what they print."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "200")
+        return run_shell(text, folder, 0)
 
 
 @pytest.fixture(scope="module")

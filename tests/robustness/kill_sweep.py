@@ -1,12 +1,14 @@
 """Kills a tiny sweep again and again, runs it to completion, and compares it with one that nobody disturbed.
 
 From the project's folder: ``python tests/robustness/kill_sweep.py --kills 100``. It prints its figures as JSON; the exit status
-is 1 where a run was lost, done twice, differs in a bit, or left files that only an unfinished run needs.
+is 1 where a run was lost, done twice, differs in a bit, or left files that only an unfinished run needs. ``--forked`` starts
+launchers and workers as forks of this process, which saves the imports; starting Python is then not disturbed.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import random
@@ -16,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,13 @@ import psutil
 from watch import Watch  # pyright: ignore[reportMissingImports]  # beside this file, which is run as a script
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "tests"))
+
+from forked import Forked  # noqa: E402  # pyright: ignore[reportMissingImports]
+
+from smope_bench import run_all  # noqa: E402
+
+Launcher = subprocess.Popen[bytes] | Forked
 METHODS = ("ncm", "linear_probe", "l2p++", "smope", "hide_prompt", "vq_prompt", "joint")
 """Closed form, one phase, a dense start, task inference before prompts, several phases, and all tasks at once."""
 SETTINGS = ("benchmark.test_fraction=0.8", "schedule.batch_size=16")
@@ -57,15 +66,19 @@ class Tally:
 
 
 class Sweep:
-    """The command that is disturbed, with its own results and data folder; ``extra`` options apply to every call."""
+    """The command that is disturbed, with its own results and data folder; ``extra`` options apply to every call.
 
-    def __init__(self, folder: Path, methods: Sequence[str], extra: Sequence[str]) -> None:
-        self.results, self.data = folder / "results", folder / "data"
+    ``start_s``: until about when it is starting.
+    """
+
+    def __init__(self, folder: Path, methods: Sequence[str], extra: Sequence[str], *, forked: bool) -> None:
+        self.results, self.data, self._forked = folder / "results", folder / "data", forked
+        self.start_s = 1.0 if forked else 5.0
         self._log = folder / "log.txt"
         folder.mkdir(parents=True, exist_ok=True)
         chosen = [part for text in SETTINGS for part in ("--set", text)]
         places = ["--results", str(self.results), "--data", str(self.data)]
-        self._command = [sys.executable, str(ROOT / "run_all.py"), "run", "ci", "--methods", ",".join(methods)]
+        self._command = ["run", "ci", "--methods", ",".join(methods)]
         self._command += [
             *chosen,
             "--checkpoint-every",
@@ -78,15 +91,20 @@ class Sweep:
             *extra,
         ]
 
-    def start(self) -> subprocess.Popen[bytes]:
+    def start(self) -> Launcher:
         """Start the command in a process group of its own."""
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        if self._forked:
+            return Forked(lambda: run_all.main(self._command), self._log, self._log, self._log.parent)
+        command, environment = (
+            [sys.executable, str(ROOT / "run_all.py"), *self._command],
+            os.environ | {"OMP_NUM_THREADS": "1"},
+        )
         with self._log.open("ab") as log:
             return subprocess.Popen(
-                self._command, stdout=log, stderr=log, env=environment, start_new_session=True, cwd=self._log.parent
+                command, stdout=log, stderr=log, env=environment, start_new_session=True, cwd=self._log.parent
             )
 
-    def finish(self, launcher: subprocess.Popen[bytes]) -> int:
+    def finish(self, launcher: Launcher) -> int:
         """Wait for the end of a call; a call that hangs is an error with the end of its log."""
         try:
             return launcher.wait(LONGEST_S)
@@ -116,12 +134,12 @@ def _bits(folder: Path) -> dict[str, Any]:
     }
 
 
-def kill(launcher: subprocess.Popen[bytes], draw: random.Random) -> str | None:
+def kill(launcher: Launcher, draw: random.Random) -> str | None:
     """SIGKILL to the group, the launcher or one worker; None where there is nothing left to kill."""
     victim = draw.choice(VICTIMS)
     try:
-        servers = [one for one in psutil.Process(launcher.pid).children() if "forkserver" in " ".join(one.cmdline())]
-        workers = [worker for server in servers for worker in server.children()]
+        children = psutil.Process(launcher.pid).children()
+        workers = [child for child in children if "resource_tracker" not in " ".join(child.cmdline())]
         if victim == "worker" and workers:
             draw.choice(workers).kill()
             return victim
@@ -134,7 +152,7 @@ def kill(launcher: subprocess.Popen[bytes], draw: random.Random) -> str | None:
     else:
         victim = "launcher"
         launcher.kill()
-    launcher.wait()
+    launcher.wait(LONGEST_S)
     return victim
 
 
@@ -150,7 +168,7 @@ def disturb(sweep: Sweep, watch: Watch, kills: int, tally: Tally, draw: random.R
                 )
                 time.sleep(draw.random() * draw.choice((0.0, 0.02, 0.3)))
             else:  # at any time, the start included
-                time.sleep(draw.uniform(0, 5))
+                time.sleep(draw.uniform(0, sweep.start_s))
             victim = kill(launcher, draw)
             tally.kills.update([victim] if victim else [])
         status = sweep.finish(launcher)
@@ -160,15 +178,14 @@ def disturb(sweep: Sweep, watch: Watch, kills: int, tally: Tally, draw: random.R
             raise RuntimeError(f"exit status {status}: {sweep.said()}")
 
 
-def one_round(folder: Path, methods: Sequence[str], extra: Sequence[str], kills: int, tally: Tally, truth: Any) -> None:
+def one_round(sweep: Sweep, kills: int, tally: Tally, truth: Any) -> None:
     """A sweep in a new folder, disturbed and completed, held against the undisturbed one."""
     tally.rounds += 1
-    sweep = Sweep(folder, methods, extra)
     places = [sweep.results / run_id for run_id in truth]
     for place in places:  # watched from before the first write, so that no record is published unseen
         place.mkdir(parents=True)
     with Watch(places) as watch:
-        disturb(sweep, watch, kills, tally, random.Random(f"{folder.name} {kills}"))
+        disturb(sweep, watch, kills, tally, random.Random(f"{sweep.results.parent.name} {kills}"))
     if watch.overflowed:
         raise RuntimeError("the kernel dropped notices; the number of records published is not known")
     found, published = sweep.outcome(), watch.times("result.json")
@@ -192,15 +209,15 @@ def litter(places: Sequence[Path]) -> list[str]:
     return left
 
 
-def kill_sweep(folder: Path, kills: int, methods: Sequence[str] = METHODS, extra: Sequence[str] = ()) -> dict[str, Any]:
+def kill_sweep(new_sweep: Callable[[str], Sweep], kills: int) -> dict[str, Any]:
     """The figures of a sweep that was killed ``kills`` times; a round that completes before is followed by another."""
     started = time.monotonic()
-    calm = Sweep(folder / "undisturbed", methods, extra)
+    calm = new_sweep("undisturbed")
     if calm.finish(calm.start()) != 0:
         raise RuntimeError(f"the undisturbed sweep failed: {calm.said()}")
     undisturbed_s, truth, tally = time.monotonic() - started, calm.outcome(), Tally()
     while tally.killed < kills:
-        one_round(folder / f"round-{tally.rounds}", methods, extra, kills, tally, truth)
+        one_round(new_sweep(f"round-{tally.rounds}"), kills, tally, truth)
     return {
         "kills": tally.killed,
         "victims": dict(tally.kills),
@@ -222,11 +239,14 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--methods", default=",".join(METHODS), help="names, separated by commas")
     parser.add_argument("--folder", type=Path, help="where the sweeps are kept; a temporary folder unless given")
+    parser.add_argument("--forked", action="store_true", help="fork launchers and workers from this process")
     parser.add_argument("extra", nargs="*", help="further options of the command 'run', after --")
     asked = parser.parse_args()
+    if asked.forked:
+        importlib.import_module("timm")  # with torch
     with tempfile.TemporaryDirectory() as temporary:
-        folder = (asked.folder or Path(temporary)).resolve()
-        figures = kill_sweep(folder, asked.kills, asked.methods.split(","), asked.extra)
+        folder, methods = (asked.folder or Path(temporary)).resolve(), asked.methods.split(",")
+        figures = kill_sweep(lambda name: Sweep(folder / name, methods, asked.extra, forked=asked.forked), asked.kills)
     print(json.dumps(figures, indent=1))
     return 1 if any(figures[name] for name in ("lost", "duplicated", "different", "left_over")) else 0
 

@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.forked import Forked  # pyright: ignore[reportMissingImports]
 
 SCRIPT = Path(__file__).with_name("kill_sweep.py")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="records are counted by the notices of Linux")
 def test_ten_kills_lose_nothing_repeat_nothing_and_change_no_bit(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        str(SCRIPT),
-        "--kills",
-        "10",
-        "--methods",
-        "linear_probe,hide_prompt",
-        "--folder",
-        str(tmp_path),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=1800, check=False)
-    assert done.stdout, done.stderr[-2000:]
-    figures = json.loads(done.stdout)
-    assert figures["kills"] >= 10 and len(figures["victims"]) >= 2
+    options = ["--kills", "10", "--methods", "linear_probe,hide_prompt", "--folder", str(tmp_path), "--forked"]
+
+    def script() -> int:
+        sys.argv, sys.path[:0] = [str(SCRIPT), *options], [str(SCRIPT.parent)]
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+        return 0
+
+    out, err = tmp_path / "out", tmp_path / "err"
+    status = Forked(script, out, err, tmp_path).wait(1800)
+    assert out.read_text(), err.read_text()[-2000:]
+    figures = json.loads(out.read_text())
+    assert figures["kills"] >= 10 and set(figures["victims"]) == {"group", "launcher", "worker"}
     assert (figures["lost"], figures["duplicated"], figures["different"]) == ([], [], []), figures
     assert figures["left_over"] == []
-    assert done.returncode == 0
+    assert status == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -25,6 +26,17 @@ MARKS = f"""
     os.uname = lambda: os.uname_result((real.sysname, "{HOST}", real.release, real.version, real.machine))
     socket.gethostname = socket.getfqdn = lambda *_: "{HOST}"
     platform.node = lambda: "{HOST}"
+"""
+# One process for both commands; its workers are forks of it, with what it imported under those names.
+BOTH = """
+    import json, sys
+    import timm
+    from forked import forked_workers
+    from smope_bench import run_all
+
+    with forked_workers():
+        statuses = [run_all.main(command) for command in json.loads(sys.argv[1])]
+    print(json.dumps(statuses))
 """
 PLUGIN = """
     from pathlib import Path
@@ -53,30 +65,19 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pixels = draw.integers(0, 255, (32, 32, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(home / "images" / label / f"{i}.png")
     environment = os.environ | {"HOME": str(home), "USER": USER, "LOGNAME": USER, "USERNAME": USER, "HOSTNAME": HOST}
-    environment |= {"PYTHONPATH": str(home / "marks"), "OMP_NUM_THREADS": "1"}
-    command = [
-        sys.executable,
-        str(ROOT / "run_all.py"),
-        "run",
-        "ci",
-        "--methods",
-        "ncm,fails",
-        "--plugin",
-        str(home / "mine.py"),
-    ]
-    images = ["--benchmarks", "imagefolder", "--set", f"benchmark.path={home / 'images'}", "--set", "benchmark.tasks=1"]
-    places = ["--results", str(home / "kept" / "results"), "--data", str(home / "kept" / "data")]
+    environment |= {"PYTHONPATH": os.pathsep.join([str(home / "marks"), str(ROOT / "tests")]), "OMP_NUM_THREADS": "1"}
+    kept = home / "kept"
+    run = ["run", "ci", "--methods", "ncm,fails", "--plugin", home / "mine.py", "--workers", "2", "--device", "cpu"]
+    run += ["--benchmarks", "imagefolder", "--set", f"benchmark.path={home / 'images'}", "--set", "benchmark.tasks=1"]
+    run += ["--results", kept / "results", "--data", kept / "data"]
+    report = ["report", "ci", "--results", kept / "results", "--out", kept / "report"]
     done = subprocess.run(
-        [*command, *images, *places, "--workers", "2", "--device", "cpu"],
+        [sys.executable, "-c", textwrap.dedent(BOTH), json.dumps([run, report], default=str)],
         capture_output=True, text=True, env=environment, timeout=300, check=False, cwd=home,
     )  # fmt: skip
-    assert done.returncode == 1 and "secret/file is not there" in done.stderr, done.stderr
-    again = subprocess.run(
-        [sys.executable, str(ROOT / "run_all.py"), "report", "ci", *places[:2], "--out", str(home / "kept" / "report")],
-        capture_output=True, text=True, env=environment, timeout=300, check=False, cwd=home,
-    )  # fmt: skip
-    assert again.returncode == 0, again.stderr
-    return home / "kept"
+    assert done.returncode == 0 and "secret/file is not there" in done.stderr, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == [1, 0], done.stderr
+    return kept
 
 
 @pytest.mark.parametrize("part", ["results", "data", "report"])

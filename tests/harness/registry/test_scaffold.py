@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,19 +13,20 @@ from smope_bench import run_all
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.registry import plugins as plugin_loading
 from smope_bench.harness.registry.scaffold import new_method
-
-ROOT = Path(run_all.__file__).resolve().parent
+from tests.forked import Forked  # pyright: ignore[reportMissingImports]
 
 
 def test_what_is_written_passes_its_own_test_under_pytest(tmp_path: Path) -> None:
     plugin, test = new_method("my_prompt", tmp_path / "new")
     assert [plugin.name, test.name] == ["my_prompt.py", "test_my_prompt.py"]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(test)]
-    environment = {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "PATH": ""}
-    done = subprocess.run(
-        command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=300, check=False
-    )
-    assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout + done.stderr
+
+    def own_pytest() -> int:
+        os.environ.clear()
+        return pytest.main(["-q", "-p", "no:cacheprovider", str(test)])
+
+    out = tmp_path / "out"
+    status = Forked(own_pytest, out, out, tmp_path).wait(300)
+    assert status == 0 and "1 passed" in out.read_text(), out.read_text()
 
 
 def test_it_is_short(tmp_path: Path) -> None:
