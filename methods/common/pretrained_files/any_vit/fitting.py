@@ -25,8 +25,9 @@ def fit(place: Place, wanted: Mapping[str, Shape], file: str) -> tuple[dict[str,
         raise MethodError(
             f"{file} lacks {some(missing)}: {len(missing)} of the {len(wanted)} tensors of its ViT; use a complete file"
         )
-    rest = {place.original[name]: place.tensors[name] for name in place.tensors if name not in source.used}
-    unknown = [name for name in rest if not NOT_NEEDED.match(name)]
+    unused = [name for name in place.tensors if name not in source.used]
+    rest = {place.original[name]: place.tensors[name] for name in unused}
+    unknown = [place.original[name] for name in unused if not NOT_NEEDED.match(name)]
     if unknown:
         raise MethodError(
             f"{file} has tensors that a ViT of timm of its shape does not have: {some(place.prefix + name for name in unknown)};"

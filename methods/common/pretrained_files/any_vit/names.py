@@ -172,10 +172,8 @@ NOT_NEEDED = re.compile(
 """Tensors beside the blocks that no feature uses: heads, decoders, the text side, tokens of the training task, counters."""
 
 FOREIGN = (
-    (
-        r"relative_position_bias_table|\bcpb_mlp\b|layers\.\d+\.blocks\.\d+\.attn",
-        "attends within windows (as Swin does)",
-    ),
+    (r"layers\.\d+\.blocks\.\d+\.attn|\bcpb_mlp\b", "attends within windows (as Swin does)"),
+    (r"relative_position_bias_table", "adds relative position biases to its attention (as BEiT does)"),
     (r"patch_embed\.backbone\.|conv_root|gn_root", "has a convolutional network before its blocks (a hybrid)"),
     (r"attn\.gate\.", "has gated attention"),
     (r"blocks\.\d+\.(in_norm|in_proj|attns\.|mlp_out_proj)", "has attention and MLP side by side (parallel blocks)"),

@@ -66,8 +66,10 @@ def read_vit(
     """
     path = Path(path)
     given = Settings(heads, epsilon, activation, mean, std, None, feature)
-    if path.is_dir():
-        raise MethodError(f"{path} is a folder; give the weights file in it")
+    if not path.is_file():
+        raise MethodError(
+            f"{path} is a folder; give the weights file in it" if path.is_dir() else f"{path} does not exist"
+        )
     entries = read_entries(path, ("safetensors", "torch", "npz"), (argparse.Namespace,))
     place, others = _place(entries, str(path))
     shown = beside(path)

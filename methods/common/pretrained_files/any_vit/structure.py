@@ -138,6 +138,8 @@ class _Reader:
         for places in (0, prefix) if self._registers() else (prefix, 0):
             side = math.isqrt(max(count - places, 0))
             if side and side * side == count - places:
+                if prefix and not places and not self._registers():
+                    self.assumed.append("that its position embedding has no place for the class token")
                 return (side, side), bool(places)
         if "cls_token" not in self.shapes and math.isqrt(count - 1) ** 2 == count - 1:
             raise MethodError(f"{self.file} lacks a class token, but its position embedding has a place for one")

@@ -94,7 +94,7 @@ def named_model(file: Path) -> str | None:
     for text in (file.name, *hub):
         ends = [place for place, letter in enumerate(text) if letter in "._-"] + [len(text)]
         for end in sorted(ends, reverse=True):
-            if timm.is_model(text[:end]):
+            if "." not in text[:end] and timm.is_model(text[:end]):
                 rest = text[end + 1 :]
                 tags = timm.list_models(f"{text[:end]}.*", include_tags=True, pretrained=True)
                 fitting = [tag for tag in tags if rest.startswith(tag.partition(".")[2])]
