@@ -26,18 +26,16 @@ def statistics_of(normalize: str) -> tuple[Channels, Channels]:
     """
     if normalize in STATISTICS:
         return STATISTICS[normalize]
-    mean, _, std = normalize.partition("/")
     try:
-        found = tuple(tuple(float(part) for part in text.split(",")) for text in (mean, std))
-        usable = all(len(part) == 3 for part in found) and min(found[1]) > 0 and all(map(isfinite, sum(found, ())))
+        mean, std = (tuple(map(float, part.split(","))) for part in normalize.split("/"))
+        if len(mean) == len(std) == 3 and min(std) > 0 and all(map(isfinite, mean + std)):
+            return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
     except ValueError:
-        usable = False
-    if not usable:
-        raise ValueError(
-            f"Input should be {', '.join(map(repr, list(STATISTICS)[:-1]))} or {list(STATISTICS)[-1]!r}, or mean and"
-            " standard deviation of red, green and blue such as 0.48,0.46,0.41/0.27,0.26,0.28"
-        )
-    return found  # pyright: ignore[reportReturnType]
+        pass
+    raise ValueError(
+        f"Input should be {', '.join(map(repr, list(STATISTICS)[:-1]))} or {list(STATISTICS)[-1]!r}, or mean and standard"
+        " deviation of red, green and blue such as 0.48,0.46,0.41/0.27,0.26,0.28"
+    )
 
 
 def normalize_text(mean: Sequence[float], std: Sequence[float]) -> str:

@@ -42,7 +42,8 @@ class ImportedBackbone(PreparedBackbone):
     name: str
     root: Path | None = None
     is_random: bool = False
-    keys: ClassVar[Mapping[str, type]] = PreparedBackbone.keys | {
+    keys: ClassVar[Mapping[str, type]] = {
+        **PreparedBackbone.keys,
         "architecture": dict,
         "feature": str,
         "mean": list,
