@@ -172,7 +172,8 @@ class CheckpointBackbone(PreparedBackbone):
         progress(f"{self.name}: kept {len(tensors)} tensors{left_out}; SHA-256 {facts['sha256'][:16]}...")
 
     def _convert(self, source: Path) -> tuple[Mapping[str, Any], Mapping[str, tuple[int, ...]]]:
-        from smope_bench.methods.common.pretrained_files.conversion import LAYOUTS, container_of, convert
+        from smope_bench.methods.common.pretrained_files.containers import container_of
+        from smope_bench.methods.common.pretrained_files.conversion import LAYOUTS, convert
 
         container, own = container_of(source), {self.layout: self.marks, **self.twins}
         layout = next((name for name in own if container in LAYOUTS[name].containers), self.layout)
