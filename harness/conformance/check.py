@@ -40,7 +40,7 @@ from smope_bench.harness.conformance.runner import (
 )
 from smope_bench.harness.cost.report import count_costs
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.planning.own_backbones import find_backbone
+from smope_bench.harness.planning.own_backbones import find_backbone, without_file_settings
 from smope_bench.harness.planning.settings import Setting, scoped, validated
 from smope_bench.harness.registry.plugins import call_outside_code
 from smope_bench.harness.registry.registry import Registries
@@ -311,9 +311,10 @@ def _chosen(name: str | None, registries: Registries, data_root: Path, settings:
     for setting in settings:
         if setting.path[0] != "backbone" or len(setting.path) < 2:
             raise UserError(f"--set {setting.text!r}: only backbone.FIELD=VALUE has a meaning here.")
-    base: Backbone = MICRO
-    if name is not None:
-        base = registries.backbones.load(find_backbone(name, registries, data_root)).at(data_root)
+    settings, described = without_file_settings(settings)
+    found, base = find_backbone(name, registries, data_root, described=described), MICRO
+    if found is not None:
+        base = registries.backbones.load(found).at(data_root)
         base.verify()
     return base.adapted(validated(BackboneSettings, scoped(settings, "backbone"), "backbone"))
 

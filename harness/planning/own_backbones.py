@@ -3,18 +3,38 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from smope_bench.harness.errors import UserError, did_you_mean
+from smope_bench.harness.planning.settings import Setting, scoped, validated
 from smope_bench.harness.registry.registry import BUILT_IN, IN_DATA, Registries
+from smope_bench.methods.common.backbone.backbones import Channels
 from smope_bench.methods.common.backbone.imported import NOT_VERIFIED, import_vit, imported_under
 from smope_bench.methods.common.backbone.pretrained import CheckpointBackbone, PreparedBackbone
 from smope_bench.methods.common.errors import MethodError
 
 if TYPE_CHECKING:
     from smope_bench.methods.common.pretrained_files.any_vit import ReadViT
+
+
+class FileSettings(BaseModel):
+    """What a weights file does not say of its ViT, where the reader's guess is wrong: ``--set backbone.heads=12``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    heads: int | None = Field(default=None, ge=1, description="attention heads of each block")
+    epsilon: float | None = Field(default=None, gt=0, lt=1, description="epsilon of the norms")
+    activation: Literal["gelu", "gelu_tanh", "quick_gelu", "silu", "relu"] | None = Field(
+        default=None, description="activation of the hidden layers"
+    )
+    model: str | None = Field(default=None, description="MODEL[.TAG] of timm that the file holds")
+    mean: Channels | None = Field(default=None, description="mean of red, green and blue, of pixels in [0, 1]")
+    std: Channels | None = Field(default=None, description="standard deviation of red, green and blue")
+
 
 TIMM = "timm:"
 SUFFIXES = frozenset({".safetensors", ".pth", ".pt", ".bin", ".npz", ".tar", ".ckpt"})
@@ -26,12 +46,36 @@ def to_stderr(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def find_backbone(text: str, registries: Registries, data_root: Path, notify: Notify = to_stderr) -> str:
+def without_file_settings(settings: Iterable[Setting]) -> tuple[tuple[Setting, ...], FileSettings]:
+    """The settings that apply to runs, and those that describe a weights file. Raises UserError."""
+    settings = tuple(settings)
+    own = [
+        one
+        for one in settings
+        if one.path[0] == "backbone" and one.path[1:2] and one.path[1] in FileSettings.model_fields
+    ]
+    return tuple(one for one in settings if one not in own), validated(
+        FileSettings, scoped(own, "backbone"), "backbone"
+    )
+
+
+def find_backbone(
+    text: str | None,
+    registries: Registries,
+    data_root: Path,
+    notify: Notify = to_stderr,
+    described: FileSettings | None = None,
+) -> str | None:
     """The name of the backbone that ``--backbone`` gives; a file or a model of timm's is imported into the data folder.
 
     A file with the tensors of a prepared backbone, or with the publicly stated hash of one, is that backbone. Raises UserError
     and MethodError; nothing is half-written.
     """
+    given = {name: value for name, value in described or () if value is not None}
+    if given and (text is None or registries.backbones.knows(text)):
+        raise UserError(f"backbone.{next(iter(given))} describes a weights file: give the file with --backbone FILE.")
+    if text is None:
+        return None
     if registries.backbones.knows(text):
         if registries.backbones.owner(text) == IN_DATA:
             registries.backbones.load(text).at(data_root).verify()
@@ -39,8 +83,10 @@ def find_backbone(text: str, registries: Registries, data_root: Path, notify: No
     if text.startswith(TIMM):
         from smope_bench.methods.common.pretrained_files.any_vit import read_timm
 
-        return _kept(read_timm(text.removeprefix(TIMM)), text, "", registries, data_root, notify)
-    return _of_file(_file(text, registries, data_root), registries, data_root, notify)
+        if wrong := given.keys() - {"mean", "std"}:
+            raise UserError(f"backbone.{min(wrong)} is known of {text}: leave it out.")
+        return _kept(read_timm(text.removeprefix(TIMM), **given), text, "", registries, data_root, notify)
+    return _of_file(_file(text, registries, data_root), registries, data_root, notify, given)
 
 
 def _file(text: str, registries: Registries, data_root: Path) -> Path:
@@ -60,9 +106,8 @@ def _file(text: str, registries: Registries, data_root: Path) -> Path:
     )
 
 
-def _of_file(path: Path, registries: Registries, data_root: Path, notify: Notify) -> str:
+def _of_file(path: Path, registries: Registries, data_root: Path, notify: Notify, given: Mapping[str, Any]) -> str:
     from smope_bench.methods.common.pretrained_files.any_vit import read_vit
-
     from smope_bench.methods.common.pretrained_files.conversion import file_sha256
 
     try:
@@ -75,7 +120,7 @@ def _of_file(path: Path, registries: Registries, data_root: Path, notify: Notify
                 published.prepare(_no_fetch, [path], notify)
             notify(f"{path.name} is backbone {published.name!r}: its hash is publicly stated")
             return published.name
-    return _kept(read_vit(path), path.name, source, registries, data_root, notify)
+    return _kept(read_vit(path, **given), path.name, source, registries, data_root, notify)
 
 
 def _kept(read: ReadViT, source: str, digest: str, registries: Registries, data_root: Path, notify: Notify) -> str:

@@ -12,7 +12,7 @@ from smope_bench.benchmarks.protocol import require_order_seed
 from smope_bench.benchmarks.suites import SUITES, Column, Row, Suite
 from smope_bench.harness.errors import UserError, did_you_mean, without_home
 from smope_bench.harness.planning.compatibility import CompatibilityChecker
-from smope_bench.harness.planning.own_backbones import Notify, find_backbone, to_stderr
+from smope_bench.harness.planning.own_backbones import Notify, find_backbone, to_stderr, without_file_settings
 from smope_bench.harness.planning.settings import (
     SCOPES,
     Seeds,
@@ -95,9 +95,9 @@ def plan(
     ``supply`` is called with a backbone whose weights are missing; without it such runs are planned as lacking weights. A
     user's own weights file is imported into the data folder here, and ``notify`` called with what it is.
     """
-    if selection.backbone is not None:
-        name = find_backbone(selection.backbone, registries, data_root, notify)
-        selection = replace(selection, backbone=name)
+    settings, described = without_file_settings(selection.settings)
+    name = find_backbone(selection.backbone, registries, data_root, notify, described)
+    selection = replace(selection, backbone=name, settings=settings)
     planner = Planner(selection, registries, data_root, supply)
     runs = [run for name in names for run in planner.runs(find_suite(name))]
     planner.require_all_settings_used(runs)
