@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -80,13 +81,20 @@ def find_backbone(
         if registries.backbones.owner(text) == IN_DATA:
             registries.backbones.load(text).at(data_root).verify()
         return text
-    if text.startswith(TIMM):
-        from smope_bench.methods.common.pretrained_files.any_vit import read_timm
+    from smope_bench.methods.common.pretrained_files.any_vit import read_timm, read_vit, timm_model
 
+    if text.startswith(TIMM):
         if wrong := given.keys() - {"mean", "std"}:
             raise UserError(f"backbone.{min(wrong)} is known of {text}: leave it out.")
-        return _kept(read_timm(text.removeprefix(TIMM), **given), text, "", registries, data_root, notify)
-    return _of_file(_file(text, registries, data_root), registries, data_root, notify, given)
+        model = text.removeprefix(TIMM)
+        cached = timm_model(model).cached()
+        if cached is not None:
+            return _of_file(
+                cached, text, partial(read_timm, model, file=cached, **given), registries, data_root, notify
+            )
+        return _kept(read_timm(model, **given), text, "", registries, data_root, notify)  # says where to get it
+    path = _file(text, registries, data_root)
+    return _of_file(path, path.name, partial(read_vit, path, **given), registries, data_root, notify)
 
 
 def _file(text: str, registries: Registries, data_root: Path) -> Path:
@@ -106,8 +114,9 @@ def _file(text: str, registries: Registries, data_root: Path) -> Path:
     )
 
 
-def _of_file(path: Path, registries: Registries, data_root: Path, notify: Notify, given: Mapping[str, Any]) -> str:
-    from smope_bench.methods.common.pretrained_files.any_vit import read_vit
+def _of_file(
+    path: Path, label: str, read: Callable[[], ReadViT], registries: Registries, data_root: Path, notify: Notify
+) -> str:
     from smope_bench.methods.common.pretrained_files.conversion import file_sha256
 
     try:
@@ -118,9 +127,9 @@ def _of_file(path: Path, registries: Registries, data_root: Path, notify: Notify
         if published.is_published(source):
             if not _is_intact(published):
                 published.prepare(_no_fetch, [path], notify)
-            notify(f"{path.name} is backbone {published.name!r}: its hash is publicly stated")
+            notify(f"{label} is backbone {published.name!r}: its hash is publicly stated")
             return published.name
-    return _kept(read_vit(path, **given), path.name, source, registries, data_root, notify)
+    return _kept(read(), label, source, registries, data_root, notify)
 
 
 def _kept(read: ReadViT, source: str, digest: str, registries: Registries, data_root: Path, notify: Notify) -> str:
