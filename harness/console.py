@@ -14,14 +14,14 @@ from smope_bench.harness.text import plain
 Rows = list[dict[str, Any]]
 Columns = tuple[tuple[str, Callable[[dict[str, Any]], str]], ...]
 """Heading and text of a row for each column."""
-_RIGHT = frozenset({"seeds", "image passes", "PFLOP", "time", "px", "methods"})
+_RIGHT = frozenset({"seeds", "lr", "epochs", "batch", "image passes", "PFLOP", "time", "px", "methods"})
 PLAIN_WIDTH = 120
 """Columns of text where the output is not a terminal."""
 
 
-def print_rows(rows: Rows, columns: Columns) -> None:
-    """Print rows as a table, as wide as it needs where the output is not a terminal."""
-    console = make_console()
+def print_rows(rows: Rows, columns: Columns, console: Console | None = None) -> None:
+    """Print rows as a table, as wide as the console: the one that commands print to unless given."""
+    console = console or make_console()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading, _ in columns:
         table.add_column(heading, justify="right" if heading in _RIGHT else "left")

@@ -53,7 +53,7 @@ class CODAPromptConfig(MethodConfig):
         description="weight of the orthogonality penalty; 1e-7 is what the paper-era release amounts to",
     )
     prompt_lr_mult: float = Field(default=1.0, gt=0, description="5 in VQ-Prompt's runs of this method")
-    mask_old_logits: bool = True
+    mask_old_logits: bool = Field(default=True, description="only the current task's classes in the training softmax")
 
 
 class CODAPrompt(Method):

@@ -37,16 +37,20 @@ class DualPromptConfig(MethodConfig):
 
     general_blocks: int = Field(default=2, ge=1, le=64, description="the first so many blocks share a prefix")
     expert_blocks: int = Field(default=3, ge=1, le=64, description="the next so many blocks have one for each task")
-    general_length: int = Field(default=6, ge=2, le=4096, multiple_of=2)
-    expert_length: int = Field(default=20, ge=2, le=4096, multiple_of=2)
+    general_length: int = Field(
+        default=6, ge=2, le=4096, multiple_of=2, description="tokens of the shared prefix: half keys, half values"
+    )
+    expert_length: int = Field(
+        default=20, ge=2, le=4096, multiple_of=2, description="tokens of an expert prefix: half keys, half values"
+    )
     pool_size: int | None = Field(default=None, ge=1, le=4096, description="experts a block; one a task where absent")
     shared_keys: bool = Field(default=False, description="one key matrix for all blocks, as Table 3 counts it")
     mask_unseen_keys: bool = Field(default=False, description="at test, only experts of the tasks so far compete")
     key_weight: float = Field(default=1.0, ge=0, description="weight of the distance between queries and key")
-    prompt_lr_mult: float = Field(default=1.0, gt=0)
+    prompt_lr_mult: float = Field(default=1.0, gt=0, description="prompts' rate in units of the classifier's")
     prompt_init: float = Field(default=1.0, gt=0, description="prefixes start uniform in [0, prompt_init)")
     key_init: float = Field(default=1.0, gt=0, description="expert keys start uniform in [0, key_init)")
-    mask_old_logits: bool = True
+    mask_old_logits: bool = Field(default=True, description="only the current task's classes in the training softmax")
 
 
 class DualPrompt(Method):

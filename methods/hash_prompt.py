@@ -55,28 +55,49 @@ class HashPromptConfig(HistoryConfig):
     top_k: int = Field(default=5, ge=1, le=4096, description="prompts mixed for an image, K; pool_size makes it dense")
     prefix_len: int = Field(default=20, ge=1, le=4096, description="key rows, and value rows, of a prompt")
     layers: tuple[int, ...] = Field(default=(1, 2, 3, 4), min_length=1, description="prompted blocks, counted from 1")
-    pool_layers: Literal["per_layer", "tied"] = "per_layer"
+    pool_layers: Literal["per_layer", "tied"] = Field(
+        default="per_layer", description="a pool in each prompted block, or one for all"
+    )
     sharing: Literal["shared", "isolated"] = Field(
         default="shared", description="isolated: each task has top_k prompts of its own and no other (a control)"
     )
     prompt_init: float = Field(default=1.0, gt=0, description="prompts start uniform in [-prompt_init, prompt_init)")
-    router_init: Literal["copy", "fresh"] = "copy"
-    router_input: RouterInput = "embed"
+    router_init: Literal["copy", "fresh"] = Field(
+        default="copy", description="a new router starts as a copy of the last one, or afresh"
+    )
+    router_input: RouterInput = Field(
+        default="embed",
+        description="mean of the tokens that routers read: at the first block, normed or not, at each prompted one, or at the end",
+    )
     router_select: Literal["tii", "ncm", "latest", "mean_scores", "two_pass"] = Field(
         default="tii", description="whose router an image gets at test"
     )
     head_lr_mult: float = Field(default=0.1, gt=0, description="classifier's rate in units of the prompts' rate")
-    penalty_scope: PenaltyScope = "both"
-    penalty_infer: Literal["snapshot", "train_only", "current"] = "snapshot"
+    penalty_scope: PenaltyScope = Field(
+        default="both", description="the penalty lowers scores for selection and weights, or for selection alone"
+    )
+    penalty_infer: Literal["snapshot", "train_only", "current"] = Field(
+        default="snapshot",
+        description="penalty at test: that under which the image's router was trained, none, or that of the present history",
+    )
     hgm_site: Literal["update", "grad", "anchor"] = Field(
         default="update", description="what HGM acts on; Adam cancels a factor on the gradient"
     )
     anchor_weight: float = Field(default=1.0, ge=0, description="hgm_site=anchor: lambda")
-    history_update: Literal["task_end", "online", "post_pass"] = "task_end"
+    history_update: Literal["task_end", "online", "post_pass"] = Field(
+        default="task_end",
+        description="uses are counted in training with effect at the task's end or at once, or in a pass over the images after it",
+    )
     sparse_step: bool = Field(default=False, description="a step leaves prompts alone that its batch did not select")
-    contrastive_reg: float = Field(default=0.0, ge=0)
-    tap: TapConfig = HASH_TAP
-    task_inference: TaskInferenceConfig = TaskInferenceConfig()
+    contrastive_reg: float = Field(
+        default=0.0, ge=0, description="weight of HiDe-Prompt's contrastive regulariser; 0 leaves it out"
+    )
+    tap: TapConfig = Field(
+        default=HASH_TAP, description="alignment of the classifier after each task on class statistics"
+    )
+    task_inference: TaskInferenceConfig = Field(
+        default=TaskInferenceConfig(), description="the network that predicts an image's task"
+    )
 
     @model_validator(mode="after")
     def _fits_together(self) -> HashPromptConfig:

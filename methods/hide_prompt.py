@@ -70,8 +70,12 @@ class HidePromptConfig(MethodConfig):
     statistics: StatisticsKind = Field(
         default="full", description="full or diagonal covariance, or ten k-means centroids a class"
     )
-    tap: HideTap = HIDE_TAP
-    task_inference: TaskInferenceConfig = TaskInferenceConfig()
+    tap: HideTap = Field(
+        default=HIDE_TAP, description="alignment of the classifier after each task on class statistics"
+    )
+    task_inference: TaskInferenceConfig = Field(
+        default=TaskInferenceConfig(), description="the network that predicts an image's task"
+    )
 
     @model_validator(mode="after")
     def _one_kind_of_statistics(self) -> HidePromptConfig:

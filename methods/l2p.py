@@ -47,11 +47,11 @@ class L2PConfig(MethodConfig):
         default="batch",
         description="batch: keys turn to the batch's mean query (code); image: to those that chose them",
     )
-    pull_weight: float = Field(default=1.0, ge=0)
-    prompt_lr_mult: float = Field(default=1.0, gt=0)
+    pull_weight: float = Field(default=1.0, ge=0, description="weight of the loss between queries and keys")
+    prompt_lr_mult: float = Field(default=1.0, gt=0, description="prompts' rate in units of the classifier's")
     prompt_init: float = Field(default=1.0, gt=0, description="prefixes start uniform in [0, prompt_init)")
     key_init: float = Field(default=1.0, gt=0, description="pool keys start uniform in [0, key_init)")
-    mask_old_logits: bool = True
+    mask_old_logits: bool = Field(default=True, description="only the current task's classes in the training softmax")
 
     @model_validator(mode="after")
     def _pool_holds_the_choice(self) -> L2PConfig:

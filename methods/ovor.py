@@ -44,14 +44,14 @@ class OVORConfig(MethodConfig):
     )
     expert_rows: int = Field(default=40, ge=2, le=4096, multiple_of=2, description="likewise in blocks 3 to 5")
     prompt_init: float = Field(default=1.0, gt=0, description="prompts start uniform in [0, prompt_init)")
-    prompt_lr_mult: float = Field(default=1.0, gt=0)
+    prompt_lr_mult: float = Field(default=1.0, gt=0, description="prompts' rate in units of the classifier's")
     outlier_share: float = Field(
         default=0.2, ge=0, lt=1, description="part of the epochs that train the classifier on outliers, one at least"
     )
     warmup_epochs: int = Field(
         default=0, ge=0, le=1000, description="epochs for the classifier alone, before the others, from the second task"
     )
-    outliers: OutlierConfig = OutlierConfig()
+    outliers: OutlierConfig = Field(default=OutlierConfig(), description="virtual outliers of the classifier's stage")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,7 +44,7 @@ class RanPACConfig(MethodConfig):
     first_task_tuning: bool = Field(default=False, description="tune a prefix on the first task, then freeze it")
     prompt_blocks: int = Field(default=6, ge=1, le=64, description="this and the following: the tuned prefix")
     length: int = Field(default=25, ge=1, le=4096, description="key/value pairs a head")
-    prompt_lr_mult: float = Field(default=5.0, gt=0)
+    prompt_lr_mult: float = Field(default=5.0, gt=0, description="prompts' rate in units of the classifier's")
     prompt_init: float = Field(default=1.0, gt=0, description="prefixes start uniform in [0, prompt_init)")
 
     @field_validator("projection")

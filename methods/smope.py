@@ -62,7 +62,8 @@ class SMoPEConfig(MethodConfig):
     """Hyper-parameters (card, section 7) and the paper-versus-code switches (card, section 9), code first."""
 
     variant: Literal["code", "paper_losses"] = Field(
-        default="code", description="paper_losses flips rows 2-10 and 14 together"
+        default="code",
+        description="paper_losses sets the switches of router loss, prototype loss and use together to the paper's",
     )
     prompt_blocks: int = Field(default=6, ge=1, le=64, description="the first so many blocks are prompted")
     experts: int = Field(default=25, ge=1, le=4096, description="experts a head, Np")
@@ -70,28 +71,68 @@ class SMoPEConfig(MethodConfig):
     epsilon: float = Field(
         default=0.4, ge=0, le=10, description="handicap of much-used experts in units of the score range"
     )
-    alpha_router: float = Field(default=1e-5, ge=0)
-    alpha_proto: float = Field(default=1e-5, ge=0)
+    alpha_router: float = Field(default=1e-5, ge=0, description="weight of the router loss")
+    alpha_proto: float = Field(default=1e-5, ge=0, description="weight of the prototype loss")
     dense_start: bool = Field(default=True, description="the first task begins with half the epochs on all experts")
-    prompt_lr_mult: float = Field(default=5.0, gt=0)
+    prompt_lr_mult: float = Field(default=5.0, gt=0, description="prompts' rate in units of the classifier's")
     prompt_init: float = Field(default=1.0, gt=0, description="prefixes start uniform in [0, prompt_init)")
-    mask_old_logits: bool = True
-    score_agg: Literal["mean", "per_token"] = "mean"
-    noise: Literal["adaptive", "fixed", "uniform"] = "adaptive"
-    prefix_space: Literal["head", "model"] = "head"
-    router_form: Form = "logprob"
-    router_scale: Literal["none", "sqrt_d"] = "none"
-    router_margin: Literal["eps", "none"] = "eps"
-    aux_reduce: Literal["sum", "mean_heads"] = "sum"
-    proto_form: Form = "logprob"
-    proto_target: Literal["old", "current"] = "old"
-    proto_reduce: Literal["mean", "sum"] = "mean"
-    freq_mean: Literal["active", "all"] = "active"
-    freq_latch: bool = True
-    count_source: Literal["raw", "noised"] = "raw"
-    count_before_stats: bool = True
-    mask_unused: Literal["stats_only", "always", "never"] = "stats_only"
-    tap: TapConfig = TapConfig()
+    mask_old_logits: bool = Field(default=True, description="only the current task's classes in the training softmax")
+    score_agg: Literal["mean", "per_token"] = Field(
+        default="mean",
+        description="an expert's logit is one score an image, from the mean query, or its own for each token",
+    )
+    noise: Literal["adaptive", "fixed", "uniform"] = Field(
+        default="adaptive",
+        description="handicap of much-used experts in units of the score range (code) or as it is, or of all, drawn uniformly",
+    )
+    prefix_space: Literal["head", "model"] = Field(
+        default="head",
+        description="experts lie in the heads' space, or in the model's and are projected by the frozen keys and values",
+    )
+    router_form: Form = Field(
+        default="logprob", description="router loss by log-probabilities (code) or probabilities (paper)"
+    )
+    router_scale: Literal["none", "sqrt_d"] = Field(
+        default="none",
+        description="scores in the router loss as they are (code), or divided by the root of the head's width (paper)",
+    )
+    router_margin: Literal["eps", "none"] = Field(
+        default="eps",
+        description="experts that were not chosen are raised by epsilon in the router loss (code), or not (paper)",
+    )
+    aux_reduce: Literal["sum", "mean_heads"] = Field(
+        default="sum", description="both added losses summed over blocks and heads (code), or averaged (paper)"
+    )
+    proto_form: Form = Field(
+        default="logprob", description="prototype loss by log-probabilities (code) or probabilities (paper)"
+    )
+    proto_target: Literal["old", "current"] = Field(
+        default="old",
+        description="the prototype loss chooses its experts by the old keys (code) or the current ones (paper)",
+    )
+    proto_reduce: Literal["mean", "sum"] = Field(
+        default="mean",
+        description="the prototype loss of a head averaged over its important keys (code), or summed (paper)",
+    )
+    freq_mean: Literal["active", "all"] = Field(
+        default="active",
+        description="an expert is used much if above the mean over the used experts (code), or over all (paper)",
+    )
+    freq_latch: bool = Field(default=True, description="an expert that was used much stays marked (code)")
+    count_source: Literal["raw", "noised"] = Field(
+        default="raw", description="uses are counted by scores without the handicap (code), or with it"
+    )
+    count_before_stats: bool = Field(
+        default=True,
+        description="uses are counted before the class statistics of a task, which then see fewer unused experts (code)",
+    )
+    mask_unused: Literal["stats_only", "always", "never"] = Field(
+        default="stats_only",
+        description="unused experts are kept from being chosen: for counts and class statistics (code), at test too, or never",
+    )
+    tap: TapConfig = Field(
+        default=TapConfig(), description="alignment of the classifier after each task on class statistics"
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -47,10 +47,12 @@ class VQPromptConfig(MethodConfig):
     )
     mixture_weight: float = Field(default=0.4, ge=0, description="pull of the mixture to its fixed codeword")
     codeword_weight: float = Field(default=0.1, ge=0, description="pull of the codeword to its fixed mixture")
-    prompt_lr_mult: float = Field(default=5.0, gt=0)
+    prompt_lr_mult: float = Field(default=5.0, gt=0, description="prompts' rate in units of the classifier's")
     prompt_init: float = Field(default=1.0, gt=0, description="codewords start uniform in [0, prompt_init)")
-    mask_old_logits: bool = True
-    tap: Annotated[TapConfig, filled_from(VQ_TAP)] = VQ_TAP
+    mask_old_logits: bool = Field(default=True, description="only the current task's classes in the training softmax")
+    tap: Annotated[TapConfig, filled_from(VQ_TAP)] = Field(
+        default=VQ_TAP, description="alignment of the classifier after each task on class statistics"
+    )
 
 
 @dataclass(frozen=True)

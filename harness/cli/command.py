@@ -29,6 +29,7 @@ ORDER = (
     "status",
     "cancel",
     "list",
+    "describe",
     "data",
     "tune",
     "check",

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len
 from rich.markup import escape
+from rich.text import Text
 
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.suites import SUITES
 from smope_bench.harness.cli import options as opt
 from smope_bench.harness.cli.command import command
-from smope_bench.harness.console import Columns, Rows, duration, print_rows
+from smope_bench.harness.console import Columns, Rows, counted, duration, make_console, print_rows
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.registry.plugins import call_outside_code
 from smope_bench.harness.registry.registry import IN_DATA
@@ -92,10 +96,8 @@ def plan(
     if as_json:
         print(json.dumps(rows, indent=2, ensure_ascii=False))
         return
-    print_rows(rows, PLAN_COLUMNS)
-    for line in remarks(runs, [row["notes"] for row in rows]):
-        print(plain(line))
-    print(plan_summary(rows))
+    notes = [plain(line) for line in remarks(runs, [row["notes"] for row in rows])]
+    print_plan(rows, [*notes, *plan_summary(rows, data).splitlines()])
 
 
 def _text(key: str) -> Callable[[dict[str, Any]], str]:
@@ -170,20 +172,62 @@ PLAN_COLUMNS: Columns = (
     ("row", lambda row: escape(row["row"])),
     ("benchmark", lambda row: escape(row["benchmark"])),
     ("seeds", _seeds),
+    ("recipe", lambda row: escape(short_source(row["recipe"]))),
+    ("lr", lambda row: f"{row['schedule']['lr']:g}"),
+    ("epochs", lambda row: str(row["schedule"]["epochs"])),
+    ("batch", lambda row: str(row["schedule"]["batch_size"])),
+    ("set by hand", lambda row: escape(", ".join(plain(text) for text in row["settings"]))),
     ("image passes", _passes),
     ("PFLOP", _petaflops),
     ("time", _seconds),
 )
+DROPPED_FIRST = ("image passes", "batch", "PFLOP", "epochs", "lr", "run", "recipe", "set by hand", "time")
+"""Columns that a terminal may be too narrow for, in the order in which they are left out."""
+GAP = 3
+"""Blanks between two columns."""
 
 
-def plan_summary(rows: Rows) -> str:
-    """``24 runs: 18 done, 6 new; about 2:10 min of computing, ...`` for the rows of ``list_plan``, and downloads."""
+def print_plan(rows: Rows, closing: Sequence[str]) -> None:
+    """Print planned runs as one line each, without the columns that the terminal has no room for; then sources and ``closing``."""
+    console = make_console()
+    empty = {"run": not any(row["run_id"] for row in rows), "set by hand": not any(row["settings"] for row in rows)}
+    columns = [one for one in PLAN_COLUMNS if not empty.get(one[0])]
+    widths = {
+        heading: max(len(heading), *(cell_len(Text.from_markup(text(row)).plain) for row in rows)) + GAP
+        for heading, text in columns
+    }
+    room = console.width if console.is_terminal else sum(widths.values())
+    dropped = list(_without_room(widths, room))
+    lines = [f"Too narrow for the columns {', '.join(dropped)}; --json has all."] if dropped else []
+    for source, count in Counter(row["recipe"] for row in rows).items():
+        lines += [f"recipe {plain(source)} ({counted(count, 'run')})"] if short_source(source) != source else []
+    console.width = room
+    print_rows(rows, tuple(one for one in columns if one[0] in widths), console)
+    for line in (*lines, *closing):
+        console.print(line, markup=False, soft_wrap=not console.is_terminal)
+
+
+def _without_room(widths: dict[str, int], room: int) -> Iterator[str]:
+    """Remove columns from ``widths`` until the others fit ``room``; yields their headings."""
+    for heading in DROPPED_FIRST:
+        if sum(widths.values()) > room and widths.pop(heading, None):
+            yield heading
+
+
+def short_source(source: str) -> str:
+    """``SMoPE card`` for ``SMoPE card, section 7``; ``inferred`` or ``generic`` for what is explained after a colon."""
+    kind, colon, _ = plain(source).partition(": ")
+    return kind if colon else re.split(r"[,(]", plain(source))[0].strip()
+
+
+def plan_summary(rows: Rows, data: Path = opt.DATA) -> str:
+    """``24 runs: 18 done, 6 new; about 2:10 min of computing, ...`` for the rows of ``list_plan``, and downloads to ``data``."""
     states = Counter(row["state"] for row in rows)
     counts = ", ".join(f"{states[state]} {state}" for state in _STATE_STYLES if states[state])
     left = {row["run_id"] or number: row for number, row in enumerate(rows) if row["state"] != "done"}
     if not left:
-        return f"{len(rows)} runs: {counts}; nothing is left to do."
-    return f"{len(rows)} runs: {counts}; {_time_left(list(left.values()))}{_downloads(rows)}"
+        return f"{counted(len(rows), 'run')}: {counts}; nothing is left to do."
+    return f"{counted(len(rows), 'run')}: {counts}; {_time_left(list(left.values()))}{_downloads(rows, data)}"
 
 
 def _time_left(left: Rows) -> str:
@@ -201,19 +245,21 @@ def _time_left(left: Rows) -> str:
     return f"about {hours:,.3g} hours of computing are left, those of kinds that never finished here at {at}."
 
 
-def _downloads(rows: Rows) -> str:
-    """Sentence on data and weights that must be downloaded first; empty if there are none."""
+def _downloads(rows: Rows, data: Path) -> str:
+    """Sentence on data and weights that must be downloaded first, with the command; empty if there are none."""
     needed = {need["name"]: need for row in rows for need in row.get("needs", ())}
     if not needed:
         return ""
     sizes = [need["bytes"] for need in needed.values()]
-    listed = ", ".join(f"{name} ({_size(need['bytes'])})" for name, need in sorted(needed.items()))
+    listed = ", ".join(f"{name} ({size_text(need['bytes'])})" for name, need in sorted(needed.items()))
     total = sum(size for size in sizes if size)
-    more = f"; {_size(total)} in all, and about as much again on disk once converted" if total else ""
-    return f"\nto fetch first, with run_all.py data prepare NAME: {listed}{more}."
+    more = f"; {size_text(total)} in all, and about as much again on disk once converted" if total else ""
+    where = "" if data == opt.DATA else f" --data {shlex.quote(str(data))}"
+    names = " ".join(sorted(needed))
+    return f"\nto fetch first: {listed}{more}; run does it, as does run_all.py data prepare {names}{where}"
 
 
-def _size(count: int | None) -> str:
+def size_text(count: int | None) -> str:
     if not count:
         return "size unknown"
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(1, round(count / 1e6))} MB"
@@ -244,7 +290,7 @@ def list_benchmarks(registries: Registries, data: Path = opt.DATA) -> Rows:
             "summary": benchmark.card.summary,
             "source": benchmark.card.source,
             "licence": benchmark.card.licence,
-            "state": _benchmark_state(benchmark, data),
+            "state": benchmark_state(benchmark, data),
             "settings": sorted(benchmark.Config.model_fields),
         },
     )
@@ -278,7 +324,7 @@ def list_backbones(registries: Registries, data: Path = opt.DATA) -> Rows:
     return rows
 
 
-def _benchmark_state(benchmark: Any, data: Path) -> str:
+def benchmark_state(benchmark: Any, data: Path) -> str:
     """Whether its images are there; generated ones and a user's own need no preparing by hand."""
     if not getattr(benchmark, "remotes", ()):
         return "the user's own" if benchmark.takes_user_data else "made when needed"
@@ -339,6 +385,10 @@ def list_plan(
             "order_seed": run.spec.order_seed,
             "train_seed": run.spec.train_seed,
             "recipe": run.recipe,
+            "schedule": run.spec.schedule,
+            "method_settings": run.spec.method.config,
+            "benchmark_settings": run.spec.benchmark.config,
+            "settings": list(run.settings),
             "notes": notes_of(run, registries, pricing.train_images),
             **pricing.price(run),
         }

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from smope_bench.harness.planning.recipe_text import flat, grouped, schedule_text, settings_text
 from smope_bench.harness.provenance import PROJECT_ROOT
 from smope_bench.harness.registry.registry import Registries, open_registries
 from smope_bench.methods.common.schedules import Schedule
@@ -64,64 +64,22 @@ def official_recipes() -> str:
 
 def _section(recipes: Sequence[TrainingRecipe], registries: Registries) -> str:
     method = registries.methods.load(recipes[0].method)
-    full = [_flat(method.Config(**recipe.config).model_dump(mode="json")) for recipe in recipes]
+    full = [flat(method.Config(**recipe.config).model_dump(mode="json")) for recipe in recipes]
     shared = {key: value for key, value in full[0].items() if all(values[key] == value for values in full)}
-    lines = [f"## {method.card.title}", "", f"In all rows: {_settings(shared)}.", ""]
+    lines = [f"## {method.card.title}", "", f"In all rows: {settings_text(shared)}.", ""]
     lines += [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
-    for recipe, tasks in _grouped(recipes):
-        own = _flat(method.Config(**recipe.config).model_dump(mode="json"))
+    for recipe, tasks in grouped(recipes):
+        own = flat(method.Config(**recipe.config).model_dump(mode="json"))
         varying = {key: value for key, value in own.items() if key not in shared}
-        cells = (recipe.benchmark, tasks, recipe.backbone, _schedule(Schedule(**recipe.schedule)), _settings(varying))
+        cells = (
+            recipe.benchmark,
+            tasks,
+            recipe.backbone,
+            schedule_text(Schedule(**recipe.schedule)),
+            settings_text(varying),
+        )
         lines.append(f"| {' | '.join((*cells, _images(recipe, registries), _source(recipe)))} |")
     return "\n".join(lines) + "\n"
-
-
-def _grouped(recipes: Iterable[TrainingRecipe]) -> Iterator[tuple[TrainingRecipe, str]]:
-    """Recipes, with those that differ only in the number of tasks merged into one, and the numbers of tasks as text."""
-    groups: list[tuple[TrainingRecipe, list[int]]] = []
-    for recipe in recipes:
-        alike, count = replace(recipe, tasks=None), recipe.tasks or 0
-        known = next((counts for other, counts in groups if other == alike), None)
-        if known is None:
-            groups.append((alike, [count]))
-        else:
-            known.append(count)
-    for recipe, counts in groups:
-        yield recipe, ", ".join(str(count) for count in sorted(counts))
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings under dotted names, as on the command line."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
-
-
-def _settings(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {_value(value)}" for key, value in values.items()) or "–"
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, list | tuple):
-        return " ".join(_value(item) for item in value)
-    return {True: "yes", False: "no", None: "unset"}[value] if value is None or isinstance(value, bool) else str(value)
-
-
-def _schedule(schedule: Schedule) -> str:
-    shape: str = schedule.shape
-    if schedule.shape == "coswm":
-        shape += f" ({schedule.steps_per_epoch} nominal steps an epoch, {schedule.freeze_steps} at the floor)"
-    elif schedule.shape == "step":
-        shape += f" (x{schedule.decay_factor:g} every {schedule.decay_epochs} epochs)"
-    elif schedule.shape == "epoch_cosine":
-        shape += f" (to {schedule.min_lr:g})"
-    parts = [f"batch {schedule.batch_size}", f"{schedule.epochs} epochs", f"lr {schedule.lr:g}", shape]
-    parts += [f"clip {schedule.grad_clip:g}"] if schedule.grad_clip else []
-    parts += [f"weight decay {schedule.weight_decay:g}"] if schedule.weight_decay else []
-    return ", ".join([*parts, "last batch dropped" if schedule.drop_last else "last batch kept"])
 
 
 def _images(recipe: TrainingRecipe, registries: Registries) -> str:

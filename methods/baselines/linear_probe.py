@@ -16,7 +16,9 @@ class LinearProbeConfig(MethodConfig):
     """Whether old logits are masked in training, and whether the head is aligned after each task."""
 
     mask_old_logits: bool = Field(default=True, description="only the current task's classes in the training softmax")
-    tap: TapConfig = TapConfig(enabled=False)
+    tap: TapConfig = Field(
+        default=TapConfig(enabled=False), description="alignment of the classifier after each task on class statistics"
+    )
 
 
 class LinearProbe(Method):

@@ -19,12 +19,14 @@ from smope_bench.methods.common.prefix import PlainPrefix
 class OnePromptConfig(MethodConfig):
     """A prefix of ``length`` pairs in the first blocks, and whether the classifier is aligned after each task."""
 
-    prompt_blocks: int = Field(default=6, ge=1, le=64)
+    prompt_blocks: int = Field(default=6, ge=1, le=64, description="the first so many blocks are prompted")
     length: int = Field(default=25, ge=1, le=4096, description="key/value pairs a head")
-    prompt_lr_mult: float = Field(default=5.0, gt=0)
+    prompt_lr_mult: float = Field(default=5.0, gt=0, description="prompts' rate in units of the classifier's")
     prompt_init: float = Field(default=1.0, gt=0, description="prefixes start uniform in [0, prompt_init)")
-    mask_old_logits: bool = True
-    tap: TapConfig = TapConfig(enabled=False)
+    mask_old_logits: bool = Field(default=True, description="only the current task's classes in the training softmax")
+    tap: TapConfig = Field(
+        default=TapConfig(enabled=False), description="alignment of the classifier after each task on class statistics"
+    )
 
 
 class OnePrompt(Method):

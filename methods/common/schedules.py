@@ -24,10 +24,15 @@ class Schedule(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    batch_size: int = Field(default=128, ge=1, le=4096)
-    epochs: int = Field(default=20, ge=1, le=10_000)
+    batch_size: int = Field(default=128, ge=1, le=4096, description="images a step")
+    epochs: int = Field(
+        default=20, ge=1, le=10_000, description="passes over a task's images, in each phase that names no other number"
+    )
     lr: float = Field(default=0.005, gt=0, le=10, description="base rate; a parameter group may multiply it")
-    shape: Shape = "coswm"
+    shape: Shape = Field(
+        default="coswm",
+        description="course of the rate, by step (coswm, plain_cosine) or by epoch (cosine, step, epoch_cosine), or constant",
+    )
     freeze_steps: int = Field(default=0, ge=0, description="coswm: steps at the floor rate after the first")
     steps_per_epoch: int | None = Field(
         default=None,
@@ -39,10 +44,10 @@ class Schedule(BaseModel):
     decay_factor: float = Field(default=0.1, gt=0, lt=1, description="step: what each fall multiplies the rate by")
     min_lr: float = Field(default=1e-5, ge=0, description="epoch_cosine: the rate it falls to")
     grad_clip: float = Field(default=0.0, ge=0, description="largest global gradient norm; 0 does not clip")
-    weight_decay: float = Field(default=0.0, ge=0, le=1)
-    beta1: float = Field(default=0.9, ge=0, lt=1)
-    beta2: float = Field(default=0.999, ge=0, lt=1)
-    eps: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0, le=1, description="decoupled weight decay of AdamW")
+    beta1: float = Field(default=0.9, ge=0, lt=1, description="decay of AdamW's mean of gradients")
+    beta2: float = Field(default=0.999, ge=0, lt=1, description="decay of AdamW's mean of squared gradients")
+    eps: float = Field(default=1e-8, gt=0, description="AdamW's term against division by zero")
     drop_last: bool = Field(default=True, description="drop an incomplete last batch, unless it is the only one")
 
 

@@ -29,7 +29,9 @@ class OutlierConfig(BaseModel):
     weight: float = Field(default=0.1, ge=0, description="of the regulariser beside cross-entropy, lambda")
     energy_in: float = Field(default=-15.0, description="energy that features are pushed below, m_id")
     energy_out: float = Field(default=-3.0, description="energy that outliers are pushed above, m_ood")
-    hinge: Hinge = "huber"
+    hinge: Hinge = Field(
+        default="huber", description="loss of an energy on the wrong side of its bound: Huber (code) or squared"
+    )
 
 
 def neighbour_distance(points: Tensor, index: Tensor, neighbours: int) -> Tensor:

@@ -23,16 +23,16 @@ class TapConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    enabled: bool = True
-    epochs: int = Field(default=50, ge=1, le=10_000)
+    enabled: bool = Field(default=True, description="whether the classifier is aligned after each task")
+    epochs: int = Field(default=50, ge=1, le=10_000, description="epochs of the alignment")
     samples: int = Field(
         default=128, ge=1, description="pseudo-features a class and epoch, and the batch size: n on the card"
     )
     lr: float = Field(
         default=1e-4, gt=0, description="rate of the first step; the cosine starts at a tenth of it (code)"
     )
-    lr_first_step_full: bool = True
-    weight_decay: float = Field(default=5e-4, ge=0)
+    lr_first_step_full: bool = Field(default=True, description="the first step runs at the full rate (code)")
+    weight_decay: float = Field(default=5e-4, ge=0, description="weight decay of the alignment's optimiser")
     optimizer: Literal["adamw", "sgd"] = Field(default="adamw", description="sgd has momentum 0.9 (HiDe-Prompt)")
     shape: Literal["restart_cosine", "epoch_cosine"] = Field(
         default="restart_cosine", description="epoch_cosine: from lr to zero, a step an epoch (HiDe-Prompt)"

@@ -31,10 +31,12 @@ class TaskInferenceConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    epochs: int = Field(default=20, ge=1, le=10_000)
-    lr: float = Field(default=2.5e-4, gt=0, le=10)
-    shape: Shape = "constant"
-    tap: Annotated[TapConfig, filled_from(INFERENCE_TAP)] = INFERENCE_TAP
+    epochs: int = Field(default=20, ge=1, le=10_000, description="epochs of the network in each task")
+    lr: float = Field(default=2.5e-4, gt=0, le=10, description="base rate of the network")
+    shape: Shape = Field(default="constant", description="course of the network's rate, as in schedule.shape")
+    tap: Annotated[TapConfig, filled_from(INFERENCE_TAP)] = Field(
+        default=INFERENCE_TAP, description="alignment of the network after each task on class statistics"
+    )
 
 
 class ResidualMlp(nn.Module):

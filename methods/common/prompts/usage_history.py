@@ -76,16 +76,27 @@ def update_factor(history: Tensor, hot: Tensor, form: Psi, *, beta: float, zeta:
 class HistoryConfig(MethodConfig):
     """Switches of both mechanisms; HDR is off with ``phi=none``, HGM with ``psi=none``."""
 
-    phi: Phi = "piecewise"
+    phi: Phi = Field(
+        default="piecewise",
+        description="how HDR lowers scores with use: a step for the most used, the logarithm, a power, or not at all",
+    )
     delta: float = Field(default=0.5, ge=0, le=1e6, description="penalty of much-used prompts; factor of log and power")
     phi_alpha: float = Field(default=0.5, gt=0, description="exponent of phi=power")
-    psi: Psi = "piecewise"
+    psi: Psi = Field(
+        default="piecewise",
+        description="how HGM scales updates with use: a step for the most used, reciprocally, exponentially, or not at all",
+    )
     beta: float = Field(default=0.1, ge=0, le=1, description="update factor of much-used prompts")
     zeta: float = Field(default=1.0, ge=0, description="decay of psi=reciprocal and psi=exponential")
-    hot_set: HotRule = "topk"
+    hot_set: HotRule = Field(
+        default="topk",
+        description="the most used prompts: the first so many, those at or above the mean, or a fraction of the pool",
+    )
     hot_size: int | None = Field(default=None, ge=1, description="hot_set=topk: how many; top_k where absent")
     hot_fraction: float = Field(default=0.5, gt=0, le=1, description="hot_set=fraction: part of the pool")
-    history_norm: Norm = "count"
+    history_norm: Norm = Field(
+        default="count", description="history: uses counted, or divided by the images of their task"
+    )
 
 
 class PromptHistory(nn.Module):

@@ -1,9 +1,11 @@
+import io
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from smope_bench.harness.cli import listing
 from smope_bench.harness.cli.listing import list_backbones, list_methods, plan_summary
@@ -23,8 +25,8 @@ def row(state: str, seconds: float | None, run_id: str = "") -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("rows", "text"),
     [
-        ([row("done", 9.0)], "1 runs: 1 done; nothing is left to do."),
-        ([row("new", None)], "1 runs: 1 new; times are known once runs of the same kind have finished."),
+        ([row("done", 9.0)], "1 run: 1 done; nothing is left to do."),
+        ([row("new", None)], "1 run: 1 new; times are known once runs of the same kind have finished."),
         (
             [row("done", 9.0), row("new", 30.0), row("stale", 60.0), row("failed", None)],
             "4 runs: 1 done, 1 failed, 1 stale, 1 new; about 2:15 min of computing, divided by the workers, is left.",
@@ -140,9 +142,73 @@ def test_what_is_missing_is_listed_once_with_its_size() -> None:
     needs = [{"kind": "backbone", "name": "big", "bytes": None}, {"kind": "benchmark", "name": "birds", "bytes": 1.2e9}]
     rows = [row("needs weights", 9.0, "a") | {"needs": needs}, row("new", 9.0, "b") | {"needs": needs[1:]}]
     last = plan_summary(rows).splitlines()[-1]
-    assert last.startswith(
-        "to fetch first, with run_all.py data prepare NAME: big (size unknown), birds (1.2 GB); 1.2 GB in all"
+    assert last.startswith("to fetch first: big (size unknown), birds (1.2 GB); 1.2 GB in all")
+    assert last.endswith("run_all.py data prepare big birds")
+    assert plan_summary(rows, Path("my data")).endswith("run_all.py data prepare big birds --data 'my data'")
+
+
+PLANNED = {
+    "run_id": "0123456789abcdef",
+    "state": "new",
+    "row": "[Mine]",
+    "benchmark": "digits, 5 tasks",
+    "order_seed": 0,
+    "train_seed": 0,
+    "recipe": "inferred: as before; My card, section 3",
+    "schedule": {"lr": 0.0025, "epochs": 20, "batch_size": 64},
+    "settings": ["epsilon=0.5"],
+    "train_image_passes": 12_345,
+    "flops": 2e15,
+    "seconds": 60.0,
+}
+
+
+def shown_plan(monkeypatch: pytest.MonkeyPatch, rows: list[dict[str, Any]], width: int | None) -> str:
+    """A plan as printed to a terminal of a width, or to a pipe."""
+    file = io.StringIO()
+    console = Console(
+        file=file, highlight=False, force_terminal=width is not None, color_system=None, width=width or 120
     )
+    monkeypatch.setattr(listing, "make_console", lambda: console)
+    listing.print_plan(rows, ["1 run: 1 new."])
+    return file.getvalue()
+
+
+def test_a_plan_shows_recipes_whatever_the_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = shown_plan(monkeypatch, [PLANNED], None)
+    line = next(line for line in out.splitlines() if "[Mine]" in line)
+    for text in ("0123456789abcdef", "inferred", "0.0025", " 20 ", " 64 ", "epsilon=0.5", "12,345", "1:00 min"):
+        assert text in line, text
+    assert "recipe inferred: as before; My card, section 3 (1 run)" in out.splitlines()
+    assert "Too narrow" not in out
+
+
+@pytest.mark.parametrize(("width", "kept"), [(130, "lr"), (100, "recipe"), (80, "seeds"), (60, "benchmark")])
+def test_a_narrow_terminal_loses_columns_and_no_line_is_broken(
+    monkeypatch: pytest.MonkeyPatch, width: int, kept: str
+) -> None:
+    out = shown_plan(monkeypatch, [PLANNED] * 2, width)
+    assert max(len(line) for line in out.splitlines()) <= width
+    assert kept in out and sum("[Mine]" in line and "digits, 5 tasks" in line for line in out.splitlines()) == 2
+    assert "Too narrow for the columns image passes" in out
+
+
+def test_columns_without_anything_to_show_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = shown_plan(monkeypatch, [PLANNED | {"run_id": None, "settings": []}], None)
+    assert "set by hand" not in out and " run " not in out
+
+
+@pytest.mark.parametrize(
+    ("source", "short"),
+    [
+        ("SMoPE card, section 7 (the command names nothing)", "SMoPE card"),
+        ("inferred: as in 10 tasks; SMoPE card, section 7", "inferred"),
+        ("generic: not tuned for this combination", "generic"),
+        ("docs/tiny-recipes.md", "docs/tiny-recipes.md"),
+    ],
+)
+def test_sources_are_short_in_a_table(source: str, short: str) -> None:
+    assert listing.short_source(source) == short
 
 
 def test_a_run_without_weights_is_not_looked_up(
