@@ -205,6 +205,10 @@ class Benchmark(ABC, Generic[ConfigT]):
         """
         return self.config
 
+    def expected_counts(self) -> tuple[int, int] | None:
+        """Numbers of training and test images for plans made before the data is prepared; None where they are not known."""
+        return self.published_counts
+
     def images_key(self) -> str:
         """Key of what ``prepare`` makes: of benchmarks with equal names and keys, only one needs to be prepared."""
         return self.config.model_dump_json()

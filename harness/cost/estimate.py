@@ -198,10 +198,12 @@ def count_images(registries: Registries, component: Component, data: Path) -> Im
         train, test = (int(count or 0) for count in counts)
         return ImageCounts(train, test, prepared=True)
     benchmark, limit = registries.benchmarks.load(component.name), component.config.get("limit")
-    if benchmark.published_counts is None:
+    opened = benchmark(benchmark.Config(**component.config), data)
+    expected = opened.expected_counts()
+    if expected is None:
         return None
-    most = limit * benchmark(benchmark.Config(**component.config), data).num_classes if limit else None
-    train, test = (count if most is None else min(count, most) for count in benchmark.published_counts)
+    most = limit * opened.num_classes if limit else max(expected)
+    train, test = (min(count, most) for count in expected)
     return ImageCounts(train, test, prepared=False)
 
 

@@ -102,8 +102,11 @@ def test_counts_on_disk_come_before_published_ones(known: Registries, tmp_path: 
     noise = estimator.images(Component(name=ColouredNoise.name, config={"tasks": 3, "image_size": 16}))
     assert absent is not None and (absent.train, absent.test, absent.prepared) == (1000, 200, False)
     assert noise is not None and noise.prepared
-    assert estimator.images(Component(name="digits", config={})) is None, "no owner states it, and it is not made yet"
-    unknown = spec("ncm").model_copy(update={"benchmark": Component(name="digits", config={"tasks": 5})})
+    digits = estimator.images(Component(name="digits", config={"limit": 3}))
+    assert digits is not None and (digits.train, digits.test, digits.prepared) == (30, 30, False)
+    folder = Component(name="imagefolder", config={"content": "0" * 64})
+    assert estimator.images(folder) is None, "nobody states it, and it is not read yet"
+    unknown = spec("ncm").model_copy(update={"benchmark": folder})
     assert estimator.work(unknown) is None
 
 
