@@ -92,6 +92,8 @@ def test_unprepared_images_are_not_made_in_passing(tmp_path: Path) -> None:
 
 
 def test_an_uneven_split_is_refused_when_preparing(root: Path) -> None:
-    with pytest.raises(BenchmarkError, match=r"give --set benchmark.split=3x2,2x2 or --set benchmark.tasks=5 \(or 1, 2, 10\)"):
+    with pytest.raises(
+        BenchmarkError, match=r"give --set benchmark.split=3x2,2x2 or --set benchmark.tasks=5 \(or 1, 2, 10\)"
+    ):
         digits(root, tasks=4).prepare()
     digits(root, split="3,3,2,2").prepare()
