@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class FileSettings(BaseModel):
-    """What a weights file does not say of its ViT, where the reader's guess is wrong: ``--set backbone.heads=12``."""
+    """What a weights file does not say of its ViT, where the reader guesses wrongly: ``backbone.heads`` and so on."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
