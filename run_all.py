@@ -6,6 +6,7 @@ Everything heavy is imported by the command that needs it.
 from __future__ import annotations
 
 import importlib.util
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -104,8 +105,8 @@ def run(
     )
     failed = _launch(trained, selection, options) if trained else 0
     report_commands.count(counted, selection.methods, options.plugins, results)
-    given = f" --results {results}" if results != opt.RESULTS else ""
-    print(f"for the page: run_all.py report {' '.join(suites)}{given}")
+    given = f" --results {shlex.quote(str(results))}" if results != opt.RESULTS else ""
+    print(f"for the page: run_all.py report {shlex.join(suites)}{given}")
     outside = print_expectations(Store(results), expected, only_planned=bool(selection.methods), metrics=metrics)
     raise typer.Exit(RUNS_FAILED if failed or outside else 0)
 

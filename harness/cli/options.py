@@ -73,10 +73,14 @@ def how(*names: str, help: str, **more: Any) -> Any:
 
 
 KindToList = Annotated[Kind, typer.Argument(help="What to list.")]
-Suites = Annotated[list[str], typer.Argument(metavar="SUITE...", help="Suites; 'list suites' shows them.")]
+Suites = Annotated[
+    list[str], typer.Argument(metavar="SUITE...", help="Suites ('list suites') or one's own files, docs/suites.md.")
+]
 SuitesFound = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[SUITE...]", help="Suites; all that the results folder holds, unless given."),
+    typer.Argument(
+        metavar="[SUITE...]", help="Suites or their files; all that the results folder holds, unless given."
+    ),
 ]
 CheckTarget = Annotated[str, typer.Argument(metavar="METHOD|FILE.py", help="A method by name, or a plugin file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]

@@ -14,7 +14,7 @@ from rich.console import Console
 from smope_bench.harness.cancellation import TERMINATED, Stopped
 from smope_bench.harness.console import counted, duration
 from smope_bench.harness.cost.estimate import count_split, trained_on
-from smope_bench.harness.errors import UserError
+from smope_bench.harness.errors import UserError, did_you_mean
 from smope_bench.harness.execution.executor_registry import Executor, open_executors
 from smope_bench.harness.execution.lease import remove_leftovers_of
 from smope_bench.harness.execution.memory_budget import SPARE, MemoryEstimator, workers_that_fit
@@ -24,9 +24,11 @@ from smope_bench.harness.hardware import device as hardware
 from smope_bench.harness.hardware import memory
 from smope_bench.harness.hardware.memory import MIB
 from smope_bench.harness.planning.own_backbones import Notify, to_stderr
-from smope_bench.harness.planning.planner import PlannedRun, Selection, Supply, find_suite, manifest, plan
+from smope_bench.harness.planning.planner import PlannedRun, Selection, Supply, manifest, plan
 from smope_bench.harness.planning.remarks import notes_of, remarks
+from smope_bench.harness.planning.suite_file import find_suite, find_suites
 from smope_bench.harness.records.store import Record, Store
+from smope_bench.harness.registry.metrics import open_metrics
 from smope_bench.harness.registry.registry import Registries, open_registries
 from smope_bench.harness.run_options import RunOptions
 
@@ -53,8 +55,11 @@ def plan_suites(
     ``supply`` fetches weights that are missing; without it, runs that need them are planned as lacking them.
     """
     names = list(dict.fromkeys(suites))
-    for name in names:
-        find_suite(name)  # a typing error is answered before anything heavy is imported
+    known = {metric.name for metric in open_metrics(options.plugins)}
+    for suite in find_suites(names):  # a typing error is answered before anything heavy is imported
+        for name in suite.metrics:
+            if name not in known:
+                raise UserError(f"{suite.file!r}, metrics: there is no metric {name!r}{did_you_mean(name, known)}")
     registries = open_registries(options.plugins)
     return plan(names, selection, registries, options.data, supply, notify), registries
 
@@ -81,7 +86,11 @@ def launch(suites: Sequence[str], selection: Selection, options: RunOptions, con
     for line in launch_remarks(to_do, registries, options.data):
         notify(line)
     for suite in dict.fromkeys(suites):
-        store.write_manifest(suite, manifest(suite, runs, registries))
+        name = find_suite(suite).name
+        if store.write_manifest(name, manifest(suite, runs, registries)):
+            notify(
+                f"note: suite {name!r} was planned from other rows or columns before: its tables show the present plan."
+            )
     if not to_do:
         console.print(f"{len(done)} of {len(done)} runs are already done; nothing trained.")
         return LaunchSummary(0, len(done))

@@ -6,6 +6,7 @@ A column or a title that is the suite's own keeps its text. Imports no torch, si
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -57,7 +58,7 @@ def distinct(columns: Sequence[Column]) -> tuple[Column, ...]:
         labels, label, number = {one.label for one in found}, column.label, 2
         while label in labels:
             label, number = f"{column.label} ({number})", number + 1
-        found.append(Column(label, column.benchmark, column.config, column.backbone, column.printed_backbone))
+        found.append(replace(column, label=label))
     return tuple(found)
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from scipy.special import stdtrit
 
+from smope_bench.benchmarks.suites.schema import Drawing
 from smope_bench.harness.metrics import METRICS, Metric
 from smope_bench.reports.loading.run_result import RunResult
 
@@ -178,6 +179,9 @@ class SuiteResults:
     cells: Mapping[tuple[str, str], Cell]
     fingerprint: str | None
     metrics: tuple[Metric, ...] = METRICS
+    own_metrics: tuple[str, ...] = ()
+    """Names of the metrics of a cell in the table of a suite of the user's file, and its figures; empty for other suites."""
+    drawings: tuple[Drawing, ...] = ()
 
     def metric(self, name: str) -> Metric:
         """The metric of that name."""
