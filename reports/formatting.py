@@ -81,7 +81,7 @@ def counts_text(results: SuiteResults) -> str:
 
 def tasks_text(column: Column) -> str:
     """``5 tasks``, or nothing where the label contains it."""
-    text = f"{column.tasks} task{'s' * (column.tasks != 1)}"
+    text = f"{column.tasks} {column.unit}{'s' * (column.tasks != 1)}"
     return "" if text in column.label else text
 
 
@@ -112,6 +112,10 @@ def notes(results: SuiteResults, column: Column | None = None) -> list[str]:
     if results.tiny:
         found.append(
             "Tiny suite: small data and a small backbone that come with the installation, not the papers' scale."
+        )
+    if any(one.protocol == "domain" for one in columns):
+        found.append(
+            "Domain-incremental: each task is a new domain of classes that come again; averages are over domains."
         )
     cells = [cell for one in columns for cell in results.cells_of(one)]
     mixed = [cell for cell in cells if MIXED_CODE in cell.marks]

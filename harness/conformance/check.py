@@ -20,7 +20,7 @@ from types import FunctionType
 import numpy as np
 import torch
 
-from smope_bench.harness.conformance.fixtures import ColouredNoise, kept_test_images, with_other_future
+from smope_bench.harness.conformance.fixtures import ColouredNoise, domain_stream, kept_test_images, with_other_future
 from smope_bench.harness.conformance.memory_checks import survives_short_memory
 from smope_bench.harness.conformance.object_graph import kept_images
 from smope_bench.harness.conformance.prediction_checks import batch_independence, predicts_without_trace, task_id_hidden
@@ -129,7 +129,11 @@ def _backbone_frozen(subject: MethodUnderCheck) -> Verdict:
 
 def _settled_kept(subject: MethodUnderCheck) -> Verdict:
     """Tensors that a finished task declares settled must stay bit-identical in every later task."""
-    stages = [stage.settled for stage in subject.first.stages]
+    return _kept(subject.first)
+
+
+def _kept(done: CheckRun) -> Verdict:
+    stages = [stage.settled for stage in done.stages]
     for task, (sooner, later) in enumerate(itertools.pairwise(stages), start=1):
         lost = sorted(sooner.keys() - later.keys())
         moved = sorted(key for key in sooner.keys() & later.keys() if not same_bits(sooner[key], later[key]))
@@ -186,6 +190,24 @@ def _continues(subject: MethodUnderCheck) -> Verdict:
     else:
         resumed = subject.again("inside")
     return same_result(first, resumed, f"stopped every {STEPS} steps and continued")
+
+
+def _domains(subject: MethodUnderCheck) -> Verdict:
+    """A method that declares it trains on classes that come again in new domains, some of them missing, and resumes there."""
+    if "domain" not in subject.first.trainer.method_class.protocols:
+        return True, "for class-incremental streams alone, by its own declaration"
+    stream = domain_stream(subject.root)
+    done = subject.again("domains", stream=stream)
+    settled = _kept(done)
+    if not settled[0]:
+        return settled
+    subject.again("domains stopped", stream=stream, stop=("task_started", 1))
+    verdict = same_result(done, subject.again("domains stopped", stream=stream), "three domains, stopped and continued")
+    if verdict[0] and not done.trainer.method.is_closed_form:
+        subject.again("inside a domain", stream=stream, steps=STEPS)
+        resumed = subject.again("inside a domain", stream=stream)
+        verdict = same_result(done, resumed, "three domains, stopped inside and between them and continued")
+    return verdict
 
 
 def _half_precision(subject: MethodUnderCheck) -> Verdict:
@@ -258,6 +280,12 @@ CHECKS = (
         _continues,
         "keep what is learnt in parameters or register_buffer: plain attributes are not in a checkpoint, and begin_task and"
         " begin_phase are called again where a task goes on, so that a counter they set begins anew",
+    ),
+    Check(
+        "classes that come again",
+        _domains,
+        "in a domain-incremental stream new_classes are all classes seen, old_classes is 0, and class_counts has zeros: join"
+        ' statistics of a class with its earlier ones, or leave "domain" out of Method.protocols',
     ),
     Check(
         "short of memory",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smope_bench.benchmarks.augmentation import normalize_text
+from smope_bench.benchmarks.base import Protocol
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.protocol import require_order_seed
 from smope_bench.benchmarks.suites import Column, Row, Suite
@@ -73,6 +74,7 @@ class PlannedRun:
     """The user's ``--set`` texts that apply to this run."""
     observe: tuple[str, ...] = ()
     """Names of what figures need of the run beside accuracies; not part of its identity, since it changes no number."""
+    protocol: Protocol = "class"
 
     @property
     def lacks_weights(self) -> bool:
@@ -122,6 +124,7 @@ class Planner:
         self._used: set[str] = set()
         self._used_of_suites: list[Setting] = []
         self._benchmarks: dict[str, Any] = {}
+        self._protocols: dict[str, Protocol] = {}
         self._fitting = CompatibilityChecker()
 
     def runs(self, suite: Suite) -> list[PlannedRun]:
@@ -197,6 +200,7 @@ class Planner:
                 recipe=recipe,
                 settings=by_hand,
                 observe=suite.observe,
+                protocol=self._protocols[column.label],
             )
             for seed in seeds
         ]
@@ -252,6 +256,7 @@ class Planner:
         schedule = validated(Schedule, values["schedule"], "schedule")
         data = self._opened(column, values["benchmark"], backbone)
         pinned = data.pinned()
+        self._protocols[column.label] = data.protocol
         if isinstance(pinned.class_order, tuple):  # names become ids
             pinned = pinned.model_copy(update={"class_order": data.class_order(0)})
         spec = RunSpec(
@@ -264,7 +269,7 @@ class Planner:
             precision=self.selection.precision,
             sources=registries.sources_of(row.method, column.benchmark, column.backbone),
         )
-        self._fitting.require(method, spec, backbone, data.num_classes, pinned.tasks)
+        self._fitting.require(method, spec, backbone, data.num_classes, pinned.tasks, data.protocol)
         return spec, recipe.source, tuple(by_hand)
 
     def _adapted(self, name: str, values: Mapping[str, Any]) -> Backbone:
@@ -520,4 +525,5 @@ def _column_entry(label: str, run: PlannedRun, registries: Registries) -> dict[s
         "tasks": run.spec.benchmark.config.get("tasks"),
         "backbone": backbone,
         "summary": card.summary,
+        **({"protocol": run.protocol} if run.protocol != "class" else {}),
     }

@@ -131,7 +131,7 @@ class Trainer:
 
     def _make_method(self) -> Method:
         seed_everything(derive_seed(self.spec.train_seed, "init"))
-        setup = Setup(self.stream.num_classes, len(self.stream.tasks), self.schedule)
+        setup = Setup(self.stream.num_classes, len(self.stream.tasks), self.schedule, self.stream.protocol)
         config = self.method_class.Config(**self.spec.method.config)
         return self.method_class(config, self.backbone, setup).to(self.device)
 

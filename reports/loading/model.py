@@ -91,6 +91,13 @@ class Column:
     tasks: int
     summary: str = ""
     backbone: str = ""
+    protocol: str = "class"
+    """``class``, or ``domain`` where a task is a new domain of known classes."""
+
+    @property
+    def unit(self) -> str:
+        """The word for a task."""
+        return "domain" if self.protocol == "domain" else "task"
 
 
 @dataclass(frozen=True)
@@ -186,6 +193,10 @@ class SuiteResults:
     def metric(self, name: str) -> Metric:
         """The metric of that name."""
         return next(metric for metric in self.metrics if metric.name == name)
+
+    def metrics_of(self, column: Column) -> tuple[Metric, ...]:
+        """The metrics that are shown for a column."""
+        return tuple(metric for metric in self.metrics if metric.suits(column.protocol))
 
     def cell(self, row: ResultRow, column: Column) -> Cell:
         """The cell of a row and a column; every pair has one."""
