@@ -196,7 +196,7 @@ def _domains(subject: MethodUnderCheck) -> Verdict:
     """A method that declares it trains on classes that come again in new domains, some of them missing, and resumes there."""
     if "domain" not in subject.first.trainer.method_class.protocols:
         return True, "for class-incremental streams alone, by its own declaration"
-    stream = domain_stream(subject.root)
+    stream = domain_stream(subject.root, subject.first.trainer.backbone.image_size)
     done = subject.again("domains", stream=stream)
     settled = _kept(done)
     if not settled[0]:
