@@ -6,6 +6,7 @@ Everything heavy is imported by the command that needs it.
 from __future__ import annotations
 
 import importlib.util
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -52,6 +53,7 @@ def run(
     tiny: opt.Tiny = False,
     methods: opt.Methods = None,
     benchmarks: opt.Benchmarks = None,
+    backbone: opt.Backbone = None,
     seeds: opt.Seeds = None,
     settings: opt.Settings = None,
     recipe: opt.Recipe = opt.RecipeName.published,
@@ -82,7 +84,9 @@ def run(
         raise UserError(
             f"--limit {limit} gives other accuracies than those that --expect {expect} names: leave one out."
         )
-    selection = opt.read_selection(tiny, methods, benchmarks, seeds, settings, precision, recipe, recipe_of, limit)
+    selection = opt.read_selection(
+        tiny, methods, benchmarks, seeds, settings, precision, recipe, recipe_of, limit, backbone
+    )
     trained, counted = split_counted(suites)
     metrics = open_metrics(plugin or ())
     expected = read_all_expected(trained, expect, metrics)
@@ -102,8 +106,8 @@ def run(
     )
     failed = _launch(trained, selection, options) if trained else 0
     report_commands.count(counted, selection.methods, options.plugins, results)
-    given = f" --results {results}" if results != opt.RESULTS else ""
-    print(f"for the page: run_all.py report {' '.join(suites)}{given}")
+    given = f" --results {shlex.quote(str(results))}" if results != opt.RESULTS else ""
+    print(f"for the page: run_all.py report {shlex.join(suites)}{given}")
     outside = print_expectations(Store(results), expected, only_planned=bool(selection.methods), metrics=metrics)
     raise typer.Exit(RUNS_FAILED if failed or outside else 0)
 
