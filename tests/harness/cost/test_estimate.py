@@ -112,8 +112,8 @@ def test_counts_on_disk_come_before_published_ones(known: Registries, tmp_path: 
 
 def test_small_backbones_cost_less(known: Registries, tmp_path: Path) -> None:
     estimator = Estimator(known, tmp_path)
-    assert estimator.scale("random") == 1
-    assert estimator.scale("tiny") < 0.01
+    assert estimator.scale(BackboneRef(name="random", sha256="")) == 1
+    assert estimator.scale(BackboneRef(name="tiny", sha256="")) < 0.01
 
 
 def record(seconds: float, device: str, **changes: Any) -> Record:
@@ -148,8 +148,7 @@ def test_the_source_of_a_throughput_is_said(known: Registries, tmp_path: Path) -
     estimator = Estimator(known, tmp_path)
 
     def rate(tflops: float | None = None, records: tuple[Record, ...] = (), backbone: str = "random") -> Any:
-        tiny = backbone == "tiny"
-        return find_rate(records, estimator, spec("ncm", backbone=backbone), tmp_path, tflops, is_tiny=tiny)
+        return find_rate(records, estimator, spec("ncm", backbone=backbone), tmp_path, tflops)
 
     assumed = rate()
     assert assumed.flops_per_s == ASSUMED_FLOPS["fp32"]
