@@ -50,6 +50,14 @@ def read_entries(path: Path, containers: Sequence[Container], allows: Sequence[A
         raise MethodError(f"{path} is truncated, damaged or no checkpoint ({reason})") from error
 
 
+def container_of(path: Path) -> Container | None:
+    """The kind of file by its first bytes; None for one that cannot be read or is no checkpoint."""
+    try:
+        return _sniff(path)
+    except (MethodError, OSError, zipfile.BadZipFile):
+        return None
+
+
 def _sniff(path: Path) -> Container:
     """The kind of file by its first bytes; file names are unreliable."""
     with path.open("rb") as stream:
