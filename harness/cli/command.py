@@ -30,6 +30,7 @@ ORDER = (
     "cancel",
     "list",
     "describe",
+    "suite",
     "data",
     "tune",
     "check",
