@@ -129,6 +129,9 @@ ZOO = METHODS + FLOORS + REFERENCES + CEILINGS
 DIGITS_5 = Column("digits, 5 tasks", "digits", {"tasks": 5})
 DIGITS_2 = Column("digits, 2 tasks", "digits", {"tasks": 2})
 GLYPHS_10 = Column("glyphs, 10 tasks", "glyphs", {"tasks": 10})
+GLYPH_DOMAINS = Column(
+    "glyphs in renditions", "glyph_domains", {"classes": 20, "train_per_class": 20, "test_per_class": 10}
+)
 GLYPHS_RANDOM = Column("glyphs, 10 tasks, RANDOM weights", "glyphs", {"tasks": 10}, "tiny_random")
 
 CIFAR_10 = Column("CIFAR-100, 10 tasks", "cifar100", {"tasks": 10}, "sup1k")
