@@ -22,6 +22,7 @@ from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.harness.cancellation import Stopped, stop_signals
 from smope_bench.harness.cli import options as opt
 from smope_bench.harness.cli.command import command, make_app
+from smope_bench.harness.console import replace_what_cannot_be_printed
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.run_options import CHECKPOINT_EVERY_S, RunOptions
 from smope_bench.harness.text import plain
@@ -52,6 +53,7 @@ def run(
     tiny: opt.Tiny = False,
     methods: opt.Methods = None,
     benchmarks: opt.Benchmarks = None,
+    backbone: opt.Backbone = None,
     seeds: opt.Seeds = None,
     settings: opt.Settings = None,
     recipe: opt.Recipe = opt.RecipeName.published,
@@ -82,7 +84,9 @@ def run(
         raise UserError(
             f"--limit {limit} gives other accuracies than those that --expect {expect} names: leave one out."
         )
-    selection = opt.read_selection(tiny, methods, benchmarks, seeds, settings, precision, recipe, recipe_of, limit)
+    selection = opt.read_selection(
+        tiny, methods, benchmarks, seeds, settings, precision, recipe, recipe_of, limit, backbone
+    )
     trained, counted = split_counted(suites)
     metrics = open_metrics(plugin or ())
     expected = read_all_expected(trained, expect, metrics)
@@ -122,6 +126,7 @@ def _launch(suites: Sequence[str], selection: Selection, options: RunOptions) ->
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the command line; returns the exit status."""
+    replace_what_cannot_be_printed()
     try:
         with stop_signals():
             return make_app(default)(args=arguments, standalone_mode=False) or 0

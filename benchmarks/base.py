@@ -13,8 +13,15 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_serializer, model_validator
-from pydantic.functional_serializers import SerializerFunctionWrapHandler
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from smope_bench.benchmarks.augmentation import Augmentation, Interpolation, NoAugmentation, Normalize
 from smope_bench.benchmarks.protocol import (
@@ -71,7 +78,9 @@ class BenchmarkConfig(BaseModel):
     )
     test_interpolation: Interpolation = Field(default="bilinear", description="filter of the resize at test")
     normalize: Normalize = Field(
-        default="none", description="channel statistics subtracted and divided by; none = [0, 1]"
+        default="none",
+        description="channel statistics subtracted and divided by: none = [0, 1], imagenet, half, cifar100, or mean and"
+        " standard deviation of red, green and blue such as 0.48,0.46,0.41/0.27,0.26,0.28",
     )
     class_order: ClassOrder = Field(
         default="shuffled",
@@ -82,6 +91,7 @@ class BenchmarkConfig(BaseModel):
     limit: int | None = Field(
         default=None,
         ge=1,
+        le=1_000_000,
         description="for trying out: at most this many training and this many test images of each class; none = all",
     )
     holdout: float = Field(
@@ -225,6 +235,10 @@ class Benchmark(ABC, Generic[ConfigT]):
         images that ``prepare`` stored under ``root``.
         """
         return self.config
+
+    def expected_counts(self) -> tuple[int, int] | None:
+        """Numbers of training and test images for plans made before the data is prepared; None where they are not known."""
+        return self.published_counts
 
     def images_key(self) -> str:
         """Key of what ``prepare`` makes: of benchmarks with equal names and keys, only one needs to be prepared."""

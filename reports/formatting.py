@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from smope_bench.harness.metrics import METRICS
 from smope_bench.reports.loading.model import (
     MIXED_CODE,
+    NOT_VERIFIED,
     TAKEN,
     Cell,
     CellState,
@@ -126,6 +127,11 @@ def notes(results: SuiteResults, column: Column | None = None) -> list[str]:
         found.append("Leaking: the protocol lets information through that a test must not have; never ranked.")
     if any("random backbone" in cell.marks for cell in cells):
         found.append("Random backbone: the frozen weights were drawn at random, not pre-trained.")
+    if any(NOT_VERIFIED in cell.marks for cell in cells):
+        found.append(
+            "Weights not verified: no public source states a hash of the weights file, so that nothing is said about how these"
+            " results compare with printed ones."
+        )
     if any(outcome.limit is not None for cell in cells for outcome in cell.outcomes):
         found.append(
             "Limited: trained and tested on a few images of each class, for trying out; compared with no printed number."

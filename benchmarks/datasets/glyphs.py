@@ -83,6 +83,9 @@ class Glyphs(CachedBenchmark[GlyphsConfig]):
             "data_seed": config.data_seed,
         }
 
+    def expected_counts(self) -> tuple[int, int]:
+        return len(CHARACTERS) * self.config.train_per_class, len(CHARACTERS) * self.config.test_per_class
+
     def fill(self, writer: CacheWriter, progress: ProgressCallback) -> None:
         """Render all classes of both splits."""
         progress(f"glyphs: rendering {len(CHARACTERS)} classes")

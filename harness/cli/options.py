@@ -87,6 +87,14 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 Watch = Annotated[bool, typer.Option("--watch", help="Show it again and again, until nothing is running.")]
 
 Tiny = Annotated[bool, what("--tiny", help="Use the data and weights that come with the installation.")]
+Backbone = Annotated[
+    str | None,
+    what(
+        "--backbone",
+        metavar="NAME|FILE|timm:MODEL",
+        help="Another than the suite's: by name, any ViT's weights file, or a model of timm's with or without tag.",
+    ),
+]
 Methods = Annotated[
     list[str] | None, what("--methods", metavar="NAME,...", help="These methods only, or others than the suite's.")
 ]
@@ -102,7 +110,8 @@ Settings = Annotated[
     what(
         "--set",
         metavar="KEY=VALUE",
-        help="Change a setting: FIELD, METHOD.FIELD, schedule.FIELD, benchmark.FIELD or METHOD.schedule.FIELD. Repeatable.",
+        help="Change a setting: FIELD, METHOD.FIELD, schedule.FIELD, benchmark.FIELD, backbone.FIELD or METHOD.schedule.FIELD."
+        " Repeatable.",
     ),
 ]
 Recipe = Annotated[
@@ -144,7 +153,7 @@ Workers = Annotated[
 ]
 Threads = Annotated[
     int | None,
-    how("--threads", min=1, help="Threads of each run; 1 for tiny backbones, else cores / workers, unless given."),
+    how("--threads", min=1, help="Threads of each run; 1 for small backbones, else up to 4, unless given."),
 ]
 Device = Annotated[DeviceName, how("--device", help="Where to compute.")]
 Executor = Annotated[
@@ -255,6 +264,7 @@ def read_selection(
     recipe: RecipeName = RecipeName.published,
     recipe_of: str | None = None,
     limit: int | None = None,
+    backbone: str | None = None,
 ) -> Selection:
     """The options that select runs of a suite, parsed. Raises UserError."""
     from smope_bench.harness.planning.planner import Selection
@@ -270,5 +280,6 @@ def read_selection(
         seeds=pairs,
         settings=read_settings(settings, limit),
         precision=precision.value,
+        backbone=backbone,
         recipe=read_recipe(recipe, recipe_of),
     )

@@ -81,9 +81,12 @@ def _noise(labels: NDArray[np.int64], seed: int) -> NDArray[np.uint8]:
     return (colours[labels][:, None, None] + noise).astype(np.uint8)
 
 
-def domain_stream(root: Path) -> Stream:
-    """Three domains; class 5 arrives with the second, and each of the outer two lacks a class."""
-    return build_stream(ColouredDomains(BenchmarkConfig(tasks=3, image_size=16), root), 0)
+def domain_stream(root: Path, image_size: int = 16) -> Stream:
+    """Three domains; class 5 arrives with the second, and each of the outer two lacks a class.
+
+    ``image_size``: side of the images in pixels.
+    """
+    return build_stream(ColouredDomains(BenchmarkConfig(tasks=3, image_size=image_size), root), 0)
 
 
 def with_other_future(stream: Stream) -> Stream:

@@ -23,6 +23,7 @@ from smope_bench.harness.execution.scheduler import RunStatus, execute, partitio
 from smope_bench.harness.hardware import device as hardware
 from smope_bench.harness.hardware import memory
 from smope_bench.harness.hardware.memory import MIB
+from smope_bench.harness.planning.own_backbones import Notify, to_stderr
 from smope_bench.harness.planning.planner import PlannedRun, Selection, Supply, manifest, plan
 from smope_bench.harness.planning.remarks import notes_of, remarks
 from smope_bench.harness.planning.suite_file import find_suite, find_suites
@@ -43,7 +44,11 @@ class LaunchSummary:
 
 
 def plan_suites(
-    suites: Sequence[str], selection: Selection, options: RunOptions, supply: Supply | None = None
+    suites: Sequence[str],
+    selection: Selection,
+    options: RunOptions,
+    supply: Supply | None = None,
+    notify: Notify = to_stderr,
 ) -> tuple[list[PlannedRun], Registries]:
     """The runs of some suites, and the registries in which their names were looked up.
 
@@ -56,7 +61,7 @@ def plan_suites(
             if name not in known:
                 raise UserError(f"{suite.file!r}, metrics: there is no metric {name!r}{did_you_mean(name, known)}")
     registries = open_registries(options.plugins)
-    return plan(names, selection, registries, options.data, supply), registries
+    return plan(names, selection, registries, options.data, supply, notify), registries
 
 
 def launch(suites: Sequence[str], selection: Selection, options: RunOptions, console: Console) -> LaunchSummary:
@@ -68,7 +73,7 @@ def launch(suites: Sequence[str], selection: Selection, options: RunOptions, con
 
     started, store, executor = time.monotonic(), Store(options.results), find_executor(options)
     store.require_writable()
-    runs, registries = plan_suites(suites, selection, options, supply_weights(options.data, notify))
+    runs, registries = plan_suites(suites, selection, options, supply_weights(options.data, notify), notify)
     device = options.device
     if _trains_here(executor, options):
         device = hardware.resolve_device(device)
@@ -151,8 +156,8 @@ def fitted_options(
 
     ``memory_mb``: MiB that runs are expected to need, by run id; no more are in flight than fit.
     """
-    tiny = all(registries.backbones.load(run.spec.backbone.name).is_tiny for run in to_do)
-    threads = options.threads or hardware.default_threads(is_tiny=tiny)
+    weights = max(registries.backbone(run.spec.backbone, options.data).weight_count for run in to_do)
+    threads = options.threads or hardware.default_threads(weights)
     workers = min(options.workers or hardware.default_workers(device, len(to_do), threads), len(to_do))
     workers = 1 if one_by_one else workers
     budget = SPARE * memory.free_mb(device) if memory_mb and workers > 1 else None
@@ -176,7 +181,7 @@ def expected_memory(
         found = estimator.measured(run.spec.model_dump())
         if found is None and options.workers is None:
             if name not in weights:
-                skeleton = registries.backbones.load(name).at(options.data).skeleton()
+                skeleton = registries.backbone(run.spec.backbone, options.data).skeleton()
                 weights[name] = sum(p.numel() * p.element_size() for p in skeleton.parameters()) / MIB
             found = estimator.guessed(weights[name])
         needs[run.run_id] = found or 0.0

@@ -7,10 +7,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from smope_bench.benchmarks.augmentation import normalize_text
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.suites import Column, Row, Suite
 from smope_bench.harness.errors import UserError, did_you_mean, without_home
 from smope_bench.harness.planning.compatibility import CompatibilityChecker
+from smope_bench.harness.planning.own_backbones import Notify, find_backbone, to_stderr, without_file_settings
 from smope_bench.harness.planning.settings import (
     SCOPES,
     Seeds,
@@ -27,6 +29,7 @@ from smope_bench.harness.planning.titles import column_label, distinct
 from smope_bench.harness.records.observations import require_observable
 from smope_bench.harness.registry.registry import BUILT_IN, Registries
 from smope_bench.harness.run_spec import BackboneRef, Component, Precision, RunSpec, canonical_json
+from smope_bench.methods.common.backbone.backbones import Backbone, BackboneSettings
 from smope_bench.methods.common.errors import MethodError
 
 if TYPE_CHECKING:
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
 MISSING = "missing"
 BACKBONE = ("backbone",)
 """The setting that replaces the backbone of every column: ``--set backbone=NAME``."""
+TRANSFORMS = ("augment", "normalize", "test_resize", "test_interpolation")
+"""Settings of a benchmark that may be given for one method; recipes differ in them, too."""
 Supply = Callable[[Any], None]
 
 
@@ -49,6 +54,8 @@ class Selection:
     seeds: tuple[Seeds, ...] = ()
     settings: tuple[Setting, ...] = ()
     precision: Precision = "fp32"
+    backbone: str | None = None
+    """In place of every column's: a name, a weights file, or ``timm:MODEL``."""
     recipe: RecipeFrom | None = None
     """Where to take hyper-parameters from for settings without a recipe of their own; None refuses those."""
 
@@ -87,11 +94,16 @@ def plan(
     registries: Registries,
     data_root: Path,
     supply: Supply | None = None,
+    notify: Notify = to_stderr,
 ) -> list[PlannedRun]:
     """All runs of some suites, in the order of their tables. Raises UserError and the rooms' errors; trains nothing.
 
-    ``supply`` is called with a backbone whose weights are missing; without it such runs are planned as lacking weights.
+    ``supply`` is called with a backbone whose weights are missing; without it such runs are planned as lacking weights. A
+    user's own weights file is imported into the data folder here, and ``notify`` called with what it is.
     """
+    settings, described = without_file_settings(selection.settings)
+    name = find_backbone(selection.backbone, registries, data_root, notify, described)
+    selection = replace(selection, backbone=name, settings=settings)
     planner = Planner(selection, registries, data_root, supply)
     runs = [run for suite in find_suites(names) for run in planner.runs(suite)]
     planner.require_all_settings_used(runs)
@@ -109,6 +121,7 @@ class Planner:
         self.data_root = data_root
         self._supply = supply
         self._weights: dict[str, str] = {}
+        self._backbones: dict[tuple[str, BackboneSettings], Backbone] = {}
         self._used: set[str] = set()
         self._used_of_suites: list[Setting] = []
         self._benchmarks: dict[str, Any] = {}
@@ -207,12 +220,12 @@ class Planner:
 
         registries = self.registries
         method, benchmark = registries.methods.load(row.method), registries.benchmarks.load(column.benchmark)
-        backbone = registries.backbones.load(column.backbone).at(self.data_root)
         owners = registries.methods.owner(row.method), registries.backbones.owner(column.backbone)
         own = owners != (BUILT_IN, BUILT_IN) or benchmark.takes_user_data
         suite = [_placed(parse_setting(text), row.method, method.Config, Schedule) for text in suite_settings]
         user = [_placed(setting, row.method, method.Config, Schedule) for setting in self.selection.settings]
         mine = [placed for placed in user if placed.scope is not None]
+        backbone = self._adapted(column.backbone, _values([*suite, *mine], "backbone"))
         given = _values(mine, "benchmark")  # a recipe may apply to one number of tasks only
         protocol = _without_replaced(column.config, given)
         chosen = validated(benchmark.Config, merged(protocol, given), "benchmark")
@@ -230,6 +243,8 @@ class Planner:
             "schedule": dict(recipe.schedule),
             "benchmark": merged(_transforms(recipe, backbone), protocol),
         }
+        if owners[1] != BUILT_IN or backbone.changes.image_size:
+            values["benchmark"] = _following(values["benchmark"], backbone)
         of_row = _of_row(row, method.Config, Schedule)
         for scope, settings in values.items():
             of_suite = merged(settings, _values(suite, scope))
@@ -239,6 +254,7 @@ class Planner:
         by_hand = [
             placed.setting.text for placed in user if placed.scope is not None or placed.setting.path == BACKBONE
         ]
+        by_hand += [f"backbone={self.selection.backbone}"] if self.selection.backbone else []
         config = validated(method.Config, values[row.method], row.method)
         schedule = validated(Schedule, values["schedule"], "schedule")
         data = self._opened(column, values["benchmark"], backbone)
@@ -249,13 +265,22 @@ class Planner:
         spec = RunSpec(
             method=Component(name=row.method, config=config.model_dump(mode="json")),
             benchmark=Component(name=column.benchmark, config=pinned.model_dump(mode="json")),
-            backbone=BackboneRef(name=column.backbone, sha256=self._weights_of(backbone)),
+            backbone=BackboneRef(
+                name=column.backbone, sha256=self._weights_of(backbone), **backbone.changes.model_dump()
+            ),
             schedule=schedule.model_dump(mode="json"),
             precision=self.selection.precision,
             sources=registries.sources_of(row.method, column.benchmark, column.backbone),
         )
         self._fitting.require(method, spec, backbone, data.num_classes, pinned.tasks, data.protocol)
         return spec, recipe.source, tuple(by_hand)
+
+    def _adapted(self, name: str, values: Mapping[str, Any]) -> Backbone:
+        """The backbone of a name with the settings ``backbone.FIELD``, made once."""
+        key = name, validated(BackboneSettings, values, "backbone")
+        if key not in self._backbones:
+            self._backbones[key] = self.registries.backbones.load(name).at(self.data_root).adapted(key[1])
+        return self._backbones[key]
 
     def _weights_of(self, backbone: Any) -> str:
         """The hash of a backbone's weights, verified once, and supplied if they are missing."""
@@ -302,8 +327,10 @@ def _resolved(
     given = scoped(selection.settings, "benchmark")
     base = _without_replaced(column.config, given)
     replaced = [str(setting.value) for setting in selection.settings if setting.path == BACKBONE]
-    found = replace(column, config=merged(base, given), backbone=[column.backbone, *replaced][-1])
-    if column.label and (found.config, found.backbone) == (column.config, column.backbone):
+    backbone = selection.backbone or [column.backbone, *replaced][-1]
+    changes = validated(BackboneSettings, scoped(selection.settings, "backbone"), "backbone").words
+    found = replace(column, config=merged(base, given), backbone=backbone)
+    if column.label and (found.config, found.backbone, changes) == (column.config, column.backbone, ""):
         return found
     try:
         model = registries.benchmarks.load(column.benchmark).Config
@@ -316,7 +343,7 @@ def _resolved(
         if name in given or getattr(config, name) != getattr(usual, name)
     }
     label = column_label(found, config, named, with_weights=len({*backbones, found.backbone}) > 1)
-    return replace(found, label=label)
+    return replace(found, label=f"{label}, {changes}" if changes else label)
 
 
 @dataclass(frozen=True)
@@ -332,6 +359,11 @@ def _placed(setting: Setting, method: str, config: type[Any], schedule: type[Any
     head, rest = setting.path[0], setting.path[1:]
     if rest and head == method:
         if rest[1:] and rest[0] in SCOPES and rest[0] not in config.model_fields:
+            if rest[0] == "benchmark" and rest[1] not in TRANSFORMS:
+                raise UserError(
+                    f"--set {setting.text!r}: the rows of a table share their protocol, only {', '.join(TRANSFORMS)} may"
+                    f" differ; give --set {setting.text.partition('.')[2]} for all rows"
+                )
             return _Placed(setting, rest[0], rest[1:])
         return _Placed(setting, method, rest)
     if rest and head in SCOPES:
@@ -365,6 +397,19 @@ def _transforms(recipe: TrainingRecipe, backbone: Any) -> Mapping[str, Any]:
     if recipe.is_taken and recipe.data.get("image_size", backbone.image_size) != backbone.image_size:
         return {}
     return recipe.data
+
+
+def _following(values: Mapping[str, Any], backbone: Backbone) -> dict[str, Any]:
+    """Settings of a benchmark with the backbone's own input size and normalisation, where it has one.
+
+    The shorter side at test is scaled along, so that the same share of a picture is seen.
+    """
+    size, found = backbone.image_size, dict(values)
+    if found.get("test_resize") and found.get("image_size"):
+        found["test_resize"] = round(found["test_resize"] * size / found["image_size"])
+    if backbone.mean is not None and backbone.std is not None:
+        found["normalize"] = normalize_text(backbone.mean, backbone.std)
+    return found | {"image_size": size}
 
 
 def _of_row(row: Row, config: type[Any], schedule: type[Any]) -> dict[str, dict[str, Any]]:
@@ -427,7 +472,7 @@ def manifest(suite_name: str, runs: Sequence[PlannedRun], registries: Registries
         "suite": suite.name,
         "title": suite.title,
         "description": suite.summary,
-        "tiny": all(registries.backbones.load(run.spec.backbone.name).is_tiny for run in mine),
+        "tiny": all(registries.backbones.load(run.spec.backbone.name).ships for run in mine),
         "suite_rows": [[row.label for row in rows] for rows in (suite.tiny_rows, suite.rows) if rows],
         "suite_columns": [_labels(suite, columns, registries) for columns in (suite.tiny, suite.full) if columns],
         **(_of_file(suite) if suite.file else {}),
@@ -481,11 +526,12 @@ def _row_entry(label: str, run: PlannedRun, registries: Registries) -> dict[str,
 
 def _column_entry(label: str, run: PlannedRun, registries: Registries) -> dict[str, Any]:
     card = registries.benchmarks.load(run.spec.benchmark.name).card
+    backbone = " ".join(part for part in (run.spec.backbone.name, run.spec.backbone.settings.words) if part)
     return {
         "label": label,
         "benchmark": run.spec.benchmark.name,
         "tasks": run.spec.benchmark.config.get("tasks"),
-        "backbone": run.spec.backbone.name,
+        "backbone": backbone,
         "summary": card.summary,
         **({"protocol": run.protocol} if run.protocol != "class" else {}),
     }

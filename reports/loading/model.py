@@ -63,6 +63,7 @@ CellState = Literal["ok", "partial", "mixed", "stale", "failed", "unusable", "mi
 RowKind = Literal["method", "floor", "ceiling"]
 
 MIXED_CODE = "mixed code"
+NOT_VERIFIED = "weights not verified"
 UNRANKED = frozenset({"stale", MIXED_CODE, "leaking"})
 """Marks of cells that are not ranked and not tested."""
 TAKEN = "taken from "
@@ -152,6 +153,8 @@ class Cell:
             found.append("leaking")
         if any(outcome.flags.random_backbone for outcome in self.outcomes):
             found.append("random backbone")
+        if any(outcome.flags.unverified_weights for outcome in self.outcomes):
+            found.append(NOT_VERIFIED)
         if any((run.recipe or "").startswith(TAKEN) for run in self.used):
             found.append("recipe of another setting")
         limits = {outcome.limit: None for outcome in self.outcomes if outcome.limit is not None}

@@ -78,6 +78,7 @@ class Flags(_Part):
     leaking: bool = False
     tiny: bool = False
     random_backbone: bool = False
+    unverified_weights: bool = False
 
 
 class RunResult(_Part):
