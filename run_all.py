@@ -6,6 +6,7 @@ Everything heavy is imported by the command that needs it.
 from __future__ import annotations
 
 import importlib.util
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.harness.cancellation import Stopped, stop_signals
 from smope_bench.harness.cli import options as opt
 from smope_bench.harness.cli.command import command, make_app
+from smope_bench.harness.console import replace_what_cannot_be_printed
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.run_options import CHECKPOINT_EVERY_S, RunOptions
 from smope_bench.harness.text import plain
@@ -51,6 +53,7 @@ def run(
     tiny: opt.Tiny = False,
     methods: opt.Methods = None,
     benchmarks: opt.Benchmarks = None,
+    backbone: opt.Backbone = None,
     seeds: opt.Seeds = None,
     settings: opt.Settings = None,
     recipe: opt.Recipe = opt.RecipeName.published,
@@ -81,7 +84,9 @@ def run(
         raise UserError(
             f"--limit {limit} gives other accuracies than those that --expect {expect} names: leave one out."
         )
-    selection = opt.read_selection(tiny, methods, benchmarks, seeds, settings, precision, recipe, recipe_of, limit)
+    selection = opt.read_selection(
+        tiny, methods, benchmarks, seeds, settings, precision, recipe, recipe_of, limit, backbone
+    )
     trained, counted = split_counted(suites)
     metrics = open_metrics(plugin or ())
     expected = read_all_expected(trained, expect, metrics)
@@ -101,8 +106,8 @@ def run(
     )
     failed = _launch(trained, selection, options) if trained else 0
     report_commands.count(counted, selection.methods, options.plugins, results)
-    given = f" --results {results}" if results != opt.RESULTS else ""
-    print(f"for the page: run_all.py report {' '.join(suites)}{given}")
+    given = f" --results {shlex.quote(str(results))}" if results != opt.RESULTS else ""
+    print(f"for the page: run_all.py report {shlex.join(suites)}{given}")
     outside = print_expectations(Store(results), expected, only_planned=bool(selection.methods), metrics=metrics)
     raise typer.Exit(RUNS_FAILED if failed or outside else 0)
 
@@ -121,6 +126,7 @@ def _launch(suites: Sequence[str], selection: Selection, options: RunOptions) ->
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the command line; returns the exit status."""
+    replace_what_cannot_be_printed()
     try:
         with stop_signals():
             return make_app(default)(args=arguments, standalone_mode=False) or 0

@@ -2,11 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import isfinite
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-Normalize = Literal["none", "imagenet", "half", "cifar100"]
+Channels = tuple[float, float, float]
+
+STATISTICS: dict[str, tuple[Channels, Channels]] = {
+    "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+}
+"""Mean and standard deviation of red, green and blue, of pixels in [0, 1], by name."""
+
+
+def statistics_of(normalize: str) -> tuple[Channels, Channels]:
+    """Mean and standard deviation of the channels, by name or written out as ``0.5,0.5,0.5/0.2,0.2,0.2``.
+
+    Raises ValueError for any other text.
+    """
+    if normalize in STATISTICS:
+        return STATISTICS[normalize]
+    try:
+        mean, std = (tuple(map(float, part.split(","))) for part in normalize.split("/"))
+        if len(mean) == len(std) == 3 and min(std) > 0 and all(map(isfinite, mean + std)):
+            return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
+    except ValueError:
+        pass
+    raise ValueError(
+        f"Input should be {', '.join(map(repr, list(STATISTICS)[:-1]))} or {list(STATISTICS)[-1]!r}, or mean and standard"
+        " deviation of red, green and blue such as 0.48,0.46,0.41/0.27,0.26,0.28"
+    )
+
+
+def normalize_text(mean: Sequence[float], std: Sequence[float]) -> str:
+    """The setting ``normalize`` for these statistics: a name where they have one, else the numbers."""
+    values = (tuple(map(float, mean)), tuple(map(float, std)))
+    named = next((name for name, known in STATISTICS.items() if known == values), None)
+    return named or "/".join(",".join(f"{value!r}" for value in part) for part in values)
+
+
+Normalize = Annotated[str, AfterValidator(lambda text: normalize_text(*statistics_of(text)))]
+"""Equal statistics have one spelling, so that a run has one identity."""
 Interpolation = Literal["bilinear", "bicubic"]
 
 

@@ -13,8 +13,15 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_serializer, model_validator
-from pydantic.functional_serializers import SerializerFunctionWrapHandler
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from smope_bench.benchmarks.augmentation import Augmentation, Interpolation, NoAugmentation, Normalize
 from smope_bench.benchmarks.protocol import (
@@ -31,6 +38,8 @@ from smope_bench.benchmarks.protocol import (
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, Split] = ("train", "test")
+Protocol = Literal["class", "domain"]
+"""What arrives with a task: new classes, or known classes in a new domain."""
 ProgressCallback = Callable[[str], None]
 
 
@@ -45,6 +54,10 @@ class BenchmarkConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     unstated_defaults: ClassVar[frozenset[str]] = frozenset({"limit"})
     """Fields that a dump leaves out while they have their default: a run's id does not change when such a field is added."""
+    task_word: ClassVar[str] = "task"
+    """What a task is called in labels."""
+    tasks_follow_data: ClassVar[bool] = False
+    """Whether the images give the number of tasks where the user gives none, so that the default means nothing."""
 
     tasks: int = Field(
         default=5, ge=1, le=MOST_TASKS, description="number of tasks the classes are split into, in order of arrival"
@@ -65,7 +78,9 @@ class BenchmarkConfig(BaseModel):
     )
     test_interpolation: Interpolation = Field(default="bilinear", description="filter of the resize at test")
     normalize: Normalize = Field(
-        default="none", description="channel statistics subtracted and divided by; none = [0, 1]"
+        default="none",
+        description="channel statistics subtracted and divided by: none = [0, 1], imagenet, half, cifar100, or mean and"
+        " standard deviation of red, green and blue such as 0.48,0.46,0.41/0.27,0.26,0.28",
     )
     class_order: ClassOrder = Field(
         default="shuffled",
@@ -76,6 +91,7 @@ class BenchmarkConfig(BaseModel):
     limit: int | None = Field(
         default=None,
         ge=1,
+        le=1_000_000,
         description="for trying out: at most this many training and this many test images of each class; none = all",
     )
     holdout: float = Field(
@@ -148,11 +164,13 @@ class ImageSet:
     """All images of one split.
 
     ``images``: uint8 (N, H, W, 3), or a store that returns raw batches of rows; ``labels``: int64 (N,), class ids before
-    any reordering.
+    any reordering; ``domains``: int64 (N,), positions in ``Benchmark.domain_names``, only in a domain-incremental
+    benchmark. Test images without domains belong to all of them.
     """
 
     images: Any
     labels: NDArray[np.int64]
+    domains: NDArray[np.int64] | None = None
 
 
 ConfigT = TypeVar("ConfigT", bound=BenchmarkConfig)
@@ -195,6 +213,21 @@ class Benchmark(ABC, Generic[ConfigT]):
         """Number of classes; known before ``prepare``, so that runs can be planned without data."""
         return len(self.class_names)
 
+    @property
+    def protocol(self) -> Protocol:
+        """Whether new classes or new domains arrive; known before ``prepare``, or for a user's own images after it."""
+        return "class"
+
+    @property
+    def domain_names(self) -> tuple[str, ...]:
+        """One name a domain, indexed by ``ImageSet.domains``; empty in a class-incremental benchmark."""
+        return ()
+
+    def domain_order(self, seed: int) -> tuple[int, ...]:
+        """Positions in ``domain_names`` in order of arrival, a domain a task; those left out are not used."""
+        del seed
+        return tuple(range(len(self.domain_names)))
+
     def pinned(self) -> ConfigT:
         """The configuration as it enters a run's identity.
 
@@ -202,6 +235,10 @@ class Benchmark(ABC, Generic[ConfigT]):
         images that ``prepare`` stored under ``root``.
         """
         return self.config
+
+    def expected_counts(self) -> tuple[int, int] | None:
+        """Numbers of training and test images for plans made before the data is prepared; None where they are not known."""
+        return self.published_counts
 
     def images_key(self) -> str:
         """Key of what ``prepare`` makes: of benchmarks with equal names and keys, only one needs to be prepared."""
@@ -214,6 +251,8 @@ class Benchmark(ABC, Generic[ConfigT]):
             images = self.image_set(split)
             digest.update(f"{split} {images.images.shape}".encode())
             digest.update(images.labels.astype("<i8").tobytes())
+            if images.domains is not None:
+                digest.update(b"domains" + images.domains.astype("<i8").tobytes())
             for start in range(0, len(images.images), 1024):
                 digest.update(np.ascontiguousarray(images.images[start : start + 1024]).data)
         return digest.hexdigest()

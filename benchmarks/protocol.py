@@ -49,7 +49,7 @@ def read_class_order(value: Any) -> str | tuple[int, ...] | tuple[str, ...]:
 def _read_order_file(path: Path) -> tuple[int, ...] | tuple[str, ...]:
     where = f" in {str(path)!r}"
     if not path.is_file():
-        raise ValueError(f"the file {str(path)!r} {'is not a file' if path.exists() else 'does not exist'}")
+        raise ValueError(f"{str(path)!r} {'is no regular file' if path.exists() else 'does not exist'}")
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise ValueError(f"it has more than {LARGEST_FILE // 10**6} MB")

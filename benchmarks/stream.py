@@ -1,4 +1,4 @@
-"""The task stream: classes in order of arrival, labels renumbered, and views of the stored images."""
+"""The task stream: classes or domains in order of arrival, labels renumbered, and views of the stored images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smope_bench.benchmarks.base import Benchmark, BenchmarkConfig, ImageSet
+from smope_bench.benchmarks.base import Benchmark, BenchmarkConfig, ImageSet, Protocol
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.image_store.arrays import Raw, Store
 
@@ -51,7 +51,11 @@ class View:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """One step of the stream. ``classes`` are the new labels that arrive with it, ``names`` theirs."""
+    """One step of the stream.
+
+    ``classes``: the labels that arrive with it or, in a domain-incremental stream, all labels seen once it is learnt, of
+    which its images may have some only. ``names``: their names. ``domain``: the domain that arrives, if one does.
+    """
 
     index: int
     classes: range
@@ -59,6 +63,7 @@ class Task:
     train: View
     validation: View
     test: View
+    domain: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +71,8 @@ class Stream:
     """A benchmark in one class order.
 
     ``tasks`` are trained on in turn; ``tests`` are what the columns of the accuracy matrix are measured on. They differ
-    only in a merged stream. ``class_order`` and ``class_names`` are indexed by new label.
+    only in a merged stream, and in one whose domains share their test images. ``class_order`` and ``class_names`` are
+    indexed by new label.
     """
 
     tasks: tuple[Task, ...]
@@ -77,6 +83,8 @@ class Stream:
     config: BenchmarkConfig
     content_hash: str = ""
     """Hash of the images without their order; empty in a search, which must not read test images."""
+    domains: tuple[str, ...] = ()
+    """Names of the domains in order of arrival, one a task; empty in a class-incremental stream."""
 
     @property
     def num_classes(self) -> int:
@@ -87,6 +95,11 @@ class Stream:
     def num_tasks(self) -> int:
         """Tasks of the protocol: columns of the accuracy matrix, merged or not."""
         return len(self.tests)
+
+    @property
+    def protocol(self) -> Protocol:
+        """What arrives with a task: new classes, or a new domain."""
+        return "domain" if self.domains else "class"
 
     @property
     def image_size(self) -> int:
@@ -100,9 +113,18 @@ class Stream:
 
         return Transforms.from_config(self.config)
 
-    def tests_after(self, task: Task) -> tuple[View, ...]:
-        """Test views of all classes that have arrived once ``task`` is learnt; entry i is column i of the matrix."""
-        return tuple(view for view in self.tests if not len(view) or int(view.labels.max()) < task.classes.stop)
+    def tests_after(self, task: Task) -> dict[int, View]:
+        """Test views that can be measured once ``task`` is learnt, by column of the matrix.
+
+        They are those whose classes have all arrived: in a domain-incremental stream also domains that are still to come.
+        Test images shared by all domains count only for the domains that have arrived.
+        """
+        shared = len(self.tests) > 1 and self.tests[0] is self.tests[1] and len(self.tasks) > 1
+        return {
+            column: view
+            for column, view in enumerate(self.tests)
+            if (not len(view) or int(view.labels.max()) < task.classes.stop) and not (shared and column > task.index)
+        }
 
     def merged(self) -> Stream:
         """All classes in one training task while the test views stay apart: for joint training."""
@@ -132,82 +154,150 @@ def build_stream(benchmark: Benchmark[Any], order_seed: int, *, for_search: bool
         raise BenchmarkError(
             "a search is scored on held-out training images: give benchmark.holdout above 0, such as 0.2"
         )
-    order, sizes, names = benchmark.class_order(order_seed), benchmark.task_sizes(), benchmark.class_names
     train = benchmark.image_set("train")
-    rows = _limited(_rows_by_class(train, names, "training"), config.limit, "train")
-    kept, held = _hold_out(rows, names, config.holdout, config.holdout_seed)
+    groups = _Groups(benchmark.class_names, benchmark.domain_names if benchmark.protocol == "domain" else ())
+    found = groups.limited(groups.rows(train, "training"), config.limit, "train")
+    kept, held = groups.hold_out(found, config.holdout, config.holdout_seed)
     test = train if for_search else benchmark.image_set("test")
+    shared = bool(groups.domains) and test.domains is None and not for_search
+    asked = _Groups(groups.classes, ()) if shared else groups
     tested = (
-        [found[:0] for found in held]
+        [rows[:0] for rows in held]
         if for_search
-        else _limited(_rows_by_class(test, names, "test"), config.limit, "test")
+        else asked.limited(asked.rows(test, "test", None if shared else found), config.limit, "test")
     )
-    tasks, start = [], 0
-    for index, size in enumerate(sizes):
-        classes = range(start, start + size)
-        ids = {label: order[label] for label in classes}
-        tasks.append(
-            Task(
-                index=index,
-                classes=classes,
-                names=tuple(names[ids[label]] for label in classes),
-                train=_view(train.images, kept, ids),
-                validation=_view(train.images, held, ids),
-                test=_view(test.images, tested, ids),
-            )
+    cut = _by_domain(benchmark, order_seed, groups, found) if groups.domains else _by_class(benchmark, order_seed)
+    whole = _view(test.images, tested, dict(enumerate(cut.order))) if shared else None
+    tasks = [
+        Task(
+            index=index,
+            classes=classes,
+            names=tuple(groups.classes[cut.order[label]] for label in classes),
+            train=_view(train.images, kept, ids),
+            validation=_view(train.images, held, ids),
+            test=whole or _view(test.images, tested, ids),
+            domain=cut.domains[index] if cut.domains else "",
         )
-        start += size
+        for index, (classes, ids) in enumerate(cut.tasks)
+    ]
     content = "" if for_search else benchmark.content_hash()  # it covers test pixels too
     return Stream(
         tasks=tuple(tasks),
         tests=tuple(task.validation if for_search else task.test for task in tasks),
-        class_order=order,
-        class_names=tuple(names[original] for original in order),
-        split_hash=_split_hash(content, order, tasks),
+        class_order=cut.order,
+        class_names=tuple(groups.classes[original] for original in cut.order),
+        split_hash=_split_hash(content, cut, tasks),
         config=benchmark.config,
         content_hash=content,
+        domains=cut.domains,
     )
 
 
-def _rows_by_class(images: ImageSet, names: tuple[str, ...], which: str) -> list[NDArray[np.int64]]:
-    """Rows of each original class, rising; a class without images is an error."""
-    if len(images.images) != len(images.labels):
-        raise BenchmarkError(f"{len(images.images)} {which} images have {len(images.labels)} labels")
-    if len(images.labels) and not 0 <= int(images.labels.min()) <= int(images.labels.max()) < len(names):
-        raise BenchmarkError(f"a {which} label lies outside the {len(names)} classes")
-    rows = [np.flatnonzero(images.labels == original).astype(np.int64) for original in range(len(names))]
-    for original, found in enumerate(rows):
-        if not len(found):
-            raise BenchmarkError(f"class {names[original]!r} has no {which} images")
-    return rows
+@dataclass(frozen=True)
+class _Cut:
+    """How a benchmark is cut into tasks.
+
+    ``order``: original class ids by new label. ``tasks``: each task's ``Task.classes``, and the group of each label that
+    it has images of. ``domains``: names in order of arrival.
+    """
+
+    order: tuple[int, ...]
+    tasks: list[tuple[range, dict[int, int]]]
+    domains: tuple[str, ...] = ()
 
 
-def _limited(rows: list[NDArray[np.int64]], limit: int | None, split: str) -> list[NDArray[np.int64]]:
-    """At most ``limit`` rows of each class, rising, the same in every class order; a larger limit keeps those of a smaller."""
-    if limit is None:
+def _by_class(benchmark: Benchmark[Any], order_seed: int) -> _Cut:
+    """New classes with each task."""
+    order, tasks, start = benchmark.class_order(order_seed), [], 0
+    for size in benchmark.task_sizes():
+        classes = range(start, start + size)
+        tasks.append((classes, {label: order[label] for label in classes}))
+        start += size
+    return _Cut(order, tasks)
+
+
+def _by_domain(benchmark: Benchmark[Any], order_seed: int, groups: _Groups, rows: list[NDArray[np.int64]]) -> _Cut:
+    """A new domain with each task; classes are numbered as they first arrive, those of one domain by their ids."""
+    benchmark.task_sizes()  # raises where the settings do not fit the domains
+    labels: dict[int, int] = {}
+    tasks, domains = [], benchmark.domain_order(order_seed)
+    for domain in domains:
+        first = domain * len(groups.classes)
+        present = [original for original in range(len(groups.classes)) if len(rows[first + original])]
+        for original in present:
+            labels.setdefault(original, len(labels))
+        ids = {labels[original]: first + original for original in present}
+        tasks.append((range(len(labels)), dict(sorted(ids.items()))))
+    return _Cut(tuple(labels), tasks, tuple(groups.domains[domain] for domain in domains))
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """Images that are always divided together: those of a class or, with ``domains``, of a class in a domain."""
+
+    classes: tuple[str, ...]
+    domains: tuple[str, ...]
+
+    def rows(
+        self, images: ImageSet, which: str, trained: list[NDArray[np.int64]] | None = None
+    ) -> list[NDArray[np.int64]]:
+        """Rows of each group, rising. ``trained``: the training rows.
+
+        A class without images is an error; with domains, a class of a domain that has images in one of the splits only.
+        """
+        if len(images.images) != len(images.labels):
+            raise BenchmarkError(f"{len(images.images)} {which} images have {len(images.labels)} labels")
+        if len(images.labels) and not 0 <= int(images.labels.min()) <= int(images.labels.max()) < len(self.classes):
+            raise BenchmarkError(f"a {which} label lies outside the {len(self.classes)} classes")
+        numbers, count = images.labels, len(self.classes)
+        if self.domains:
+            if images.domains is None or len(images.domains) != len(numbers):
+                raise BenchmarkError(f"{len(numbers)} {which} images do not have a domain each")
+            numbers, count = images.domains * len(self.classes) + numbers, len(self.classes) * len(self.domains)
+        rows = [np.flatnonzero(numbers == group).astype(np.int64) for group in range(count)]
+        for group, found in enumerate(rows):
+            if not len(found) and (not self.domains or (trained is not None and len(trained[group]))):
+                raise BenchmarkError(f"{self._named(group)} has no {which} images")
+            if len(found) and trained is not None and not len(trained[group]):
+                raise BenchmarkError(f"{self._named(group)} has {which} images but no training images")
         return rows
-    kept = []
-    for original, found in enumerate(rows):
-        positions = list(range(len(found)))
-        random.Random(f"limit {split} class {original}").shuffle(positions)
-        kept.append(found[sorted(positions[:limit])])
-    return kept
 
+    def limited(self, rows: list[NDArray[np.int64]], limit: int | None, split: str) -> list[NDArray[np.int64]]:
+        """At most ``limit`` rows of each group, rising, the same in every order; a larger limit keeps those of a smaller."""
+        if limit is None:
+            return rows
+        kept = []
+        for group, found in enumerate(rows):
+            positions = list(range(len(found)))
+            random.Random(f"limit {split} {self._key(group)}").shuffle(positions)
+            kept.append(found[sorted(positions[:limit])])
+        return kept
 
-def _hold_out(
-    rows: list[NDArray[np.int64]], names: tuple[str, ...], fraction: float, seed: int
-) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
-    """Split each class's rows into (kept, held out), both rising and neither empty where ``fraction`` > 0."""
-    if fraction == 0:
-        return rows, [found[:0] for found in rows]
-    kept, held = [], []
-    for original, found in enumerate(rows):
-        if len(found) < 2:
-            raise BenchmarkError(f"class {names[original]!r} has one training image: nothing can be held out of it")
-        first, second = stratum(len(found), fraction, f"holdout {seed} class {original}")
-        kept.append(found[first])
-        held.append(found[second])
-    return kept, held
+    def hold_out(
+        self, rows: list[NDArray[np.int64]], fraction: float, seed: int
+    ) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
+        """Split each group's rows into (kept, held out), both rising and neither empty where ``fraction`` > 0."""
+        if fraction == 0:
+            return rows, [found[:0] for found in rows]
+        kept, held = [], []
+        for group, found in enumerate(rows):
+            if len(found) == 1:
+                raise BenchmarkError(f"{self._named(group)} has one training image: nothing can be held out of it")
+            seeded = f"holdout {seed} {self._key(group)}"
+            first, second = stratum(len(found), fraction, seeded) if len(found) else (slice(0), slice(0))
+            kept.append(found[first])
+            held.append(found[second])
+        return kept, held
+
+    def _key(self, group: int) -> str:
+        """The group's part of a seed: no other domain changes it."""
+        domain, original = divmod(group, len(self.classes))
+        return f"domain {self.domains[domain]} class {original}" if self.domains else f"class {original}"
+
+    def _named(self, group: int) -> str:
+        domain, original = divmod(group, len(self.classes))
+        where = f" of domain {self.domains[domain]!r}" if self.domains else ""
+        return f"class {self.classes[original]!r}{where}"
 
 
 def stratum(count: int, fraction: float, seed: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -232,9 +322,10 @@ def _joined(views: list[View]) -> View:
     return View(views[0].images, rows, labels)
 
 
-def _split_hash(content: str, order: tuple[int, ...], tasks: list[Task]) -> str:
-    """Sha256 (hex) over the images' hash, the class order and every row and label of every view."""
-    digest = hashlib.sha256(json.dumps({"content": content, "order": order}).encode())
+def _split_hash(content: str, cut: _Cut, tasks: list[Task]) -> str:
+    """Sha256 (hex) over the images' hash, the order of classes and domains, and every row and label of every view."""
+    domains = {"domains": cut.domains} if cut.domains else {}
+    digest = hashlib.sha256(json.dumps({"content": content, "order": cut.order, **domains}).encode())
     for task in tasks:
         for name, view in (("train", task.train), ("validation", task.validation), ("test", task.test)):
             digest.update(f"{task.index} {name} {len(view)}".encode())

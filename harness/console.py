@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +19,13 @@ Columns = tuple[tuple[str, Callable[[dict[str, Any]], str]], ...]
 _RIGHT = frozenset({"seeds", "lr", "epochs", "batch", "image passes", "PFLOP", "time", "px", "methods"})
 PLAIN_WIDTH = 120
 """Columns of text where the output is not a terminal."""
+
+
+def replace_what_cannot_be_printed() -> None:
+    """Print ``?`` for a character that the terminal's encoding lacks, where Python would raise UnicodeEncodeError."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not so in a notebook
+            stream.reconfigure(errors="replace")
 
 
 def print_rows(rows: Rows, columns: Columns, console: Console | None = None) -> None:

@@ -1,7 +1,8 @@
 """Continual-learning metrics of one run. A metric is one decorated function; every report takes up all that are registered.
 
 ``matrix[t][i]`` is the accuracy in percent on the test images of task ``i`` after training task ``t``. It is ``None`` where
-it was not measured: above the diagonal, and in every row but the last for methods that train on all tasks at once.
+it was not measured: above the diagonal, unless tasks are new domains of classes that are already known, and in every row but
+the last for methods that train on all tasks at once.
 Definitions: SMoPE card, section 8, where nothing else is named.
 """
 
@@ -25,6 +26,7 @@ class Metric:
 
     ``name``: in CSV files, ``--expect`` files and data frames. ``heading``: in tables. ``help``: the definition in a sentence.
     ``unit``: of its values, e.g. ``%``. ``better``: which direction is better. ``function``: takes some of ``INPUTS``.
+    ``protocol``: the only kind of stream that it is shown for, ``class`` or ``domain``; empty for both.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Metric:
     unit: str
     better: Literal["higher", "lower"]
     function: Callable[..., float | None]
+    protocol: Literal["", "class", "domain"] = ""
 
     def __call__(self, *args: object, **inputs: object) -> float | None:
         """The value for inputs given as the function declares them."""
@@ -42,6 +45,10 @@ class Metric:
         """The value for a run; ``None`` where the metric is not defined. The function gets the inputs that it declares."""
         given: dict[str, object] = dict(zip(INPUTS, (matrix, test_counts), strict=True))
         return self.function(**{name: given[name] for name in inspect.signature(self.function).parameters})
+
+    def suits(self, protocol: str) -> bool:
+        """Whether it is shown for streams of this protocol."""
+        return self.protocol in ("", protocol)
 
     @property
     def is_lower_better(self) -> bool:
@@ -60,7 +67,12 @@ class Metric:
 
 
 def metric(
-    name: str, heading: str, help: str, unit: str = "%", better: Literal["higher", "lower"] = "higher"
+    name: str,
+    heading: str,
+    help: str,
+    unit: str = "%",
+    better: Literal["higher", "lower"] = "higher",
+    protocol: Literal["", "class", "domain"] = "",
 ) -> Callable[[Callable[..., float | None]], Metric]:
     """Decorator: make a function of ``matrix`` (and ``test_counts`` where it needs them) a metric.
 
@@ -74,7 +86,7 @@ def metric(
     def decorate(function: Callable[..., float | None]) -> Metric:
         if unknown := [given for given in inspect.signature(function).parameters if given not in INPUTS]:
             raise ValueError(f"metric {name!r} has a parameter {unknown[0]!r}; it may take {', '.join(INPUTS)}")
-        return Metric(name, heading, help, unit, better, function)
+        return Metric(name, heading, help, unit, better, function, protocol)
 
     return decorate
 
@@ -183,11 +195,35 @@ def stepwise_forgetting(matrix: Matrix) -> float | None:
     return sum(drops) / len(drops)
 
 
+@metric(
+    "unseen",
+    "unseen domains",
+    "Accuracy in percent on domains that are still to come: the mean over the stages before the last, each the mean over the "
+    "domains that were not trained on yet.",
+    protocol="domain",
+)
+def unseen_domain_accuracy(matrix: Matrix) -> float | None:
+    """Generalisation to new domains; ``None`` where a domain to come has classes that were not seen yet."""
+    return _mean([_mean(row[stage + 1 :]) for stage, row in enumerate(matrix[:-1])])
+
+
+@metric(
+    "next_domain",
+    "next domain",
+    "Accuracy in percent on each domain right before it is trained on, from the second on: the mean over domains.",
+    protocol="domain",
+)
+def next_domain_accuracy(matrix: Matrix) -> float | None:
+    """Forward transfer without the untrained network as reference, whose accuracy is that of chance."""
+    return _mean([row[stage + 1] for stage, row in enumerate(matrix[:-1])])
+
+
 def _forgetting(matrix: Matrix, stages: int) -> float | None:
     """Mean drop of the tasks before the last, from the best of the first ``stages`` stages to the end."""
     if not _has_stages(matrix):
         return None
-    best = [max((matrix[s][i] or 0.0) for s in range(stages)) for i in range(len(matrix) - 1)]
+    # From the stage that learned the task on: before it, a domain can already be known from others.
+    best = [max((matrix[s][i] or 0.0) for s in range(i, stages)) for i in range(len(matrix) - 1)]
     return _mean([value - (matrix[-1][i] or 0.0) for i, value in enumerate(best)])
 
 

@@ -6,9 +6,10 @@ import hashlib
 import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_serializer
 
 from smope_bench.harness import provenance
+from smope_bench.methods.common.backbone.backbones import IMPORTED, BackboneSettings
 
 SCHEMA_VERSION = 1
 
@@ -26,11 +27,27 @@ class Component(_Frozen):
     config: dict[str, Any] = Field(default_factory=dict)
 
 
-class BackboneRef(_Frozen):
-    """Name of a backbone and hash of its weights."""
+class BackboneRef(BackboneSettings):
+    """Name of a backbone, hash of its weights, and what was changed of it, which is absent from JSON where it is None."""
 
     name: str
     sha256: str
+
+    @property
+    def settings(self) -> BackboneSettings:
+        """What was changed."""
+        return BackboneSettings(**{name: getattr(self, name) for name in BackboneSettings.model_fields})
+
+    @property
+    def features_key(self) -> str:
+        """Identity of its features for equal input: the hash of the weights, unless more decides."""
+        plain = self.settings == BackboneSettings() and not self.name.startswith(IMPORTED)
+        return self.sha256 if plain else canonical_json(self.model_dump())
+
+    @model_serializer
+    def _changes_only(self) -> dict[str, Any]:
+        found = {"name": self.name, "sha256": self.sha256}
+        return found | {name: value for name, value in self.settings if value is not None}
 
 
 class RunSpec(_Frozen):

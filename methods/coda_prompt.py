@@ -68,6 +68,7 @@ class CODAPrompt(Method):
         code_url="https://github.com/GT-RIPL/CODA-Prompt",
     )
     Config = CODAPromptConfig
+    protocols = frozenset({"class", "domain"})
     config: CODAPromptConfig
     needs_query = True
 
@@ -124,7 +125,9 @@ class CODAPrompt(Method):
         components, keys, attention = visible = self._visible()
         features = self.backbone(batch.images, self._rules(batch, *visible))
         logits = seen_logits(self.head, features, self.seen_classes)
-        loss = current_task_loss(logits, batch.targets, self.old_classes, mask_old=self.config.mask_old_logits)
+        loss = current_task_loss(
+            logits, batch.targets, self.old_classes, mask_old=self.config.mask_old_logits, absent=self.absent_classes
+        )
         if self.config.ortho_weight > 0:
             penalties = [ortho_penalty(rows) for rows in (keys, attention, components.flatten(2))]
             loss = loss + self.config.ortho_weight * torch.stack(penalties).sum()

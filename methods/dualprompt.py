@@ -65,6 +65,7 @@ class DualPrompt(Method):
         code_url="https://github.com/GT-RIPL/CODA-Prompt",
     )
     Config = DualPromptConfig
+    protocols = frozenset({"class", "domain"})
     config: DualPromptConfig
     needs_query = True
 
@@ -105,7 +106,9 @@ class DualPrompt(Method):
         """Cross-entropy with the task's own expert, and the distance of its keys to the queries."""
         task, config = self.task_index, self.config
         logits = self._logits(batch, self.experts.prompts[:, task : task + 1])
-        loss = current_task_loss(logits, batch.targets, self.old_classes, mask_old=config.mask_old_logits)
+        loss = current_task_loss(
+            logits, batch.targets, self.old_classes, mask_old=config.mask_old_logits, absent=self.absent_classes
+        )
         return loss + config.key_weight * known_entry_loss(self.experts.scores(batch.features), task)
 
     def predict(self, batch: Batch) -> Tensor:

@@ -126,6 +126,7 @@ class HashPrompt(Method):
         paper_url="https://arxiv.org/abs/2601.20894",
     )
     Config = HashPromptConfig
+    unfit_because = "it infers the task from the class, and a class belongs to one task only"
     config: HashPromptConfig
     needs_query = True
     pool_before: Tensor

@@ -74,6 +74,7 @@ class L2P(Method):
         code_url="https://github.com/GT-RIPL/CODA-Prompt",
     )
     Config = L2PConfig
+    protocols = frozenset({"class", "domain"})
     config: L2PConfig
     needs_query = True
 
@@ -104,7 +105,9 @@ class L2P(Method):
         scores = self.pool.scores(batch.features)
         chosen = choose(scores, config.top_k)
         logits = self._logits(batch, chosen)
-        loss = current_task_loss(logits, batch.targets, self.old_classes, mask_old=config.mask_old_logits)
+        loss = current_task_loss(
+            logits, batch.targets, self.old_classes, mask_old=config.mask_old_logits, absent=self.absent_classes
+        )
         return loss + config.pull_weight * PULL_LOSSES[config.pull_loss](scores, chosen)
 
     def predict(self, batch: Batch) -> Tensor:

@@ -74,6 +74,7 @@ class OVOR(Method):
         code_url="https://github.com/jpmorganchase/ovor",
     )
     Config = OVORConfig
+    unfit_because = "it trains against outliers that stand for the classes of other tasks, which a domain does not have"
     config: OVORConfig
 
     def __init__(self, config: OVORConfig, backbone: PromptedViT, setup: Setup) -> None:

@@ -70,6 +70,7 @@ class RanPAC(Method):
         code_url="https://github.com/McDonnell-Lab/RanPAC",
     )
     Config = RanPACConfig
+    protocols = frozenset({"class", "domain"})
     config: RanPACConfig
     needs_query = True
     seed: Tensor
@@ -117,7 +118,7 @@ class RanPAC(Method):
     def training_step(self, batch: Batch) -> Tensor:
         """Cross-entropy of the temporary head."""
         logits = seen_logits(self.head, self._features(batch), self.seen_classes)
-        return current_task_loss(logits, batch.targets, self.old_classes)
+        return current_task_loss(logits, batch.targets, self.old_classes, absent=self.absent_classes)
 
     # -- closed form ---------------------------------------------------------------------------------------------------
 

@@ -168,6 +168,7 @@ class SMoPE(Method):
         code_url="https://github.com/Minhchuyentoancbn/SMoPE",
     )
     Config = SMoPEConfig
+    protocols = frozenset({"class", "domain"})
     observes = (*EXPERT_STATE, *EXPERT_SCORES)
     config: SMoPEConfig
     counts: Tensor
@@ -238,7 +239,9 @@ class SMoPE(Method):
         trace: Trace[Choice] = Trace()
         features = self.backbone(batch.images, self._rules(*keys_values, self._training_handicaps(batch), trace))
         logits = seen_logits(self.head, features, self.seen_classes)
-        loss = current_task_loss(logits, batch.targets, self.old_classes, mask_old=config.mask_old_logits)
+        loss = current_task_loss(
+            logits, batch.targets, self.old_classes, mask_old=config.mask_old_logits, absent=self.absent_classes
+        )
         if self.dense:
             return loss
         if config.alpha_router > 0:
@@ -331,7 +334,9 @@ class SMoPE(Method):
         return first_block_scores(self.backbone, batch.images, self._experts()[0][0])
 
     def settled(self) -> dict[str, Tensor]:
-        """Statistics of the classes that were seen; prompts and classifier go on learning."""
+        """Statistics of the classes that were seen, unless they come again; prompts and classifier go on learning."""
+        if self.setup.protocol == "domain":
+            return {}
         mean, covariance = self.statistics.mean, self.statistics.covariance
         classes = range(self.seen_classes)
         return {f"statistics of class {c}": torch.cat([mean[c], covariance[c].flatten()]) for c in classes}

@@ -87,6 +87,7 @@ class VQPrompt(Method):
         code_url="https://github.com/jiaolifengmi/VQ-Prompt",
     )
     Config = VQPromptConfig
+    protocols = frozenset({"class", "domain"})
     config: VQPromptConfig
     needs_query = True
 
@@ -126,7 +127,9 @@ class VQPrompt(Method):
         """Cross-entropy over the current task's classes plus the quantisation loss."""
         config, found = self.config, self._quantised(batch)
         logits = seen_logits(self.head, self.backbone(batch.images, self._rules(found)), self.seen_classes)
-        loss = current_task_loss(logits, batch.targets, self.old_classes, mask_old=config.mask_old_logits)
+        loss = current_task_loss(
+            logits, batch.targets, self.old_classes, mask_old=config.mask_old_logits, absent=self.absent_classes
+        )
         return loss + found.loss(config.mixture_weight, config.codeword_weight)
 
     def end_task(self, data: TrainingData) -> None:
@@ -139,8 +142,8 @@ class VQPrompt(Method):
         return seen_logits(self.head, self._features(batch), self.seen_classes)
 
     def settled(self) -> dict[str, Tensor]:
-        """Each seen class's mean and covariance, which no later task refreshes."""
-        if not self.config.tap.enabled:
+        """Each seen class's mean and covariance, which no later task refreshes unless classes come again."""
+        if not self.config.tap.enabled or self.setup.protocol == "domain":
             return {}
         means = {f"mean of class {label}": self.statistics.mean[label] for label in range(self.seen_classes)}
         spreads = {f"covariance of class {c}": self.statistics.covariance[c] for c in range(self.seen_classes)}

@@ -14,6 +14,7 @@ from typing import Any
 
 from smope_bench.benchmarks.suites import SUITES
 from smope_bench.harness.errors import UserError
+from smope_bench.harness.planning.suite_file import run_argument
 from smope_bench.harness.records.observations import read_observations
 from smope_bench.harness.records.store import Store
 from smope_bench.reports.document import Document, Section, all_tables
@@ -195,6 +196,6 @@ def counted_section(name: str, report: Mapping[str, Any], key: str) -> Section:
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise UserError(
             f"the stored counts of suite {name!r} cannot be used ({type(error).__name__}: {error}); "
-            f"write them anew with: run_all.py run {name}"
+            f"write them anew with: run_all.py run {run_argument(name)}"
         ) from error
     return Section(key, title, description, None, tables)

@@ -70,6 +70,7 @@ def write(
 
 def print_suites(console: Console, suites: Sequence[str], results: Path, plugins: Sequence[Path] = ()) -> None:
     """Print the tables of some suites as they stand, as ``run`` does at its end, with the metrics of ``plugins``."""
+    from smope_bench.harness.planning.suite_file import name_in_results
     from smope_bench.harness.provenance import code_fingerprint
     from smope_bench.harness.records.store import Store
     from smope_bench.harness.registry.metrics import open_metrics
@@ -77,7 +78,7 @@ def print_suites(console: Console, suites: Sequence[str], results: Path, plugins
     from smope_bench.reports.writers.terminal import print_results
 
     metrics = open_metrics(plugins)
-    for name in dict.fromkeys(suites):
+    for name in dict.fromkeys(map(name_in_results, suites)):
         print_results(console, load_suite(Store(results), name, code_fingerprint(), metrics))
 
 
@@ -141,21 +142,22 @@ def _require_places(results: Path, out: Path) -> None:
 def _asked(suites: Sequence[str], store: Store) -> tuple[list[str], list[str]]:
     """(trained suites, counted suites): those named, or all in the folder. Raises UserError for none."""
     from smope_bench.harness.cost.cost_suites import counted_suites
-    from smope_bench.harness.planning.planner import find_suite
+    from smope_bench.harness.planning.suite_file import find_suite, name_in_results
     from smope_bench.reports.loading.load import suites_in
     from smope_bench.reports.loading.manifest import manifest_names
 
     counted = counted_suites(store)
     # Damaged manifests of suites that are not named do not matter.
     trained = manifest_names(store) if suites else suites_in(store)
-    names = list(dict.fromkeys(suites)) or [*trained, *counted]
+    names = list(dict.fromkeys(map(name_in_results, suites))) or [*trained, *counted]
     if not names:
         raise UserError(f"nothing was run in {str(store.root)!r} yet; run a suite first, as in: run_all.py run smoke")
+    of_files = set(names) - set(suites)
     for name in names:
-        if name not in (*trained, *counted):
+        if name not in (*trained, *counted, *of_files):
             # Unknown names raise here, with a suggestion; suites that were not run, in the reader.
             find_suite(name)
-    counts = [name for name in names if name in SUITES and SUITES[name].counts_only]
+    counts = [name for name in names if (SUITES[name].counts_only if name in SUITES else name in counted)]
     return [name for name in names if name not in counts], counts
 
 

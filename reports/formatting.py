@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from smope_bench.harness.metrics import METRICS
 from smope_bench.reports.loading.model import (
     MIXED_CODE,
+    NOT_VERIFIED,
     TAKEN,
     Cell,
     CellState,
@@ -80,7 +81,7 @@ def counts_text(results: SuiteResults) -> str:
 
 def tasks_text(column: Column) -> str:
     """``5 tasks``, or nothing where the label contains it."""
-    text = f"{column.tasks} task{'s' * (column.tasks != 1)}"
+    text = f"{column.tasks} {column.unit}{'s' * (column.tasks != 1)}"
     return "" if text in column.label else text
 
 
@@ -112,6 +113,10 @@ def notes(results: SuiteResults, column: Column | None = None) -> list[str]:
         found.append(
             "Tiny suite: small data and a small backbone that come with the installation, not the papers' scale."
         )
+    if any(one.protocol == "domain" for one in columns):
+        found.append(
+            "Domain-incremental: each task is a new domain of classes that come again; averages are over domains."
+        )
     cells = [cell for one in columns for cell in results.cells_of(one)]
     mixed = [cell for cell in cells if MIXED_CODE in cell.marks]
     if mixed:
@@ -122,6 +127,11 @@ def notes(results: SuiteResults, column: Column | None = None) -> list[str]:
         found.append("Leaking: the protocol lets information through that a test must not have; never ranked.")
     if any("random backbone" in cell.marks for cell in cells):
         found.append("Random backbone: the frozen weights were drawn at random, not pre-trained.")
+    if any(NOT_VERIFIED in cell.marks for cell in cells):
+        found.append(
+            "Weights not verified: no public source states a hash of the weights file, so that nothing is said about how these"
+            " results compare with printed ones."
+        )
     if any(outcome.limit is not None for cell in cells for outcome in cell.outcomes):
         found.append(
             "Limited: trained and tested on a few images of each class, for trying out; compared with no printed number."

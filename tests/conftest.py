@@ -9,15 +9,16 @@ import importlib.metadata
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING, cast
 
 import matplotlib
 import pytest
 import torch
 import typer.main
-from torch import Tensor
+from torch import Tensor, nn
 
 from smope_bench.harness.conformance.check import MICRO, ColouredNoise
 from smope_bench.harness.registry import plugins
@@ -26,27 +27,53 @@ from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
 from smope_bench.methods.common.backbone import backbones
 from smope_bench.methods.common.backbone.vit import PromptedViT
 
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
+
 LONGEST_FIRST = (
     "test_check",
     "test_kill_sweep",
     "test_slurm",
     "test_ray_cluster",
-    "test_faults",
-    "test_memory_plan",
-    "test_resume",
     "test_paper_scale",
+    "test_resume",
+    "test_faults",
     "test_add_a_method",
+    "test_safe_path",
+    "test_fuzz",
+    "test_memory_plan",
+    "test_namespace",
     "test_sample_plugin",
-    "test_privacy",
     "test_cli",
+    "test_privacy",
+    "test_launchers",
+    "test_metric",
+    "test_figure",
+    "test_report",
 )
-"""Files that take long, by name: begun last, one of them would keep a single process busy at the end."""
+"""Files that take long, by name: begun last, one of them would keep a single process busy at the end.
+
+Those that wait for other processes stand beside one that computes all the time.
+"""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Each test process begins with other files: in a new checkout, all would rewrite the assertions of the same file at a time."""
+    report = yield
+    number, count = os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:], os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")
+    if isinstance(collector, pytest.Directory) and report.passed:
+        first = len(report.result) * int(number) // int(count)
+        report.result = [*report.result[first:], *report.result[:first]]
+    return report
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files first; the order is otherwise the usual one."""
+    """Long files first, then by path; within a file as usual. All test processes must have the same order."""
     places = {name: place for place, name in enumerate(LONGEST_FIRST)}
-    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+    items.sort(key=lambda item: (places.get(item.path.stem, len(places)), item.path))
 
 
 def pytest_collection_finish() -> None:
@@ -74,7 +101,7 @@ def _made_once() -> Iterator[None]:
     def copy_of(key: object, load: Callable[[], PromptedViT]) -> PromptedViT:
         if key not in models:
             models[key] = load()
-        return copy.deepcopy(models[key])
+        return PromptedViT(cast("VisionTransformer", _copied(models[key].vit)))
 
     def random(backbone: backbones.RandomBackbone) -> PromptedViT:
         if backbone.image_size > 64:  # too large to be kept
@@ -86,7 +113,7 @@ def _made_once() -> Iterator[None]:
         return copy_of((backbone.description.read_bytes(), backbone.sha256), lambda: load_stored(backbone))
 
     with pytest.MonkeyPatch.context() as patch:
-        for absent in (torch.cuda, torch.xpu):
+        for absent in (torch.cuda, torch.xpu, torch.mtia):
             if not absent.is_available():  # a seed for it would be kept until it comes, with the stack that set it
                 patch.setattr(absent, "manual_seed_all", lambda seed: None)
         patch.setattr(typer.main, "get_command", functools.cache(typer.main.get_command))
@@ -96,6 +123,20 @@ def _made_once() -> Iterator[None]:
         patch.setattr(backbones.StoredBackbone, "load", stored)
         patch.setenv("MPLCONFIGDIR", os.environ.get("MPLCONFIGDIR") or matplotlib.get_cachedir())
         yield
+
+
+def _copied(module: nn.Module) -> nn.Module:
+    """A module with tensors of its own; its other attributes are the same objects. ``deepcopy`` takes longer than a small run."""
+    own: dict[str, object] = {key: value.copy() for key, value in vars(module).items() if isinstance(value, dict)}
+    own["_parameters"] = {
+        name: None if weight is None else nn.Parameter(weight.detach().clone(), weight.requires_grad)
+        for name, weight in module._parameters.items()
+    }
+    own["_buffers"] = {name: None if each is None else each.clone() for name, each in module._buffers.items()}
+    own["_modules"] = {name: None if child is None else _copied(child) for name, child in module._modules.items()}
+    made = copy.copy(module)
+    vars(made).update(own)
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 For tests of what processes do to each other: kills, signals, exit statuses, workers. What depends on how Python starts, on
 the order of imports or on PYTHONPATH needs a new Python. Programs have one thread of PyTorch: a fork has no threads but one,
-and GNU OpenMP cannot start others where the parent had some.
+and GNU OpenMP cannot start others where the parent had some. Coverage does not see what a fork does.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import traceback
 import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 
 class Forked:
@@ -32,7 +32,7 @@ class Forked:
     def __init__(self, program: Callable[[], int], out: Path, err: Path, cwd: Path) -> None:
         self.returncode: int | None = None
 
-        def begin() -> int:
+        def begin() -> int:  # pragma: no cover
             os.setsid()
             os.chdir(cwd)
             for file, descriptor in ((out, 1), (err, 2)):
@@ -71,7 +71,7 @@ def spawn_by_fork(path: Any, args: list[Any], passfds: Sequence[int]) -> int:
     if "spawn_main" not in code:  # the resource tracker: a Python without imports starts at once
         return _spawn(path, args, passfds)
 
-    def program() -> int:
+    def program() -> int:  # pragma: no cover
         sys.argv = ["-c", *arguments]
         exec(code, {"__name__": "__main__"})
         return 0
@@ -84,9 +84,10 @@ _spawn = multiprocessing.util.spawnv_passfds
 
 @contextlib.contextmanager
 def forked_workers() -> Iterator[None]:
-    """Worker processes that this process starts in this block are forks of it."""
+    """Worker processes that this process starts in this block are forks of it (Linux), or new ones (elsewhere)."""
     before = multiprocessing.util.spawnv_passfds
-    multiprocessing.util.spawnv_passfds = spawn_by_fork
+    if sys.platform == "linux":
+        multiprocessing.util.spawnv_passfds = spawn_by_fork
     try:
         yield
     finally:
@@ -95,12 +96,13 @@ def forked_workers() -> Iterator[None]:
 
 def _fork(program: Callable[[], int], keep: Iterable[int] = ()) -> int:
     """The id of a new process that does ``program`` as if it had just been started; of open files it has 0 to 2 and ``keep``."""
-    child = os.fork()
-    if child:
-        return child
+    return os.fork() or _live(program, {0, 1, 2, *keep})
+
+
+def _live(program: Callable[[], int], keep: set[int]) -> NoReturn:  # pragma: no cover
     status = 1
     try:
-        _begin_anew({0, 1, 2, *keep})
+        _begin_anew(keep)
         status = program()
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
@@ -112,7 +114,7 @@ def _fork(program: Callable[[], int], keep: Iterable[int] = ()) -> int:
         os._exit(status & 0xFF)
 
 
-def _begin_anew(keep: set[int]) -> None:
+def _begin_anew(keep: set[int]) -> None:  # pragma: no cover
     gc.freeze()
     signal.set_wakeup_fd(-1)
     for number in signal.valid_signals():

@@ -17,7 +17,7 @@ from tests.forked import forked_workers  # pyright: ignore[reportMissingImports]
 
 ROOT = Path(run_all.__file__).resolve().parent
 BLOCK = re.compile(r"(?:^<!-- exit status (\d+) -->\n)?^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-FILE = re.compile(r"# (\w+\.py)(, continued)?\n")
+FILE = re.compile(r"# (\w+\.(?:py|yaml))(, continued)?\n")
 
 
 def run_shell(text: str, folder: Path, status: int) -> str:
@@ -48,7 +48,7 @@ def _run_line(line: str, folder: Path, status: int) -> str:
 
 def write_source(text: str, folder: Path) -> None:
     found = FILE.match(text)
-    assert found, f"a python block must begin with the name of its file: {text[:40]!r}"
+    assert found, f"a block of a file must begin with the name of its file: {text[:40]!r}"
     file = folder / found[1]
     if found[2]:
         file.write_text(f"{file.read_text(encoding='utf-8')}\n{text[found.end() :]}", encoding="utf-8")
@@ -67,7 +67,7 @@ def assert_shown(expected: str, output: str) -> None:
 def follow(text: str, folder: Path) -> dict[str, int]:
     """Do what a text's blocks say, in order, in a new folder; returns how many blocks there were of each language.
 
-    A python block is a file, a bash block is run, a text block must occur in the output of the last one.
+    A python or yaml block is a file, a bash block is run, a text block must occur in the output of the last one.
     """
     folder.mkdir()
     output = ""
@@ -76,7 +76,7 @@ def follow(text: str, folder: Path) -> dict[str, int]:
         ran[language] = ran.get(language, 0) + 1
         if language == "bash":
             output = run_shell(block, folder, int(status or 0))
-        elif language == "python":
+        elif language in ("python", "yaml"):
             write_source(block, folder)
         elif language == "text":
             assert_shown(block, output)

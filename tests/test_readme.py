@@ -53,6 +53,7 @@ def test_every_paper_suite_has_a_row_and_its_tiny_form_a_time() -> None:
         "docs/backbones.md",
         "docs/avalanche.md",
         "docs/reports.md",
+        "docs/other-toolboxes.md",
         "docs/gallery/README.md",
         "docs/add-a-method.md",
     ],

@@ -1,4 +1,4 @@
-"""Avalanche, both ways: our streams for its strategies, and its class-incremental benchmarks for our methods.
+"""Avalanche, both ways: our streams for its strategies, and its benchmarks, of new classes or new domains, for our methods.
 
 Avalanche takes seconds to import: it is imported when a stream is converted, not with this module.
 """
@@ -29,9 +29,11 @@ from smope_bench.benchmarks.base import (
     ClassOrder,
     ImageSet,
     ProgressCallback,
+    Protocol,
     Split,
 )
 from smope_bench.benchmarks.base import silent as quiet
+from smope_bench.benchmarks.domains import cell_names, in_domains, names_of_cells
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.image_store.cached_benchmark import CachedBenchmark
 from smope_bench.benchmarks.stream import Stream, View, build_stream
@@ -60,12 +62,13 @@ def to_avalanche(
 
 
 def from_avalanche(scenario: Any, *, image_size: int, progress: ProgressCallback = quiet, **settings: Any) -> Stream:
-    """The stream of a class-incremental Avalanche benchmark, its images read into memory under their eval transforms.
+    """The stream of an Avalanche benchmark, its images read into memory under their eval transforms.
 
+    Where classes come again, every experience is a domain; one test experience for all of them is tested on after each.
     Class order is that of arrival; classes of one experience are ordered by their ids. A row is an image's place in its
     split, experience after experience, or the datasets' attribute ``rows``. A ``valid`` stream becomes
     the validation views. ``settings`` are those of every benchmark (augment, normalize, ...), as in ``BenchmarkConfig``.
-    Raises BenchmarkError for overlapping or untested classes and for pixels that are not uint8 or floats in [0, 1].
+    Raises BenchmarkError for classes that are untested or numbered anew, and for pixels that are not uint8 or floats in [0, 1].
     """
     arrival = read_arrival(scenario)
     say_task_labels(arrival, progress)
@@ -78,13 +81,15 @@ def from_avalanche(scenario: Any, *, image_size: int, progress: ProgressCallback
         raise BenchmarkError(f"from_avalanche: {error.errors()[0]['msg']} ({error.errors()[0]['loc'][0]})") from error
     train, is_valid = _together(scenario, ["train", *([valid] if valid else [])], arrival)
     test, _ = _together(scenario, ["test"], arrival)
-    benchmark = _InMemory(config, arrival.names, {"train": train, "test": test})
+    benchmark = _InMemory(config, arrival, {"train": train, "test": test})
     stream = build_stream(benchmark, 0)
     return _with_validation(stream, is_valid) if valid else stream
 
 
 class AvalancheConfig(BenchmarkConfig):
     """Settings of an Avalanche benchmark. Tasks and class order are the benchmark's own; ``content`` is a hash of its images."""
+
+    tasks_follow_data: ClassVar[bool] = True
 
     class_order: ClassOrder = Field(default="natural", description="that of arrival in the Avalanche benchmark")
     content: str | None = Field(
@@ -116,12 +121,41 @@ class AvalancheBenchmark(CachedBenchmark[AvalancheConfig]):
         super().prepare(progress, given)
 
     @property
+    def protocol(self) -> Protocol:
+        """``domain`` where classes come again; a pinned configuration then has no split."""
+        known = self._arrival.domains if self.config.content is None else self.config.split is None
+        return "domain" if known else "class"
+
+    @property
     def class_names(self) -> tuple[str, ...]:
-        return self._arrival.names if self.config.content is None else self.opened().class_names
+        return self._names[1]
+
+    @property
+    def domain_names(self) -> tuple[str, ...]:
+        """The experiences, where classes come again."""
+        return self._names[0]
+
+    @cached_property
+    def _names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        if self.config.content is None:
+            return self._arrival.domains, self._arrival.names
+        stored = self.opened().class_names
+        return names_of_cells(stored) if self.protocol == "domain" else ((), stored)
+
+    def names_to_store(self, progress: ProgressCallback) -> tuple[str, ...]:
+        del progress
+        domains, names = self._names
+        return cell_names(domains, names) if domains else names
+
+    def image_set(self, split: Split) -> ImageSet:
+        found, classes = super().image_set(split), len(self.class_names)
+        if self.protocol == "class" or (split == "test" and int(found.labels.max()) < classes):  # one test for all
+            return found
+        return in_domains(found, classes)
 
     def task_sizes(self) -> tuple[int, ...]:
-        """Classes of each experience."""
-        return self.pinned().split or ()
+        """Classes of each experience, or all of them where they come again."""
+        return self.pinned().split or (len(self.class_names),) * len(self.domain_names)
 
     def pinned(self) -> AvalancheConfig:
         """The configuration with the benchmark's own tasks, and the hash of its images."""
@@ -172,7 +206,8 @@ class AvalancheBenchmark(CachedBenchmark[AvalancheConfig]):
             for chunk in read_images(self._scenario, split, self._arrival):
                 digest.update(f"{split} {chunk.images.shape}".encode())
                 digest.update(chunk.labels.astype("<i8").tobytes() + chunk.images.tobytes())
-                yield chunk.images, chunk.labels
+                shared = not self._arrival.domains or (split == "test" and self._arrival.shares_tests)
+                yield chunk.images, chunk.labels + (0 if shared else chunk.experience * len(self._arrival.names))
 
 
 class _InMemory(Benchmark[BenchmarkConfig]):
@@ -181,16 +216,28 @@ class _InMemory(Benchmark[BenchmarkConfig]):
     name: ClassVar[str] = "avalanche"
     card: ClassVar[BenchmarkCard] = BenchmarkCard("Avalanche", "an Avalanche benchmark", "that of its images", "read")
 
-    def __init__(self, config: BenchmarkConfig, names: tuple[str, ...], sets: dict[Split, ImageSet]) -> None:
+    def __init__(self, config: BenchmarkConfig, arrival: Arrival, sets: dict[Split, ImageSet]) -> None:
         super().__init__(config, Path())
-        self._names, self._sets = names, sets
+        self._arrival, self._sets = arrival, sets
 
     def prepare(self, progress: ProgressCallback = quiet, given: Sequence[Path] = ()) -> None:
         """Nothing to do."""
 
     @property
+    def protocol(self) -> Protocol:
+        return "domain" if self._arrival.domains else "class"
+
+    @property
     def class_names(self) -> tuple[str, ...]:
-        return self._names
+        return self._arrival.names
+
+    @property
+    def domain_names(self) -> tuple[str, ...]:
+        return self._arrival.domains
+
+    def task_sizes(self) -> tuple[int, ...]:
+        """Classes of each experience."""
+        return self._arrival.sizes
 
     def image_set(self, split: Split) -> ImageSet:
         return self._sets[split]
@@ -199,7 +246,7 @@ class _InMemory(Benchmark[BenchmarkConfig]):
 def _config(config: Any, arrival: Arrival) -> Any:
     """A configuration with the tasks of an Avalanche benchmark; other tasks are refused."""
     asked = {name: getattr(config, name) for name in ("tasks", "split") if name in config.model_fields_set}
-    own = {"tasks": len(arrival.sizes), "split": arrival.sizes}
+    own = {"tasks": len(arrival.sizes), "split": None if arrival.domains else arrival.sizes}
     for name, value in asked.items():
         if value is not None and value != own[name]:
             raise BenchmarkError(f"{name}={value} but the Avalanche benchmark has {name}={own[name]}; leave {name} out")
@@ -212,12 +259,14 @@ def _together(scenario: Any, names: Sequence[str], arrival: Arrival) -> tuple[Im
     images = np.concatenate([chunk.images for _, chunk in chunks])
     labels = np.concatenate([chunk.labels for _, chunk in chunks])
     last = np.concatenate([np.full(len(chunk.labels), name != names[0]) for name, chunk in chunks])
+    domains = np.concatenate([np.full(len(chunk.labels), chunk.experience, dtype=np.int64) for _, chunk in chunks])
     told = [chunk.rows for _, chunk in chunks if chunk.rows is not None]
     rows = np.concatenate(told) if told else np.empty(0, dtype=np.int64)
     if np.array_equal(np.sort(rows), np.arange(len(labels))):
         order = np.argsort(rows)
-        images, labels, last = images[order], labels[order], last[order]
-    return ImageSet(images, labels), last
+        images, labels, last, domains = images[order], labels[order], last[order], domains[order]
+    in_one = not arrival.domains or (names[0] == "test" and arrival.shares_tests)
+    return ImageSet(images, labels, None if in_one else domains), last
 
 
 def _with_validation(stream: Stream, is_valid: NDArray[np.bool_]) -> Stream:
@@ -235,7 +284,8 @@ def _with_validation(stream: Stream, is_valid: NDArray[np.bool_]) -> Stream:
 
 
 def _digest_of(arrival: Arrival) -> Any:
-    return hashlib.sha256(json.dumps([arrival.names, arrival.classes, arrival.sizes]).encode())
+    domains = [arrival.domains, arrival.shares_tests] if arrival.domains else []
+    return hashlib.sha256(json.dumps([arrival.names, arrival.classes, arrival.sizes, *domains]).encode())
 
 
 @contextmanager

@@ -19,12 +19,18 @@ SHOW = "build it with eval transforms that end in ToTensor and leave Normalize t
 
 @dataclass(frozen=True)
 class Arrival:
-    """The protocol of a benchmark: ``classes``, its class ids in order of arrival, and how many come with each experience."""
+    """The protocol of a benchmark: ``classes``, its class ids in order of arrival, and how many come with each experience.
+
+    ``domains``: names of the experiences where classes come again, else empty. ``shares_tests``: whether one test experience
+    is for all of them.
+    """
 
     classes: tuple[int, ...]
     sizes: tuple[int, ...]
     names: tuple[str, ...]
     task_labels: bool
+    domains: tuple[str, ...] = ()
+    shares_tests: bool = False
 
     @property
     def labels(self) -> dict[int, int]:
@@ -34,37 +40,63 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some images of one experience. ``rows`` are their places in their split, if the benchmark has them."""
+    """Some images of experience number ``experience``. ``rows``: their places in their split, if the benchmark has them."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
     rows: NDArray[np.int64] | None
+    experience: int
 
 
 def read_arrival(scenario: Any) -> Arrival:
-    """Check that an Avalanche benchmark is class-incremental, and read its order of arrival.
+    """Read an Avalanche benchmark's order of arrival. Where classes come again, it is domain-incremental.
 
-    Classes that arrive together are ordered by their ids. Raises BenchmarkError for a benchmark that is not of this kind.
+    Classes that arrive together are ordered by their ids. Raises BenchmarkError for a benchmark that is of neither kind.
     """
     streams = getattr(scenario, "streams", None)
     if not isinstance(streams, dict) or not {"train", "test"} <= set(streams):
         raise BenchmarkError("not an Avalanche benchmark with a train and a test stream")
     order: list[int] = []
     sizes: list[int] = []
-    labelled = False
+    again: tuple[int, int] | None = None
+    task_labels: set[int] = set()
     for number, experience in enumerate(streams["train"]):
         found = sorted(set(_targets(experience.dataset, f"training experience {number}")))
-        again = sorted(set(found) & set(order))
-        if again:
-            raise BenchmarkError(
-                f"class {again[0]} of training experience {number} has come before: the benchmark is domain-incremental or"
-                " numbers its classes anew in each task; only class-incremental ones, with ids of their own, can be run"
-            )
-        order += found
+        known = sorted(set(found) & set(order))
+        if known and again is None:
+            again = known[0], number
+        order += [class_id for class_id in found if class_id not in known]
         sizes.append(len(found))
-        labelled |= any(label != 0 for label in getattr(experience.dataset, "targets_task_labels", ()))
+        task_labels |= {int(label) for label in getattr(experience.dataset, "targets_task_labels", ())}
     _require_same_classes(streams, order)
-    return Arrival(tuple(order), tuple(sizes), _names(scenario, order), labelled)
+    names, labelled = _names(scenario, order), any(label != 0 for label in task_labels)
+    if again is None:
+        return Arrival(tuple(order), tuple(sizes), names, labelled)
+    _require_same_meaning(scenario, *again, several_tasks=len(task_labels) > 1)
+    tested = len(streams["test"])
+    if tested not in (1, len(sizes)):
+        raise BenchmarkError(
+            f"the benchmark is domain-incremental and has {len(sizes)} training experiences but {tested} test experiences;"
+            " give one for each, or one for all"
+        )
+    if len(streams.get("valid", ())) not in (0, len(sizes)):
+        raise BenchmarkError(
+            f"the valid stream has {len(streams['valid'])} experiences for {len(sizes)} training experiences"
+        )
+    domains = tuple(f"experience {number}" for number in range(len(sizes)))
+    return Arrival(tuple(order), tuple(sizes), names, labelled, domains, shares_tests=tested == 1)
+
+
+def _require_same_meaning(scenario: Any, class_id: int, number: int, *, several_tasks: bool) -> None:
+    """Raise BenchmarkError where a class id that comes again stands for another class."""
+    original = [set(ids) for ids in getattr(scenario, "original_classes_in_exp", ())]
+    renumbered = bool(original) and sum(map(len, original)) == len(set().union(*original))
+    if several_tasks or renumbered:
+        raise BenchmarkError(
+            f"class {class_id} of training experience {number} has come before with another task label or meaning: the"
+            " benchmark numbers its classes anew in each task; give each class an id of its own or, where the classes are the"
+            " same in each, make it without task labels"
+        )
 
 
 def read_images(scenario: Any, stream: str, arrival: Arrival) -> Iterator[Chunk]:
@@ -95,6 +127,7 @@ def read_images(scenario: Any, stream: str, arrival: Arrival) -> Iterator[Chunk]
                 np.stack(images),
                 np.array([labels[targets[position]] for position in positions], dtype=np.int64),
                 None if rows is None else np.array([rows[position] for position in positions], dtype=np.int64),
+                number,
             )
 
 

@@ -15,6 +15,8 @@ from smope_bench.benchmarks.stream import stratum
 
 RULES = 1  # increase when the pixels or the split of the same configuration change
 INK_MAX = 16
+CLASS_SIZES = (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)
+"""Images of each digit."""
 
 
 class DigitsConfig(BenchmarkConfig):
@@ -50,6 +52,10 @@ class Digits(CachedBenchmark[DigitsConfig]):
             "test_fraction": config.test_fraction,
             "split_seed": config.split_seed,
         }
+
+    def expected_counts(self) -> tuple[int, int]:
+        tested = sum(len(stratum(size, self.config.test_fraction, "")[1]) for size in CLASS_SIZES)
+        return sum(CLASS_SIZES) - tested, tested
 
     def fill(self, writer: CacheWriter, progress: ProgressCallback) -> None:
         """Enlarge all digits and split each class."""

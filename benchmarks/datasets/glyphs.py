@@ -61,7 +61,7 @@ class Glyphs(CachedBenchmark[GlyphsConfig]):
     @property
     def class_names(self) -> tuple[str, ...]:
         """The characters' Unicode names."""
-        return tuple(f"{character} {unicodedata.name(character).lower()}" for character in CHARACTERS)
+        return tuple(map(class_name, CHARACTERS))
 
     def recipe(self) -> dict[str, Any]:
         """What the stored images depend on; another matplotlib may carry other fonts."""
@@ -83,6 +83,9 @@ class Glyphs(CachedBenchmark[GlyphsConfig]):
             "data_seed": config.data_seed,
         }
 
+    def expected_counts(self) -> tuple[int, int]:
+        return len(CHARACTERS) * self.config.train_per_class, len(CHARACTERS) * self.config.test_per_class
+
     def fill(self, writer: CacheWriter, progress: ProgressCallback) -> None:
         """Render all classes of both splits."""
         progress(f"glyphs: rendering {len(CHARACTERS)} classes")
@@ -94,14 +97,23 @@ class Glyphs(CachedBenchmark[GlyphsConfig]):
                 )
 
 
+def class_name(character: str) -> str:
+    """The character and its Unicode name."""
+    return f"{character} {unicodedata.name(character).lower()}"
+
+
 def class_images(
     label: int, split: Split, count: int, size: int, data_seed: int, mix: Mix = RENDITIONS_MIX
 ) -> NDArray[np.uint8]:
     """The first ``count`` images of a class, uint8 (count, size, size, 3); image i does not depend on ``count``."""
+    keys = [(data_seed, SPLITS.index(split), label, number) for number in range(count)]
+    return pictures_of(CHARACTERS[label], keys, size, mix)
+
+
+def pictures_of(character: str, keys: list[tuple[int, ...]], size: int, mix: Mix) -> NDArray[np.uint8]:
+    """Pictures of a character, uint8 (n, size, size, 3), one a seed."""
     import torch
 
-    keys = [(data_seed, SPLITS.index(split), label, number) for number in range(count)]
-    character = CHARACTERS[label]
     faces = faces_with(character)
     # The face has its own generator, so that new scalars in a rendition do not change the faces.
     chosen = [faces[np.random.default_rng((*key, 1)).integers(len(faces))] for key in keys]

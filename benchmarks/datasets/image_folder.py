@@ -65,7 +65,7 @@ def scan_folder(root: Path, progress: ProgressCallback = silent) -> Folder:
     if not root.is_dir():
         state = "is not a folder" if root.exists() else "does not exist"
         raise BenchmarkError(f"{shown(root)} {state}; path must name a folder with one sub-folder per class")
-    tops = _folders_in(root)
+    tops = folders_in(root)
     if not tops:
         raise BenchmarkError(f"{shown(root)} has no classes; it must hold one sub-folder of images per class")
     names = {os.fsencode(top.name): top for top in tops}
@@ -73,7 +73,7 @@ def scan_folder(root: Path, progress: ProgressCallback = silent) -> Folder:
         if len(tops) > 2:
             other = next(top for top in tops if top.name not in SPLITS)
             raise BenchmarkError(f"{shown(other)} lies beside train and test; move it away")
-        parts: list[tuple[Split | None, list[Path]]] = [(split, _folders_in(root / split)) for split in SPLITS]
+        parts: list[tuple[Split | None, list[Path]]] = [(split, folders_in(root / split)) for split in SPLITS]
     else:
         parts = [(None, tops)]
     classes = _common_classes(root, parts)
@@ -85,7 +85,7 @@ def scan_folder(root: Path, progress: ProgressCallback = silent) -> Folder:
                 sha256 = hashlib.sha256(_read(path)).hexdigest()
                 files.append(ImageFile(path, label, split, sha256))
                 digest.update(os.fsencode(path.relative_to(root).as_posix()) + b"\0" + sha256.encode() + b"\n")
-    return Folder(tuple(_readable(name) for name in classes), tuple(files), digest.hexdigest())
+    return Folder(tuple(readable(name) for name in classes), tuple(files), digest.hexdigest())
 
 
 def _common_classes(root: Path, parts: list[tuple[Split | None, list[Path]]]) -> list[str]:
@@ -109,7 +109,7 @@ def _has_folder(folder: Path) -> bool:
     return any(entry.is_dir() for entry in _entries(folder))
 
 
-def _folders_in(root: Path) -> list[Path]:
+def folders_in(root: Path) -> list[Path]:
     """Class folders; a file beside them is an error."""
     entries = _entries(root)
     for entry in entries:
@@ -139,7 +139,7 @@ def _read(path: Path) -> bytes:
         raise BenchmarkError(f"{shown(path)} cannot be read ({error.strerror})") from error
 
 
-def _readable(name: str) -> str:
+def readable(name: str) -> str:
     """A class name that can be written as UTF-8: bytes that are not text become ``\\xff``."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
@@ -187,13 +187,17 @@ class ImageFolder(PictureBenchmark[ImageFolderConfig]):
         summary="any folder with one sub-folder per class, or with train and test folders of such",
     )
 
+    def scan(self, path: Path) -> Any:
+        """Read and hash all files of the folder."""
+        return scan_folder(path)
+
     @cached_property
-    def folder(self) -> Folder:
+    def folder(self) -> Any:
         """The folder at ``path``, read once. Raises BenchmarkError if its hash is not ``content``."""
         if self.config.path is None:
             raise self.missing()
         path = Path(self.config.path).expanduser()
-        found = scan_folder(path)
+        found = self.scan(path)
         if self.config.content not in (None, found.content):
             raise BenchmarkError(
                 f"{shown(path)} holds content {found.content[:12]} but the run was planned with "
@@ -227,7 +231,7 @@ class ImageFolder(PictureBenchmark[ImageFolderConfig]):
 
     def pictures(self, progress: ProgressCallback) -> Iterator[Picture]:
         """Training pictures, then test pictures, each class after class."""
-        progress(f"imagefolder: decoding {len(self.folder.files):,} images")
+        progress(f"{self.name}: decoding {len(self.folder.files):,} images")
         for split, files in self._split().items():
             for file in files:
                 yield Picture(split, file.label, shown(file.path), file.read())
@@ -239,9 +243,9 @@ class ImageFolder(PictureBenchmark[ImageFolderConfig]):
         if self.config.path is not None:
             return super().missing()
         if self.config.content is None:
-            return BenchmarkError("imagefolder: give path=FOLDER, a folder with one sub-folder of images per class")
+            return BenchmarkError(f"{self.name}: give path=FOLDER, a {self.Config.model_fields['path'].description}")
         return BenchmarkError(
-            f"imagefolder: no intact images with content {self.config.content[:12]} under {self.root}; "
+            f"{self.name}: no intact images with content {self.config.content[:12]} under {self.root}; "
             "give path=FOLDER to read them again"
         )
 
@@ -255,6 +259,10 @@ class ImageFolder(PictureBenchmark[ImageFolderConfig]):
     def _side(self) -> int:
         return self.config.cache_size or self.config.image_size
 
+    def group_of(self, label: int) -> tuple[str, str]:
+        """What a label stands for, in messages and as a part of the split's seed."""
+        return f"class {self.folder.class_names[label]!r}", f"class {label}"
+
     def _split(self) -> dict[Split, list[ImageFile]]:
         """The folder's own split, or a stratified one drawn by ``split_seed``."""
         parts: dict[Split, list[ImageFile]] = {"train": [], "test": []}
@@ -262,10 +270,10 @@ class ImageFolder(PictureBenchmark[ImageFolderConfig]):
         for file in self.folder.files:
             (open_classes[file.label] if file.split is None else parts[file.split]).append(file)
         for label, files in open_classes.items():
+            name, drawn_for = self.group_of(label)
             if len(files) < 2:
-                name = self.folder.class_names[label]
-                raise BenchmarkError(f"class {name!r} has one image; at least two are needed, one to test on")
-            seed = f"imagefolder {self.config.split_seed} class {label}"
+                raise BenchmarkError(f"{name} has one image; at least two are needed, one to test on")
+            seed = f"imagefolder {self.config.split_seed} {drawn_for}"
             for split, rows in zip(parts, stratum(len(files), self.config.test_fraction, seed), strict=True):
                 parts[split].extend(files[row] for row in rows)
         return parts

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from smope_bench.benchmarks.suites.figures import FIGURES
 from smope_bench.benchmarks.suites.hash import HASH_SUITES
-from smope_bench.benchmarks.suites.schema import DIGITS_2, DIGITS_5, GLYPHS_10, ZOO, Column, Row, Suite
+from smope_bench.benchmarks.suites.schema import DIGITS_2, DIGITS_5, GLYPH_DOMAINS, GLYPHS_10, ZOO, Column, Row, Suite
 from smope_bench.benchmarks.suites.tables import TABLES
 
 __all__ = ["SUITES", "Column", "Row", "Suite"]
@@ -19,6 +19,9 @@ CI_SETTINGS = (
     "task_inference.tap.epochs=5",
 )
 """A few steps of each phase: nothing learned well, everything computed."""
+
+ONE_TASK_A_CLASS = ("ovor", "hide_prompt", "norga", "hash_prompt")
+"""Methods for which a class must belong to one task; they are refused where classes come again."""
 
 REHEARSALS: tuple[Suite, ...] = (
     Suite(
@@ -36,6 +39,15 @@ REHEARSALS: tuple[Suite, ...] = (
         summary="100 character classes in renditions, ten tasks, tiny backbone, five seeds",
         rows=ZOO,
         tiny=(GLYPHS_10,),
+        is_tiny_only=True,
+    ),
+    Suite(
+        name="domains",
+        title="Domains: known characters in new renditions",
+        summary="domain-incremental: 20 character classes in six renditions, one a task, tiny backbone, five seeds",
+        rows=tuple(row for row in ZOO if row.method not in ONE_TASK_A_CLASS),
+        tiny=(GLYPH_DOMAINS,),
+        metrics=("faa", "caa", "unseen"),
         is_tiny_only=True,
     ),
     Suite(

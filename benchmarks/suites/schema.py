@@ -9,18 +9,26 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table: a method, with the settings that make it differ from its recipe."""
+    """A row of the table: a method, with the settings that make it differ from its recipe.
+
+    ``settings``: fields of the method and, by themselves or under ``schedule``, of the schedule.
+    """
 
     label: str
     method: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     variant: str = ""
     """The row's name in the file of published results where a paper prints several rows of one method."""
+    line: int = field(default=0, compare=False)
+    """In the suite's file, from 1; 0 for the project's own suites."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column group of the table: a benchmark with its settings and the backbone it is run on."""
+    """A column group of the table: a benchmark with its settings and the backbone it is run on.
+
+    ``label``: empty for a column of a file that is named by its resolved configuration.
+    """
 
     label: str
     benchmark: str
@@ -28,6 +36,8 @@ class Column:
     backbone: str = "tiny"
     printed_backbone: str = ""
     """The weights' name in the file of published results, where it is another."""
+    line: int = field(default=0, compare=False)
+    """In the suite's file, from 1; 0 for the project's own suites."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +91,8 @@ class Suite:
     """Whether the suite only counts parameters and operations of its rows."""
     tiny_rows: tuple[Row, ...] = ()
     """Rows of the tiny form if they differ from the full form's; empty = the same rows."""
+    file: str = field(default="", compare=False)
+    """The path of the user's file as it was given; empty for the project's own suites."""
 
 
 ALIGNED: dict[str, Any] = {"tap": {"enabled": True}}
@@ -117,6 +129,9 @@ ZOO = METHODS + FLOORS + REFERENCES + CEILINGS
 DIGITS_5 = Column("digits, 5 tasks", "digits", {"tasks": 5})
 DIGITS_2 = Column("digits, 2 tasks", "digits", {"tasks": 2})
 GLYPHS_10 = Column("glyphs, 10 tasks", "glyphs", {"tasks": 10})
+GLYPH_DOMAINS = Column(
+    "glyphs in renditions", "glyph_domains", {"classes": 20, "train_per_class": 20, "test_per_class": 10}
+)
 GLYPHS_RANDOM = Column("glyphs, 10 tasks, RANDOM weights", "glyphs", {"tasks": 10}, "tiny_random")
 
 CIFAR_10 = Column("CIFAR-100, 10 tasks", "cifar100", {"tasks": 10}, "sup1k")

@@ -25,6 +25,7 @@ from smope_bench.benchmarks.augmentation import (
     NoAugmentation,
     Normalize,
     RandomResizedCrop,
+    statistics_of,
 )
 from smope_bench.benchmarks.base import BenchmarkConfig
 from smope_bench.benchmarks.image_store.arrays import Encoded, Finished, Raw, Squeezed
@@ -40,12 +41,6 @@ from smope_bench.benchmarks.image_store.pictures import (
 from smope_bench.benchmarks.transforms.crops import Crops, draw_crops
 from smope_bench.benchmarks.transforms.resample import Axis, Parts, resized
 
-MEAN_AND_STD: dict[Normalize, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
-    "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-    "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
-}
 CPU = torch.device("cpu")
 
 
@@ -122,7 +117,7 @@ class Transforms:
     def _normalized(self, pixels: Tensor) -> Tensor:
         if self.normalize == "none":
             return pixels
-        mean, std = (pixels.new_tensor(values).view(3, 1, 1) for values in MEAN_AND_STD[self.normalize])
+        mean, std = (pixels.new_tensor(values).view(3, 1, 1) for values in statistics_of(self.normalize))
         return (pixels - mean) / std
 
 

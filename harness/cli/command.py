@@ -38,6 +38,7 @@ ORDER = (
     "cancel",
     "list",
     "describe",
+    "suite",
     "data",
     "tune",
     "check",

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from smope_bench.harness.planning.assets import Prepared, Verified
 
 BAD_FILES = 1
+UNVERIFIED = (
+    "weights not verified: no public source states this file's hash; results are marked, not compared with printed ones"
+)
 
 Names = Annotated[
     list[str],
@@ -110,6 +113,8 @@ def _show(console: Console, prepared: Prepared) -> None:
     size = f", {_size(prepared.bytes)}" if prepared.bytes else ""
     console.print(f"{prepared.name}: {where}{images}{size}", markup=False, soft_wrap=True)
     console.print(f"{prepared.name}: content {prepared.content}", markup=False, soft_wrap=True)
+    if not prepared.is_verified:
+        console.print(f"{prepared.name}: {UNVERIFIED}", markup=False, soft_wrap=True)
 
 
 def _size(count: int) -> str:

@@ -74,13 +74,17 @@ def find_facts(name: str, data: Path, plugins: Sequence[Path]) -> list[Facts]:
     from smope_bench.harness.execution.executor_registry import open_executors
     from smope_bench.harness.registry.metrics import open_metrics
     from smope_bench.harness.registry.registry import open_registries
+    from smope_bench.methods.common.backbone.imported import imported_under
 
     registries, executors = open_registries(plugins), open_executors(plugins)
     metrics = {metric.name: metric for metric in open_metrics(plugins)}
     known: dict[str, tuple[Sequence[str], Callable[[], Facts]]] = {
         "method": (registries.methods.names(), lambda: method_facts(registries, name)),
         "benchmark": (registries.benchmarks.names(), lambda: benchmark_facts(registries, name, data)),
-        "backbone": (registries.backbones.names(), lambda: backbone_facts(registries, name, data)),
+        "backbone": (
+            [*registries.backbones.names(), *(one.name for one in imported_under(data))],
+            lambda: backbone_facts(registries, name, data),
+        ),
         "suite": (list(SUITES), lambda: suite_facts(SUITES[name])),
         "executor": (
             executors.names(),
@@ -225,12 +229,14 @@ def backbone_facts(registries: Registries, name: str, data: Path) -> Facts:
     """Sizes, hash, and where the weights come from and are looked for."""
     from smope_bench.harness.cli.listing import size_text
     from smope_bench.harness.planning.assets import WEIGHTS
-    from smope_bench.methods.common.backbone.backbones import WeightsMissingError
+    from smope_bench.methods.common.backbone.backbones import BackboneSettings, WeightsMissingError
+    from smope_bench.methods.common.backbone.imported import NOT_VERIFIED
 
     backbone = registries.backbones.load(name).at(data)
     files, hub, url = (getattr(backbone, key, None) for key in ("files", "hub", "url"))
     try:
         sha256, state = backbone.sha256, "random, from a seed" if backbone.is_random else "ready"
+        state += "" if backbone.is_verified else f", {NOT_VERIFIED}"
     except WeightsMissingError:
         sha256, state = "", f"not prepared: run_all.py data prepare {name}"
     downloads = data / WEIGHTS / "downloads"
@@ -238,7 +244,7 @@ def backbone_facts(registries: Registries, name: str, data: Path) -> Facts:
     places += [f"the Hugging Face cache of {hub}"] if hub else []
     places += [str(url)] if url else []
     megabytes = getattr(backbone, "megabytes", None)
-    digest = getattr(backbone, "digest", None)
+    digests = [part for part in (getattr(backbone, "digest", None), *getattr(backbone, "known", ())) if part]
     return {
         "owner": registries.backbones.owner(name),
         "title": "",
@@ -247,13 +253,15 @@ def backbone_facts(registries: Registries, name: str, data: Path) -> Facts:
             "licence": getattr(backbone, "licence", "") or "not stated",
             "architecture": ", ".join(f"{key} {value}" for key, value in backbone.architecture.items()),
             "input": f"{backbone.image_size} x {backbone.image_size} px",
+            "normalisation": f"mean {backbone.mean}, std {backbone.std}" if backbone.mean else "",
+            "feature": backbone.feature,
             "weights": state,
             "hash": f"{sha256} (of the tensors)" if sha256 and not backbone.is_random else sha256,
-            "published hash": (digest or "none is known: the file is recognised by its tensors") if files else "",
+            "published hash": (", ".join(digests) or "none is known") if files else "",
             "download": size_text(megabytes and int(megabytes) * 10**6) if files else "none",
             "looked for in": places,
         },
-        "settings": [],
+        "settings": settings_of(BackboneSettings, "backbone."),
     }
 
 

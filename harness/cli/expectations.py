@@ -116,11 +116,11 @@ def read_all_expected(
     suites: Sequence[str], source: str | None, metrics: Sequence[Metric] = METRICS
 ) -> dict[str, list[dict[str, Any]]]:
     """What is expected of each suite, none where no source is named; read before anything trains."""
-    from smope_bench.harness.planning.planner import find_suite
+    from smope_bench.harness.planning.suite_file import find_suites
 
     if source is None:
         return {}
-    return {name: read_expected(find_suite(name), source, metrics) for name in dict.fromkeys(suites)}
+    return {suite.name: read_expected(suite, source, metrics) for suite in find_suites(suites)}
 
 
 def print_expectations(
@@ -163,8 +163,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from rich.console import Console
 
     from smope_bench.harness.execution.launcher import launch
-    from smope_bench.harness.planning.planner import Selection, find_suite
+    from smope_bench.harness.planning.planner import Selection
     from smope_bench.harness.planning.settings import Seeds
+    from smope_bench.harness.planning.suite_file import find_suite
     from smope_bench.harness.run_options import RunOptions
 
     parser = argparse.ArgumentParser(prog="python -m smope_bench.harness.cli.expectations", description=__doc__)
@@ -176,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     order = suite.seeds[0]
     for train in TRAIN_SEEDS:
         selection = Selection(seeds=(Seeds(order, train),))
-        launch([suite.name], selection, RunOptions(options.results, options.data, "auto"), Console())
+        launch([options.suite], selection, RunOptions(options.results, options.data, "auto"), Console())
     cells = [
         {
             "row": row,

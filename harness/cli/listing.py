@@ -22,7 +22,9 @@ from smope_bench.harness.cli.command import command
 from smope_bench.harness.console import Columns, Rows, counted, duration, make_console, print_rows
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.registry.plugins import call_outside_code
+from smope_bench.harness.registry.registry import IN_DATA
 from smope_bench.harness.text import plain, plain_values
+from smope_bench.methods.common.backbone.imported import NOT_VERIFIED
 
 if TYPE_CHECKING:
     from smope_bench.harness.planning.planner import PlannedRun
@@ -62,6 +64,7 @@ def plan(
     tiny: opt.Tiny = False,
     methods: opt.Methods = None,
     benchmarks: opt.Benchmarks = None,
+    backbone: opt.Backbone = None,
     seeds: opt.Seeds = None,
     settings: opt.Settings = None,
     recipe: opt.Recipe = opt.RecipeName.published,
@@ -80,7 +83,9 @@ def plan(
     from smope_bench.harness.records.store import Store
     from smope_bench.harness.run_options import RunOptions
 
-    selection = opt.read_selection(tiny, methods, benchmarks, seeds, settings, precision, recipe, recipe_of, limit)
+    selection = opt.read_selection(
+        tiny, methods, benchmarks, seeds, settings, precision, recipe, recipe_of, limit, backbone
+    )
     trained, counted = split_counted(suites)
     for name in counted if not as_json else ():
         print(f"{name} trains nothing: it counts parameters and operations, without data or weights.")
@@ -116,7 +121,9 @@ def _sources(row: dict[str, Any]) -> str:
 def _weights(row: dict[str, Any]) -> str:
     if row.get("error") or row["random"]:
         return "" if row.get("error") else "random"
-    return "ready" if row["sha256"] else "not prepared"
+    if not row["sha256"]:
+        return "not prepared"
+    return "ready" if row["verified"] else f"ready, {NOT_VERIFIED}"
 
 
 def _state(row: dict[str, Any]) -> str:
@@ -153,6 +160,7 @@ LIST_COLUMNS: dict[str, Columns] = {
         ("backbone", _name),
         ("what it is", _summary),
         ("px", _text("image_size")),
+        ("feature", _text("feature")),
         ("weights", _weights),
     ),
     "executors": (("executor", _name), ("where", _text("place")), ("what it does", _summary)),
@@ -289,17 +297,31 @@ def list_benchmarks(registries: Registries, data: Path = opt.DATA) -> Rows:
 
 
 def list_backbones(registries: Registries, data: Path = opt.DATA) -> Rows:
-    """Backbones with the hash of their weights; None, and how to get them, if they are not prepared under ``data``."""
+    """Backbones with the hash of their weights; None, and how to get them, if they are not prepared under ``data``.
+
+    Those imported into ``data`` come last.
+    """
     from smope_bench.methods.common.backbone.backbones import WeightsMissingError
+    from smope_bench.methods.common.backbone.imported import imported_under
+    from smope_bench.methods.common.errors import MethodError
 
     def describe(backbone: Any) -> dict[str, Any]:
         facts = {"summary": backbone.summary, "image_size": backbone.image_size, "random": backbone.is_random}
+        found = backbone.at(data)
+        facts |= {"feature": found.feature, "verified": found.is_verified}
         try:
-            return {**facts, "state": "ready", "sha256": backbone.at(data).sha256}
+            return {**facts, "state": "ready", "sha256": found.sha256}
         except WeightsMissingError:
             return {**facts, "state": f"not prepared: data prepare {backbone.name}", "sha256": None}
 
-    return _listed(registries.backbones, describe)
+    rows = _listed(registries.backbones, describe)
+    for own in imported_under(data):
+        try:
+            facts = describe(own)
+        except MethodError as error:
+            facts = {"error": str(error)}
+        rows.append(plain_values({"name": own.name, "owner": IN_DATA, **facts}))
+    return rows
 
 
 def benchmark_state(benchmark: Any, data: Path) -> str:

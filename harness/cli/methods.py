@@ -15,6 +15,10 @@ from smope_bench.harness.errors import UserError
 
 NewName = Annotated[str, typer.Argument(metavar="NAME", help="The method's name, and its file's: my_prompt.")]
 NewOut = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where both files are written.")]
+BackboneSettings = Annotated[
+    list[str] | None,
+    opt.what("--set", metavar="backbone.FIELD=VALUE", help="Change a setting of the backbone. Repeatable."),
+]
 CHECK_FAILED = 1
 INSTALLED = "smope-bench"
 """Name of the installed command."""
@@ -34,13 +38,21 @@ def new_method(name: NewName, out: NewOut = Path()) -> None:
 
 
 @command("check")
-def check(target: opt.CheckTarget) -> None:
+def check(
+    target: opt.CheckTarget,
+    backbone: opt.Backbone = None,
+    settings: BackboneSettings = None,
+    plugin: opt.Plugins = None,
+    data: opt.Data = opt.DATA,
+) -> None:
     """Put a method through the conformance kit: leaks, gradients, checkpoints, determinism, precision, cost."""
     from smope_bench.harness.conformance.check import check_target, failed
     from smope_bench.harness.console import make_console
+    from smope_bench.harness.planning.settings import parse_setting
     from smope_bench.harness.text import plain
 
-    checked, console = check_target(target), make_console()
+    parsed = [parse_setting(text) for text in settings or ()]
+    checked, console = check_target(target, backbone, data, parsed, plugin or ()), make_console()
     if not checked:
         raise UserError(f"plugin {target!r} defines no method to check: write a subclass of smope_bench.api.Method.")
     for name, verdicts in checked.items():

@@ -73,16 +73,28 @@ def how(*names: str, help: str, **more: Any) -> Any:
 
 
 KindToList = Annotated[Kind, typer.Argument(help="What to list.")]
-Suites = Annotated[list[str], typer.Argument(metavar="SUITE...", help="Suites; 'list suites' shows them.")]
+Suites = Annotated[
+    list[str], typer.Argument(metavar="SUITE...", help="Suites ('list suites') or one's own files, docs/suites.md.")
+]
 SuitesFound = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[SUITE...]", help="Suites; all that the results folder holds, unless given."),
+    typer.Argument(
+        metavar="[SUITE...]", help="Suites or their files; all that the results folder holds, unless given."
+    ),
 ]
 CheckTarget = Annotated[str, typer.Argument(metavar="METHOD|FILE.py", help="A method by name, or a plugin file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Watch = Annotated[bool, typer.Option("--watch", help="Show it again and again, until nothing is running.")]
 
 Tiny = Annotated[bool, what("--tiny", help="Use the data and weights that come with the installation.")]
+Backbone = Annotated[
+    str | None,
+    what(
+        "--backbone",
+        metavar="NAME|FILE|timm:MODEL",
+        help="Another than the suite's: by name, any ViT's weights file, or a model of timm's with or without tag.",
+    ),
+]
 Methods = Annotated[
     list[str] | None, what("--methods", metavar="NAME,...", help="These methods only, or others than the suite's.")
 ]
@@ -98,7 +110,8 @@ Settings = Annotated[
     what(
         "--set",
         metavar="KEY=VALUE",
-        help="Change a setting: FIELD, METHOD.FIELD, schedule.FIELD, benchmark.FIELD or METHOD.schedule.FIELD. Repeatable.",
+        help="Change a setting: FIELD, METHOD.FIELD, schedule.FIELD, benchmark.FIELD, backbone.FIELD or METHOD.schedule.FIELD."
+        " Repeatable.",
     ),
 ]
 Recipe = Annotated[
@@ -140,7 +153,7 @@ Workers = Annotated[
 ]
 Threads = Annotated[
     int | None,
-    how("--threads", min=1, help="Threads of each run; 1 for tiny backbones, else cores / workers, unless given."),
+    how("--threads", min=1, help="Threads of each run; 1 for small backbones, else up to 4, unless given."),
 ]
 Device = Annotated[DeviceName, how("--device", help="Where to compute.")]
 Executor = Annotated[
@@ -251,6 +264,7 @@ def read_selection(
     recipe: RecipeName = RecipeName.published,
     recipe_of: str | None = None,
     limit: int | None = None,
+    backbone: str | None = None,
 ) -> Selection:
     """The options that select runs of a suite, parsed. Raises UserError."""
     from smope_bench.harness.planning.planner import Selection
@@ -266,5 +280,6 @@ def read_selection(
         seeds=pairs,
         settings=read_settings(settings, limit),
         precision=precision.value,
+        backbone=backbone,
         recipe=read_recipe(recipe, recipe_of),
     )

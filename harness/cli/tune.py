@@ -35,7 +35,6 @@ class SamplerName(StrEnum):
 
 MethodName = Annotated[str, typer.Argument(metavar="METHOD", help="What to tune.")]
 BenchmarkName = Annotated[str, typer.Argument(metavar="BENCHMARK", help="On whose training images.")]
-Backbone = Annotated[str | None, opt.what("--backbone", metavar="NAME", help="Another than the suites'.")]
 Trials = Annotated[
     int | None, opt.what("--trials", min=1, help="So many in a seeded order; the whole grid unless given.")
 ]
@@ -61,7 +60,7 @@ Sampler = Annotated[SamplerName, opt.what("--sampler", help="All combinations, o
 def tune(
     method: MethodName,
     benchmark: BenchmarkName,
-    backbone: Backbone = None,
+    backbone: opt.Backbone = None,
     tiny: opt.Tiny = False,
     trials: Trials = None,
     seeds: SearchSeeds = None,
@@ -230,8 +229,8 @@ def _workers(plan: Plan) -> tuple[int, int]:
 
     request = plan.request
     jobs = plan.trials * len(request.seeds)
-    tiny = plan.registries.backbones.load(plan.column.backbone).is_tiny
-    threads = request.threads or device.default_threads(is_tiny=tiny)
+    weights = plan.registries.backbones.load(plan.column.backbone).at(request.data).weight_count
+    threads = request.threads or device.default_threads(weights)
     return min(request.workers or device.default_workers(request.device, jobs, threads), jobs), threads
 
 

@@ -10,7 +10,7 @@ import difflib
 import inspect
 import itertools
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from types import FunctionType
 import numpy as np
 import torch
 
-from smope_bench.harness.conformance.fixtures import ColouredNoise, kept_test_images, with_other_future
+from smope_bench.harness.conformance.fixtures import ColouredNoise, domain_stream, kept_test_images, with_other_future
 from smope_bench.harness.conformance.memory_checks import survives_short_memory
 from smope_bench.harness.conformance.object_graph import kept_images
 from smope_bench.harness.conformance.prediction_checks import batch_independence, predicts_without_trace, task_id_hidden
@@ -40,13 +40,14 @@ from smope_bench.harness.conformance.runner import (
 )
 from smope_bench.harness.cost.report import count_costs
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.planning.settings import validated
+from smope_bench.harness.planning.own_backbones import find_backbone, without_file_settings
+from smope_bench.harness.planning.settings import Setting, scoped, validated
 from smope_bench.harness.registry.plugins import call_outside_code
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.text import sentence
 from smope_bench.harness.training.data import open_stream
 from smope_bench.methods.common.api import Method
-from smope_bench.methods.common.backbone.backbones import MICRO
+from smope_bench.methods.common.backbone.backbones import MICRO, Backbone, BackboneSettings
 
 __all__ = ["MICRO", "CheckResult", "ColouredNoise", "check", "check_target", "failed"]
 
@@ -78,15 +79,15 @@ class Check:
         return [CheckResult(self.name, passed, detail, "" if passed else self.remedy)]
 
 
-def check(name: str, registries: Registries) -> list[CheckResult]:
-    """Check the registered method ``name``; one result per requirement, in a fixed order.
+def check(name: str, registries: Registries, backbone: Backbone = MICRO) -> list[CheckResult]:
+    """Check the registered method ``name`` on a backbone; one result per requirement, in a fixed order.
 
     A method that leaks by its own account, or whose first run fails, gets that result alone.
     """
-    return list(check_one_by_one(name, registries))
+    return list(check_one_by_one(name, registries, backbone))
 
 
-def check_one_by_one(name: str, registries: Registries) -> Iterator[CheckResult]:
+def check_one_by_one(name: str, registries: Registries, backbone: Backbone = MICRO) -> Iterator[CheckResult]:
     """The results of ``check``, each as soon as it is known."""
     method = registries.methods.load(name)
     config = validated(method.Config, {}, name)
@@ -97,7 +98,7 @@ def check_one_by_one(name: str, registries: Registries) -> Iterator[CheckResult]
         detail = "this configuration reproduces a published leak; it is for study only"
         yield CheckResult("honest", False, detail, remedy)
         return
-    register(registries)
+    register(registries, backbone)
     with TemporaryDirectory() as folder:
         root = Path(folder)
         try:
@@ -128,7 +129,11 @@ def _backbone_frozen(subject: MethodUnderCheck) -> Verdict:
 
 def _settled_kept(subject: MethodUnderCheck) -> Verdict:
     """Tensors that a finished task declares settled must stay bit-identical in every later task."""
-    stages = [stage.settled for stage in subject.first.stages]
+    return _kept(subject.first)
+
+
+def _kept(done: CheckRun) -> Verdict:
+    stages = [stage.settled for stage in done.stages]
     for task, (sooner, later) in enumerate(itertools.pairwise(stages), start=1):
         lost = sorted(sooner.keys() - later.keys())
         moved = sorted(key for key in sooner.keys() & later.keys() if not same_bits(sooner[key], later[key]))
@@ -187,6 +192,24 @@ def _continues(subject: MethodUnderCheck) -> Verdict:
     return same_result(first, resumed, f"stopped every {STEPS} steps and continued")
 
 
+def _domains(subject: MethodUnderCheck) -> Verdict:
+    """A method that declares it trains on classes that come again in new domains, some of them missing, and resumes there."""
+    if "domain" not in subject.first.trainer.method_class.protocols:
+        return True, "for class-incremental streams alone, by its own declaration"
+    stream = domain_stream(subject.root, subject.first.trainer.backbone.image_size)
+    done = subject.again("domains", stream=stream)
+    settled = _kept(done)
+    if not settled[0]:
+        return settled
+    subject.again("domains stopped", stream=stream, stop=("task_started", 1))
+    verdict = same_result(done, subject.again("domains stopped", stream=stream), "three domains, stopped and continued")
+    if verdict[0] and not done.trainer.method.is_closed_form:
+        subject.again("inside a domain", stream=stream, steps=STEPS)
+        resumed = subject.again("inside a domain", stream=stream)
+        verdict = same_result(done, resumed, "three domains, stopped inside and between them and continued")
+    return verdict
+
+
 def _half_precision(subject: MethodUnderCheck) -> Verdict:
     subject.again("bf16", precision="bf16", stop=("task_evaluated", 1))
     return True, "two tasks run under bf16 autocast"
@@ -195,7 +218,7 @@ def _half_precision(subject: MethodUnderCheck) -> Verdict:
 def _cost(subject: MethodUnderCheck) -> Verdict:
     """Counted costs, for information: this check never fails."""
     try:
-        report = count_costs(subject.registries, [subject.name], MICRO)
+        report = count_costs(subject.registries, [subject.name], subject.registries.backbones.load(MICRO.name))
     except FAULTS as error:
         return True, f"cannot be counted: {sentence(error)}"
     row, a_pass = report.rows[0], report.backbone.own.forward
@@ -259,6 +282,12 @@ CHECKS = (
         " begin_phase are called again where a task goes on, so that a counter they set begins anew",
     ),
     Check(
+        "classes that come again",
+        _domains,
+        "in a domain-incremental stream new_classes are all classes seen, old_classes is 0, and class_counts has zeros: join"
+        ' statistics of a class with its earlier ones, or leave "domain" out of Method.protocols',
+    ),
+    Check(
         "short of memory",
         survives_short_memory,
         "give a rule with tensors of single images a method part(rows); a rule draws no random numbers, but carries what was drawn"
@@ -280,17 +309,42 @@ def failed(results: Iterable[CheckResult]) -> list[CheckResult]:
     return [result for result in results if not result.passed]
 
 
-def check_target(target: str) -> dict[str, list[CheckResult]]:
-    """Results of a registered method by name, or of every method that a plugin file defines."""
+def check_target(
+    target: str,
+    backbone: str | None = None,
+    data_root: Path = Path("data"),
+    settings: Sequence[Setting] = (),
+    plugins: Sequence[Path] = (),
+) -> dict[str, list[CheckResult]]:
+    """Results of a registered method by name, or of every method that a plugin file defines.
+
+    ``backbone``: a name, weights file or ``timm:MODEL`` in place of the kit's own; ``settings``: those of the scope
+    ``backbone``, for it.
+    """
     from smope_bench.harness.registry.registry import open_registries
+
+    def checked(name: str, registries: Registries) -> list[CheckResult]:
+        return check(name, registries, _chosen(backbone, registries, data_root, settings))
 
     if not target.endswith(".py"):
         if "/" in target or Path(target).exists():
             raise UserError(f"{target!r} is neither a method's name nor a plugin file, whose name ends in .py.")
-        return {target: check(target, open_registries())}
-    known = set(open_registries().methods.names())
-    registries = open_registries([Path(target)])
-    return {name: check(name, registries) for name in registries.methods.names() if name not in known}
+        return {target: checked(target, open_registries(plugins))}
+    known = set(open_registries(plugins).methods.names())
+    registries = open_registries([*plugins, Path(target)])
+    return {name: checked(name, registries) for name in registries.methods.names() if name not in known}
+
+
+def _chosen(name: str | None, registries: Registries, data_root: Path, settings: Sequence[Setting]) -> Backbone:
+    for setting in settings:
+        if setting.path[0] != "backbone" or len(setting.path) < 2:
+            raise UserError(f"--set {setting.text!r}: only backbone.FIELD=VALUE has a meaning here.")
+    settings, described = without_file_settings(settings)
+    found, base = find_backbone(name, registries, data_root, described=described), MICRO
+    if found is not None:
+        base = registries.backbones.load(found).at(data_root)
+        base.verify()
+    return base.adapted(validated(BackboneSettings, scoped(settings, "backbone"), "backbone"))
 
 
 ALIKE = 0.6

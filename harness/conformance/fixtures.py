@@ -1,4 +1,4 @@
-"""Data of the conformance kit: a benchmark of coloured noise, and its stream with other later images."""
+"""Data of the conformance kit: benchmarks of coloured noise in classes and in domains, and a stream with other later images."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smope_bench.benchmarks.base import (
+    SPLITS,
     Benchmark,
     BenchmarkCard,
     BenchmarkConfig,
     ImageSet,
     ProgressCallback,
+    Protocol,
     Split,
     silent,
 )
-from smope_bench.benchmarks.stream import Stream, View
+from smope_bench.benchmarks.stream import Stream, View, build_stream
 
 TRAIN_IMAGES, TEST_IMAGES = 12, 22
 
@@ -42,9 +44,49 @@ class ColouredNoise(Benchmark[BenchmarkConfig]):
         """Seeded pixels, equal at every call."""
         seed, count = (0, TRAIN_IMAGES) if split == "train" else (1, TEST_IMAGES)
         labels = np.repeat(np.arange(6), count)
-        colours = np.array([[(label >> bit) & 1 for bit in range(3)] for label in range(1, 7)]) * 140 + 40
-        noise = np.random.default_rng(seed).integers(0, 60, (len(labels), 16, 16, 3))
-        return ImageSet((colours[labels][:, None, None] + noise).astype(np.uint8), labels.astype(np.int64))
+        return ImageSet(_noise(labels, seed), labels.astype(np.int64))
+
+
+class ColouredDomains(ColouredNoise):
+    """The classes of ``ColouredNoise`` in three domains: lit, dark and inverted. The first lacks class 5, the last class 4."""
+
+    @property
+    def protocol(self) -> Protocol:
+        return "domain"
+
+    @property
+    def domain_names(self) -> tuple[str, ...]:
+        return ("lit", "dark", "inverted")
+
+    def task_sizes(self) -> tuple[int, ...]:
+        """All classes with each task."""
+        return (6, 6, 6)
+
+    def image_set(self, split: Split) -> ImageSet:
+        """Four images of each class of a domain."""
+        present = [
+            (domain, label) for domain in range(3) for label in range(6) if (domain, label) not in ((0, 5), (2, 4))
+        ]
+        domains, labels = np.repeat(np.array(present), 4, axis=0).T
+        images = _noise(labels, SPLITS.index(split))
+        images[domains == 1] //= 2
+        images[domains == 2] = 255 - images[domains == 2]
+        return ImageSet(images, labels.astype(np.int64), domains.astype(np.int64))
+
+
+def _noise(labels: NDArray[np.int64], seed: int) -> NDArray[np.uint8]:
+    """An image (16, 16, 3) in the colour of each label."""
+    colours = np.array([[(label >> bit) & 1 for bit in range(3)] for label in range(1, 7)]) * 140 + 40
+    noise = np.random.default_rng(seed).integers(0, 60, (len(labels), 16, 16, 3))
+    return (colours[labels][:, None, None] + noise).astype(np.uint8)
+
+
+def domain_stream(root: Path, image_size: int = 16) -> Stream:
+    """Three domains; class 5 arrives with the second, and each of the outer two lacks a class.
+
+    ``image_size``: side of the images in pixels.
+    """
+    return build_stream(ColouredDomains(BenchmarkConfig(tasks=3, image_size=image_size), root), 0)
 
 
 def with_other_future(stream: Stream) -> Stream:

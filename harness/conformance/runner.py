@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from smope_bench.benchmarks.augmentation import normalize_text
 from smope_bench.benchmarks.stream import Stream
 from smope_bench.harness.cancellation import Interrupted, StopRequest
 from smope_bench.harness.conformance.fixtures import ColouredNoise
@@ -21,7 +22,8 @@ from smope_bench.harness.run_options import RunContext, RunOptions
 from smope_bench.harness.run_spec import BackboneRef, Component, Precision, RunSpec
 from smope_bench.harness.training.trainer import Trainer
 from smope_bench.methods.common.api import Batch, Method, ParameterGroup
-from smope_bench.methods.common.backbone.backbones import MICRO
+from smope_bench.methods.common.backbone.backbones import MICRO, Backbone
+from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.schedules import Schedule
 
 FAULTS = (Exception, SystemExit)
@@ -75,20 +77,46 @@ class MethodUnderCheck:
         return run(self.name, self.registries, self.root / folder, **options)
 
 
-def register(registries: Registries) -> None:
-    """Add the kit's backbone and benchmark, once."""
+class KitBackbone(Backbone):
+    """Another backbone under the name of the kit's own; runs in scratch folders find its weights where they are."""
+
+    def __init__(self, base: Backbone) -> None:
+        self.base, self.name, self.summary = base, MICRO.name, base.summary
+        self.architecture, self.is_random, self.mean, self.std = base.architecture, base.is_random, base.mean, base.std
+
+    @property
+    def sha256(self) -> str:
+        """The base's."""
+        return self.base.sha256
+
+    @property
+    def image_size(self) -> int:
+        """The base's."""
+        return self.base.image_size
+
+    def load(self) -> PromptedViT:
+        """The base's."""
+        return self.base.load()
+
+
+def register(registries: Registries, backbone: Backbone = MICRO) -> None:
+    """Add the kit's backbone, or another in its place, and its benchmark, once."""
     if MICRO.name not in registries.backbones.names():
-        registries.backbones.add(MICRO.name, "the conformance kit", MICRO)
+        kit = backbone if backbone is MICRO else KitBackbone(backbone)
+        registries.backbones.add(MICRO.name, "the conformance kit", kit)
         registries.benchmarks.add(ColouredNoise.name, "the conformance kit", ColouredNoise)
 
 
 def spec_of(name: str, registries: Registries, precision: Precision = "fp32") -> RunSpec:
     """Three tasks of two classes with the method's default configuration."""
-    method = registries.methods.load(name)
+    method, backbone = registries.methods.load(name), registries.backbones.load(MICRO.name)
+    data: dict[str, Any] = {"tasks": 3, "image_size": backbone.image_size}
+    if backbone.mean is not None and backbone.std is not None:
+        data["normalize"] = normalize_text(backbone.mean, backbone.std)
     return RunSpec(
         method=Component(name=name, config=method.Config().model_dump(mode="json")),
-        benchmark=Component(name=ColouredNoise.name, config={"tasks": 3, "image_size": 16}),
-        backbone=BackboneRef(name=MICRO.name, sha256=MICRO.sha256),
+        benchmark=Component(name=ColouredNoise.name, config=data),
+        backbone=BackboneRef(name=MICRO.name, sha256=backbone.sha256),
         schedule=Schedule(**SCHEDULE).model_dump(mode="json"),
         precision=precision,
     )

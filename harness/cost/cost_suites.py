@@ -9,7 +9,7 @@ from typing import Any
 
 from smope_bench.harness import provenance
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.planning.planner import find_suite
+from smope_bench.harness.planning.suite_file import find_suite, find_suites, run_argument
 from smope_bench.harness.records.atomic_write import write_json_atomically
 from smope_bench.harness.records.checksum import RECORD_SCHEMA, checksum_of, with_checksum
 from smope_bench.harness.records.store import Store
@@ -19,6 +19,7 @@ from smope_bench.harness.registry.registry import Registries
 def split_counted(names: Sequence[str]) -> tuple[list[str], list[str]]:
     """(suites that train, suites that count), each once and in the given order. Raises UserError for an unknown name."""
     unique = list(dict.fromkeys(names))
+    find_suites(unique)
     counted = [name for name in unique if find_suite(name).counts_only]
     return [name for name in unique if name not in counted], counted
 
@@ -32,10 +33,11 @@ def count_suite(name: str, methods: Sequence[str], registries: Registries, store
     """Count the methods of a suite, or ``methods``, on ViT-B/16; stores and returns the report."""
     from smope_bench.harness.cost.report import count_costs
 
-    rows = methods or list(dict.fromkeys(row.method for row in find_suite(name).rows))
+    suite = find_suite(name)
+    rows = methods or list(dict.fromkeys(row.method for row in suite.rows))
     report = count_costs(registries, rows).as_json()
-    stored = {"schema_version": RECORD_SCHEMA, "suite": name, "cost": report, "provenance": provenance.collect()}
-    write_json_atomically(_file(store, name), with_checksum(stored))
+    stored = {"schema_version": RECORD_SCHEMA, "suite": suite.name, "cost": report, "provenance": provenance.collect()}
+    write_json_atomically(_file(store, suite.name), with_checksum(stored))
     return report
 
 
@@ -51,10 +53,12 @@ def read_counted(store: Store, name: str) -> dict[str, Any]:
         return stored["cost"]
     except FileNotFoundError as error:
         raise UserError(
-            f"suite {name!r} was not counted yet in {str(store.root)!r}; do it with: run_all.py run {name}"
+            f"suite {name!r} was not counted yet in {str(store.root)!r}; do it with: run_all.py run {run_argument(name)}"
         ) from error
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{str(file)!r} cannot be used ({error}); write it anew with: run_all.py run {name}") from error
+        raise UserError(
+            f"{str(file)!r} cannot be used ({error}); write it anew with: run_all.py run {run_argument(name)}"
+        ) from error
 
 
 def _file(store: Store, name: str) -> Path:

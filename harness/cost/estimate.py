@@ -23,12 +23,14 @@ from smope_bench.harness.planning.planner import PlannedRun
 from smope_bench.harness.records.atomic_write import write_json_atomically
 from smope_bench.harness.records.store import Record, Store
 from smope_bench.harness.registry.registry import Registries
-from smope_bench.harness.run_spec import Component, RunSpec, canonical_json
+from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec, canonical_json
 from smope_bench.methods.common.backbone.backbones import VIT_B16, RandomBackbone
 
 ASSUMED_FLOPS: Mapping[str, float] = {"fp32": 10e12, "bf16": 40e12}
 """Assumed operations a second of a data-centre GPU, about half of an A100's fp32 peak and an eighth of its bf16 peak.
 Not measured; plans that use them are labelled so."""
+LEAST_SCALE = 0.02
+"""Operations of a pass relative to ViT-B/16's, below which a throughput measured on that says nothing."""
 THROUGHPUT_FILE = "throughput.json"
 HOW_TO_MEASURE = "run_all.py bench step --device cuda --batch 128 --record, or give --tflops"
 
@@ -111,7 +113,7 @@ class Estimator:
             each = {name: (counts.phases.get(name, step) if counts else step) for name in epochs}
             operations = sum(train * epochs[name] * each[name] for name in epochs)
             operations += train * stored.forward * _has_statistics(method)
-        scale = self.scale(spec.backbone.name)
+        scale = self.scale(spec.backbone)
         tests = images.test * self._test_passes(spec, method)
         query_pass = stored.forward if (counts.queries_at_test if counts else method.needs_query) else 0
         predicting = (counts.test if counts else stored.forward + query_pass) - query_pass
@@ -126,17 +128,18 @@ class Estimator:
             self._images[key] = count_images(self._registries, component, self._data)
         return self._images[key]
 
-    def scale(self, backbone: str) -> float:
+    def scale(self, backbone: BackboneRef) -> float:
         """A backbone's pass relative to ViT-B/16's, by the published closed form."""
-        if backbone not in self._scales:
+        key = backbone.model_dump_json()
+        if key not in self._scales:
             from smope_bench.harness.cost.flop_counters import plain_published_pass, published_pass
             from smope_bench.harness.planning.outline import plain_sizes
 
-            found = self._registries.backbones.load(backbone).at(self._data)
+            found = self._registries.backbone(backbone, self._data)
             sizes = plain_sizes(found)
             operations = published_pass(found.skeleton()) if sizes is None else plain_published_pass(sizes)
-            self._scales[backbone] = operations / self._stored.published_pass
-        return self._scales[backbone]
+            self._scales[key] = operations / self._stored.published_pass
+        return self._scales[key]
 
     def _test_passes(self, spec: RunSpec, method: Any) -> float:
         """Mean evaluations per test image, for equal tasks: after its own task and every later one; once in joint training."""
@@ -195,10 +198,12 @@ def count_images(registries: Registries, component: Component, data: Path) -> Im
         train, test = (int(count or 0) for count in counts)
         return ImageCounts(train, test, prepared=True)
     benchmark, limit = registries.benchmarks.load(component.name), component.config.get("limit")
-    if benchmark.published_counts is None:
+    opened = benchmark(benchmark.Config(**component.config), data)
+    expected = opened.expected_counts()
+    if expected is None:
         return None
-    most = limit * benchmark(benchmark.Config(**component.config), data).num_classes if limit else None
-    train, test = (count if most is None else min(count, most) for count in benchmark.published_counts)
+    most = limit * opened.num_classes if limit else max(expected)
+    train, test = (min(count, most) for count in expected)
     return ImageCounts(train, test, prepared=False)
 
 
@@ -221,12 +226,12 @@ def _has_statistics(method: Any) -> bool:
 
 def measured_rate(records: Iterable[Record], estimator: Estimator, spec: RunSpec) -> Rate | None:
     """Median throughput of finished runs with the same backbone size and precision, on the fastest device."""
-    size, found = estimator.scale(spec.backbone.name), dict[str, list[float]]()
+    size, found = estimator.scale(spec.backbone), dict[str, list[float]]()
     for record in records:
         seconds = float(record.result["timings"].get("total_s") or 0.0)
         try:
             other = RunSpec(**record.spec)
-            if seconds <= 0 or other.precision != spec.precision or estimator.scale(other.backbone.name) != size:
+            if seconds <= 0 or other.precision != spec.precision or estimator.scale(other.backbone) != size:
                 continue
             work = estimator.work(other)
         except (UserError, ValueError):  # a record of a missing plugin, or of another version
@@ -245,17 +250,15 @@ def find_rate(
     spec: RunSpec,
     results: Path,
     tflops: float | None,
-    *,
-    is_tiny: bool,
 ) -> Rate | None:
     """Throughput for a run: given by the user, else of finished runs, else of ``bench step --record``, else assumed.
 
-    None for tiny backbones without finished runs, to which a GPU's throughput does not apply.
+    None for a backbone far smaller than ViT-B/16 without finished runs: its steps are too short for a GPU's throughput.
     """
     if tflops is not None:
         return Rate(tflops * 1e12, "given")
     measured = measured_rate(records, estimator, spec)
-    if measured is not None or is_tiny:
+    if measured is not None or estimator.scale(spec.backbone) < LEAST_SCALE:
         return measured
     return recorded_rate(results, spec.precision) or Rate(ASSUMED_FLOPS[spec.precision], "assumed")
 
@@ -266,7 +269,7 @@ def record_throughput(bare_seconds: float, conditions: Mapping[str, Any], estima
     ``conditions`` are those of the measurement. Raises UserError for a backbone of another size, which plans cannot use.
     """
     backbone, device = str(conditions["backbone"]), str(conditions["device"])
-    if estimator.scale(backbone) != 1:
+    if estimator.scale(BackboneRef(name=backbone, sha256="")) != 1:
         raise UserError(f"--record keeps the throughput of ViT-B/16, which backbone {backbone!r} is not")
     flops_per_s = conditions["batch"] * stored_counts().complete / bare_seconds
     entry = {"flops_per_s": flops_per_s, **{key: conditions[key] for key in ("device", "batch", "torch")}}
@@ -323,13 +326,9 @@ class Pricing:
         return images and trained_on(images.train, run.spec)
 
     def _rate(self, run: PlannedRun) -> Rate | None:
-        backbone = run.spec.backbone.name
-        key = (backbone, run.spec.precision)
+        key = (run.spec.backbone.model_dump_json(), run.spec.precision)
         if key not in self._rates:
-            tiny = self._registries.backbones.load(backbone).is_tiny
-            self._rates[key] = find_rate(
-                self._records, self._estimator, run.spec, self._results, self._tflops, is_tiny=tiny
-            )
+            self._rates[key] = find_rate(self._records, self._estimator, run.spec, self._results, self._tflops)
         return self._rates[key]
 
     def _needs(self, run: PlannedRun) -> list[dict[str, Any]]:

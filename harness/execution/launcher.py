@@ -14,7 +14,7 @@ from rich.console import Console
 from smope_bench.harness.cancellation import TERMINATED, Stopped
 from smope_bench.harness.console import counted, duration
 from smope_bench.harness.cost.estimate import count_split, trained_on
-from smope_bench.harness.errors import UserError
+from smope_bench.harness.errors import UserError, did_you_mean
 from smope_bench.harness.execution.executor_registry import Executor, open_executors
 from smope_bench.harness.execution.lease import remove_leftovers_of
 from smope_bench.harness.execution.memory_budget import SPARE, MemoryEstimator, workers_that_fit
@@ -23,9 +23,12 @@ from smope_bench.harness.execution.scheduler import RunStatus, execute, partitio
 from smope_bench.harness.hardware import device as hardware
 from smope_bench.harness.hardware import memory
 from smope_bench.harness.hardware.memory import MIB
-from smope_bench.harness.planning.planner import PlannedRun, Selection, Supply, find_suite, manifest, plan
+from smope_bench.harness.planning.own_backbones import Notify, to_stderr
+from smope_bench.harness.planning.planner import PlannedRun, Selection, Supply, manifest, plan
 from smope_bench.harness.planning.remarks import notes_of, remarks
+from smope_bench.harness.planning.suite_file import find_suite, find_suites
 from smope_bench.harness.records.store import Record, Store
+from smope_bench.harness.registry.metrics import open_metrics
 from smope_bench.harness.registry.registry import Registries, open_registries
 from smope_bench.harness.run_options import RunOptions
 
@@ -41,17 +44,24 @@ class LaunchSummary:
 
 
 def plan_suites(
-    suites: Sequence[str], selection: Selection, options: RunOptions, supply: Supply | None = None
+    suites: Sequence[str],
+    selection: Selection,
+    options: RunOptions,
+    supply: Supply | None = None,
+    notify: Notify = to_stderr,
 ) -> tuple[list[PlannedRun], Registries]:
     """The runs of some suites, and the registries in which their names were looked up.
 
     ``supply`` fetches weights that are missing; without it, runs that need them are planned as lacking them.
     """
     names = list(dict.fromkeys(suites))
-    for name in names:
-        find_suite(name)  # a typing error is answered before anything heavy is imported
+    known = {metric.name for metric in open_metrics(options.plugins)}
+    for suite in find_suites(names):  # a typing error is answered before anything heavy is imported
+        for name in suite.metrics:
+            if name not in known:
+                raise UserError(f"{suite.file!r}, metrics: there is no metric {name!r}{did_you_mean(name, known)}")
     registries = open_registries(options.plugins)
-    return plan(names, selection, registries, options.data, supply), registries
+    return plan(names, selection, registries, options.data, supply, notify), registries
 
 
 def launch(suites: Sequence[str], selection: Selection, options: RunOptions, console: Console) -> LaunchSummary:
@@ -63,7 +73,7 @@ def launch(suites: Sequence[str], selection: Selection, options: RunOptions, con
 
     started, store, executor = time.monotonic(), Store(options.results), find_executor(options)
     store.require_writable()
-    runs, registries = plan_suites(suites, selection, options, supply_weights(options.data, notify))
+    runs, registries = plan_suites(suites, selection, options, supply_weights(options.data, notify), notify)
     device = options.device
     if _trains_here(executor, options):
         device = hardware.resolve_device(device)
@@ -76,7 +86,11 @@ def launch(suites: Sequence[str], selection: Selection, options: RunOptions, con
     for line in launch_remarks(to_do, registries, options.data):
         notify(line)
     for suite in dict.fromkeys(suites):
-        store.write_manifest(suite, manifest(suite, runs, registries))
+        name = find_suite(suite).name
+        if store.write_manifest(name, manifest(suite, runs, registries)):
+            notify(
+                f"note: suite {name!r} was planned from other rows or columns before: its tables show the present plan."
+            )
     if not to_do:
         console.print(f"{len(done)} of {len(done)} runs are already done; nothing trained.")
         return LaunchSummary(0, len(done))
@@ -142,8 +156,8 @@ def fitted_options(
 
     ``memory_mb``: MiB that runs are expected to need, by run id; no more are in flight than fit.
     """
-    tiny = all(registries.backbones.load(run.spec.backbone.name).is_tiny for run in to_do)
-    threads = options.threads or hardware.default_threads(is_tiny=tiny)
+    weights = max(registries.backbone(run.spec.backbone, options.data).weight_count for run in to_do)
+    threads = options.threads or hardware.default_threads(weights)
     workers = min(options.workers or hardware.default_workers(device, len(to_do), threads), len(to_do))
     workers = 1 if one_by_one else workers
     budget = SPARE * memory.free_mb(device) if memory_mb and workers > 1 else None
@@ -167,7 +181,7 @@ def expected_memory(
         found = estimator.measured(run.spec.model_dump())
         if found is None and options.workers is None:
             if name not in weights:
-                skeleton = registries.backbones.load(name).at(options.data).skeleton()
+                skeleton = registries.backbone(run.spec.backbone, options.data).skeleton()
                 weights[name] = sum(p.numel() * p.element_size() for p in skeleton.parameters()) / MIB
             found = estimator.guessed(weights[name])
         needs[run.run_id] = found or 0.0

@@ -25,6 +25,7 @@ from smope_bench.harness.errors import UserError, did_you_mean
 from smope_bench.harness.planning.planner import PlannedRun
 from smope_bench.harness.planning.settings import Setting, scoped, validated
 from smope_bench.harness.registry.registry import Registries
+from smope_bench.methods.common.backbone.imported import NOT_VERIFIED
 
 Kind = Literal["benchmark", "backbone"]
 FaultOf = Callable[[Path, Remote, Path, ProgressCallback], str]
@@ -42,6 +43,8 @@ class Prepared:
     images: dict[str, int]
     bytes: int
     content: str
+    is_verified: bool = True
+    """False for weights of which no public source states a hash."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ def kind_of(name: str, registries: Registries) -> Kind:
     """Whether a name is a benchmark's or a backbone's. Raises UserError for one that is neither."""
     if name in registries.benchmarks.names():
         return "benchmark"
-    if name in registries.backbones.names():
+    if registries.backbones.knows(name):
         return "backbone"
     known = [*registries.benchmarks.names(), *registries.backbones.names()]
     raise UserError(f"{name!r} is neither a benchmark nor a backbone{did_you_mean(name, known)}")
@@ -162,7 +165,8 @@ def _prepare_backbone(backbone: Any, data_root: Path, given: Sequence[Path], pro
     _supply(backbone, data_root, given, progress)
     file = backbone.verify()
     size = file.stat().st_size if file is not None else 0
-    return Prepared(backbone.name, "backbone", file, {}, size, backbone.sha256)
+    verified = backbone.is_verified or file is None
+    return Prepared(backbone.name, "backbone", file, {}, size, backbone.sha256, verified)
 
 
 def _prepare_benchmark(
@@ -254,4 +258,5 @@ def _verified_weights(backbone: Any) -> Verified:
         return Verified(backbone.name, "weights", "damaged", 0, str(error))
     if file is None:
         return Verified(backbone.name, "random weights, kept in no file", "intact", 0)
-    return Verified(backbone.name, f"weights {file}", "intact", file.stat().st_size)
+    what = f"weights {file}" if backbone.is_verified else f"{NOT_VERIFIED} against a public hash, {file}"
+    return Verified(backbone.name, what, "intact", file.stat().st_size)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
+from smope_bench.benchmarks.base import Protocol
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.run_spec import RunSpec, canonical_json
 from smope_bench.methods.common.errors import MethodError
@@ -17,15 +18,26 @@ class CompatibilityChecker:
         self._known: set[str] = set()
         self._skeletons: dict[str, Any] = {}
 
-    def require(self, method: type[Any], spec: RunSpec, backbone: Any, num_classes: int, num_tasks: int) -> None:
+    def require(
+        self,
+        method: type[Any],
+        spec: RunSpec,
+        backbone: Any,
+        num_classes: int,
+        num_tasks: int,
+        protocol: Protocol = "class",
+    ) -> None:
         """Raise UserError, with the method's own message, for a combination that it refuses.
 
         The method is constructed on PyTorch's meta device: shapes and checks are real, values are not.
         """
-        key = canonical_json([spec.method.model_dump(), spec.backbone.name, spec.schedule, num_classes, num_tasks])
+        key = canonical_json(
+            [spec.method.model_dump(), spec.backbone.name, spec.schedule, num_classes, num_tasks, protocol]
+        )
         if key in self._known:
             return
         self._known.add(key)
+        _require_protocol(method, spec, protocol)
         import torch
 
         from smope_bench.harness.planning.outline import Undrawn, made_with_outline
@@ -33,7 +45,7 @@ class CompatibilityChecker:
         from smope_bench.methods.common.schedules import Schedule
 
         tasks = 1 if method.trains_jointly else num_tasks
-        setup = Setup(num_classes, tasks, Schedule(**spec.schedule))
+        setup = Setup(num_classes, tasks, Schedule(**spec.schedule), protocol)
         config = method.Config(**spec.method.config)
         try:
             # A plugin may read values in its constructor, which the meta device does not have.
@@ -50,3 +62,15 @@ class CompatibilityChecker:
         if backbone.name not in self._skeletons:
             self._skeletons[backbone.name] = backbone.skeleton()
         return self._skeletons[backbone.name]
+
+
+def _require_protocol(method: type[Any], spec: RunSpec, protocol: Protocol) -> None:
+    if protocol not in method.protocols:
+        reason = method.unfit_because or f"it does not name {protocol!r} in Method.protocols"
+        raise UserError(
+            f"{spec.method.name} cannot run on {spec.benchmark.name}, whose tasks are new {PROTOCOL_WORDS[protocol]}: {reason};"
+            " leave it out with --methods"
+        )
+
+
+PROTOCOL_WORDS: dict[Protocol, str] = {"class": "classes", "domain": "domains of the same classes"}

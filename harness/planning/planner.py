@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from smope_bench.benchmarks.augmentation import normalize_text
+from smope_bench.benchmarks.base import Protocol
+from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.protocol import require_order_seed
-from smope_bench.benchmarks.suites import SUITES, Column, Row, Suite
+from smope_bench.benchmarks.suites import Column, Row, Suite
 from smope_bench.harness.errors import UserError, did_you_mean, without_home
 from smope_bench.harness.planning.compatibility import CompatibilityChecker
+from smope_bench.harness.planning.own_backbones import Notify, find_backbone, to_stderr, without_file_settings
 from smope_bench.harness.planning.settings import (
     SCOPES,
     Seeds,
@@ -22,10 +26,13 @@ from smope_bench.harness.planning.settings import (
     scoped,
     validated,
 )
+from smope_bench.harness.planning.suite_file import digest, find_suite, find_suites
 from smope_bench.harness.planning.titles import column_label, distinct
 from smope_bench.harness.records.observations import require_observable
 from smope_bench.harness.registry.registry import BUILT_IN, Registries
 from smope_bench.harness.run_spec import BackboneRef, Component, Precision, RunSpec, canonical_json
+from smope_bench.methods.common.backbone.backbones import Backbone, BackboneSettings
+from smope_bench.methods.common.errors import MethodError
 
 if TYPE_CHECKING:
     from smope_bench.methods.recipes import RecipeFrom, TrainingRecipe
@@ -33,6 +40,8 @@ if TYPE_CHECKING:
 MISSING = "missing"
 BACKBONE = ("backbone",)
 """The setting that replaces the backbone of every column: ``--set backbone=NAME``."""
+TRANSFORMS = ("augment", "normalize", "test_resize", "test_interpolation")
+"""Settings of a benchmark that may be given for one method; recipes differ in them, too."""
 Supply = Callable[[Any], None]
 
 
@@ -46,6 +55,8 @@ class Selection:
     seeds: tuple[Seeds, ...] = ()
     settings: tuple[Setting, ...] = ()
     precision: Precision = "fp32"
+    backbone: str | None = None
+    """In place of every column's: a name, a weights file, or ``timm:MODEL``."""
     recipe: RecipeFrom | None = None
     """Where to take hyper-parameters from for settings without a recipe of their own; None refuses those."""
 
@@ -65,6 +76,7 @@ class PlannedRun:
     """The user's ``--set`` texts that apply to this run."""
     observe: tuple[str, ...] = ()
     """Names of what figures need of the run beside accuracies; not part of its identity, since it changes no number."""
+    protocol: Protocol = "class"
 
     @property
     def lacks_weights(self) -> bool:
@@ -83,22 +95,20 @@ def plan(
     registries: Registries,
     data_root: Path,
     supply: Supply | None = None,
+    notify: Notify = to_stderr,
 ) -> list[PlannedRun]:
     """All runs of some suites, in the order of their tables. Raises UserError and the rooms' errors; trains nothing.
 
-    ``supply`` is called with a backbone whose weights are missing; without it such runs are planned as lacking weights.
+    ``supply`` is called with a backbone whose weights are missing; without it such runs are planned as lacking weights. A
+    user's own weights file is imported into the data folder here, and ``notify`` called with what it is.
     """
+    settings, described = without_file_settings(selection.settings)
+    name = find_backbone(selection.backbone, registries, data_root, notify, described)
+    selection = replace(selection, backbone=name, settings=settings)
     planner = Planner(selection, registries, data_root, supply)
-    runs = [run for name in names for run in planner.runs(find_suite(name))]
+    runs = [run for suite in find_suites(names) for run in planner.runs(suite)]
     planner.require_all_settings_used(runs)
     return runs
-
-
-def find_suite(name: str) -> Suite:
-    """A suite by name."""
-    if name not in SUITES:
-        raise UserError(f"unknown suite {name!r}{did_you_mean(name, SUITES)}")
-    return SUITES[name]
 
 
 class Planner:
@@ -112,56 +122,42 @@ class Planner:
         self.data_root = data_root
         self._supply = supply
         self._weights: dict[str, str] = {}
+        self._backbones: dict[tuple[str, BackboneSettings], Backbone] = {}
         self._used: set[str] = set()
+        self._used_of_suites: list[Setting] = []
         self._benchmarks: dict[str, Any] = {}
+        self._protocols: dict[str, Protocol] = {}
         self._fitting = CompatibilityChecker()
 
     def runs(self, suite: Suite) -> list[PlannedRun]:
         """All runs of a suite: column by column, row by row, seed by seed."""
         seeds = self.selection.seeds or tuple(Seeds(seed, seed) for seed in suite.seeds)
-        return [
+        runs = [
             run
             for column in self._columns(suite)
             for row in self._rows(suite)
             for run in self._cell(suite, row, column, seeds)
         ]
+        if suite.file and not self.selection.methods:
+            for setting in map(parse_setting, suite.settings):
+                if setting not in self._used_of_suites:
+                    raise UserError(f"{suite.file!r}, settings: {_unused_setting(setting, runs, self.registries)}")
+        return runs
 
     def _columns(self, suite: Suite) -> tuple[Column, ...]:
         """The columns of the selected size, narrowed to, or replaced by, the selected benchmarks."""
         columns = suite.tiny if self._is_tiny(suite) else suite.full
         if not columns:
+            if suite.file:
+                raise UserError(f"{suite.file!r} has no tiny_columns; run it without --tiny, or write some")
             raise UserError(f"suite {suite.name!r} has no paper-scale benchmarks in this version; run it with --tiny")
         chosen = [] if self.selection.benchmarks else list(columns)
         for name in self.selection.benchmarks:
             own = [column for column in columns if column.benchmark == name]
             chosen += own or [Column("", name, {}, columns[0].backbone)]
+        self._used |= {setting.text for setting in self.selection.settings if setting.path == BACKBONE}
         backbones = {column.backbone for column in columns}
-        return distinct([self._resolved(column, backbones) for column in chosen])
-
-    def _resolved(self, column: Column, backbones: Collection[str]) -> Column:
-        """A column with the user's settings; one that they change, or that has no label, is named by its configuration.
-
-        ``backbones``: those of the suite's columns; the label has the weights unless they are all the same.
-        """
-        given = scoped(self.selection.settings, "benchmark")
-        base = _without_replaced(column.config, given)
-        backbone = column.backbone
-        for setting in self.selection.settings:
-            if setting.path == BACKBONE:
-                self._used.add(setting.text)
-                backbone = str(setting.value)
-        found = replace(column, config=merged(base, given), backbone=backbone)
-        if column.label and (found.config, backbone) == (column.config, column.backbone):
-            return found
-        model = self.registries.benchmarks.load(column.benchmark).Config
-        config, usual = validated(model, found.config, "benchmark"), model()
-        named = {
-            name: value
-            for name, value in found.config.items()
-            if name in given or getattr(config, name) != getattr(usual, name)
-        }
-        label = column_label(found, config, named, with_weights=len({*backbones, backbone}) > 1)
-        return replace(found, label=label)
+        return distinct([_resolved(suite, column, backbones, self.selection, self.registries) for column in chosen])
 
     def _is_tiny(self, suite: Suite) -> bool:
         return self.selection.tiny or suite.is_tiny_only
@@ -178,18 +174,23 @@ class Planner:
         return tuple(rows)
 
     def _cell(self, suite: Suite, row: Row, column: Column, seeds: Sequence[Seeds]) -> list[PlannedRun]:
-        spec, recipe, by_hand = self.spec(row, column, suite.settings)
-        method = self.registries.methods.load(row.method)
-        leaking = method.leaks(method.Config(**spec.method.config))
-        for seed in seeds:
-            require_order_seed(spec.benchmark.config.get("class_order"), seed.order)
-        require_observable(
-            suite.observe,
-            method.observes,
-            method=row.method,
-            asker=f"suite {suite.name!r}",
-            has_validation=spec.benchmark.config.get("holdout", 0) > 0,
-        )
+        try:
+            spec, recipe, by_hand = self.spec(row, column, suite.settings)
+            method = self.registries.methods.load(row.method)
+            leaking = method.leaks(method.Config(**spec.method.config))
+            for seed in seeds:
+                require_order_seed(spec.benchmark.config.get("class_order"), seed.order)
+            require_observable(
+                suite.observe,
+                method.observes,
+                method=row.method,
+                asker=f"suite {suite.name!r}",
+                has_validation=spec.benchmark.config.get("holdout", 0) > 0,
+            )
+        except (UserError, BenchmarkError, MethodError) as error:
+            if not suite.file:
+                raise
+            raise UserError(f"{_place(suite, row, column)}{error}") from error
         return [
             PlannedRun(
                 suite=suite.name,
@@ -201,6 +202,7 @@ class Planner:
                 recipe=recipe,
                 settings=by_hand,
                 observe=suite.observe,
+                protocol=self._protocols[column.label],
             )
             for seed in seeds
         ]
@@ -217,12 +219,12 @@ class Planner:
 
         registries = self.registries
         method, benchmark = registries.methods.load(row.method), registries.benchmarks.load(column.benchmark)
-        backbone = registries.backbones.load(column.backbone).at(self.data_root)
         owners = registries.methods.owner(row.method), registries.backbones.owner(column.backbone)
         own = owners != (BUILT_IN, BUILT_IN) or benchmark.takes_user_data
         suite = [_placed(parse_setting(text), row.method, method.Config, Schedule) for text in suite_settings]
         user = [_placed(setting, row.method, method.Config, Schedule) for setting in self.selection.settings]
         mine = [placed for placed in user if placed.scope is not None]
+        backbone = self._adapted(column.backbone, _values([*suite, *mine], "backbone"))
         given = _values(mine, "benchmark")  # a recipe may apply to one number of tasks only
         protocol = _without_replaced(column.config, given)
         chosen = validated(benchmark.Config, merged(protocol, given), "benchmark")
@@ -236,32 +238,48 @@ class Planner:
             image_size=backbone.image_size,
         )
         values = {
-            row.method: merged(recipe.config, row.settings),
+            row.method: dict(recipe.config),
             "schedule": dict(recipe.schedule),
             "benchmark": merged(_transforms(recipe, backbone), protocol),
         }
+        if owners[1] != BUILT_IN or backbone.changes.image_size:
+            values["benchmark"] = _following(values["benchmark"], backbone)
+        of_row = _of_row(row, method.Config, Schedule)
         for scope, settings in values.items():
-            values[scope] = merged(settings, _values([*suite, *mine], scope))
-        self._used.update(placed.setting.text for placed in [*suite, *mine] if placed.scope is not None)
+            of_suite = merged(settings, _values(suite, scope))
+            values[scope] = merged(merged(of_suite, of_row.get(scope, {})), _values(mine, scope))
+        self._used_of_suites += [placed.setting for placed in suite if placed.scope is not None]
+        self._used.update(placed.setting.text for placed in mine)
         by_hand = [
             placed.setting.text for placed in user if placed.scope is not None or placed.setting.path == BACKBONE
         ]
+        by_hand += [f"backbone={self.selection.backbone}"] if self.selection.backbone else []
         config = validated(method.Config, values[row.method], row.method)
         schedule = validated(Schedule, values["schedule"], "schedule")
         data = self._opened(column, values["benchmark"], backbone)
         pinned = data.pinned()
+        self._protocols[column.label] = data.protocol
         if isinstance(pinned.class_order, tuple):  # names become ids
             pinned = pinned.model_copy(update={"class_order": data.class_order(0)})
         spec = RunSpec(
             method=Component(name=row.method, config=config.model_dump(mode="json")),
             benchmark=Component(name=column.benchmark, config=pinned.model_dump(mode="json")),
-            backbone=BackboneRef(name=column.backbone, sha256=self._weights_of(backbone)),
+            backbone=BackboneRef(
+                name=column.backbone, sha256=self._weights_of(backbone), **backbone.changes.model_dump()
+            ),
             schedule=schedule.model_dump(mode="json"),
             precision=self.selection.precision,
             sources=registries.sources_of(row.method, column.benchmark, column.backbone),
         )
-        self._fitting.require(method, spec, backbone, data.num_classes, pinned.tasks)
+        self._fitting.require(method, spec, backbone, data.num_classes, pinned.tasks, data.protocol)
         return spec, recipe.source, tuple(by_hand)
+
+    def _adapted(self, name: str, values: Mapping[str, Any]) -> Backbone:
+        """The backbone of a name with the settings ``backbone.FIELD``, made once."""
+        key = name, validated(BackboneSettings, values, "backbone")
+        if key not in self._backbones:
+            self._backbones[key] = self.registries.backbones.load(name).at(self.data_root).adapted(key[1])
+        return self._backbones[key]
 
     def _weights_of(self, backbone: Any) -> str:
         """The hash of a backbone's weights, verified once, and supplied if they are missing."""
@@ -298,6 +316,35 @@ class Planner:
                 raise UserError(_unused_setting(setting, runs, self.registries))
 
 
+def _resolved(
+    suite: Suite, column: Column, backbones: Collection[str], selection: Selection, registries: Registries
+) -> Column:
+    """A column with the user's settings; one that they change, or that has no label, is named by its configuration.
+
+    ``backbones``: those of the suite's columns; the label has the weights unless they are all the same.
+    """
+    given = scoped(selection.settings, "benchmark")
+    base = _without_replaced(column.config, given)
+    replaced = [str(setting.value) for setting in selection.settings if setting.path == BACKBONE]
+    backbone = selection.backbone or [column.backbone, *replaced][-1]
+    changes = validated(BackboneSettings, scoped(selection.settings, "backbone"), "backbone").words
+    found = replace(column, config=merged(base, given), backbone=backbone)
+    if column.label and (found.config, found.backbone, changes) == (column.config, column.backbone, ""):
+        return found
+    try:
+        model = registries.benchmarks.load(column.benchmark).Config
+        config, usual = validated(model, found.config, "benchmark"), model()
+    except UserError as error:
+        raise UserError(f"{_place(suite, column=found)}{error}") from error
+    named = {
+        name: value
+        for name, value in found.config.items()
+        if name in given or getattr(config, name) != getattr(usual, name)
+    }
+    label = column_label(found, config, named, with_weights=len({*backbones, found.backbone}) > 1)
+    return replace(found, label=f"{label}, {changes}" if changes else label)
+
+
 @dataclass(frozen=True)
 class _Placed:
     """A setting as it applies to a row: ``scope`` is ``schedule``, ``benchmark`` or the method, None where it does not apply."""
@@ -311,6 +358,11 @@ def _placed(setting: Setting, method: str, config: type[Any], schedule: type[Any
     head, rest = setting.path[0], setting.path[1:]
     if rest and head == method:
         if rest[1:] and rest[0] in SCOPES and rest[0] not in config.model_fields:
+            if rest[0] == "benchmark" and rest[1] not in TRANSFORMS:
+                raise UserError(
+                    f"--set {setting.text!r}: the rows of a table share their protocol, only {', '.join(TRANSFORMS)} may"
+                    f" differ; give --set {setting.text.partition('.')[2]} for all rows"
+                )
             return _Placed(setting, rest[0], rest[1:])
         return _Placed(setting, method, rest)
     if rest and head in SCOPES:
@@ -346,6 +398,43 @@ def _transforms(recipe: TrainingRecipe, backbone: Any) -> Mapping[str, Any]:
     return recipe.data
 
 
+def _following(values: Mapping[str, Any], backbone: Backbone) -> dict[str, Any]:
+    """Settings of a benchmark with the backbone's own input size and normalisation, where it has one.
+
+    The shorter side at test is scaled along, so that the same share of a picture is seen.
+    """
+    size, found = backbone.image_size, dict(values)
+    if found.get("test_resize") and found.get("image_size"):
+        found["test_resize"] = round(found["test_resize"] * size / found["image_size"])
+    if backbone.mean is not None and backbone.std is not None:
+        found["normalize"] = normalize_text(backbone.mean, backbone.std)
+    return found | {"image_size": size}
+
+
+def _of_row(row: Row, config: type[Any], schedule: type[Any]) -> dict[str, dict[str, Any]]:
+    """A row's settings by scope: those under ``schedule``, or that only the schedule has, are the schedule's."""
+    own, of_schedule = dict(row.settings), dict[str, Any]()
+    if not has_field(config, ("schedule",)) and isinstance(own.get("schedule"), Mapping):
+        of_schedule = dict(own.pop("schedule"))
+    for name in list(own):
+        if not has_field(config, (name,)) and has_field(schedule, (name,)):
+            of_schedule[name] = own.pop(name)
+    return {row.method: own, "schedule": of_schedule}
+
+
+def _place(suite: Suite, row: Row | None = None, column: Column | None = None) -> str:
+    """``'my.yaml', row 'SMoPE' (line 4) on column 'digits' (line 2): ``; empty for the project's own suites."""
+    if not suite.file:
+        return ""
+    parts = [("row", row), ("on column" if row else "column", column)]
+    said = [
+        f"{word} {one.label or getattr(one, 'benchmark', '')!r}" + (f" (line {one.line})" if one.line else "")
+        for word, one in parts
+        if one is not None
+    ]
+    return f"{suite.file!r}, {' '.join(said)}: "
+
+
 ALIASES = {"learning_rate": "schedule.lr", "num_epochs": "schedule.epochs", "batchsize": "schedule.batch_size"}
 """Names of schedule settings in other toolboxes."""
 
@@ -375,16 +464,17 @@ def _check_fit(data: Any, backbone: Any, column: Column) -> None:
 def manifest(suite_name: str, runs: Sequence[PlannedRun], registries: Registries) -> dict[str, Any]:
     """The manifest of a planned suite, from which reports are built without torch and without the plan."""
     suite = find_suite(suite_name)
-    mine = [run for run in runs if run.suite == suite_name]
+    mine = [run for run in runs if run.suite == suite.name]
     rows = {run.row: run for run in mine}
     columns = {run.benchmark: run for run in mine}
     return {
         "suite": suite.name,
         "title": suite.title,
         "description": suite.summary,
-        "tiny": all(registries.backbones.load(run.spec.backbone.name).is_tiny for run in mine),
-        "suite_rows": _labels(suite.tiny_rows, suite.rows),
-        "suite_columns": _labels(suite.tiny, suite.full),
+        "tiny": all(registries.backbones.load(run.spec.backbone.name).ships for run in mine),
+        "suite_rows": [[row.label for row in rows] for rows in (suite.tiny_rows, suite.rows) if rows],
+        "suite_columns": [_labels(suite, columns, registries) for columns in (suite.tiny, suite.full) if columns],
+        **(_of_file(suite) if suite.file else {}),
         "rows": [_row_entry(label, run, registries) for label, run in rows.items()],
         "columns": [_column_entry(label, run, registries) for label, run in columns.items()],
         "cells": [
@@ -403,9 +493,21 @@ def manifest(suite_name: str, runs: Sequence[PlannedRun], registries: Registries
     }
 
 
-def _labels(*sizes: Sequence[Row | Column]) -> list[list[str]]:
-    """The labels of rows or columns in each size that a suite has."""
-    return [[one.label for one in size] for size in sizes if size]
+def _of_file(suite: Suite) -> dict[str, Any]:
+    """What reports need to know of a suite that is not the project's."""
+    return {
+        "file": digest(suite),
+        "metrics": list(suite.metrics),
+        "drawings": [asdict(drawing) for drawing in suite.drawings],
+    }
+
+
+def _labels(suite: Suite, columns: Sequence[Column], registries: Registries) -> list[str]:
+    """The labels of a suite's own columns."""
+    backbones = {column.backbone for column in columns}
+    return [
+        one.label for one in distinct([_resolved(suite, one, backbones, Selection(), registries) for one in columns])
+    ]
 
 
 def _row_entry(label: str, run: PlannedRun, registries: Registries) -> dict[str, Any]:
@@ -423,10 +525,12 @@ def _row_entry(label: str, run: PlannedRun, registries: Registries) -> dict[str,
 
 def _column_entry(label: str, run: PlannedRun, registries: Registries) -> dict[str, Any]:
     card = registries.benchmarks.load(run.spec.benchmark.name).card
+    backbone = " ".join(part for part in (run.spec.backbone.name, run.spec.backbone.settings.words) if part)
     return {
         "label": label,
         "benchmark": run.spec.benchmark.name,
         "tasks": run.spec.benchmark.config.get("tasks"),
-        "backbone": run.spec.backbone.name,
+        "backbone": backbone,
         "summary": card.summary,
+        **({"protocol": run.protocol} if run.protocol != "class" else {}),
     }

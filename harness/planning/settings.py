@@ -14,7 +14,7 @@ from smope_bench.harness.errors import UserError, did_you_mean
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
-SCOPES = ("schedule", "benchmark")
+SCOPES = ("schedule", "benchmark", "backbone")
 MOST_SEEDS = 10_000
 
 

@@ -6,6 +6,7 @@ A column or a title that is the suite's own keeps its text. Imports no torch, si
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -26,12 +27,18 @@ def column_label(column: Column, config: Any, named: Mapping[str, Any], *, with_
     if isinstance(config.class_order, tuple) and "class_order" in named:  # it may be given by a path
         named = {**named, "class_order": "listed"}
     fields = [f"{name}={_short(value)}" for name, value in sorted(named.items()) if name not in UNNAMED]
-    return ", ".join([noun, tasks_label(config), *fields, *([column.backbone] if with_weights else [])])
+    parts = (noun, tasks_label(config), *fields, *([column.backbone] if with_weights else []))
+    return ", ".join(part for part in parts if part)
 
 
 def tasks_label(config: Any) -> str:
-    """``5 tasks``, and in parentheses the classes of each where they are uneven: ``6 tasks (50 + 5 × 10)``."""
-    text = f"{config.tasks} task{'s' * (config.tasks != 1)}"
+    """``5 tasks``, and in parentheses the classes of each where they are uneven: ``6 tasks (50 + 5 × 10)``.
+
+    Empty where the images give the number.
+    """
+    if config.tasks_follow_data and "tasks" not in config.model_fields_set:
+        return ""
+    text = f"{config.tasks} {config.task_word}{'s' * (config.tasks != 1)}"
     sizes = [(size, len(list(same))) for size, same in groupby(config.split or ())]
     if len(sizes) < 2:
         return text
@@ -57,7 +64,7 @@ def distinct(columns: Sequence[Column]) -> tuple[Column, ...]:
         labels, label, number = {one.label for one in found}, column.label, 2
         while label in labels:
             label, number = f"{column.label} ({number})", number + 1
-        found.append(Column(label, column.benchmark, column.config, column.backbone, column.printed_backbone))
+        found.append(replace(column, label=label))
     return tuple(found)
 
 

@@ -208,21 +208,26 @@ class Store:
             ) from error
         return manifest["cells"]
 
-    def write_manifest(self, suite: str, manifest: Mapping[str, Any]) -> None:
+    def write_manifest(self, suite: str, manifest: Mapping[str, Any]) -> bool:
         """Store a suite's plan, merged with the cells of earlier plans by (row, column, seeds): a run of some rows keeps the rest.
 
-        A stored manifest that cannot be used is replaced.
+        A stored manifest that cannot be used is replaced, as is one that was planned from another content of the suite's file;
+        returns whether this was so.
         """
         folder = self.root / "suites"
         folder.mkdir(parents=True, exist_ok=True)
         # Two launchers may store their parts at the same time.
         with locked(folder / f".{suite}.lock", lambda: None):
+            other = False
             try:
                 self.read_cells(suite)
-                data = json_bytes(_merged(self.read_manifest(suite) or {}, manifest))
+                old = self.read_manifest(suite) or {}
+                other = bool(old) and old.get("file") != manifest.get("file")
+                data = json_bytes(manifest if other else _merged(old, manifest))
             except (UserError, KeyError, TypeError, ValueError, AttributeError, RecursionError):
                 data = json_bytes(manifest)
             write_atomically(folder / f"{suite}.json", data)
+        return other
 
 
 def _checked(run_id: str, result: object) -> Record | Broken:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from smope_bench.harness.provenance import PROJECT_ROOT
 from smope_bench.harness.text import plain
+from smope_bench.methods.common.backbone.backbones import NO_IS_TINY
 
 API = "smope_bench.api"
 ROOMS = ("methods", "benchmarks", "harness", "reports")
@@ -39,7 +40,9 @@ RENAMED = {
 
 
 def advice(error: BaseException) -> str | None:
-    """File, line and the import to write, where an ImportError comes from an import of the old layout; else None."""
+    """What to write instead, where an error comes from the old layout's imports or from the argument ``is_tiny``; else None."""
+    if isinstance(error, TypeError) and "'is_tiny'" in str(error):
+        return NO_IS_TINY
     if not isinstance(error, ImportError):
         return None
     for frame in reversed(traceback.extract_tb(error.__traceback__)):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from smope_bench.harness.errors import UserError, did_you_mean
 from smope_bench.harness.registry.old_imports import API
@@ -26,7 +26,13 @@ from smope_bench.harness.registry.plugins import (
 )
 from smope_bench.harness.text import plain
 
+if TYPE_CHECKING:
+    from smope_bench.harness.run_spec import BackboneRef
+    from smope_bench.methods.common.backbone.backbones import Backbone
+
 BUILT_IN = "built-in"
+IN_DATA = "the data folder"
+"""Owner of what was imported into the data folder."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,8 @@ class Kind:
     card: str | None = None
     config: str | None = None
     function: str | None = None
+    named: str | None = None
+    """``module:function`` that makes a value of a name that is in no table, as of a user's own weights; None without one."""
 
     @property
     def is_class(self) -> bool:
@@ -113,6 +121,7 @@ KINDS: dict[str, Kind] = {
             "backbone",
             "smope_bench.methods.common.backbone.backbones:Backbone",
             "smope_bench.methods.common.backbone.backbones:BUILTIN",
+            named="smope_bench.methods.common.backbone.imported:imported_backbone",
         ),
         Kind("metric", "smope_bench.harness.metrics:Metric", function="function"),
         Kind("figure", "smope_bench.reports.figures.kinds:FigureKind", function="draw"),
@@ -150,13 +159,15 @@ class Registry:
         builtin: Mapping[str, str],
         entry_point_group: str | None = None,
         fault: Callable[[Any], str | None] = lambda _: None,
+        named: str | None = None,
     ) -> None:
-        """``builtin`` maps names to ``module:attribute``; the group's installed entry points are added.
+        """``builtin`` maps names to ``module:attribute``; the group's installed entry points are added. ``named``: see ``Kind``.
 
         ``fault`` gives the reason why a value from outside the project is not of this kind; None where it is.
         """
         self.kind = kind
         self._fault = fault
+        self._named = named
         self._takes_plugins = entry_point_group is not None
         self._entries: dict[str, list[Entry]] = {}
         for name, target in builtin.items():
@@ -184,7 +195,7 @@ class Registry:
             owners = " and by ".join(entry.owner for entry in claims)
             raise UserError(f"{self.kind} {name!r} is defined twice, by {owners}: rename or uninstall one of them.")
         entry = claims[0]
-        if entry.owner == BUILT_IN:  # a failure is a bug of the project: show its traceback
+        if entry.owner in (BUILT_IN, IN_DATA):  # a failure is a bug of the project: show its traceback
             return entry.resolve()
         value = call_outside_code(entry.resolve, f"{self.kind} {name!r} of {entry.owner} cannot be imported")
         if (fault := self._fault(value)) is not None:
@@ -193,7 +204,11 @@ class Registry:
 
     def source(self, name: str) -> str | None:
         """Hash of the source of a name that is not built-in; None for one that the code fingerprint covers."""
-        return None if self.owner(name) == BUILT_IN else source_of(self.load(name))
+        return None if self.owner(name) in (BUILT_IN, IN_DATA) else source_of(self.load(name))
+
+    def knows(self, name: str) -> bool:
+        """Whether a name can be looked up, those of the data folder included."""
+        return name in self._entries or self._of_the_data_folder(name) is not None
 
     def listing(self) -> list[Listing]:
         """Every name with its value, or the error of loading it. Imports everything."""
@@ -219,9 +234,14 @@ class Registry:
 
     def _claims(self, name: str) -> list[Entry]:
         if name not in self._entries:
+            if (value := self._of_the_data_folder(name)) is not None:
+                return [Entry(name, IN_DATA, lambda: value)]
             plugin = " One of your own needs --plugin FILE.py." if self._takes_plugins else ""
             raise UserError(f"unknown {self.kind} {name!r}{did_you_mean(name, self._entries)}{plugin}")
         return self._entries[name]
+
+    def _of_the_data_folder(self, name: str) -> Any | None:
+        return _target(self._named)(name) if self._named else None
 
 
 @dataclass(frozen=True)
@@ -232,6 +252,10 @@ class Registries:
     benchmarks: Registry
     backbones: Registry
     plugins: tuple[Path, ...] = ()
+
+    def backbone(self, ref: BackboneRef, data: Path) -> Backbone:
+        """The backbone of a run's specification, with its weights under a data folder and what was changed of it."""
+        return self.backbones.load(ref.name).at(data).adapted(ref.settings)
 
     def sources_of(self, method: str, benchmark: str, backbone: str) -> dict[str, str]:
         """Hashes of the sources of a run's plugins, by kind; empty where all three are the project's own."""
@@ -246,7 +270,11 @@ class Registries:
 def open_registries(plugins: Sequence[Path] = ()) -> Registries:
     """Built-in tables plus entry points plus the given plugin files; UserError for a plugin that cannot be used."""
     files = tuple(Path(plugin).resolve() for plugin in plugins)
-    made = [Registry(one.name, _target(one.builtin), one.group, one.fault) for one in KINDS.values() if one.builtin]
+    made = [
+        Registry(one.name, _target(one.builtin), one.group, one.fault, one.named)
+        for one in KINDS.values()
+        if one.builtin
+    ]
     registries = Registries(*made, plugins=files)
     for file in files:
         add_plugin(registries, file)

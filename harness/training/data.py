@@ -178,7 +178,7 @@ def open_stream(registries: Registries, spec: RunSpec, data_root: Path) -> Strea
 
 def load_backbone(registries: Registries, spec: RunSpec, data_root: Path) -> PromptedViT:
     """The backbone of ``spec``. Raises UserError where its weights have changed since the spec was planned."""
-    backbone = registries.backbones.load(spec.backbone.name).at(data_root)
+    backbone = registries.backbone(spec.backbone, data_root)
     if backbone.sha256 != spec.backbone.sha256:
         raise UserError(
             f"backbone {spec.backbone.name!r} now has weights {backbone.sha256[:16]}, but the run was planned with"
@@ -190,8 +190,14 @@ def load_backbone(registries: Registries, spec: RunSpec, data_root: Path) -> Pro
     return loaded
 
 
-def flags_of(registries: Registries, spec: RunSpec, method: Method) -> dict[str, bool]:
-    """Warnings that accompany the run's results: a tiny or random backbone, a method that leaks test information."""
-    backbone = registries.backbones.load(spec.backbone.name)
-    leaking = type(method).leaks(method.config)
-    return {"tiny": backbone.is_tiny, "random_backbone": backbone.is_random, "leaking": leaking}
+def flags_of(registries: Registries, spec: RunSpec, method: Method, data_root: Path) -> dict[str, bool]:
+    """Warnings that accompany the run's results: a rehearsal (``tiny``), random weights, weights without a publicly stated
+    hash, a method that leaks test information.
+    """
+    backbone = registries.backbone(spec.backbone, data_root)
+    return {
+        "tiny": backbone.is_rehearsal,
+        "random_backbone": backbone.is_random,
+        "unverified_weights": not backbone.is_verified,
+        "leaking": type(method).leaks(method.config),
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,14 +30,21 @@ class Evaluator:
 
     @torch.no_grad()
     def measure(self, task: Task) -> tuple[list[float | None], list[int]]:
-        """Matrix row in percent and predictions after ``task``, on every test view whose classes have all been trained."""
+        """Matrix row in percent and predictions after ``task``, on every test view whose classes have all been trained.
+
+        Predictions are in the order of the test views, up to the last that was measured; -1 for images of views before it
+        that were not.
+        """
         row: list[float | None] = [None] * self.stream.num_tasks
-        predictions: list[int] = []
-        for column, view in enumerate(self.stream.tests_after(task)):
-            predicted = torch.cat([logits.argmax(dim=1) for logits in self.logits(view)]).cpu().numpy()
-            row[column] = 100.0 * float((predicted == view.labels).mean())
-            predictions.extend(predicted.tolist())
-        return row, predictions
+        answers: dict[View, list[int]] = {}
+        measured = self.stream.tests_after(task)
+        for column, view in measured.items():
+            if view not in answers:
+                predicted = torch.cat([logits.argmax(dim=1) for logits in self.logits(view)]).cpu().numpy()
+                answers[view] = predicted.tolist()
+            row[column] = 100.0 * float((np.array(answers[view]) == view.labels).mean())
+        views = self.stream.tests[: max(measured, default=-1) + 1]
+        return row, [answer for view in views for answer in answers.get(view, [-1] * len(view))]
 
     def logits(self, view: View) -> Iterator[Tensor]:
         """Logits (b, seen classes) of the view's images in order, with gradients unless the caller disables them."""

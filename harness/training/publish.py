@@ -71,6 +71,7 @@ def make_record(run: FinishedRun, predictions_sha256: str, observations: dict[st
         "predictions_sha256": predictions_sha256,
         "class_order": list(stream.class_order),
         "class_names": list(stream.class_names),
+        **({"domains": list(stream.domains)} if stream.domains else {}),
         "split_hash": stream.split_hash,
         "timings": {"total_s": _total_seconds(progress), "tasks": progress.timings},
         "costs": _costs(progress, run.backbone),

@@ -75,7 +75,7 @@ class Trainer:
             self.stream,
             self.device,
             options.data / QUERIES if self.stream.content_hash else None,
-            spec.backbone.sha256,
+            spec.backbone.features_key,
             spec.precision,
         )
         self.log = RunLog(self.folder, context.emit)
@@ -88,7 +88,7 @@ class Trainer:
         self._observe = tuple(observe)
         self._tried_plans: list[MemoryPlan] = []
         self._restore(self.checkpoints.load())
-        self.flags = flags_of(registries, spec, self.method)
+        self.flags = flags_of(registries, spec, self.method, options.data)
         self.memory = PeakMemory(self.device)
 
     def __enter__(self) -> Trainer:
@@ -131,7 +131,7 @@ class Trainer:
 
     def _make_method(self) -> Method:
         seed_everything(derive_seed(self.spec.train_seed, "init"))
-        setup = Setup(self.stream.num_classes, len(self.stream.tasks), self.schedule)
+        setup = Setup(self.stream.num_classes, len(self.stream.tasks), self.schedule, self.stream.protocol)
         config = self.method_class.Config(**self.spec.method.config)
         return self.method_class(config, self.backbone, setup).to(self.device)
 

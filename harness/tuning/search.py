@@ -21,6 +21,7 @@ from smope_bench.harness.execution.job import Job, JobResult, OnEvent, run_job
 from smope_bench.harness.execution.progress import Display
 from smope_bench.harness.execution.scheduler import RunStatus
 from smope_bench.harness.executors.local import WorkerPool
+from smope_bench.harness.planning.own_backbones import find_backbone, without_file_settings
 from smope_bench.harness.planning.planner import PlannedRun, Planner, Selection
 from smope_bench.harness.planning.settings import Seeds, Setting, parse_setting
 from smope_bench.harness.registry.registry import Registries
@@ -108,6 +109,9 @@ def plan_search(request: SearchRequest, registries: Registries) -> Plan:
         if text.partition("=")[0] in HELD:
             raise UserError(f"{text!r} would change what trials are scored on: give the share as --holdout 0.2")
     method = registries.methods.load(request.method)
+    settings, described = without_file_settings(request.settings)
+    backbone = find_backbone(request.backbone, registries, request.data, described=described)
+    request = replace(request, backbone=backbone, settings=settings)
     column = find_column(request)
     selection = Selection(precision=request.precision, recipe=request.recipe)
     row, planner = Row(method.card.title, request.method), Planner(selection, registries, request.data)

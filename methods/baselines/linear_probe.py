@@ -31,6 +31,7 @@ class LinearProbe(Method):
         kind="floor",
     )
     Config = LinearProbeConfig
+    protocols = frozenset({"class", "domain"})
     config: LinearProbeConfig
     needs_query = True
 
@@ -44,7 +45,9 @@ class LinearProbe(Method):
 
     def training_step(self, batch: Batch) -> Tensor:
         logits = self.predict(batch)
-        return current_task_loss(logits, batch.targets, self.old_classes, mask_old=self.config.mask_old_logits)
+        return current_task_loss(
+            logits, batch.targets, self.old_classes, mask_old=self.config.mask_old_logits, absent=self.absent_classes
+        )
 
     def end_task(self, data: TrainingData) -> None:
         pairs = ((batch.features, batch.targets) for batch in data.batches())

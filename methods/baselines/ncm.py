@@ -21,7 +21,7 @@ class NcmConfig(MethodConfig):
 
 
 class Ncm(Method):
-    """One mean feature a class; each class is learned once and does not change later."""
+    """One mean feature a class, over all its images; it changes only where the class comes again in another domain."""
 
     name = "ncm"
     card = MethodCard(
@@ -30,6 +30,7 @@ class Ncm(Method):
         kind="floor",
     )
     Config = NcmConfig
+    protocols = frozenset({"class", "domain"})
     config: NcmConfig
     needs_query = True
 

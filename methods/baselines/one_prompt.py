@@ -39,6 +39,7 @@ class OnePrompt(Method):
         kind="floor",
     )
     Config = OnePromptConfig
+    protocols = frozenset({"class", "domain"})
     config: OnePromptConfig
 
     def __init__(self, config: OnePromptConfig, backbone: PromptedViT, setup: Setup) -> None:
@@ -59,7 +60,9 @@ class OnePrompt(Method):
 
     def training_step(self, batch: Batch) -> Tensor:
         logits = self.predict(batch)
-        return current_task_loss(logits, batch.targets, self.old_classes, mask_old=self.config.mask_old_logits)
+        return current_task_loss(
+            logits, batch.targets, self.old_classes, mask_old=self.config.mask_old_logits, absent=self.absent_classes
+        )
 
     def end_task(self, data: TrainingData) -> None:
         pairs = self._training_features(data)

@@ -28,6 +28,7 @@ class Ridge(Method):
         kind="floor",
     )
     Config = RidgeConfig
+    protocols = frozenset({"class", "domain"})
     config: RidgeConfig
     needs_query = True
     weight: Tensor

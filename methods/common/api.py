@@ -41,16 +41,22 @@ class Setup:
     num_classes: int
     num_tasks: int
     schedule: Schedule
+    protocol: str = "class"
+    """``class``, or ``domain`` where known classes come again; see ``Method.protocols``."""
 
 
 @dataclass(frozen=True)
 class TaskInfo:
-    """One task as a method sees it. Classes are numbered in order of arrival."""
+    """One task as a method sees it. Classes are numbered in order of arrival.
+
+    ``new_classes``: the classes that arrive with the task. In a domain-incremental stream, where known classes come again,
+    they are all classes seen so far, those of this task included, and ``class_counts`` is 0 for those without images in it.
+    """
 
     index: int
     new_classes: range
     class_counts: tuple[int, ...]
-    """Training images of each new class."""
+    """Training images of each of ``new_classes``."""
 
     @property
     def seen_classes(self) -> int:
@@ -59,7 +65,7 @@ class TaskInfo:
 
     @property
     def old_classes(self) -> int:
-        """Number of classes of all earlier tasks."""
+        """Number of classes of all earlier tasks; 0 where they may come again."""
         return self.new_classes.start
 
 
@@ -174,10 +180,16 @@ class Method(nn.Module):
     needs_query: ClassVar[bool] = False
     trains_jointly: ClassVar[bool] = False
     """All tasks' training data at once: a ceiling, not a continual learner."""
+    protocols: ClassVar[frozenset[str]] = frozenset({"class"})
+    """Streams that the method handles: ``class``, new classes with each task; ``domain``, known classes in a new domain."""
+    unfit_because: ClassVar[str] = ""
+    """Why another protocol is refused, as the end of a sentence."""
     observes: ClassVar[tuple[str, ...]] = ()
     """Names that ``observed_state`` and ``observed_batch`` return."""
 
     backbone: PromptedViT
+    absent_classes: Tensor | None = None
+    """Labels (n,) of seen classes without images in the current task of a domain-incremental stream; None if there are none."""
     _progress: Tensor
 
     def __init__(self, config: Any, backbone: PromptedViT, setup: Setup) -> None:
@@ -268,7 +280,7 @@ class Method(nn.Module):
 
     @property
     def old_classes(self) -> int:
-        """Classes of earlier tasks."""
+        """Classes of earlier tasks that do not come again; 0 in a domain-incremental stream."""
         return int(self._progress[0])
 
     @property
@@ -284,6 +296,8 @@ class Method(nn.Module):
     def enter_task(self, task: TaskInfo) -> None:
         """Called by the trainer before ``begin_task``: stores the numbers of the task and of its classes."""
         self._progress.copy_(torch.tensor([task.old_classes, task.seen_classes, task.index]))
+        absent = [label for label, count in zip(task.new_classes, task.class_counts, strict=True) if not count]
+        self.absent_classes = torch.tensor(absent, device=self._progress.device) if absent else None
 
 
 def learnable_count(groups: Iterable[ParameterGroup]) -> int:

@@ -25,8 +25,15 @@ def seen_logits(head: nn.Linear, features: Tensor, seen_classes: int) -> Tensor:
         return F.linear(features.float(), head.weight[:seen_classes], head.bias[:seen_classes])
 
 
-def current_task_loss(logits: Tensor, labels: Tensor, old_classes: int, *, mask_old: bool = True) -> Tensor:
-    """Mean cross-entropy of (B, seen) logits; ``mask_old`` leaves only the current task's classes in the softmax."""
-    if mask_old:
-        return F.cross_entropy(logits[:, old_classes:], labels - old_classes)
-    return F.cross_entropy(logits, labels)
+def current_task_loss(
+    logits: Tensor, labels: Tensor, old_classes: int, *, mask_old: bool = True, absent: Tensor | None = None
+) -> Tensor:
+    """Mean cross-entropy of (B, seen) logits; ``mask_old`` leaves only the current task's classes in the softmax.
+
+    ``absent``: classes that the task has no images of, beside the first ``old_classes``.
+    """
+    if not mask_old:
+        return F.cross_entropy(logits, labels)
+    if absent is not None:
+        logits = logits.index_fill(1, absent, float("-inf"))
+    return F.cross_entropy(logits[:, old_classes:], labels - old_classes)

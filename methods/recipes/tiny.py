@@ -93,4 +93,10 @@ def _on_fashion() -> list[TrainingRecipe]:
     return found
 
 
-TINY: tuple[TrainingRecipe, ...] = (*SEARCHED, *_on_random_weights(), *_on_fashion())
+def _on_glyph_domains() -> list[TrainingRecipe]:
+    """As on glyphs, whose tasks have as many images."""
+    own = [recipe for recipe in SEARCHED if recipe.benchmark == "glyphs"]
+    return inferred(own, "as on glyphs, untuned", benchmark="glyph_domains")
+
+
+TINY: tuple[TrainingRecipe, ...] = (*SEARCHED, *_on_random_weights(), *_on_fashion(), *_on_glyph_domains())

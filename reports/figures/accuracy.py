@@ -79,7 +79,7 @@ def stages(data: FigureData) -> Picture:
         columns=["row", "task", "accuracy"],
     )
     means: Any = curves.groupby(["row", "task"])["accuracy"].agg(fmean)
-    tasks = data.column.tasks
+    tasks, unit = data.column.tasks, data.column.unit
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -93,7 +93,7 @@ def stages(data: FigureData) -> Picture:
                 axes.axhline(means[cell.row.label].iloc[0], linewidth=1.2, color=colour, linestyle=":")
         axes.set_xticks(range(1, tasks + 1))
         axes.set_xlim(0.8, tasks + 0.2)
-        axes.set(xlabel="tasks learned", ylabel="average accuracy on the tasks seen (%)")
+        axes.set(xlabel=f"{unit}s learned", ylabel=f"average accuracy on the {unit}s seen (%)")
         within_percent(axes, "y")
         row_legend(axes, data.cells, data.looks, loc="center left", bbox_to_anchor=(1.01, 0.5), labelspacing=0.7)
 
@@ -104,10 +104,10 @@ def stages(data: FigureData) -> Picture:
         return f"{cell.row.label} from {curve.iloc[0]:.1f} to {curve.iloc[-1]:.1f}"
 
     caption = (
-        "Average accuracy on the tasks seen so far after each task: mean over runs, shaded by one standard deviation. "
+        f"Average accuracy on the {unit}s seen so far after each {unit}: mean over runs, shaded by one standard deviation. "
         "Floors are dashed; a dotted line is a ceiling, which is trained once on everything."
     )
-    alt = f"Average accuracy after each task on {data.column.label}: {'; '.join(map(said, data.cells))}."
+    alt = f"Average accuracy after each {unit} on {data.column.label}: {'; '.join(map(said, data.cells))}."
     # The legend has a line a row: with many rows it would leave no room for the curves.
     return Picture(draw, caption, alt, (7.2, max(3.5, 0.9 + 0.2 * len(data.cells))))
 
@@ -122,7 +122,7 @@ def mean_matrix(cell: Cell) -> pd.DataFrame:
 @figure("matrices", "Accuracy matrices")
 def matrices(data: FigureData) -> Picture | None:
     """One heat map a row on a shared scale: after which task (down), on which task (across)."""
-    cells = data.cells
+    cells, unit = data.cells, data.column.unit
     if len(cells) > _MOST_MATRICES:
         return None
     found = [mean_matrix(cell) for cell in cells]
@@ -136,12 +136,13 @@ def matrices(data: FigureData) -> Picture | None:
         for axes, cell, matrix in zip(grid, cells, found, strict=True):
             _draw_matrix(axes, matrix, norm)
             axes.set_title(textwrap.fill(row_label(cell), 34 if across <= 3 else 22), loc="left", fontsize=9)
-        label_edges(grid, across, "accuracy on task", "after task")
+        label_edges(grid, across, f"accuracy on {unit}", f"after {unit}")
         colour_bar(figure, grid, norm, "accuracy (%)", shrink=min(1.0, 1.6 / down))
 
     caption = (
-        "Accuracy matrices, mean over runs: down, the task just learned; across, the task tested. A column that pales "
-        "downwards is a task being forgotten."
+        f"Accuracy matrices, mean over runs: down, the {unit} just learned; across, the {unit} tested. A column that pales "
+        f"downwards is a {unit} being forgotten."
+        + (" Above the diagonal are domains that were still to come." if unit == "domain" else "")
     )
     lasts = "; ".join(
         f"{cell.row.label}: {', '.join(number(float(value), 1) for value in matrix.iloc[-1])}"

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Literal
 
 from smope_bench.benchmarks.suites import SUITES
 from smope_bench.benchmarks.suites.schema import Drawing
-from smope_bench.harness.errors import UserError
+from smope_bench.harness.errors import UserError, did_you_mean
+from smope_bench.harness.planning.suite_file import run_argument
 from smope_bench.harness.registry.plugins import call_outside_code, installed_points
 from smope_bench.harness.registry.registry import KINDS as PLUGIN_KINDS
 from smope_bench.reports.figures.style import FigureFile, FigureGroup, Look, render, row_looks
@@ -205,7 +206,7 @@ def figure_groups(
     """
     kinds = {kind.name: kind for kind in (built_in() if plugins is None else plugins)}
     suite = SUITES.get(results.suite)
-    drawings = suite.drawings if suite else ()
+    drawings = suite.drawings if suite else results.drawings
     alone = any(drawing.kind in kinds and kinds[drawing.kind].drawn == "alone" for drawing in drawings)
     common = [kind for kind in kinds.values() if kind.drawn == "always" and not alone and kind.needs != "suite"]
     groups = []
@@ -213,9 +214,14 @@ def figure_groups(
         data = figure_data(results, [column], observed)
         papers, failed = _draw_all(_named(kinds, drawings, data), f"{prefix}-{i}")
         others, also_failed = _draw_all([(kind, data) for kind in common], f"{prefix}-{i}")
-        notes = [*failed, *also_failed]
-        if len(papers) < len(drawings) and any(cell.outcomes for cell in data.cells):
-            notes.insert(0, _MISSING.format(suite=results.suite))
+        unknown = [one.kind for one in results.drawings if one.kind not in kinds]
+        notes = (
+            [f"There is no kind of figure {kind!r}{did_you_mean(kind, kinds)}" for kind in unknown]
+            + failed
+            + also_failed
+        )
+        if len(papers) + len(unknown) < len(drawings) and any(cell.outcomes for cell in data.cells):
+            notes.insert(0, _MISSING.format(suite=run_argument(results.suite)))
         if papers or others or notes:
             groups.append(FigureGroup(column.label, (*papers, *others), tuple(notes)))
     if results.columns:

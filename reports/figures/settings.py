@@ -39,10 +39,15 @@ class Point:
 
 
 def setting_value(cell: Cell, dotted: str) -> float | None:
-    """A number of the method's configuration as the runs recorded it, by its dotted name; ``None`` where there is none."""
+    """A number of the method's configuration as the runs recorded it, by its dotted name; ``None`` where there is none.
+
+    ``schedule.`` before the name is that of the training schedule.
+    """
     if not cell.outcomes:
         return None
-    found: object = cell.outcomes[0].spec.get("method", {}).get("config", {})
+    spec, of_schedule = cell.outcomes[0].spec, dotted.startswith("schedule.")
+    found: object = spec.get("schedule", {}) if of_schedule else spec.get("method", {}).get("config", {})
+    dotted = dotted.removeprefix("schedule.")
     for part in dotted.split("."):
         found = found.get(part) if isinstance(found, Mapping) else None
     return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else None

@@ -12,6 +12,7 @@ import pandas as pd
 
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.metrics import METRICS, Metric
+from smope_bench.harness.planning.suite_file import name_in_results
 from smope_bench.harness.provenance import code_fingerprint
 from smope_bench.harness.records.store import Store
 from smope_bench.reports.loading.load import load_suite, load_suites, suites_in
@@ -50,7 +51,7 @@ def read_results(
     if not Path(folder).is_dir():
         raise UserError(f"{os.fspath(folder)!r} is not a folder; name a results folder")
     store = Store(Path(folder))
-    names = list(suites) if suites is not None else suites_in(store)
+    names = [name_in_results(name) for name in suites] if suites is not None else suites_in(store)
     if mixed:
         loaded = load_suites(store, names, code_fingerprint(), mixed=True, metrics=metrics).suites
     else:

@@ -8,6 +8,7 @@ from typing import Any
 
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.metrics import METRICS, Metric
+from smope_bench.harness.planning.suite_file import run_argument
 from smope_bench.harness.records.store import Store
 from smope_bench.reports.loading.integrity import Integrity, examine, integrity_warnings
 from smope_bench.reports.loading.manifest import Manifest, PlannedRun
@@ -132,7 +133,8 @@ def _results(manifest: Manifest, reader: Reader, reference: str | None, mixed: b
         for column in columns
     }
     texts = (manifest.suite, manifest.heading, manifest.description, manifest.tiny)
-    return SuiteResults(*texts, rows, columns, cells, reference, reader.metrics)
+    own_metrics = tuple(name for name in manifest.metrics if name in {metric.name for metric in reader.metrics})
+    return SuiteResults(*texts, rows, columns, cells, reference, reader.metrics, own_metrics, manifest.drawings)
 
 
 def _agreeing(entry: PlannedRun, row: ResultRow, column: Column, found: StoredContent) -> StoredContent:
@@ -201,11 +203,12 @@ def _joined(parts: Sequence[str]) -> str:
 
 def _refusal(versions: Mapping[str, Sequence[RunResult]], manifests: Sequence[Manifest]) -> str:
     named = " ".join(manifest.suite for manifest in manifests)
+    again = " ".join(dict.fromkeys(run_argument(manifest.suite) for manifest in manifests))
     tiny = " --tiny" if all(manifest.tiny for manifest in manifests) else ""
     said = _joined([_version_text(fingerprint, outcomes) for fingerprint, outcomes in versions.items()])
     return (
         f"the records of {named} come from {len(versions)} versions of the code: {said}; either run them again with one"
-        f" version (run_all.py run {named}{tiny}), or report them together, marked as mixed, with --mixed"
+        f" version (run_all.py run {again}{tiny}), or report them together, marked as mixed, with --mixed"
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from smope_bench.benchmarks.suites.schema import Drawing
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.planning.titles import suite_title
 from smope_bench.harness.records.store import Store, has_half_character
@@ -38,6 +39,10 @@ class Manifest(BaseModel):
     suite_rows: list[list[str]] = []
     """Labels of the suite's own rows in each of its sizes; none in old manifests. ``suite_columns`` likewise."""
     suite_columns: list[list[str]] = []
+    file: str = ""
+    """Identity of what the user's file planned; empty for the project's own suites, as are the two fields below."""
+    metrics: tuple[str, ...] = ()
+    drawings: tuple[Drawing, ...] = ()
     rows: list[ResultRow]
     columns: list[Column]
     cells: list[PlannedRun]

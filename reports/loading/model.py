@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from scipy.special import stdtrit
 
+from smope_bench.benchmarks.suites.schema import Drawing
 from smope_bench.harness.metrics import METRICS, Metric
 from smope_bench.reports.loading.run_result import RunResult
 
@@ -62,6 +63,7 @@ CellState = Literal["ok", "partial", "mixed", "stale", "failed", "unusable", "mi
 RowKind = Literal["method", "floor", "ceiling"]
 
 MIXED_CODE = "mixed code"
+NOT_VERIFIED = "weights not verified"
 UNRANKED = frozenset({"stale", MIXED_CODE, "leaking"})
 """Marks of cells that are not ranked and not tested."""
 TAKEN = "taken from "
@@ -89,6 +91,13 @@ class Column:
     tasks: int
     summary: str = ""
     backbone: str = ""
+    protocol: str = "class"
+    """``class``, or ``domain`` where a task is a new domain of known classes."""
+
+    @property
+    def unit(self) -> str:
+        """The word for a task."""
+        return "domain" if self.protocol == "domain" else "task"
 
 
 @dataclass(frozen=True)
@@ -144,6 +153,8 @@ class Cell:
             found.append("leaking")
         if any(outcome.flags.random_backbone for outcome in self.outcomes):
             found.append("random backbone")
+        if any(outcome.flags.unverified_weights for outcome in self.outcomes):
+            found.append(NOT_VERIFIED)
         if any((run.recipe or "").startswith(TAKEN) for run in self.used):
             found.append("recipe of another setting")
         limits = {outcome.limit: None for outcome in self.outcomes if outcome.limit is not None}
@@ -175,10 +186,17 @@ class SuiteResults:
     cells: Mapping[tuple[str, str], Cell]
     fingerprint: str | None
     metrics: tuple[Metric, ...] = METRICS
+    own_metrics: tuple[str, ...] = ()
+    """Names of the metrics of a cell in the table of a suite of the user's file, and its figures; empty for other suites."""
+    drawings: tuple[Drawing, ...] = ()
 
     def metric(self, name: str) -> Metric:
         """The metric of that name."""
         return next(metric for metric in self.metrics if metric.name == name)
+
+    def metrics_of(self, column: Column) -> tuple[Metric, ...]:
+        """The metrics that are shown for a column."""
+        return tuple(metric for metric in self.metrics if metric.suits(column.protocol))
 
     def cell(self, row: ResultRow, column: Column) -> Cell:
         """The cell of a row and a column; every pair has one."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.metrics import METRICS, Metric
+from smope_bench.harness.planning.suite_file import run_argument
 from smope_bench.harness.records.store import Broken, Store
 from smope_bench.reports.loading.manifest import (
     Manifest,
@@ -68,7 +69,9 @@ class Reader:
         """The manifest of a suite. Raises UserError where it was never run here or its manifest cannot be used."""
         root, found = self.store.root, self.manifest(suite)
         if found is None:
-            raise UserError(f"nothing was run for suite {suite!r} in {str(root)!r}; run: run_all.py run {suite}")
+            raise UserError(
+                f"nothing was run for suite {suite!r} in {str(root)!r}; run: run_all.py run {run_argument(suite)}"
+            )
         if isinstance(found, str):
             raise UserError(
                 f"the manifest of suite {suite!r} in {str(root)!r} {found}; "

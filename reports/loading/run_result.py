@@ -78,6 +78,7 @@ class Flags(_Part):
     leaking: bool = False
     tiny: bool = False
     random_backbone: bool = False
+    unverified_weights: bool = False
 
 
 class RunResult(_Part):
@@ -88,6 +89,8 @@ class RunResult(_Part):
     accuracy_matrix: list[list[Percent | None]] = Field(min_length=1)
     test_counts: list[Annotated[int, Field(gt=0, le=10**15, strict=True)]]
     class_names: list[str] = Field(default_factory=list)
+    domains: list[str] = Field(default_factory=list)
+    """Names in order of arrival, a domain a task; empty for a class-incremental stream."""
     split_hash: str | None = None
     predictions_sha256: str | None = None
     timings: Timings

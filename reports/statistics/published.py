@@ -17,7 +17,7 @@ from types import MappingProxyType
 from smope_bench.benchmarks.suites import SUITES, Suite
 from smope_bench.benchmarks.suites import Column as SuiteColumn
 from smope_bench.benchmarks.suites import Row as SuiteRow
-from smope_bench.reports.loading.model import Cell, CellState, Column, ResultRow, SuiteResults, Summary
+from smope_bench.reports.loading.model import NOT_VERIFIED, Cell, CellState, Column, ResultRow, SuiteResults, Summary
 from smope_bench.reports.text import Tone, signed
 
 ROUNDING = 1e-9
@@ -185,23 +185,27 @@ def table_of(suite: Suite) -> PrintedTable | None:
 def compare(cell: Cell, metric: str, published: PublishedValue, column: SuiteColumn) -> Comparison:
     """A cell's metric against a number that is printed on ``column``, if the cell's runs follow that column's protocol.
 
-    The runs' specifications decide, not their labels. Runs that are tiny, on random weights, limited to some images, in uneven
-    tasks, or of another benchmark, number of tasks or backbone are not compared; settings made by hand are, with a mark
-    (``by_hand``).
+    The runs' specifications decide, not their labels. Runs that are tiny, on random or unverified weights, limited to some
+    images, in uneven tasks, or of another benchmark, number of tasks or backbone are not compared; settings made by hand are,
+    with a mark (``by_hand``).
     """
     if not cell.outcomes:
         return Comparison(_UNMEASURED.get(cell.state, cell.state))
     printed = (cell.row.method, column.benchmark, column.config["tasks"], column.backbone)
     for outcome in cell.outcomes:
-        if outcome.flags.tiny:
-            return Comparison(TINY)
-        if outcome.flags.random_backbone:
-            return Comparison("random weights are no comparison")
-        if outcome.limit is not None:
-            return Comparison("few images a class are no comparison")
+        flags = outcome.flags
+        reasons = (
+            (flags.tiny, TINY),
+            (flags.random_backbone, "random weights are no comparison"),
+            (flags.unverified_weights, NOT_VERIFIED),
+            (outcome.limit is not None, "few images a class are no comparison"),
+        )
+        if found := [reason for applies, reason in reasons if applies]:
+            return Comparison(found[0])
         method, benchmark, backbone = (outcome.spec[part]["name"] for part in ("method", "benchmark", "backbone"))
         is_uneven = outcome.spec["benchmark"].get("config", {}).get("split") is not None
-        if is_uneven or (method, benchmark, outcome.tasks, backbone) != printed:
+        is_changed = len(outcome.spec["backbone"]) > 2  # beside name and hash: another input size or feature
+        if is_uneven or is_changed or (method, benchmark, outcome.tasks, backbone) != printed:
             return Comparison("other protocol is no comparison")
     summary = cell.summary(metric)
     return Comparison("not defined") if summary is None else judge(summary, published)
@@ -224,10 +228,10 @@ def by_hand(cell: Cell) -> tuple[str, ...]:
 
 
 def said_marks(cell: Cell, *, tiny_suite: bool = False) -> tuple[str, ...]:
-    """All marks of a cell's number; ``tiny`` only where the whole suite is not."""
+    """All marks of a cell's number; ``rehearsal`` only where the whole suite is not one."""
     if not cell.outcomes:
         return cell.marks
     found = [OWN_SETTINGS] if by_hand(cell) else []
-    found += ["tiny"] if not tiny_suite and any(outcome.flags.tiny for outcome in cell.outcomes) else []
+    found += ["rehearsal"] if not tiny_suite and any(outcome.flags.tiny for outcome in cell.outcomes) else []
     found += [f"{len(cell.used)} of {len(cell.runs)} runs"] if len(cell.used) < len(cell.runs) else []
     return (*cell.marks, *found)

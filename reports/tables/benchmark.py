@@ -38,14 +38,15 @@ _RUNS = Heading("Runs", help="Runs averaged, of those that were planned.", field
 def benchmark_tables(results: SuiteResults, *, brief: bool = False) -> tuple[Table, ...]:
     """A table a benchmark, floors first and ceilings last, with every metric.
 
-    ``brief``: of the built-in metrics only ``MAIN_METRICS``.
+    ``brief``: of the built-in metrics only ``MAIN_METRICS`` and those of the benchmark's protocol.
     """
-    left_out = {metric.name for metric in METRICS if brief} - {*MAIN_METRICS}
-    shown = sorted(
-        (metric for metric in results.metrics if metric.name not in left_out),
-        key=lambda metric: metric.name not in MAIN_METRICS,
-    )
-    return tuple(_grid(results, column, i, shown) for i, column in enumerate(results.columns, 1))
+    left_out = {metric.name for metric in METRICS if brief and not metric.protocol} - {*MAIN_METRICS}
+
+    def shown(column: Column) -> list[Metric]:
+        kept = (metric for metric in results.metrics_of(column) if metric.name not in left_out)
+        return sorted(kept, key=lambda metric: metric.name not in MAIN_METRICS)
+
+    return tuple(_grid(results, column, i, shown(column)) for i, column in enumerate(results.columns, 1))
 
 
 def metric_cell(cell: Cell, metric: str, places: Mapping[str, int]) -> TableCell:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from smope_bench.harness.planning.suite_file import run_argument
 from smope_bench.harness.records.checksum import RECORD_SCHEMA
 from smope_bench.reports.loading.integrity import KIND_WORDS, Integrity
 from smope_bench.reports.loading.run_result import LeftOut
@@ -54,5 +55,6 @@ def _remedy(one: LeftOut, suites: tuple[str, ...]) -> str:
         return f"read it with the version that wrote it; this one reads schema {RECORD_SCHEMA}"
     if one.kind == "misplaced":
         return "delete the folder, or give it back the name of its run where that is missing"
-    again = f"run_all.py run {' '.join(suites)} writes it anew" if suites else "delete its folder: no suite plans it"
+    named = " ".join(dict.fromkeys(map(run_argument, suites)))
+    again = f"run_all.py run {named} writes it anew" if suites else "delete its folder: no suite plans it"
     return f"put the original back, or {again}"

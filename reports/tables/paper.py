@@ -49,7 +49,7 @@ class _Part:
 def paper_table(results: SuiteResults) -> Table:
     """The table of a suite; printed numbers of other data (tiny suites) stand after the measured ones, uncompared."""
     suite, table = SUITES.get(results.suite), printed_table(results)
-    metrics = suite.metrics if suite is not None else MAIN_METRICS
+    metrics = suite.metrics if suite is not None else results.own_metrics or MAIN_METRICS
     parts = _parts(results, table)
     ranks = {(column.label, metric): results.ranks(column, metric) for column in results.columns for metric in metrics}
 

@@ -38,7 +38,7 @@ def tidy_csv(suites: Sequence[SuiteResults]) -> str:
         for results in suites
         for column in results.columns
         for row in results.rows
-        for metric in results.metrics
+        for metric in results.metrics_of(column)
     ]
     return _written([TIDY_HEADER, *rows])
 

@@ -28,6 +28,9 @@ _LABELS = {
     "normalize": "Normalisation", "augment": "Augmentation in training", "split": "Published split",
     "holdout": "Held out for validation",
 }  # fmt: skip
+_CHANGES = {
+    "image_size": "Backbone input size", "resample": "Position embeddings resampled", "feature": "Backbone feature",
+}  # fmt: skip
 Pairs = list[tuple[str, str]]
 
 
@@ -124,7 +127,12 @@ def protocol_of(outcome: RunResult) -> Pairs:
     return [
         *pairs,
         ("Backbone", _said(backbone.get("name"))),
+        *((label, _said(backbone[part])) for part, label in _CHANGES.items() if part in backbone),
         ("Backbone weights (SHA-256)", _said(backbone.get("sha256") or provenance.get("weights_sha256"))),
+        *(
+            (("Backbone weights verified", "no: no public source states their hash"),)
+            * outcome.flags.unverified_weights
+        ),
         ("Precision", _said(spec.get("precision"))),
         ("Code fingerprint", outcome.fingerprint),
     ]

@@ -19,7 +19,9 @@ from smope_bench.harness.metrics import (
     learning_accuracy,
     metric,
     micro_accuracy,
+    next_domain_accuracy,
     stepwise_forgetting,
+    unseen_domain_accuracy,
 )
 
 CARD = [[90.0, None, None], [80.0, 85.0, None], [70.0, 75.0, 80.0]]
@@ -103,10 +105,22 @@ def test_stepwise_forgetting_of_the_card() -> None:
 
 
 def test_a_metric_gets_the_inputs_that_it_declares() -> None:
-    assert [one.name for one in METRICS] == ["faa", "caa", "fm", "micro", "la", "bwt", "fm_max", "fm_step"]
+    assert [one.name for one in METRICS] == [
+        "faa",
+        "caa",
+        "fm",
+        "micro",
+        "la",
+        "bwt",
+        "fm_max",
+        "fm_step",
+        "unseen",
+        "next_domain",
+    ]
     matrix, counts = [[50.0, None], [100.0, 50.0]], [10, 30]
     assert {one.name: one.compute(matrix, counts) for one in METRICS} == {
         "faa": 75.0, "caa": 62.5, "fm": -50.0, "micro": 62.5, "la": 50.0, "bwt": 50.0, "fm_max": 0.0, "fm_step": -50.0,
+        "unseen": None, "next_domain": None,
     }  # fmt: skip
     assert {one.name for one in METRICS if one.sign == -1} == {"fm", "fm_max", "fm_step"}
 
@@ -126,3 +140,18 @@ def test_a_metric_takes_no_unknown_input() -> None:
         @metric("x", "X", "An example.")
         def example(losses: object) -> float | None:
             return None
+
+
+def test_domains_to_come_count_as_unseen_and_never_as_forgotten() -> None:
+    matrix = [[90.0, 60.0, 40.0], [80.0, 95.0, 50.0], [85.0, 70.0, 75.0]]
+    assert unseen_domain_accuracy(matrix) == (50 + 50) / 2
+    assert next_domain_accuracy(matrix) == (60 + 50) / 2
+    assert backward_transfer(matrix) == ((85 - 90) + (70 - 95)) / 2
+    # Known before it was learnt: its accuracy then is not what forgetting is measured from.
+    assert forgetting([[90.0, 99.0, 40.0], *matrix[1:]]) == forgetting(matrix) == ((90 - 85) + (95 - 70)) / 2
+
+
+def test_metrics_of_domains_are_undefined_for_a_stream_of_classes_and_for_a_domain_with_unknown_classes() -> None:
+    assert unseen_domain_accuracy([[90.0, None], [80.0, 95.0]]) is None
+    assert next_domain_accuracy([[90.0, None, 30.0], [80.0, 95.0, 20.0], [1.0, 2.0, 3.0]]) is None
+    assert [one.name for one in METRICS if not one.suits("class")] == ["unseen", "next_domain"]

@@ -24,6 +24,7 @@ KEYS = (
     "epochs", "schedule.epochs", "schedule.lr", "schedule", "schedule.", ".epochs", "benchmark.tasks", "benchmark.image_size",
     "benchmark.holdout", "benchmark.path", "benchmark", "tap.epochs", "tap", "linear_probe.tap.enabled", "linear_probe",
     "benchmark.test_fraction", "benchmark.split_seed", "schedule.shape", "schedule.batch_size", "schedule.warmup.x",
+    "benchmark.class_order", "benchmark.split", "benchmark.limit", "linear_probe.schedule.lr", "linear_probe.benchmark.tasks",
 )  # fmt: skip
 VALUES: tuple[Any, ...] = (
     None, True, -1, 0, 2**70, 0.5, 1e308, "", "x", "\x1b[2J", "../../x", [], [[]], {}, {"a": []}, [None] * 3, "<b>", -0.0, "1",

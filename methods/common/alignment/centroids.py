@@ -54,6 +54,10 @@ class CentroidStatistics(nn.Module):
             self.variance[number, place] = members.var(dim=0, correction=0).float()
             self.count[number, place] = len(members)
 
+    def known(self, seen: int) -> int:
+        """Number of classes below ``seen`` that have statistics."""
+        return int((self.count[:seen] > 0).any(dim=1).sum())
+
     def prototypes(self, seen: int) -> Tensor:
         """All centroids of the classes below ``seen``: (M, d)."""
         return self.mean[:seen][self.count[:seen] > 0]

@@ -41,7 +41,7 @@ class ClassStatistics(nn.Module):
 
     @torch.no_grad()
     def collect(self, classes: range, pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Replace the statistics of ``classes`` by those of a pass over (features (B, d), labels (B,)) pairs.
+        """Statistics of ``classes`` from a pass over (features (B, d), labels (B,)) pairs, joined with earlier images of a class.
 
         Sums are in double precision, so that a single pass is as exact as float32 features.
         """
@@ -66,9 +66,31 @@ class ClassStatistics(nn.Module):
         else:
             outer = mean[:, :, None] * mean[:, None, :]
             covariance = (moment / number[:, None, None] - outer) * scale[:, None, None]
+        before = self.count[classes.start : classes.stop]
+        if bool(before.any()):
+            mean, covariance, count = self._joined(classes, mean, covariance, count)
         self.mean[classes.start : classes.stop] = mean.float()
         self.covariance[classes.start : classes.stop] = covariance.float()
         self.count[classes.start : classes.stop] = count
+
+    def _joined(self, classes: range, mean: Tensor, covariance: Tensor, count: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Statistics of all images of ``classes``: the stored ones and those with these statistics (double)."""
+        part = slice(classes.start, classes.stop)
+        wide = (slice(None),) + (None,) * (covariance.dim() - 1)
+        old, new = self.count[part], count
+        total = (old + new).clamp(min=1).double()
+        apart = mean - self.mean[part].double()
+        between = apart.square() if self.kind == "diag" else apart[:, :, None] * apart[:, None, :]
+        # Sums of squares about each mean, then those of the two means about the common one.
+        within = self.covariance[part].double() * (old - self.correction).clamp(min=0)[wide]
+        within = within + covariance * (new - self.correction).clamp(min=0)[wide]
+        squares = within + between * (old * new / total)[wide]
+        shared = self.mean[part].double() + apart * (new / total)[:, None]
+        return shared, squares / (total - self.correction).clamp(min=1)[wide], old + new
+
+    def known(self, seen: int) -> int:
+        """Number of classes below ``seen`` that have statistics."""
+        return int((self.count[:seen] > 0).sum())
 
     def usable_classes(self, seen: int) -> Tensor:
         """Classes below ``seen`` that have images, and some variance where flat ones are skipped (SMoPE card, section 5)."""

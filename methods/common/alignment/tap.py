@@ -83,6 +83,10 @@ class Statistics(Protocol):
         """Statistics of ``classes`` from (features, labels) pairs."""
         ...
 
+    def known(self, seen: int) -> int:
+        """Number of classes below ``seen`` that have statistics."""
+        ...
+
     def sampler_of(self, seen: int) -> Sampler | None:
         """A sampler over the usable classes below ``seen``; None where there is none."""
         ...
@@ -153,6 +157,8 @@ def align_after_task(
 ) -> None:
     """Gather the new classes' statistics from (features, labels) ``pairs``, then align; nothing where alignment is off."""
     if config.enabled:
+        # Where known classes come again they are among the new ones, and old in that they have statistics.
+        seen = new_classes.stop
+        old = new_classes.start or stats.known(seen)
         stats.collect(new_classes, pairs)
-        old, seen = new_classes.start, new_classes.stop
         align(head, stats, old_classes=old, seen_classes=seen, config=config, forward=forward)

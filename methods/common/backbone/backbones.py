@@ -11,7 +11,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from smope_bench.methods.common.backbone.architectures import build, load, skeleton
 from smope_bench.methods.common.errors import MethodError
@@ -43,6 +45,42 @@ VIT_B16: dict[str, Any] = {
 }
 
 
+IMPORTED = "vit-"
+"""Names of backbones that were imported from a user's file begin so."""
+
+Resample = Literal["antialias", "plain"]
+Feature = Literal["token", "avg", "map"]
+Channels = tuple[float, float, float]
+
+
+class BackboneSettings(BaseModel):
+    """What may be changed of a backbone; a field that is None leaves it as its weights have it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    image_size: int | None = Field(
+        default=None,
+        ge=8,
+        le=1024,
+        description="side in pixels of its input; position embeddings are resampled to another size's grid",
+    )
+    resample: Resample | None = Field(
+        default=None,
+        description="how position embeddings are resampled: antialias as timm does (the default), plain without antialiasing",
+    )
+    feature: Feature | None = Field(
+        default=None,
+        description="what a method classifies: token = class token, avg = mean of patches, map = attention pool",
+    )
+
+    @property
+    def words(self) -> str:
+        """``at 384 px (antialias), feature avg``; empty where nothing is changed."""
+        size = f"at {self.image_size} px ({self.resample or 'antialias'})" if self.image_size else ""
+        feature = f"feature {self.feature}" if self.feature else ""
+        return ", ".join(part for part in (size, feature) if part)
+
+
 ProgressCallback = Callable[[str], None]
 Fetch = Callable[..., Path]
 """``fetch(name, urls, digest, folder, given, progress)`` returns a verified file. The harness supplies it."""
@@ -53,22 +91,40 @@ def silent(message: str) -> None:
     del message
 
 
+NO_IS_TINY = (
+    "is_tiny is no more: threads and time estimates follow the backbone's size; set is_rehearsal=True if results on it are to be"
+    " marked as a rehearsal"
+)
+
+
 class WeightsMissingError(MethodError):
     """The weights of a backbone are not prepared under the data folder."""
 
 
 class Backbone(ABC):
-    """A frozen ViT by name. Plugins register an instance; ``name`` is chosen with ``--set backbone=NAME``."""
+    """A frozen ViT by name. Plugins register an instance; ``name`` is chosen with ``--backbone NAME``."""
 
     name: str
     summary: str
     """What it is and what it was trained on, in a line."""
     is_random: bool
     """Whether its weights are random; results on it are marked."""
-    is_tiny: bool
-    """Whether it is small enough for several runs at once on a laptop."""
     architecture: Mapping[str, Any]
     """What ``architectures.build`` takes; ``img_size`` is always there."""
+    is_rehearsal: bool = False
+    """Whether results on it only rehearse the papers' experiments: they are marked, and compared with no printed number."""
+    ships: bool = False
+    """Whether its weights come with the installation, so that it needs no download."""
+    mean: Channels | None = None
+    """Mean of red, green and blue that its input is normalised with; None: as the recipe or the benchmark has it."""
+    std: Channels | None = None
+    """Standard deviation of red, green and blue, as ``mean``."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Raises TypeError for the attribute ``is_tiny`` of older versions."""
+        super().__init_subclass__(**options)
+        if "is_tiny" in {*vars(cls), *vars(cls).get("__annotations__", {})}:
+            raise TypeError(f"{cls.__name__}: {NO_IS_TINY}")
 
     def at(self, root: Path) -> Backbone:
         """The backbone with its weights under a data folder; itself where it keeps none there."""
@@ -88,6 +144,34 @@ class Backbone(ABC):
     def image_size(self) -> int:
         """Side in pixels of its input."""
         return int(self.architecture["img_size"])
+
+    @property
+    def feature(self) -> str:
+        """What a method classifies: ``token``, ``avg`` or ``map``."""
+        return str(self.architecture.get("global_pool", "token"))
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether the weights are known to be what the name promises: random, or of a hash that is publicly stated."""
+        return self.is_random
+
+    @property
+    def weight_count(self) -> int:
+        """About how many weights it has, by width and depth alone."""
+        return 12 * int(self.architecture.get("depth", 12)) * int(self.architecture.get("embed_dim", 768)) ** 2
+
+    @property
+    def changes(self) -> BackboneSettings:
+        """What was changed of the backbone, each field None where nothing was."""
+        return BackboneSettings()
+
+    def adapted(self, settings: BackboneSettings) -> Backbone:
+        """The backbone with another input size or feature; itself where nothing is changed. Raises MethodError."""
+        if settings == BackboneSettings():
+            return self
+        from smope_bench.methods.common.backbone.adapted import AdaptedBackbone
+
+        return AdaptedBackbone.of(self, settings)
 
     def verify(self) -> Path | None:
         """Path of the weights once their bytes are checked; None without a file. Raises MethodError."""
@@ -119,7 +203,13 @@ class StoredBackbone(Backbone):
     summary: str
     description: Path
     is_random: bool = False
-    is_tiny: bool = True
+    is_rehearsal: bool = False
+    ships: bool = False
+
+    @property
+    def is_verified(self) -> bool:
+        """True: its hash is stored with the code, and checked at every use."""
+        return True
 
     @property
     def sha256(self) -> str:
@@ -169,7 +259,8 @@ class RandomBackbone(Backbone):
     architecture: Mapping[str, Any]
     seed: int = 0
     is_random: bool = True
-    is_tiny: bool = False
+    is_rehearsal: bool = False
+    ships: bool = False
 
     @property
     def sha256(self) -> str:
@@ -197,6 +288,8 @@ TINY = StoredBackbone(
     name="tiny",
     summary="small ViT pre-trained by this project on rendered characters that no tiny benchmark uses",
     description=WEIGHTS / "tiny_vit.json",
+    is_rehearsal=True,
+    ships=True,
 )
 RANDOM_VIT_B16 = RandomBackbone(
     name="random",
@@ -207,7 +300,8 @@ TINY_RANDOM = RandomBackbone(
     name="tiny_random",
     summary="the architecture of tiny with RANDOM weights: stands for other weights where suites are rehearsed",
     architecture=json.loads((WEIGHTS / "tiny_vit.json").read_text(encoding="utf-8"))["architecture"],
-    is_tiny=True,
+    is_rehearsal=True,
+    ships=True,
 )
 
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import os
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from smope_bench.methods.common.backbone.architectures import skeleton
 from smope_bench.methods.common.backbone.backbones import (
@@ -26,39 +27,20 @@ from smope_bench.methods.common.errors import MethodError
 if TYPE_CHECKING:
     from smope_bench.methods.common.backbone.vit import PromptedViT
 
+WEIGHTS_FOLDER = "weights"
+"""The folder of all prepared weights in the data folder."""
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
-@dataclass(frozen=True)
-class CheckpointBackbone(Backbone):
-    """A published ViT. ``at(data_root)`` gives the one whose files lie in ``data_root/weights``.
+class PreparedBackbone(Backbone):
+    """A ViT in ``root/weights``: tensors in ``NAME.safetensors``, and ``NAME.json`` with their hash and the file's."""
 
-    ``files``: the published file's name in ``weights/downloads`` and other names under which copies of it go.
-    ``hub``: its Hugging Face repository, if it has one; ``url`` names the file itself otherwise.
-    ``digest``: ``sha256:<hex>`` where it is publicly known. ``marks``: shapes of unused tensors that distinguish this file
-    from others of the same architecture.
-    """
-
-    name: str
-    summary: str
-    layout: str
-    files: tuple[str, ...]
-    megabytes: int
-    url: str = ""
-    hub: str = ""
-    digest: str | None = None
-    marks: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    architecture: Mapping[str, Any] = field(default_factory=lambda: VIT_B16)
-    root: Path | None = None
-    is_random: bool = False
-    is_tiny: bool = False
-
-    def at(self, root: Path) -> CheckpointBackbone:
-        return replace(self, root=Path(root))
+    root: Path | None
+    keys: ClassVar[Mapping[str, type]] = {"backbone": str, "sha256": str, "file_sha256": str, "file_bytes": int}
 
     @property
     def sha256(self) -> str:
-        """Hash of the prepared tensors, whatever file they came from. Raises WeightsMissingError before ``prepare``."""
+        """Hash of the prepared tensors, whatever file they came from. Raises WeightsMissingError where there are none."""
         return str(self._manifest()["sha256"])
 
     def verify(self) -> Path:
@@ -76,8 +58,7 @@ class CheckpointBackbone(Backbone):
         if found != expected["file_sha256"]:
             raise MethodError(
                 f"weights of backbone {self.name!r}: {file} has changed since it was prepared (SHA-256 {found[:40]},"
-                f" expected {expected['file_sha256'][:16]}... of {expected['file_bytes']} bytes); run `data prepare"
-                f" {self.name}` again"
+                f" expected {expected['file_sha256'][:16]}... of {expected['file_bytes']} bytes); {self._again}"
             )
         return file
 
@@ -86,6 +67,79 @@ class CheckpointBackbone(Backbone):
         from safetensors.torch import load_file
 
         return self.fill(skeleton(self.architecture), load_file(self.verify()), assign=True)
+
+    @property
+    @abstractmethod
+    def _again(self) -> str:
+        """How to get intact weights, as the end of a sentence."""
+
+    @abstractmethod
+    def _missing(self) -> WeightsMissingError:
+        """The error for weights that are not there, with all ways to get them."""
+
+    def _file(self) -> Path:
+        if self.root is None:
+            raise self._missing()
+        return self.root / WEIGHTS_FOLDER / f"{self.name}.safetensors"
+
+    def _manifest(self) -> dict[str, Any]:
+        path = self._file().with_suffix(".json")
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise self._missing() from error
+        except (OSError, ValueError, RecursionError) as error:
+            raise MethodError(f"weights of backbone {self.name!r}: {path} cannot be read: {error}") from error
+        fits = isinstance(found, dict) and all(isinstance(found.get(key), kind) for key, kind in self.keys.items())
+        if not fits or found["backbone"] != self.name:
+            raise MethodError(
+                f"weights of backbone {self.name!r}: {path} is no manifest of it; delete it and {self._again}"
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class CheckpointBackbone(PreparedBackbone):
+    """A published ViT. ``at(data_root)`` gives the one whose files lie in ``data_root/weights``.
+
+    ``files``: the published file's name in ``weights/downloads`` and other names under which copies of it go.
+    ``hub``: its Hugging Face repository, if it has one; ``url`` names the file itself otherwise.
+    ``digest``: ``sha256:<hex>`` where it is publicly known: another file is refused. ``known``: further publicly stated
+    SHA-256 digests, or their first digits, of files with these weights. ``marks``: shapes of unused tensors that distinguish
+    this file from others of the same architecture, None for a tensor that it must not have. ``twins``: layouts of other files
+    with the same tensors, with their marks.
+    """
+
+    name: str
+    summary: str
+    layout: str
+    files: tuple[str, ...]
+    megabytes: int
+    url: str = ""
+    hub: str = ""
+    digest: str | None = None
+    marks: Mapping[str, tuple[int, ...] | None] = field(default_factory=dict)
+    architecture: Mapping[str, Any] = field(default_factory=lambda: VIT_B16)
+    root: Path | None = None
+    is_random: bool = False
+    known: tuple[str, ...] = ()
+    twins: Mapping[str, Mapping[str, tuple[int, ...] | None]] = field(default_factory=dict)
+
+    def at(self, root: Path) -> CheckpointBackbone:
+        return replace(self, root=Path(root))
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether the file that was prepared has a publicly stated hash; False before ``prepare``."""
+        try:
+            return self.is_published(str(self._manifest().get("source_sha256", "")))
+        except MethodError:
+            return False
+
+    def is_published(self, source_sha256: str) -> bool:
+        """Whether a file of this hash is publicly stated to be of this backbone."""
+        digests = (self.digest.removeprefix("sha256:"), *self.known) if self.digest else self.known
+        return source_sha256.startswith(digests)
 
     def prepare(self, fetch: Fetch, given: Sequence[Path] = (), progress: ProgressCallback = silent) -> None:
         """Find the published file, check every tensor of it and write what ``load`` reads; nothing is written on an error.
@@ -111,22 +165,29 @@ class CheckpointBackbone(Backbone):
         }
         write_prepared(self._file(), tensors, facts)
         left_out = f", left out {len(dropped)} that no method uses (heads and the like)" if dropped else ""
+        if not self.is_published(facts["source_sha256"]):
+            progress(
+                f"{self.name}: weights not verified: no public hash is known of {source.name} ({facts['source_sha256']})"
+            )
         progress(f"{self.name}: kept {len(tensors)} tensors{left_out}; SHA-256 {facts['sha256'][:16]}...")
 
     def _convert(self, source: Path) -> tuple[Mapping[str, Any], Mapping[str, tuple[int, ...]]]:
-        from smope_bench.methods.common.pretrained_files.conversion import convert
+        from smope_bench.methods.common.pretrained_files.containers import container_of
+        from smope_bench.methods.common.pretrained_files.conversion import LAYOUTS, convert
 
+        container, own = container_of(source), {self.layout: self.marks, **self.twins}
+        layout = next((name for name in own if container in LAYOUTS[name].containers), self.layout)
         shapes = {name: tuple(value.shape) for name, value in self.skeleton().vit.state_dict().items()}
         try:
-            converted = convert(source, self.layout, shapes, int(self.architecture["num_heads"]))
+            converted = convert(source, layout, shapes, int(self.architecture["num_heads"]))
         except MethodError as error:
             raise MethodError(f"weights of backbone {self.name!r}: {error}; {self._wanted()}") from error
-        for name, shape in self.marks.items():
-            found = converted.dropped.get(name, "absent")
+        for name, shape in own[layout].items():
+            found = converted.dropped.get(name)
             if found != shape:
                 raise MethodError(
                     f"weights of backbone {self.name!r}: {source} is another checkpoint of the same architecture"
-                    f" (its {name!r} is {found}, expected {shape}); {self._wanted()}"
+                    f" (its {name!r} is {found or 'absent'}, expected {shape or 'none'}); {self._wanted()}"
                 )
         return converted.tensors, converted.dropped
 
@@ -198,26 +259,9 @@ class CheckpointBackbone(Backbone):
         progress(f"{self.name}: prepared already")
         return True
 
-    def _file(self) -> Path:
-        if self.root is None:
-            raise self._missing()
-        return self.root / "weights" / f"{self.name}.safetensors"
-
-    def _manifest(self) -> dict[str, Any]:
-        path = self._file().with_suffix(".json")
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise self._missing() from error
-        except (OSError, ValueError, RecursionError) as error:
-            raise MethodError(f"weights of backbone {self.name!r}: {path} cannot be read: {error}") from error
-        keys = {"backbone": str, "sha256": str, "file_sha256": str, "file_bytes": int}
-        fits = isinstance(found, dict) and all(isinstance(found.get(key), kind) for key, kind in keys.items())
-        if not fits or found["backbone"] != self.name:
-            raise MethodError(
-                f"weights of backbone {self.name!r}: {path} is no manifest of it; delete it and run `data prepare {self.name}`"
-            )
-        return found
+    @property
+    def _again(self) -> str:
+        return f"run `data prepare {self.name}` again"
 
     def _wanted(self) -> str:
         return (

@@ -95,7 +95,8 @@ class PromptedViT(nn.Module):
             tokens = recomputed(_first_tokens, *inputs, may_draw=False) if recompute else _first_tokens(*inputs)
         if self._read_tokens == 1:
             return self.vit.fc_norm(self.vit.norm(tokens[:, 0]))
-        return self.vit.forward_head(self.vit.norm(tokens), pre_logits=True)
+        # A pool ends in a product, which autocast rounds: the feature has the type of the tokens, whatever the pool.
+        return self.vit.forward_head(self.vit.norm(tokens), pre_logits=True).to(tokens.dtype)
 
     def _prompted_pass(self, images: Tensor, rules: Mapping[int, AttentionRule]) -> None:
         self._up_to(max(rules) + 1, images, rules)
@@ -273,31 +274,36 @@ def _require_supported(vit: Any) -> None:
 
 def obstacle(vit: Any) -> str | None:
     """What keeps prompts out of a model of timm, as a clause; None if they can enter it."""
-    from timm.layers import Attention, PatchEmbed
-    from timm.layers.attention import AttentionRope
+    from timm.layers import PatchEmbed
     from timm.models.deit import VisionTransformerDistilled
-    from timm.models.eva import Eva, EvaAttention, EvaBlock
-    from timm.models.vision_transformer import Block, VisionTransformer
+    from timm.models.eva import Eva
+    from timm.models.vision_transformer import VisionTransformer
 
     if type(vit) not in (VisionTransformer, VisionTransformerDistilled, Eva):
         return f"the backbone is a {type(vit).__name__}, which has no plain attention blocks for prompts to enter"
     height, width = vit.patch_embed.img_size
     embedding = type(vit.patch_embed)
-    reasons = {
-        f"the backbone's patches come from a convolutional network ({embedding.__name__})": embedding is not PatchEmbed,
-        "the backbone does not pool its tokens, so it has no feature": not vit.global_pool,
-        f"the backbone's images have {height} x {width} pixels, but those of a benchmark are square": height != width,
-    }
-    for block in vit.blocks:
-        attention = getattr(block, "attn", None)
-        kinds = f"{type(block).__name__} with attention of type {type(attention).__name__}"
-        known = type(block) in (Block, EvaBlock) and type(attention) in (Attention, EvaAttention, AttentionRope)
-        reasons |= {
-            f"the backbone's blocks are of type {kinds}": not known,
-            "the backbone's attention is gated by its tokens": getattr(attention, "gate", None) is not None,
-            "the backbone's heads share keys and values (grouped-query attention)": getattr(
-                attention, "num_kv_groups", 1
-            )
-            > 1,
-        }
-    return next((reason for reason, holds in reasons.items() if holds), None)
+    if embedding is not PatchEmbed:
+        return f"the backbone's patches come from a convolutional network ({embedding.__name__})"
+    if not vit.global_pool:
+        return "the backbone does not pool its tokens, so it has no feature"
+    if height != width:
+        return f"the backbone's images have {height} x {width} pixels, but those of a benchmark are square"
+    return next(filter(None, map(_block_obstacle, vit.blocks)), None)
+
+
+def _block_obstacle(block: Any) -> str | None:
+    from timm.layers import Attention
+    from timm.layers.attention import AttentionRope
+    from timm.models.eva import EvaAttention, EvaBlock
+    from timm.models.vision_transformer import Block
+
+    attention = getattr(block, "attn", None)
+    if type(block) not in (Block, EvaBlock) or type(attention) not in (Attention, EvaAttention, AttentionRope):
+        kind = type(attention).__name__ if attention is not None else "another form"
+        return f"the backbone's blocks are of type {type(block).__name__} with attention of type {kind}"
+    if getattr(attention, "gate", None) is not None:
+        return "the backbone's attention is gated by its tokens"
+    if getattr(attention, "num_kv_groups", 1) > 1:
+        return "the backbone's heads share keys and values (grouped-query attention)"
+    return None

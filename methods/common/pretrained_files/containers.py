@@ -24,10 +24,11 @@ _FAILURES = (RuntimeError, EOFError, OSError, ValueError, TypeError, LookupError
 _NAMED = 3
 
 
-def read_entries(path: Path, containers: Sequence[Container], allows: Sequence[type] = ()) -> dict[str, Any]:
+def read_entries(path: Path, containers: Sequence[Container], allows: Sequence[Any] = ()) -> dict[str, Any]:
     """What a file of one of the ``containers`` holds at its top, by name; nothing in it is run.
 
-    ``allows``: classes beyond tensors and plain containers that a pickle may name. Raises MethodError.
+    ``allows``: classes beyond tensors and plain containers that a pickle may name, as ``torch.serialization.safe_globals``
+    takes them. Raises MethodError.
     """
     try:
         container = _sniff(path)
@@ -49,6 +50,14 @@ def read_entries(path: Path, containers: Sequence[Container], allows: Sequence[t
         raise MethodError(f"{path} is truncated, damaged or no checkpoint ({reason})") from error
 
 
+def container_of(path: Path) -> Container | None:
+    """The kind of file by its first bytes; None for one that cannot be read or is no checkpoint."""
+    try:
+        return _sniff(path)
+    except (MethodError, OSError, zipfile.BadZipFile):
+        return None
+
+
 def _sniff(path: Path) -> Container:
     """The kind of file by its first bytes; file names are unreliable."""
     with path.open("rb") as stream:
@@ -58,6 +67,8 @@ def _sniff(path: Path) -> Container:
     if start[:4] == b"PK\x03\x04":
         with zipfile.ZipFile(path) as archive:
             members = archive.namelist()
+        if any(name.endswith("constants.pkl") for name in members):
+            raise MethodError(f"{path} is a TorchScript program, not tensors alone: nothing of it was run or loaded")
         return "npz" if members and all(name.endswith(".npy") for name in members) else "torch"
     if start[:1] == b"\x80":
         return "torch"
@@ -80,7 +91,7 @@ def _read_npz(path: Path) -> dict[str, Any]:
         return {name: torch.from_numpy(np.ascontiguousarray(archive[name])) for name in archive.files}
 
 
-def _read_torch(path: Path, allows: Sequence[type]) -> dict[str, Any]:
+def _read_torch(path: Path, allows: Sequence[Any]) -> dict[str, Any]:
     with torch.serialization.safe_globals(list(allows)), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about pickle protocols; unreadable files are refused below
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))

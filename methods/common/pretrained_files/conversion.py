@@ -42,6 +42,7 @@ class Layout:
 
 LAYOUTS: dict[str, Layout] = {
     "timm": Layout(("safetensors", "torch"), drops=("head.",)),
+    "timm_2020": Layout(("torch", "safetensors"), drops=("head.", "pre_logits.")),
     "google": Layout(("npz",), drops=("head/", "pre_logits/")),
     "dino": Layout(("torch",)),
     "ibot": Layout(

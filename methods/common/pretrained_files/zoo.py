@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from smope_bench.methods.common.backbone.pretrained import CheckpointBackbone
 
 
-def _timm(name: str, summary: str, tag: str, classes: int, megabytes: int) -> CheckpointBackbone:
+def _timm(
+    name: str,
+    summary: str,
+    tag: str,
+    classes: int,
+    megabytes: int,
+    known: tuple[str, ...] = (),
+    twins: Mapping[str, Mapping[str, tuple[int, ...] | None]] | None = None,
+) -> CheckpointBackbone:
     spelled = [f"{model}.{kind}" for model in (tag, tag.replace(".", "_")) for kind in ("safetensors", "bin", "pth")]
     return CheckpointBackbone(
         name=name,
@@ -15,6 +25,8 @@ def _timm(name: str, summary: str, tag: str, classes: int, megabytes: int) -> Ch
         megabytes=megabytes,
         hub=f"timm/{tag}",
         marks={"head.weight": (classes, 768)},
+        known=known,
+        twins=twins or {},
     )
 
 
@@ -24,6 +36,7 @@ SUP21K = _timm(
     "vit_base_patch16_224.augreg_in21k",
     classes=21843,
     megabytes=410,
+    twins={"google": {"head/kernel": (768, 21843), "pre_logits/kernel": None}},
 )
 SUP1K = _timm(
     "sup1k",
@@ -31,6 +44,7 @@ SUP1K = _timm(
     "vit_base_patch16_224.augreg2_in21k_ft_in1k",
     classes=1000,
     megabytes=346,
+    known=("32aa17d6e17b43500f531d5f6dc9bc93e56ed8841b8a75682e1bb295d722405b",),
 )
 SUP21K_ORIG = CheckpointBackbone(
     name="sup21k_orig",
@@ -40,6 +54,8 @@ SUP21K_ORIG = CheckpointBackbone(
     megabytes=413,
     url="https://storage.googleapis.com/vit_models/imagenet21k/ViT-B_16.npz",
     marks={"pre_logits/kernel": (768, 768)},
+    known=("e5005f0a",),  # of old timm's jx_vit_base_patch16_224_in21k-e5005f0a.pth, whose name states it
+    twins={"timm_2020": {"pre_logits.fc.weight": (768, 768)}},
 )
 IBOT1K = CheckpointBackbone(
     name="ibot1k",

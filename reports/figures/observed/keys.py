@@ -63,6 +63,8 @@ def tasks_of(labels: NDArray[np.int64], run: Run) -> NDArray[np.int64]:
     """The task, from 0, of each label in order of arrival. Raises ValueError for a label of no task."""
     if run.outcome is None:
         raise ValueError("a run without a record has no tasks")
+    if run.outcome.domains:
+        raise ValueError("the classes of a domain-incremental run belong to every task")
     tasks, config = run.outcome.tasks, run.outcome.spec.get("benchmark", {}).get("config", {})
     classes = len(run.outcome.class_names) or int(labels.max()) + 1
     sizes = config.get("split") or [classes // tasks + (task < classes % tasks) for task in range(tasks)]

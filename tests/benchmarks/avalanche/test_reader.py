@@ -122,12 +122,51 @@ def test_task_labels_are_not_used_and_that_is_said(ava: SimpleNamespace) -> None
     assert len(told) == 1
 
 
+def test_classes_that_come_again_make_domains(ava: SimpleNamespace) -> None:
+    train = [dotted(ava, (4, 9), count=3), dotted(ava, (2, 4), count=4)]
+    test = [dotted(ava, (4, 9), count=2), dotted(ava, (2, 4), count=1)]
+    stream = from_avalanche(by_experience(ava, train, test), image_size=SIDE, holdout=0.25)
+    assert stream.domains == ("experience 0", "experience 1") and stream.class_names == ("4", "9", "2")
+    assert [sorted(set(task.train.labels.tolist())) for task in stream.tasks] == [[0, 1], [0, 2]]
+    assert [(len(task.train), len(task.validation), len(task.test)) for task in stream.tasks] == [(4, 2, 4), (6, 2, 2)]
+    assert [list(stream.tests_after(task)) for task in stream.tasks] == [[0], [0, 1]]
+    back: Any = to_avalanche(stream)
+    again = from_avalanche(by_experience(ava, train, test), image_size=SIDE, holdout=0.25)
+    assert again.split_hash == stream.split_hash
+    assert [len(experience.dataset) for experience in back.test_stream] == [4, 2]
+
+
+def test_one_test_experience_for_all_domains_is_tested_on_after_each(ava: SimpleNamespace) -> None:
+    from avalanche.benchmarks import ni_benchmark
+
+    scenario = ni_benchmark(dotted(ava, range(3), count=8), dotted(ava, range(3), count=4), n_experiences=3, seed=0)
+    stream = from_avalanche(scenario, image_size=SIDE)
+    assert stream.protocol == "domain" and sum(len(task.train) for task in stream.tasks) == 24
+    assert [len(view) for view in stream.tests] == [12] * 3 and len(set(stream.tests)) == 1
+    assert [list(stream.tests_after(task)) for task in stream.tasks] == [[0], [0, 1], [0, 1, 2]]
+    assert list(stream.merged().tests_after(stream.merged().tasks[0])) == [0, 1, 2]
+
+
 REFUSED: list[tuple[str, Callable[[Any], Any], str]] = [
     ("no benchmark", lambda ava: object(), "not an Avalanche benchmark with a train and a test stream"),
     (
-        "overlap",
-        lambda ava: by_experience(ava, [dotted(ava, (0, 1)), dotted(ava, (1, 2))], [dotted(ava, range(3))]),
-        "class 1 of training experience 1 has come before: the benchmark is domain-incremental",
+        "numbered anew",
+        lambda ava: ava.task_incremental_benchmark(
+            by_experience(ava, *[[dotted(ava, (0, 1)), dotted(ava, (0, 1))]] * 2)
+        ),
+        "class 0 of training experience 1 has come before with another task label or meaning",
+    ),
+    (
+        "domains with some tests",
+        lambda ava: by_experience(ava, [dotted(ava, (0, 1))] * 3, [dotted(ava, (0, 1))] * 2),
+        "has 3 training experiences but 2 test experiences; give one for each, or one for all",
+    ),
+    (
+        "a domain without a test of a class",
+        lambda ava: by_experience(
+            ava, [dotted(ava, (0, 1)), dotted(ava, (0, 1))], [dotted(ava, (0, 1)), dotted(ava, (0,))]
+        ),
+        "class '1' of domain 'experience 1' has no test images",
     ),
     (
         "untested class",
@@ -244,6 +283,38 @@ class Split3(AvalancheBenchmark):
 
 def opened(benchmark: type[Split3], folder: Path, **settings: Any) -> Split3:
     return benchmark(benchmark.Config.model_validate({"image_size": SIDE, **settings}), folder)  # type: ignore[arg-type]
+
+
+class Domains2(Split3):
+    """The same two classes in two experiences; with ``one_test``, one test experience for both."""
+
+    name = "domains2"
+    one_test = False
+
+    def scenario(self) -> Any:
+        torch.manual_seed(0)
+        images = torch.rand(12, 1, SIDE, SIDE)
+        data = [self.data(images[part], [2, 3] * 3) for part in (slice(6), slice(6, 12))]
+        return self.ava.benchmark_from_datasets(train=data, test=data[:1] if self.one_test else data)
+
+
+@pytest.mark.parametrize("one_test", [False, True])
+def test_a_plugin_of_domains_is_found_again_by_its_content(
+    ava: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_test: bool
+) -> None:
+    monkeypatch.setattr(Split3, "ava", ava)
+    monkeypatch.setattr(Domains2, "one_test", one_test)
+    first = opened(Domains2, tmp_path)
+    first.prepare()
+    pinned = first.pinned()
+    assert (pinned.tasks, pinned.split, first.protocol, first.class_names) == (2, None, "domain", ("2", "3"))
+    monkeypatch.setattr(Domains2, "scenario", lambda self: pytest.fail("a pinned benchmark needs only its cache"))
+    again = Domains2(pinned, tmp_path)
+    again.prepare()
+    stream = build_stream(again, order_seed=4)
+    assert stream.domains == ("experience 0", "experience 1") and again.task_sizes() == (2, 2)
+    assert stream.split_hash == build_stream(first, 0).split_hash
+    assert (stream.tests[0] is stream.tests[1]) == one_test
 
 
 def test_a_plugin_is_pinned_by_its_content(

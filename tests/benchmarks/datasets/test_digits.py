@@ -36,6 +36,14 @@ def test_five_tasks_of_two_digits(root: Path) -> None:
     assert stream.image_size == 32
 
 
+@pytest.mark.parametrize("fraction", [0.2, 0.333])
+def test_the_number_of_images_is_known_before_they_are_made(fraction: float, tmp_path: Path) -> None:
+    data = digits(tmp_path, test_fraction=fraction)
+    expected = data.expected_counts()
+    data.prepare()
+    assert expected == tuple(len(data.image_set(split).labels) for split in ("train", "test"))
+
+
 def test_pixels_and_split_stay_what_they_are(root: Path) -> None:
     assert digits(root).content_hash() == "3e7c06717dd2f8d3130342c3d665270c7e1f9bf3f5592f5c5c325d398e2b5abb"
 
@@ -84,6 +92,8 @@ def test_unprepared_images_are_not_made_in_passing(tmp_path: Path) -> None:
 
 
 def test_an_uneven_split_is_refused_when_preparing(root: Path) -> None:
-    with pytest.raises(BenchmarkError, match=r"tasks=1, 2, 5, 10 or give split=3,3,2,2"):
+    with pytest.raises(
+        BenchmarkError, match=r"give --set benchmark.split=3x2,2x2 or --set benchmark.tasks=5 \(or 1, 2, 10\)"
+    ):
         digits(root, tasks=4).prepare()
     digits(root, split="3,3,2,2").prepare()

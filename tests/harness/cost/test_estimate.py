@@ -102,15 +102,18 @@ def test_counts_on_disk_come_before_published_ones(known: Registries, tmp_path: 
     noise = estimator.images(Component(name=ColouredNoise.name, config={"tasks": 3, "image_size": 16}))
     assert absent is not None and (absent.train, absent.test, absent.prepared) == (1000, 200, False)
     assert noise is not None and noise.prepared
-    assert estimator.images(Component(name="digits", config={})) is None, "no owner states it, and it is not made yet"
-    unknown = spec("ncm").model_copy(update={"benchmark": Component(name="digits", config={"tasks": 5})})
+    digits = estimator.images(Component(name="digits", config={"limit": 3}))
+    assert digits is not None and (digits.train, digits.test, digits.prepared) == (30, 30, False)
+    folder = Component(name="imagefolder", config={"content": "0" * 64})
+    assert estimator.images(folder) is None, "nobody states it, and it is not read yet"
+    unknown = spec("ncm").model_copy(update={"benchmark": folder})
     assert estimator.work(unknown) is None
 
 
 def test_small_backbones_cost_less(known: Registries, tmp_path: Path) -> None:
     estimator = Estimator(known, tmp_path)
-    assert estimator.scale("random") == 1
-    assert estimator.scale("tiny") < 0.01
+    assert estimator.scale(BackboneRef(name="random", sha256="")) == 1
+    assert estimator.scale(BackboneRef(name="tiny", sha256="")) < 0.01
 
 
 def record(seconds: float, device: str, **changes: Any) -> Record:
@@ -145,8 +148,7 @@ def test_the_source_of_a_throughput_is_said(known: Registries, tmp_path: Path) -
     estimator = Estimator(known, tmp_path)
 
     def rate(tflops: float | None = None, records: tuple[Record, ...] = (), backbone: str = "random") -> Any:
-        tiny = backbone == "tiny"
-        return find_rate(records, estimator, spec("ncm", backbone=backbone), tmp_path, tflops, is_tiny=tiny)
+        return find_rate(records, estimator, spec("ncm", backbone=backbone), tmp_path, tflops)
 
     assumed = rate()
     assert assumed.flops_per_s == ASSUMED_FLOPS["fp32"]

@@ -29,9 +29,12 @@ from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
 
 @dataclass(frozen=True)
 class Backbone:
-    is_tiny: bool
+    weight_count: int
 
     def at(self, data: Path) -> "Backbone":
+        return self
+
+    def adapted(self, settings: object) -> "Backbone":
         return self
 
     def skeleton(self) -> nn.Module:
@@ -55,8 +58,8 @@ def planned(backbone: str, seed: int = 0) -> PlannedRun:
 def registries(monkeypatch: pytest.MonkeyPatch) -> Registries:
     monkeypatch.setattr(hardware, "usable_cores", lambda: 8)
     backbones = Registry("backbone", {})
-    backbones.add("small", "test", Backbone(True))
-    backbones.add("large", "test", Backbone(False))
+    backbones.add("small", "test", Backbone(1_000_000))
+    backbones.add("large", "test", Backbone(80_000_000))
     return Registries(Registry("method", {}), Registry("benchmark", {}), backbones)
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,6 +31,7 @@ from smope_bench.harness.records.store import Record, Store
 from smope_bench.harness.registry.registry import Registries, Registry
 from smope_bench.harness.run_options import RunOptions
 from smope_bench.harness.run_spec import Component
+from tests.forked import forked_workers  # pyright: ignore[reportMissingImports]
 from tests.harness.stand_ins import planned, wait_for, with_runner  # pyright: ignore[reportMissingImports]
 
 RUNNER = """
@@ -65,6 +67,13 @@ RUNNER = """
             observations = {"observations": {"names": list(job.observe), "sha256": digest}}
         publish(job, options, timings={"pid": os.getpid()}, **observations)
 """
+
+
+@pytest.fixture(autouse=True)
+def _forked() -> Iterator[None]:
+    """Workers start at once. Processes that tests start by command are new ones, and so are their workers."""
+    with forked_workers():
+        yield
 
 
 @pytest.fixture

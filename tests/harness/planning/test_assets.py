@@ -71,7 +71,6 @@ class Weighted(Backbone):
 
     summary: str = "one downloaded file"
     is_random: bool = False
-    is_tiny: bool = True
 
     @property
     def sha256(self) -> str:

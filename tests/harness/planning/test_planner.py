@@ -266,6 +266,18 @@ def test_a_setting_of_one_method_alone(built_in: Registries) -> None:
     assert by_hand["smope"] == settings[:2] and by_hand["linear_probe"] == settings[:1]
 
 
+def test_transforms_may_differ_by_method_and_the_protocol_may_not(built_in: Registries) -> None:
+    runs = planned(
+        built_in, "smoke", "ncm.benchmark.augment.kind=affine", methods=("ncm", "smope"), seeds=(Seeds(0, 0),)
+    )
+    kinds = {run.method: run.spec.benchmark.config["augment"]["kind"] for run in runs}
+    assert kinds == {"ncm": "affine", "smope": "none"}
+    with pytest.raises(
+        UserError, match=r"share their protocol, only augment, .*; give --set benchmark\.tasks=2 for all"
+    ):
+        planned(built_in, "smoke", "ncm.benchmark.tasks=2", methods=("ncm", "smope"))
+
+
 def test_a_taken_recipe_changes_hyper_parameters_and_says_so(built_in: Registries, tmp_path: Path) -> None:
     settings = (parse_setting("benchmark.split=50,10x5"),)
 

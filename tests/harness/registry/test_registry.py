@@ -285,7 +285,7 @@ BACKBONE = """
     MINE = RandomBackbone("mine", "six narrow blocks", SMALL)
 
     class Own(Backbone):
-        name, summary, is_random, is_tiny = "own", "of its own", False, True
+        name, summary, is_random = "own", "of its own", False
         sha256, architecture = "0" * 64, SMALL
 
         def load(self):

@@ -97,7 +97,7 @@ def test_the_record_says_what_it_must(registries: Registries, tmp_path: Path) ->
     assert result["class_names"] == [f"noise {i}" for i in result["class_order"]]
     assert result["costs"]["learnable_parameters"] == 2 * 6 * 2 * 25 * 12 + 24 * 6 + 6
     assert result["provenance"]["weights_sha256"] == record.spec["backbone"]["sha256"]
-    assert result["flags"] == {"tiny": False, "random_backbone": True, "leaking": False}
+    assert result["flags"] == {"tiny": False, "random_backbone": True, "unverified_weights": False, "leaking": False}
     assert len(result["timings"]["tasks"]) == 3
     events = [json.loads(line) for line in (tmp_path / record.run_id / "events.jsonl").read_text().splitlines()]
     assert [event["task"] for event in events if event["event"] == "task_evaluated"] == [0, 1, 2]

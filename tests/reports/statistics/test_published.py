@@ -144,6 +144,7 @@ def test_the_printed_protocol_is_compared(factory: Any) -> None:
     [
         ({"flags": {"leaking": False, "tiny": True, "random_backbone": False}}, TINY),
         ({"flags": {"leaking": False, "tiny": False, "random_backbone": True}}, "random weights are no comparison"),
+        ({"flags": {"unverified_weights": True}}, "weights not verified"),
         ({"backbone": "sup21k"}, "other protocol is no comparison"),
     ],
 )

@@ -99,7 +99,7 @@ def test_as_many_values_as_the_heading_names(table: Table) -> None:
     ("options", "mark"),
     [
         ({"flags": {"leaking": True, "tiny": False, "random_backbone": False}}, "leaking"),
-        ({"flags": {"leaking": False, "tiny": True, "random_backbone": False}}, "tiny"),
+        ({"flags": {"leaking": False, "tiny": True, "random_backbone": False}}, "rehearsal"),
         ({"flags": {"leaking": False, "tiny": False, "random_backbone": True}}, "random backbone"),
         ({"fingerprint": "0" * 16}, "stale"),
     ],
@@ -110,7 +110,7 @@ def test_cells_are_marked(factory: Any, options: dict[str, Any], mark: str) -> N
     table = paper_table(load_suite(factory.write(), "table1", factory.FRESH))
     assert mark in at(table, "SMoPE", "ImageNet-R, 10 tasks").marks
     printed = at(table, "SMoPE", "as printed: ImageNet-R, 10 tasks")
-    assert (mark in printed.marks) if printed.small else mark in ("tiny", "random backbone")
+    assert (mark in printed.marks) if printed.small else mark in ("rehearsal", "random backbone")
 
 
 def test_settings_made_by_hand_are_said_at_the_cell_and_below(factory: Any) -> None:

@@ -34,7 +34,10 @@ def fit(place: Place, wanted: Mapping[str, Shape], file: str) -> tuple[dict[str,
             " what they do would be lost, so use a file without them, or one of another model"
         )
     dropped = {place.prefix + name: value for name, value in rest.items()} | place.beside
-    tensors = {name: checked_tensor(found[name], wanted[name], place.original.get(name, name), file) for name in wanted}
+    try:
+        tensors = {n: checked_tensor(found[n], wanted[n], place.original.get(n, n), file) for n in wanted}
+    except MethodError as error:
+        raise MethodError(f"{error}; use another copy of the file, or one of another model") from error
     return tensors, {name: tuple(getattr(value, "shape", ())) for name, value in dropped.items()}
 
 

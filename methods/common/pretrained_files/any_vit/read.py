@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from torch import Tensor
 
 from smope_bench.methods.common.backbone.architectures import skeleton
@@ -24,6 +25,16 @@ Feature = Literal["token", "avg", "map"]
 Resample = Literal["antialias", "plain"]
 FetchWeights = Callable[[str, tuple[str, ...]], Path]
 """``fetch(file_name, addresses)`` returns a downloaded file."""
+
+_NUMPY_SCALAR: Any = np.float64(0).__reduce__()[0]
+_RECORDS = (
+    argparse.Namespace,
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32", "bool")),
+    _NUMPY_SCALAR,
+    (_NUMPY_SCALAR, "numpy.core.multiarray.scalar"),
+)
+"""What training checkpoints hold beside tensors: settings of the command line, and numbers such as the best accuracy."""
 
 
 @dataclass(frozen=True)
@@ -67,15 +78,22 @@ def read_vit(
     path = Path(path)
     given = Settings(heads, epsilon, activation, mean, std, None, feature)
     if not path.is_file():
-        raise MethodError(
-            f"{path} is a folder; give the weights file in it" if path.is_dir() else f"{path} does not exist"
+        what = (
+            "is a folder; give the weights file in it"
+            if path.is_dir()
+            else "does not exist; give the path of a weights file"
         )
-    entries = read_entries(path, ("safetensors", "torch", "npz"), (argparse.Namespace,))
+        raise MethodError(f"{path} {what}")
+    try:
+        entries = read_entries(path, ("safetensors", "torch", "npz"), _RECORDS)
+    except MethodError as error:
+        remedy = "give the complete file of a ViT's tensors, such as torch.save(vit.state_dict(), FILE) writes"
+        raise MethodError(f"{error}; {remedy}") from error
     place, others = _place(entries, str(path))
     shown = beside(path)
     settings = given.otherwise(Settings(heads=place.heads)).otherwise(shown.settings)
     if model is not None:
-        described = _as_model(place, timm_model(model), {}, given, str(path))
+        described = _as_model(place, model, {}, given, str(path))
     else:
         described = _described(path, place, shown.model, shown.arguments or {}, given, settings)
     return _at_size(described, place, others, image_size, resample, str(path))
@@ -166,18 +184,18 @@ def _described(
 ) -> _Described:
     """By the configuration beside the file, else by a model of timm that its name begins with, else by its shapes."""
     note = ""
-    for spelled, extra, where in ((configured, arguments, "its config.json"), (named_model(path), {}, "its name")):
+    for spelled, extra, known, where in (
+        (configured, arguments, given.otherwise(settings), "its config.json"),
+        (named_model(path), {}, given, "its name"),
+    ):
         if spelled is None:
             continue
         try:
-            known = timm_model(spelled)
-            described = _as_model(
-                place, known, extra, given.otherwise(settings if extra or configured else Settings()), str(path)
-            )
+            described = _as_model(place, spelled, extra, known, str(path))
         except MethodError:
             note = f"{where} names timm's {spelled}, which has other tensors"
             continue
-        return replace(described, assumed=(f"that it is what {where} says",))
+        return replace(described, assumed=(f"that it is what {where} says", *described.assumed))
     inferred = infer(place, settings, str(path))
     kind = {"Eva": "an Eva ViT", "VisionTransformerDistilled": "a ViT with a distillation token"}
     built = inferred.architecture
@@ -188,10 +206,9 @@ def _described(
     return _Described(built, tensors, dropped, mean, std, f"{kind.get(built['class'], 'a ViT')} of {size}", assumed)
 
 
-def _as_model(
-    place: names.Place, model: TimmModel, arguments: Mapping[str, Any], given: Settings, file: str
-) -> _Described:
-    """A file that holds a model of timm. Raises MethodError where its tensors are others."""
+def _as_model(place: names.Place, spelled: str, arguments: Mapping[str, Any], given: Settings, file: str) -> _Described:
+    """A file that holds a model of timm, ``MODEL[.TAG]``. Raises MethodError where its tensors are others."""
+    model = timm_model(spelled)
     require_promptable(model)
     architecture = {
         "model": model.name,
@@ -217,9 +234,14 @@ def _as_model(
         architecture |= {"global_pool": given.feature, **pooling(kind, given.feature, held)}
         shapes = _shapes(architecture)
     tensors, dropped = fit(place, shapes, file)
-    tag = f" with tag {model.tag}{', its default' if model.is_default else ''}" if model.tag else ""
+    tagged = "." in spelled
+    what = f"timm's {model.name}" + (
+        f" with tag {model.tag}{', its default' if model.is_default else ''}" if tagged else ""
+    )
     mean, std = given.mean or model.mean, given.std or model.std
-    return _Described(architecture, tensors, dropped, mean, std, f"timm's {model.name}{tag}")
+    complete = tagged or (given.mean is not None and given.std is not None)
+    assumed = () if complete else (f"mean and standard deviation of its default tag {model.tag}",)
+    return _Described(architecture, tensors, dropped, mean, std, what, assumed)
 
 
 def _own_size(architecture: Mapping[str, Any], shapes: Mapping[str, Shape], count: int) -> int:

@@ -87,7 +87,7 @@ def test_the_committed_backbone_is_what_its_card_says() -> None:
     vit = TINY.load()
     assert vit.depth >= 6
     assert TINY.description.with_suffix(".safetensors").stat().st_size <= 5_000_000
-    assert TINY.is_tiny and not TINY.is_random
+    assert TINY.is_rehearsal and TINY.ships and TINY.is_verified and not TINY.is_random
 
 
 def test_random_weights_are_named_as_such_and_repeat() -> None:

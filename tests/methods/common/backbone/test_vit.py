@@ -102,6 +102,17 @@ def test_prompts_enter_every_kind(changes: dict[str, object], images: Tensor) ->
 
 
 @pytest.mark.parametrize("changes", ARCHITECTURES.values(), ids=ARCHITECTURES)
+def test_products_kept_in_half_precision_have_the_bits_of_autocast(changes: dict[str, object], images: Tensor) -> None:
+    vit = PromptedViT(make(**changes))
+    rules = {0: PlainPrefix(torch.randn(2, 4, 12), torch.randn(2, 4, 12))}
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = vit(images, rules)
+        vit.keep_products_in(torch.bfloat16)
+        assert torch.equal(vit(images, rules), expected)
+    assert expected.dtype == torch.float32
+
+
+@pytest.mark.parametrize("changes", ARCHITECTURES.values(), ids=ARCHITECTURES)
 def test_key_and_value_weights_are_those_of_the_rules(changes: dict[str, object], images: Tensor) -> None:
     """Values that a rule gets are W_V of what it reads, up to the bias, which differences between tokens do not have."""
     vit = PromptedViT(make(**changes))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,9 @@ def bad(folder: Path, name: str) -> Path:
         path.write_bytes(whole[: len(whole) // 2])
     elif name == "code":
         torch.save({"model": tensors, "extra": Tells(folder / "mark")}, path)
+    elif name == "a program":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("weights/constants.pkl", b"")
     elif name == "old code":
         path.write_bytes(pickle.dumps({"model": Tells(folder / "mark")}))
     elif name == "empty":
@@ -199,10 +203,11 @@ BAD = {
     "half a file": "truncated, damaged",
     "half a safetensors file": "truncated, damaged",
     "code": "nothing of it was run",
+    "a program": "is a TorchScript program",
     "old code": "nothing of it was run",
-    "empty": "is empty",
+    "empty": r"is empty; give the complete file of a ViT's tensors, such as torch.save\(vit.state_dict\(\), FILE\) writes",
     "text": "is no checkpoint",
-    "not a number": "'blocks.3.mlp.fc1.weight' has values that are not finite",
+    "not a number": "'blocks.3.mlp.fc1.weight' has values that are not finite, expected numbers; use another copy",
     "missing": "lacks 'blocks.2.norm1.weight'",
     "missing at the top": "lacks 'norm.weight'",
     "no class token": "lacks a class token",
@@ -214,7 +219,7 @@ BAD = {
     "a list": "holds a list, not tensors by name",
     "other numbers": r"has shape \(7, 7\), expected \(512, 128\)",
     "one channel": r"has shape \(128, 1, 8, 8\), expected \(d, 3, p, p\)",
-    "nothing": "does not exist",
+    "nothing": "does not exist; give the path of a weights file",
 }
 
 
@@ -263,6 +268,24 @@ def test_a_file_named_after_a_model_of_timm_is_that_model(tiny: Path, tmp_path: 
     read = read_vit(named)
     assert read.architecture["model"] == "vit_tiny_patch16_224" and read.mean == (0.5,) * 3
     assert "assumed: that it is what its name says" in read.found
+
+
+def test_a_name_without_a_tag_claims_none(tiny: Path, tmp_path: Path) -> None:
+    named = tmp_path / "vit_tiny_patch16_224-my-own.safetensors"
+    named.symlink_to(tiny)
+    found = read_vit(named).found
+    assert "tag augreg" not in found.partition("assumed")[0]
+    assert "mean and standard deviation of its default tag augreg_in21k_ft_in1k" in found
+
+
+def test_a_configuration_brings_its_own_statistics(tmp_path: Path) -> None:
+    read = read_vit(vit_files.timm_hub(tmp_path).path)
+    assert (read.mean, read.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6)) and "tag" not in read.found
+    other = tmp_path / "other"
+    other.mkdir()
+    read = read_vit(vit_files.transformers_vit(other).path)
+    assert (read.mean, read.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    assert "assumed" not in read.found
 
 
 def test_a_name_that_does_not_fit_is_no_evidence(tmp_path: Path) -> None:

@@ -398,7 +398,12 @@ def lightning(folder: Path) -> Written:
 
 def averaged(folder: Path) -> Written:
     built, other = model(), model(init_values=0.5)
-    held = {"state_dict": tensors_of(other), "state_dict_ema": tensors_of(built), "arch": "vit"}
+    held = {
+        "state_dict": tensors_of(other),
+        "state_dict_ema": tensors_of(built),
+        "arch": "vit",
+        "metric": np.float64(0.5),
+    }
     return Written(
         saved(folder, held, "last.pth.tar"), built, says=("entry 'state_dict_ema'", "not taken: 'state_dict/'")
     )
@@ -478,6 +483,27 @@ def transformers_dinov2(folder: Path) -> Written:
     return Written(saved(folder, tensors, "model.safetensors"), built)
 
 
+def transformers_dinov3(folder: Path) -> Written:
+    built = model(Eva, **DINOV3)
+    tensors = renamed(
+        tensors_of(built),
+        (r"^(cls_token)$", r"embeddings.\1"),
+        (r"^reg_token$", "embeddings.register_tokens"),
+        (r"^patch_embed\.proj\.", "embeddings.patch_embeddings."),
+        (r"\.gamma_([12])$", r".layer_scale\1.lambda1"),
+        (r"\.attn\.proj\.", ".attention.o_proj."),
+        (r"\.attn\.(q|v)_bias$", r".attention.\1_proj.bias"),
+        (r"\.fc1\.", ".up_proj."),
+        (r"\.fc2\.", ".down_proj."),
+        (r"^blocks\.", "layer."),
+    )
+    for block in range(DEPTH):
+        joint = tensors.pop(f"layer.{block}.attn.qkv.weight")
+        for part, value in zip("qkv", joint.chunk(3), strict=True):
+            tensors[f"layer.{block}.attention.{part}_proj.weight"] = value.clone()
+    return Written(saved(folder, tensors, "model.safetensors"), built, {"image_size": 32}, ("mean of its patches",))
+
+
 def torchvision(folder: Path) -> Written:
     built = model()
     tensors = renamed(
@@ -519,7 +545,7 @@ READ: dict[str, Callable[[Path], Written]] = {
         plain, deit, deit_distilled, deit3, dino, dinov2, dinov2_giant, registers, registers_dinov2, dinov3, dinov3_authors, eva02,
         eva, clip_timm, clip_openai, clip_open, clip_open_trunk, clip_transformers, siglip, siglip_transformers, mae, mae_mean,
         mae_tuned, gap, qk_norm, google, augreg, lightning, averaged, moco, half, legacy, shallow, transformers_vit,
-        transformers_dinov2, torchvision, timm_hub,
+        transformers_dinov2, transformers_dinov3, torchvision, timm_hub,
     )
 }  # fmt: skip
 """Kinds that can be prompted, by name."""
