@@ -129,10 +129,12 @@ def test_whatever_else_is_asked_of_an_outline_is_recorded(ask: Any) -> None:
     assert unknown
 
 
-def test_a_shallow_backbone_is_refused_with_its_own_reason() -> None:
-    shallow = RandomBackbone("shallow", "", dict(MICRO.architecture) | {"depth": 4})
-    with pytest.raises(UserError, match="the backbone has 4 blocks"):
-        CompatibilityChecker().require(Method, micro_spec("ncm"), shallow, 6, 3)
+def test_a_shallow_backbone_is_refused_by_methods_that_prompt_more_blocks(registries: Registries) -> None:
+    shallow = RandomBackbone("shallow", "", dict(MICRO.architecture) | {"depth": 1})
+    prompting = registries.methods.load("one_prompt")
+    with pytest.raises(UserError, match=r"one_prompt prompts the first . blocks, but the backbone has 1"):
+        CompatibilityChecker().require(prompting, micro_spec("one_prompt"), shallow, 6, 3)
+    CompatibilityChecker().require(registries.methods.load("ncm"), micro_spec("ncm"), shallow, 6, 3)
 
 
 def test_a_changed_method_is_checked_again(registries: Registries, monkeypatch: pytest.MonkeyPatch) -> None:
