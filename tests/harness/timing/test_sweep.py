@@ -39,6 +39,7 @@ from smope_bench.harness.training.optimization import OptimizationSegment
 from smope_bench.methods.baselines.linear_probe import LinearProbe
 from smope_bench.methods.baselines.ncm import Ncm
 from smope_bench.methods.common.api import Batch, Method
+from tests.forked import forked_workers  # pyright: ignore[reportMissingImports]
 
 NAP, RUN_S = 0.05, 0.001
 
@@ -186,7 +187,8 @@ def test_runs_are_dispatched_to_one_worker_and_to_several(tmp_path: Path, preten
 
 
 def test_empty_runs_go_through_the_real_executor(tmp_path: Path) -> None:
-    found = bench(tmp_path)._dispatched(4, 1, "empty_run")  # pyright: ignore[reportPrivateUsage]
+    with forked_workers():
+        found = bench(tmp_path)._dispatched(4, 1, "empty_run")  # pyright: ignore[reportPrivateUsage]
     assert 0 < found.start <= found.wall and found.each > 0
 
 
@@ -196,7 +198,7 @@ def test_the_pace_is_that_of_the_middle() -> None:
 
 
 def test_a_failing_run_ends_the_measurement(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="a run of the bench is failed"):
+    with forked_workers(), pytest.raises(UserError, match="a run of the bench is failed"):
         bench(tmp_path)._dispatched(2, 1, "absent")  # pyright: ignore[reportPrivateUsage]
 
 
