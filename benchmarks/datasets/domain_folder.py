@@ -40,7 +40,7 @@ def scan_domains(root: Path, *, subsets: bool = False) -> DomainsFolder:
     if not root.is_dir():
         state = "is not a folder" if root.exists() else "does not exist"
         raise BenchmarkError(f"{shown(root)} {state}; path must name a folder with one sub-folder per domain")
-    tops = folders_in(root)
+    tops = folders_in(root, "domain")
     names = [readable(top.name) for top in tops]
     if names == ["test", "train"]:
         raise BenchmarkError(

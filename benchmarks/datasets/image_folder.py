@@ -109,12 +109,12 @@ def _has_folder(folder: Path) -> bool:
     return any(entry.is_dir() for entry in _entries(folder))
 
 
-def folders_in(root: Path) -> list[Path]:
-    """Class folders; a file beside them is an error."""
+def folders_in(root: Path, what: str = "class") -> list[Path]:
+    """Folders of classes or, as ``what`` names it, of domains; a file beside them is an error."""
     entries = _entries(root)
     for entry in entries:
         if not entry.is_dir():
-            raise BenchmarkError(f"{shown(entry)} lies beside the class folders; every image must be in one of them")
+            raise BenchmarkError(f"{shown(entry)} lies beside the {what} folders; every image must be in one of them")
     return entries
 
 
