@@ -9,15 +9,23 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable
-from types import ModuleType
+import sys
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
+from types import FunctionType, ModuleType
 from typing import Any, NoReturn, TypeVar
 
 import typer
 from typer.core import TyperGroup
 
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.registry.plugins import InstalledEntryPoint, call_outside_code, installed_points
+from smope_bench.harness.registry.plugins import (
+    InstalledEntryPoint,
+    call_outside_code,
+    installed_points,
+    is_usable_name,
+    unusable_name,
+)
 
 GROUP = "smope_bench.commands"
 ROOM = "smope_bench.harness.cli"
@@ -42,23 +50,21 @@ ORDER = (
 """Order in ``--help``; other commands follow by name."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-COMMANDS: dict[str, Callable[..., Any]] = {}
+NAME = "smope_bench_command"
+"""Attribute of a function with the name of the command that it is."""
 
 
 def command(name: str) -> Callable[[Function], Function]:
     """Decorator: makes a function, whose parameters typer reads, the command ``name``; ``"data prepare"`` is one of a group.
 
-    The docstring is the help. Raises UserError if the name is taken.
+    The docstring is the help.
     """
 
-    def register(function: Function) -> Function:
-        other = COMMANDS.setdefault(name, function)
-        if other.__code__.co_filename != function.__code__.co_filename:
-            raise UserError(f"command {name!r} already exists, from {other.__module__}: choose another name")
-        COMMANDS[name] = function
+    def mark(function: Function) -> Function:
+        vars(function)[NAME] = name
         return function
 
-    return register
+    return mark
 
 
 class _Ordered(TyperGroup):
@@ -67,7 +73,11 @@ class _Ordered(TyperGroup):
 
 
 def make_app(default: Callable[..., None]) -> typer.Typer:
-    """The command line with every command that is found. ``default`` is called before each, and alone if none is given."""
+    """The command line with every command that is found, also in the module of ``default``.
+
+    ``default`` is called before each command, and alone if none is given. Raises UserError for a name that two of the
+    project's functions have.
+    """
     app = typer.Typer(
         name="run_all.py",
         cls=_Ordered,
@@ -76,16 +86,22 @@ def make_app(default: Callable[..., None]) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(invoke_without_command=True)(default)
-    groups: dict[str, typer.Typer] = {"": app}
-    for name in (*(f"{ROOM}.{found.name}" for found in pkgutil.iter_modules(_path(ROOM))), *OTHERS):
-        groups |= _groups_in(importlib.import_module(name))
-    for group in list(groups.values())[1:]:
-        app.add_typer(group)
+    groups, commands = dict[str, typer.Typer](), dict[str, Callable[..., Any]]()
+    rooms = [f"{ROOM}.{found.name}" for found in pkgutil.iter_modules(_path(ROOM))]
+    for module in (sys.modules[default.__module__], *map(importlib.import_module, (*rooms, *OTHERS))):
+        groups |= _groups_in(module)
+        for name, function in _commands_in(module):
+            if (other := commands.setdefault(name, function)) is not function:
+                raise UserError(f"command {name!r} already exists, from {other.__module__}: choose another name")
     for point in installed_points(GROUP):
-        _load(point)
-    for name, function in COMMANDS.items():
+        name, function = _installed(point, {name.partition(" ")[0] for name in commands if name not in groups})
+        if name not in groups:  # a name that is taken keeps its meaning
+            commands.setdefault(name, function)
+    for name, function in commands.items():
         group, _, last = name.rpartition(" ")
-        groups[group].command(last)(function)
+        (groups.setdefault(group, typer.Typer(name=group)) if group else app).command(last)(function)
+    for group in groups.values():
+        app.add_typer(group)
     return app
 
 
@@ -98,12 +114,33 @@ def _groups_in(module: ModuleType) -> dict[str, typer.Typer]:
     return {str(value.info.name): value for value in vars(module).values() if isinstance(value, typer.Typer)}
 
 
-def _load(point: InstalledEntryPoint) -> None:
-    """Register an installed package's command; one that cannot be loaded says so when it is called, and hurts no other."""
+def _commands_in(module: ModuleType) -> Iterator[tuple[str, Callable[..., Any]]]:
+    """The commands that a module defines itself, by name."""
+    for value in vars(module).values():
+        if isinstance(value, FunctionType) and NAME in vars(value) and value.__module__ == module.__name__:
+            yield vars(value)[NAME], value
+
+
+def _installed(point: InstalledEntryPoint, taken: Collection[str]) -> tuple[str, Callable[..., Any]]:
+    """Name and function of an installed package's command; one that cannot be used says so when it is called, and hurts no other.
+
+    ``taken``: commands that no group may be called like.
+    """
+    what = f"command {point.name!r} of {point.owner}"
     try:
-        function = call_outside_code(point.load, f"command {point.name!r} of {point.owner} cannot be imported")
-        if function not in COMMANDS.values():
-            command(point.name)(function)
+        function = call_outside_code(point.load, f"{what} cannot be imported")
+        if not isinstance(function, FunctionType):
+            raise UserError(f"{what} cannot be used: it is of type {type(function).__name__}, not a function")
+        name = str(vars(function).get(NAME, point.name))
+        words = name.split(" ")
+        if len(words) > 2 or not all(map(is_usable_name, words)):
+            raise UserError(f"{what} is named {unusable_name(name)}, or two such words for one of a group")
+        if len(words) == 2 and words[0] in taken:
+            raise UserError(
+                f"{what} is named {name!r}, but {words[0]!r} is a command and no group: choose another name"
+            )
+        call_outside_code(partial(_probe, function), f"{what} cannot be used")
+        return name, function
     except UserError as error:
         sentence = str(error)
 
@@ -111,4 +148,11 @@ def _load(point: InstalledEntryPoint) -> None:
             raise UserError(sentence)
 
         refuse.__doc__ = sentence
-        COMMANDS.setdefault(point.name, refuse)
+        return "-".join(point.name.split()), refuse
+
+
+def _probe(function: Callable[..., Any]) -> None:
+    """Raise what typer raises for parameters that it cannot read."""
+    alone = typer.Typer()
+    alone.command()(function)
+    typer.main.get_command(alone)

@@ -72,10 +72,14 @@ def find_facts(name: str, data: Path, plugins: Sequence[Path]) -> list[Facts]:
     """What is known of everything that has a name, one entry a kind. Raises UserError, with the nearest names, without any."""
     from smope_bench.benchmarks.suites import SUITES
     from smope_bench.harness.execution.executor_registry import open_executors
+    from smope_bench.harness.planning.suite_file import find_suite, is_file_name
     from smope_bench.harness.registry.metrics import open_metrics
     from smope_bench.harness.registry.registry import open_registries
     from smope_bench.methods.common.backbone.imported import imported_under
 
+    if is_file_name(name):
+        suite = find_suite(name)
+        return [{"kind": "suite", "name": suite.name, **suite_facts(suite)}]
     registries, executors = open_registries(plugins), open_executors(plugins)
     metrics = {metric.name: metric for metric in open_metrics(plugins)}
     known: dict[str, tuple[Sequence[str], Callable[[], Facts]]] = {
@@ -277,7 +281,7 @@ def suite_facts(suite: Any) -> Facts:
         for form, (rows, columns) in forms.items()
     }
     return {
-        "owner": "built-in",
+        "owner": suite.file or "built-in",
         "title": suite.title,
         "summary": suite.summary,
         "facts": {
@@ -295,7 +299,7 @@ def suite_facts(suite: Any) -> Facts:
         "tiny_rows": [_suite_row(row, settings_text(flat(row.settings))) for row in suite.tiny_rows],
         "columns": [
             {
-                "label": column.label,
+                "label": column.label or column.benchmark,
                 "benchmark": column.benchmark,
                 "backbone": column.backbone,
                 "settings": settings_text(flat(column.config)),

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from smope_bench.harness.execution.job import Job, JobResult, OnEvent
 from smope_bench.harness.registry.plugins import run_file
-from smope_bench.harness.registry.registry import Registry
+from smope_bench.harness.registry.registry import KINDS, Registry
 from smope_bench.harness.run_options import RunOptions
 from smope_bench.harness.text import plain
 
@@ -55,13 +55,13 @@ def executor(name: str, *, place: Place, takes: tuple[str, ...] = ()) -> Callabl
 def open_executors(plugins: Sequence[Path] = ()) -> Registry:
     """All executors by name. Raises UserError for a plugin file that cannot be imported or takes a name that exists."""
     built_in = {
-        found.name: f"{module.__name__}:{attribute}"
+        found.name: f"{module.__name__}:{found.run.__name__}"
         for module in _modules(ROOM)
-        for attribute, found in _executors_in(module)
+        for found in KINDS["executor"].defined_in(module)
     }
     registry = Registry("executor", built_in, GROUP, _fault)
     for file in plugins:
-        for _, found in _executors_in(run_file(file.resolve())):
+        for found in KINDS["executor"].defined_in(run_file(file.resolve())):
             registry.add(found.name, f"plugin {plain(file.name)!r}", found)
     return registry
 
@@ -69,13 +69,6 @@ def open_executors(plugins: Sequence[Path] = ()) -> Registry:
 def _modules(package: str) -> Iterator[ModuleType]:
     for found in pkgutil.iter_modules(importlib.import_module(package).__path__):
         yield importlib.import_module(f"{package}.{found.name}")
-
-
-def _executors_in(module: ModuleType) -> Iterator[tuple[str, Executor]]:
-    """Executors whose function is defined in the module, with the attribute that holds each."""
-    for attribute, value in list(vars(module).items()):
-        if isinstance(value, Executor) and value.run.__module__ == module.__name__:
-            yield attribute, value
 
 
 def _fault(value: Any) -> str | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from smope_bench.benchmarks.base import Protocol
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.run_spec import RunSpec, canonical_json
 from smope_bench.methods.common.errors import MethodError
+
+if TYPE_CHECKING:
+    from smope_bench.benchmarks.base import Protocol
 
 
 class CompatibilityChecker:

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smope_bench.benchmarks.augmentation import normalize_text
-from smope_bench.benchmarks.base import Protocol
 from smope_bench.benchmarks.errors import BenchmarkError
-from smope_bench.benchmarks.protocol import require_order_seed
 from smope_bench.benchmarks.suites import Column, Row, Suite
 from smope_bench.harness.errors import UserError, did_you_mean, without_home
 from smope_bench.harness.planning.compatibility import CompatibilityChecker
@@ -35,6 +33,7 @@ from smope_bench.methods.common.backbone.backbones import Backbone, BackboneSett
 from smope_bench.methods.common.errors import MethodError
 
 if TYPE_CHECKING:
+    from smope_bench.benchmarks.base import Protocol
     from smope_bench.methods.recipes import RecipeFrom, TrainingRecipe
 
 MISSING = "missing"
@@ -174,6 +173,8 @@ class Planner:
         return tuple(rows)
 
     def _cell(self, suite: Suite, row: Row, column: Column, seeds: Sequence[Seeds]) -> list[PlannedRun]:
+        from smope_bench.benchmarks.protocol import require_order_seed
+
         try:
             spec, recipe, by_hand = self.spec(row, column, suite.settings)
             method = self.registries.methods.load(row.method)

@@ -42,6 +42,7 @@ class Kind:
     ``base``: ``module:class`` of which an addition is a subclass with a class attribute ``name``, or an instance with an
     attribute ``name``. ``builtin``: ``module:table`` of the project's own, names to ``module:attribute``; without it the room
     of the kind keeps its own table. ``card``, ``config``: ``module:class`` of the class attributes ``card`` and ``Config``.
+    ``function``: attribute with the function that an instance was made of by a decorator.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Kind:
     builtin: str | None = None
     card: str | None = None
     config: str | None = None
+    function: str | None = None
     named: str | None = None
     """``module:function`` that makes a value of a name that is in no table, as of a user's own weights; None without one."""
 
@@ -63,17 +65,24 @@ class Kind:
         return f"smope_bench.{self.name}s"
 
     def defined_in(self, module: ModuleType) -> list[Any]:
-        """The additions of this kind among a plugin module's values, each once."""
+        """The additions of this kind that a module defines itself, each once and in order; what it imports is not its own."""
         module_name, _, class_name = self.base.partition(":")
         base = getattr(sys.modules.get(module_name), class_name, None)
         if base is None:  # not imported: then nothing can be made of it
             return []
         values = {id(value): value for value in vars(module).values()}.values()
         if not self.is_class:
-            return [one for one in values if issubclass(type(one), base) and isinstance(one.name, str)]
+            mine = [one for one in values if issubclass(type(one), base) and isinstance(one.name, str)]
+            return [one for one in mine if self._is_defined_in(module, one)]
         own = [value for value in values if isinstance(value, type) and issubclass(value, base)]
         # A name that is only inherited would make a helper base class and its child collide.
         return [one for one in own if one.__module__ == module.__name__ and isinstance(vars(one).get("name"), str)]
+
+    def _is_defined_in(self, module: ModuleType, instance: Any) -> bool:
+        if self.function is not None:
+            return getattr(instance, self.function).__module__ == module.__name__
+        target = _target(self.builtin).get(instance.name) if self.builtin else None
+        return target is None or _target(target) is not instance
 
     def fault(self, value: Any) -> str | None:
         """What keeps a value from being of this kind, and the remedy; None where nothing does."""
@@ -114,9 +123,9 @@ KINDS: dict[str, Kind] = {
             "smope_bench.methods.common.backbone.backbones:BUILTIN",
             named="smope_bench.methods.common.backbone.imported:imported_backbone",
         ),
-        Kind("metric", "smope_bench.harness.metrics:Metric"),
-        Kind("figure", "smope_bench.reports.figures.kinds:FigureKind"),
-        Kind("executor", "smope_bench.harness.execution.executor_registry:Executor"),
+        Kind("metric", "smope_bench.harness.metrics:Metric", function="function"),
+        Kind("figure", "smope_bench.reports.figures.kinds:FigureKind", function="draw"),
+        Kind("executor", "smope_bench.harness.execution.executor_registry:Executor", function="run"),
     )
 }
 """All that a plugin file can add."""
@@ -219,10 +228,6 @@ class Registry:
             )
         self._add(Entry(name, owner, lambda: value))
 
-    def has(self, value: Any) -> bool:
-        """Whether a value is one of the project's own, as a plugin may have imported it."""
-        return any(entry.owner == BUILT_IN and entry.resolve() is value for entry in self._entries.get(value.name, ()))
-
     def _add(self, entry: Entry) -> None:
         # Two packages may offer one name: an error only where that name is loaded.
         self._entries.setdefault(entry.name, []).append(entry)
@@ -288,9 +293,8 @@ def add_plugin(registries: Registries, file: Path) -> list[str]:
         for value in KINDS[registry.kind].defined_in(module):
             if not is_usable_name(value.name):
                 raise UserError(f"{owner} names a {registry.kind} {unusable_name(value.name)}.")
-            if not registry.has(value):
-                registry.add(value.name, owner, value)
-                added.append(value.name)
+            registry.add(value.name, owner, value)
+            added.append(value.name)
     if not added and not any(kind.defined_in(module) for kind in KINDS.values() if not kind.builtin):
         raise UserError(
             f"plugin {str(file)!r} defines nothing to add: write a subclass of {API}.Method with a class attribute `name`,"

@@ -16,6 +16,7 @@ from smope_bench.benchmarks.suites.schema import Drawing
 from smope_bench.harness.errors import UserError, did_you_mean
 from smope_bench.harness.planning.suite_file import run_argument
 from smope_bench.harness.registry.plugins import call_outside_code, installed_points
+from smope_bench.harness.registry.registry import KINDS as PLUGIN_KINDS
 from smope_bench.reports.figures.style import FigureFile, FigureGroup, Look, render, row_looks
 from smope_bench.reports.loading.model import KINDS, Cell, Column, SuiteResults, run_ids
 from smope_bench.reports.loading.observed import Observed
@@ -120,9 +121,8 @@ def figure(
 
 def kinds_in(module: ModuleType, owner: str = "") -> Iterator[FigureKind]:
     """The figure kinds that a module defines, in their order."""
-    for value in vars(module).values():
-        if isinstance(value, FigureKind) and value.draw.__module__ == module.__name__:
-            yield replace(value, owner=owner)
+    for kind in PLUGIN_KINDS["figure"].defined_in(module):
+        yield replace(kind, owner=owner)
 
 
 @cache

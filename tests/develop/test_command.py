@@ -10,7 +10,6 @@ import pytest
 
 from smope_bench import run_all
 from smope_bench.harness.cli import command as commands
-from smope_bench.harness.errors import UserError
 from tests.develop.pages import blocks  # pyright: ignore[reportMissingImports]
 
 
@@ -22,7 +21,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "file").write_bytes(b"abc")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(commands, "COMMANDS", dict(commands.COMMANDS))
     yield tmp_path
     for name in ("disk", f"{commands.ROOM}.disk"):
         sys.modules.pop(name, None)
@@ -74,6 +72,76 @@ def test_an_installed_package_s_command_is_one(
     assert "unknown suite 'nothing'" in capsys.readouterr().err
 
 
-def test_a_name_that_is_taken_is_refused() -> None:
-    with pytest.raises(UserError, match=r"command 'run' already exists, from smope_bench.run_all"):
-        commands.command("run")(test_a_name_that_is_taken_is_refused)
+def test_a_name_that_is_taken_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from smope_bench.harness import cli
+
+    file = folder / "disk.py"
+    file.write_text(file.read_text(encoding="utf-8").replace('@command("disk")', '@command("run")'), encoding="utf-8")
+    monkeypatch.setattr(cli, "__path__", [*cli.__path__, str(folder)])
+    assert run_all.main(["list", "suites"]) == 2
+    assert "command 'run' already exists, from smope_bench.run_all" in capsys.readouterr().err
+
+
+BROKEN = """
+from smope_bench.api import command
+
+number = 3
+
+
+class Callable:
+    def __call__(self) -> None: ...
+
+
+instance = Callable()
+
+
+@command("shelf size")
+def grouped() -> None:
+    \"\"\"In a group of its own.\"\"\"
+    print("42")
+
+
+@command("run size")
+def beside_a_command() -> None: ...
+
+
+@command("a b c")
+def long() -> None: ...
+
+
+@command("")
+def nameless() -> None: ...
+
+
+def strange(value: int | str) -> None: ...
+"""
+
+
+def test_a_command_that_cannot_be_used_hurts_itself_alone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "disk.py").write_text(BROKEN, encoding="utf-8")
+    names = {"number": "number", "instance": "instance", "grouped": "grouped", "beside": "beside_a_command"}
+    names |= {"long": "long", "nameless": "nameless", "strange": "strange", "my size": "grouped"}
+    points = [f"{name} = disk:{function}" for name, function in names.items()]
+    install(folder, monkeypatch, "\n".join([f"[{commands.GROUP}]", *points]))
+    assert run_all.main(["list", "suites", "--json"]) == 0
+    assert run_all.main(["shelf", "size"]) == 0
+    assert capsys.readouterr().out.endswith("42\n")
+    for name, reason in {
+        "number": "it is of type int, not a function",
+        "instance": "it is of type Callable, not a function",
+        "beside": "'run' is a command and no group",
+        "long": "'a b c', which cannot be chosen",
+        "nameless": "'', which cannot be chosen",
+        "strange": "command 'strange' of package 'disk' cannot be used: ",
+        "my-size": "'my size', which cannot be chosen",
+    }.items():
+        assert run_all.main([name]) == 2, name
+        error = capsys.readouterr().err
+        assert reason in error and error.count("\n") == 1, error
+    assert run_all.main(["run", "nothing"]) == 2
+    assert "unknown suite" in capsys.readouterr().err
+    assert run_all.main(["--help"]) == 0

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
 from smope_bench import run_all
 from smope_bench.harness.errors import UserError
+from smope_bench.harness.metrics import METRICS
+from smope_bench.harness.registry import plugins
 from smope_bench.harness.registry.metrics import open_metrics
+from smope_bench.harness.registry.plugins import run_file
 from tests.develop.pages import blocks  # pyright: ignore[reportMissingImports]
 from tests.page_blocks import run_shell  # pyright: ignore[reportMissingImports]
 
@@ -116,3 +120,23 @@ def test_a_metric_that_fails_names_itself_and_its_run(folder: Path, body: str, m
     assert run_all.main(["report", "smoke", *options]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: metric 'bad' of run ") and message in error
+
+
+def test_a_broken_metric_of_a_package_is_left_out_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from smope_bench.api import metric\n"
+        "@metric('fine', 'Fine', 'x.')\ndef fine(matrix): return 1.0\n"
+        "@metric('faa', 'F', 'x.')\ndef taken(matrix): return 0.0\n",
+        encoding="utf-8",
+    )
+    module = run_file(tmp_path / "mine.py").__name__
+    targets = {"gone": "no_such_module:gone", "text": f"{module}:__name__", "taken": f"{module}:taken"}
+    points = [EntryPoint(name, value, "smope_bench.metrics") for name, value in targets.items()]
+    fine = EntryPoint("fine", f"{module}:fine", "smope_bench.metrics")
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [*points, fine])
+    assert [found.name for found in open_metrics()] == [*(found.name for found in METRICS), "fine"]
+    warnings = capsys.readouterr().err.splitlines()
+    assert len(warnings) == 3 and all(line.startswith("warning: a metric is left out: metric '") for line in warnings)
+    assert "no_such_module" in warnings[0] and "already exists, from the project" in warnings[1]

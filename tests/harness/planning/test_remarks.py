@@ -116,6 +116,7 @@ ROOMS = ("benchmarks", "harness/planning", "harness/records", "harness/tuning", 
 FOLLOWED = {
     *("benchmark.split", "benchmark.tasks", "benchmark.image_size", "{field}.kind", "schedule.epochs"),
     *("{run.method}.schedule.freeze_steps", "{run.method}.schedule.steps_per_epoch"),
+    "benchmark.class_subsets",  # tests/benchmarks/test_domains.py
     "benchmark.holdout",  # tests/harness/records/test_observations.py
     "benchmark.lists",
 }

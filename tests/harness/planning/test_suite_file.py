@@ -210,7 +210,14 @@ def test_every_command_that_takes_a_suite_takes_a_file(
     file = str(written(tmp_path, f"{DIGITS}rows: [ncm]", "a b.yaml").relative_to(tmp_path))
     assert run_all.main(["run", file, "--device", "cpu"]) == 0
     assert "run_all.py report 'a b.yaml'" in capsys.readouterr().out
-    for command in (["plan", "--json"], ["status", "--json"], ["report"], ["cancel"], ["suite"]):
+    for command in (
+        ["plan", "--json"],
+        ["status", "--json"],
+        ["report"],
+        ["cancel"],
+        ["suite"],
+        ["describe", "--json"],
+    ):
         assert run_all.main([command[0], file, *command[1:]]) == 0, command
     assert run_all.main(["report", "a b"]) == 0, "the results folder knows it by its name"
     written(tmp_path, f"{DIGITS}rows: [ridge]", "a b.yaml")

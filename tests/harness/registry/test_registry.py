@@ -156,6 +156,10 @@ def test_a_plugin_cannot_take_a_taken_name(tmp_path: Path) -> None:
         ("x = '\\0'\x00", "mine.py' cannot be imported: "),
         ("x = 1", "mine.py' defines nothing to add: write a subclass of smope_bench.api.Method"),
         ("from smope_bench.api import Method", "defines nothing to add"),
+        ("from smope_bench.harness.metrics import final_average_accuracy", "defines nothing to add"),
+        ("from smope_bench.methods.common.backbone.backbones import TINY", "defines nothing to add"),
+        ("from smope_bench.methods.smope import SMoPE", "defines nothing to add"),
+        ("from smope_bench.harness.executors.local import run_serially", "defines nothing to add"),
     ],
 )
 def test_a_bad_plugin_is_one_sentence(tmp_path: Path, text: str, message: str) -> None:
