@@ -118,7 +118,7 @@ def test_time_in_hooks_is_no_overhead_and_time_around_them_is(
 ) -> None:
     hands = Hands()  # of it, all the run's other work takes no time
     monkeypatch.setattr(bench_overhead, "time", hands)
-    spec = noise_spec("linear_probe", MICRO.name, registries)
+    spec = noise_spec("linear_probe", MICRO, registries)
     original, steps, events = LinearProbe.training_step, list[int](), list[str]()
 
     def slow(self: LinearProbe, batch: Batch) -> Tensor:
