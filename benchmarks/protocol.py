@@ -48,9 +48,9 @@ def read_class_order(value: Any) -> str | tuple[int, ...] | tuple[str, ...]:
 
 def _read_order_file(path: Path) -> tuple[int, ...] | tuple[str, ...]:
     where = f" in {str(path)!r}"
-    if not path.is_file():
-        raise ValueError(f"{str(path)!r} {'is no regular file' if path.exists() else 'does not exist'}")
     try:
+        if not path.is_file():
+            raise ValueError("it is no regular file" if path.exists() else "it does not exist")
         if path.stat().st_size > LARGEST_FILE:
             raise ValueError(f"it has more than {LARGEST_FILE // 10**6} MB")
         if path.suffix.lower() == ".npy":

@@ -116,10 +116,13 @@ def find_backbone(
 
 def _file(text: str, registries: Registries, data_root: Path) -> Path:
     path = Path(text).expanduser()
-    if text and path.is_dir():
-        raise UserError(f"--backbone {text!r} is a folder: give the weights file in it.")
-    if path.is_file():
-        return path
+    try:
+        if text and path.is_dir():
+            raise UserError(f"--backbone {text!r} is a folder: give the weights file in it.")
+        if path.is_file():
+            return path
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise UserError(f"--backbone {text!r} cannot be read: {error.strerror}") from error
     if path.suffix in SUFFIXES or "/" in text:
         raise UserError(
             f"--backbone {text!r} does not exist: give a weights file, a name ('list backbones'), or timm:MODEL."

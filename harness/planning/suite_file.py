@@ -5,6 +5,7 @@ Files are read as YAML 1.2 reads them: ``no``, ``off`` and ``010`` are text, ``1
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -45,7 +46,9 @@ def find_suite(name: str) -> Suite:
     if is_file_name(name):
         return read_suite(Path(name))
     if name not in SUITES:
-        file = next((f"{name}{ending}" for ending in ENDINGS if Path(f"{name}{ending}").is_file()), None)
+        file = None
+        with contextlib.suppress(OSError):  # a name that is too long for a file
+            file = next((f"{name}{ending}" for ending in ENDINGS if Path(f"{name}{ending}").is_file()), None)
         hint = f"; did you mean the file {file!r}?" if file else did_you_mean(name, SUITES)
         raise UserError(f"unknown suite {name!r}{hint}")
     return SUITES[name]

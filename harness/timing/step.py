@@ -305,7 +305,7 @@ def _operations(name: str, step: TimedStep) -> int | None:
     return None if counts is None else counts.phases.get(step.phase)
 
 
-PARTS = ("_heads", "_leave_heads", "_residuals", "_class_token_block")
+PARTS = ("_heads", "_leave_heads", "_residuals", "_first_tokens")
 """Functions of a block that no attention rule changes. Rules are not compiled: they hold tensors of their own pass."""
 
 

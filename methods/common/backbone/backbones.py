@@ -125,6 +125,8 @@ class Backbone(ABC):
     """Mean of red, green and blue that its input is normalised with; None: as the recipe or the benchmark has it."""
     std: Channels | None = None
     """Standard deviation of red, green and blue, as ``mean``."""
+    licence: str = ""
+    """Licence of the weights; empty = not known here, as of a user's own file."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Raises TypeError for the attribute ``is_tiny`` of older versions."""
@@ -211,6 +213,7 @@ class StoredBackbone(Backbone):
     is_random: bool = False
     is_rehearsal: bool = False
     ships: bool = False
+    licence: str = ""
 
     @property
     def is_verified(self) -> bool:
@@ -267,6 +270,7 @@ class RandomBackbone(Backbone):
     is_random: bool = True
     is_rehearsal: bool = False
     ships: bool = False
+    licence: str = "none: drawn from a seed"
 
     @property
     def sha256(self) -> str:
@@ -296,6 +300,7 @@ TINY = StoredBackbone(
     description=WEIGHTS / "tiny_vit.json",
     is_rehearsal=True,
     ships=True,
+    licence="MIT, as the project",
 )
 RANDOM_VIT_B16 = RandomBackbone(
     name="random",
