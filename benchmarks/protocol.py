@@ -48,7 +48,10 @@ def _read_order_file(path: Path) -> tuple[int, ...] | tuple[str, ...]:
     where = f" in {str(path)!r}"
     try:
         if not path.is_file():
-            raise ValueError("it is no regular file" if path.exists() else "it does not exist")
+            raise ValueError(f"{str(path)!r} {'is no regular file' if path.exists() else 'does not exist'}")
+    except OSError as error:  # a name that is too long
+        raise ValueError(f"{str(path)[:40]!r}... cannot be read: {error.strerror}") from error
+    try:
         if path.stat().st_size > LARGEST_FILE:
             raise ValueError(f"it has more than {LARGEST_FILE // 10**6} MB")
         if path.suffix.lower() == ".npy":
