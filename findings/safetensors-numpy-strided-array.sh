@@ -1,10 +1,9 @@
 #!/usr/bin/env bash
 # safetensors 0.8.0 (PyPI): safetensors.numpy.save writes other numbers for an array that is not C-contiguous, without a word.
 #
-# Expected by most: a transposed, strided or reversed view is saved as the array that numpy shows (0.3 to 0.7 do), or it is refused,
+# Expected by most: a transposed or strided view is saved as the array that numpy shows (0.3 to 0.7 do), or it is refused,
 #       as safetensors.torch refuses it.
-# Seen: the bytes are taken from the start of the view's memory in one piece. a.T and a[:, ::2] come back with the right shape and
-#       wrong values; a[::-1] starts at its last row, so that what lies in memory BEHIND the array is written to the file.
+# Seen: the bytes are taken from the view's memory in one piece: a.T and a[:, ::2] come back with the right shape and wrong values.
 # Exits 0 as long as this holds, 1 when the behaviour has changed.
 set -euo pipefail
 folder=$(mktemp -d)
@@ -23,11 +22,7 @@ print(f"safetensors {safetensors.__version__}, numpy {np.__version__}")
 a = np.arange(12, dtype=np.float32).reshape(3, 4)
 views = {"a": a, "a.T": a.T, "a[:, ::2]": a[:, ::2], "broadcast": np.broadcast_to(a[0], (3, 4))}
 kept = {name: np.array_equal(load(save({"x": view}))["x"], view) for name, view in views.items()}
-owner = np.arange(24, dtype=np.float32)  # reversed rows of the first half: the second half is another tensor's memory
-reversed_rows = owner[:12].reshape(3, 4)[::-1]
-leaked = load(save({"x": reversed_rows}))["x"].ravel().tolist()
 print("saved and loaded equal:", kept)
-print("rows 0 to 11 in reverse order came back as", leaked)
-sys.exit(kept != {"a": True, "a.T": False, "a[:, ::2]": False, "broadcast": False} or 12.0 not in leaked)
+sys.exit(kept != {"a": True, "a.T": False, "a[:, ::2]": False, "broadcast": False})
 PYTHON
 venv/bin/python look.py

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich import box
@@ -28,12 +28,17 @@ def replace_what_cannot_be_printed() -> None:
             stream.reconfigure(errors="replace")
 
 
-def print_rows(rows: Rows, columns: Columns, console: Console | None = None) -> None:
-    """Print rows as a table, as wide as the console: the one that commands print to unless given."""
+def print_rows(
+    rows: Rows, columns: Columns, console: Console | None = None, widths: Mapping[str, int] | None = None
+) -> None:
+    """Print rows as a table, as wide as the console: the one that commands print to unless given.
+
+    ``widths``: of the columns, by heading, where they are known and fit the console; otherwise every cell is measured.
+    """
     console = console or make_console()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading, _ in columns:
-        table.add_column(heading, justify="right" if heading in _RIGHT else "left")
+        table.add_column(heading, justify="right" if heading in _RIGHT else "left", width=(widths or {}).get(heading))
     for row in rows:
         table.add_row(*(render(row) for _, render in columns))
     console.print(table)

@@ -254,7 +254,7 @@ def backbone_facts(registries: Registries, name: str, data: Path) -> Facts:
         "title": "",
         "summary": backbone.summary,
         "facts": {
-            "licence": getattr(backbone, "licence", "") or "not stated",
+            "licence": backbone.licence or "not known here: its publisher's",
             "architecture": ", ".join(f"{key} {value}" for key, value in backbone.architecture.items()),
             "input": f"{backbone.image_size} x {backbone.image_size} px",
             "normalisation": f"mean {backbone.mean}, std {backbone.std}" if backbone.mean else "",

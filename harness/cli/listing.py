@@ -202,7 +202,8 @@ def print_plan(rows: Rows, closing: Sequence[str]) -> None:
     for source, count in Counter(row["recipe"] for row in rows).items():
         lines += [f"recipe {plain(source)} ({counted(count, 'run')})"] if short_source(source) != source else []
     console.width = room
-    print_rows(rows, tuple(one for one in columns if one[0] in widths), console)
+    fixed = {heading: width - GAP for heading, width in widths.items()} if sum(widths.values()) <= room else None
+    print_rows(rows, tuple(one for one in columns if one[0] in widths), console, fixed)
     for line in (*lines, *closing):
         console.print(line, markup=False, soft_wrap=not console.is_terminal)
 

@@ -93,6 +93,11 @@ class AdaptedBackbone(Backbone):
         return self.base.std
 
     @property
+    def licence(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The base's."""
+        return self.base.licence
+
+    @property
     def changes(self) -> BackboneSettings:
         """The settings."""
         return self.settings

@@ -53,6 +53,12 @@ Feature = Literal["token", "avg", "map"]
 Channels = tuple[float, float, float]
 
 
+def is_channels(values: Any, *, positive: bool = False) -> bool:
+    """Whether these are numbers for red, green and blue of pixels in [0, 1]: from 0, or above it, to 1."""
+    numbers = isinstance(values, list | tuple) and len(values) == 3 and all(type(one) in (int, float) for one in values)
+    return numbers and all((one > 0 if positive else one >= 0) and one <= 1 for one in values)
+
+
 class BackboneSettings(BaseModel):
     """What may be changed of a backbone; a field that is None leaves it as its weights have it."""
 
@@ -119,6 +125,8 @@ class Backbone(ABC):
     """Mean of red, green and blue that its input is normalised with; None: as the recipe or the benchmark has it."""
     std: Channels | None = None
     """Standard deviation of red, green and blue, as ``mean``."""
+    licence: str = ""
+    """Licence of the weights; empty = not known here, as of a user's own file."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Raises TypeError for the attribute ``is_tiny`` of older versions."""
@@ -205,6 +213,7 @@ class StoredBackbone(Backbone):
     is_random: bool = False
     is_rehearsal: bool = False
     ships: bool = False
+    licence: str = ""
 
     @property
     def is_verified(self) -> bool:
@@ -261,6 +270,7 @@ class RandomBackbone(Backbone):
     is_random: bool = True
     is_rehearsal: bool = False
     ships: bool = False
+    licence: str = "none: drawn from a seed"
 
     @property
     def sha256(self) -> str:
@@ -290,6 +300,7 @@ TINY = StoredBackbone(
     description=WEIGHTS / "tiny_vit.json",
     is_rehearsal=True,
     ships=True,
+    licence="MIT, as the project",
 )
 RANDOM_VIT_B16 = RandomBackbone(
     name="random",

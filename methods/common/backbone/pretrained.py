@@ -103,6 +103,7 @@ class CheckpointBackbone(PreparedBackbone):
     """A published ViT. ``at(data_root)`` gives the one whose files lie in ``data_root/weights``.
 
     ``files``: the published file's name in ``weights/downloads`` and other names under which copies of it go.
+    ``licence``: of the weights, and who states it.
     ``hub``: its Hugging Face repository, if it has one; ``url`` names the file itself otherwise.
     ``digest``: ``sha256:<hex>`` where it is publicly known: another file is refused. ``known``: further publicly stated
     SHA-256 digests, or their first digits, of files with these weights. ``marks``: shapes of unused tensors that distinguish
@@ -124,6 +125,7 @@ class CheckpointBackbone(PreparedBackbone):
     is_random: bool = False
     known: tuple[str, ...] = ()
     twins: Mapping[str, Mapping[str, tuple[int, ...] | None]] = field(default_factory=dict)
+    licence: str = ""
 
     def at(self, root: Path) -> CheckpointBackbone:
         return replace(self, root=Path(root))

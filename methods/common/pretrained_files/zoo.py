@@ -23,6 +23,7 @@ def _timm(
         layout="timm",
         files=tuple(spelled),
         megabytes=megabytes,
+        licence="Apache-2.0 (timm's model card)",
         hub=f"timm/{tag}",
         marks={"head.weight": (classes, 768)},
         known=known,
@@ -52,6 +53,7 @@ SUP21K_ORIG = CheckpointBackbone(
     layout="google",
     files=("ViT-B_16.npz", "imagenet21k_ViT-B_16.npz", "ViT-B_16_imagenet21k.npz"),
     megabytes=413,
+    licence="Apache-2.0 (its authors' repository)",
     url="https://storage.googleapis.com/vit_models/imagenet21k/ViT-B_16.npz",
     marks={"pre_logits/kernel": (768, 768)},
     known=("e5005f0a",),  # of old timm's jx_vit_base_patch16_224_in21k-e5005f0a.pth, whose name states it
@@ -69,6 +71,7 @@ IBOT1K = CheckpointBackbone(
         "ibot_vitb16.pth",
     ),
     megabytes=343,
+    licence="Apache-2.0 (its authors, github.com/bytedance/ibot issue 20)",
     url="https://lf3-nlp-opensource.bytetos.com/obj/nlp-opensource/archive/2022/ibot/vitb_16/checkpoint_teacher.pth",
 )
 DINO1K = CheckpointBackbone(
@@ -77,6 +80,7 @@ DINO1K = CheckpointBackbone(
     layout="dino",
     files=("dino_vitbase16_pretrain.pth",),
     megabytes=343,
+    licence="Apache-2.0 (its authors, github.com/facebookresearch/dino issue 108)",
     url="https://dl.fbaipublicfiles.com/dino/dino_vitbase16_pretrain/dino_vitbase16_pretrain.pth",
     digest="sha256:bf34ad0f424b9029b593e8dc3ed553bf26e88bcba0d32bf3e62a6209cb64c85e",
 )
@@ -86,5 +90,6 @@ MOCO1K = CheckpointBackbone(
     layout="moco",
     files=("vit-b-300ep.pth.tar", "mocov3-vit-base-300ep.pth", "mocov3_vitb16.pth.tar"),
     megabytes=900,
+    licence="CC-BY-NC-4.0 (its authors' repository)",
     url="https://dl.fbaipublicfiles.com/moco-v3/vit-b-300ep/vit-b-300ep.pth.tar",
 )

@@ -139,6 +139,7 @@ def test_sizes_and_protocols_of_a_benchmark(tmp_path: Path) -> None:
 def test_a_backbone_shows_hash_and_places(name: str, registries: Registries, tmp_path: Path) -> None:
     backbone, facts = registries.backbones.load(name), facts_of(name, tmp_path)["backbone"]
     assert facts["summary"] == backbone.summary
+    assert facts["facts"]["licence"] == backbone.licence != ""
     if files := getattr(backbone, "files", ()):
         assert facts["facts"]["weights"] == f"not prepared: run_all.py data prepare {name}"
         assert str(tmp_path / "weights" / "downloads" / files[0]) in facts["facts"]["looked for in"][0]

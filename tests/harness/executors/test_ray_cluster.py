@@ -1,5 +1,6 @@
 """The Ray executor on real local clusters. Workers are real processes and are really killed; what they do is a stand-in."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -130,7 +131,8 @@ def existing(options: RunOptions) -> Iterator[str]:  # noqa: F811
         yield f"127.0.0.1:{port}"
     finally:
         for process in [*psutil.Process(head.pid).children(recursive=True), head]:
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # children end by themselves when another is killed
+                process.kill()
         head.wait()
         shutil.rmtree(folder, ignore_errors=True)
 
