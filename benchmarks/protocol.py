@@ -9,8 +9,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import numpy as np
-
 from smope_bench.benchmarks.errors import BenchmarkError
 
 OrderRule = Literal["shuffled", "natural_first", "natural", "numpy", "numpy_inverse"]
@@ -37,13 +35,18 @@ def read_class_order(value: Any) -> str | tuple[int, ...] | tuple[str, ...]:
             return value
         if "," in value:
             return _entries([part.strip() for part in value.split(",") if part.strip()], "", is_text=True)
-        if Path(value).suffix.lower() in ORDER_FILES:
+        if is_order_file(value):
             return _read_order_file(Path(value).expanduser())
     elif isinstance(value, (list, tuple)):
         return _entries(value, "")
     raise ValueError(
         f"a class order is one of {', '.join(RULES)}, a list such as 4,2,0, or a file ({', '.join(ORDER_FILES)})"
     )
+
+
+def is_order_file(value: str) -> bool:
+    """Whether the text of a class order names a file."""
+    return "," not in value and Path(value).suffix.lower() in ORDER_FILES
 
 
 def _read_order_file(path: Path) -> tuple[int, ...] | tuple[str, ...]:
@@ -54,6 +57,8 @@ def _read_order_file(path: Path) -> tuple[int, ...] | tuple[str, ...]:
         if path.stat().st_size > LARGEST_FILE:
             raise ValueError(f"it has more than {LARGEST_FILE // 10**6} MB")
         if path.suffix.lower() == ".npy":
+            import numpy as np  # here, since messages to a user need this file and must not wait for numpy
+
             # Mapped, so that a header that promises more than the file holds allocates nothing.
             found = np.load(path, mmap_mode="r", allow_pickle=False)
             if not isinstance(found, np.ndarray) or found.ndim != 1 or found.dtype.kind not in "iuU":
@@ -121,12 +126,16 @@ def permuted(count: int, seed: int, *, inverse: bool) -> tuple[int, ...]:
 
     As it stands, the n-th class to arrive is p[n] (LAMDA-PILOT); ``inverse``: class c becomes label p[c] (mammoth).
     """
+    import numpy as np
+
     drawn = np.random.RandomState(seed).permutation(count)
     return tuple((np.argsort(drawn) if inverse else drawn).tolist())
 
 
 def read_split(value: Any) -> list[Any]:
     """Sizes of tasks from a list or a text in which ``10x5`` is five tasks of ten classes. Raises ValueError."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return [value]
     if not isinstance(value, (str, list, tuple)):
         raise ValueError(f"split={short(value)}: give the classes of every task, for example 50,10x5")
     sizes: list[Any] = []

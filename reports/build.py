@@ -182,13 +182,19 @@ def _remove_stale(out: Path, files: Mapping[str, bytes]) -> None:
             file.unlink()
 
 
+def _own_texts(name: str, report: Mapping[str, Any]) -> tuple[str, str]:
+    """Title and summary of a counted suite that is not the project's; older counts have only a name."""
+    texts = (report.get("suite_title", name), report.get("suite_summary", ""))
+    return (texts[0], texts[1]) if all(isinstance(text, str) for text in texts) else (name, "")
+
+
 def counted_section(name: str, report: Mapping[str, Any], key: str) -> Section:
     """A section of two tables from a cost report's plain values; ``key`` begins the names of their files and anchors.
 
     Raises UserError for a report that is not one: its file has no seal, and may have been edited.
     """
     suite = SUITES.get(name)
-    title, description = (suite.title, suite.summary) if suite is not None else (name, "")
+    title, description = (suite.title, suite.summary) if suite is not None else _own_texts(name, report)
     try:
         if not all(isinstance(row["title"], str) for row in report["rows"]):
             raise TypeError("a row without a title")

@@ -124,7 +124,7 @@ def _convention(report: Report, key: str, title: str, label: str) -> Table:
     base = next((by_convention(row) for row in rows if row["method"] == next(iter(printed))), {})
     lines = [Row(row[label], _convention_entries(row, printed, base)) for row in rows]
     counted = {row["method"] for row in rows}
-    if label == "title":
+    if label == "title" and "suite_title" not in report:  # a suite of one's own has its rows alone
         lines += [_uncounted_line(method, printed) for method in printed if method not in counted]
     notes = [(row[label], row["published"]["note"]) for row in rows if (row["published"] or {}).get("note")]
     geometry = report["geometry"]
