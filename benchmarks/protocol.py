@@ -51,13 +51,16 @@ def is_order_file(value: str) -> bool:
 
 def _read_order_file(path: Path) -> tuple[int, ...] | tuple[str, ...]:
     where = f" in {str(path)!r}"
-    if not path.is_file():
-        raise ValueError(f"{str(path)!r} {'is no regular file' if path.exists() else 'does not exist'}")
+    try:
+        if not path.is_file():
+            raise ValueError(f"{str(path)!r} {'is no regular file' if path.exists() else 'does not exist'}")
+    except OSError as error:  # a name that is too long
+        raise ValueError(f"{str(path)[:40]!r}... cannot be read: {error.strerror}") from error
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise ValueError(f"it has more than {LARGEST_FILE // 10**6} MB")
         if path.suffix.lower() == ".npy":
-            import numpy as np  # here, since messages to a user need this file and must not wait for numpy
+            import numpy as np  # a mistyped command is answered without it
 
             # Mapped, so that a header that promises more than the file holds allocates nothing.
             found = np.load(path, mmap_mode="r", allow_pickle=False)

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
-from types import FunctionType, ModuleType
+from types import FunctionType
 from typing import Any, NoReturn, TypeVar
 
 import typer
@@ -88,9 +87,10 @@ def make_app(default: Callable[..., None]) -> typer.Typer:
     app.callback(invoke_without_command=True)(default)
     groups, commands = dict[str, typer.Typer](), dict[str, Callable[..., Any]]()
     rooms = [f"{ROOM}.{found.name}" for found in pkgutil.iter_modules(_path(ROOM))]
-    for module in (sys.modules[default.__module__], *map(importlib.import_module, (*rooms, *OTHERS))):
-        groups |= _groups_in(module)
-        for name, function in _commands_in(module):
+    modules = map(importlib.import_module, (*rooms, *OTHERS))
+    for names in (default.__globals__, *map(vars, modules)):
+        groups |= _groups_in(names)
+        for name, function in _commands_in(names):
             if (other := commands.setdefault(name, function)) is not function:
                 raise UserError(f"command {name!r} already exists, from {other.__module__}: choose another name")
     for point in installed_points(GROUP):
@@ -109,15 +109,15 @@ def _path(package: str) -> list[str]:
     return list(importlib.import_module(package).__path__)
 
 
-def _groups_in(module: ModuleType) -> dict[str, typer.Typer]:
-    """The groups of commands that a module makes itself, as ``data = typer.Typer(name="data")``."""
-    return {str(value.info.name): value for value in vars(module).values() if isinstance(value, typer.Typer)}
+def _groups_in(names: Mapping[str, Any]) -> dict[str, typer.Typer]:
+    """The groups of commands among a module's names, as ``data = typer.Typer(name="data")``."""
+    return {str(value.info.name): value for value in names.values() if isinstance(value, typer.Typer)}
 
 
-def _commands_in(module: ModuleType) -> Iterator[tuple[str, Callable[..., Any]]]:
-    """The commands that a module defines itself, by name."""
-    for value in vars(module).values():
-        if isinstance(value, FunctionType) and NAME in vars(value) and value.__module__ == module.__name__:
+def _commands_in(names: Mapping[str, Any]) -> Iterator[tuple[str, Callable[..., Any]]]:
+    """The commands among a module's names that it defines itself, by name."""
+    for value in names.values():
+        if isinstance(value, FunctionType) and NAME in vars(value) and value.__module__ == names["__name__"]:
             yield vars(value)[NAME], value
 
 

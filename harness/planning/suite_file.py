@@ -5,6 +5,7 @@ Files are read as YAML 1.2 reads them: ``no``, ``off`` and ``010`` are text, ``1
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -22,6 +23,7 @@ from smope_bench.benchmarks.protocol import is_order_file
 from smope_bench.benchmarks.suites import SUITES, Column, Row, Suite
 from smope_bench.benchmarks.suites.schema import Drawing
 from smope_bench.harness.errors import UserError, did_you_mean
+from smope_bench.harness.planning.own_backbones import file_under
 from smope_bench.harness.planning.settings import merged, nested, parse_seeds, parse_setting
 from smope_bench.harness.text import plain
 
@@ -47,7 +49,9 @@ def find_suite(name: str) -> Suite:
     if is_file_name(name):
         return read_suite(Path(name))
     if name not in SUITES:
-        file = next((f"{name}{ending}" for ending in ENDINGS if Path(f"{name}{ending}").is_file()), None)
+        file = None
+        with contextlib.suppress(OSError):  # a name that is too long for a file
+            file = next((f"{name}{ending}" for ending in ENDINGS if Path(f"{name}{ending}").is_file()), None)
         hint = f"; did you mean the file {file!r}?" if file else did_you_mean(name, SUITES)
         raise UserError(f"unknown suite {name!r}{hint}")
     return SUITES[name]
@@ -298,7 +302,8 @@ class _Reader:
         entries: list[_Column] = getattr(given, part)
         for number, entry in enumerate(entries):
             place = (part, number)
-            backbone = entry.backbone or ("tiny" if is_tiny else given.backbone)
+            of_all_columns = "" if part == "tiny_columns" else given.backbone
+            backbone = entry.backbone or of_all_columns or ("tiny" if is_tiny else "")
             if not backbone:
                 self.fail(
                     f"column {entry.benchmark!r} names no backbone; add backbone: NAME ('list backbones' shows them),"
@@ -314,7 +319,13 @@ class _Reader:
             for label, values in self._variants(entry.label, config, entry.sweep, {}, "benchmark", place):
                 # A column without a label of its own is named by its configuration, the swept setting included.
                 found.append(
-                    Column(label if entry.label else "", entry.benchmark, values, backbone, line=self.lines[place])
+                    Column(
+                        label if entry.label else "",
+                        entry.benchmark,
+                        values,
+                        file_under(self.file.parent, backbone),
+                        line=self.lines[place],
+                    )
                 )
         self._require_distinct([column.label for column in found if column.label], part)
         return tuple(found)

@@ -47,11 +47,15 @@ PICKLES = re.compile(r"import (pickle|marshal|shelve|dill|joblib|cloudpickle)$")
 NETWORK = re.compile(r"import (urllib\.request|http\.client|requests|ftplib|huggingface_hub|torch\.hub)$")
 MAY_CALL = {
     "benchmarks/download/safe_pickle.py": ("import pickle",),  # a reader that knows three names, all ours
-    "methods/common/pretrained_files/conversion.py": (
+    "methods/common/pretrained_files/containers.py": (
         "import pickle",
     ),  # catches what torch's reader of tensors refuses
     "benchmarks/download/transfer.py": ("import urllib.request", "import http.client"),  # the one place that downloads
     "methods/common/backbone/pretrained.py": ("import huggingface_hub",),  # asks its cache, not the network
+    "methods/common/pretrained_files/any_vit/timm_models.py": (
+        "import huggingface_hub",
+        "torch.hub.get_dir",
+    ),  # likewise
     "harness/registry/plugins.py": ("exec", "compile"),  # a plugin that the user names is a program, and is run
 }
 
