@@ -9,8 +9,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import numpy as np
-
 from smope_bench.benchmarks.errors import BenchmarkError
 
 OrderRule = Literal["shuffled", "natural_first", "natural", "numpy", "numpy_inverse"]
@@ -50,10 +48,15 @@ def _read_order_file(path: Path) -> tuple[int, ...] | tuple[str, ...]:
     where = f" in {str(path)!r}"
     try:
         if not path.is_file():
-            raise ValueError("it is no regular file" if path.exists() else "it does not exist")
+            raise ValueError(f"{str(path)!r} {'is no regular file' if path.exists() else 'does not exist'}")
+    except OSError as error:  # a name that is too long
+        raise ValueError(f"{str(path)[:40]!r}... cannot be read: {error.strerror}") from error
+    try:
         if path.stat().st_size > LARGEST_FILE:
             raise ValueError(f"it has more than {LARGEST_FILE // 10**6} MB")
         if path.suffix.lower() == ".npy":
+            import numpy as np  # a mistyped command is answered without it
+
             # Mapped, so that a header that promises more than the file holds allocates nothing.
             found = np.load(path, mmap_mode="r", allow_pickle=False)
             if not isinstance(found, np.ndarray) or found.ndim != 1 or found.dtype.kind not in "iuU":
@@ -121,6 +124,8 @@ def permuted(count: int, seed: int, *, inverse: bool) -> tuple[int, ...]:
 
     As it stands, the n-th class to arrive is p[n] (LAMDA-PILOT); ``inverse``: class c becomes label p[c] (mammoth).
     """
+    import numpy as np
+
     drawn = np.random.RandomState(seed).permutation(count)
     return tuple((np.argsort(drawn) if inverse else drawn).tolist())
 

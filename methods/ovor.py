@@ -79,7 +79,7 @@ class OVOR(Method):
 
     def __init__(self, config: OVORConfig, backbone: PromptedViT, setup: Setup) -> None:
         super().__init__(config, backbone, setup)
-        backbone.require_blocks(EXPERT_BLOCKS.stop, self.name)
+        backbone.require_blocks(EXPERT_BLOCKS.stop, self.name, None)
         general = (len(GENERAL_BLOCKS), config.general_rows, backbone.feature_dim)
         expert = (len(EXPERT_BLOCKS), config.expert_rows, backbone.feature_dim)
         self.general = nn.Parameter(torch.rand(general) * config.prompt_init)

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import typer
 
 from smope_bench.harness.cli import options as opt
+
+if TYPE_CHECKING:
+    from smope_bench.harness.registry.registry import Registries
+    from smope_bench.methods.common.backbone.backbones import Backbone
 
 bench = typer.Typer(name="bench", help="Timed claims, as ratios.", no_args_is_help=True)
 
@@ -36,6 +43,7 @@ def bench_step(
     from smope_bench.harness.timing.display import MeasurementWriter
 
     registries = open_registries(plugin or ())
+    found = _backbone(backbone, registries, data)
     names = list(opt.split_values(methods)) or registries.methods.loadable_names()
     place = _pinned(threads, device)
     if compiled:
@@ -45,7 +53,7 @@ def bench_step(
     rows = step.bench_step(
         registries,
         names,
-        backbone=backbone,
+        backbone=found,
         batch=batch,
         repeats=repeats,
         precision=precision.value,
@@ -72,6 +80,7 @@ def bench_eval(
     device: opt.Device = opt.DeviceName.cpu,
     out: opt.BenchOut = None,
     against: opt.BenchAgainst = None,
+    data: opt.Data = opt.DATA,
     as_json: opt.AsJson = False,
     plugin: opt.Plugins = None,
 ) -> None:
@@ -81,12 +90,13 @@ def bench_eval(
     from smope_bench.harness.timing.display import MeasurementWriter
 
     registries = open_registries(plugin or ())
+    found = _backbone(backbone, registries, data)
     names = list(opt.split_values(methods)) or registries.methods.loadable_names()
     place = _pinned(threads, device)
     writer = MeasurementWriter.open(
         context, out, against, as_json, place, backbone=backbone, images=images, repeats=repeats
     )
-    rows = evaluation.bench_eval(registries, names, backbone=backbone, images=images, repeats=repeats, device=place)
+    rows = evaluation.bench_eval(registries, names, backbone=found, images=images, repeats=repeats, device=place)
     writer.finish(rows)
 
 
@@ -168,14 +178,25 @@ def bench_sweep(
 ) -> None:
     """Time what runs cost beside their arithmetic: dispatch to workers, the trainer's own share, small runs side by side."""
     from smope_bench.harness.hardware.device import usable_cores
+    from smope_bench.harness.registry.registry import open_registries
     from smope_bench.harness.timing.display import MeasurementWriter
     from smope_bench.harness.timing.sweep import SweepBench
 
+    found = _backbone(backbone, open_registries(plugin or ()), data)
     place, count = _pinned(threads, device), workers or max(2, usable_cores())
     sizes = {"backbone": backbone, "runs": runs, "workers": count, "cores": usable_cores(), "repeats": repeats}
     writer = MeasurementWriter.open(context, out, against, as_json, place, **sizes)
     measured = SweepBench(data, place, threads or 1, count, repeats, tuple(plugin or ()))
-    writer.finish(measured.rows(opt.split_values(methods), backbone, runs))
+    writer.finish(measured.rows(opt.split_values(methods), found, runs))
+
+
+def _backbone(text: str, registries: Registries, data: Path) -> Backbone:
+    """What ``--backbone`` gives, verified. Raises UserError and MethodError."""
+    from smope_bench.harness.planning.own_backbones import find_backbone
+
+    found = registries.backbones.load(str(find_backbone(text, registries, data))).at(data)
+    found.verify()
+    return found
 
 
 def _pinned(threads: int | None, device: opt.DeviceName = opt.DeviceName.cpu) -> str:

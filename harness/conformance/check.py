@@ -223,7 +223,7 @@ def _cost(subject: MethodUnderCheck) -> Verdict:
         return True, f"cannot be counted: {sentence(error)}"
     row, a_pass = report.rows[0], report.backbone.own.forward
     trained = f"{row.phases[-1].step.total / a_pass:.1f} forward passes a training image, " if row.phases else ""
-    sizes = f"{report.geometry.num_tasks} tasks with {report.geometry.num_classes} classes on the kit's backbone"
+    sizes = f"{report.geometry.num_tasks} tasks with {report.geometry.num_classes} classes on this backbone"
     detail = f"{row.parameters:,} learnable parameters for {sizes}; {trained}{row.test.total / a_pass:.1f} a test image"
     return True, detail
 
@@ -340,11 +340,12 @@ def _chosen(name: str | None, registries: Registries, data_root: Path, settings:
         if setting.path[0] != "backbone" or len(setting.path) < 2:
             raise UserError(f"--set {setting.text!r}: only backbone.FIELD=VALUE has a meaning here.")
     settings, described = without_file_settings(settings)
+    changes = validated(BackboneSettings, scoped(settings, "backbone"), "backbone")
     found, base = find_backbone(name, registries, data_root, described=described), MICRO
     if found is not None:
         base = registries.backbones.load(found).at(data_root)
         base.verify()
-    return base.adapted(validated(BackboneSettings, scoped(settings, "backbone"), "backbone"))
+    return base.adapted(changes)
 
 
 ALIKE = 0.6

@@ -6,14 +6,14 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from smope_bench.harness.errors import UserError, did_you_mean
 from smope_bench.harness.planning.settings import Setting, scoped, validated
 from smope_bench.harness.registry.registry import BUILT_IN, IN_DATA, Registries
-from smope_bench.methods.common.backbone.backbones import Channels
+from smope_bench.methods.common.backbone.backbones import Channels, is_channels
 from smope_bench.methods.common.backbone.imported import NOT_VERIFIED, import_vit, imported_under
 from smope_bench.methods.common.backbone.pretrained import CheckpointBackbone, PreparedBackbone
 from smope_bench.methods.common.errors import MethodError
@@ -35,6 +35,14 @@ class FileSettings(BaseModel):
     model: str | None = Field(default=None, description="MODEL[.TAG] of timm that the file holds")
     mean: Channels | None = Field(default=None, description="mean of red, green and blue, of pixels in [0, 1]")
     std: Channels | None = Field(default=None, description="standard deviation of red, green and blue")
+
+    @field_validator("mean", "std", mode="before")
+    @classmethod
+    def _of_colours(cls, value: Any, info: ValidationInfo) -> Any:
+        least = "0 <" if info.field_name == "std" else "0 <="
+        if value is not None and not is_channels(value, positive=info.field_name == "std"):
+            raise ValueError(f"give three numbers for red, green and blue, {least} each <= 1, as [0.5,0.5,0.5]")
+        return value
 
 
 TIMM = "timm:"
@@ -60,6 +68,13 @@ def without_file_settings(settings: Iterable[Setting]) -> tuple[tuple[Setting, .
     )
 
 
+def file_under(folder: Path, text: str) -> str:
+    """A backbone as a suite's file in ``folder`` names it: the path of a weights file is relative to that folder."""
+    if text.startswith(TIMM) or not (Path(text).suffix in SUFFIXES or "/" in text):
+        return text
+    return str(folder / Path(text).expanduser())
+
+
 def find_backbone(
     text: str | None,
     registries: Registries,
@@ -73,6 +88,8 @@ def find_backbone(
     and MethodError; nothing is half-written.
     """
     given = {name: value for name, value in described or () if value is not None}
+    if text is not None and not given and text in registries.files:
+        return registries.files[text]
     if given and (text is None or registries.backbones.knows(text)):
         raise UserError(f"backbone.{next(iter(given))} describes a weights file: give the file with --backbone FILE.")
     if text is None:
@@ -100,7 +117,7 @@ def find_backbone(
 def _file(text: str, registries: Registries, data_root: Path) -> Path:
     path = Path(text).expanduser()
     try:
-        if path.is_dir():
+        if text and path.is_dir():
             raise UserError(f"--backbone {text!r} is a folder: give the weights file in it.")
         if path.is_file():
             return path

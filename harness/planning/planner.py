@@ -76,6 +76,8 @@ class PlannedRun:
     observe: tuple[str, ...] = ()
     """Names of what figures need of the run beside accuracies; not part of its identity, since it changes no number."""
     protocol: Protocol = "class"
+    notes: tuple[str, ...] = ()
+    """What the benchmark says of a user's own images."""
 
     @property
     def lacks_weights(self) -> bool:
@@ -102,9 +104,10 @@ def plan(
     user's own weights file is imported into the data folder here, and ``notify`` called with what it is.
     """
     settings, described = without_file_settings(selection.settings)
+    validated(BackboneSettings, scoped(settings, "backbone"), "backbone")  # before anything is imported
     name = find_backbone(selection.backbone, registries, data_root, notify, described)
     selection = replace(selection, backbone=name, settings=settings)
-    planner = Planner(selection, registries, data_root, supply)
+    planner = Planner(selection, registries, data_root, supply, notify)
     runs = [run for suite in find_suites(names) for run in planner.runs(suite)]
     planner.require_all_settings_used(runs)
     return runs
@@ -114,18 +117,25 @@ class Planner:
     """Turns table cells into run specs for one selection; opens each benchmark once."""
 
     def __init__(
-        self, selection: Selection, registries: Registries, data_root: Path, supply: Supply | None = None
+        self,
+        selection: Selection,
+        registries: Registries,
+        data_root: Path,
+        supply: Supply | None = None,
+        notify: Notify = to_stderr,
     ) -> None:
         self.selection = selection
         self.registries = registries
         self.data_root = data_root
         self._supply = supply
+        self._notify = notify
         self._weights: dict[str, str] = {}
         self._backbones: dict[tuple[str, BackboneSettings], Backbone] = {}
         self._used: set[str] = set()
         self._used_of_suites: list[Setting] = []
         self._benchmarks: dict[str, Any] = {}
         self._protocols: dict[str, Protocol] = {}
+        self._notes: dict[str, tuple[str, ...]] = {}
         self._fitting = CompatibilityChecker()
 
     def runs(self, suite: Suite) -> list[PlannedRun]:
@@ -146,6 +156,8 @@ class Planner:
     def _columns(self, suite: Suite) -> tuple[Column, ...]:
         """The columns of the selected size, narrowed to, or replaced by, the selected benchmarks."""
         columns = suite.tiny if self._is_tiny(suite) else suite.full
+        if suite.file and not self.selection.backbone:
+            columns = tuple(self._with_backbone(suite, column) for column in columns)
         if not columns:
             if suite.file:
                 raise UserError(f"{suite.file!r} has no tiny_columns; run it without --tiny, or write some")
@@ -157,6 +169,16 @@ class Planner:
         self._used |= {setting.text for setting in self.selection.settings if setting.path == BACKBONE}
         backbones = {column.backbone for column in columns}
         return distinct([_resolved(suite, column, backbones, self.selection, self.registries) for column in chosen])
+
+    def _with_backbone(self, suite: Suite, column: Column) -> Column:
+        """A column of a user's suite with the name of its backbone, which is imported where it is a file."""
+        try:
+            name = find_backbone(column.backbone, self.registries, self.data_root, self._notify)
+        except (UserError, MethodError) as error:
+            raise UserError(f"{_place(suite, column=column)}{error}") from error
+        if name != column.backbone:
+            self.registries.files[column.backbone] = str(name)
+        return replace(column, backbone=str(name))
 
     def _is_tiny(self, suite: Suite) -> bool:
         return self.selection.tiny or suite.is_tiny_only
@@ -204,6 +226,7 @@ class Planner:
                 settings=by_hand,
                 observe=suite.observe,
                 protocol=self._protocols[column.label],
+                notes=self._notes.get(column.label, ()),
             )
             for seed in seeds
         ]
@@ -260,6 +283,8 @@ class Planner:
         data = self._opened(column, values["benchmark"], backbone)
         pinned = data.pinned()
         self._protocols[column.label] = data.protocol
+        if benchmark.takes_user_data:
+            self._notes[column.label] = data.notes()
         if isinstance(pinned.class_order, tuple):  # names become ids
             pinned = pinned.model_copy(update={"class_order": data.class_order(0)})
         spec = RunSpec(
@@ -505,6 +530,7 @@ def _of_file(suite: Suite) -> dict[str, Any]:
 
 def _labels(suite: Suite, columns: Sequence[Column], registries: Registries) -> list[str]:
     """The labels of a suite's own columns."""
+    columns = [replace(one, backbone=registries.files.get(one.backbone, one.backbone)) for one in columns]
     backbones = {column.backbone for column in columns}
     return [
         one.label for one in distinct([_resolved(suite, one, backbones, Selection(), registries) for one in columns])

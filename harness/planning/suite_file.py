@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from smope_bench.benchmarks.suites import SUITES, Column, Row, Suite
 from smope_bench.benchmarks.suites.schema import Drawing
 from smope_bench.harness.errors import UserError, did_you_mean
+from smope_bench.harness.planning.own_backbones import file_under
 from smope_bench.harness.planning.settings import merged, nested, parse_seeds, parse_setting
 from smope_bench.harness.text import plain
 
@@ -268,7 +269,8 @@ class _Reader:
         entries: list[_Column] = getattr(given, part)
         for number, entry in enumerate(entries):
             place = (part, number)
-            backbone = entry.backbone or ("tiny" if is_tiny else given.backbone)
+            of_all_columns = "" if part == "tiny_columns" else given.backbone
+            backbone = entry.backbone or of_all_columns or ("tiny" if is_tiny else "")
             if not backbone:
                 self.fail(
                     f"column {entry.benchmark!r} names no backbone; add backbone: NAME ('list backbones' shows them),"
@@ -283,7 +285,13 @@ class _Reader:
             for label, values in self._variants(entry.label, config, entry.sweep, {}, "benchmark", place):
                 # A column without a label of its own is named by its configuration, the swept setting included.
                 found.append(
-                    Column(label if entry.label else "", entry.benchmark, values, backbone, line=self.lines[place])
+                    Column(
+                        label if entry.label else "",
+                        entry.benchmark,
+                        values,
+                        file_under(self.file.parent, backbone),
+                        line=self.lines[place],
+                    )
                 )
         self._require_distinct([column.label for column in found if column.label], part)
         return tuple(found)

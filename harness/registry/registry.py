@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -252,6 +252,8 @@ class Registries:
     benchmarks: Registry
     backbones: Registry
     plugins: tuple[Path, ...] = ()
+    files: dict[str, str] = field(default_factory=dict)
+    """The names of the backbones that a suite's columns give as files or models of timm."""
 
     def backbone(self, ref: BackboneRef, data: Path) -> Backbone:
         """The backbone of a run's specification, with its weights under a data folder and what was changed of it."""

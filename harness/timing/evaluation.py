@@ -24,13 +24,14 @@ from smope_bench.harness.training.feature_cache import FrozenFeatureCache
 from smope_bench.methods.common.alignment.class_stats import ClassStatistics, Covariance
 from smope_bench.methods.common.alignment.tap import TapConfig, align
 from smope_bench.methods.common.api import Method, TaskInfo
+from smope_bench.methods.common.backbone.backbones import Backbone
 from smope_bench.methods.common.backbone.vit import PromptedViT
 
 TASKS = 10
 
 
 def bench_eval(
-    registries: Registries, methods: list[str], *, backbone: str, images: int, repeats: int, device: str
+    registries: Registries, methods: list[str], *, backbone: Backbone, images: int, repeats: int, device: str
 ) -> list[Row]:
     """Time all evaluations of a run of ten tasks, ``images`` test images a task, for methods that use queries at test.
 
@@ -39,7 +40,7 @@ def bench_eval(
     batches of a task's test images, so that only the number of passes differs.
     """
     place = torch.device(device)
-    vit = registries.backbones.load(backbone).load().to(place)
+    vit = backbone.load().to(place)
     rows = list[Row]()
     with TemporaryDirectory() as folder:
         stream = noise_stream(vit.image_size, images)

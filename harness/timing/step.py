@@ -34,6 +34,7 @@ from smope_bench.harness.timing.records import Row, make_row, ratios, spread
 from smope_bench.harness.training.optimization import LossMeter, OptimizationSegment, declare_trainable
 from smope_bench.methods.common.api import Batch, Method, Phase, Setup, TaskInfo
 from smope_bench.methods.common.backbone import vit
+from smope_bench.methods.common.backbone.backbones import Backbone
 from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.schedules import Schedule, adamw
 
@@ -180,7 +181,7 @@ def bench_step(
     registries: Registries,
     methods: list[str],
     *,
-    backbone: str,
+    backbone: Backbone,
     batch: int,
     repeats: int,
     precision: str,
@@ -194,7 +195,7 @@ def bench_step(
     where operations are counted at this size.
     """
     place, dtype = torch.device(device), torch.bfloat16 if precision == "bf16" else torch.float32
-    vit = registries.backbones.load(backbone).load().to(place)
+    vit = backbone.load().to(place)
     if precision == "bf16":
         vit.keep_products_in(torch.bfloat16)
     images = torch.rand(batch, 3, vit.image_size, vit.image_size, generator=torch.Generator().manual_seed(0)).to(place)

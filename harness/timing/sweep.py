@@ -43,6 +43,7 @@ from smope_bench.harness.timing.records import Row, make_row, ratios, spread
 from smope_bench.harness.training.feature_cache import FrozenFeatureCache
 from smope_bench.harness.training.optimization import OptimizationSegment
 from smope_bench.methods.common.api import Method
+from smope_bench.methods.common.backbone.backbones import Backbone
 from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.schedules import Schedule
 
@@ -194,16 +195,15 @@ class Noise(Benchmark[BenchmarkConfig]):
         return ImageSet(pixels, np.repeat(np.arange(TASKS), count).astype(np.int64))
 
 
-def noise_spec(method: str, backbone: str, registries: Registries, precision: Any = "fp32") -> RunSpec:
+def noise_spec(method: str, backbone: Backbone, registries: Registries, precision: Any = "fp32") -> RunSpec:
     """A run of two tasks of one epoch, with 4 images a step and the method's default settings."""
     if Noise.name not in registries.benchmarks.names():
         registries.benchmarks.add(Noise.name, "the bench", Noise)
-    found = registries.backbones.load(backbone)
     config = registries.methods.load(method).Config()
     return RunSpec(
         method=Component(name=method, config=config.model_dump(mode="json")),
-        benchmark=Component(name=Noise.name, config={"tasks": TASKS, "image_size": found.image_size}),
-        backbone=BackboneRef(name=backbone, sha256=found.sha256),
+        benchmark=Component(name=Noise.name, config={"tasks": TASKS, "image_size": backbone.image_size}),
+        backbone=BackboneRef(name=backbone.name, sha256=backbone.sha256),
         schedule=Schedule(batch_size=4, epochs=1).model_dump(mode="json"),
         precision=precision,
     )
@@ -241,7 +241,7 @@ class SweepBench:
     repeats: int
     plugins: tuple[Path, ...] = ()
 
-    def rows(self, methods: Sequence[str], backbone: str, runs: int) -> list[Row]:
+    def rows(self, methods: Sequence[str], backbone: Backbone, runs: int) -> list[Row]:
         """All rows: dispatch of ``runs`` empty runs, overhead of a small run and of one on ``backbone``, packing."""
         registries = open_registries(self.plugins)
         names = methods or [first_trained(registries)]
@@ -251,7 +251,7 @@ class SweepBench:
             small = next(run.spec for run in planned if run.method == name)
             rows.append(self.overhead(f"{name} on digits, tiny", small, registries, warm_ups=1))
             large = noise_spec(name, backbone, registries)
-            rows.append(self.overhead(f"{name} on noise, {backbone}", large, registries))
+            rows.append(self.overhead(f"{name} on noise, {backbone.name}", large, registries))
         return [*rows, self.packing(planned)]
 
     def dispatch(self, runs: int) -> list[Row]:

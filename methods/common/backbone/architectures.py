@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from smope_bench.methods.common.errors import MethodError
+
 CLASSES = {
     "VisionTransformer": "timm.models.vision_transformer",
     "VisionTransformerDistilled": "timm.models.deit",
@@ -18,14 +20,22 @@ CLASSES = {
 }
 
 
+LOADING = frozenset({"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"})
+"""Arguments with which timm would read other files, which a ``config.json`` must not name."""
+
+
 def build(architecture: Mapping[str, Any]) -> Any:
-    """timm's model of an architecture, with random weights."""
+    """timm's model of an architecture, with random weights. Raises MethodError where timm would load other files."""
     from importlib import import_module
 
     kwargs = {name: _decoded(value) for name, value in architecture.items() if name not in ("class", "model")}
     if "model" in architecture:
-        from timm import create_model
+        from timm import create_model, is_model
 
+        if found := sorted(LOADING & kwargs.keys()):
+            raise MethodError(f"an architecture cannot have {found[0]!r}, with which timm would read another file")
+        if not is_model(architecture["model"]):
+            raise MethodError(f"timm has no model {architecture['model']!r}")
         return create_model(architecture["model"], pretrained=False, **kwargs)
     name = architecture.get("class", "VisionTransformer")
     if name == "Eva":

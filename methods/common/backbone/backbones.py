@@ -53,6 +53,12 @@ Feature = Literal["token", "avg", "map"]
 Channels = tuple[float, float, float]
 
 
+def is_channels(values: Any, *, positive: bool = False) -> bool:
+    """Whether these are numbers for red, green and blue of pixels in [0, 1]: from 0, or above it, to 1."""
+    numbers = isinstance(values, list | tuple) and len(values) == 3 and all(type(one) in (int, float) for one in values)
+    return numbers and all((one > 0 if positive else one >= 0) and one <= 1 for one in values)
+
+
 class BackboneSettings(BaseModel):
     """What may be changed of a backbone; a field that is None leaves it as its weights have it."""
 

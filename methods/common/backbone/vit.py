@@ -117,12 +117,12 @@ class PromptedViT(nn.Module):
             return recomputed(_block, *inputs, may_draw=number in rules)
         return _block(*inputs)
 
-    def require_blocks(self, count: int, method: str) -> None:
-        """Raise MethodError unless the first ``count`` blocks can be prompted."""
+    def require_blocks(self, count: int, method: str, setting: str | None = "prompt_blocks") -> None:
+        """Raise MethodError unless the first ``count`` blocks can be prompted; ``setting`` of the method lowers it."""
         if count > self.depth:
-            raise MethodError(
-                f"{method} prompts the first {count} blocks, but the backbone has {self.depth}; prompt fewer"
-            )
+            lower = f"--set {method}.{setting}={self.depth}" if setting else "a deeper backbone"
+            remedy = f" use {lower}"
+            raise MethodError(f"{method} prompts the first {count} blocks, but the backbone has {self.depth};{remedy}")
 
     def _embed(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         vit = self.vit

@@ -49,4 +49,4 @@ def test_too_many_blocks_are_refused_once_and_again(registries: Registries) -> N
 def test_the_plan_says_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["plan", "smoke", "--set", "prompt_blocks=7", "--results", str(tmp_path), "--data", str(tmp_path)]
     assert run_all.main(arguments) == 2
-    assert "the backbone has 6; prompt fewer" in capsys.readouterr().err
+    assert "the backbone has 6; use --set" in capsys.readouterr().err

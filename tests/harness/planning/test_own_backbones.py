@@ -17,7 +17,7 @@ from smope_bench import run_all
 from smope_bench.harness.conformance.check import check_target, failed
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.planning.own_backbones import find_backbone
-from smope_bench.harness.planning.planner import PlannedRun, Selection, plan
+from smope_bench.harness.planning.planner import PlannedRun, Selection, manifest, plan
 from smope_bench.harness.planning.settings import parse_setting
 from smope_bench.harness.registry.registry import open_registries
 from smope_bench.methods.common.backbone.backbones import TINY, BackboneSettings
@@ -203,10 +203,14 @@ def folder(root: Path) -> str:
     return "folder"
 
 
-def half(root: Path) -> str:
+def whole(root: Path) -> str:
     timm_safetensors(root / "whole.safetensors", weights())
-    whole = (root / "whole.safetensors").read_bytes()
-    (root / "half.safetensors").write_bytes(whole[: len(whole) // 2])
+    return "whole.safetensors"
+
+
+def half(root: Path) -> str:
+    data = (root / whole(root)).read_bytes()
+    (root / "half.safetensors").write_bytes(data[: len(data) // 2])
     return "half.safetensors"
 
 
@@ -236,6 +240,16 @@ def half(root: Path) -> str:
             "backbone.image_sise is not a setting; did you mean 'image_size'",
         ),
         (lambda _: "tiny", ("backbone.heads=3",), "give the file with --backbone FILE"),
+        (lambda _: "", (), "unknown backbone ''"),
+        (
+            whole,
+            ("backbone.std=[0,0,0]",),
+            "backbone.std=[0, 0, 0]: give three numbers for red, green and blue, 0 < each",
+        ),
+        (whole, ("backbone.mean=[124,116,104]",), "0 <= each <= 1, as [0.5,0.5,0.5]"),
+        (whole, ("backbone.mean=0.5",), "backbone.mean=0.5: give three numbers"),
+        (whole, ("backbone.image_size=2000",), "less than or equal to 1024"),
+        (whole, ("backbone.model=vit_tiny_patch16_224",), "as timm's vit_tiny_patch16_224: whole.safetensors"),
     ],
 )
 def test_what_cannot_be_used_is_one_sentence(
@@ -282,3 +296,52 @@ def test_is_tiny_is_refused_with_what_took_its_place(tmp_path: Path) -> None:
     )
     with pytest.raises(UserError, match=r"is_tiny is no more: .* set is_rehearsal=True"):
         open_registries([plugin])
+
+
+SUITE = (
+    "tiny: true\nrows: [ncm]\nbackbone: ../mine.safetensors\ncolumns: [digits, {benchmark: digits, backbone: tiny}]\n"
+)
+
+
+def suite_file(root: Path, text: str = SUITE) -> str:
+    (root / "suites").mkdir()
+    (root / "suites" / "two.yaml").write_text(text)
+    return str(root / "suites" / "two.yaml")
+
+
+def test_a_file_in_a_suite_is_found_beside_it(file: Path, tmp_path: Path) -> None:
+    registries, suite = open_registries(), suite_file(tmp_path)
+    runs = plan([suite], Selection(), registries, tmp_path / "data", notify=silent)
+    own, tiny = (run.spec.backbone.name for run in runs)
+    assert own == planned(tmp_path, file).spec.backbone.name and tiny == "tiny"
+    found = manifest(suite, runs, registries)
+    assert found["suite_columns"] == [[run.benchmark for run in runs]] and own in found["columns"][0]["label"]
+    assert not found["tiny"] and not json.dumps(found).count("mine.safetensors")
+    instead = plan([suite], Selection(backbone="tiny_random"), open_registries(), tmp_path / "other", notify=silent)
+    assert {run.spec.backbone.name for run in instead} == {"tiny_random"} and not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (SUITE.replace("mine", "gone"), "(line 4): --backbone"),
+        (SUITE.replace("../mine.safetensors", "timm:vit_bas_patch16_224"), "vit_base_patch16_224"),
+        (SUITE.replace("../mine.safetensors", "tinny"), "(line 4): unknown backbone 'tinny'; did you mean 'tiny'"),
+    ],
+)
+def test_a_suite_with_a_backbone_that_is_not_there_is_refused(
+    text: str, said: str, tmp_path: Path, capsys: Any
+) -> None:
+    assert command(tmp_path, "plan", suite_file(tmp_path, text)) == 2
+    error = capsys.readouterr().err
+    assert said in " ".join(error.split()) and "Traceback" not in error
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_file_is_timed(file: Path, tmp_path: Path, capsys: Any) -> None:
+    words = ("bench", "step", "--methods", "linear_probe", "--repeats", "1", "--threads", "1", "--json")
+    assert command(tmp_path, *words, "--backbone", str(file)) == 0
+    assert "linear_probe" in capsys.readouterr().out
+    assert command(tmp_path, *words, "--backbone", planned(tmp_path, file).spec.backbone.name) == 0
+    assert command(tmp_path, *words, "--backbone", "gone.pth") == 2
+    assert "does not exist" in capsys.readouterr().err

@@ -17,7 +17,7 @@ from smope_bench.harness.training import feature_cache as queries
 def test_queries_are_computed_once_when_cold_never_when_warm_and_always_without(
     registries: Registries, counted: list[int]
 ) -> None:
-    (row,) = bench_eval(registries, ["dualprompt"], backbone=MICRO.name, images=3, repeats=1, device="cpu")
+    (row,) = bench_eval(registries, ["dualprompt"], backbone=MICRO, images=3, repeats=1, device="cpu")
     assert row["uncached_s"].median > 0 and row["warm"].median > 0
     # Always as many at a time as a task has test images. The warm-up fills the folder that the later run finds.
     uncached, once = [3] * sum(range(1, TASKS + 1)), [3] * TASKS
@@ -35,13 +35,13 @@ def test_a_first_run_writes_its_queries_and_a_later_one_finds_them(
         original(file, values)
 
     monkeypatch.setattr(queries, "_write", noted)
-    bench_eval(registries, ["dualprompt"], backbone=MICRO.name, images=1, repeats=2, device="cpu")
+    bench_eval(registries, ["dualprompt"], backbone=MICRO, images=1, repeats=2, device="cpu")
     assert len(written) == len(set(written)) == 3, "the warm-up, and each first run in a fresh folder"
 
 
 def test_methods_that_ask_for_nothing_or_train_nothing_are_left_out(registries: Registries) -> None:
     names = ["smope", "ncm", "joint_head"]
-    assert bench_eval(registries, names, backbone=MICRO.name, images=1, repeats=1, device="cpu") == []
+    assert bench_eval(registries, names, backbone=MICRO, images=1, repeats=1, device="cpu") == []
 
 
 def test_the_stream_of_noise_has_a_class_a_task() -> None:

@@ -36,7 +36,7 @@ from smope_bench.methods.smope import SMoPE
 
 
 def test_ratios_are_taken_pair_by_pair(registries: Registries) -> None:
-    rows = bench_step(registries, ["smope"], backbone=MICRO.name, batch=2, repeats=3, precision="fp32", device="cpu")
+    rows = bench_step(registries, ["smope"], backbone=MICRO, batch=2, repeats=3, precision="fp32", device="cpu")
     bare, frozen, smope = rows
     one = Spread(1.0, 1.0, 1.0)
     assert (bare.name, bare["to_bare"], bare["to_passes"]) == ("bare", one, one) and frozen.name == "frozen pass"
@@ -47,7 +47,7 @@ def test_ratios_are_taken_pair_by_pair(registries: Registries) -> None:
 
 def test_a_frozen_pass_is_counted_for_methods_that_ask_for_it(registries: Registries) -> None:
     names = ["smope", "dualprompt"]
-    rows = bench_step(registries, names, backbone=MICRO.name, batch=2, repeats=2, precision="fp32", device="cpu")
+    rows = bench_step(registries, names, backbone=MICRO, batch=2, repeats=2, precision="fp32", device="cpu")
     smope, dualprompt = rows[2:]
     assert smope["queries"].median == 0 and smope["to_passes"] == smope["to_bare"]
     assert dualprompt["queries"].median == 1 and dualprompt["to_passes"].median < dualprompt["to_bare"].median
@@ -82,9 +82,7 @@ def test_the_timed_step_has_every_loss(registries: Registries, monkeypatch: pyte
 
 
 def test_a_method_without_training_phases_takes_no_step(registries: Registries) -> None:
-    rows = bench_step(
-        registries, ["ranpac", "ncm"], backbone=MICRO.name, batch=2, repeats=1, precision="fp32", device="cpu"
-    )
+    rows = bench_step(registries, ["ranpac", "ncm"], backbone=MICRO, batch=2, repeats=1, precision="fp32", device="cpu")
     assert [row.name for row in rows] == ["bare", "frozen pass"]
 
 
@@ -96,7 +94,7 @@ def test_the_bare_step_reaches_the_input_and_trains_the_head(micro_vit: Prompted
 
 def test_methods_that_do_not_step_are_not_timed(registries: Registries) -> None:
     rows = bench_step(
-        registries, ["ncm", "linear_probe"], backbone=MICRO.name, batch=2, repeats=1, precision="fp32", device="cpu"
+        registries, ["ncm", "linear_probe"], backbone=MICRO, batch=2, repeats=1, precision="fp32", device="cpu"
     )
     assert [row.name for row in rows] == ["bare", "frozen pass", "linear_probe"]
 
@@ -139,6 +137,6 @@ def test_peaks_are_taken_one_step_at_a_time(registries: Registries, monkeypatch:
     monkeypatch.setattr("smope_bench.harness.timing.step.declare_trainable", noted)
     monkeypatch.setattr("smope_bench.harness.timing.step.PeakMemory", counting)
     names = ["smope", "one_prompt"]
-    rows = bench_step(registries, names, backbone=MICRO.name, batch=2, repeats=1, precision="fp32", device="cpu")
+    rows = bench_step(registries, names, backbone=MICRO, batch=2, repeats=1, precision="fp32", device="cpu")
     assert alive == [0, 0, 1, 1], "bare, frozen pass, and each method alone"
     assert len(made) == 4 and all(row["peak_mb"].median > 0 for row in rows)

@@ -118,7 +118,7 @@ def test_time_in_hooks_is_no_overhead_and_time_around_them_is(
 ) -> None:
     hands = Hands()  # of it, all the run's other work takes no time
     monkeypatch.setattr(bench_overhead, "time", hands)
-    spec = noise_spec("linear_probe", MICRO.name, registries)
+    spec = noise_spec("linear_probe", MICRO, registries)
     original, steps, events = LinearProbe.training_step, list[int](), list[str]()
 
     def slow(self: LinearProbe, batch: Batch) -> Tensor:
@@ -221,7 +221,7 @@ def test_all_parts_are_reported(
     monkeypatch.setattr(bench_sweep, "timed_run", pretend_run)
     prepared: list[str] = []
     monkeypatch.setattr(bench_sweep, "prepare_benchmarks", lambda runs, *_: prepared.extend(run.run_id for run in runs))
-    rows = bench(tmp_path).rows(["ncm"], MICRO.name, 4)
+    rows = bench(tmp_path).rows(["ncm"], MICRO, 4)
     overheads = ["overhead: ncm on digits, tiny", f"overhead: ncm on noise, {MICRO.name}"]
     assert [row.name for row in rows][-3:] == [*overheads, "4 small runs, 2 workers"]
     assert {measure: found.median for measure, found in rows[-2].measures.items()} == {

@@ -93,7 +93,11 @@ def read_vit(
     shown = beside(path)
     settings = given.otherwise(Settings(heads=place.heads)).otherwise(shown.settings)
     if model is not None:
-        described = _as_model(place, model, {}, given, str(path))
+        timm_model(model)  # raises for an unknown name
+        try:
+            described = _as_model(place, model, {}, given, str(path))
+        except MethodError as error:
+            raise MethodError(f"as timm's {model}: {error}") from error
     else:
         described = _described(path, place, shown.model, shown.arguments or {}, given, settings)
     return _at_size(described, place, others, image_size, resample, str(path))
@@ -121,7 +125,10 @@ def read_timm(
         source = fetch(found.hub_files[0] if found.hub else found.url.rsplit("/", 1)[-1], found.addresses)
     if source is None:
         where = f"download {found.addresses[0]}" if found.addresses else "timm names no published file for it: get one"
-        raise MethodError(f"the weights of {found.spelled} are not on this computer: {where} and give that file")
+        raise MethodError(
+            f"the weights of {found.spelled} are not on this computer: {where} and give"
+            f" that file as --backbone FILE --set backbone.model={found.spelled.removeprefix('timm:')}"
+        )
     spelled = found.spelled.removeprefix("timm:")
     return read_vit(
         source, image_size=image_size, resample=resample, feature=feature, mean=mean, std=std, model=spelled
@@ -214,9 +221,9 @@ def _as_model(place: names.Place, spelled: str, arguments: Mapping[str, Any], gi
     require_promptable(model)
     architecture = {
         "model": model.name,
-        "num_classes": 0,
         "img_size": model.image_size,
         **arguments,
+        "num_classes": 0,
         "dynamic_img_size": False,
     }
     if model.name.startswith("deit") and "distilled" in model.name:
@@ -258,8 +265,8 @@ def _own_size(architecture: Mapping[str, Any], shapes: Mapping[str, Shape], coun
 def _shapes(architecture: Mapping[str, Any]) -> dict[str, Shape]:
     try:
         return {name: tuple(value.shape) for name, value in skeleton(architecture).state_dict().items()}
-    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
-        if isinstance(error, TypeError) and not raised_within(error, "timm", "torch"):
+    except (TypeError, ValueError, RuntimeError, AssertionError, LookupError, AttributeError, ArithmeticError) as error:
+        if isinstance(error, TypeError | AttributeError) and not raised_within(error, "timm", "torch"):
             raise
         raise MethodError(f"timm cannot build {architecture}: {' '.join(str(error).split())[:160]}") from error
 

@@ -13,6 +13,7 @@ from smope_bench.methods.common.pretrained_files.any_vit.names import CLIP, HALF
 
 Shape = tuple[int, ...]
 
+ACTIVATIONS = ("gelu", "gelu_tanh", "quick_gelu", "silu", "relu")
 HEADS_OF_WIDTH = {1152: 16, 1280: 16, 1408: 16, 1664: 16, 1792: 16}
 """Widths whose published ViTs do not have heads of 64 (those of timm 1.0.31)."""
 
@@ -139,7 +140,9 @@ class _Reader:
             side = math.isqrt(max(count - places, 0))
             if side and side * side == count - places:
                 if prefix and not places and not self._registers():
-                    self.assumed.append("that its position embedding has no place for the class token")
+                    self.assumed.append(
+                        f"a square grid of {side} x {side} patches, with no place for the class token in its position embedding"
+                    )
                 return (side, side), bool(places)
         if "cls_token" not in self.shapes and math.isqrt(count - 1) ** 2 == count - 1:
             raise MethodError(f"{self.file} lacks a class token, but its position embedding has a place for one")
@@ -178,6 +181,11 @@ class _Reader:
 
     def _activation(self) -> str:
         if self.settings.activation is not None:
+            if self.settings.activation not in ACTIVATIONS:
+                raise MethodError(
+                    f"{self.file}: its config.json names the activation {self.settings.activation!r}, which is not known; use"
+                    f" --set backbone.activation=NAME with one of {', '.join(ACTIVATIONS)}"
+                )
             return self.settings.activation
         openai = any(name.split(".")[-1] in ("input_resolution", "context_length") for name in self.place.beside)
         siglip = self.place.scheme.name == "transformers' CLIP names" and "attn_pool.latent" in self.shapes

@@ -9,13 +9,21 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from smope_bench.methods.common.backbone.backbones import is_channels
 from smope_bench.methods.common.errors import MethodError
 from smope_bench.methods.common.pretrained_files.any_vit.structure import Settings
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 WEIGHTS = (".safetensors", ".pth", ".pt", ".bin", ".tar", ".npz", ".ckpt")
 
-_ACTIVATIONS = {"gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "swiglu": "silu"}
+_ACTIVATIONS = {
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_python": "gelu",
+    "swish": "silu",
+    "swiglu": "silu",
+}
 
 
 @dataclass(frozen=True)
@@ -120,20 +128,20 @@ def beside(file: Path) -> Beside:
     if isinstance(config.get("architecture"), str):
         published, arguments = _inner(config, "pretrained_cfg"), _inner(config, "model_args")
         settings = Settings(
-            heads=arguments.get("num_heads"),
+            heads=_count(arguments.get("num_heads")),
             mean=_triple(published.get("mean")),
-            std=_triple(published.get("std")),
+            std=_triple(published.get("std"), positive=True),
             feature=config.get("global_pool") if config.get("global_pool") in ("token", "avg", "map") else None,
         )
         return Beside(settings, config["architecture"], arguments)
     activation = config.get("hidden_act")
     return Beside(
         Settings(
-            heads=config.get("num_attention_heads") if isinstance(config.get("num_attention_heads"), int) else None,
-            epsilon=config.get("layer_norm_eps") if isinstance(config.get("layer_norm_eps"), float) else None,
+            heads=_count(config.get("num_attention_heads")),
+            epsilon=_small(config.get("layer_norm_eps")),
             activation=_ACTIVATIONS.get(activation, activation) if isinstance(activation, str) else None,
             mean=_triple(processor.get("image_mean")),
-            std=_triple(processor.get("image_std")),
+            std=_triple(processor.get("image_std"), positive=True),
         )
     )
 
@@ -151,6 +159,14 @@ def _inner(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     return inner if isinstance(inner, dict) else {}
 
 
-def _triple(values: Any) -> tuple[float, float, float] | None:
-    fits = isinstance(values, list) and len(values) == 3 and all(isinstance(value, int | float) for value in values)
+def _count(value: Any) -> int | None:
+    return value if type(value) is int and value > 0 else None
+
+
+def _small(value: Any) -> float | None:
+    return value if isinstance(value, float) and 0 < value < 1 else None
+
+
+def _triple(values: Any, *, positive: bool = False) -> tuple[float, float, float] | None:
+    fits = is_channels(values, positive=positive)
     return (float(values[0]), float(values[1]), float(values[2])) if fits else None

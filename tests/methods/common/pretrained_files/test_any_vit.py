@@ -338,3 +338,60 @@ NAMES = {
 def test_a_name_that_cannot_be_used_is_refused(name: str, words: str) -> None:
     with pytest.raises(MethodError, match=words):
         read_timm(f"timm:{name}")
+
+
+HOSTILE = {
+    "no number of heads": {"num_attention_heads": "two"},
+    "no epsilon": {"layer_norm_eps": float("nan")},
+    "no arguments": {"architecture": "vit_tiny_patch16_224", "model_args": {"patch_size": "y", "num_heads": {}}},
+    "no layer": {"architecture": "vit_tiny_patch16_224", "model_args": {"norm_layer": {"layer": "Nothing"}}},
+    "no model": {"architecture": "hf-hub:some/where"},
+    "no statistics": {"architecture": "nothing", "pretrained_cfg": {"mean": [124, 116, 104], "std": [0, 0, 0]}},
+}
+
+
+@pytest.mark.parametrize("config", HOSTILE.values(), ids=HOSTILE)
+def test_a_config_that_makes_no_sense_is_no_evidence(config: dict[str, Any], tmp_path: Path) -> None:
+    path = vit_files.plain(tmp_path).path
+    expected = read_vit(path)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    read = read_vit(path)
+    assert read.found.startswith(expected.found)
+    assert (read.architecture, read.mean, read.std) == (expected.architecture, expected.mean, expected.std)
+
+
+@pytest.mark.parametrize("argument", ["checkpoint_path", "pretrained_cfg"])
+def test_a_config_cannot_make_timm_load_another_file(
+    argument: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = vit_files.timm_hub(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["model_args"][argument] = str(tmp_path / "other.pth")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert "its config.json names timm's vit_tiny_patch16_224, which" in read_vit(written.path).found
+    monkeypatch.setattr("timm.create_model", lambda *_, **__: pytest.fail("timm was asked"))
+    with pytest.raises(MethodError, match=f"cannot have '{argument}'"):
+        skeleton({"model": "vit_tiny_patch16_224", argument: "other.pth"})
+
+
+def test_the_head_that_a_config_names_is_left_out(tmp_path: Path) -> None:
+    written = vit_files.timm_hub(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["model_args"]["num_classes"] = 7
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    read = read_vit(written.path)
+    assert read.architecture["model"] == "vit_tiny_patch16_224"
+    torch.testing.assert_close(prompted(read).features(images(32)), written.model(images(32)), atol=1e-5, rtol=0)
+
+
+def test_an_unknown_activation_is_refused(tmp_path: Path) -> None:
+    path = vit_files.plain(tmp_path).path
+    (tmp_path / "config.json").write_text(json.dumps({"hidden_act": "laplace"}))
+    with pytest.raises(MethodError, match=r"'laplace', which is not known; use --set backbone.activation=NAME"):
+        read_vit(path)
+    assert "act_layer" not in read_vit(path, activation="gelu").architecture
+
+
+def test_a_rectangle_that_could_be_a_square_is_stated(tmp_path: Path) -> None:
+    path = vit_files.saved(tmp_path, vit_files.tensors_of(vit_files.model(img_size=(16, 32))))
+    assert "a square grid of 3 x 3 patches, with no place for the class token" in read_vit(path).found
