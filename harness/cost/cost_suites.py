@@ -87,7 +87,7 @@ def read_counted(store: Store, name: str) -> dict[str, Any]:
         raise UserError(
             f"suite {name!r} was not counted yet in {str(store.root)!r}; do it with: run_all.py run {run_argument(name)}"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, RecursionError) as error:
         raise UserError(
             f"{str(file)!r} cannot be used ({error}); write it anew with: run_all.py run {run_argument(name)}"
         ) from error

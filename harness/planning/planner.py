@@ -76,6 +76,8 @@ class PlannedRun:
     observe: tuple[str, ...] = ()
     """Names of what figures need of the run beside accuracies; not part of its identity, since it changes no number."""
     protocol: Protocol = "class"
+    notes: tuple[str, ...] = ()
+    """What the benchmark says of a user's own images."""
 
     @property
     def lacks_weights(self) -> bool:
@@ -133,6 +135,7 @@ class Planner:
         self._used_of_suites: list[Setting] = []
         self._benchmarks: dict[str, Any] = {}
         self._protocols: dict[str, Protocol] = {}
+        self._notes: dict[str, tuple[str, ...]] = {}
         self._fitting = CompatibilityChecker()
 
     def runs(self, suite: Suite) -> list[PlannedRun]:
@@ -223,6 +226,7 @@ class Planner:
                 settings=by_hand,
                 observe=suite.observe,
                 protocol=self._protocols[column.label],
+                notes=self._notes.get(column.label, ()),
             )
             for seed in seeds
         ]
@@ -277,6 +281,8 @@ class Planner:
         data = self._opened(column, values["benchmark"], backbone)
         pinned = data.pinned()
         self._protocols[column.label] = data.protocol
+        if benchmark.takes_user_data:
+            self._notes[column.label] = data.notes()
         if isinstance(pinned.class_order, tuple):  # names become ids
             pinned = pinned.model_copy(update={"class_order": data.class_order(0)})
         spec = RunSpec(
