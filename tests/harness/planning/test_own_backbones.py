@@ -345,3 +345,32 @@ def test_a_file_is_timed(file: Path, tmp_path: Path, capsys: Any) -> None:
     assert command(tmp_path, *words, "--backbone", planned(tmp_path, file).spec.backbone.name) == 0
     assert command(tmp_path, *words, "--backbone", "gone.pth") == 2
     assert "does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("architecture", "said"),
+    [
+        ({"img_size": 32, "embed_dim": 64, "depth": 6, "num_heads": 5}, "dim should be divisible by num_heads"),
+        ({"model": "vit_tiny_r_s16_p8_224", "img_size": 32}, "convolutional network"),
+        ({"model": "vit_tiny_patch16_224"}, "img_size of its architecture is None"),
+        ({"model": "vit_tinny", "img_size": 32}, "no model 'vit_tinny'"),
+        ({"img_size": [32, 64], "embed_dim": 64}, "img_size of its architecture is [32, 64]"),
+        ({"img_size": 32, "embed_dimension": 64}, "embed_dimension"),
+        (
+            {"model": "vit_tiny_patch16_224", "img_size": 32, "checkpoint_path": "x.pth"},
+            "cannot have 'checkpoint_path'",
+        ),
+    ],
+)
+def test_an_architecture_of_a_plugin_that_cannot_be_built_is_one_sentence(
+    architecture: dict[str, Any], said: str, tmp_path: Path, capsys: Any
+) -> None:
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(
+        "from smope_bench.api import RandomBackbone\n"
+        f"MINE = RandomBackbone(name='mine', summary='', architecture={architecture!r})\n"
+    )
+    words = ("plan", "ci", "--methods", "smope", "--plugin", str(plugin), "--backbone", "mine")
+    assert command(tmp_path, *words) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert said in error and "'mine'" in error.replace("backbone mine:", "'mine'") and "Traceback" not in error
