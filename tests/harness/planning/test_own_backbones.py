@@ -264,11 +264,16 @@ def test_what_cannot_be_used_is_one_sentence(
     assert not list((tmp_path / "data").glob("weights/*"))
 
 
-def test_an_import_that_has_gone_or_changed_is_refused(file: Path, tmp_path: Path) -> None:
+def test_an_import_that_has_gone_or_changed_is_refused(file: Path, tmp_path: Path, capsys: Any) -> None:
     name = planned(tmp_path, file, HEADS).spec.backbone.name
     held = tmp_path / "data" / "weights" / f"{name}.safetensors"
     manifest = held.with_suffix(".json")
     whole, facts = held.read_bytes(), json.loads(manifest.read_text())
+    held.write_bytes(whole[:-1])
+    for words in (("list", "backbones"), ("describe", name)):
+        command(tmp_path, *words)
+        shown = capsys.readouterr()
+        assert "has changed since it was prepared" in " ".join((shown.out + shown.err).split())
     held.write_bytes(whole[:-1] + b"x")
     with pytest.raises(MethodError, match=r"has changed since it was prepared.*--backbone FILE"):
         planned(tmp_path, name)
@@ -276,6 +281,9 @@ def test_an_import_that_has_gone_or_changed_is_refused(file: Path, tmp_path: Pat
         manifest.write_text(json.dumps(facts | change))
         with pytest.raises(MethodError, match=r"has changed since the import|is no manifest of it"):
             planned(tmp_path, name)
+    manifest.write_text("{")
+    with pytest.raises(MethodError, match=r"json cannot be read: .*; delete it and import it again"):
+        planned(tmp_path, name)
     manifest.unlink()
     with pytest.raises(MethodError, match=f"{name}.* is not in .*import it with --backbone FILE"):
         planned(tmp_path, name)
@@ -326,6 +334,10 @@ def test_a_file_in_a_suite_is_found_beside_it(file: Path, tmp_path: Path) -> Non
     [
         (SUITE.replace("mine", "gone"), "(line 4): --backbone"),
         (SUITE.replace("../mine.safetensors", "timm:vit_bas_patch16_224"), "vit_base_patch16_224"),
+        (
+            SUITE.replace("backbone: tiny", "settings: {backbone.image_size: 64}"),
+            "settings of a backbone cannot stand in a file: give --set backbone.FIELD=VALUE",
+        ),
         (SUITE.replace("../mine.safetensors", "tinny"), "(line 4): unknown backbone 'tinny'; did you mean 'tiny'"),
     ],
 )
