@@ -12,6 +12,7 @@ from smope_bench.harness.errors import UserError
 from smope_bench.harness.metrics import METRICS, Metric
 from smope_bench.harness.planning.suite_file import run_argument
 from smope_bench.harness.records.store import Broken, Store
+from smope_bench.harness.text import shell_command
 from smope_bench.reports.loading.manifest import (
     Manifest,
     check_manifest,
@@ -70,7 +71,8 @@ class Reader:
         root, found = self.store.root, self.manifest(suite)
         if found is None:
             raise UserError(
-                f"nothing was run for suite {suite!r} in {str(root)!r}; run: run_all.py run {run_argument(suite)}"
+                f"nothing was run for suite {suite!r} in {str(root)!r}; run: "
+                + shell_command("run", run_argument(suite), results=root)
             )
         if isinstance(found, str):
             raise UserError(
