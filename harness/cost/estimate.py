@@ -181,7 +181,10 @@ class Estimator:
         try:  # phases depend on settings and the task's number, not on the backbone's width
             with torch.random.fork_rng(devices=[]):
                 return made_with_outline(walk, NARROW, self._skeleton)
-        except Exception:
+        except Exception as error:
+            is_built_in = self._registries.methods.owner(spec.method.name) == "built-in"
+            if is_built_in and isinstance(error, AttributeError | ImportError | NameError | TypeError):
+                raise
             # A plugin's method may need a real backbone; then assume one phase, as most methods have.
             return {"train": float(schedule.epochs)}
 
@@ -280,10 +283,9 @@ def record_throughput(bare_seconds: float, conditions: Mapping[str, Any], estima
 def recorded_rate(results: Path, precision: str) -> Rate | None:
     """The throughput stored by ``bench step --record`` in the results folder; None if there is none."""
     entry = _recorded(results).get(precision)
-    try:
-        return None if entry is None else Rate(float(entry["flops_per_s"]), "bench step", str(entry["device"]))
-    except (KeyError, TypeError, ValueError):
+    if not isinstance(entry, dict) or not isinstance(entry.get("flops_per_s"), int | float) or "device" not in entry:
         return None
+    return Rate(float(entry["flops_per_s"]), "bench step", str(entry["device"]))
 
 
 def _recorded(results: Path) -> dict[str, Any]:

@@ -274,9 +274,7 @@ class Planner:
             values[scope] = merged(merged(of_suite, of_row.get(scope, {})), _values(mine, scope))
         self._used_of_suites += [placed.setting for placed in suite if placed.scope is not None]
         self._used.update(placed.setting.text for placed in mine)
-        by_hand = [
-            placed.setting.text for placed in user if placed.scope is not None or placed.setting.path == BACKBONE
-        ]
+        by_hand = [placed.setting.text for placed in _in_effect(user)]
         by_hand += [f"backbone={self.selection.backbone}"] if self.selection.backbone else []
         config = validated(method.Config, values[row.method], row.method)
         schedule = validated(Schedule, values["schedule"], "schedule")
@@ -398,6 +396,17 @@ def _placed(setting: Setting, method: str, config: type[Any], schedule: type[Any
     if has_field(schedule, setting.path):
         return _Placed(setting, "schedule", setting.path)
     return _Placed(setting)
+
+
+def _in_effect(settings: Sequence[_Placed]) -> list[_Placed]:
+    """The settings that apply, less those that a later one of the same field replaces."""
+    found: dict[tuple[str, ...], _Placed] = {}
+    for placed in settings:
+        if placed.scope is not None or placed.setting.path == BACKBONE:
+            key = (placed.scope or "", *placed.path)
+            found.pop(key, None)
+            found[key] = placed
+    return list(found.values())
 
 
 def _values(settings: Sequence[_Placed], scope: str) -> dict[str, Any]:
