@@ -18,8 +18,8 @@ from PIL import Image
 from pydantic import Field
 
 from smope_bench.benchmarks.base import BenchmarkCard, BenchmarkConfig, ProgressCallback, Split, silent
-from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.download.transfer import shown_bytes
+from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.image_store.cache import cache_folder
 from smope_bench.benchmarks.image_store.picture_benchmark import Picture, PictureBenchmark, PictureConfig
 from smope_bench.benchmarks.image_store.pictures import central_square
@@ -354,9 +354,7 @@ class ImageFolder(PictureBenchmark[ImageFolderConfig]):
         super().prepare(progress, given)
         if self.config.path is not None:
             self._removed = [
-                store
-                for part in self.parts()
-                for store in remove_earlier(cache_folder(self.cache_parent, part.recipe))
+                store for part in self.parts() for store in remove_earlier(cache_folder(self.cache_parent, part.recipe))
             ]
 
     def notes(self) -> tuple[str, ...]:

@@ -82,7 +82,7 @@ def prepare(
             where = [] if data_root == opt.DATA else ["--data", str(data_root)]
             settings = [part for text in prepared.settings for part in ("--set", text)]
             words = ["run", "smoke", "--benchmarks", name, *settings, *where]
-            notify(f"a run on these images:\n  {started_as()} {shlex.join(words)}")
+            notify(f"a run on these images:\n  {_started_as()} {shlex.join(words)}")
 
 
 @data.command("list")
@@ -122,13 +122,14 @@ def list_prepared(data_root: opt.Data = opt.DATA, as_json: opt.AsJson = False) -
     if old:
         where = [] if data_root == opt.DATA else ["--data", str(data_root)]
         print(f"{_size(sum(store.bytes for store in old))} of them match no folder any more; to remove them:")
-        print(f"  {started_as()} {shlex.join(['data', 'remove', *(store.name for store in old), *where])}")
+        print(f"  {_started_as()} {shlex.join(['data', 'remove', *(store.name for store in old), *where])}")
 
 
 @data.command("remove")
 def remove(
     names: Annotated[
-        list[str], typer.Argument(metavar="NAME...", help="Names that 'data list' shows, or a benchmark for all of its own.")
+        list[str],
+        typer.Argument(metavar="NAME...", help="Names that 'data list' shows, or a benchmark for all of its own."),
     ],
     data_root: opt.Data = opt.DATA,
 ) -> None:
@@ -182,6 +183,10 @@ def _show(console: Console, prepared: Prepared) -> None:
         console.print(f"note: {note}", markup=False, soft_wrap=True)
     if not prepared.is_verified:
         console.print(f"{prepared.name}: {UNVERIFIED}", markup=False, soft_wrap=True)
+
+
+def _started_as() -> str:
+    return "smope-bench" if Path(sys.argv[0]).name == "smope-bench" else "python run_all.py"
 
 
 def _size(count: int) -> str:

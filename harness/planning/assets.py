@@ -120,7 +120,8 @@ def prepare_benchmarks(
 ) -> list[Any]:
     """Fetch, verify and convert the data of each distinct benchmark of some runs.
 
-    Returns the opened images of stores: while they are referenced, ``data remove`` refuses to delete them. Benchmarks that differ in protocol or augmentation alone share their images, which are read through once.
+    Benchmarks that differ in protocol or augmentation alone share their images, which are read through once. Returns the
+    opened images of stores: while they are referenced, ``data remove`` refuses to delete them.
     """
     distinct = {run.spec.benchmark.model_dump_json(): run.spec.benchmark for run in planned}
     ready: set[str] = set()
@@ -196,12 +197,14 @@ def _prepare_benchmark(
         values, given = {**values, "path": str(given[0])}, ()
     data = benchmark(validated(benchmark.Config, values, "benchmark"), data_root)
     used: tuple[str, ...] = ()
-    if takes_folder:
+    if takes_folder and data.config.path is not None:
         fitting = _fitting_tasks(data)
         data.config = data.config.model_copy(update=fitting)
-        tasks = [f"benchmark.{key}={spelled(value)}" for key, value in fitting.items() if key != "tasks" or len(fitting) == 1]
-        path = Path(data.config.path).expanduser().absolute()
-        used = (f"benchmark.path={path}", *(s.text for s in settings if s.path[1] != "path"), *tasks)
+        tasks = f"benchmark.split={spelled(fitting['split'])}" if "split" in fitting else ""
+        tasks = tasks or "".join(f"benchmark.tasks={count}" for count in fitting.values())
+        path = f"benchmark.path={Path(data.config.path).expanduser().absolute()}"
+        own = [setting.text for setting in settings if setting.path[1] != "path"]
+        used = (path, *own, *filter(None, [tasks]))
     data.prepare(progress, tuple(path.resolve() for path in given))
     images = {split: len(data.image_set(split).labels) for split in SPLITS}
     parent = data_root / name
