@@ -396,10 +396,12 @@ class ImageFolder(PictureBenchmark[ImageFolderConfig]):
         if self.config.path is not None:
             return super().missing()
         if self.config.content is None:
-            return BenchmarkError(f"{self.name}: give path=FOLDER, a {self.Config.model_fields['path'].description}")
+            return BenchmarkError(
+                f"{self.name}: give --set benchmark.path=FOLDER, a {self.Config.model_fields['path'].description}"
+            )
         return BenchmarkError(
             f"{self.name}: no intact images with content {self.config.content[:12]} under {self.root}; "
-            "give path=FOLDER to read them again"
+            "give --set benchmark.path=FOLDER to read them again"
         )
 
     @property
