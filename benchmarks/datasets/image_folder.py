@@ -256,6 +256,10 @@ class ImageFolder(PictureBenchmark[ImageFolderConfig]):
         return self.folder.content
 
     @property
+    def kept_side(self) -> int | None:
+        return self._side if self.config.keep == "square" else None
+
+    @property
     def _side(self) -> int:
         return self.config.cache_size or self.config.image_size
 
