@@ -77,7 +77,7 @@ def run(
 ) -> None:
     """Do the runs of some suites that are not done yet, and print their tables."""
     from smope_bench.harness.cli.expectations import print_expectations, read_all_expected
-    from smope_bench.harness.cost.cost_suites import split_counted
+    from smope_bench.harness.cost.cost_suites import require_countable, split_counted
     from smope_bench.harness.records.store import Store
     from smope_bench.harness.registry.metrics import open_metrics
 
@@ -89,6 +89,8 @@ def run(
         tiny, methods, benchmarks, seeds, settings, precision, recipe, recipe_of, limit, backbone
     )
     trained, counted = split_counted(suites)
+    for note in require_countable(counted, trained, selection):
+        print(note, file=sys.stderr)
     metrics = open_metrics(plugin or ())
     expected = read_all_expected(trained, expect, metrics)
     options = RunOptions(

@@ -243,6 +243,10 @@ class Benchmark(ABC, Generic[ConfigT]):
         """
         return self.config
 
+    def notes(self) -> tuple[str, ...]:
+        """What to know of the images, a sentence each without a full stop; complete after ``prepare``."""
+        return ()
+
     def expected_counts(self) -> tuple[int, int] | None:
         """Numbers of training and test images for plans made before the data is prepared; None where they are not known."""
         return self.published_counts

@@ -35,7 +35,7 @@ def read_class_order(value: Any) -> str | tuple[int, ...] | tuple[str, ...]:
             return value
         if "," in value:
             return _entries([part.strip() for part in value.split(",") if part.strip()], "", is_text=True)
-        if Path(value).suffix.lower() in ORDER_FILES:
+        if is_order_file(value):
             return _read_order_file(Path(value).expanduser())
     elif isinstance(value, (list, tuple)):
         return _entries(value, "")
@@ -44,11 +44,19 @@ def read_class_order(value: Any) -> str | tuple[int, ...] | tuple[str, ...]:
     )
 
 
+def is_order_file(value: str) -> bool:
+    """Whether the text of a class order names a file."""
+    return "," not in value and Path(value).suffix.lower() in ORDER_FILES
+
+
 def _read_order_file(path: Path) -> tuple[int, ...] | tuple[str, ...]:
     where = f" in {str(path)!r}"
     try:
         if not path.is_file():
-            raise ValueError("it is no regular file" if path.exists() else "it does not exist")
+            raise ValueError(f"{str(path)!r} {'is no regular file' if path.exists() else 'does not exist'}")
+    except OSError as error:  # a name that is too long
+        raise ValueError(f"{str(path)[:40]!r}... cannot be read: {error.strerror}") from error
+    try:
         if path.stat().st_size > LARGEST_FILE:
             raise ValueError(f"it has more than {LARGEST_FILE // 10**6} MB")
         if path.suffix.lower() == ".npy":
@@ -129,6 +137,8 @@ def permuted(count: int, seed: int, *, inverse: bool) -> tuple[int, ...]:
 
 def read_split(value: Any) -> list[Any]:
     """Sizes of tasks from a list or a text in which ``10x5`` is five tasks of ten classes. Raises ValueError."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return [value]
     if not isinstance(value, (str, list, tuple)):
         raise ValueError(f"split={short(value)}: give the classes of every task, for example 50,10x5")
     sizes: list[Any] = []

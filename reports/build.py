@@ -12,6 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from pydantic import ValidationError
+
 from smope_bench.benchmarks.suites import SUITES
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.planning.suite_file import run_argument
@@ -23,7 +25,7 @@ from smope_bench.reports.loading.load import Loaded
 from smope_bench.reports.loading.model import SuiteResults
 from smope_bench.reports.tables.benchmark import benchmark_tables
 from smope_bench.reports.tables.comparison import comparison_tables
-from smope_bench.reports.tables.costs import cost_table, counted_grids
+from smope_bench.reports.tables.costs import CountedReport, cost_table, counted_grids
 from smope_bench.reports.tables.integrity import integrity_table
 from smope_bench.reports.tables.paper import paper_table
 from smope_bench.reports.tables.published_comparison import published_comparison
@@ -182,20 +184,27 @@ def _remove_stale(out: Path, files: Mapping[str, bytes]) -> None:
             file.unlink()
 
 
+def _own_texts(name: str, report: Mapping[str, Any]) -> tuple[str, str]:
+    """Title and summary of a counted suite that is not the project's; older counts have only a name."""
+    texts = (report.get("suite_title", name), report.get("suite_summary", ""))
+    return (texts[0], texts[1]) if all(isinstance(text, str) for text in texts) else (name, "")
+
+
 def counted_section(name: str, report: Mapping[str, Any], key: str) -> Section:
     """A section of two tables from a cost report's plain values; ``key`` begins the names of their files and anchors.
 
     Raises UserError for a report that is not one: its file has no seal, and may have been edited.
     """
     suite = SUITES.get(name)
-    title, description = (suite.title, suite.summary) if suite is not None else (name, "")
+    title, description = (suite.title, suite.summary) if suite is not None else _own_texts(name, report)
     try:
-        if not all(isinstance(row["title"], str) for row in report["rows"]):
-            raise TypeError("a row without a title")
+        CountedReport.model_validate(report)
         tables = counted_grids(report, key, title)
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+    except (ValidationError, ArithmeticError) as error:
+        first = error.errors()[0] if isinstance(error, ValidationError) else None
+        reason = error if first is None else f"{'.'.join(map(str, first['loc'])) or 'its top'}: {first['msg']}"
         raise UserError(
-            f"the stored counts of suite {name!r} cannot be used ({type(error).__name__}: {error}); "
+            f"the stored counts of suite {name!r} cannot be used ({reason}); "
             f"write them anew with: run_all.py run {run_argument(name)}"
         ) from error
     return Section(key, title, description, None, tables)

@@ -115,7 +115,7 @@ def _made_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for absent in (torch.cuda, torch.xpu, torch.mtia):
             if not absent.is_available():  # a seed for it would be kept until it comes, with the stack that set it
-                patch.setattr(absent, "manual_seed_all", lambda seed: None)
+                patch.setattr(absent, "manual_seed_all", lambda seed: None, raising=False)
         patch.setattr(typer.main, "get_command", functools.cache(typer.main.get_command))
         points = functools.cache(lambda path, group: importlib.metadata.entry_points(group=group))
         patch.setattr(plugins, "entry_points", lambda *, group: points(tuple(sys.path), group))

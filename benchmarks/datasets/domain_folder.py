@@ -12,11 +12,15 @@ from pydantic import Field
 
 from smope_bench.benchmarks.base import BenchmarkCard, BenchmarkConfig
 from smope_bench.benchmarks.datasets.image_folder import (
+    PART_NAMES,
     Folder,
     ImageFolder,
     ImageFolderConfig,
+    by_number,
     folders_in,
+    ignored_in,
     readable,
+    require_folder,
     scan_folder,
     shown,
 )
@@ -37,31 +41,40 @@ def scan_domains(root: Path, *, subsets: bool = False) -> DomainsFolder:
     Layouts: ``<domain>/<class>/<image>``, or ``<domain>/train/<class>/<image>`` beside ``<domain>/test/<class>/<image>`` in
     every domain. ``subsets``: domains may lack classes that others have. Raises BenchmarkError naming what is out of place.
     """
-    if not root.is_dir():
-        state = "is not a folder" if root.exists() else "does not exist"
-        raise BenchmarkError(f"{shown(root)} {state}; path must name a folder with one sub-folder per domain")
-    tops = folders_in(root)
+    require_folder(root, "one sub-folder per domain")
+    ignored: list[Path] = []
+    tops = folders_in(root, ignored, "domain")
     names = [readable(top.name) for top in tops]
-    if names == ["test", "train"]:
+    if tops and all(name.casefold() in PART_NAMES for name in names):
         raise BenchmarkError(
-            f"{shown(root)} holds train and test where domains are expected; give each domain its own train and test"
+            f"{shown(root)} holds {' and '.join(sorted(names, reverse=True))} where domains are expected; give each domain"
+            " its own train and test"
         )
+    for place, name in enumerate(names):
+        if (first := names.index(name)) != place:
+            raise BenchmarkError(
+                f"{shown(tops[first])} and {shown(tops[place])} are one name in two Unicode forms; rename one of them"
+            )
     if len(tops) < 2:
         there = f"one domain, {names[0]!r}" if tops else "no domains"
         raise BenchmarkError(f"{shown(root)} has {there}; a domain-incremental stream needs at least two")
     found = dict(zip(names, map(scan_folder, tops), strict=True))
     _require_same_layout(root, found)
-    classes = tuple(sorted({name for folder in found.values() for name in folder.class_names}))
+    by_name = sorted({name for folder in found.values() for name in folder.class_names})
+    classes = tuple(by_number(by_name))
     if not subsets:
         _require_same_classes(root, found, classes)
     _require_no_picture_twice(found)
-    digest, files = hashlib.sha256(), []
+    digest, files = hashlib.sha256(b"by number" if classes != tuple(by_name) else b""), []
     for position, (name, folder) in enumerate(found.items()):
         digest.update(f"{name}\0{folder.content}\n".encode())
         for file in folder.files:
             original = classes.index(folder.class_names[file.label])
             files.append(replace(file, label=position * len(classes) + original))
-    return DomainsFolder(classes, tuple(files), digest.hexdigest(), tuple(names))
+    notes = [f"domain {name!r}: {note}" for name, folder in found.items() for note in folder.notes]
+    return DomainsFolder(
+        classes, tuple(files), digest.hexdigest(), (*notes, *ignored_in(root, ignored)), domain_names=tuple(names)
+    )
 
 
 def _require_same_layout(root: Path, found: dict[str, Folder]) -> None:

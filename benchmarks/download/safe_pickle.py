@@ -23,7 +23,10 @@ def load_plain(data: bytes, called: str) -> Any:
     except BenchmarkError as error:
         raise BenchmarkError(f"{called} {error}") from error
     except Exception as error:
-        # A damaged pickle may raise anything: EOFError, KeyError, ValueError, MemoryError, ...
+        # For a damaged pickle the unpickler, which is compiled, may raise anything: EOFError, AttributeError, MemoryError, ...
+        # An error with a deeper frame was raised by Python code that it called: a fault of this program.
+        if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
+            raise
         raise BenchmarkError(f"{called} is damaged ({error or type(error).__name__})") from error
 
 

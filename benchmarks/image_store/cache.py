@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
 from smope_bench.benchmarks.base import ImageSet, Split
 from smope_bench.benchmarks.errors import BenchmarkError
@@ -36,6 +37,22 @@ from smope_bench.benchmarks.image_store.writer import SCHEMA_VERSION, CacheRecip
 
 MANIFEST = "manifest.json"
 ABANDONED_AFTER_S = 24 * 3600.0  # older temporary folders are of killed processes
+
+
+class _File(BaseModel):
+    bytes: int
+    sha256: str
+
+
+class _Manifest(BaseModel):
+    """Form of a manifest, as the writer makes it."""
+
+    schema_version: int
+    recipe: dict[str, Any]
+    class_names: list[str]
+    image_shape: list[int]
+    counts: dict[str, int]
+    files: dict[str, _File]
 
 
 @dataclass(frozen=True)
@@ -112,8 +129,10 @@ def open_cache(parent: Path, part: Part, verify: bool = False) -> ImageCache | N
     """
     folder = cache_folder(parent, part.recipe)
     try:
-        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+        manifest = _read_manifest(folder)
         if _canonical([manifest["schema_version"], manifest["recipe"]]) != _canonical([SCHEMA_VERSION, part.recipe]):
+            return None
+        if not (manifest["files"].keys() >= set(part.files) and manifest["counts"].keys() >= set(part.splits)):
             return None
         for name in part.files:
             entry, size = manifest["files"][name], (folder / name).stat().st_size
@@ -122,7 +141,7 @@ def open_cache(parent: Path, part: Part, verify: bool = False) -> ImageCache | N
         if verify and _bad_files(folder, manifest):
             return None
         return ImageCache(folder, manifest, part)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, RecursionError):
         return None  # absent, unreadable or of another shape: all mean "build it"
 
 
@@ -131,10 +150,10 @@ def verify_caches(parent: Path) -> Iterable[CacheState]:
     for folder in sorted(path for path in parent.glob("[0-9a-f]" * 16) if path.is_dir()):
         size = sum(path.stat().st_size for path in folder.iterdir())
         try:
-            manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+            manifest = _read_manifest(folder)
             named = cache_folder(parent, manifest["recipe"]) == folder
             bad = _bad_files(folder, manifest) if named and manifest["files"] else (MANIFEST,)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (OSError, ValueError, RecursionError):
             bad = (MANIFEST,)
         yield CacheState(folder.name, size, bad)
 
@@ -166,6 +185,13 @@ def build_caches(
     finally:
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a cache. Raises OSError, ValueError or RecursionError for one that is absent or of another form."""
+    manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+    _Manifest.model_validate(manifest, strict=True)
+    return manifest
 
 
 def _expected_bytes(name: str, part: Part, manifest: Mapping[str, Any]) -> int:

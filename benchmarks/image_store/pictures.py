@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import math
 import os
+import struct
+import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,6 +29,11 @@ SQUEEZE: Interpolation = "bicubic"
 ORIENTATION, QUARTER_TURNS = 0x0112, (5, 6, 7, 8)  # EXIF tag
 THREADS_AT_MOST = 16
 SLIVER = 64  # ratio of the sides
+DAMAGE = (
+    *(OSError, SyntaxError, ValueError, EOFError, LookupError, ArithmeticError),
+    *(struct.error, zlib.error, Image.DecompressionBombError),
+)
+"""What Pillow raises for files that cannot be decoded. Any other error, such as AttributeError, is one of the program."""
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -73,8 +80,7 @@ def open_picture(data: bytes, *, upright: bool = False) -> Image.Image:
         raise
     except Image.UnidentifiedImageError as error:
         raise BenchmarkError(f"not an image in one of the formats {', '.join(FORMATS)}") from error
-    except Exception as error:
-        # Decoders raise many kinds of errors for damaged files: OSError, SyntaxError, struct.error, ...
+    except DAMAGE as error:
         raise BenchmarkError(f"a damaged image ({error or type(error).__name__})") from error
 
 

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
+from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.harness.cli import options as opt
 from smope_bench.harness.cli.command import command
 from smope_bench.harness.console import Rows, make_console
@@ -188,15 +189,16 @@ def benchmark_facts(registries: Registries, name: str, data: Path) -> Facts:
                 count = column.config.get("tasks", benchmark.Config.model_fields["tasks"].default)
                 tasks.setdefault(f"{count} tasks", []).append(suite.name)
     on_disk = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else 0
+    owner = registries.benchmarks.owner(name)
     return {
-        "owner": registries.benchmarks.owner(name),
+        "owner": owner,
         "title": benchmark.card.title,
         "summary": benchmark.card.summary,
         "facts": {
             "licence": benchmark.card.licence,
             "images from": benchmark.card.source,
-            "classes": _or_unknown(lambda: benchmark(benchmark.Config(), data).num_classes),
-            "images": _images(benchmark, data),
+            "classes": _or_unknown(lambda: benchmark(benchmark.Config(), data).num_classes, owner),
+            "images": _images(benchmark, data, owner),
             "download": size_text(sum(sizes) if all(sizes) else None) if remotes else "none",
             "files": [
                 f"{remote.name}: {remote.digest or 'no published hash, pinned when first fetched'}"
@@ -210,22 +212,24 @@ def benchmark_facts(registries: Registries, name: str, data: Path) -> Facts:
     }
 
 
-def _images(benchmark: Any, data: Path) -> str:
+def _images(benchmark: Any, data: Path, owner: str) -> str:
     def counted() -> str:
         opened = benchmark(benchmark.Config(), data)
         train, test = (len(opened.image_set(split).labels) for split in ("train", "test"))
         return f"{train:,} for training, {test:,} for test"
 
     if benchmark.published_counts is None:
-        return _or_unknown(counted)
+        return _or_unknown(counted, owner)
     return "{:,} for training, {:,} for test".format(*benchmark.published_counts)
 
 
-def _or_unknown(read: Callable[[], Any]) -> str:
-    """What can be read of images that may not be there, or need a setting first."""
+def _or_unknown(read: Callable[[], Any], owner: str) -> str:
+    """What can be read of images that may not be there, or need a setting first; a plugin's benchmark may raise anything."""
     try:
         return str(read())
-    except Exception:
+    except Exception as error:
+        if owner == "built-in" and not isinstance(error, BenchmarkError | OSError | ValidationError):
+            raise
         return "known once prepared"
 
 

@@ -9,7 +9,7 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,12 +62,15 @@ def read_expected(suite: Suite, source: str, metrics: Sequence[Metric] = METRICS
     """
     file = stored_file(suite) if source == STORED else Path(source)
     try:
-        cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+        found = json.loads(file.read_text(encoding="utf-8"))
+        cells = found.get("cells") if isinstance(found, dict) else None
+        if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
+            raise ValueError("no list of cells")
         return [_expected_cell(cell, {metric.name for metric in metrics}) for cell in cells]
     except FileNotFoundError as error:
         hint = "this suite has no stored expectations; give --expect FILE" if source == STORED else "no such file"
         raise UserError(f"--expect {source}: {hint}") from error
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, RecursionError) as error:
         raise UserError(
             f'--expect {source}: {file.name} must be JSON of the form {{"cells": [{{"row", "column", "faa", "tolerance"}}]}}'
             f", where any metric may stand for faa: {', '.join(metric.name for metric in metrics)}"
@@ -76,7 +79,7 @@ def read_expected(suite: Suite, source: str, metrics: Sequence[Metric] = METRICS
 
 
 def _expected_cell(cell: dict[str, Any], metrics: Collection[str]) -> dict[str, Any]:
-    values = {name: float(cell[name]) for name in cell if name in metrics}
+    values = {name: _number(cell, name) for name in cell if name in metrics}
     if not values:
         raise KeyError("faa")
     return {
@@ -84,8 +87,14 @@ def _expected_cell(cell: dict[str, Any], metrics: Collection[str]) -> dict[str, 
         **values,
         "row": str(cell["row"]),
         "column": str(cell["column"]),
-        "tolerance": float(cell["tolerance"]),
+        "tolerance": _number(cell, "tolerance"),
     }
+
+
+def _number(cell: Mapping[str, Any], name: str) -> float:
+    if not isinstance(cell[name], int | float | str):
+        raise ValueError(f"{name} is {cell[name]!r} and no number")
+    return float(cell[name])
 
 
 def verify(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -77,7 +78,7 @@ def plan(
     plugin: opt.Plugins = None,
 ) -> None:
     """Show each run with its id, its state and what it would cost. Trains nothing."""
-    from smope_bench.harness.cost.cost_suites import split_counted
+    from smope_bench.harness.cost.cost_suites import require_countable, split_counted
     from smope_bench.harness.execution.launcher import plan_suites
     from smope_bench.harness.planning.remarks import remarks
     from smope_bench.harness.records.store import Store
@@ -87,6 +88,8 @@ def plan(
         tiny, methods, benchmarks, seeds, settings, precision, recipe, recipe_of, limit, backbone
     )
     trained, counted = split_counted(suites)
+    for note in require_countable(counted, trained, selection):
+        print(note, file=sys.stderr)
     for name in counted if not as_json else ():
         print(f"{name} trains nothing: it counts parameters and operations, without data or weights.")
     if counted and not (trained or as_json):

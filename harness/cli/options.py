@@ -254,8 +254,14 @@ def read_settings(settings: Sequence[str] | None, limit: int | None) -> tuple[Se
 
     if limit is not None and limit < 1:
         raise UserError(f"--limit {limit} leaves no image: give 1 or more images a class.")
+    if limit is not None and (other := next((text for text in settings or () if _limits(text)), None)):
+        raise UserError(f"--limit {limit} and --set {other} contradict each other: leave one out.")
     texts = [*(settings or ()), *([] if limit is None else [f"benchmark.limit={limit}"])]
     return tuple(parse_setting(text) for text in texts)
+
+
+def _limits(text: str) -> bool:
+    return text.partition("=")[0].replace(" ", "") == "benchmark.limit"
 
 
 def read_selection(

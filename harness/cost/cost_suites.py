@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from smope_bench.harness import provenance
 from smope_bench.harness.errors import UserError
@@ -15,6 +15,9 @@ from smope_bench.harness.records.checksum import RECORD_SCHEMA, checksum_of, wit
 from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry.registry import Registries
 
+if TYPE_CHECKING:
+    from smope_bench.harness.planning.planner import Selection
+
 
 def split_counted(names: Sequence[str]) -> tuple[list[str], list[str]]:
     """(suites that train, suites that count), each once and in the given order. Raises UserError for an unknown name."""
@@ -22,6 +25,31 @@ def split_counted(names: Sequence[str]) -> tuple[list[str], list[str]]:
     find_suites(unique)
     counted = [name for name in unique if find_suite(name).counts_only]
     return [name for name in unique if name not in counted], counted
+
+
+def require_countable(counted: Sequence[str], trained: Sequence[str], selection: Selection) -> list[str]:
+    """Notes that what was selected beside methods, seeds and size has no effect on suites that count.
+
+    Raises UserError where no other suite is named.
+    """
+    parts = {
+        "--set": any(setting.path != ("benchmark", "limit") for setting in selection.settings),
+        "--limit": any(setting.path == ("benchmark", "limit") for setting in selection.settings),
+        "--benchmarks": bool(selection.benchmarks),
+        "--backbone": selection.backbone is not None,
+        "--recipe": selection.recipe is not None,
+        "--precision": selection.precision != "fp32",
+    }
+    given = ", ".join(name for name, is_given in parts.items() if is_given)
+    if not counted or not given:
+        return []
+    said = (
+        f"{', '.join(counted)} counts methods with their default settings on ViT-B/16, 200 classes in 10 tasks:"
+        f" {given} would have no effect"
+    )
+    if not trained:
+        raise UserError(f"{said}; leave it out")
+    return [f"note: {said} there"]
 
 
 def counted_suites(store: Store) -> list[str]:
@@ -35,7 +63,11 @@ def count_suite(name: str, methods: Sequence[str], registries: Registries, store
 
     suite = find_suite(name)
     rows = methods or list(dict.fromkeys(row.method for row in suite.rows))
-    report = count_costs(registries, rows).as_json()
+    report: dict[str, Any] = count_costs(registries, rows).as_json()
+    if suite.file:  # a report does not read the file; the project's own suites are known by name
+        labels = {row.method: row.label for row in reversed(suite.rows)}
+        report["rows"] = [{**row, "title": labels.get(row["method"], row["title"])} for row in report["rows"]]
+        report |= {"suite_title": suite.title, "suite_summary": suite.summary}
     stored = {"schema_version": RECORD_SCHEMA, "suite": suite.name, "cost": report, "provenance": provenance.collect()}
     write_json_atomically(_file(store, suite.name), with_checksum(stored))
     return report
@@ -55,7 +87,7 @@ def read_counted(store: Store, name: str) -> dict[str, Any]:
         raise UserError(
             f"suite {name!r} was not counted yet in {str(store.root)!r}; do it with: run_all.py run {run_argument(name)}"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, RecursionError) as error:
         raise UserError(
             f"{str(file)!r} cannot be used ({error}); write it anew with: run_all.py run {run_argument(name)}"
         ) from error

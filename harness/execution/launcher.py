@@ -7,10 +7,12 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 
 from rich.console import Console
 
+from smope_bench.benchmarks.suites import Suite
 from smope_bench.harness.cancellation import TERMINATED, Stopped
 from smope_bench.harness.console import counted, duration
 from smope_bench.harness.cost.estimate import count_split, trained_on
@@ -29,7 +31,8 @@ from smope_bench.harness.planning.remarks import notes_of, remarks
 from smope_bench.harness.planning.suite_file import find_suite, find_suites
 from smope_bench.harness.records.store import Record, Store
 from smope_bench.harness.registry.metrics import open_metrics
-from smope_bench.harness.registry.registry import Registries, open_registries
+from smope_bench.harness.registry.plugins import run_file
+from smope_bench.harness.registry.registry import KINDS, Registries, open_registries
 from smope_bench.harness.run_options import RunOptions
 
 
@@ -60,8 +63,21 @@ def plan_suites(
         for name in suite.metrics:
             if name not in known:
                 raise UserError(f"{suite.file!r}, metrics: there is no metric {name!r}{did_you_mean(name, known)}")
+        _require_figures(suite, options)
     registries = open_registries(options.plugins)
     return plan(names, selection, registries, options.data, supply, notify), registries
+
+
+def _require_figures(suite: Suite, options: RunOptions) -> None:
+    """Raise UserError for a figure in a user's file that no package and no plugin draws."""
+    if not (suite.file and suite.drawings):
+        return
+    # Reports stand above this package: their table of kinds is found by its name, as plugins' figures are.
+    kinds, _ = import_module(KINDS["figure"].base.partition(":")[0]).find_kinds(map(run_file, options.plugins))
+    for drawing in suite.drawings:
+        if drawing.kind not in kinds:
+            hint = did_you_mean(drawing.kind, kinds)
+            raise UserError(f"{suite.file!r}, drawings: there is no figure {drawing.kind!r}{hint}")
 
 
 def launch(suites: Sequence[str], selection: Selection, options: RunOptions, console: Console) -> LaunchSummary:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from pydantic import BaseModel, ValidationError
 
 from smope_bench.harness.execution.job import Job
 from smope_bench.harness.records.store import Record
@@ -57,6 +58,39 @@ def workers_that_fit(peaks_mb: Sequence[float], budget_mb: float) -> int:
     return max(1, count)
 
 
+class _Named(BaseModel):
+    name: str
+
+
+class _Schedule(BaseModel):
+    batch_size: int | None = None
+
+
+class _Spec(BaseModel):
+    method: _Named
+    benchmark: _Named
+    backbone: _Named
+    schedule: _Schedule
+    precision: str
+
+
+class _Costs(BaseModel):
+    peak_memory_mb: float
+    memory_plan: Any = None
+
+
+class _Provenance(BaseModel):
+    device: str = ""
+
+
+class _Finished(BaseModel):
+    """Form of the parts of a record that tell what its run needed."""
+
+    spec: _Spec
+    costs: _Costs
+    provenance: _Provenance
+
+
 class MemoryEstimator:
     """What runs need at their peak, from what finished runs on such a device needed."""
 
@@ -65,10 +99,15 @@ class MemoryEstimator:
         self._device = device
         self._known: dict[tuple[Any, ...], float] = {}
         for record in records:
-            with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):
-                costs, used = record.result["costs"], str(record.result["provenance"].get("device", ""))
-                if used.partition(":")[0] == device and "memory_plan" not in costs:
-                    self._learn(record.spec, float(costs["peak_memory_mb"]))
+            try:
+                found = _Finished.model_validate(record.result)
+            except ValidationError:
+                continue
+            if (
+                found.provenance.device.partition(":")[0] == device
+                and "memory_plan" not in found.costs.model_fields_set
+            ):
+                self._learn(record.spec, found.costs.peak_memory_mb)
 
     def _learn(self, spec: Mapping[str, Any], peak_mb: float) -> None:
         for key in _keys(spec):

@@ -76,6 +76,8 @@ class PlannedRun:
     observe: tuple[str, ...] = ()
     """Names of what figures need of the run beside accuracies; not part of its identity, since it changes no number."""
     protocol: Protocol = "class"
+    notes: tuple[str, ...] = ()
+    """What the benchmark says of a user's own images."""
 
     @property
     def lacks_weights(self) -> bool:
@@ -133,6 +135,7 @@ class Planner:
         self._used_of_suites: list[Setting] = []
         self._benchmarks: dict[str, Any] = {}
         self._protocols: dict[str, Protocol] = {}
+        self._notes: dict[str, tuple[str, ...]] = {}
         self._fitting = CompatibilityChecker()
 
     def runs(self, suite: Suite) -> list[PlannedRun]:
@@ -223,6 +226,7 @@ class Planner:
                 settings=by_hand,
                 observe=suite.observe,
                 protocol=self._protocols[column.label],
+                notes=self._notes.get(column.label, ()),
             )
             for seed in seeds
         ]
@@ -270,15 +274,15 @@ class Planner:
             values[scope] = merged(merged(of_suite, of_row.get(scope, {})), _values(mine, scope))
         self._used_of_suites += [placed.setting for placed in suite if placed.scope is not None]
         self._used.update(placed.setting.text for placed in mine)
-        by_hand = [
-            placed.setting.text for placed in user if placed.scope is not None or placed.setting.path == BACKBONE
-        ]
+        by_hand = [placed.setting.text for placed in _in_effect(user)]
         by_hand += [f"backbone={self.selection.backbone}"] if self.selection.backbone else []
         config = validated(method.Config, values[row.method], row.method)
         schedule = validated(Schedule, values["schedule"], "schedule")
         data = self._opened(column, values["benchmark"], backbone)
         pinned = data.pinned()
         self._protocols[column.label] = data.protocol
+        if benchmark.takes_user_data:
+            self._notes[column.label] = data.notes()
         if isinstance(pinned.class_order, tuple):  # names become ids
             pinned = pinned.model_copy(update={"class_order": data.class_order(0)})
         spec = RunSpec(
@@ -392,6 +396,17 @@ def _placed(setting: Setting, method: str, config: type[Any], schedule: type[Any
     if has_field(schedule, setting.path):
         return _Placed(setting, "schedule", setting.path)
     return _Placed(setting)
+
+
+def _in_effect(settings: Sequence[_Placed]) -> list[_Placed]:
+    """The settings that apply, less those that a later one of the same field replaces."""
+    found: dict[tuple[str, ...], _Placed] = {}
+    for placed in settings:
+        if placed.scope is not None or placed.setting.path == BACKBONE:
+            key = (placed.scope or "", *placed.path)
+            found.pop(key, None)
+            found[key] = placed
+    return list(found.values())
 
 
 def _values(settings: Sequence[_Placed], scope: str) -> dict[str, Any]:

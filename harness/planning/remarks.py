@@ -20,7 +20,8 @@ def notes_of(run: PlannedRun, registries: Registries, images: TrainImages) -> li
     from smope_bench.methods.recipes.schema import TAKEN
 
     limit = run.spec.benchmark.config.get("limit")
-    found = [f"note: recipe {run.recipe}"] if run.recipe.startswith(TAKEN) else []
+    found = [f"note: {note}" for note in run.notes]
+    found += [f"note: recipe {run.recipe}"] if run.recipe.startswith(TAKEN) else []
     found += [f"note: limited to {limit} images a class, for trying out"] if limit else []
     warning = floor_warning(run, registries, images)
     return [*found, f"warning: {warning}"] if warning else found

@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from smope_bench.benchmarks.protocol import is_order_file
 from smope_bench.benchmarks.suites import SUITES, Column, Row, Suite
 from smope_bench.benchmarks.suites.schema import Drawing
 from smope_bench.harness.errors import UserError, did_you_mean
@@ -29,6 +30,8 @@ from smope_bench.harness.text import plain
 ENDINGS = (".yaml", ".yml")
 MOST_BYTES, MOST_NODES, MOST_ROWS = 200_000, 20_000, 1_000
 """Limits of a file: its size, its values with every alias written out, and the rows or columns that it makes."""
+LONGEST_LABEL, LONGEST_SUMMARY = 200, 2_000
+"""Characters of a label or title, and of a summary."""
 DEFAULT_METRICS = ("faa", "caa", "fm")
 _NAME = re.compile(r"\w(?:[\w +.-]{0,58}[\w+-])?")
 _READ: dict[tuple[str, int, int], Suite] = {}
@@ -151,7 +154,10 @@ class _File(_Strict):
     @classmethod
     def _seeds(cls, data: Any) -> Any:
         if isinstance(data, str):
-            pairs = parse_seeds([data])
+            try:
+                pairs = parse_seeds([data])
+            except UserError as error:
+                raise ValueError(str(error).removeprefix("--seeds ")) from error
             if any(pair.order != pair.train for pair in pairs):
                 raise ValueError("seeds of a file are of class order and training alike; give ORDER:TRAIN to --seeds")
             return [pair.order for pair in pairs]
@@ -206,6 +212,7 @@ class _Reader:
             given = _File.model_validate(self.values)
         except ValidationError as error:
             self._refuse(error)
+        self._require_names(given)
         name = self._name(given)
         settings = self._of_all(given)
         columns, tiny_columns = (
@@ -233,6 +240,32 @@ class _Reader:
             tiny_rows=self._rows(given, "tiny_rows"),
             file=str(self.file),
         )
+
+    def _require_names(self, given: _File) -> None:
+        """Refuse labels and texts that would not stand in one line of a table, and settings that a count cannot take."""
+        for key in ("title", "summary"):
+            self._require_line(getattr(given, key), key)
+        for part in ("rows", "tiny_rows", "columns", "tiny_columns"):
+            for number, entry in enumerate(getattr(given, part)):
+                self._require_line(entry.label, part, number, "label")
+        for number, drawing in enumerate(given.drawings):
+            for key in ("x_label", "y_label"):
+                self._require_line(getattr(drawing, key), "drawings", number, key)
+        if given.counts_only:
+            changed = next((n for n, row in enumerate(given.rows) if row.settings or row.sweep or row.ablate), None)
+            if changed is not None or given.settings or given.sweep or given.ablate:
+                self.fail(
+                    "counts are those of methods with their default settings, so that settings, sweep and ablate have no"
+                    " effect; leave them out, or counts_only",
+                    *(("rows", changed) if changed is not None else ("counts_only",)),
+                )
+
+    def _require_line(self, text: str, *place: object) -> None:
+        longest = LONGEST_SUMMARY if place == ("summary",) else LONGEST_LABEL
+        if len(text) > longest:
+            self.fail(f"{place[-1]} has {len(text):,} characters; give at most {longest:,}", *place)
+        if not text.isprintable():
+            self.fail(f"{place[-1]} has line breaks or control characters; write it in one line", *place)
 
     def _name(self, given: _File) -> str:
         name = given.name or self.file.stem
@@ -277,11 +310,22 @@ class _Reader:
                     " or tiny: true at the top for the one that comes with the installation",
                     *place,
                 )
+            for kind in ("settings", "sweep"):
+                for key in getattr(entry, kind):
+                    if key.split(".")[0] == "backbone":
+                        self.fail(
+                            "settings of a backbone cannot stand in a file: give --set backbone.FIELD=VALUE to the command, or"
+                            " import a weights file with them once and name what it is called, vit-…",
+                            *place,
+                            kind,
+                            key,
+                        )
             config = merged(
                 self._nested(of_all, "settings"), self._nested(entry.settings, *place, "settings", scope="benchmark")
             )
-            if isinstance(path := config.get("path"), str):  # relative to the suite's file, wherever it is run from
-                config["path"] = str(self.file.parent / Path(path).expanduser())
+            for key in ("path", "class_order"):  # relative to the suite's file, wherever it is run from
+                if isinstance(value := config.get(key), str) and (key == "path" or is_order_file(value)):
+                    config[key] = str(self.file.parent / Path(value).expanduser())
             for label, values in self._variants(entry.label, config, entry.sweep, {}, "benchmark", place):
                 # A column without a label of its own is named by its configuration, the swept setting included.
                 found.append(
@@ -340,6 +384,8 @@ class _Reader:
         for key, value in settings.items():
             path = tuple(key.split("."))
             path = path[1:] if path[0] == scope and path[1:] else path
+            if (where := _clash(found, path, value)) is not None:
+                self.fail(f"{where} is given twice, the second time by {key!r}; keep one", *place, key)
             if not all(part.strip() for part in path):
                 self.fail(f"{key!r} is not a setting's name", *place, key)
             self._require_plain(value, *place, key)
@@ -455,7 +501,8 @@ class _Reader:
             for key, value in node.value:
                 line = key.start_mark.line + 1
                 if not isinstance(key, yaml.ScalarNode) or key.tag != "tag:yaml.org,2002:str":
-                    self._fail_at(f"a key must be text; put {getattr(key, 'value', 'it')!r} in quotes", line)
+                    shown = repr(key.value) if isinstance(key, yaml.ScalarNode) else "it"
+                    self._fail_at(f"a key must be text; put {shown} in quotes", line)
                 if key.value in seen:
                     self._fail_at(
                         f"{key.value!r} is written twice here, first in line {seen[key.value]}; keep one", line
@@ -517,6 +564,17 @@ def _dotted(loc: Sequence[object]) -> str:
         entry = f"{str(loc[0]).removesuffix('s')} {loc[1] + 1}"
         return f"{'.'.join(map(str, loc[2:]))} of {entry}" if loc[2:] else entry
     return ".".join(map(str, loc)) or "the file"
+
+
+def _clash(found: Mapping[str, Any], path: Sequence[str], value: Any) -> str | None:
+    """The dotted name of a setting that ``found`` has already; None where there is none."""
+    for one, _ in _leaves(nested(tuple(path), value)):
+        at: Any = found
+        for part in one.split("."):
+            at = at.get(part, _clash) if isinstance(at, Mapping) else _clash
+        if at is not _clash:
+            return one
+    return None
 
 
 def _bare(key: str, scope: str) -> str:

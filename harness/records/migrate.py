@@ -16,6 +16,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import BaseModel
+
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.atomic_write import write_atomically, write_json_atomically
 from smope_bench.harness.records.checksum import RECORD_SCHEMA, with_checksum
@@ -40,6 +42,14 @@ def one_to_two(record: Json, folder: Path) -> Json:
 
 STEPS: Mapping[int, Step] = {1: one_to_two}
 """Schema -> function that converts a record of it, with the record's folder, to the next schema."""
+
+
+class _Measured(BaseModel):
+    """Form of the parts of a record that are checked before it gets a checksum."""
+
+    spec: dict[str, Any]
+    accuracy_matrix: list[list[Any]]
+    test_counts: list[Any]
 
 
 @dataclass(frozen=True)
@@ -89,7 +99,7 @@ def migrate_record(store: Store, run_id: str) -> Literal["moved", "current"] | B
         return Broken(run_id, f"has schema {schema!r}, {why}", "schema")
     try:
         found = form_fault(run_id, record) or _content_fault(run_id, record, folder)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         found = "edited", f"holds what no record can ({error})"
     if found is not None:
         return Broken(run_id, found[1], found[0])
@@ -133,6 +143,7 @@ def _checked(store: Store, run_id: str) -> Literal["current"] | Broken:
 def _content_fault(run_id: str, record: Json, folder: Path) -> tuple[Fault, str] | None:
     """Why a record without checksum must not get one, or None. Raises ValueError for NaN and infinity."""
     canonical_json(record)
+    _Measured.model_validate(record, strict=True)
     if has_half_character(record):
         return "edited", "holds half a character, which no file can be written with"
     if run_id_of(record["spec"]) != run_id:
@@ -167,6 +178,8 @@ def _fits_predictions(matrix: Sequence[Sequence[float | None]], counts: Sequence
         return True
     arrays = npz_arrays(file.read_bytes())
     labels = arrays["labels"]
+    if any(array.ndim != 1 for array in arrays.values()):
+        return False
     ends = [sum(counts[: task + 1]) for task in range(len(counts))]
     if len(labels) != ends[-1]:
         return False

@@ -97,6 +97,17 @@ class _Plan(BaseModel):
     cells: list[_Cell]
 
 
+class _Labelled(BaseModel):
+    label: str
+
+
+class _MergeablePlan(_Plan):
+    """The part of a manifest that is merged with that of a later plan."""
+
+    rows: list[_Labelled] = []
+    columns: list[_Labelled] = []
+
+
 class Store:
     """Reads and writes one results folder. It has no state besides the path."""
 
@@ -230,11 +241,12 @@ class Store:
         with locked(folder / f".{suite}.lock", lambda: None):
             other = False
             try:
-                self.read_cells(suite)
                 old = self.read_manifest(suite) or {}
+                if old:
+                    _MergeablePlan.model_validate(old, strict=True)
                 other = bool(old) and old.get("file") != manifest.get("file")
                 data = json_bytes(manifest if other else _merged(old, manifest))
-            except (UserError, KeyError, TypeError, ValueError, AttributeError, RecursionError):
+            except (UserError, ValueError, RecursionError):
                 data = json_bytes(manifest)
             write_atomically(folder / f"{suite}.json", data)
         return other
@@ -298,7 +310,7 @@ def _refuse_constant(name: str) -> float:
 
 
 def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """``new`` with the rows, columns and cells that only ``old`` has; ValueError or KeyError where they do not fit together."""
+    """``new`` with the rows, columns and cells that only ``old`` has; ValueError where they do not fit together."""
     merged = dict(new)
     for part in ("rows", "columns"):
         known = {entry["label"] for entry in new[part]}
@@ -307,6 +319,8 @@ def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     if not {cell["column"] for cell in cells.values()} <= {entry["label"] for entry in merged["columns"]}:
         raise ValueError("a cell has a column that is not listed")
     order = {entry["label"]: i for i, entry in enumerate(merged["rows"])}
+    if not {cell["row"] for cell in cells.values()} <= order.keys():
+        raise ValueError("a cell has a row that is not listed")
     merged["cells"] = sorted(cells.values(), key=lambda cell: (order[cell["row"]], *map(str, _cell_key(cell))))
     return merged
 

@@ -45,6 +45,9 @@ def find_recipe(
     setting = _Setting(method, benchmark, backbone, tasks, image_size)
     mine = [recipe for recipe in RECIPES if recipe.method == method]
     fits = [recipe for recipe in mine if setting.fits(recipe)]
+    is_known = take is None or take.benchmark is None or any(_is_named(one, take, take.benchmark) for one in RECIPES)
+    if take is not None and not mine and not is_known:  # of a plugin's method
+        raise MethodError(_not_named("", list(RECIPES), take))
     if take is not None and take.benchmark is not None and mine:
         named = [recipe for recipe in mine if _is_named(recipe, take, take.benchmark)]
         if not named and any(recipe.benchmark == take.benchmark for recipe in RECIPES):
@@ -119,7 +122,12 @@ def _is_named(recipe: TrainingRecipe, take: RecipeFrom, benchmark: str) -> bool:
 def _not_named(method: str, mine: list[TrainingRecipe], take: RecipeFrom) -> str:
     asked = take.benchmark if take.backbone is None else f"{take.benchmark}:{take.backbone}"
     known = sorted({f"{recipe.benchmark}:{recipe.backbone}" for recipe in mine if recipe.benchmark != ANY})
-    return f"--recipe-of {asked}: {method} has no recipe of that; it has those of {', '.join(known)}"
+    said = (
+        f"{method} has no recipe of that; it has those of"
+        if method
+        else "no method has a recipe of that; there are those of"
+    )
+    return f"--recipe-of {asked}: {said} {', '.join(known)}"
 
 
 def _combination_of(recipe: TrainingRecipe) -> str:

@@ -18,7 +18,7 @@ Observed: TypeAlias = Callable[[str], Mapping[str, NDArray[Any]]]
 """Run id -> the arrays of its observations; raises UserError where there are none."""
 T = TypeVar("T")
 _NAMED = 12
-_DAMAGE = (UserError, ValueError, TypeError, LookupError, OSError, EOFError, zipfile.BadZipFile, zlib.error)
+_DAMAGE = (UserError, ValueError, LookupError, OSError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)

@@ -165,7 +165,9 @@ class RunResult(_Part):
         where = f"metric {metric.name!r} of run {self.run_id}"
         try:
             value = metric.compute(self.accuracy_matrix, self.test_counts)
-        except Exception as error:  # a plugin's function
+        except Exception as error:
+            if metric in METRICS:  # a fault of this program, not of a plugin
+                raise
             raise UserError(f"{where} cannot be computed: {sentence(error)}") from error
         if value is None:
             return None

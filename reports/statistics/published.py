@@ -17,7 +17,17 @@ from types import MappingProxyType
 from smope_bench.benchmarks.suites import SUITES, Suite
 from smope_bench.benchmarks.suites import Column as SuiteColumn
 from smope_bench.benchmarks.suites import Row as SuiteRow
-from smope_bench.reports.loading.model import NOT_VERIFIED, Cell, CellState, Column, ResultRow, SuiteResults, Summary
+from smope_bench.reports.loading.model import (
+    NOT_VERIFIED,
+    TAKEN,
+    Cell,
+    CellState,
+    Column,
+    ResultRow,
+    SuiteResults,
+    Summary,
+)
+from smope_bench.reports.loading.run_result import RunResult
 from smope_bench.reports.text import Tone, signed
 
 ROUNDING = 1e-9
@@ -25,6 +35,8 @@ INSIDE, OUTSIDE = "inside", "outside"
 NO_SPREAD_PRINTED, ONE_RUN = "no spread printed", "one run has no spread"
 OWN_SETTINGS = "own settings"
 TINY = "tiny run is no comparison"
+USUAL: Mapping[str, object] = {"split": None, "class_order": "shuffled", "holdout": 0, "limit": None}
+"""Settings of a benchmark that all suites with printed numbers share."""
 TONES: Mapping[str, Tone] = {INSIDE: "good", OUTSIDE: "bad"}
 _UNMEASURED: Mapping[CellState, str] = {
     "missing": "not run yet",
@@ -166,12 +178,24 @@ class PrintedTable:
 
 
 def printed_table(results: SuiteResults) -> PrintedTable | None:
-    """The printed table of a suite; ``None`` for a suite without one, and where no benchmark and tasks are the suite's."""
+    """The printed table of a suite; ``None`` for a suite without one, and where no benchmark or recipe is the suite's.
+
+    Nor where any run is of another split, class order or number of images than the suite's.
+    """
     suite = SUITES.get(results.suite)
     if suite is None:
         return None
+    runs = [run for cell in results.all_cells for run in cell.runs]
+    if any((run.recipe or "").startswith(TAKEN) or (run.outcome and is_other_protocol(run.outcome)) for run in runs):
+        return None
     own = {(column.benchmark, column.config.get("tasks")) for column in (*suite.tiny, *suite.full)}
     return table_of(suite) if any((column.benchmark, column.tasks) in own for column in results.columns) else None
+
+
+def is_other_protocol(outcome: RunResult) -> bool:
+    """Whether a run has a split, class order, held-out share or limit that no suite with printed numbers has."""
+    config = outcome.spec["benchmark"].get("config", {})
+    return any(config.get(key, usual) != usual for key, usual in USUAL.items())
 
 
 def table_of(suite: Suite) -> PrintedTable | None:
@@ -186,9 +210,11 @@ def compare(cell: Cell, metric: str, published: PublishedValue, column: SuiteCol
     """A cell's metric against a number that is printed on ``column``, if the cell's runs follow that column's protocol.
 
     The runs' specifications decide, not their labels. Runs that are tiny, on random or unverified weights, limited to some
-    images, in uneven tasks, or of another benchmark, number of tasks or backbone are not compared; settings made by hand are,
-    with a mark (``by_hand``).
+    images, in uneven tasks, by another rule of class order, with images held out, by a recipe of another setting, or of another
+    benchmark, number of tasks or backbone are not compared; settings made by hand are, with a mark (``by_hand``).
     """
+    if any((run.recipe or "").startswith(TAKEN) for run in cell.used):
+        return Comparison("recipe of another setting is no comparison")
     if not cell.outcomes:
         return Comparison(_UNMEASURED.get(cell.state, cell.state))
     printed = (cell.row.method, column.benchmark, column.config["tasks"], column.backbone)
@@ -203,9 +229,8 @@ def compare(cell: Cell, metric: str, published: PublishedValue, column: SuiteCol
         if found := [reason for applies, reason in reasons if applies]:
             return Comparison(found[0])
         method, benchmark, backbone = (outcome.spec[part]["name"] for part in ("method", "benchmark", "backbone"))
-        is_uneven = outcome.spec["benchmark"].get("config", {}).get("split") is not None
         is_changed = len(outcome.spec["backbone"]) > 2  # beside name and hash: another input size or feature
-        if is_uneven or is_changed or (method, benchmark, outcome.tasks, backbone) != printed:
+        if is_other_protocol(outcome) or is_changed or (method, benchmark, outcome.tasks, backbone) != printed:
             return Comparison("other protocol is no comparison")
     summary = cell.summary(metric)
     return Comparison("not defined") if summary is None else judge(summary, published)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, StrictInt
 
 from smope_bench.benchmarks.suites import SUITES
 from smope_bench.reports.formatting import column_text
@@ -15,6 +17,62 @@ from smope_bench.reports.loading.model import KINDS, Cell, SuiteResults, median
 from smope_bench.reports.statistics.published import published_values
 from smope_bench.reports.tables.table import Block, Heading, Row, Table, TableCell
 from smope_bench.reports.text import NONE, file_name, number, signed, whole
+
+
+class _Pass(BaseModel):
+    forward: StrictInt
+    backward: StrictInt
+
+
+class _Step(_Pass):
+    forward_by_torch: StrictInt
+    query: bool
+    traced: bool
+    uncounted: dict[str, Any]
+
+
+class _Phase(BaseModel):
+    name: str
+    tasks: Annotated[Sequence[int], Field(min_length=1)]
+    parameters: StrictInt
+    step: _Step
+
+
+class _Published(BaseModel):
+    parameters: StrictInt
+    train: StrictInt
+    test: StrictInt
+    note: str
+
+
+class _Method(BaseModel):
+    method: str
+    title: str
+    parameters: StrictInt
+    published: _Published | None
+    phases: Sequence[_Phase]
+    test: _Step
+
+
+class _Geometry(BaseModel):
+    num_classes: StrictInt
+    num_tasks: StrictInt
+
+
+class _Backbone(BaseModel):
+    published: StrictInt
+    complete: _Pass
+    own: _Pass
+
+
+class CountedReport(BaseModel):
+    """Form of a cost report, for checking one that was read from a file."""
+
+    geometry: _Geometry
+    images: StrictInt
+    backbone: _Backbone
+    rows: Sequence[_Method]
+
 
 Report = Mapping[str, Any]
 CostRow = Mapping[str, Any]
@@ -105,7 +163,7 @@ def counted_grids(report: Report, key: str, title: str, *, by_name: bool = False
     """Both tables of a cost report: by the published convention, and as executed. ``key`` begins their names.
 
     ``by_name`` labels the rows with the methods' names; otherwise they have their titles, and methods of Table 3 that the
-    report lacks have a row too. Raises LookupError, TypeError or ValueError for a report of another form.
+    report lacks have a row too. ``report`` is of the form ``CountedReport``.
     """
     label = "method" if by_name else "title"
     return _convention(report, f"{key}-convention", title, label), _executed(report, f"{key}-executed", title, label)
@@ -124,7 +182,7 @@ def _convention(report: Report, key: str, title: str, label: str) -> Table:
     base = next((by_convention(row) for row in rows if row["method"] == next(iter(printed))), {})
     lines = [Row(row[label], _convention_entries(row, printed, base)) for row in rows]
     counted = {row["method"] for row in rows}
-    if label == "title":
+    if label == "title" and "suite_title" not in report:  # a suite of one's own has its rows alone
         lines += [_uncounted_line(method, printed) for method in printed if method not in counted]
     notes = [(row[label], row["published"]["note"]) for row in rows if (row["published"] or {}).get("note")]
     geometry = report["geometry"]

@@ -97,6 +97,7 @@ class PageData:
             "facts": _facts_of(outcome),
             "scores": [number(outcome.metrics[metric.name]) for metric in self._metrics],
             "matrix": [_trimmed(row) for row in outcome.accuracy_matrix],
+            **({"unit": "domain"} if outcome.domains else {}),
             "seconds": [
                 [_short(part, 1) for part in (t.train_s, t.end_s, t.evaluate_s)] for t in outcome.timings.tasks
             ],

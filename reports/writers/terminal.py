@@ -49,7 +49,8 @@ def print_document(console: Console, document: Document) -> None:
 
 def print_costs(console: Console, report: Mapping[str, Any]) -> None:
     """Print both tables of a cost report, given as plain values."""
-    _print_tables(console, counted_grids(report, "cost", "Cost", by_name=True))
+    title = report.get("suite_title")
+    _print_tables(console, counted_grids(report, "cost", title or "Cost", by_name=title is None))
 
 
 def _print_tables(console: Console, tables: Sequence[Table]) -> None:

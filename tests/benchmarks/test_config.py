@@ -61,7 +61,7 @@ def test_split_says_how_many_tasks(split: object) -> None:
         ({"class_order": {}}, "a class order is one of"),
         ({"class_order": "no/such.npy"}, "'no/such.npy' does not exist"),
         ({"limit": 0}, "greater than or equal to 1"),
-        ({"split": 4}, "split"),
+        ({"split": True}, "split"),
         ({"tasks": 0}, "greater than or equal to 1"),
         ({"tusks": 5}, "tusks"),
         ({"image_size": 4}, "image_size"),

@@ -160,11 +160,40 @@ def test_folders_that_are_no_domains_are_refused(tmp_path: Path, counts: dict[st
     assert not list((tmp_path / "data").rglob("*.images")), "nothing is left half-written"
 
 
+def test_a_file_beside_the_domains_is_refused_by_that_word(tmp_path: Path) -> None:
+    written(tmp_path / "mine", {"a": {"cat": 3}, "b": {"cat": 3}})
+    (tmp_path / "mine" / "more.png").write_bytes(b"mine")
+    with pytest.raises(BenchmarkError, match=r"more.png' lies beside the domain folders"):
+        opened(tmp_path / "mine")
+
+
 def test_a_picture_in_two_domains_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path / "mine", COUNTS)
     (path / "sketch/cat/copy.png").write_bytes((path / "photo/cat/0.png").read_bytes())
     with pytest.raises(BenchmarkError, match=r"sketch/cat/copy.png' of domain 'sketch' is the same picture as .*photo"):
         opened(path)
+
+
+def test_domains_are_read_as_other_folders_are(tmp_path: Path) -> None:
+    counts = {f"{d}/{s}": {"10": n, "9": n} for d in ("a", "b") for s, n in (("Train", 3), ("val", 1))}
+    path = written(tmp_path / "mine", counts)
+    for junk in ("README.md", "a/desktop.ini", "b/val/9/Thumbs.db"):
+        (path / junk).write_text("x")
+    benchmark = opened(path)
+    assert benchmark.class_names == ("9", "10")
+    assert [(len(task.train), len(task.test)) for task in build_stream(benchmark, 0).tasks] == [(6, 2)] * 2
+    notes = "; ".join(benchmark.notes())
+    assert "'README.md'" in notes and "domain 'a': val/ is tested on" in notes
+    copy = path / "b/val/9/copy.png"
+    copy.write_bytes((path / "b/Train/10/0.png").read_bytes())
+    with pytest.raises(BenchmarkError, match=r"copy.png' is the same picture as .*Train/10/0.png'.*repeats=allow"):
+        opened(path)
+    assert "1 of 5 test pictures" in "; ".join(opened(path, repeats="allow").notes())
+
+
+def test_domains_in_two_unicode_forms_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BenchmarkError, match="one name in two Unicode forms"):
+        opened(written(tmp_path / "mine", {"caf\u00e9": {"cat": 3}, "cafe\u0301": {"cat": 3}}))
 
 
 def test_classes_that_arrive_late_are_numbered_last(tmp_path: Path) -> None:

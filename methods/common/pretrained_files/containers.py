@@ -20,7 +20,7 @@ from smope_bench.methods.common.errors import MethodError
 
 Container = Literal["safetensors", "torch", "npz"]
 
-_FAILURES = (RuntimeError, EOFError, OSError, ValueError, TypeError, LookupError, AttributeError, ImportError)
+_FAILURES = (SafetensorError, zipfile.BadZipFile, RuntimeError, EOFError, OSError, ValueError, LookupError)
 _NAMED = 3
 
 
@@ -43,11 +43,24 @@ def read_entries(path: Path, containers: Sequence[Container], allows: Sequence[A
         named = re.search(r"GLOBAL (\S+)", str(error))
         what = f"names {named[1]}, which is" if named else "holds something that is"
         raise MethodError(f"{path} {what} no tensor: nothing of it was run or loaded") from error
-    except (SafetensorError, zipfile.BadZipFile, *_FAILURES) as error:
-        if isinstance(error, MethodError):
+    except (TypeError, AttributeError, *_FAILURES) as error:
+        is_damage = isinstance(error, _FAILURES) or raised_within(error, "torch._weights_only_unpickler")
+        if isinstance(error, MethodError) or not is_damage:
             raise
         reason = " ".join(str(error).split())[:160]
         raise MethodError(f"{path} is truncated, damaged or no checkpoint ({reason})") from error
+
+
+def raised_within(error: BaseException, *modules: str) -> bool:
+    """Whether code of one of these modules or packages raised the error itself, and not a function that it called.
+
+    Parsers raise TypeError and AttributeError for damaged files, as does any program for a fault of its own.
+    """
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    name = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__"))
+    return any(name == module or name.startswith(f"{module}.") for module in modules)
 
 
 def container_of(path: Path) -> Container | None:

@@ -36,10 +36,10 @@ function matrixTable(caption, heads, rows) {
 
 const written = (value, digits) => (value === null || value === undefined ? "" : value.toFixed(digits));
 
-function accuracyTable(matrix) {
+function accuracyTable(matrix, unit) {
   const tasks = matrix.map((_, i) => String(i + 1));
   const rows = matrix.map((row, i) => [tasks[i], ...tasks.map((_, j) => written(row[j], 2))]);
-  return matrixTable("Accuracy in percent on task (across) after task (down)", ["", ...tasks], rows);
+  return matrixTable(`Accuracy in percent on ${unit} (across) after ${unit} (down)`, ["", ...tasks], rows);
 }
 
 function secondsTable(seconds) {
@@ -69,7 +69,7 @@ function runDetails(data, planned, common) {
   if (!common.origin) pairs.push(...data.pool[origin]);
   details.append(definitions([...pairs, ["Record", make("code", {}, `${id}/result.json`)]]));
   const region = { class: "scroll", tabindex: "0", role: "region", "aria-label": `Accuracy matrix and timings of run ${id}` };
-  details.append(make("div", region, accuracyTable(run.matrix), secondsTable(run.seconds)));
+  details.append(make("div", region, accuracyTable(run.matrix, run.unit || "task"), secondsTable(run.seconds)));
   if (!common.spec) details.append(specification(data, run.spec, "Specification"));
   return details;
 }

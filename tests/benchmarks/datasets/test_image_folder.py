@@ -175,7 +175,7 @@ def test_names_that_are_not_text(tmp_path: Path, make_folder: MakeFolder) -> Non
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda path: path.rename(path.parent / "gone"), "pictures' does not exist"),
     "no classes": (lambda path: [folder.rename(path.parent / folder.name) for folder in path.iterdir()], "no classes"),
-    "loose file": (lambda path: (path / "notes.txt").write_text("x"), "notes.txt' lies beside the class folders"),
+    "loose file": (lambda path: (path / "0.png").touch(), "0.png' lies beside the class folders"),
     "empty class": (lambda path: (path / "dog").mkdir(), "dog' is empty"),
     "only hidden": (lambda path: ((path / "dog").mkdir(), (path / "dog" / ".x").touch()), "dog' is empty"),
     "nested": (lambda path: (path / "ant" / "more").mkdir(), "more' is a folder inside a class folder"),
@@ -236,11 +236,104 @@ def test_a_class_in_one_part_only(tmp_path: Path, make_folder: MakeFolder, lacki
         benchmark(tmp_path / "data", tmp_path / "both").prepare()
 
 
-def test_a_third_part_is_not_left_out_silently(tmp_path: Path, make_folder: MakeFolder) -> None:
-    for part in ("train", "test", "val"):
+def test_parts_may_be_called_as_people_call_them(tmp_path: Path, make_folder: MakeFolder) -> None:
+    """What each layout trains and tests on, told by the blue of its pixels, and what is said of it."""
+    layouts = {
+        ("Train", "Test"): ("Train", "Test", ""),
+        ("training", "testing"): ("training", "testing", ""),
+        ("train", "val"): ("train", "val", "val/ is tested on, since there is no test part"),
+        ("train", "validation", "test"): ("train", "test", "validation/ is left out: neither trained nor tested on"),
+        ("train",): ("train", "train", "no test part: a fraction of 0.2 of each class is tested on"),
+    }
+    for number, (parts, (trained, tested, note)) in enumerate(layouts.items()):
+        for part in parts:
+            make_folder(under=f"layout {number}/{part}")
+        images = prepared(tmp_path / "data", tmp_path / f"layout {number}")
+        train, test = images.image_set("train"), images.image_set("test")
+        counts = (12, 3) if len(parts) == 1 else (15, 15)
+        assert (len(train.labels), len(test.labels)) == counts
+        assert (train.images[..., 2] == len(f"layout {number}/{trained}")).all()
+        assert (test.images[..., 2] == len(f"layout {number}/{tested}")).all()
+        assert note in "; ".join(images.notes())
+
+
+def test_parts_that_are_unclear_are_refused(tmp_path: Path, make_folder: MakeFolder) -> None:
+    for part in ("train", "test", "extra"):
         make_folder(under=f"both/{part}")
-    with pytest.raises(BenchmarkError, match="val' lies beside train and test"):
+    with pytest.raises(BenchmarkError, match="extra' lies beside train and test"):
         benchmark(tmp_path / "data", tmp_path / "both").prepare()
+    (tmp_path / "both/extra").rename(tmp_path / "both/training")
+    with pytest.raises(BenchmarkError, match=r"train' and .*training' are both called train"):
+        benchmark(tmp_path / "data", tmp_path / "both").prepare()
+    make_folder(under="unsorted/train")
+    (tmp_path / "unsorted/test").mkdir()
+    (tmp_path / "both/train/ant/0.png").rename(tmp_path / "unsorted/test/0.png")
+    with pytest.raises(
+        BenchmarkError, match=r"test' has no class folders, .* move it away to hold a part of train out"
+    ):
+        benchmark(tmp_path / "data", tmp_path / "unsorted").prepare()
+
+
+def test_a_folder_around_the_folder_is_looked_into(tmp_path: Path, make_folder: MakeFolder) -> None:
+    plain = benchmark(tmp_path, make_folder(under="zip/imagenet-r/pictures"))
+    around = benchmark(tmp_path, tmp_path / "zip")
+    around.pinned()
+    assert "holds the folder 'pictures' alone" in around.notes()[0]
+    assert around.pinned() == plain.pinned()
+
+
+def test_what_systems_leave_behind_is_ignored_and_said_once(tmp_path: Path, make_folder: MakeFolder) -> None:
+    path = make_folder()
+    clean = benchmark(tmp_path, path).pinned()
+    junk = "ant/Thumbs.db bee/Thumbs.db desktop.ini __MACOSX/ant/._0.png ant/@eaDir/0.png lost+found/x .DS_Store"
+    texts = "classes.txt README README.md LICENSE labels.csv meta.json"
+    for name in (*junk.split(), *texts.split()):
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_text("x")
+    images = benchmark(tmp_path, path)
+    assert images.pinned() == clean
+    said = [note for note in images.notes() if note.startswith("not read in")]
+    assert len(said) == 1 and "'.DS_Store'" in said[0] and said[0].endswith(" and 6 more")
+    (path / "ant" / "labels.csv").write_text("x")
+    with pytest.raises(BenchmarkError, match=r"labels.csv': not an image"):
+        benchmark(tmp_path / "data", path).prepare()
+
+
+def test_numbers_rise_as_numbers(tmp_path: Path, make_folder: MakeFolder) -> None:
+    images = benchmark(tmp_path, make_folder(classes=("10", "9", "0", "2", "01")))
+    assert images.class_names == ("0", "01", "2", "9", "10")
+    assert "class names are numbers and rise as such: 0, 01, 2, ..., 10" in images.notes()
+    mixed = benchmark(tmp_path, make_folder(classes=("10", "9", "x2"), under="mixed"))
+    assert mixed.class_names == ("10", "9", "x2") and "numbers" not in "".join(mixed.notes())
+
+
+def test_one_name_in_two_unicode_forms_is_one_class(tmp_path: Path, make_folder: MakeFolder) -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    make_folder(classes=(composed, "dog"), under="both/train")
+    make_folder(classes=(decomposed, "dog"), under="both/test")
+    images = benchmark(tmp_path, tmp_path / "both")
+    assert images.class_names == (composed, "dog")
+    assert "class 'café' is written in 2 Unicode forms, which are read as one class" in images.notes()
+    joined = benchmark(tmp_path, make_folder(classes=(composed, decomposed, "dog"), under="one"))
+    assert joined.class_names == (composed, "dog")
+    assert np.bincount([file.label for file in joined.folder.files]).tolist() == [10, 5]
+
+
+def test_a_test_part_that_repeats_training_pictures_is_refused_unless_allowed(
+    tmp_path: Path, make_folder: MakeFolder
+) -> None:
+    make_folder(under="both/train")
+    make_folder(under="both/testing")
+    path, before = tmp_path / "both", benchmark(tmp_path, tmp_path / "both").pinned()
+    (path / "testing/bee/copy.png").write_bytes((path / "train/ant/3.png").read_bytes())
+    with pytest.raises(
+        BenchmarkError, match=r"bee/copy.png' is the same picture as .*ant/3.png': 1 of 16 .*repeats=allow"
+    ):
+        benchmark(tmp_path / "data", path).prepare()
+    assert not list((tmp_path / "data").glob("*/*"))
+    images = prepared(tmp_path / "data", path, repeats="allow")
+    assert "1 of 16 test pictures are copies of training pictures" in images.notes()
+    assert images.pinned().repeats == before.repeats, "the setting is no part of a run's identity: the content is"
 
 
 def test_an_impossible_split_is_said_when_preparing(tmp_path: Path, make_folder: MakeFolder) -> None:

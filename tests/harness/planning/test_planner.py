@@ -16,7 +16,7 @@ from smope_bench.harness.planning.planner import PlannedRun, Selection, manifest
 from smope_bench.harness.planning.settings import Seeds, Setting, parse_setting
 from smope_bench.harness.registry.registry import Registries, open_registries
 from smope_bench.methods.common.errors import MethodError
-from smope_bench.methods.recipes import GENERIC, RecipeFrom
+from smope_bench.methods.recipes import GENERIC, RecipeFrom, find_recipe
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +263,8 @@ def test_a_setting_of_one_method_alone(built_in: Registries) -> None:
     seen = {run.method: (run.spec.schedule["lr"], run.spec.schedule["epochs"]) for run in runs}
     assert seen == {"smope": (0.01, 6), "linear_probe": (0.2, 6), "one_prompt": (0.2, 2)}
     by_hand = {run.method: run.settings for run in runs}
-    assert by_hand["smope"] == settings[:2] and by_hand["linear_probe"] == settings[:1]
+    assert by_hand["smope"] == settings[1:2], "the rate of all rows is replaced there"
+    assert by_hand["linear_probe"] == settings[:1]
 
 
 def test_transforms_may_differ_by_method_and_the_protocol_may_not(built_in: Registries) -> None:
@@ -325,6 +326,13 @@ def test_the_generic_recipe_of_own_parts_stays_unless_another_is_asked_for() -> 
     )
     assert generic.recipe == GENERIC.source
     assert taken.recipe.startswith("taken from smope on digits with backbone tiny, not published")
+
+
+def test_an_unknown_recipe_is_refused_for_a_plugins_method() -> None:
+    said = "--recipe-of digitz: no method has a recipe of that; there are those of cifar100:dino1k, "
+    with pytest.raises(MethodError, match=said):
+        find_recipe("mine", "digits", "tiny", own=True, take=RecipeFrom("digitz"))
+    assert find_recipe("mine", "digits", "tiny", own=True, take=RecipeFrom("digits")) == GENERIC
 
 
 def test_another_backbone_is_a_setting_of_the_whole_command(built_in: Registries) -> None:

@@ -119,6 +119,7 @@ FOLLOWED = {
     "benchmark.class_subsets",  # tests/benchmarks/test_domains.py
     "benchmark.holdout",  # tests/harness/records/test_observations.py
     "benchmark.lists",
+    "benchmark.repeats",  # tests/benchmarks/datasets/test_image_folder.py
 }
 """Settings that messages print, each followed by a test, here unless it is noted."""
 
@@ -192,7 +193,7 @@ def test_the_refusal_of_a_setting_without_recipe_prints_the_option_that_helps(
         (["--set", "benchmark.class_order=0,1,1"], "class 1 occurs twice, at places 2 and 3"),
         (
             ["--set", "benchmark.class_order=nowhere.txt"],
-            "'nowhere.txt' cannot be read as a class order: it does not exist",
+            "'nowhere.txt' does not exist",
         ),
         (["--set", "benchmark.split=10x99999"], "has more than 10,000 tasks"),
     ],

@@ -166,6 +166,26 @@ BAD = {
     "an unknown backbone": (f"{DIGITS.replace('tasks: 2}', 'tasks: 2}, backbone: tinny')}rows: [ncm]", "did you mean 'tiny'"),
     "an unknown metric": (f"{DIGITS}rows: [ncm]\nmetrics: [fa]", "metrics: there is no metric 'fa'; did you mean 'faa'?"),
     "an unknown observation": (f"{DIGITS}rows: [ncm]\nobserve: [expert_score]", "expert_score"),
+    "a setting twice, once with a dot": (
+        f"{DIGITS}rows: [{{method: smope, settings: {{tap.epochs: 1, tap: {{epochs: 2}}}}}}]",
+        "line 3: tap.epochs is given twice, the second time by 'tap'; keep one",
+    ),
+    "a list as a key": (f"{DIGITS}rows: [ncm]\n? [a]\n: 2", "line 4: a key must be text; put it in quotes"),
+    "seeds that are none": (f"{DIGITS}rows: [ncm]\nseeds: abc", "line 4: seeds: 'abc' is not a seed"),
+    "a label in two lines": (
+        f"{DIGITS}rows: [{{method: ncm, label: \"a\\e[31m\"}}]",
+        "line 3: label has line breaks or control characters",
+    ),
+    "a title in two lines": (f"title: \"a\\nb\"\n{DIGITS}rows: [ncm]", "line 1: title has line breaks"),
+    "a long label": (f"{DIGITS}rows: [{{method: ncm, label: {'x' * 201}}}]", "label has 201 characters; give at most 200"),
+    "an unknown figure": (
+        f"{DIGITS}rows: [ncm]\ndrawings: [{{kind: curv}}]",
+        "drawings: there is no figure 'curv'; did you mean 'curve'?",
+    ),
+    "settings of what is only counted": (
+        f"{DIGITS}counts_only: true\nrows: [ncm, {{method: smope, label: x, settings: {{experts: 3}}}}]",
+        "line 4: counts are those of methods with their default settings",
+    ),
     "missing images": ("tiny: true\ncolumns: [{benchmark: imagefolder, settings: {path: none}}]\nrows: [ncm]", "does not exist"),
 }  # fmt: skip
 

@@ -23,6 +23,7 @@ from smope_bench.reports.statistics.published import (
     by_hand,
     compare,
     judge,
+    printed_table,
     published_values,
     read_published,
     said_marks,
@@ -155,13 +156,29 @@ def test_what_is_not_the_printed_protocol_is_not_compared(factory: Any, options:
 
 @pytest.mark.parametrize(
     ("protocol", "verdict"),
-    [({"limit": 5}, "few images a class are no comparison"), ({"split": [11, 9]}, "other protocol is no comparison")],
+    [
+        ({"limit": 5}, "few images a class are no comparison"),
+        *(
+            (other, "other protocol is no comparison")
+            for other in ({"split": [11, 9]}, {"class_order": "numpy"}, {"holdout": 0.2})
+        ),
+    ],
 )
 def test_limited_and_uneven_runs_are_not_compared(factory: Any, protocol: dict[str, Any], verdict: str) -> None:
     cell = measured(factory)
     for outcome in cell.outcomes:
         outcome.spec["benchmark"]["config"].update(protocol)
     assert compare(cell, "faa", VALUE, COLUMN).verdict == verdict
+
+
+def test_the_recipe_of_another_setting_is_not_compared(factory: Any) -> None:
+    factory.suite = "table7"
+    factory.publish_levels("Adaptive noise", "smope", COLUMN, (79.0, 80.0))
+    factory.cells[0]["recipe"] = "taken from smope on cub200, not published for this setting; X card"
+    results = load_suite(factory.write(), "table7", factory.FRESH)
+    compared = compare(results.cell(results.rows[0], results.columns[0]), "faa", VALUE, COLUMN)
+    assert printed_table(results) is None, "printed numbers do not stand beside it"
+    assert compared.verdict == "recipe of another setting is no comparison" and compared.difference is None
 
 
 def test_limits_and_taken_recipes_are_marked_in_every_table(factory: Any) -> None:
@@ -176,6 +193,15 @@ def test_limits_and_taken_recipes_are_marked_in_every_table(factory: Any) -> Non
     said = " ".join(notes(results))
     assert "Limited: trained and tested on a few images" in said
     assert "Adaptive noise: recipe taken from smope on cub200, not published for this setting; X card." in said
+
+
+def test_printed_numbers_do_not_stand_beside_other_settings(factory: Any) -> None:
+    factory.suite = "table7"
+    factory.publish_levels("Adaptive noise", "smope", COLUMN, (79.0, 80.0))
+    results = load_suite(factory.write(), "table7", factory.FRESH)
+    assert printed_table(results) is not None
+    results.outcomes[0].spec["benchmark"]["config"]["limit"] = 5
+    assert printed_table(results) is None
 
 
 def test_another_column_or_number_of_tasks_is_not_compared(factory: Any) -> None:
