@@ -310,6 +310,16 @@ class _Reader:
                     " or tiny: true at the top for the one that comes with the installation",
                     *place,
                 )
+            for kind in ("settings", "sweep"):
+                for key in getattr(entry, kind):
+                    if key.split(".")[0] == "backbone":
+                        self.fail(
+                            "settings of a backbone cannot stand in a file: give --set backbone.FIELD=VALUE to the command, or"
+                            " import a weights file with them once and name what it is called, vit-…",
+                            *place,
+                            kind,
+                            key,
+                        )
             config = merged(
                 self._nested(of_all, "settings"), self._nested(entry.settings, *place, "settings", scope="benchmark")
             )

@@ -22,21 +22,32 @@ CLASSES = {
 
 LOADING = frozenset({"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"})
 """Arguments with which timm would read other files, which a ``config.json`` must not name."""
+UNUSABLE = TypeError, ValueError, RuntimeError, AssertionError, LookupError, AttributeError, ArithmeticError
+"""What timm and torch raise for arguments that make no model."""
 
 
 def build(architecture: Mapping[str, Any]) -> Any:
-    """timm's model of an architecture, with random weights. Raises MethodError where timm would load other files."""
+    """timm's model of an architecture, with random weights. Raises MethodError where timm cannot build it of it alone."""
+    named = architecture.get("model")
+    if named is not None and (found := sorted(LOADING & architecture.keys())):
+        raise MethodError(f"an architecture cannot have {found[0]!r}, with which timm would read another file")
+    try:
+        return _built(named, architecture)
+    except UNUSABLE as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+        raise MethodError(f"timm cannot build {dict(architecture)}: {reason}") from error
+
+
+def _built(model: str | None, architecture: Mapping[str, Any]) -> Any:
     from importlib import import_module
 
     kwargs = {name: _decoded(value) for name, value in architecture.items() if name not in ("class", "model")}
-    if "model" in architecture:
+    if model is not None:
         from timm import create_model, is_model
 
-        if found := sorted(LOADING & kwargs.keys()):
-            raise MethodError(f"an architecture cannot have {found[0]!r}, with which timm would read another file")
-        if not is_model(architecture["model"]):
-            raise MethodError(f"timm has no model {architecture['model']!r}")
-        return create_model(architecture["model"], pretrained=False, **kwargs)
+        if not is_model(model):
+            raise ValueError(f"it has no model {model!r}")
+        return create_model(model, pretrained=False, **kwargs)
     name = architecture.get("class", "VisionTransformer")
     if name == "Eva":
         kwargs.pop("weight_init", None)

@@ -151,7 +151,12 @@ class Backbone(ABC):
     @property
     def image_size(self) -> int:
         """Side in pixels of its input."""
-        return int(self.architecture["img_size"])
+        size = self.architecture.get("img_size")
+        if not isinstance(size, int):
+            raise MethodError(
+                f"backbone {self.name!r}: img_size of its architecture is {size}; give the side in pixels of its square input"
+            )
+        return size
 
     @property
     def feature(self) -> str:

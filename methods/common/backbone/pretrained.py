@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -40,17 +40,26 @@ class PreparedBackbone(Backbone):
 
     @property
     def sha256(self) -> str:
-        """Hash of the prepared tensors, whatever file they came from. Raises WeightsMissingError where there are none."""
-        return str(self._manifest()["sha256"])
+        """Hash of the prepared tensors, whatever file they came from.
+
+        Raises WeightsMissingError where there are none, MethodError where their file has another size: no byte is read.
+        """
+        expected = self._manifest()
+        self._require(expected, lambda _: expected["file_sha256"])
+        return str(expected["sha256"])
 
     def verify(self) -> Path:
         """Path of the prepared weights after their bytes are checked. Raises WeightsMissingError or MethodError."""
         from smope_bench.methods.common.pretrained_files.conversion import file_sha256
 
-        expected, file = self._manifest(), self._file()
+        return self._require(self._manifest(), file_sha256)
+
+    def _require(self, expected: Mapping[str, Any], hashed: Callable[[Path], str]) -> Path:
+        """The weights' path if they have the expected size and hash."""
+        file = self._file()
         try:
             size = file.stat().st_size
-            found = file_sha256(file) if size == expected["file_bytes"] else f"not read, as it has {size} bytes"
+            found = hashed(file) if size == expected["file_bytes"] else f"not read, as it has {size} bytes"
         except FileNotFoundError as error:
             raise self._missing() from error
         except OSError as error:
@@ -89,7 +98,9 @@ class PreparedBackbone(Backbone):
         except FileNotFoundError as error:
             raise self._missing() from error
         except (OSError, ValueError, RecursionError) as error:
-            raise MethodError(f"weights of backbone {self.name!r}: {path} cannot be read: {error}") from error
+            raise MethodError(
+                f"weights of backbone {self.name!r}: {path} cannot be read: {error}; delete it and {self._again}"
+            ) from error
         fits = isinstance(found, dict) and all(isinstance(found.get(key), kind) for key, kind in self.keys.items())
         if not fits or found["backbone"] != self.name:
             raise MethodError(

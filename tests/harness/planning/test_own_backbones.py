@@ -264,11 +264,16 @@ def test_what_cannot_be_used_is_one_sentence(
     assert not list((tmp_path / "data").glob("weights/*"))
 
 
-def test_an_import_that_has_gone_or_changed_is_refused(file: Path, tmp_path: Path) -> None:
+def test_an_import_that_has_gone_or_changed_is_refused(file: Path, tmp_path: Path, capsys: Any) -> None:
     name = planned(tmp_path, file, HEADS).spec.backbone.name
     held = tmp_path / "data" / "weights" / f"{name}.safetensors"
     manifest = held.with_suffix(".json")
     whole, facts = held.read_bytes(), json.loads(manifest.read_text())
+    held.write_bytes(whole[:-1])
+    for words in (("list", "backbones"), ("describe", name)):
+        command(tmp_path, *words)
+        shown = capsys.readouterr()
+        assert "has changed since it was prepared" in " ".join((shown.out + shown.err).split())
     held.write_bytes(whole[:-1] + b"x")
     with pytest.raises(MethodError, match=r"has changed since it was prepared.*--backbone FILE"):
         planned(tmp_path, name)
@@ -276,6 +281,9 @@ def test_an_import_that_has_gone_or_changed_is_refused(file: Path, tmp_path: Pat
         manifest.write_text(json.dumps(facts | change))
         with pytest.raises(MethodError, match=r"has changed since the import|is no manifest of it"):
             planned(tmp_path, name)
+    manifest.write_text("{")
+    with pytest.raises(MethodError, match=r"json cannot be read: .*; delete it and import it again"):
+        planned(tmp_path, name)
     manifest.unlink()
     with pytest.raises(MethodError, match=f"{name}.* is not in .*import it with --backbone FILE"):
         planned(tmp_path, name)
@@ -326,6 +334,10 @@ def test_a_file_in_a_suite_is_found_beside_it(file: Path, tmp_path: Path) -> Non
     [
         (SUITE.replace("mine", "gone"), "(line 4): --backbone"),
         (SUITE.replace("../mine.safetensors", "timm:vit_bas_patch16_224"), "vit_base_patch16_224"),
+        (
+            SUITE.replace("backbone: tiny", "settings: {backbone.image_size: 64}"),
+            "settings of a backbone cannot stand in a file: give --set backbone.FIELD=VALUE",
+        ),
         (SUITE.replace("../mine.safetensors", "tinny"), "(line 4): unknown backbone 'tinny'; did you mean 'tiny'"),
     ],
 )
@@ -345,3 +357,32 @@ def test_a_file_is_timed(file: Path, tmp_path: Path, capsys: Any) -> None:
     assert command(tmp_path, *words, "--backbone", planned(tmp_path, file).spec.backbone.name) == 0
     assert command(tmp_path, *words, "--backbone", "gone.pth") == 2
     assert "does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("architecture", "said"),
+    [
+        ({"img_size": 32, "embed_dim": 64, "depth": 6, "num_heads": 5}, "dim should be divisible by num_heads"),
+        ({"model": "vit_tiny_r_s16_p8_224", "img_size": 32}, "convolutional network"),
+        ({"model": "vit_tiny_patch16_224"}, "img_size of its architecture is None"),
+        ({"model": "vit_tinny", "img_size": 32}, "no model 'vit_tinny'"),
+        ({"img_size": [32, 64], "embed_dim": 64}, "img_size of its architecture is [32, 64]"),
+        ({"img_size": 32, "embed_dimension": 64}, "embed_dimension"),
+        (
+            {"model": "vit_tiny_patch16_224", "img_size": 32, "checkpoint_path": "x.pth"},
+            "cannot have 'checkpoint_path'",
+        ),
+    ],
+)
+def test_an_architecture_of_a_plugin_that_cannot_be_built_is_one_sentence(
+    architecture: dict[str, Any], said: str, tmp_path: Path, capsys: Any
+) -> None:
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(
+        "from smope_bench.api import RandomBackbone\n"
+        f"MINE = RandomBackbone(name='mine', summary='', architecture={architecture!r})\n"
+    )
+    words = ("plan", "ci", "--methods", "smope", "--plugin", str(plugin), "--backbone", "mine")
+    assert command(tmp_path, *words) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert said in error and "'mine'" in error.replace("backbone mine:", "'mine'") and "Traceback" not in error
