@@ -206,7 +206,7 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
 
 def test_no_path_at_all(tmp_path: Path) -> None:
     for use in (lambda b: b.prepare(), lambda b: b.pinned(), lambda b: b.class_names):
-        with pytest.raises(BenchmarkError, match="give --set benchmark.path=FOLDER"):
+        with pytest.raises(BenchmarkError, match=r"give --set benchmark\.path=FOLDER"):
             use(benchmark(tmp_path, None))
 
 
