@@ -416,7 +416,7 @@ def _print(console: Console, facts: Facts) -> None:
     """One thing, for any width of the terminal: facts in two columns, everything else a line and an indented explanation."""
     owner = "" if facts.get("owner", "built-in") == "built-in" else f", {escape(facts['owner'])}"
     console.print(f"[bold]{escape(facts['name'])}[/]  [dim]{facts['kind']}{owner}[/]")
-    console.print(escape(f"{facts['title']}: {facts['summary']}" if facts["title"] else facts["summary"]))
+    console.print(escape(": ".join(filter(None, (facts["title"], facts["summary"])))))
     values = {key: "\n".join(value) if isinstance(value, list) else str(value) for key, value in facts["facts"].items()}
     console.print()
     console.print(_beside([(f"[dim]{key}[/]", escape(value)) for key, value in values.items() if value]))
