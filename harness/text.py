@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+import traceback
 import unicodedata
+from pathlib import Path
 from typing import Any
 
 LONGEST = 2_000
@@ -43,3 +46,13 @@ def sentence(error: BaseException) -> str:
     text = plain(error)
     where = f" (line {error.lineno})" if isinstance(error, SyntaxError) and error.lineno else ""
     return f"{type(error).__name__}: {text}{where}" if text else f"{type(error).__name__}{where}"
+
+
+def where(error: BaseException, code: type) -> str:
+    """The place of an error in the file of a class, such as `` (end_task, my_prompt.py line 47)``; else empty."""
+    try:
+        file = inspect.getfile(code)
+    except (TypeError, OSError):
+        return ""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f" ({frames[-1].name}, {Path(file).name} line {frames[-1].lineno})" if frames else ""

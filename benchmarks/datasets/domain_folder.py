@@ -43,7 +43,7 @@ def scan_domains(root: Path, *, subsets: bool = False) -> DomainsFolder:
     """
     require_folder(root, "one sub-folder per domain")
     ignored: list[Path] = []
-    tops = folders_in(root, ignored)
+    tops = folders_in(root, ignored, "domain")
     names = [readable(top.name) for top in tops]
     if tops and all(name.casefold() in PART_NAMES for name in names):
         raise BenchmarkError(

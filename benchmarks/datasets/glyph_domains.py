@@ -52,6 +52,11 @@ class GlyphDomains(DomainBenchmark[GlyphDomainsConfig]):
         """The renditions."""
         return RENDITIONS
 
+    def expected_counts(self) -> tuple[int, int]:
+        """As many images as asked for, of every class of the chosen domains."""
+        cells = self.num_classes * len(self.domain_order(0))
+        return cells * self.config.train_per_class, cells * self.config.test_per_class
+
     def recipe(self) -> dict[str, Any]:
         """What the stored images depend on; another matplotlib may carry other fonts."""
         from matplotlib import __version__

@@ -227,12 +227,12 @@ def _holds_folders(folder: Path) -> bool:
     return any(entry.is_dir() for entry in _entries(folder, []))
 
 
-def folders_in(root: Path, ignored: list[Path]) -> list[Path]:
-    """Class folders; a file beside them is an error, unless it is one of those that are ignored."""
+def folders_in(root: Path, ignored: list[Path], what: str = "class") -> list[Path]:
+    """Folders of classes or, as ``what`` has it, domains; a file beside them is an error unless it is one to be ignored."""
     entries = _entries(root, ignored, beside=True)
     for entry in entries:
         if not entry.is_dir():
-            raise BenchmarkError(f"{shown(entry)} lies beside the class folders; every image must be in one of them")
+            raise BenchmarkError(f"{shown(entry)} lies beside the {what} folders; every image must be in one of them")
     return entries
 
 
@@ -415,10 +415,12 @@ class ImageFolder(PictureBenchmark[ImageFolderConfig]):
         if self.config.path is not None:
             return super().missing()
         if self.config.content is None:
-            return BenchmarkError(f"{self.name}: give path=FOLDER, a {self.Config.model_fields['path'].description}")
+            return BenchmarkError(
+                f"{self.name}: give --set benchmark.path=FOLDER, a {self.Config.model_fields['path'].description}"
+            )
         return BenchmarkError(
             f"{self.name}: no intact images with content {self.config.content[:12]} under {self.root}; "
-            "give path=FOLDER to read them again"
+            "give --set benchmark.path=FOLDER to read them again"
         )
 
     @property
@@ -426,6 +428,10 @@ class ImageFolder(PictureBenchmark[ImageFolderConfig]):
         if self.config.path is None and self.config.content is not None:
             return self.config.content
         return self.folder.content
+
+    @property
+    def kept_side(self) -> int | None:
+        return self._side if self.config.keep == "square" else None
 
     @property
     def _side(self) -> int:

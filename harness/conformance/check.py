@@ -7,9 +7,7 @@ requirements: their names, the functions that check them, and the remedies.
 from __future__ import annotations
 
 import difflib
-import inspect
 import itertools
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -44,7 +42,7 @@ from smope_bench.harness.planning.own_backbones import find_backbone, without_fi
 from smope_bench.harness.planning.settings import Setting, scoped, validated
 from smope_bench.harness.registry.plugins import call_outside_code
 from smope_bench.harness.registry.registry import Registries
-from smope_bench.harness.text import sentence
+from smope_bench.harness.text import sentence, where
 from smope_bench.harness.training.data import open_stream
 from smope_bench.methods.common.api import Method
 from smope_bench.methods.common.backbone.backbones import MICRO, Backbone, BackboneSettings
@@ -382,13 +380,3 @@ def untrained(done: CheckRun) -> str:
     early = [f"{name} (task {moved[name][-1]})" for name in names if moved[name] and moved[name][-1] < last]
     parts = (("never changed", never), ("changed last in", early))
     return "".join(f"; {what}: {', '.join(which)}" for what, which in parts if which)
-
-
-def where(error: BaseException, method: type[Method]) -> str:
-    """The place of an error in the method's own file, such as `` (end_task, my_prompt.py line 47)``; else empty."""
-    try:
-        file = inspect.getfile(method)
-    except (TypeError, OSError):
-        return ""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-    return f" ({frames[-1].name}, {Path(file).name} line {frames[-1].lineno})" if frames else ""

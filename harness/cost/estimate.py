@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from smope_bench.benchmarks.base import SPLITS, Split
+from smope_bench.benchmarks.base import SPLITS, Benchmark, Protocol, Split
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.harness.cost.stored_counts import StoredCounts, stored_counts
 from smope_bench.harness.errors import UserError
@@ -45,11 +45,12 @@ def trained_on(images: int, spec: RunSpec) -> int:
 
 @dataclass(frozen=True)
 class ImageCounts:
-    """Images of a benchmark; ``prepared``: counted on disk, otherwise published numbers."""
+    """Images that a benchmark's stream uses; ``prepared``: counted on disk, otherwise published numbers."""
 
     train: int
     test: int
     prepared: bool
+    protocol: Protocol = "class"
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class Estimator:
             operations = sum(train * epochs[name] * each[name] for name in epochs)
             operations += train * stored.forward * _has_statistics(method)
         scale = self.scale(spec.backbone)
-        tests = images.test * self._test_passes(spec, method)
+        tests = images.test * self._test_passes(spec, method, images.protocol)
         query_pass = stored.forward if (counts.queries_at_test if counts else method.needs_query) else 0
         predicting = (counts.test if counts else stored.forward + query_pass) - query_pass
         # Frozen queries are computed once an image and kept.
@@ -141,10 +142,15 @@ class Estimator:
             self._scales[key] = operations / self._stored.published_pass
         return self._scales[key]
 
-    def _test_passes(self, spec: RunSpec, method: Any) -> float:
-        """Mean evaluations per test image, for equal tasks: after its own task and every later one; once in joint training."""
+    def _test_passes(self, spec: RunSpec, method: Any, protocol: Protocol) -> float:
+        """Mean evaluations per test image, for equal tasks: once in joint training, else after its own task and every later one.
+
+        Domains are tested on after the earlier ones too.
+        """
         tasks = int(spec.benchmark.config.get("tasks") or 1)
-        return 1.0 if method.trains_jointly else (tasks + 1) / 2
+        if method.trains_jointly:
+            return 1.0
+        return float(tasks) if protocol == "domain" else (tasks + 1) / 2
 
     def _phase_epochs(self, spec: RunSpec) -> Mapping[str, float] | None:
         """Mean epochs per task of each phase, for equal tasks; None for a method in closed form."""
@@ -197,27 +203,38 @@ class Estimator:
 def count_images(registries: Registries, component: Component, data: Path) -> ImageCounts | None:
     """Images of a benchmark, at most its ``limit`` of each class; see ``Estimator.images``."""
     counts = [count_split(registries, component, data, split) for split in SPLITS]
+    limit, opened = component.config.get("limit"), _opened(registries, component, data)
     if all(counts):
         train, test = (int(count or 0) for count in counts)
-        return ImageCounts(train, test, prepared=True)
-    benchmark, limit = registries.benchmarks.load(component.name), component.config.get("limit")
-    opened = benchmark(benchmark.Config(**component.config), data)
+        return ImageCounts(train, test, prepared=True, protocol=opened.protocol)
     expected = opened.expected_counts()
     if expected is None:
         return None
-    most = limit * opened.num_classes if limit else max(expected)
-    train, test = (min(count, most) for count in expected)
-    return ImageCounts(train, test, prepared=False)
+    groups = opened.num_classes * (len(opened.domain_order(0)) if opened.protocol == "domain" else 1)
+    train, test = (min(count, limit * groups) if limit else count for count in expected)
+    return ImageCounts(train, test, prepared=False, protocol=opened.protocol)
 
 
 def count_split(registries: Registries, component: Component, data: Path, split: Split) -> int | None:
-    """Images of one split of a benchmark, at most its ``limit`` of each class; None where its data is not prepared."""
-    benchmark, limit = registries.benchmarks.load(component.name), component.config.get("limit")
+    """Images of one split that the stream uses; None where the benchmark's data is not prepared.
+
+    They are those of the chosen domains, where there are domains, and at most ``limit`` of each class of a domain.
+    """
+    limit, opened = component.config.get("limit"), _opened(registries, component, data)
     try:
-        labels = benchmark(benchmark.Config(**component.config), data).image_set(split).labels
+        images = opened.image_set(split)
+        groups = images.labels
+        if images.domains is not None:
+            used = np.isin(images.domains, opened.domain_order(0))
+            groups = (images.domains * opened.num_classes + images.labels)[used]
     except (BenchmarkError, OSError):
         return None
-    return len(labels) if limit is None else int(np.minimum(np.bincount(labels), limit).sum())
+    return len(groups) if limit is None else int(np.minimum(np.bincount(groups), limit).sum())
+
+
+def _opened(registries: Registries, component: Component, data: Path) -> Benchmark[Any]:
+    benchmark = registries.benchmarks.load(component.name)
+    return benchmark(benchmark.Config(**component.config), data)
 
 
 def _has_statistics(method: Any) -> bool:

@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.run_spec import RunSpec, canonical_json
+from smope_bench.harness.text import sentence, where
 from smope_bench.methods.common.errors import MethodError
 
 if TYPE_CHECKING:
     from smope_bench.benchmarks.base import Protocol
+
+
+BUILT_IN = "smope_bench.methods."
 
 
 class CompatibilityChecker:
@@ -34,7 +38,7 @@ class CompatibilityChecker:
         The method is constructed on PyTorch's meta device: shapes and checks are real, values are not.
         """
         key = canonical_json(
-            [spec.method.model_dump(), spec.backbone.name, spec.schedule, num_classes, num_tasks, protocol]
+            [spec.method.model_dump(), spec.backbone.model_dump(), spec.schedule, num_classes, num_tasks, protocol]
         )
         if key in self._known:
             return
@@ -52,18 +56,29 @@ class CompatibilityChecker:
         try:
             # A plugin may read values in its constructor, which the meta device does not have.
             with torch.device("meta"), Undrawn(), contextlib.suppress(NotImplementedError, RuntimeError):
-                made_with_outline(lambda vit: method(config, vit, setup), backbone, lambda: self._skeleton(backbone))
+                made_with_outline(
+                    lambda vit: method(config, vit, setup), backbone, lambda: self._skeleton(spec, backbone)
+                )
         except MethodError as error:
             raise UserError(
                 f"{spec.method.name} cannot run on {spec.benchmark.name} ({num_classes} classes in {num_tasks} tasks) with"
                 f" backbone {spec.backbone.name}: {error}"
             ) from error
+        except Exception as error:
+            if isinstance(error, TypeError) and "meta device" in str(error):
+                return  # values asked for as a numpy array
+            if method.__module__.startswith(BUILT_IN):  # a bug of the project: show its traceback
+                raise
+            raise UserError(
+                f"{spec.method.name} cannot be constructed: {sentence(error)}{where(error, method)}"
+            ) from error
 
-    def _skeleton(self, backbone: Any) -> Any:
-        """One skeleton for each backbone, since making it is slow."""
-        if backbone.name not in self._skeletons:
-            self._skeletons[backbone.name] = backbone.skeleton()
-        return self._skeletons[backbone.name]
+    def _skeleton(self, spec: RunSpec, backbone: Any) -> Any:
+        """One skeleton for each backbone with its settings, since making it is slow."""
+        key = spec.backbone.model_dump_json()
+        if key not in self._skeletons:
+            self._skeletons[key] = backbone.skeleton()
+        return self._skeletons[key]
 
 
 def _require_protocol(method: type[Any], spec: RunSpec, protocol: Protocol) -> None:

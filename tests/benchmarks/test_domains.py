@@ -160,6 +160,13 @@ def test_folders_that_are_no_domains_are_refused(tmp_path: Path, counts: dict[st
     assert not list((tmp_path / "data").rglob("*.images")), "nothing is left half-written"
 
 
+def test_a_file_beside_the_domains_is_refused_by_that_word(tmp_path: Path) -> None:
+    written(tmp_path / "mine", {"a": {"cat": 3}, "b": {"cat": 3}})
+    (tmp_path / "mine" / "more.png").write_bytes(b"mine")
+    with pytest.raises(BenchmarkError, match=r"more.png' lies beside the domain folders"):
+        opened(tmp_path / "mine")
+
+
 def test_a_picture_in_two_domains_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path / "mine", COUNTS)
     (path / "sketch/cat/copy.png").write_bytes((path / "photo/cat/0.png").read_bytes())

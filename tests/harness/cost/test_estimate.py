@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import pytest
 
 from smope_bench.benchmarks.base import ImageSet, Split
+from smope_bench.benchmarks.datasets.glyph_domains import GlyphDomains, GlyphDomainsConfig
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.harness.conformance.check import ColouredNoise
 from smope_bench.harness.cost.estimate import (
@@ -183,3 +184,22 @@ def test_what_cannot_be_walked_counts_as_one_phase(
     monkeypatch.setattr(probe, "phases", broken)
     work = Estimator(known, tmp_path).work(spec("linear_probe"))
     assert work is not None and work.image_passes == 10_000
+
+
+def test_images_of_domains_are_those_of_the_chosen_ones_limited_in_each(registries: Registries, tmp_path: Path) -> None:
+    chosen = {"classes": 3, "domains": ("plain", "outline"), "tasks": 2, "train_per_class": 5, "test_per_class": 4}
+    GlyphDomains(GlyphDomainsConfig.model_validate(chosen), tmp_path / "there").prepare()
+    for limit, expected in ((None, (30, 24)), (2, (12, 12)), (9, (30, 24))):
+        component = Component(name="glyph_domains", config=chosen | ({"limit": limit} if limit else {}))
+        for place in ("there", "not prepared"):
+            found = Estimator(registries, tmp_path / place).images(component)
+            assert found is not None
+            assert (found.train, found.test, found.prepared, found.protocol) == (*expected, place == "there", "domain")
+
+
+def test_every_domain_is_tested_on_after_each(known: Registries, tmp_path: Path) -> None:
+    domains = Component(name="glyph_domains", config={"classes": 3, "test_per_class": 4, "tasks": 6})
+    for method, times in (("one_prompt", 6), ("joint", 1)):
+        work = Estimator(known, tmp_path, STORED).work(spec(method).model_copy(update={"benchmark": domains}))
+        assert work is not None
+        assert work.test_flops == pytest.approx(3 * 4 * 6 * times * FORWARD), method
