@@ -118,7 +118,10 @@ def _nearest(name: str, known: Mapping[str, Sequence[str]]) -> str:
     offered = ", ".join(f"{one!r} ({' and '.join(kinds[one])})" for one in close)
     hint = f"; did you mean {offered}?" if close else "."
     lists = "run_all.py list methods (or benchmarks, backbones, suites, executors) shows the names"
-    return f"{hint} {lists}; one of your own needs --plugin FILE.py."
+    return (
+        f"{hint} {lists}; one of your own needs --plugin FILE.py, and a weights file has the name that a command with"
+        " --backbone FILE prints."
+    )
 
 
 def method_facts(registries: Registries, name: str) -> Facts:

@@ -98,7 +98,7 @@ def launch(suites: Sequence[str], selection: Selection, options: RunOptions, con
     to_do, done = partition_finished(runs, store)
     for run in done:  # what a process that was killed just after publishing left there
         remove_leftovers_of(store.path(run.run_id))
-    prepare_benchmarks(to_do, registries, options.data, notify)
+    held = prepare_benchmarks(to_do, registries, options.data, notify)
     for line in launch_remarks(to_do, registries, options.data):
         notify(line)
     for suite in dict.fromkeys(suites):
@@ -125,6 +125,7 @@ def launch(suites: Sequence[str], selection: Selection, options: RunOptions, con
             unfinished += status.state in ("cancelled", "interrupted")
             if status.state == "failed":
                 failures.append(status)
+    del held  # until here `data remove` refuses to delete the images of these runs
     if unfinished:
         raise Stopped(TERMINATED)
     return LaunchSummary(len(to_do), len(done), tuple(failures), time.monotonic() - started)
