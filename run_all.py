@@ -70,6 +70,7 @@ def run(
     gpus_per_run: opt.GpusPerRun = 1.0,
     deterministic: opt.Deterministic = False,
     checkpoint_every: opt.CheckpointEvery = CHECKPOINT_EVERY_S / 60,
+    keep: opt.Keep = True,
     results: opt.Results = opt.RESULTS,
     data: opt.Data = opt.DATA,
     expect: opt.Expect = None,
@@ -105,6 +106,7 @@ def run(
         gpus_per_run,
         deterministic,
         checkpoint_every * 60,
+        keep=keep,
     )
     failed = _launch(trained, selection, options) if trained else 0
     report_commands.count(counted, selection.methods, options.plugins, results)

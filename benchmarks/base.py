@@ -184,6 +184,8 @@ class Benchmark(ABC, Generic[ConfigT]):
     card: ClassVar[BenchmarkCard]
     takes_user_data: ClassVar[bool] = False
     """Whether the images are the user's own: ``prepare`` then runs when the run is planned, while their path is known."""
+    upright: ClassVar[bool] = True
+    """Whether pictures are turned by their EXIF tag and put on white when they are decoded."""
     published_counts: ClassVar[tuple[int, int] | None] = None
     """Published numbers of training and test images, for plans made before the data is prepared."""
 
@@ -207,6 +209,11 @@ class Benchmark(ABC, Generic[ConfigT]):
     @abstractmethod
     def class_names(self) -> tuple[str, ...]:
         """One name a class, indexed by original class id."""
+
+    @property
+    def kept_side(self) -> int | None:
+        """Side in pixels of the central squares that ``prepare`` keeps of the pictures; None: pictures stay whole."""
+        return None
 
     @property
     def num_classes(self) -> int:

@@ -41,6 +41,8 @@ class RunOptions:
     """``module:function`` that does a job: workers import it themselves."""
     leases: bool = True
     """Whether each run is leased; False if the caller holds a lock over all of them."""
+    keep: bool = True
+    """Whether a finished run keeps its trained model beside its record."""
     stop_file: Path | None = None
     """If this file exists, the launcher wants its runs to be saved and stopped."""
 

@@ -126,6 +126,7 @@ class HashPrompt(Method):
         paper_url="https://arxiv.org/abs/2601.20894",
     )
     Config = HashPromptConfig
+    only_for_training = ("statistics.*", "inference.statistics.*", "pool_before", "drift")
     unfit_because = "it infers the task from the class, and a class belongs to one task only"
     config: HashPromptConfig
     needs_query = True

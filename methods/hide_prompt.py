@@ -97,6 +97,7 @@ class HidePrompt(Method):
         code_url="https://github.com/thu-ml/HiDe-Prompt",
     )
     Config = HidePromptConfig
+    only_for_training = ("statistics.*", "inference.statistics.*")
     unfit_because = "it infers the task from the class, and a class belongs to one task only"
     config: HidePromptConfig
     needs_query = True

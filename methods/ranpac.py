@@ -70,6 +70,7 @@ class RanPAC(Method):
         code_url="https://github.com/McDonnell-Lab/RanPAC",
     )
     Config = RanPACConfig
+    only_for_training = ("moments.*",)
     protocols = frozenset({"class", "domain"})
     config: RanPACConfig
     needs_query = True

@@ -168,6 +168,7 @@ class SMoPE(Method):
         code_url="https://github.com/Minhchuyentoancbn/SMoPE",
     )
     Config = SMoPEConfig
+    only_for_training = ("statistics.*",)
     protocols = frozenset({"class", "domain"})
     observes = (*EXPERT_STATE, *EXPERT_SCORES)
     config: SMoPEConfig

@@ -87,6 +87,7 @@ class VQPrompt(Method):
         code_url="https://github.com/jiaolifengmi/VQ-Prompt",
     )
     Config = VQPromptConfig
+    only_for_training = ("statistics.*",)
     protocols = frozenset({"class", "domain"})
     config: VQPromptConfig
     needs_query = True

@@ -6,7 +6,7 @@ import hashlib
 import os
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,9 +18,12 @@ from PIL import Image
 from pydantic import Field
 
 from smope_bench.benchmarks.base import BenchmarkCard, BenchmarkConfig, ProgressCallback, Split, silent
+from smope_bench.benchmarks.download.transfer import shown_bytes
 from smope_bench.benchmarks.errors import BenchmarkError
+from smope_bench.benchmarks.image_store.cache import cache_folder
 from smope_bench.benchmarks.image_store.picture_benchmark import Picture, PictureBenchmark, PictureConfig
 from smope_bench.benchmarks.image_store.pictures import central_square
+from smope_bench.benchmarks.image_store.stores import PreparedStore, remove_earlier
 from smope_bench.benchmarks.image_store.writer import Kind, Part
 from smope_bench.benchmarks.stream import stratum
 
@@ -313,6 +316,7 @@ class ImageFolder(PictureBenchmark[ImageFolderConfig]):
     takes_user_data: ClassVar[bool] = True
     upright: ClassVar[bool] = True
     remedy: ClassVar[str] = "repair them or move them away"
+    _removed: Sequence[PreparedStore] = ()
     Config: ClassVar[type[BenchmarkConfig]] = ImageFolderConfig
     card: ClassVar[BenchmarkCard] = BenchmarkCard(
         title="Image folder",
@@ -341,6 +345,18 @@ class ImageFolder(PictureBenchmark[ImageFolderConfig]):
             _require_no_repeats(found)
         return found
 
+    @property
+    def origin(self) -> Path | None:
+        return None if self.config.path is None else Path(self.config.path).expanduser()
+
+    def prepare(self, progress: ProgressCallback = silent, given: Sequence[Path] = ()) -> None:
+        """See ``CachedBenchmark.prepare``. Of earlier states of the folder one is kept, for runs that are not finished."""
+        super().prepare(progress, given)
+        if self.config.path is not None:
+            self._removed = [
+                store for part in self.parts() for store in remove_earlier(cache_folder(self.cache_parent, part.recipe))
+            ]
+
     def notes(self) -> tuple[str, ...]:
         """How the folder was read and split, and what Pillow remarked on its pictures."""
         if self.config.path is None:
@@ -356,6 +372,9 @@ class ImageFolder(PictureBenchmark[ImageFolderConfig]):
             )
         if repeated:
             said.append(f"{repeated:,} of {len(parts['test']):,} test pictures are copies of training pictures")
+        if self._removed:
+            size = shown_bytes(sum(store.bytes for store in self._removed))
+            said.append(f"images of earlier states of the folder were removed, {size}; the last state's are kept")
         return (*said, *super().notes())
 
     @property
@@ -396,10 +415,12 @@ class ImageFolder(PictureBenchmark[ImageFolderConfig]):
         if self.config.path is not None:
             return super().missing()
         if self.config.content is None:
-            return BenchmarkError(f"{self.name}: give path=FOLDER, a {self.Config.model_fields['path'].description}")
+            return BenchmarkError(
+                f"{self.name}: give --set benchmark.path=FOLDER, a {self.Config.model_fields['path'].description}"
+            )
         return BenchmarkError(
             f"{self.name}: no intact images with content {self.config.content[:12]} under {self.root}; "
-            "give path=FOLDER to read them again"
+            "give --set benchmark.path=FOLDER to read them again"
         )
 
     @property
@@ -407,6 +428,10 @@ class ImageFolder(PictureBenchmark[ImageFolderConfig]):
         if self.config.path is None and self.config.content is not None:
             return self.config.content
         return self.folder.content
+
+    @property
+    def kept_side(self) -> int | None:
+        return self._side if self.config.keep == "square" else None
 
     @property
     def _side(self) -> int:

@@ -5,6 +5,7 @@ Files are not memory-mapped: pages of a map count as the process's memory, which
 
 from __future__ import annotations
 
+import contextlib
 import os
 import weakref
 from collections.abc import Callable, Iterator
@@ -184,10 +185,34 @@ class _OpenFile:
 
 
 def _opened(path: Path) -> _OpenFile:
-    """A file that stays open while it is used, even if it is replaced."""
+    """A file that stays open while it is used, even if it is replaced, and that ``data remove`` leaves alone so long."""
     file = _OpenFile(os.open(path, os.O_RDONLY), path)
+    _share(file.descriptor)
     weakref.finalize(file, os.close, file.descriptor)
     return file
+
+
+def _share(descriptor: int) -> None:
+    """Mark an open file as in use until it is closed; without effect where there are no locks."""
+    with contextlib.suppress(ImportError, OSError):
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+def is_free(path: Path) -> bool:
+    """Whether no process has a stored array or pack of this file open; True where there are no locks or no such file."""
+    with contextlib.suppress(ImportError, OSError):
+        import fcntl
+
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        finally:
+            os.close(descriptor)
+    return True
 
 
 def _read_into(file: _OpenFile, target: memoryview, offset: int, path: Path) -> None:

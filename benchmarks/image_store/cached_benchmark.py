@@ -21,6 +21,7 @@ from smope_bench.benchmarks.image_store.cache import (
     open_cache,
     verify_caches,
 )
+from smope_bench.benchmarks.image_store.stores import note_use, remarks_on
 
 
 class CachedBenchmark(Benchmark[ConfigT]):
@@ -28,6 +29,8 @@ class CachedBenchmark(Benchmark[ConfigT]):
 
     given: tuple[Path, ...] = ()
     """Archives given by the user, for ``fill``."""
+    remarks: list[str]
+    """What was remarked on the images while they were made, a sentence each."""
 
     @abstractmethod
     def recipe(self) -> CacheRecipe:
@@ -52,6 +55,16 @@ class CachedBenchmark(Benchmark[ConfigT]):
         return self.class_names
 
     @property
+    def origin(self) -> Path | None:
+        """The user's folder that the images are made of, where they are the user's own."""
+        return None
+
+    def notes(self) -> tuple[str, ...]:
+        """What was remarked on the images when they were made."""
+        folders = (cache_folder(self.cache_parent, part.recipe) for part in self.parts())
+        return tuple(dict.fromkeys(remark for folder in folders for remark in remarks_on(folder)))
+
+    @property
     def cache_parent(self) -> Path:
         """The folder of this benchmark's caches."""
         return self.root / self.name
@@ -59,7 +72,7 @@ class CachedBenchmark(Benchmark[ConfigT]):
     def prepare(self, progress: ProgressCallback = silent, given: Sequence[Path] = ()) -> None:
         """Build the caches, or verify every byte of those that are there. Raises BenchmarkError."""
         self.given = tuple(given)
-        parent = self.cache_parent
+        parent, self.remarks = self.cache_parent, []
         lacking = [part for part in self.parts() if open_cache(parent, part, verify=True) is None]
         if any(cache_folder(parent, part.recipe).exists() for part in lacking):
             progress(f"{self.name}: the stored images do not match their manifest and are made anew")
@@ -67,6 +80,8 @@ class CachedBenchmark(Benchmark[ConfigT]):
             build_caches(
                 parent, lacking, self.names_to_store(progress), lambda writers: self.fill_parts(writers, progress)
             )
+        for part in self.parts():
+            note_use(cache_folder(parent, part.recipe), self.origin, self.remarks if part in lacking else None)
         self.task_sizes()  # raises for an impossible split
 
     def images_key(self) -> str:

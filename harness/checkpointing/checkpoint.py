@@ -167,9 +167,9 @@ class Checkpoints:
 
     def _write_all(self, number: int, state: Checkpoint) -> _Stored:
         files: dict[str, Mapping[str, str]] = {}
-        files[METHOD] = self._write(f"{number:06d}.safetensors", save(_storable(state.tensors)))
+        files[METHOD] = self._write(f"{number:06d}.safetensors", save(storable(state.tensors)))
         if state.training:
-            files[TRAINING] = self._write(f"{number:06d}.training.safetensors", save(_storable(state.training)))
+            files[TRAINING] = self._write(f"{number:06d}.training.safetensors", save(storable(state.training)))
         if state.observed:
             files[OBSERVED] = self._write(f"{number:06d}.npz", npz_bytes(state.observed))
         if state.position is not None and self._last is not None:
@@ -245,7 +245,7 @@ def _stored(number: int, marker: Mapping[str, Any]) -> _Stored:
     return _Stored(number, marker["files"], marker["position"] is not None, len(marker["progress"]["timings"]))
 
 
-def _storable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def storable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors on the CPU, contiguous, and without shared memory, as safetensors requires."""
     seen: set[int] = set()
     found: dict[str, Tensor] = {}

@@ -122,11 +122,11 @@ def load_after(method: Method, tensors: Mapping[str, Tensor], tasks: Iterable[Ta
     """``load_exactly`` after finished ``tasks``; where a method adds parameters task by task, its hooks add them first."""
     if not fits(method, tensors):
         for info in tasks:
-            _grow(method, info)
+            grow(method, info)
     load_exactly(method, tensors)
 
 
-def _grow(method: Method, info: TaskInfo) -> None:
+def grow(method: Method, info: TaskInfo) -> None:
     """Call the hooks of a task for the parameters that they add; values computed from untrained ones are replaced later."""
     try:
         with torch.no_grad():

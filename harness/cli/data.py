@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -35,7 +36,8 @@ From = Annotated[
     typer.Option(
         "--from",
         metavar="PATH",
-        help="A file that you have already, or a folder with it, instead of a download; it stays as it is. Repeatable.",
+        help="A file that you have already, or a folder with it, instead of a download; or your own folder of pictures. It"
+        " stays as it is. Repeatable.",
     ),
 ]
 BenchmarkSettings = Annotated[
@@ -45,7 +47,7 @@ BenchmarkSettings = Annotated[
     ),
 ]
 
-data = typer.Typer(name="data", help="Images and weights: made ready, and read through again.")
+data = typer.Typer(name="data", help="Images and weights: made ready, listed, removed, and read through again.")
 
 
 @data.command("prepare")
@@ -74,7 +76,71 @@ def prepare(
         console.print(text, markup=False, soft_wrap=True)
 
     for name in wanted:
-        _show(console, prepare_named(name, registries, data_root, given or (), notify, parsed))
+        prepared = prepare_named(name, registries, data_root, given or (), notify, parsed)
+        _show(console, prepared)
+        if prepared.settings:
+            where = [] if data_root == opt.DATA else ["--data", str(data_root)]
+            settings = [part for text in prepared.settings for part in ("--set", text)]
+            words = ["run", "smoke", "--benchmarks", name, *settings, *where]
+            notify(f"a run on these images:\n  {_started_as()} {shlex.join(words)}")
+
+
+@data.command("list")
+def list_prepared(data_root: opt.Data = opt.DATA, as_json: opt.AsJson = False) -> None:
+    """Show which images are prepared, where they come from, their size, and when they were used last."""
+    from datetime import datetime
+
+    from rich.markup import escape
+
+    from smope_bench.benchmarks.image_store.stores import prepared_stores
+    from smope_bench.harness.console import print_rows
+    from smope_bench.harness.text import plain
+
+    stores = prepared_stores(data_root)
+    if as_json:
+        rows = [{**asdict(store), "folder": str(store.folder)} for store in stores]
+        for row in rows:
+            del row["settings"]
+        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    if not stores:
+        print(f"no images are prepared in {plain(data_root)}")
+        return
+    print_rows(
+        [vars(store) for store in stores],
+        (
+            ("name", lambda row: escape(row["name"])),
+            ("images", lambda row: f"{row['images']:,}"),
+            ("size", lambda row: _size(row["bytes"])),
+            ("used", lambda row: datetime.fromtimestamp(row["used"]).strftime("%Y-%m-%d %H:%M")),
+            ("from", lambda row: escape(plain(row["source"]))),
+            ("", lambda row: escape(row["match"])),
+        ),
+    )
+    print(f"{len(stores)} stores, {_size(sum(store.bytes for store in stores))}")
+    old = [store for store in stores if store.match]
+    if old:
+        where = [] if data_root == opt.DATA else ["--data", str(data_root)]
+        print(f"{_size(sum(store.bytes for store in old))} of them match no folder any more; to remove them:")
+        print(f"  {_started_as()} {shlex.join(['data', 'remove', *(store.name for store in old), *where])}")
+
+
+@data.command("remove")
+def remove(
+    names: Annotated[
+        list[str],
+        typer.Argument(metavar="NAME...", help="Names that 'data list' shows, or a benchmark for all of its own."),
+    ],
+    data_root: opt.Data = opt.DATA,
+) -> None:
+    """Delete prepared images. Runs that need them again prepare them again; downloads and weights stay."""
+    from smope_bench.harness.planning.assets import remove_stores, stores_named
+
+    stores = stores_named(list(dict.fromkeys(names)), data_root)
+    remove_stores(stores)
+    for store in stores:
+        print(f"removed {store.name}: {_size(store.bytes)}")
+    print(f"freed {_size(sum(store.bytes for store in stores))}")
 
 
 @data.command("verify")
@@ -113,8 +179,14 @@ def _show(console: Console, prepared: Prepared) -> None:
     size = f", {_size(prepared.bytes)}" if prepared.bytes else ""
     console.print(f"{prepared.name}: {where}{images}{size}", markup=False, soft_wrap=True)
     console.print(f"{prepared.name}: content {prepared.content}", markup=False, soft_wrap=True)
+    for note in prepared.notes:
+        console.print(f"note: {note}", markup=False, soft_wrap=True)
     if not prepared.is_verified:
         console.print(f"{prepared.name}: {UNVERIFIED}", markup=False, soft_wrap=True)
+
+
+def _started_as() -> str:
+    return "smope-bench" if Path(sys.argv[0]).name == "smope-bench" else "python run_all.py"
 
 
 def _size(count: int) -> str:

@@ -118,7 +118,10 @@ def _nearest(name: str, known: Mapping[str, Sequence[str]]) -> str:
     offered = ", ".join(f"{one!r} ({' and '.join(kinds[one])})" for one in close)
     hint = f"; did you mean {offered}?" if close else "."
     lists = f"{shell_command('list', 'methods')} (or benchmarks, backbones, suites, executors) shows the names"
-    return f"{hint} {lists}; one of your own needs --plugin FILE.py."
+    return (
+        f"{hint} {lists}; one of your own needs --plugin FILE.py, and a weights file has the name that a command with"
+        " --backbone FILE prints."
+    )
 
 
 def method_facts(registries: Registries, name: str) -> Facts:
@@ -413,7 +416,7 @@ def _print(console: Console, facts: Facts) -> None:
     """One thing, for any width of the terminal: facts in two columns, everything else a line and an indented explanation."""
     owner = "" if facts.get("owner", "built-in") == "built-in" else f", {escape(facts['owner'])}"
     console.print(f"[bold]{escape(facts['name'])}[/]  [dim]{facts['kind']}{owner}[/]")
-    console.print(escape(f"{facts['title']}: {facts['summary']}" if facts["title"] else facts["summary"]))
+    console.print(escape(": ".join(filter(None, (facts["title"], facts["summary"])))))
     values = {key: "\n".join(value) if isinstance(value, list) else str(value) for key, value in facts["facts"].items()}
     console.print()
     console.print(_beside([(f"[dim]{key}[/]", escape(value)) for key, value in values.items() if value]))

@@ -184,6 +184,10 @@ CheckpointEvery = Annotated[
         help="Minutes between checkpoints inside a task; 0 is after every step.",
     ),
 ]
+Keep = Annotated[
+    bool,
+    how("--keep/--no-keep", help="Keep each trained model (prompts and classifier) beside its record, for 'predict'."),
+]
 Expect = Annotated[
     str | None,
     how(

@@ -73,7 +73,7 @@ def accuracy(method: str, mode: str, seed: int, tree: Path, work: Path, registri
     spec, *_ = planner.spec(Row(method, method), Column("pictures", "imagefolder"))
     spec = spec.model_copy(update={"order_seed": seed, "train_seed": seed})
     results = work / "results"
-    trainer.run(spec, RunOptions(results, work / "data"), RunContext(), registries)
+    trainer.run(spec, RunOptions(results, work / "data", keep=False), RunContext(), registries)
     record = Store(results).load(spec.run_id)
     faa = final_average_accuracy(record.result["accuracy_matrix"]) if isinstance(record, Record) else None
     if faa is None:

@@ -21,6 +21,8 @@ from smope_bench.benchmarks.download.fetch import (
 )
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.image_store.cache import verify_caches
+from smope_bench.benchmarks.image_store.stores import PreparedStore, prepared_stores, remove_store, require_free
+from smope_bench.benchmarks.protocol import spelled
 from smope_bench.harness.errors import UserError, did_you_mean
 from smope_bench.harness.planning.planner import PlannedRun
 from smope_bench.harness.planning.settings import Setting, scoped, validated
@@ -30,6 +32,8 @@ from smope_bench.methods.common.backbone.imported import NOT_VERIFIED
 Kind = Literal["benchmark", "backbone"]
 FaultOf = Callable[[Path, Remote, Path, ProgressCallback], str]
 State = Literal["intact", "damaged", "missing"]
+EVEN = (5, 4, 6, 3, 2)
+"""Numbers of tasks that are tried on a user's classes."""
 WEIGHTS = "weights"  # folder of all backbones' files in the data folder
 
 
@@ -45,6 +49,9 @@ class Prepared:
     content: str
     is_verified: bool = True
     """False for weights of which no public source states a hash."""
+    notes: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    """``--set`` texts of a run on these images, where they are the user's own."""
 
 
 @dataclass(frozen=True)
@@ -110,20 +117,24 @@ def verify_named(
 
 def prepare_benchmarks(
     planned: Iterable[PlannedRun], registries: Registries, data_root: Path, progress: ProgressCallback
-) -> None:
+) -> list[Any]:
     """Fetch, verify and convert the data of each distinct benchmark of some runs.
 
-    Benchmarks that differ in protocol or augmentation alone share their images, which are read through once.
+    Benchmarks that differ in protocol or augmentation alone share their images, which are read through once. Returns the
+    opened images of stores: while they are referenced, ``data remove`` refuses to delete them.
     """
     distinct = {run.spec.benchmark.model_dump_json(): run.spec.benchmark for run in planned}
     ready: set[str] = set()
+    held: list[Any] = []
     for component in distinct.values():
         benchmark = registries.benchmarks.load(component.name)
         opened = benchmark(benchmark.Config(**component.config), data_root)
         if (images := f"{component.name} {opened.images_key()}") not in ready:
             opened.prepare(progress)
             ready.add(images)
+            held += [opened.image_set(split) for split in SPLITS] if hasattr(opened, "cache_parent") else []
         opened.task_sizes()  # raises for an impossible split, before anything trains
+    return held
 
 
 def backbone_fetch(
@@ -178,13 +189,64 @@ def _prepare_benchmark(
     settings: Sequence[Setting],
 ) -> Prepared:
     benchmark = registries.benchmarks.load(name)
-    config = validated(benchmark.Config, benchmark_values(settings), "benchmark")
-    data = benchmark(config, data_root)
+    values = benchmark_values(settings)
+    takes_folder = benchmark.takes_user_data and "path" in benchmark.Config.model_fields
+    if takes_folder and given:
+        if len(given) > 1:
+            raise UserError(f"{name} is made of one folder: give one --from.")
+        values, given = {**values, "path": str(given[0])}, ()
+    data = benchmark(validated(benchmark.Config, values, "benchmark"), data_root)
+    used: tuple[str, ...] = ()
+    if takes_folder and data.config.path is not None:
+        fitting = _fitting_tasks(data)
+        data.config = data.config.model_copy(update=fitting)
+        tasks = f"benchmark.split={spelled(fitting['split'])}" if "split" in fitting else ""
+        tasks = tasks or "".join(f"benchmark.tasks={count}" for count in fitting.values())
+        path = f"benchmark.path={Path(data.config.path).expanduser().absolute()}"
+        own = [setting.text for setting in settings if setting.path[1] != "path"]
+        used = (path, *own, *filter(None, [tasks]))
     data.prepare(progress, tuple(path.resolve() for path in given))
     images = {split: len(data.image_set(split).labels) for split in SPLITS}
     parent = data_root / name
     size = sum(file.stat().st_size for file in parent.rglob("*") if file.is_file()) if parent.is_dir() else 0
-    return Prepared(name, "benchmark", parent if parent.is_dir() else None, images, size, data.content_hash())
+    where = parent if parent.is_dir() else None
+    return Prepared(name, "benchmark", where, images, size, data.content_hash(), notes=data.notes(), settings=used)
+
+
+def _fitting_tasks(data: Any) -> dict[str, Any]:
+    """Tasks into which a user's classes can be split, where neither the user nor the images give them."""
+    config = data.config
+    if type(config).tasks_follow_data or {"tasks", "split"} & config.model_fields_set:
+        return {}
+    classes = data.num_classes
+    if classes % config.tasks == 0:
+        return {}
+    even = next((tasks for tasks in EVEN if classes % tasks == 0), None)
+    if even is not None:
+        return {"tasks": even}
+    each, more = divmod(classes, config.tasks)
+    return {"tasks": config.tasks, "split": (each + more, *(each,) * (config.tasks - 1))}
+
+
+def stores_named(names: Sequence[str], data_root: Path) -> list[PreparedStore]:
+    """The prepared stores of names: ``BENCHMARK/ID``, or ``BENCHMARK`` for all of one. Raises UserError for another name."""
+    stores = prepared_stores(data_root)
+    found: dict[str, PreparedStore] = {}
+    for name in names:
+        fitting = {store.name: store for store in stores if name in (store.name, store.folder.parent.name)}
+        if not fitting:
+            known = [*(store.name for store in stores), *(store.folder.parent.name for store in stores)]
+            raise UserError(f"{name!r} is not prepared in {str(data_root)!r}{did_you_mean(name, known)}")
+        found |= fitting
+    return list(found.values())
+
+
+def remove_stores(stores: Sequence[PreparedStore]) -> None:
+    """Delete stores, all of them or none where one is in use. Raises UserError."""
+    for store in stores:
+        require_free(store)
+    for store in stores:
+        remove_store(store)
 
 
 def benchmark_values(settings: Sequence[Setting]) -> dict[str, Any]:

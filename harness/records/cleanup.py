@@ -9,7 +9,7 @@ from pathlib import Path
 from smope_bench.harness.records.event_log import PROGRESS
 
 CHECKPOINT = "checkpoint"
-TEMPORARY = (".*.npz-*", ".*.json-*")
+TEMPORARY = (".*.npz-*", ".*.json-*", ".*.safetensors-*")
 """Files of atomic writes that were interrupted before the rename."""
 
 

@@ -25,8 +25,8 @@ from smope_bench.harness.text import INSTALLED, plain
 State = Literal["new", "done", "stale", "failed"]
 Fault = Literal["unreadable", "schema", "incomplete", "edited", "misplaced"]
 
-OBSERVATIONS, PREDICTIONS = "observations.npz", "predictions.npz"
-"""Files beside a record, which has their hashes: observations for figures, and predicted classes."""
+OBSERVATIONS, PREDICTIONS, MODEL = "observations.npz", "predictions.npz", "model.safetensors"
+"""Files beside a record, which has their hashes: observations for figures, predicted classes, and the trained model."""
 REQUIRED = ("spec", "accuracy_matrix", "test_counts", "provenance", "costs", "timings")
 """Fields of every record."""
 
@@ -60,6 +60,12 @@ class Record:
     def observations_sha256(self) -> str | None:
         """Hash of the file with the observations, or None."""
         return self._observations.get("sha256")
+
+    @property
+    def kept_model(self) -> Mapping[str, Any] | None:
+        """Hash of the file with the trained model and the tasks that it has learnt; None where none was kept."""
+        found = self.result.get("model")
+        return found if isinstance(found, dict) else None
 
     @property
     def _observations(self) -> Mapping[str, Any]:
@@ -129,7 +135,7 @@ class Store:
         found = self.load(run_id)
         if isinstance(found, Record):
             is_current = fingerprint in (None, found.fingerprint)
-            is_whole = self._has_predictions(found) and self._has_observed(found, observe)
+            is_whole = self._has_predictions(found) and self._has_observed(found, observe) and self._has_model(found)
             return "done" if is_current and is_whole else "stale"
         if self.failure(run_id) is not None:
             return "failed"
@@ -138,6 +144,10 @@ class Store:
     def _has_predictions(self, record: Record) -> bool:
         named = record.result.get("predictions_sha256")  # records that were migrated may name none
         return named is None or named == _sha256(self.path(record.run_id) / PREDICTIONS)
+
+    def _has_model(self, record: Record) -> bool:
+        named = record.kept_model  # older records, and those of runs with --no-keep, have none
+        return named is None or named.get("sha256") == _sha256(self.path(record.run_id) / MODEL)
 
     def _has_observed(self, record: Record, names: Collection[str]) -> bool:
         return not names or (record.observes.issuperset(names) and self.observations(record) is not None)

@@ -170,7 +170,7 @@ def timed_run(
     context = RunContext() if on_event is None else RunContext(emit=on_event)
     with TemporaryDirectory() as folder, clocked(registries.methods.load(spec.method.name)) as clock:
         started = time.perf_counter()
-        trainer.run(spec, RunOptions(Path(folder), data, device), context, registries)
+        trainer.run(spec, RunOptions(Path(folder), data, device, keep=False), context, registries)
         return RunTime(time.perf_counter() - started, clock.seconds)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from safetensors.torch import save
 
 from smope_bench.benchmarks.stream import Stream
 from smope_bench.harness import provenance
@@ -15,16 +16,21 @@ from smope_bench.harness.checkpointing.checkpoint import RunProgress
 from smope_bench.harness.records.atomic_write import write_atomically
 from smope_bench.harness.records.checksum import RECORD_SCHEMA
 from smope_bench.harness.records.observations import npz_bytes, write_observations
-from smope_bench.harness.records.store import PREDICTIONS, Store, unwritable
+from smope_bench.harness.records.store import MODEL, PREDICTIONS, Store, unwritable
 from smope_bench.harness.run_spec import RunSpec
+from smope_bench.harness.training.kept_model import kept_tensors, task_entry
 from smope_bench.harness.training.observer import Observer
+from smope_bench.methods.common.api import Method
 from smope_bench.methods.common.backbone.memory_plan import MemoryPlan
 from smope_bench.methods.common.backbone.vit import PromptedViT
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """The values from which a record is made. ``started``: UTC time; ``flags``: warnings that accompany the run's results."""
+    """The values from which a record is made. ``started``: UTC time; ``flags``: warnings that accompany the run's results.
+
+    ``method``: the trained method, which is kept beside the record; None keeps nothing.
+    """
 
     spec: RunSpec
     stream: Stream
@@ -33,6 +39,7 @@ class FinishedRun:
     device: str
     started: str
     flags: dict[str, bool]
+    method: Method | None = None
 
 
 def publish(store: Store, run: FinishedRun, observer: Observer, require_lease: Callable[[], None]) -> None:
@@ -49,17 +56,35 @@ def publish(store: Store, run: FinishedRun, observer: Observer, require_lease: C
     try:
         write_atomically(folder / PREDICTIONS, predictions)
         observations = write_observations(folder, observer.names, observer.arrays())
-        record = make_record(run, hashlib.sha256(predictions).hexdigest(), observations)
+        model = _write_model(store, run)
+        record = make_record(run, hashlib.sha256(predictions).hexdigest(), observations, model)
         require_lease()
         store.write_result(run_id, record)
     except OSError as error:
         raise unwritable(run_id, folder, error) from error
 
 
-def make_record(run: FinishedRun, predictions_sha256: str, observations: dict[str, Any] | None) -> dict[str, Any]:
+def _write_model(store: Store, run: FinishedRun) -> dict[str, Any] | None:
+    """Write what predictions need of the trained method; returns the record's entry, or removes the file and returns None."""
+    file = store.path(run.spec.run_id) / MODEL
+    if run.method is None:
+        file.unlink(missing_ok=True)
+        return None
+    data = save(kept_tensors(run.method))
+    write_atomically(file, data)
+    tasks = [task_entry(task) for task in run.stream.tasks]
+    return {"file": MODEL, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data), "tasks": tasks}
+
+
+def make_record(
+    run: FinishedRun,
+    predictions_sha256: str,
+    observations: dict[str, Any] | None,
+    model: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     """The content of ``result.json``; accuracies in percent, times in seconds, memory in MiB.
 
-    ``observations``: name, hash and content of the file with observations, None without one.
+    ``observations``, ``model``: name, hash and content of the file with observations and with the model, None without one.
     """
     spec, stream, progress = run.spec, run.stream, run.progress
     return {
@@ -85,6 +110,7 @@ def make_record(run: FinishedRun, predictions_sha256: str, observations: dict[st
         ),
         "flags": run.flags,
         **({"observations": observations} if observations else {}),
+        **({"model": model} if model else {}),
     }
 
 

@@ -86,6 +86,7 @@ class Trainer:
             self.folder, self._checkpoint_files, self.log, context, options.checkpoint_every_s
         )
         self._observe = tuple(observe)
+        self._keeps = options.keep
         self._tried_plans: list[MemoryPlan] = []
         self._restore(self.checkpoints.load())
         self.flags = flags_of(registries, spec, self.method, options.data)
@@ -299,7 +300,10 @@ class Trainer:
             self.observer.run_ended()
         # A resumed process must not publish if its lease was taken over and the run completed.
         self.checkpoints.require_lease()
-        run = FinishedRun(self.spec, self.stream, self.progress, self.backbone, str(self.device), started, self.flags)
+        kept = self.method if self._keeps else None
+        run = FinishedRun(
+            self.spec, self.stream, self.progress, self.backbone, str(self.device), started, self.flags, kept
+        )
         publish(self.store, run, self.observer, self.checkpoints.require_lease)
         self.log.log("run_finished", faa=final_average_accuracy(self.progress.matrix))
         self._checkpoint_files.forget()

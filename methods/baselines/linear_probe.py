@@ -31,6 +31,7 @@ class LinearProbe(Method):
         kind="floor",
     )
     Config = LinearProbeConfig
+    only_for_training = ("statistics.*",)
     protocols = frozenset({"class", "domain"})
     config: LinearProbeConfig
     needs_query = True

@@ -30,6 +30,7 @@ class Ncm(Method):
         kind="floor",
     )
     Config = NcmConfig
+    only_for_training = ("statistics.covariance",)
     protocols = frozenset({"class", "domain"})
     config: NcmConfig
     needs_query = True

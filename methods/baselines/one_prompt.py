@@ -39,6 +39,7 @@ class OnePrompt(Method):
         kind="floor",
     )
     Config = OnePromptConfig
+    only_for_training = ("statistics.*",)
     protocols = frozenset({"class", "domain"})
     config: OnePromptConfig
 

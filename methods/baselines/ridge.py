@@ -28,6 +28,7 @@ class Ridge(Method):
         kind="floor",
     )
     Config = RidgeConfig
+    only_for_training = ("moments.*",)
     protocols = frozenset({"class", "domain"})
     config: RidgeConfig
     needs_query = True

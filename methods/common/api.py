@@ -184,6 +184,9 @@ class Method(nn.Module):
     """Streams that the method handles: ``class``, new classes with each task; ``domain``, known classes in a new domain."""
     unfit_because: ClassVar[str] = ""
     """Why another protocol is refused, as the end of a sentence."""
+    only_for_training: ClassVar[tuple[str, ...]] = ()
+    """Names, or shell patterns of names, of parameters and buffers that ``predict`` never reads, such as covariances: they are
+    part of checkpoints, but a finished run is kept without them."""
     observes: ClassVar[tuple[str, ...]] = ()
     """Names that ``observed_state`` and ``observed_batch`` return."""
 

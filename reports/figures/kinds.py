@@ -30,7 +30,7 @@ GROUP = "smope_bench.figures"
 NO_DRAWING = Drawing("")
 
 _MISSING = (
-    "The paper's figure is missing here: no finished run has what it draws, or what the runs kept of it is damaged. "
+    "A figure of this suite is missing here: no finished run has what it draws, or what the runs kept of it is damaged. "
     "smope-bench run {suite} does such runs again."
 )
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import os
 
+    from smope_bench.harness.trained.model import TrainedModel
     from smope_bench.reports.loading.frames import ResultFrames
 
 _HERE = Path(__file__).resolve().parent
@@ -31,3 +32,22 @@ def results(
     from smope_bench.reports.loading.frames import read_results
 
     return read_results(folder, suites, mixed=mixed)
+
+
+def load_model(
+    run: str | os.PathLike[str],
+    *,
+    results: str | os.PathLike[str] = "results",
+    data: str | os.PathLike[str] = "data",
+    plugins: Sequence[str | os.PathLike[str]] = (),
+    device: str = "auto",
+) -> TrainedModel:
+    """The trained model of a run, by its id, by the beginning of one, or from a folder that ``export`` wrote.
+
+    ``model.predict(images)`` names the classes of pictures; ``model.class_names``, ``model.preprocess``: see ``TrainedModel``.
+    ``plugins``: the files that the run was made with. Raises ``smope_bench.harness.errors.UserError`` where there is no such
+    model, where it is damaged, or where method, benchmark or backbone are no longer those of the run.
+    """
+    from smope_bench.harness.trained.model import load_model as load
+
+    return load(run, results=results, data=data, plugins=plugins, device=device)

@@ -86,7 +86,7 @@ def test_a_pinned_configuration_without_images_says_what_is_needed(tmp_path: Pat
     first = prepared(tmp_path / "data", make_folder())
     lost = ImageFolder(first.pinned(), tmp_path / "empty")
     for use in (lost.prepare, lambda: lost.class_names, lambda: lost.image_set("train")):
-        with pytest.raises(BenchmarkError, match=r"no intact images with content .* give path=FOLDER"):
+        with pytest.raises(BenchmarkError, match=r"no intact images with content .* give --set benchmark.path=FOLDER"):
             use()
     os.truncate(first.opened().folder / "test.images", 5)
     with pytest.raises(BenchmarkError, match="no intact images"):
@@ -206,7 +206,7 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
 
 def test_no_path_at_all(tmp_path: Path) -> None:
     for use in (lambda b: b.prepare(), lambda b: b.pinned(), lambda b: b.class_names):
-        with pytest.raises(BenchmarkError, match="give path=FOLDER"):
+        with pytest.raises(BenchmarkError, match=r"give --set benchmark\.path=FOLDER"):
             use(benchmark(tmp_path, None))
 
 

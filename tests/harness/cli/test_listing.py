@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from smope_bench import run_all
 from smope_bench.harness.cli import listing
 from smope_bench.harness.cli.listing import list_backbones, list_methods, plan_summary
 from smope_bench.harness.console import print_rows
@@ -234,3 +235,21 @@ def test_benchmarks_say_whether_their_images_are_here(tmp_path: Path) -> None:
     states = {found["name"]: found["state"] for found in listing.list_benchmarks(open_registries(), tmp_path)}
     assert states["cifar100"] == "not prepared: data prepare cifar100"
     assert (states["digits"], states["imagefolder"]) == ("made when needed", "the user's own")
+
+
+@pytest.mark.parametrize(
+    "option", [("--set", "smope.epsilon=0.3"), ("--limit", "3"), ("--recipe", "nearest"), ("--benchmarks", "digits")]
+)
+def test_what_has_no_effect_on_counts_is_refused(option: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_all.main(["plan", "table3", *option]) == 2
+    said = capsys.readouterr().err
+    assert (
+        said.startswith("error: table3 counts methods with their default settings")
+        and f": {option[0]} would have" in said
+    )
+    assert run_all.main(["plan", "table3", "--tiny", "--seeds", "0"]) == 0
+
+
+def test_two_limits_contradict_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_all.main(["plan", "smoke", "--limit", "5", "--set", "benchmark.limit=6"]) == 2
+    assert "--limit 5 and --set benchmark.limit=6 contradict each other" in capsys.readouterr().err

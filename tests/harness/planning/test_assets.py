@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,9 +12,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from smope_bench import run_all
 from smope_bench.benchmarks.base import SPLITS, BenchmarkCard, ProgressCallback, silent
+from smope_bench.benchmarks.datasets.image_folder import ImageFolder, ImageFolderConfig
 from smope_bench.benchmarks.download.fetch import Remote, downloads_folder, fetch
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.image_store.cached_benchmark import CachedBenchmark
@@ -284,3 +287,78 @@ def test_options_only_grow() -> None:
     surface = {"prepare": {"--from", "--data", "--set", "--plugin"}, "verify": {"--data", "--json", "--plugin"}}
     for name, options in surface.items():
         assert options <= {flag for parameter in group.commands[name].params for flag in parameter.opts}
+
+
+def pictures(folder: Path, classes: int, shade: int = 0) -> Path:
+    for label in range(classes):
+        (folder / str(label)).mkdir(parents=True, exist_ok=True)
+        for number in range(2):
+            Image.new("RGB", (8, 8), (20 * label, number, shade)).save(folder / str(label) / f"{number}.png")
+    return folder
+
+
+def data(*words: str, root: Path) -> int:
+    return run_all.main(["data", *words, "--data", str(root)])
+
+
+@pytest.mark.parametrize(("classes", "tasks"), [(5, ""), (4, "benchmark.tasks=4"), (11, "benchmark.split=3,2x4")])
+def test_a_folder_of_pictures_is_prepared_and_the_command_that_is_printed_plans(
+    classes: int, tasks: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = pictures(tmp_path / "my pictures", classes)
+    assert data("prepare", "imagefolder", "--from", str(folder), root=tmp_path / "data") == 0
+    printed = capsys.readouterr().out
+    words = shlex.split(printed.splitlines()[-1])
+    assert words[:3] == ["python", "run_all.py", "run"] and words[-2:] == ["--data", str(tmp_path / "data")]
+    assert "note: the folder has no test part" in printed and tasks in printed.splitlines()[-1]
+    assert run_all.main(["plan", *words[3:], "--methods", "ncm", "--seeds", "0"]) == 0
+
+
+def test_a_folder_that_is_none_is_refused_in_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for given, expected in (
+        (["--from", str(empty)], "empty' has no classes"),
+        (["--from", str(tmp_path / "no")], "does not exist"),
+        (["--from", str(empty), "--from", str(tmp_path)], "one folder"),
+        ([], "give path=FOLDER"),
+    ):
+        assert data("prepare", "imagefolder", *given, root=tmp_path / "data") == 2
+        assert expected in (said := capsys.readouterr().err) and said.count("\n") == 1
+    assert not (tmp_path / "data").exists()
+
+
+def test_stores_are_listed_bounded_and_removed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "data"
+    assert data("list", root=root) == 0 and "no images are prepared" in capsys.readouterr().out
+    for state in range(4):
+        folder = pictures(tmp_path / "mine", 5, shade=state)
+        assert data("prepare", "imagefolder", "--from", str(folder), root=root) == 0
+    assert "images of earlier states of the folder were removed" in capsys.readouterr().out
+    assert data("list", "--json", root=root) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert sorted(row["match"] for row in rows) == ["", "folder has changed"]
+    assert {(row["images"], Path(row["source"]).name) for row in rows} == {(10, "mine")}
+    assert data("list", root=root) == 0
+    command = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert command[:4] == ["python", "run_all.py", "data", "remove"]
+    old, present = sorted(rows, key=lambda row: row["match"] == "")
+    before = (Path(present["folder"]) / "manifest.json").read_bytes()
+    assert run_all.main(command[2:]) == 0
+    assert f"removed {old['name']}" in capsys.readouterr().out
+    assert not Path(old["folder"]).exists() and (Path(present["folder"]) / "manifest.json").read_bytes() == before
+    assert data("remove", "imagefolders", root=root) == 2
+    assert "'imagefolders' is not prepared" in (said := capsys.readouterr().err) and "imagefolder" in said
+    assert data("remove", "imagefolder", root=root) == 0 and not list(root.rglob("*.images"))
+
+
+def test_images_that_a_run_has_open_are_not_removed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root, folder = tmp_path / "data", pictures(tmp_path / "mine", 5)
+    benchmark = ImageFolder(ImageFolderConfig(path=str(folder), image_size=8), root)
+    benchmark.prepare()
+    images = benchmark.image_set("test")
+    assert data("remove", "imagefolder", root=root) == 2
+    assert "is in use by a run" in capsys.readouterr().err
+    assert np.asarray(images.images[:]).shape == (5, 8, 8, 3)
+    del images
+    assert data("remove", "imagefolder", root=root) == 0

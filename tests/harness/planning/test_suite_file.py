@@ -97,6 +97,12 @@ def test_a_path_is_relative_to_the_file(tmp_path: Path) -> None:
     assert read_suite(written(tmp_path, text)).tiny[0].config["path"] == str(tmp_path / "birds")
 
 
+def test_the_file_of_an_order_is_relative_to_the_suites(tmp_path: Path) -> None:
+    (tmp_path / "order.txt").write_text("\n".join(map(str, reversed(range(10)))), encoding="utf-8")
+    text = "tiny: true\ncolumns: [{benchmark: digits, settings: {class_order: order.txt}}]\nrows: [ncm]"
+    assert planned(written(tmp_path, text))[0].spec.benchmark.config["class_order"] == list(reversed(range(10)))
+
+
 def test_words_of_yaml_1_1_are_text_and_powers_of_ten_are_numbers(tmp_path: Path) -> None:
     text = f"{DIGITS}rows:\n" + "".join(
         f"  - {{method: ncm, label: {label}}}\n" for label in ("no", "off", "010", "12:30", "2026-01-01", "0x1f")

@@ -193,7 +193,7 @@ def test_a_run_is_not_continued_on_other_images(
 def test_a_published_run_keeps_no_checkpoint(registries: Registries, tmp_path: Path) -> None:
     record = run(micro_spec("ncm"), registries, tmp_path)
     kept = {path.name for path in (tmp_path / record.run_id).iterdir()}
-    assert kept == {"events.jsonl", "predictions.npz", "result.json", "spec.json"}
+    assert kept == {"events.jsonl", "model.safetensors", "predictions.npz", "result.json", "spec.json"}
 
 
 def test_divergence_names_the_step_and_the_last_good_task(registries: Registries, tmp_path: Path) -> None:

@@ -141,3 +141,10 @@ def test_a_closed_form_trains_nothing() -> None:
     first, test = (line for line in EXECUTED.rows if line.label == "MINE")
     assert [entry.text for entry in first.cells] == ["closed form", "–", "–", "–", "–", "–"]
     assert test.cells[0].text == "test"
+
+
+def test_a_suite_of_ones_own_has_its_title_and_its_rows_alone() -> None:
+    section = counted_section("mine", {**REPORT, "suite_title": "My counts", "suite_summary": "two"}, "costs")
+    assert (section.title, section.description, section.tables[0].title) == ("My counts", "two", "My counts")
+    assert [line.label for line in section.tables[0].blocks[0].rows] == ["DEEP_L2P++", "OVOR", "MINE"]
+    assert len(CONVENTION.blocks[0].rows) > 3, "Table 3 shows the methods that were not counted, too"

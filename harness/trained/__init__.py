@@ -1,0 +1,1 @@
+"""Models that finished runs have kept: found, loaded, used and exported."""

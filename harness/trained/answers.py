@@ -1,0 +1,66 @@
+"""The stored predictions of a run: image by image, class by class, and as a confusion matrix. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smope_bench.harness.errors import UserError
+from smope_bench.harness.records.observations import npz_arrays
+from smope_bench.harness.records.store import PREDICTIONS
+from smope_bench.harness.trained.find import find_run
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Predictions after the last task. Images are those of the test views, task after task, in the order of the views.
+
+    ``true``, ``predicted``: int32 (n,), positions in ``class_names``; -1 where an image was not predicted.
+    """
+
+    run_id: str
+    class_names: tuple[str, ...]
+    true: NDArray[np.int32]
+    predicted: NDArray[np.int32]
+
+    def per_class(self) -> list[tuple[str, int, float]]:
+        """Name, number of test images and accuracy in percent of each class that has test images."""
+        rows = []
+        for label, name in enumerate(self.class_names):
+            own = self.true == label
+            if own.any():
+                rows.append((name, int(own.sum()), 100.0 * float((self.predicted[own] == label).mean())))
+        return rows
+
+    def confusion(self) -> NDArray[np.int64]:
+        """Number of images of each true class (rows) that were predicted as each class (columns)."""
+        count = len(self.class_names)
+        known = self.predicted >= 0
+        cells = self.true[known].astype(np.int64) * count + self.predicted[known]
+        return np.bincount(cells, minlength=count * count).reshape(count, count)
+
+
+def read_answers(run: str, results: Path) -> Answers:
+    """The stored predictions of a run, by id or by the beginning of one. Raises UserError."""
+    record = find_run(run, results)
+    file = results / record.run_id / PREDICTIONS
+    again = "run its suite again to make them anew"
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise UserError(f"the predictions {str(file)!r} cannot be read ({error.strerror}); {again}") from error
+    named = record.result.get("predictions_sha256")
+    if named is not None and hashlib.sha256(data).hexdigest() != named:
+        raise UserError(f"{str(file)!r} is damaged: it does not have the hash that its record names; {again}")
+    try:
+        arrays = npz_arrays(data)
+        labels, last = arrays["labels"], arrays[f"stage_{len(arrays) - 2}"]
+    except Exception as error:  # an archive that was cut raises many kinds of errors
+        raise UserError(f"{str(file)!r} cannot be read as predictions ({type(error).__name__}); {again}") from error
+    labels = labels[: len(last)]
+    names = record.result.get("class_names") or [f"class {label}" for label in range(int(labels.max(initial=-1)) + 1)]
+    return Answers(record.run_id, tuple(map(str, names)), labels, last)

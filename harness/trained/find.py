@@ -1,0 +1,113 @@
+"""Finished runs by id or by the beginning of one, and the files with their trained models. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from smope_bench.harness.errors import UserError
+from smope_bench.harness.records.checksum import checksum_of
+from smope_bench.harness.records.store import MODEL, Broken, Record, Store
+from smope_bench.harness.text import plain
+
+DESCRIPTION = "model.json"
+"""File of an exported model that describes it, as a record does."""
+NAMED_AT_MOST = 8
+
+
+@dataclass(frozen=True)
+class KeptModel:
+    """A trained model on disk, of a run or exported. ``data``: the verified content of its safetensors file."""
+
+    run_id: str
+    record: Mapping[str, Any]
+    """Fields of a record: ``spec``, ``class_names``, ``provenance``, ``model`` and, of a run, all others."""
+    data: bytes
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Hashes of the sources of the plugins that the run used, by kind."""
+        return {str(kind): str(digest) for kind, digest in (self.record["provenance"].get("plugins") or {}).items()}
+
+
+def find_run(run: str, results: Path) -> Record:
+    """The finished run with this id, or the only one whose id begins so. Raises UserError."""
+    store = Store(results)
+    if not results.is_dir():
+        raise UserError(f"there is no results folder {str(results)!r}; name it with --results DIR")
+    ids = sorted(file.parent.name for file in results.glob("*/result.json"))
+    found = [run] if run in ids else [each for each in ids if run and each.startswith(run)]
+    if not found:
+        raise UserError(_unknown(run, store, ids))
+    if len(found) > 1:
+        raise UserError(
+            f"{len(found)} runs of {str(results)!r} begin with {plain(run)!r}: {_listed(found)}; give more of the id"
+        )
+    record = store.load(found[0])
+    if isinstance(record, Record):
+        return record
+    reason = record.reason if isinstance(record, Broken) else f"run {found[0]} has no record"
+    raise UserError(f"{reason}; run its suite again to train it anew")
+
+
+def find_model(run: str, results: Path) -> KeptModel:
+    """The trained model of a run, by its id, or of a folder that ``export`` wrote. Raises UserError."""
+    exported = Path(run).expanduser()
+    if (exported / DESCRIPTION).is_file():
+        return _read_exported(exported)
+    record = find_run(run, results)
+    folder = results / record.run_id
+    if record.kept_model is None:
+        raise UserError(
+            f"run {record.run_id} was stored without its trained model; to train it again, remove the folder"
+            f" {shlex.quote(str(folder))} and run its suite"
+        )
+    return KeptModel(record.run_id, record.result, _read_verified(folder / MODEL, record.kept_model, record.run_id))
+
+
+def _read_exported(folder: Path) -> KeptModel:
+    file = folder / DESCRIPTION
+    again = "export it again"
+    try:
+        described = json.loads(file.read_text(encoding="utf-8"))
+        is_whole = isinstance(described, dict) and described.get("seal") == checksum_of(described)
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{str(file)!r} cannot be read ({plain(error)}); {again}") from error
+    if not is_whole:
+        raise UserError(f"{str(file)!r} was changed after it was written: its seal does not fit; {again}")
+    run_id = str(described["run_id"])
+    return KeptModel(run_id, described, _read_verified(folder / MODEL, described["model"], run_id))
+
+
+def _read_verified(file: Path, entry: Mapping[str, Any], run_id: str) -> bytes:
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"the trained model {str(file)!r} of run {run_id} cannot be read ({error.strerror}); run its suite again to"
+            " train it anew"
+        ) from error
+    if hashlib.sha256(data).hexdigest() != entry.get("sha256"):
+        raise UserError(
+            f"the trained model {str(file)!r} of run {run_id} is damaged: it does not have the hash that its record names;"
+            " run its suite again to train it anew"
+        )
+    return data
+
+
+def _unknown(run: str, store: Store, ids: list[str]) -> str:
+    where = str(store.root)
+    if store.failure(run) is not None:
+        return f"run {plain(run)!r} of {where!r} failed, so that it has no model and no predictions"
+    known = f"it has {_listed(ids)}" if ids else "it has no finished run"
+    return f"no run of {where!r} has the id {plain(run)!r} or one that begins so; {known}"
+
+
+def _listed(ids: list[str]) -> str:
+    more = f" and {len(ids) - NAMED_AT_MOST} more" if len(ids) > NAMED_AT_MOST else ""
+    return f"{', '.join(ids[:NAMED_AT_MOST])}{more}"
