@@ -35,6 +35,7 @@ class Form(StrEnum):
 Run = Annotated[
     str, typer.Argument(metavar="RUN", help="A run's id or its beginning, or a folder that 'export' wrote.")
 ]
+RunOrAll = Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run's id or its beginning.")]
 Pictures = Annotated[list[Path], typer.Argument(metavar="IMAGE...|FOLDER", help="Pictures, or folders of pictures.")]
 AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV with the probability of every class.")]
 As = Annotated[
@@ -70,10 +71,16 @@ def predict(
 
 
 @command("predictions")
-def predictions(run: Run, form: As = Form.classes, results: opt.Results = opt.RESULTS) -> None:
-    """Print what a finished run predicted for its test images after the last task: classes, images or confusion."""
+def predictions(run: RunOrAll = None, form: As = Form.classes, results: opt.Results = opt.RESULTS) -> None:
+    """Print what a finished run predicted for its test images after the last task: by class, by image or as confusion.
+
+    Without RUN, list the finished runs with their ids.
+    """
     from smope_bench.harness.trained.answers import read_answers
 
+    if run is None:
+        _print_runs(results)
+        return
     answers = read_answers(run, results)
     if form is Form.classes:
         _print_classes(answers)
@@ -150,6 +157,33 @@ def _print_table(found: Predictions) -> None:
             ("then", lambda row: escape(row["then"])),
         ),
     )
+
+
+def _print_runs(results: Path) -> None:
+    from rich.markup import escape
+
+    from smope_bench.harness.console import print_rows
+    from smope_bench.harness.metrics import final_average_accuracy
+    from smope_bench.harness.records.store import Record, Store
+    from smope_bench.harness.text import plain
+
+    rows = [
+        {
+            "id": record.run_id,
+            "method": plain(record.spec["method"]["name"]),
+            "benchmark": plain(record.spec["benchmark"]["name"]),
+            "backbone": plain(record.spec["backbone"]["name"]),
+            "seeds": f"{record.spec['order_seed']}:{record.spec['train_seed']}",
+            "faa": f"{final_average_accuracy(record.result['accuracy_matrix']):.2f} %",
+            "model": f"{record.kept_model['bytes'] / 1e6:.1f} MB" if record.kept_model else "not kept",
+        }
+        for record in Store(results).scan()
+        if isinstance(record, Record)
+    ]
+    if not rows:
+        raise UserError(f"{str(results)!r} has no finished run; name another folder with --results DIR")
+    headings = {"id": "run", "seeds": "order:train", "faa": "final accuracy", "model": "trained model"}
+    print_rows(rows, tuple((headings.get(key, key), lambda row, key=key: escape(row[key])) for key in rows[0]))
 
 
 def _print_classes(answers: Answers) -> None:

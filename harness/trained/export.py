@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from smope_bench.benchmarks.augmentation import statistics_of
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.metrics import final_average_accuracy
 from smope_bench.harness.records.atomic_write import json_bytes, write_atomically
@@ -36,7 +37,8 @@ from pathlib import Path
 
 import smope_bench
 
-model = smope_bench.load_model(Path(__file__).parent{more})
+here = Path(__file__).parent
+model = smope_bench.load_model(here{more})
 found = model.predict(sys.argv[1:])
 
 for name, label, probabilities in zip(found.names, found.classes, found.probabilities):
@@ -51,9 +53,10 @@ def export_model(
 ) -> list[str]:
     """Write a trained model to a folder, which may be empty or have an older export; returns the names of its files.
 
-    Raises UserError where the folder cannot be written or has other files.
+    ``plugins``: the files that the run was made with, which are copied. Raises UserError where the folder cannot be written or
+    has other files.
     """
-    names = (MODEL, DESCRIPTION, CLASSES, PREPROCESSING, CARD, PROGRAM)
+    names = (MODEL, DESCRIPTION, CLASSES, PREPROCESSING, CARD, PROGRAM, *(file.name for file in plugins))
     try:
         others = sorted(file.name for file in folder.iterdir() if file.name not in names) if folder.exists() else []
         if others and not (folder / DESCRIPTION).is_file():
@@ -67,6 +70,7 @@ def export_model(
             PREPROCESSING: json_bytes(preprocessing),
             CARD: _card(kept, spec, registries, preprocessing).encode(),
             PROGRAM: SCRIPT.format(more=_more(plugins)).encode(),
+            **{file.name: file.read_bytes() for file in plugins},
             DESCRIPTION: json_bytes(described),
         }
         for name, content in contents.items():
@@ -77,7 +81,8 @@ def export_model(
 
 
 def _more(plugins: tuple[Path, ...]) -> str:
-    return f", plugins={[file.name for file in plugins]}" if plugins else ""
+    named = ", ".join(f"here / {file.name!r}" for file in plugins)
+    return f", plugins=[{named}]" if plugins else ""
 
 
 def _preprocessing(spec: RunSpec, registries: Registries, data: Path) -> dict[str, Any]:
@@ -85,8 +90,6 @@ def _preprocessing(spec: RunSpec, registries: Registries, data: Path) -> dict[st
     benchmark_class = registries.benchmarks.load(spec.benchmark.name)
     benchmark = benchmark_class(benchmark_class.Config(**spec.benchmark.config), data)
     config = benchmark.config
-    from smope_bench.benchmarks.augmentation import statistics_of
-
     mean, std = ([0.0] * 3, [1.0] * 3) if config.normalize == "none" else map(list, statistics_of(config.normalize))
     return {
         "turned_by_exif_and_put_on_white": benchmark.upright,

@@ -137,7 +137,7 @@ class TrainedModel:
 
     def _kept(self, image: Image.Image) -> NDArray[np.uint8]:
         side = self._benchmark.kept_side
-        return np.array(image) if side is None else central_square(image, side)
+        return np.array(image if side is None else central_square(image, side))
 
 
 def load_model(

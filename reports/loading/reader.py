@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from smope_bench.harness.errors import UserError
@@ -69,8 +71,9 @@ class Reader:
         """The manifest of a suite. Raises UserError where it was never run here or its manifest cannot be used."""
         root, found = self.store.root, self.manifest(suite)
         if found is None:
+            where = "" if root == Path("results") else f" --results {shlex.quote(str(root))}"
             raise UserError(
-                f"nothing was run for suite {suite!r} in {str(root)!r}; run: run_all.py run {run_argument(suite)}"
+                f"nothing was run for suite {suite!r} in {str(root)!r}; run: run_all.py run {run_argument(suite)}{where}"
             )
         if isinstance(found, str):
             raise UserError(

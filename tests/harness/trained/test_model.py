@@ -13,11 +13,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from smope_bench.benchmarks.datasets.image_folder import ImageFolder, ImageFolderConfig
+from smope_bench.benchmarks.image_store.arrays import Raw
 from smope_bench.harness import provenance
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.store import MODEL, Record, Store
 from smope_bench.harness.registry.registry import Registries, open_registries
-from smope_bench.harness.run_spec import RunSpec
+from smope_bench.harness.run_spec import Component, RunSpec
 from smope_bench.harness.trained.answers import read_answers
 from smope_bench.harness.trained.find import find_model, find_run
 from smope_bench.harness.trained.model import TrainedModel, model_of
@@ -71,16 +73,21 @@ def two_tasks(method: str, config: dict[str, object] | None = None, **changes: A
 
 def trained(spec: RunSpec, registries: Registries, folder: Path, **options: Any) -> tuple[Record, np.ndarray, Tensor]:
     """The record of a run in ``folder``, its test images, and the logits of its method for them before it was kept."""
+    record, raw, logits = trained_on(spec, registries, folder, **options)
+    return record, np.concatenate([np.array(part) for part in raw]), logits
+
+
+def trained_on(spec: RunSpec, registries: Registries, folder: Path, **options: Any) -> tuple[Record, list[Raw], Tensor]:
+    """As ``trained``, with the test images as the benchmark keeps them."""
     with Trainer(spec, *given(folder, folder / "data", **options), registries=registries) as trainer:
         trainer.run_tasks()
         trainer.publish(provenance.now())
         tests = trainer.stream.tests
-        images = np.concatenate([np.array(view.take(slice(None))[0]) for view in tests])
         with torch.no_grad(), trainer._precision():
             logits = [part for view in tests for part in trainer.evaluator.logits(view)]
     record = Store(folder).load(spec.run_id)
     assert isinstance(record, Record)
-    return record, images, torch.cat(logits)
+    return record, [view.take(slice(None))[0] for view in tests], torch.cat(logits)
 
 
 def loaded(run: str, registries: Registries, folder: Path) -> TrainedModel:
@@ -211,6 +218,27 @@ def test_pictures_come_as_files_folders_arrays_and_pillow_images(registries: Reg
     assert frame["image"].tolist() == [str(files[0])]
     many = np.concatenate([images] * 40)[:300]  # more than a batch
     assert len(model.predict(many)) == 300
+
+
+@pytest.mark.parametrize("how", [{"keep": "square"}, {"keep": "whole", "test_resize": 20, "normalize": "imagenet"}])
+def test_pictures_are_decoded_and_cut_as_the_benchmark_does(
+    how: dict[str, Any], registries: Registries, tmp_path: Path
+) -> None:
+    rng, folder = np.random.default_rng(0), tmp_path / "mine"
+    for split, name, number in [(s, c, n) for s in ("train", "test") for c in ("ants", "bees") for n in range(2)]:
+        file = folder / split / name / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (24 + 6 * number, 31, 4), dtype=np.uint8)).save(file)
+    benchmark = ImageFolder(ImageFolderConfig(path=str(folder), tasks=2, image_size=16, **how), tmp_path / "data")
+    benchmark.prepare()
+    config = benchmark.pinned().model_dump(mode="json")
+    spec = micro_spec("ncm").model_copy(update={"benchmark": Component(name="imagefolder", config=config)})
+    record, raw, logits = trained_on(spec, registries, tmp_path)
+    model = loaded(spec.run_id, registries, tmp_path)
+    files = [folder / "test" / name / f"{number}.png" for name in record.result["class_names"] for number in range(2)]
+    seen = torch.cat([model._transforms.test(part) for part in raw])
+    assert torch.equal(model.preprocess(files), seen)
+    torch.testing.assert_close(model.logits(seen), logits)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,9 @@ def publish(factory, seeds, **options) -> None:
 
 
 def test_a_suite_that_was_never_run_says_how_to_run_it(factory) -> None:
-    with pytest.raises(UserError, match=r"nothing was run for suite 'smoke' in .*; run: run_all.py run smoke"):
+    with pytest.raises(
+        UserError, match=r"nothing was run for suite 'smoke' in .*; run: run_all.py run smoke --results /"
+    ):
         load_suite(factory.store, "smoke", None)
 
 
