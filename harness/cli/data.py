@@ -14,6 +14,7 @@ import typer
 from smope_bench.harness.cli import options as opt
 from smope_bench.harness.cli.command import command
 from smope_bench.harness.errors import UserError
+from smope_bench.harness.text import program
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -82,7 +83,7 @@ def prepare(
             where = [] if data_root == opt.DATA else ["--data", str(data_root)]
             settings = [part for text in prepared.settings for part in ("--set", text)]
             words = ["run", "smoke", "--benchmarks", name, *settings, *where]
-            notify(f"a run on these images:\n  {_started_as()} {shlex.join(words)}")
+            notify(f"a run on these images:\n  {program()} {shlex.join(words)}")
 
 
 @data.command("list")
@@ -122,7 +123,7 @@ def list_prepared(data_root: opt.Data = opt.DATA, as_json: opt.AsJson = False) -
     if old:
         where = [] if data_root == opt.DATA else ["--data", str(data_root)]
         print(f"{_size(sum(store.bytes for store in old))} of them match no folder any more; to remove them:")
-        print(f"  {_started_as()} {shlex.join(['data', 'remove', *(store.name for store in old), *where])}")
+        print(f"  {program()} {shlex.join(['data', 'remove', *(store.name for store in old), *where])}")
 
 
 @data.command("remove")
@@ -183,10 +184,6 @@ def _show(console: Console, prepared: Prepared) -> None:
         console.print(f"note: {note}", markup=False, soft_wrap=True)
     if not prepared.is_verified:
         console.print(f"{prepared.name}: {UNVERIFIED}", markup=False, soft_wrap=True)
-
-
-def _started_as() -> str:
-    return "smope-bench" if Path(sys.argv[0]).name == "smope-bench" else "python run_all.py"
 
 
 def _size(count: int) -> str:
