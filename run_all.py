@@ -6,7 +6,7 @@ Everything heavy is imported by the command that needs it.
 from __future__ import annotations
 
 import importlib.util
-import shlex
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ from smope_bench.harness.cli.command import command, make_app
 from smope_bench.harness.console import replace_what_cannot_be_printed
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.run_options import CHECKPOINT_EVERY_S, RunOptions
-from smope_bench.harness.text import plain
+from smope_bench.harness.text import plain, program, shell_command
 from smope_bench.methods.common.errors import MethodError
 from smope_bench.reports import cli as report_commands
 
@@ -110,8 +110,7 @@ def run(
     )
     failed = _launch(trained, selection, options) if trained else 0
     report_commands.count(counted, selection.methods, options.plugins, results)
-    given = f" --results {shlex.quote(str(results))}" if results != opt.RESULTS else ""
-    print(f"for the page: run_all.py report {shlex.join(suites)}{given}")
+    print(f"for the page: {shell_command('report', *suites, results=results)}")
     outside = print_expectations(Store(results), expected, only_planned=bool(selection.methods), metrics=metrics)
     raise typer.Exit(RUNS_FAILED if failed or outside else 0)
 
@@ -128,12 +127,19 @@ def _launch(suites: Sequence[str], selection: Selection, options: RunOptions) ->
     return len(summary.failures)
 
 
+def _at_home(word: str) -> str:
+    """``~`` and ``~user`` of a path as the user's folder, also in ``--results=~/r``, where a shell leaves them as they are."""
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    return option + equals + os.path.expanduser(value) if value.startswith("~") else word  # noqa: PTH111  # never raises
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the command line; returns the exit status."""
     replace_what_cannot_be_printed()
+    words = [_at_home(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     try:
         with stop_signals():
-            return make_app(default)(args=arguments, standalone_mode=False) or 0
+            return make_app(default)(args=words, prog_name=program(), standalone_mode=False) or 0
     except Stopped as stop:
         print("stopped: what was finished is kept, and the same command goes on from there.", file=sys.stderr)
         return stop.status

@@ -3,15 +3,43 @@
 from __future__ import annotations
 
 import inspect
+import os
+import shlex
+import shutil
+import sys
 import traceback
 import unicodedata
 from pathlib import Path
 from typing import Any
 
+INSTALLED = "smope-bench"
+"""Name of the installed command."""
+RESULTS = Path("results")
+"""Results folder of commands that name none."""
 LONGEST = 2_000
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 # Control, format (bidirectional overrides, zero width), surrogate, line and paragraph separator.
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+
+def program() -> str:
+    """The command line's program as it was started, quoted for a shell: ``smope-bench`` or ``python run_all.py``.
+
+    ``smope-bench`` where it was not started as a command, as in a script.
+    """
+    started = Path(sys.argv[0] if sys.argv else "")
+    if started.name == "run_all.py":
+        return shlex.join([sys.orig_argv[0], sys.argv[0]])
+    found = shutil.which(INSTALLED)
+    if started.stem != INSTALLED or (found is not None and os.path.realpath(found) == os.path.realpath(started)):
+        return INSTALLED
+    return shlex.quote(sys.argv[0])
+
+
+def shell_command(*words: str, results: Path = RESULTS) -> str:
+    """A command of this program that can be pasted into a shell; ``results``: the folder that it is about."""
+    place = [] if results == RESULTS else ["--results", str(results)]
+    return f"{program()} {shlex.join([*words, *place])}"
 
 
 def plain(value: object, longest: int = LONGEST) -> str:

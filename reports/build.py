@@ -19,6 +19,7 @@ from smope_bench.harness.errors import UserError
 from smope_bench.harness.planning.suite_file import run_argument
 from smope_bench.harness.records.observations import read_observations
 from smope_bench.harness.records.store import Store
+from smope_bench.harness.text import shell_command
 from smope_bench.reports.document import Document, Section, all_tables
 from smope_bench.reports.figures.kinds import FigureKind, figure_groups, find_kinds
 from smope_bench.reports.loading.load import Loaded
@@ -67,7 +68,7 @@ def make_document(
     figure kinds. Raises UserError without any suite.
     """
     if not loaded.suites and not counted:
-        raise UserError("a report needs at least one suite; name one, as in: run_all.py report SUITE")
+        raise UserError(f"a report needs at least one suite; name one, as in: {shell_command('report', 'smoke')}")
     kinds, wrong = find_kinds(plugins)
     keys: list[str] = []
     sections = []
@@ -205,6 +206,6 @@ def counted_section(name: str, report: Mapping[str, Any], key: str) -> Section:
         reason = error if first is None else f"{'.'.join(map(str, first['loc'])) or 'its top'}: {first['msg']}"
         raise UserError(
             f"the stored counts of suite {name!r} cannot be used ({reason}); "
-            f"write them anew with: run_all.py run {run_argument(name)}"
+            f"write them anew with: {shell_command('run', run_argument(name))}"
         ) from error
     return Section(key, title, description, None, tables)

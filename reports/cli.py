@@ -13,6 +13,7 @@ from smope_bench.benchmarks.suites import SUITES
 from smope_bench.harness.cli import options as opt
 from smope_bench.harness.cli.command import command
 from smope_bench.harness.errors import UserError
+from smope_bench.harness.text import shell_command
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -151,7 +152,10 @@ def _asked(suites: Sequence[str], store: Store) -> tuple[list[str], list[str]]:
     trained = manifest_names(store) if suites else suites_in(store)
     names = list(dict.fromkeys(map(name_in_results, suites))) or [*trained, *counted]
     if not names:
-        raise UserError(f"nothing was run in {str(store.root)!r} yet; run a suite first, as in: run_all.py run smoke")
+        raise UserError(
+            f"nothing was run in {str(store.root)!r} yet; run a suite first, as in: "
+            + shell_command("run", "smoke", results=store.root)
+        )
     of_files = set(names) - set(suites)
     for name in names:
         if name not in (*trained, *counted, *of_files):

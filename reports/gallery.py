@@ -23,6 +23,7 @@ from smope_bench.harness.cost.cost_suites import read_counted
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.observations import read_observations
 from smope_bench.harness.records.store import Store
+from smope_bench.harness.text import shell_command
 from smope_bench.reports.build import counted_section
 from smope_bench.reports.figures.kinds import figure_groups, paper_figures
 from smope_bench.reports.figures.style import FigureFile
@@ -106,7 +107,10 @@ def gallery_parts(store: Store, *, mixed: bool = False) -> list[Part]:
     present = set(suites_in(store))
     names = [suite.name for suite in suites if suite.name in present and not suite.counts_only]
     if not names:
-        raise UserError(f"no suite of the papers was run in {str(store.root)!r}; run: run_all.py run table1 --tiny")
+        raise UserError(
+            f"no suite of the papers was run in {str(store.root)!r}; run: "
+            + shell_command("run", "table1", "--tiny", results=store.root)
+        )
     loaded = {results.suite: results for results in load_suites(store, names, None, mixed=mixed).suites}
 
     observed = partial(read_observations, store)

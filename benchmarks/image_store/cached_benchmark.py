@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from smope_bench.benchmarks.base import Benchmark, ConfigT, ImageSet, ProgressCallback, Split, silent
@@ -72,17 +72,31 @@ class CachedBenchmark(Benchmark[ConfigT]):
     def prepare(self, progress: ProgressCallback = silent, given: Sequence[Path] = ()) -> None:
         """Build the caches, or verify every byte of those that are there. Raises BenchmarkError."""
         self.given = tuple(given)
+
+        def fill(writers: Sequence[CacheWriter]) -> None:
+            self.fill_parts(writers, progress)
+            for writer in writers:
+                self.state_repeats(writer.digests, progress)
+
         parent, self.remarks = self.cache_parent, []
         lacking = [part for part in self.parts() if open_cache(parent, part, verify=True) is None]
         if any(cache_folder(parent, part.recipe).exists() for part in lacking):
             progress(f"{self.name}: the stored images do not match their manifest and are made anew")
         if lacking:
-            build_caches(
-                parent, lacking, self.names_to_store(progress), lambda writers: self.fill_parts(writers, progress)
-            )
+            build_caches(parent, lacking, self.names_to_store(progress), fill)
         for part in self.parts():
             note_use(cache_folder(parent, part.recipe), self.origin, self.remarks if part in lacking else None)
         self.task_sizes()  # raises for an impossible split
+
+    def state_repeats(self, digests: Mapping[Split, Sequence[bytes]], progress: ProgressCallback) -> None:
+        """Remark on images of both splits, by their digests. A user's own are compared before, file by file."""
+        trained, tested = set(digests.get("train", ())), digests.get("test", ())
+        repeated = sum(digest in trained for digest in tested)
+        if repeated and not self.takes_user_data:
+            self.remarks.append(
+                f"{repeated:,} of {len(tested):,} test images are copies of training images, as published"
+            )
+            progress(f"{self.name}: {self.remarks[-1]}")
 
     def images_key(self) -> str:
         return json.dumps([part.recipe for part in self.parts()], sort_keys=True)

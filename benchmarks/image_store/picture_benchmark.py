@@ -8,8 +8,12 @@ pictures, under the test transform too, come from the squeezed ones in the fast 
 
 from __future__ import annotations
 
+import hashlib
+import threading
+import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -20,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
 
-from smope_bench.benchmarks.base import BenchmarkConfig, ProgressCallback, Split
+from smope_bench.benchmarks.base import SPLITS, BenchmarkConfig, ProgressCallback, Split
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.image_store.cached_benchmark import CachedBenchmark
 from smope_bench.benchmarks.image_store.pictures import Frame, framed, in_threads, open_picture, squeezed
@@ -97,11 +101,14 @@ class PictureBenchmark(CachedBenchmark[PictureConfigT]):
 
     def fill_parts(self, writers: Sequence[CacheWriter], progress: ProgressCallback) -> None:
         """Decode every picture once, a few at a time. The error names several that cannot be decoded."""
-        bad, done = [], 0
+        bad, done, warned = [], 0, list[str]()
+        digests: dict[Split, list[bytes]] = {split: [] for split in SPLITS}
         pictures = iter(self.pictures(progress))
         while batch := list(islice(pictures, BATCH)):
-            entries = in_threads(partial(self._entries, writers=writers), batch)
+            with _warnings_named(warned):
+                entries = in_threads(partial(self._entries, writers=writers), batch)
             for picture, made in zip(batch, entries, strict=True):
+                digests[picture.split].append(hashlib.sha256(picture.data).digest())
                 if isinstance(made, str):
                     bad.append(f"{picture.name}: {made}")
                 elif not bad:
@@ -110,19 +117,25 @@ class PictureBenchmark(CachedBenchmark[PictureConfigT]):
             done += len(batch)
             progress(f"{self.name}: decoded {done:,} pictures")
         if bad:
-            more = f" and {len(bad) - NAMED_AT_MOST} more" if len(bad) > NAMED_AT_MOST else ""
-            named = "; ".join(bad[:NAMED_AT_MOST])
-            raise BenchmarkError(f"{len(bad)} of {done} files cannot be used: {named}{more}; {self.remedy}")
+            raise BenchmarkError(f"{len(bad)} of {done} files cannot be used: {_named(bad)}; {self.remedy}")
+        self.state_repeats(digests, progress)
+        if warned:
+            self.remarks.append(
+                f"Pillow warns of {len(warned)} of {done} files, which are used: {_named(sorted(warned))}"
+            )
+            progress(f"{self.name}: {self.remarks[-1]}")
 
     def _entries(self, picture: Picture, writers: Sequence[CacheWriter]) -> list[Entry] | str:
         """What each writer of the picture's split stores of it, or the error."""
-        try:
-            image = open_picture(picture.data, upright=self.upright)
-        except BenchmarkError as error:
-            return str(error)
-        size = (image.height, image.width)
-        wanted = [writer for writer in writers if picture.split in writer.part.splits]
-        return [(writer, self._pixels(image, writer.part.kind), size) for writer in wanted]
+        _reading.name = picture.name
+        with ExitStack() as held:
+            try:
+                image = open_picture(picture.data, upright=self.upright, held=held)
+            except BenchmarkError as error:
+                return str(error)
+            size = (image.height, image.width)
+            wanted = [writer for writer in writers if picture.split in writer.part.splits]
+            return [(writer, self._pixels(image, writer.part.kind), size) for writer in wanted]
 
     def _pixels(self, image: Image.Image, kind: Kind) -> NDArray[np.uint8] | None:
         config = self.config
@@ -131,6 +144,33 @@ class PictureBenchmark(CachedBenchmark[PictureConfigT]):
         if kind == "squeezed":
             return squeezed(image, config.store_size)
         return framed(image, Frame(config.image_size, config.test_resize, config.test_interpolation))
+
+
+_reading = threading.local()
+"""``name``: of the picture that this thread reads."""
+
+
+@contextmanager
+def _warnings_named(found: list[str]) -> Iterator[None]:
+    """Inside, a warning of any thread that reads a picture goes to ``found``, once for each name and text."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        show = warnings.showwarning
+
+        def note(message: Warning | str, *place: Any, **more: Any) -> None:
+            name = getattr(_reading, "name", None)
+            if name is None:
+                show(message, *place, **more)
+            elif (text := f"{name}: {' '.join(str(message).split())}") not in found:
+                found.append(text)
+
+        warnings.showwarning = note
+        yield
+
+
+def _named(texts: list[str]) -> str:
+    more = f" and {len(texts) - NAMED_AT_MOST} more" if len(texts) > NAMED_AT_MOST else ""
+    return "; ".join(texts[:NAMED_AT_MOST]) + more
 
 
 Entry = tuple[CacheWriter, NDArray[np.uint8] | None, tuple[int, int]]

@@ -6,21 +6,39 @@ import io
 import math
 import os
 import struct
+import threading
+import warnings
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image, ImageEnhance, ImageOps, features
 
 from smope_bench.benchmarks.augmentation import Interpolation
 from smope_bench.benchmarks.errors import BenchmarkError
 
 # Only raster formats that Pillow decodes by itself: some others start an external program on what the file contains.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+AVIF = (
+    ("AVIF",) if "avif" in features.modules and features.check("avif") else ()
+)  # in Pillow since 11.3, not in every build
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", *AVIF)
+MOST_PIXELS = 200_000_000
+"""Pixels of the largest picture that is read. Decoded it takes 4 bytes a pixel, 800 MB."""
+LARGE_PIXELS = 25_000_000
+"""Of pictures with more pixels one at a time is decoded while images are prepared."""
+TOO_LARGE = f"more than the {MOST_PIXELS // 1_000_000} megapixels that are read; make it smaller"
+SIXTEEN_BITS = ("PNG", "PPM")
+"""Formats whose pixels of Pillow's mode ``I`` are 16-bit grey."""
+PNG_START, PNG_TEXTS = b"\x89PNG\r\n\x1a\n", (b"tEXt", b"zTXt", b"iTXt")
+# Pillow's own limit is half as high, holds for the whole process and cannot be given to a call; so does the filter:
+# warnings are caught with the file's name where images are prepared, and are not repeated at every use.
+Image.MAX_IMAGE_PIXELS = MOST_PIXELS
+warnings.filterwarnings("ignore", module=r"PIL\.")
 FILTERS: dict[Interpolation, Image.Resampling] = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
@@ -35,6 +53,7 @@ DAMAGE = (
 )
 """What Pillow raises for files that cannot be decoded. Any other error, such as AttributeError, is one of the program."""
 
+_one_large = threading.RLock()
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 
@@ -67,17 +86,29 @@ class Crop:
     brightness: float | None = None
 
 
-def open_picture(data: bytes, *, upright: bool = False) -> Image.Image:
+def open_picture(data: bytes, *, upright: bool = False, held: ExitStack | None = None) -> Image.Image:
     """Decode an image file to RGB as the official loaders do; ``upright``: turned as displayed.
 
     Upright means turned by the EXIF tag, transparent parts white, and 16-bit grey scaled to 8 bits. Of an animation the
-    first frame is taken. Raises BenchmarkError with what is wrong, without a file name.
+    first frame is taken. ``held``: until it is closed, no other thread that gives one decodes a large picture. Raises
+    BenchmarkError with what is wrong, without a file name.
     """
+
+    def pixels(opened: Image.Image) -> Image.Image:
+        size = opened.width * opened.height
+        if size > MOST_PIXELS:
+            raise BenchmarkError(f"{opened.width} x {opened.height} pixels, {TOO_LARGE}")
+        if held is not None and size > LARGE_PIXELS:
+            held.enter_context(_one_large)
+        sixteen = opened.format in SIXTEEN_BITS
+        return _rgb(ImageOps.exif_transpose(opened), sixteen) if upright else opened.convert("RGB")
+
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
-            return _rgb(ImageOps.exif_transpose(opened)) if upright else opened.convert("RGB")
+        return _read(data, pixels)
     except BenchmarkError:
         raise
+    except Image.DecompressionBombError as error:  # beyond twice the limit
+        raise BenchmarkError(TOO_LARGE) from error
     except Image.UnidentifiedImageError as error:
         raise BenchmarkError(f"not an image in one of the formats {', '.join(FORMATS)}") from error
     except DAMAGE as error:
@@ -86,9 +117,38 @@ def open_picture(data: bytes, *, upright: bool = False) -> Image.Image:
 
 def picture_size(data: bytes, *, upright: bool = False) -> tuple[int, int]:
     """Height and width of a picture as ``open_picture`` returns it, without decoding it."""
-    with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+
+    def size(opened: Image.Image) -> tuple[int, int]:
         turned = upright and opened.getexif().get(ORIENTATION, 1) in QUARTER_TURNS
         return (opened.width, opened.height) if turned else (opened.height, opened.width)
+
+    return _read(data, size)
+
+
+def _read(data: bytes, use: Callable[[Image.Image], Made]) -> Made:
+    """``use`` of an opened picture. A PNG whose texts are longer than Pillow allows is read without them."""
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+            return use(opened)
+    except ValueError:
+        shorter = _without_texts(data)
+        if len(shorter) == len(data):
+            raise
+    with Image.open(io.BytesIO(shorter), formats=FORMATS) as opened:
+        return use(opened)
+
+
+def _without_texts(data: bytes) -> bytes:
+    """A PNG file without its text chunks; another file as it is."""
+    if not data.startswith(PNG_START):
+        return data
+    kept, place = [PNG_START], len(PNG_START)
+    while place + 12 <= len(data):
+        end = place + 12 + int.from_bytes(data[place : place + 4])  # length, name, content, checksum
+        if data[place + 4 : place + 8] not in PNG_TEXTS:
+            kept.append(data[place:end])
+        place = end
+    return b"".join([*kept, data[place:]])
 
 
 def decode(data: bytes, side: int) -> NDArray[np.uint8]:
@@ -176,8 +236,8 @@ def _central_box(width: int, height: int, side: int, size: int) -> tuple[float, 
     return left, top, min(left + size * scale[0], width), min(top + size * scale[1], height)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
+def _rgb(image: Image.Image, sixteen: bool) -> Image.Image:
+    if image.mode.startswith("I;16") or (image.mode == "I" and sixteen):
         return Image.fromarray((np.asarray(image) // 256).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
         raise BenchmarkError(f"pixels of type {image.mode!r} have no fixed range; save the image with 8 or 16 bits")

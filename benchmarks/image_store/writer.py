@@ -53,6 +53,8 @@ class CacheWriter:
         self._counts = dict.fromkeys(part.splits, 0)
         self._pictures: dict[Split, list[tuple[str, str]]] = {split: [] for split in part.splits}
         self._shape: tuple[int, ...] | None = None
+        self.digests: dict[Split, list[bytes]] = {split: [] for split in part.splits}
+        """Sha256 of every stored array, where all are of one size: to count those that are in both splits."""
 
     def add(self, split: Split, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
         """Append uint8 (n, H, W, 3) with class ids (n,); all of one size."""
@@ -65,6 +67,8 @@ class CacheWriter:
             raise ValueError(f"a label lies outside the {len(self._class_names)} classes")
         self._shape = shape
         self._counts[split] += len(images)
+        if self.part.kind == "pixels":
+            self.digests[split] += [hashlib.sha256(np.ascontiguousarray(image).data).digest() for image in images]
         # Not a writable map: on a full disk it would kill the process, where a write raises an error.
         self._files[f"{split}.images"].write(np.ascontiguousarray(images))
         self._files[f"{split}.labels"].write(np.ascontiguousarray(labels, dtype="<i8"))

@@ -93,7 +93,7 @@ def list_prepared(data_root: opt.Data = opt.DATA, as_json: opt.AsJson = False) -
     from rich.markup import escape
 
     from smope_bench.benchmarks.image_store.stores import prepared_stores
-    from smope_bench.harness.console import print_rows
+    from smope_bench.harness.console import counted, print_rows
     from smope_bench.harness.text import plain
 
     stores = prepared_stores(data_root)
@@ -117,7 +117,7 @@ def list_prepared(data_root: opt.Data = opt.DATA, as_json: opt.AsJson = False) -
             ("", lambda row: escape(row["match"])),
         ),
     )
-    print(f"{len(stores)} stores, {_size(sum(store.bytes for store in stores))}")
+    print(f"{counted(len(stores), 'store')}, {_size(sum(store.bytes for store in stores))}")
     old = [store for store in stores if store.match]
     if old:
         where = [] if data_root == opt.DATA else ["--data", str(data_root)]

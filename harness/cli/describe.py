@@ -26,7 +26,7 @@ from smope_bench.harness.cli.command import command
 from smope_bench.harness.console import Rows, make_console
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.registry.plugins import call_outside_code
-from smope_bench.harness.text import plain, plain_values
+from smope_bench.harness.text import plain, plain_values, shell_command
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -117,7 +117,7 @@ def _nearest(name: str, known: Mapping[str, Sequence[str]]) -> str:
     close = get_close_matches(name.lower().replace("-", "_"), kinds, n=NEAREST, cutoff=0.5)
     offered = ", ".join(f"{one!r} ({' and '.join(kinds[one])})" for one in close)
     hint = f"; did you mean {offered}?" if close else "."
-    lists = "run_all.py list methods (or benchmarks, backbones, suites, executors) shows the names"
+    lists = f"{shell_command('list', 'methods')} (or benchmarks, backbones, suites, executors) shows the names"
     return (
         f"{hint} {lists}; one of your own needs --plugin FILE.py, and a weights file has the name that a command with"
         " --backbone FILE prints."
@@ -249,7 +249,7 @@ def backbone_facts(registries: Registries, name: str, data: Path) -> Facts:
         sha256, state = backbone.sha256, "random, from a seed" if backbone.is_random else "ready"
         state += "" if backbone.is_verified else f", {NOT_VERIFIED}"
     except WeightsMissingError:
-        sha256, state = "", f"not prepared: run_all.py data prepare {name}"
+        sha256, state = "", f"not prepared: {shell_command('data', 'prepare', name)}"
     downloads = data / WEIGHTS / "downloads"
     places = [f"{downloads / files[0]}" + (f", or as {', '.join(files[1:])}" if files[1:] else "")] if files else []
     places += [f"the Hugging Face cache of {hub}"] if hub else []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +23,7 @@ from smope_bench.harness.console import Columns, Rows, counted, duration, make_c
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.registry.plugins import call_outside_code
 from smope_bench.harness.registry.registry import IN_DATA
-from smope_bench.harness.text import plain, plain_values
+from smope_bench.harness.text import plain, plain_values, shell_command
 from smope_bench.methods.common.backbone.imported import NOT_VERIFIED
 
 if TYPE_CHECKING:
@@ -258,9 +257,8 @@ def _downloads(rows: Rows, data: Path) -> str:
     listed = ", ".join(f"{name} ({size_text(need['bytes'])})" for name, need in sorted(needed.items()))
     total = sum(size for size in sizes if size)
     more = f"; {size_text(total)} in all, and about as much again on disk once converted" if total else ""
-    where = "" if data == opt.DATA else f" --data {shlex.quote(str(data))}"
-    names = " ".join(sorted(needed))
-    return f"\nto fetch first: {listed}{more}; run does it, as does run_all.py data prepare {names}{where}"
+    where = () if data == opt.DATA else ("--data", str(data))
+    return f"\nto fetch first: {listed}{more}; run does it, as does {shell_command('data', 'prepare', *sorted(needed), *where)}"
 
 
 def size_text(count: int | None) -> str:

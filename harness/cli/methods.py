@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +10,7 @@ import typer
 from smope_bench.harness.cli import options as opt
 from smope_bench.harness.cli.command import command
 from smope_bench.harness.errors import UserError
+from smope_bench.harness.text import shell_command
 
 NewName = Annotated[str, typer.Argument(metavar="NAME", help="The method's name, and its file's: my_prompt.")]
 NewOut = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where both files are written.")]
@@ -20,8 +19,6 @@ BackboneSettings = Annotated[
     opt.what("--set", metavar="backbone.FIELD=VALUE", help="Change a setting of the backbone. Repeatable."),
 ]
 CHECK_FAILED = 1
-INSTALLED = "smope-bench"
-"""Name of the installed command."""
 
 
 @command("new-method")
@@ -30,11 +27,9 @@ def new_method(name: NewName, out: NewOut = Path()) -> None:
     from smope_bench.harness.registry.scaffold import new_method as written
 
     plugin, test = written(name, out)
-    quoted, command = shlex.quote(str(plugin)), Path(sys.argv[0]).name
-    command = command if command == INSTALLED else "run_all.py"
     print(f"wrote {plugin} and {test}; next:")
-    print(f"  {command} check {quoted}")
-    print(f"  {command} run smoke --plugin {quoted} --methods {name} --seeds 0")
+    print(f"  {shell_command('check', str(plugin))}")
+    print(f"  {shell_command('run', 'smoke', '--plugin', str(plugin), '--methods', name, '--seeds', '0')}")
 
 
 @command("check")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +10,7 @@ import typer
 from smope_bench.harness.cli import options as opt
 from smope_bench.harness.cli.command import command
 from smope_bench.harness.errors import UserError
+from smope_bench.harness.text import shell_command
 
 SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="A suite by name ('list suites'), or a file.")]
 SuiteOut = Annotated[
@@ -45,4 +45,4 @@ def suite(name: SuiteName, out: SuiteOut = None) -> None:
     except UserError:
         out.unlink()
         raise
-    print(f"written: {out}; run it with: run_all.py run {shlex.quote(str(out))}")
+    print(f"written: {out}; run it with: {shell_command('run', str(out))}")

@@ -14,6 +14,7 @@ from smope_bench.harness.records.atomic_write import write_json_atomically
 from smope_bench.harness.records.checksum import RECORD_SCHEMA, checksum_of, with_checksum
 from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry.registry import Registries
+from smope_bench.harness.text import shell_command
 
 if TYPE_CHECKING:
     from smope_bench.harness.planning.planner import Selection
@@ -85,11 +86,13 @@ def read_counted(store: Store, name: str) -> dict[str, Any]:
         return stored["cost"]
     except FileNotFoundError as error:
         raise UserError(
-            f"suite {name!r} was not counted yet in {str(store.root)!r}; do it with: run_all.py run {run_argument(name)}"
+            f"suite {name!r} was not counted yet in {str(store.root)!r}; do it with: "
+            + shell_command("run", run_argument(name), results=store.root)
         ) from error
     except (OSError, ValueError, KeyError, RecursionError) as error:
         raise UserError(
-            f"{str(file)!r} cannot be used ({error}); write it anew with: run_all.py run {run_argument(name)}"
+            f"{str(file)!r} cannot be used ({error}); write it anew with: "
+            + shell_command("run", run_argument(name), results=store.root)
         ) from error
 
 

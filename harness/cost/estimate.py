@@ -24,6 +24,7 @@ from smope_bench.harness.records.atomic_write import write_json_atomically
 from smope_bench.harness.records.store import Record, Store
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec, canonical_json
+from smope_bench.harness.text import program
 from smope_bench.methods.common.backbone.backbones import VIT_B16, RandomBackbone
 
 ASSUMED_FLOPS: Mapping[str, float] = {"fp32": 10e12, "bf16": 40e12}
@@ -32,7 +33,7 @@ Not measured; plans that use them are labelled so."""
 LEAST_SCALE = 0.02
 """Operations of a pass relative to ViT-B/16's, below which a throughput measured on that says nothing."""
 THROUGHPUT_FILE = "throughput.json"
-HOW_TO_MEASURE = "run_all.py bench step --device cuda --batch 128 --record, or give --tflops"
+HOW_TO_MEASURE = "bench step --device cuda --batch 128 --record"
 
 NARROW = RandomBackbone("narrow", "", VIT_B16 | {"embed_dim": 12, "img_size": 32})
 """On which the phases of a method are counted."""
@@ -80,7 +81,7 @@ class Rate:
         """``10 TFLOP/s (assumed, not measured: ...)``."""
         note = {
             "given": "given by --tflops",
-            "assumed": f"assumed for a data-centre GPU, not measured; measure with {HOW_TO_MEASURE}",
+            "assumed": f"assumed for a data-centre GPU, not measured; measure with {program()} {HOW_TO_MEASURE}, or give --tflops",
         }.get(self.source, f"measured: {self.source} on {self.device}")
         return f"{self.flops_per_s / 1e12:.3g} TFLOP/s ({note})"
 

@@ -17,6 +17,7 @@ from smope_bench.harness.cost.flop_counters import published_classifier, publish
 from smope_bench.harness.cost.method_walk import declared, make_method, walk
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.registry.registry import Registries
+from smope_bench.harness.text import program
 from smope_bench.methods.common.api import Geometry, Method, learnable_count
 from smope_bench.methods.common.backbone.backbones import RANDOM_VIT_B16
 from smope_bench.methods.common.backbone.vit import PromptedViT
@@ -114,7 +115,7 @@ def count_costs(registries: Registries, names: Sequence[str], backbone: Any = No
 
 def _uncountable(name: str, registries: Registries, error: Exception) -> str:
     reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-    remedy = "put it through run_all.py check, or leave it out with --methods"
+    remedy = f"put it through {program()} check, or leave it out with --methods"
     return f"method {name!r} of {registries.methods.owner(name)} cannot be counted on ViT-B/16: {reason}; {remedy}"
 
 

@@ -35,6 +35,8 @@ from smope_bench.harness.registry.plugins import run_file
 from smope_bench.harness.registry.registry import KINDS, Registries, open_registries
 from smope_bench.harness.run_options import RunOptions
 
+FLOAT32_BYTES = 4
+
 
 @dataclass(frozen=True)
 class LaunchSummary:
@@ -192,15 +194,12 @@ def expected_memory(
     A number of workers that the user gave is reduced by measurements only, never by estimates.
     """
     records = (found for found in Store(options.results).scan() if isinstance(found, Record))
-    estimator, weights, needs = MemoryEstimator(records, device), dict[str, float](), dict[str, float]()
+    estimator, needs = MemoryEstimator(records, device), dict[str, float]()
     for run in to_do:
-        name = run.spec.backbone.name
         found = estimator.measured(run.spec.model_dump())
         if found is None and options.workers is None:
-            if name not in weights:
-                skeleton = registries.backbone(run.spec.backbone, options.data).skeleton()
-                weights[name] = sum(p.numel() * p.element_size() for p in skeleton.parameters()) / MIB
-            found = estimator.guessed(weights[name])
+            backbone = registries.backbone(run.spec.backbone, options.data)
+            found = estimator.guessed(FLOAT32_BYTES * backbone.weight_count / MIB)
         needs[run.run_id] = found or 0.0
     return needs
 

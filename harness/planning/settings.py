@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_args
@@ -16,6 +17,8 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 SCOPES = ("schedule", "benchmark", "backbone")
 MOST_SEEDS = 10_000
+FOLDER = "path"
+"""Field of a benchmark that names a folder."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,10 @@ class Seeds:
 
 
 def parse_setting(text: str) -> Setting:
-    """Read ``key=value``; the value is JSON where it parses as such, else the text itself."""
+    """Read ``key=value``; the value is JSON where it parses as such, else the text itself.
+
+    The name of a folder is a text, also one such as ``2024``, ``1e3`` or ``true``; in it, ``~`` is the user's folder.
+    """
     key, equals, value = text.partition("=")
     path = tuple(part.strip() for part in key.split("."))
     if not equals or not all(path):
@@ -45,6 +51,8 @@ def parse_setting(text: str) -> Setting:
         parsed = json.loads(value)
     except (ValueError, RecursionError):
         parsed = {"True": True, "False": False, "None": None}.get(value.strip(), value.strip())
+    if path[-1] == FOLDER and value.strip() not in ("null", "None"):
+        parsed = os.path.expanduser(parsed if isinstance(parsed, str) else value.strip())  # noqa: PTH111  # never raises
     return Setting(text, path, parsed)
 
 

@@ -25,7 +25,7 @@ from smope_bench.benchmarks.suites.schema import Drawing
 from smope_bench.harness.errors import UserError, did_you_mean
 from smope_bench.harness.planning.own_backbones import file_under
 from smope_bench.harness.planning.settings import merged, nested, parse_seeds, parse_setting
-from smope_bench.harness.text import plain
+from smope_bench.harness.text import plain, shell_command
 
 ENDINGS = (".yaml", ".yml")
 MOST_BYTES, MOST_NODES, MOST_ROWS = 200_000, 20_000, 1_000
@@ -180,7 +180,7 @@ def read_suite(file: Path) -> Suite:
             raise UserError(f"{shown} has {state.st_size:,} bytes; a suite's file has at most {MOST_BYTES:,}")
         data = file.read_bytes()
     except FileNotFoundError as error:
-        remedy = "write one with: run_all.py suite table1 --out my.yaml"
+        remedy = f"write one with: {shell_command('suite', 'table1', '--out', 'my.yaml')}"
         raise UserError(f"the suite's file {shown} does not exist; {remedy}") from error
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
@@ -452,7 +452,9 @@ class _Reader:
         try:
             node = loader.get_single_node()
             if node is None:
-                self.fail("the file is empty; write a suite with: run_all.py suite table1 --out my.yaml")
+                self.fail(
+                    f"the file is empty; write a suite with: {shell_command('suite', 'table1', '--out', 'my.yaml')}"
+                )
             if not isinstance(node, yaml.MappingNode):
                 self._fail_at(
                     "a suite's file holds KEY: VALUE lines, such as rows and columns", node.start_mark.line + 1

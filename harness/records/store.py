@@ -20,7 +20,7 @@ from smope_bench.harness.errors import UserError
 from smope_bench.harness.provenance import with_sources
 from smope_bench.harness.records.atomic_write import json_bytes, write_atomically, write_json_atomically
 from smope_bench.harness.records.checksum import RECORD_SCHEMA, checksum_of, with_checksum
-from smope_bench.harness.text import plain
+from smope_bench.harness.text import INSTALLED, plain
 
 State = Literal["new", "done", "stale", "failed"]
 Fault = Literal["unreadable", "schema", "incomplete", "edited", "misplaced"]
@@ -264,7 +264,7 @@ def _schema_fault(result: Mapping[str, Any]) -> tuple[Fault, str] | None:
     schema = result.get("schema_version")
     if schema == RECORD_SCHEMA:
         return None
-    remedy = "; bring it up to date with: run_all.py migrate" if schema in range(1, RECORD_SCHEMA) else ""
+    remedy = f"; bring it up to date with: {INSTALLED} migrate" if schema in range(1, RECORD_SCHEMA) else ""
     return "schema", f"has schema {schema!r}, not {RECORD_SCHEMA}{remedy}"
 
 

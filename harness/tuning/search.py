@@ -27,6 +27,7 @@ from smope_bench.harness.planning.settings import Seeds, Setting, parse_setting
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_options import RunOptions
 from smope_bench.harness.run_spec import Precision, RunSpec, canonical_json
+from smope_bench.harness.text import shell_command
 from smope_bench.harness.tuning.study import REFUSED, Candidate, Study, TrialResult, candidate_key, grid_order
 from smope_bench.harness.tuning.trial import RUNNER
 from smope_bench.methods.recipes import RecipeFrom
@@ -124,7 +125,8 @@ def plan_search(request: SearchRequest, registries: Registries) -> Plan:
     planner.require_all_settings_used([run])
     if run.lacks_weights:
         raise UserError(
-            f"the weights of backbone {column.backbone!r} are not prepared: run_all.py data prepare {column.backbone}"
+            f"the weights of backbone {column.backbone!r} are not prepared: "
+            + shell_command("data", "prepare", column.backbone)
         )
     decides = {
         "spec": spec.model_dump(mode="json"),

@@ -31,7 +31,7 @@ NO_DRAWING = Drawing("")
 
 _MISSING = (
     "A figure of this suite is missing here: no finished run has what it draws, or what the runs kept of it is damaged. "
-    "run_all.py run {suite} does such runs again."
+    "smope-bench run {suite} does such runs again."
 )
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.metrics import METRICS, Metric
 from smope_bench.harness.planning.suite_file import run_argument
 from smope_bench.harness.records.store import Store
+from smope_bench.harness.text import shell_command
 from smope_bench.reports.loading.integrity import Integrity, examine, integrity_warnings
 from smope_bench.reports.loading.manifest import Manifest, PlannedRun
 from smope_bench.reports.loading.model import Cell, CellState, Column, ResultRow, Run, RunState, SuiteResults
@@ -72,7 +74,7 @@ def load_suites(
     reference = fingerprint or _newest_fingerprint(outcomes)
     versions = _versions(outcomes, reference)
     if len(versions) > 1 and not mixed:
-        raise UserError(_refusal(versions, manifests))
+        raise UserError(_refusal(versions, manifests, store.root))
     suites = tuple(_results(manifest, reader, reference, mixed) for manifest in manifests)
     return Loaded(suites, integrity, tuple(versions), len(versions) > 1)
 
@@ -201,14 +203,16 @@ def _joined(parts: Sequence[str]) -> str:
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
-def _refusal(versions: Mapping[str, Sequence[RunResult]], manifests: Sequence[Manifest]) -> str:
+def _refusal(versions: Mapping[str, Sequence[RunResult]], manifests: Sequence[Manifest], root: Path) -> str:
     named = " ".join(manifest.suite for manifest in manifests)
-    again = " ".join(dict.fromkeys(run_argument(manifest.suite) for manifest in manifests))
-    tiny = " --tiny" if all(manifest.tiny for manifest in manifests) else ""
+    tiny = ["--tiny"] if all(manifest.tiny for manifest in manifests) else []
+    again = shell_command(
+        "run", *dict.fromkeys(run_argument(manifest.suite) for manifest in manifests), *tiny, results=root
+    )
     said = _joined([_version_text(fingerprint, outcomes) for fingerprint, outcomes in versions.items()])
     return (
         f"the records of {named} come from {len(versions)} versions of the code: {said}; either run them again with one"
-        f" version (run_all.py run {again}{tiny}), or report them together, marked as mixed, with --mixed"
+        f" version ({again}), or report them together, marked as mixed, with --mixed"
     )
 
 

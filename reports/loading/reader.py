@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.metrics import METRICS, Metric
 from smope_bench.harness.planning.suite_file import run_argument
 from smope_bench.harness.records.store import Broken, Store
+from smope_bench.harness.text import shell_command
 from smope_bench.reports.loading.manifest import (
     Manifest,
     check_manifest,
@@ -71,9 +70,9 @@ class Reader:
         """The manifest of a suite. Raises UserError where it was never run here or its manifest cannot be used."""
         root, found = self.store.root, self.manifest(suite)
         if found is None:
-            where = "" if root == Path("results") else f" --results {shlex.quote(str(root))}"
             raise UserError(
-                f"nothing was run for suite {suite!r} in {str(root)!r}; run: run_all.py run {run_argument(suite)}{where}"
+                f"nothing was run for suite {suite!r} in {str(root)!r}; run: "
+                + shell_command("run", run_argument(suite), results=root)
             )
         if isinstance(found, str):
             raise UserError(

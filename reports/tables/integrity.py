@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from smope_bench.harness.planning.suite_file import run_argument
 from smope_bench.harness.records.checksum import RECORD_SCHEMA
+from smope_bench.harness.text import INSTALLED
 from smope_bench.reports.loading.integrity import KIND_WORDS, Integrity
 from smope_bench.reports.loading.run_result import LeftOut
 from smope_bench.reports.tables.table import Block, Heading, Row, Table, TableCell
@@ -50,11 +51,11 @@ def _line(label: str, *texts: str) -> Row:
 
 def _remedy(one: LeftOut, suites: tuple[str, ...]) -> str:
     if one.kind == "schema" and "migrate" in one.reason:
-        return "run_all.py migrate, which keeps the original beside it"
+        return f"{INSTALLED} migrate, which keeps the original beside it"
     if one.kind == "schema":
         return f"read it with the version that wrote it; this one reads schema {RECORD_SCHEMA}"
     if one.kind == "misplaced":
         return "delete the folder, or give it back the name of its run where that is missing"
     named = " ".join(dict.fromkeys(map(run_argument, suites)))
-    again = f"run_all.py run {named} writes it anew" if suites else "delete its folder: no suite plans it"
+    again = f"{INSTALLED} run {named} writes it anew" if suites else "delete its folder: no suite plans it"
     return f"put the original back, or {again}"

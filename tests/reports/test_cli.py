@@ -60,7 +60,7 @@ def test_a_damaged_manifest_is_not_in_the_way_of_another_suite(folder, tmp_path)
 def test_damaged_counts_are_refused_in_one_sentence(folder, tmp_path) -> None:
     (folder / "suites" / "table3.cost.json").write_text("[" * 100_000)
     refused(
-        folder, tmp_path / "out", "cannot be used .*; write it anew with: run_all.py run table3", suites=("table3",)
+        folder, tmp_path / "out", "cannot be used .*; write it anew with: smope-bench run table3", suites=("table3",)
     )
 
 

@@ -57,6 +57,7 @@ def _built(model: str | None, architecture: Mapping[str, Any]) -> Any:
 def skeleton(architecture: Mapping[str, Any]) -> Any:
     """timm's model of an architecture on the meta device: names and shapes without values."""
     import torch
+    import torch._dynamo  # arithmetic on the meta device needs it, and torch 2.6 to 2.8 fail to import it there
 
     with torch.device("meta"):
         return build(architecture if "model" in architecture else {**architecture, "weight_init": "skip"})

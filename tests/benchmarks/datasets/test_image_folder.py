@@ -336,6 +336,19 @@ def test_a_test_part_that_repeats_training_pictures_is_refused_unless_allowed(
     assert images.pinned().repeats == before.repeats, "the setting is no part of a run's identity: the content is"
 
 
+def test_warnings_of_pillow_are_named_with_their_files(
+    tmp_path: Path, make_folder: MakeFolder, recwarn: pytest.WarningsRecorder
+) -> None:
+    path = make_folder()
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01\x03\0\x01\0"  # an entry of five, cut off
+    Image.new("RGB", (12, 10), (1, 2, 3)).save(path / "bee" / "cut.jpg", exif=exif)
+    said: list[str] = []
+    benchmark(tmp_path / "data", path).prepare(said.append)
+    note = next(note for note in benchmark(tmp_path / "data", path).notes() if "Pillow" in note)
+    assert note.startswith("Pillow warns of 1 of 16 files, which are used: ") and "cut.jpg': Corrupt EXIF" in note
+    assert note in "\n".join(said) and not recwarn.list
+
+
 def test_an_impossible_split_is_said_when_preparing(tmp_path: Path, make_folder: MakeFolder) -> None:
     with pytest.raises(BenchmarkError, match="3 classes cannot be split evenly into 2 tasks"):
         benchmark(tmp_path / "data", make_folder(), tasks=2).prepare()

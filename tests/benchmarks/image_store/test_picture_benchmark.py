@@ -201,3 +201,16 @@ def test_the_content_hash_is_that_of_the_pictures(tmp_path: Path) -> None:
     other = Other(first.config, tmp_path / "other")
     other.prepare()
     assert first.content_hash() != other.content_hash()
+
+
+@pytest.mark.parametrize("mode", ["exact", "fast"])
+def test_pictures_that_are_published_twice_are_stated(tmp_path: Path, mode: str) -> None:
+    class Twice(Photos):
+        def pictures(self, progress: ProgressCallback) -> Iterator[Picture]:
+            yield from (found := list(super().pictures(progress)))
+            yield replace(found[-1], split="test", name="test/again.jpg")
+
+    benchmark, said = Twice(PictureConfig(tasks=2, image_mode=mode), tmp_path), list[str]()  # pyright: ignore[reportArgumentType]
+    benchmark.prepare(said.append)
+    stated = "1 of 9 test images are copies of training images, as published"
+    assert stated in said[-1] and benchmark.notes() == (stated,)

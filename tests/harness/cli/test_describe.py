@@ -141,7 +141,7 @@ def test_a_backbone_shows_hash_and_places(name: str, registries: Registries, tmp
     assert facts["summary"] == backbone.summary
     assert facts["facts"]["licence"] == backbone.licence != ""
     if files := getattr(backbone, "files", ()):
-        assert facts["facts"]["weights"] == f"not prepared: run_all.py data prepare {name}"
+        assert facts["facts"]["weights"] == f"not prepared: smope-bench data prepare {name}"
         assert str(tmp_path / "weights" / "downloads" / files[0]) in facts["facts"]["looked for in"][0]
         assert facts["facts"]["download"] == f"{backbone.megabytes} MB"
     else:
@@ -190,7 +190,7 @@ def test_a_name_of_two_kinds_shows_both(tmp_path: Path, capsys: pytest.CaptureFi
         ("smop", "did you mean 'smope' (method), 'smoke' (suite)"),
         ("sup21", "'sup21k' (backbone)"),
         ("Table1", "'table1' (suite)"),
-        ("xyzzy", "nothing is called 'xyzzy'. run_all.py list methods"),
+        ("xyzzy", "nothing is called 'xyzzy'. smope-bench list methods"),
         ("\x1b[31m", "nothing is called"),
     ],
 )

@@ -144,8 +144,8 @@ def test_what_is_missing_is_listed_once_with_its_size() -> None:
     rows = [row("needs weights", 9.0, "a") | {"needs": needs}, row("new", 9.0, "b") | {"needs": needs[1:]}]
     last = plan_summary(rows).splitlines()[-1]
     assert last.startswith("to fetch first: big (size unknown), birds (1.2 GB); 1.2 GB in all")
-    assert last.endswith("run_all.py data prepare big birds")
-    assert plan_summary(rows, Path("my data")).endswith("run_all.py data prepare big birds --data 'my data'")
+    assert last.endswith("smope-bench data prepare big birds")
+    assert plan_summary(rows, Path("my data")).endswith("smope-bench data prepare big birds --data 'my data'")
 
 
 PLANNED = {

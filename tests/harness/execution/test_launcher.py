@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from torch import nn
 
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.execution import memory_budget as packing
@@ -37,9 +36,6 @@ class Backbone:
     def adapted(self, settings: object) -> "Backbone":
         return self
 
-    def skeleton(self) -> nn.Module:
-        return nn.Linear(1024, 2048, bias=False)
-
 
 def planned(backbone: str, seed: int = 0) -> PlannedRun:
     part = Component(name="x")
@@ -59,7 +55,7 @@ def registries(monkeypatch: pytest.MonkeyPatch) -> Registries:
     monkeypatch.setattr(hardware, "usable_cores", lambda: 8)
     backbones = Registry("backbone", {})
     backbones.add("small", "test", Backbone(1_000_000))
-    backbones.add("large", "test", Backbone(80_000_000))
+    backbones.add("large", "test", Backbone(80 * 2**20))
     return Registries(Registry("method", {}), Registry("benchmark", {}), backbones)
 
 
@@ -118,7 +114,7 @@ def test_what_runs_need_is_measured_else_reckoned_else_unknown(
     monkeypatch.setattr(Store, "scan", lambda self: iter([Record("id", result)]))
     runs = [planned("small"), planned("large")]
     asked = expected_memory(ASKED, "cpu", runs, registries)
-    assert asked == {runs[0].run_id: 700.0, runs[1].run_id: packing.CPU_BASE_MB + packing.COPIES * 8.0}
+    assert asked == {runs[0].run_id: 700.0, runs[1].run_id: packing.CPU_BASE_MB + packing.COPIES * 320.0}
     given = expected_memory(replace(ASKED, workers=2), "cpu", runs, registries)
     assert given == {runs[0].run_id: 700.0, runs[1].run_id: 0.0}
 

@@ -321,7 +321,7 @@ def test_a_folder_that_is_none_is_refused_in_one_sentence(tmp_path: Path, capsys
         (["--from", str(empty)], "empty' has no classes"),
         (["--from", str(tmp_path / "no")], "does not exist"),
         (["--from", str(empty), "--from", str(tmp_path)], "one folder"),
-        ([], "give path=FOLDER"),
+        ([], "path=FOLDER"),
     ):
         assert data("prepare", "imagefolder", *given, root=tmp_path / "data") == 2
         assert expected in (said := capsys.readouterr().err) and said.count("\n") == 1

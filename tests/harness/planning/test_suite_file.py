@@ -211,7 +211,7 @@ def test_what_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").mkdir()
     for place, said in (
         ("a.yaml", "is a folder"),
-        ("b.yaml", "does not exist; write one with: run_all.py suite table1"),
+        ("b.yaml", "does not exist; write one with: smope-bench suite table1"),
     ):
         with pytest.raises(UserError, match=said):
             find_suite(str(tmp_path / place))
@@ -235,7 +235,7 @@ def test_every_command_that_takes_a_suite_takes_a_file(
     monkeypatch.chdir(tmp_path)
     file = str(written(tmp_path, f"{DIGITS}rows: [ncm]", "a b.yaml").relative_to(tmp_path))
     assert run_all.main(["run", file, "--device", "cpu"]) == 0
-    assert "run_all.py report 'a b.yaml'" in capsys.readouterr().out
+    assert "smope-bench report 'a b.yaml'" in capsys.readouterr().out
     for command in (
         ["plan", "--json"],
         ["status", "--json"],
@@ -259,7 +259,7 @@ def test_suite_writes_a_file_and_never_over_one(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert run_all.main(["suite", "ci", "--out", "new/ci.yaml"]) == 0
-    assert read_suite(Path("new/ci.yaml")).name == "my_ci" and "run_all.py run new/ci.yaml" in capsys.readouterr().out
+    assert read_suite(Path("new/ci.yaml")).name == "my_ci" and "smope-bench run new/ci.yaml" in capsys.readouterr().out
     assert run_all.main(["suite", "ci", "--out", "new/ci.yaml"]) == 2
     assert run_all.main(["suite", "ci", "--out", "ci.txt"]) == 2
     assert "exists and is not overwritten" in capsys.readouterr().err and not Path("ci.txt").exists()

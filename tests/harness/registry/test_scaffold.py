@@ -40,7 +40,7 @@ def test_it_is_short(tmp_path: Path) -> None:
 def test_the_command_says_what_comes_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_all.main(["new-method", "mine", "--out", str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    assert f"run_all.py check {tmp_path / 'mine.py'}\n" in out and "--methods mine --seeds 0" in out
+    assert f"smope-bench check {tmp_path / 'mine.py'}\n" in out and "--methods mine --seeds 0" in out
 
 
 def test_it_speaks_of_the_command_by_which_it_was_called(
@@ -57,7 +57,7 @@ def test_what_comes_next_can_be_pasted_whatever_the_folder_is_called(
     assert run_all.main(["new-method", "mine", "--out", str(tmp_path / "my $(own) folder")]) == 0
     _, check, run = capsys.readouterr().out.splitlines()
     plugin = str(tmp_path / "my $(own) folder" / "mine.py")
-    assert shlex.split(check) == ["run_all.py", "check", plugin]
+    assert shlex.split(check) == ["smope-bench", "check", plugin]
     assert shlex.split(run)[3:5] == ["--plugin", plugin]
 
 

@@ -71,10 +71,10 @@ def test_a_folder_that_does_not_exist_is_empty(factory) -> None:
 @pytest.mark.parametrize(
     ("change", "kind", "remedy"),
     [
-        (one_digit, "edited", "put the original back, or run_all.py run smoke writes it anew"),
-        (older, "schema", "run_all.py migrate, which keeps the original beside it"),
+        (one_digit, "edited", "put the original back, or smope-bench run smoke writes it anew"),
+        (older, "schema", "smope-bench migrate, which keeps the original beside it"),
         (newer, "schema", f"read it with the version that wrote it; this one reads schema {RECORD_SCHEMA}"),
-        (lambda r: r.pop("costs"), "incomplete", "put the original back, or run_all.py run smoke writes it anew"),
+        (lambda r: r.pop("costs"), "incomplete", "put the original back, or smope-bench run smoke writes it anew"),
         (lambda r: r["timings"].update(total_s=float("nan")), "unreadable", "put the original back, or"),
     ],
 )

@@ -34,7 +34,7 @@ def publish(factory, seeds, **options) -> None:
 
 def test_a_suite_that_was_never_run_says_how_to_run_it(factory) -> None:
     with pytest.raises(
-        UserError, match=r"nothing was run for suite 'smoke' in .*; run: run_all.py run smoke --results /"
+        UserError, match=r"nothing was run for suite 'smoke' in .*; run: smope-bench run smoke --results /"
     ):
         load_suite(factory.store, "smoke", None)
 
@@ -230,8 +230,8 @@ def test_several_versions_of_the_code_are_refused_with_counts_and_both_remedies(
         load_suites(factory.write(), ["smoke"], factory.FRESH)
     assert str(caught.value) == (
         "the records of smoke come from 2 versions of the code: ffffffff (git 01234567, 3 runs) and 00000000 (git 01234567,"
-        " 1 run); either run them again with one version (run_all.py run smoke --tiny), or report them together, marked as"
-        " mixed, with --mixed"
+        " 1 run); either run them again with one version (smope-bench run smoke --tiny --results"
+        f" {factory.root}), or report them together, marked as mixed, with --mixed"
     )
 
 

@@ -85,7 +85,7 @@ def part(label: str, quantity: str) -> list[TableCell]:
 )
 def test_counts_that_were_edited_are_the_users_to_mend(edited: dict[str, Any]) -> None:
     with pytest.raises(
-        UserError, match=r"counts of suite 'table3' cannot be used .*; write them anew with: run_all.py run"
+        UserError, match=r"counts of suite 'table3' cannot be used .*; write them anew with: smope-bench run"
     ):
         counted_section("table3", edited, "costs")
 

@@ -1,0 +1,109 @@
+"""Every command that a message prints can be pasted as it stands: each is parsed by a shell's rules and run in this process."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from smope_bench import run_all
+from smope_bench.harness.planning.settings import parse_setting
+from smope_bench.harness.text import program, shell_command
+
+USAGE = ("is not a command", "No such", "Missing", "unexpected extra", "nvalid value", "requires an argument", "Got ")
+"""What the option parser answers to a line that it cannot read."""
+SITUATIONS: dict[str, Sequence[str]] = {
+    "a run that ended": ["run", "smoke", "--tiny", "--methods", "ncm", "--seeds", "0", "--executor", "serial"],
+    "no results": ["report", "--results", "no results/here"],
+    "a suite that was not run": ["report", "table1"],
+    "counts that were not made": ["report", "table3"],
+    "a suite's file": ["suite", "table1", "--out", "my suite.yaml"],
+    "a suite's file that is missing": ["run", "missing suite.yaml"],
+    "a suite's file that is empty": ["run", "empty.yaml"],
+    "a method of one's own": ["new-method", "mine", "--out", "my $(own) plugins"],
+    "a name that is unknown": ["describe", "xyzzy"],
+    "weights that are missing": ["describe", "sup21k"],
+    "images that are missing": ["plan", "table1", "--methods", "ncm", "--seeds", "0", "--data", "my data"],
+}
+PLACES = (["--results", "2024"], ["--results=my results"])
+
+
+def printed(capsys: pytest.CaptureFixture[str], arguments: Sequence[str]) -> list[str]:
+    """The commands that a command prints, each as a line begins with it or as its sentence ends with it."""
+    run_all.main(list(arguments))
+    out, err = capsys.readouterr()
+    text = re.sub(r"\s+\n", "\n", f"{out}\n{err}")
+    return re.findall(rf"{re.escape(program())} ([^\n]*?)(?=\), |; |, | \(or |\)?$)", text, flags=re.MULTILINE)
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["/somewhere/else/smope-bench"])
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    Path("empty.yaml").write_text("", encoding="utf-8")
+
+
+@pytest.mark.parametrize("situation", SITUATIONS)
+def test_what_is_printed_can_be_pasted(situation: str, capsys: pytest.CaptureFixture[str]) -> None:
+    found = printed(capsys, SITUATIONS[situation])
+    assert found, "no command was printed"
+    for line in found:
+        words = shlex.split(line)
+        if words[0] == "data":  # would download
+            words.append("--help")
+        if words[0] == "check":  # takes seconds
+            words.append("--help")
+        if words[0] == "run":  # reads the same suites and options, and trains nothing
+            words[0] = "plan"
+        assert run_all.main(words) in (0, 1, 2)
+        assert not any(part in capsys.readouterr().err for part in USAGE), line
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_what_is_printed_names_the_folder_that_was_given(place: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    (line,) = printed(capsys, [*SITUATIONS["a run that ended"], *place])
+    capsys.readouterr()
+    assert run_all.main(shlex.split(line)) == 0
+    assert "page" in capsys.readouterr().out
+
+
+def test_the_program_is_named_as_it_was_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/my tools/smope-bench"])
+    assert shell_command("run", "a b.yaml") == "'/my tools/smope-bench' run 'a b.yaml'"
+    monkeypatch.setattr("shutil.which", lambda _: "/my tools/smope-bench")
+    assert shell_command("status", results=Path("my r")) == "smope-bench status --results 'my r'"
+    monkeypatch.setattr(sys, "argv", ["../my bench/run_all.py"])
+    monkeypatch.setattr(sys, "orig_argv", [".venv/bin/python", "../my bench/run_all.py"])
+    assert program() == ".venv/bin/python '../my bench/run_all.py'"
+    monkeypatch.setattr(sys, "argv", ["notebook.py"])
+    assert program() == "smope-bench"
+
+
+@pytest.mark.parametrize("written", ["--results=~/r", "--results=~nobody/r", "--results ~/r"])
+def test_a_tilde_is_the_users_folder_and_no_folder_of_that_name_is_made(
+    written: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(
+        "os.path.expanduser", lambda path: path.replace("~nobody", "/h").replace("~", f"{tmp_path}/home")
+    )
+    assert run_all.main(["report", *written.split()]) == 2
+    error = capsys.readouterr().err
+    assert "~" not in error and ("/h/r" in error or f"{tmp_path}/home/r" in error)
+
+
+@pytest.mark.parametrize("name", ["2024", "1e3", "true", "a b", "None of it", "[1]"])
+def test_a_folder_may_be_called_like_a_number(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse_setting(f"benchmark.path={name}").value == name
+    for kind in ("x", "y"):
+        (Path(name) / kind).mkdir(parents=True)
+        for shade in range(6):
+            Image.new("RGB", (20, 20), (shade, len(kind), 40 * (kind == "x"))).save(Path(name) / kind / f"{shade}.png")
+    asked = ["plan", "smoke", "--tiny", "--benchmarks", "imagefolder", "--set", "benchmark.tasks=2", "--methods", "ncm"]
+    assert run_all.main([*asked, "--seeds", "0", "--set", f"benchmark.path={name}"]) == 0, capsys.readouterr().err

@@ -1,0 +1,12 @@
+"""docs/picture-folders.md: its commands do what the page says they do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.page_blocks import ROOT, follow  # pyright: ignore[reportMissingImports]
+
+
+def test_the_page_is_followed(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "picture-folders.md").read_text(encoding="utf-8")
+    assert follow(text, tmp_path / "reader") == {"bash": 2, "python": 1, "text": 2}
