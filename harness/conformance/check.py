@@ -21,7 +21,12 @@ import torch
 from smope_bench.harness.conformance.fixtures import ColouredNoise, domain_stream, kept_test_images, with_other_future
 from smope_bench.harness.conformance.memory_checks import survives_short_memory
 from smope_bench.harness.conformance.object_graph import kept_images
-from smope_bench.harness.conformance.prediction_checks import batch_independence, predicts_without_trace, task_id_hidden
+from smope_bench.harness.conformance.prediction_checks import (
+    batch_independence,
+    predicts_when_kept,
+    predicts_without_trace,
+    task_id_hidden,
+)
 from smope_bench.harness.conformance.runner import (
     FAULTS,
     CheckResult,
@@ -247,6 +252,12 @@ CHECKS = (
         "predict leaves no trace",
         predicts_without_trace,
         "predict answers and changes nothing: gather statistics in training_step or end_task",
+    ),
+    Check(
+        "predicts when kept",
+        predicts_when_kept,
+        "what predict reads must be a parameter, a buffer, or set by begin_task and begin_phase; only_for_training names nothing"
+        " that it reads",
     ),
     Check(
         "independent of the batch",

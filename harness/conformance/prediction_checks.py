@@ -9,7 +9,9 @@ from torch import Tensor
 
 from smope_bench.harness.conformance.runner import CheckResult, CheckRun, MethodUnderCheck, Verdict, different, state_of
 from smope_bench.harness.training.data import features_of, test_batches
-from smope_bench.methods.common.api import Batch
+from smope_bench.harness.training.kept_model import kept_tensors, restored
+from smope_bench.harness.training.task_trainer import task_info
+from smope_bench.methods.common.api import Batch, Method
 
 TOLERANCE = 1e-4
 
@@ -76,22 +78,40 @@ def task_id_hidden(subject: MethodUnderCheck) -> Verdict:
     return True, "same answers to the last task's images first, outside the run"
 
 
+def predicts_when_kept(subject: MethodUnderCheck) -> Verdict:
+    """A method made from what a finished run keeps, in a later process, gives the same logits."""
+    trainer = subject.first.trainer
+    method = trainer.method
+    with torch.random.fork_rng(devices=[]):
+        again = restored(
+            lambda: type(method)(method.config, trainer.backbone, method.setup).to(trainer.device),
+            kept_tensors(method),
+            [task_info(task) for task in trainer.stream.tasks],
+        )
+    rows = torch.arange(sum(len(view) for view in trainer.stream.tests)).split(128)
+    logits = logits_of(subject.first, rows)
+    gap = float((logits_of(subject.first, rows, again) - logits).abs().max()) / max(1.0, float(logits.abs().max()))
+    return gap <= TOLERANCE, f"largest relative difference {gap:.1e} of a method made from its kept tensors"
+
+
 @torch.no_grad()
-def logits_of(done: CheckRun, batches: Sequence[Tensor]) -> Tensor:
-    """Logits (N, classes) in the order of ``batches``, whose entries are rows of the concatenated test views."""
-    trainer = done.trainer
-    trainer.method.eval()
+def logits_of(done: CheckRun, batches: Sequence[Tensor], method: Method | None = None) -> Tensor:
+    """Logits (N, classes) in the order of ``batches``, whose entries are rows of the concatenated test views.
+
+    ``method``: another than the run's own.
+    """
+    trainer, method = done.trainer, method or done.trainer.method
+    method.eval()
     views, transforms = trainer.stream.tests, trainer.stream.transforms
     images = torch.cat(
         [next(test_batches(view, transforms, batch_size=len(view), device=trainer.device)).images for view in views]
     )
     queries: Tensor | None = None
-    if trainer.method.needs_query:
+    if method.needs_query:
         queries = torch.cat(
             [features_of(view, transforms, trainer.backbone.features, trainer.device) for view in views]
         )
     answers = [
-        trainer.method.predict(Batch(images[rows], None, None if queries is None else queries[rows]))
-        for rows in batches
+        method.predict(Batch(images[rows], None, None if queries is None else queries[rows])) for rows in batches
     ]
     return torch.cat(answers)

@@ -158,7 +158,7 @@ class Cell:
         if any((run.recipe or "").startswith(TAKEN) for run in self.used):
             found.append("recipe of another setting")
         limits = {outcome.limit: None for outcome in self.outcomes if outcome.limit is not None}
-        return (*found, *(f"limited to {limit} images a class" for limit in limits))
+        return (*found, *(f"limit {limit}" for limit in limits))
 
     def summary(self, metric: str) -> Summary | None:
         """Summary of a metric by its name; ``None`` where nothing was measured or the metric is not defined."""

@@ -53,9 +53,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         more = ["--plugin", "head_only.py", "--set", "schedule.epochs=1"]
         assert run_all.main(["run", "smoke", "--methods", "head_only", *small, *more]) == 0
         Path("pictures").mkdir()
-        digits = load_digits()
+        images, _ = load_digits(return_X_y=True)
         for number in range(6):
-            Image.fromarray((digits.images[number] * 15.9).astype(np.uint8)).save(f"pictures/{number}.png")
+            ink = np.asarray(images)[number].reshape(8, 8) * 15.9
+            Image.fromarray(ink.astype(np.uint8)).save(f"pictures/{number}.png")
     return folder
 
 
@@ -141,11 +142,11 @@ def test_an_export_works_without_results_and_plugin(
 
 
 def test_the_library_loads_a_model_by_the_beginning_of_an_id(home: Path) -> None:
-    folders = {"results": home / "results", "data": home / "data"}
+    results, data = home / "results", home / "data"
     run = next(home.glob("results/*/result.json")).parent.name
     with pytest.raises(UserError, match="no run of"):
-        smope_bench.load_model("zzzz", **folders)
-    model = smope_bench.load_model(run[:8], plugins=[home / "head_only.py"], **folders)
+        smope_bench.load_model("zzzz", results=results, data=data)
+    model = smope_bench.load_model(run[:8], plugins=[home / "head_only.py"], results=results, data=data)
     assert sorted(model.class_names) == [str(digit) for digit in range(10)]
     assert model.preprocess(home / "pictures").shape == (6, 3, 32, 32)
 

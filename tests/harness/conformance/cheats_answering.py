@@ -114,6 +114,12 @@ class CountsTheQuestions(Honest):
         return logits
 
 
+class LeavesOutWhatItReads(Honest):
+    """Says that only training needs its biases."""
+
+    only_for_training = ("head.bias",)
+
+
 ANSWERING: dict[type[Method], str] = {
     MajorityVote: "independent of batch size 1",
     NormalisesOverTheBatch: "independent of batch size 7",
@@ -126,4 +132,5 @@ ANSWERING: dict[type[Method], str] = {
     TeachesItselfAtTest: "blind to later tasks and test images",
     PeeksAtTheTask: "blind to the task id",
     CountsTheQuestions: "blind to the task id",
+    LeavesOutWhatItReads: "predicts when kept",
 }

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from smope_bench.benchmarks.datasets.image_folder import ImageFolder, ImageFolderConfig
 from smope_bench.benchmarks.image_store.arrays import Raw
+from smope_bench.benchmarks.stream import Stream
 from smope_bench.harness import provenance
+from smope_bench.harness.conformance.fixtures import domain_stream
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.store import MODEL, Record, Store
 from smope_bench.harness.registry.registry import Registries, open_registries
@@ -71,15 +73,19 @@ def two_tasks(method: str, config: dict[str, object] | None = None, **changes: A
     return spec.model_copy(update={"benchmark": benchmark})
 
 
-def trained(spec: RunSpec, registries: Registries, folder: Path, **options: Any) -> tuple[Record, np.ndarray, Tensor]:
+def trained(
+    spec: RunSpec, registries: Registries, folder: Path, stream: Stream | None = None, **options: Any
+) -> tuple[Record, np.ndarray, Tensor]:
     """The record of a run in ``folder``, its test images, and the logits of its method for them before it was kept."""
-    record, raw, logits = trained_on(spec, registries, folder, **options)
+    record, raw, logits = trained_on(spec, registries, folder, stream, **options)
     return record, np.concatenate([np.array(part) for part in raw]), logits
 
 
-def trained_on(spec: RunSpec, registries: Registries, folder: Path, **options: Any) -> tuple[Record, list[Raw], Tensor]:
+def trained_on(
+    spec: RunSpec, registries: Registries, folder: Path, stream: Stream | None = None, **options: Any
+) -> tuple[Record, list[Raw], Tensor]:
     """As ``trained``, with the test images as the benchmark keeps them."""
-    with Trainer(spec, *given(folder, folder / "data", **options), registries=registries) as trainer:
+    with Trainer(spec, *given(folder, folder / "data", **options), registries=registries, stream=stream) as trainer:
         trainer.run_tasks()
         trainer.publish(provenance.now())
         tests = trainer.stream.tests
@@ -107,6 +113,15 @@ def test_a_loaded_model_predicts_what_its_run_predicted(method: str, registries:
     torch.testing.assert_close(model.logits(model.preprocess(images)), logits, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(found.probabilities.sum(axis=1), 1, atol=1e-5)
     assert torch.equal(torch.get_rng_state(), before), "loading drew from the caller's random numbers"
+
+
+@pytest.mark.parametrize("method", ["smope", "ncm", "joint_head"])
+def test_a_stream_of_domains(method: str, registries: Registries, tmp_path: Path) -> None:
+    spec = micro_spec(method)
+    _, images, logits = trained(spec, registries, tmp_path, domain_stream(tmp_path))
+    model = loaded(spec.run_id, registries, tmp_path)
+    assert model.method.setup.protocol == "domain" and len(model.class_names) == logits.shape[1] == 6
+    torch.testing.assert_close(model.logits(model.preprocess(images)), logits, rtol=1e-5, atol=1e-5)
 
 
 def test_mixed_precision_is_that_of_the_run(registries: Registries, tmp_path: Path) -> None:

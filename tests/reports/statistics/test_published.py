@@ -189,7 +189,7 @@ def test_limits_and_taken_recipes_are_marked_in_every_table(factory: Any) -> Non
     for outcome in results.outcomes:
         outcome.spec["benchmark"]["config"]["limit"] = 5
     cell = results.cell(results.rows[0], results.columns[0])
-    assert cell.marks == ("recipe of another setting", "limited to 5 images a class")
+    assert cell.marks == ("recipe of another setting", "limit 5")
     said = " ".join(notes(results))
     assert "Limited: trained and tested on a few images" in said
     assert "Adaptive noise: recipe taken from smope on cub200, not published for this setting; X card." in said
