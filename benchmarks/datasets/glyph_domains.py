@@ -10,7 +10,7 @@ from pydantic import Field
 
 from smope_bench.benchmarks.base import SPLITS, BenchmarkCard, BenchmarkConfig, ProgressCallback
 from smope_bench.benchmarks.datasets.glyph_rendering import FACES, RENDITIONS
-from smope_bench.benchmarks.datasets.glyphs import CHARACTERS, RENDITIONS_MIX, class_name, pictures_of
+from smope_bench.benchmarks.datasets.glyphs import CHARACTERS, LICENCE, RENDITIONS_MIX, SOURCE, class_name, pictures_of
 from smope_bench.benchmarks.domains import DomainBenchmark, DomainConfig
 from smope_bench.benchmarks.image_store.cache import CacheWriter
 
@@ -36,8 +36,8 @@ class GlyphDomains(DomainBenchmark[GlyphDomainsConfig]):
     Config: ClassVar[type[BenchmarkConfig]] = GlyphDomainsConfig
     card: ClassVar[BenchmarkCard] = BenchmarkCard(
         title="Glyphs, a rendition a domain",
-        source="rendered by this project from the DejaVu and STIX fonts that come with matplotlib",
-        licence="Bitstream Vera and Arev licences (DejaVu), SIL Open Font License 1.1 (STIX)",
+        source=SOURCE,
+        licence=LICENCE,
         summary="domain-incremental: 20 character classes in six renditions, 20 training and 10 test images a class and"
         " domain",
     )

@@ -36,6 +36,9 @@ RENDITIONS_MIX = Mix(
     tint=0.2,
 )
 
+SOURCE = "rendered by this project from the DejaVu and STIX fonts that come with matplotlib"
+LICENCE = "Bitstream Vera and Arev licences (DejaVu), SIL Open Font License 1.1 (STIX)"
+
 
 class GlyphsConfig(BenchmarkConfig):
     """Settings of ``glyphs``; its images depend on ``data_seed``, not on a run's order or training seed."""
@@ -53,8 +56,8 @@ class Glyphs(CachedBenchmark[GlyphsConfig]):
     Config: ClassVar[type[BenchmarkConfig]] = GlyphsConfig
     card: ClassVar[BenchmarkCard] = BenchmarkCard(
         title="Glyphs in renditions",
-        source="rendered by this project from the DejaVu and STIX fonts that come with matplotlib",
-        licence="Bitstream Vera and Arev licences (DejaVu), SIL Open Font License 1.1 (STIX)",
+        source=SOURCE,
+        licence=LICENCE,
         summary="100 character classes in six renditions and 16 font faces, 40 training and 10 test images a class",
     )
 

@@ -154,6 +154,11 @@ class ImageNetR(PublishedFiles, PictureBenchmark[ImageNetRConfig]):
         """``<wnid>/<file>`` of every picture, rising. Raises BenchmarkError where classes or pictures are lacking."""
         files = sorted(name for name, _ in below(source, TOP) if "/" in name)
         folders = {name.split("/")[0] for name in files}
+        if folders and folders <= {"train", "test"}:
+            raise BenchmarkError(
+                f"{source} is ImageNet-R in a split of its own, not the original: read it by --benchmarks imagefolder --set"
+                " benchmark.path=FOLDER, or get the original archive"
+            )
         absent, unknown = sorted(set(self.class_names) - folders), sorted(folders - set(self.class_names))
         if absent or unknown:
             what = f"has no class folder {named(absent)}" if absent else f"holds {named(unknown)}, which is no class"

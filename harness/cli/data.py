@@ -1,9 +1,8 @@
-"""The commands ``data prepare``, ``data verify`` and ``migrate``."""
+"""The commands of ``data``, and ``migrate``."""
 
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -63,6 +62,7 @@ def prepare(
     from smope_bench.harness.planning.assets import kind_of, prepare_named
     from smope_bench.harness.planning.settings import parse_setting
     from smope_bench.harness.registry.registry import open_registries
+    from smope_bench.harness.text import shell_command
 
     registries, console = open_registries(plugin or ()), make_console()
     parsed = [parse_setting(text) for text in settings or ()]
@@ -79,10 +79,9 @@ def prepare(
         prepared = prepare_named(name, registries, data_root, given or (), notify, parsed)
         _show(console, prepared)
         if prepared.settings:
-            where = [] if data_root == opt.DATA else ["--data", str(data_root)]
             settings = [part for text in prepared.settings for part in ("--set", text)]
-            words = ["run", "smoke", "--benchmarks", name, *settings, *where]
-            notify(f"a run on these images:\n  {_started_as()} {shlex.join(words)}")
+            words = ["run", "smoke", "--benchmarks", name, *settings, *_place(data_root)]
+            notify(f"a run on these images:\n  {shell_command(*words)}")
 
 
 @data.command("list")
@@ -94,7 +93,7 @@ def list_prepared(data_root: opt.Data = opt.DATA, as_json: opt.AsJson = False) -
 
     from smope_bench.benchmarks.image_store.stores import prepared_stores
     from smope_bench.harness.console import counted, print_rows
-    from smope_bench.harness.text import plain
+    from smope_bench.harness.text import plain, shell_command
 
     stores = prepared_stores(data_root)
     if as_json:
@@ -120,9 +119,8 @@ def list_prepared(data_root: opt.Data = opt.DATA, as_json: opt.AsJson = False) -
     print(f"{counted(len(stores), 'store')}, {_size(sum(store.bytes for store in stores))}")
     old = [store for store in stores if store.match]
     if old:
-        where = [] if data_root == opt.DATA else ["--data", str(data_root)]
         print(f"{_size(sum(store.bytes for store in old))} of them match no folder any more; to remove them:")
-        print(f"  {_started_as()} {shlex.join(['data', 'remove', *(store.name for store in old), *where])}")
+        print(f"  {shell_command('data', 'remove', *(store.name for store in old), *_place(data_root))}")
 
 
 @data.command("remove")
@@ -185,8 +183,9 @@ def _show(console: Console, prepared: Prepared) -> None:
         console.print(f"{prepared.name}: {UNVERIFIED}", markup=False, soft_wrap=True)
 
 
-def _started_as() -> str:
-    return "smope-bench" if Path(sys.argv[0]).name == "smope-bench" else "python run_all.py"
+def _place(data_root: Path) -> list[str]:
+    """The option that names a data folder, where it is not the default."""
+    return [] if data_root == opt.DATA else ["--data", str(data_root)]
 
 
 def _size(count: int) -> str:

@@ -150,6 +150,10 @@ BROKEN = {
         lambda tree, _: {**tree, "imagenet-r/n99999999/a_1.jpg": b"?"},
         "holds 'n99999999', which is no class",
     ),
+    "a split of its own, as LAMDA-PILOT distributes it": (
+        lambda tree, _: {name.replace("imagenet-r/", "imagenet-r/train/", 1): data for name, data in tree.items()},
+        "in a split of its own, not the original: read it by --benchmarks imagefolder",
+    ),
     "a picture that does not decode": (
         lambda tree, _: {**tree, f"imagenet-r/{FIRST}/art_0.jpg": tree[f"imagenet-r/{FIRST}/art_0.jpg"][:300]},
         f"1 of 400 files cannot be used: {FIRST}/art_0.jpg: ",
