@@ -61,6 +61,11 @@ def predict(
     from smope_bench.harness.trained.model import load_model
 
     model = load_model(run, results=results, data=data, plugins=plugin or (), device=device.value)
+    if not model.is_of_this_code:
+        print(
+            f"note: run {model.run_id} was trained by another version of the code; its predictions may differ a little",
+            file=sys.stderr,
+        )
     found = model.predict(list(images))
     if as_json:
         print(json.dumps(_as_json(found), indent=2, ensure_ascii=False))

@@ -22,6 +22,7 @@ from smope_bench.benchmarks.base import Benchmark
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.image_store.pictures import central_square, open_picture
 from smope_bench.benchmarks.transforms.batch import Transforms
+from smope_bench.harness import provenance
 from smope_bench.harness.checkpointing.manager import UnfitError
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.hardware.device import resolve_device
@@ -83,10 +84,16 @@ class TrainedModel:
         self.run_id = kept.run_id
         self.spec = spec
         self.method = method
+        self._code = kept.record["provenance"].get("code_fingerprint")
         self._class_names = tuple(kept.record["class_names"])
         self._benchmark = benchmark
         self._transforms = Transforms.from_config(benchmark.config)
         self._device = next(method.backbone.parameters()).device
+
+    @property
+    def is_of_this_code(self) -> bool:
+        """Whether the code that trained it is this version's; otherwise predictions may differ from those of the run."""
+        return self._code == provenance.code_fingerprint()
 
     @property
     def class_names(self) -> tuple[str, ...]:

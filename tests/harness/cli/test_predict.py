@@ -17,6 +17,7 @@ from sklearn.datasets import load_digits
 
 import smope_bench
 from smope_bench import run_all
+from smope_bench.harness import provenance
 from smope_bench.harness.errors import UserError
 
 PLUGIN = """
@@ -95,6 +96,17 @@ def test_predict_names_the_classes_of_pictures(say: Say) -> None:
     assert rows[0]["class"] == as_json[0]["class"] and float(rows[0][rows[0]["class"]]) == float(rows[0]["probability"])
     right = sum(row["class"] == Path(row["image"]).stem for row in rows)
     assert right >= 5, "digits are not recognised"
+
+
+def test_a_model_of_other_code_is_said_and_used(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ("predict", run_of("ncm"), "pictures/3.png", "--csv")
+    same = say(*command)
+    monkeypatch.setattr(provenance, "code_fingerprint", lambda: "other")
+    said = say(*command)
+    assert (
+        said
+        == f"{same}note: run {run_of('ncm')} was trained by another version of the code; its predictions may differ a little\n"
+    )
 
 
 def test_predictions_are_shown_by_class_image_and_confusion(say: Say) -> None:
