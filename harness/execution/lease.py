@@ -313,19 +313,22 @@ def _read(folder: Path, number: int) -> LeaseState:
         written = os.fstat(stream.fileno()).st_mtime
     try:
         found = json.loads(text)
-        return LeaseState(
-            folder,
-            number,
-            text,
-            str(found["token"]),
-            str(found["machine"]),
-            int(found["pid"]),
-            str(found["process_started"]),
-            found["state"] == FREE,
-            written,
-        )
-    except (ValueError, KeyError, TypeError):
+    except ValueError:
+        found = None
+    named = {"token", "machine", "pid", "process_started", "state"}
+    if not isinstance(found, dict) or not named <= found.keys() or not isinstance(found["pid"], int):
         return LeaseState(folder, number, text, written=written)
+    return LeaseState(
+        folder,
+        number,
+        text,
+        str(found["token"]),
+        str(found["machine"]),
+        found["pid"],
+        str(found["process_started"]),
+        found["state"] == FREE,
+        written,
+    )
 
 
 _LEASE_FILES = ("claim.*", CANCEL, f"{PROBE}*")

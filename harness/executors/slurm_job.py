@@ -65,9 +65,10 @@ def read_result(folder: Path, run_id: str) -> JobResult | None:
     """The result of the run's job; ``None`` until there is one."""
     try:
         found = json.loads(result_file(folder, run_id).read_text(encoding="utf-8"))
-        return JobResult(**found) if found["run_id"] == run_id else None
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError):  # not there, or half written
         return None
+    is_ours = isinstance(found, dict) and found.keys() == JobResult.__annotations__.keys() and found["run_id"] == run_id
+    return JobResult(**found) if is_ours else None
 
 
 @dataclass
