@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 if importlib.util.find_spec("smope_bench") is None:
     install = "python3 -m venv .venv && .venv/bin/pip install -q -e ."
@@ -25,7 +26,7 @@ from smope_bench.harness.cli.command import command, make_app
 from smope_bench.harness.console import replace_what_cannot_be_printed
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.run_options import CHECKPOINT_EVERY_S, RunOptions
-from smope_bench.harness.text import plain, program, shell_command
+from smope_bench.harness.text import INSTALLED, plain, program, shell_command
 from smope_bench.methods.common.errors import MethodError
 from smope_bench.reports import cli as report_commands
 
@@ -36,7 +37,22 @@ DEFAULT_SUITE = "smoke"
 RUNS_FAILED, USER_MISTAKE = 1, 2
 
 
-def default(context: typer.Context) -> None:
+def _print_versions(asked: bool) -> None:
+    """Print the versions that results depend on: this project's, Python's, and those of torch and timm; then exit."""
+    if asked:
+        from importlib.metadata import version
+
+        found = " · ".join(f"{name} {version(name)}" for name in ("torch", "timm"))
+        print(f"{INSTALLED} {version(INSTALLED)} · Python {platform.python_version()} · {found}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", is_eager=True, callback=_print_versions, help="Print versions and exit.")
+]
+
+
+def default(context: typer.Context, version: Version = False) -> None:  # noqa: ARG001
     """Compare methods of prompt-based continual learning.
 
     Without a command: run the suite 'smoke', report it, and say where the page is.

@@ -206,7 +206,8 @@ def test_failed_runs_are_listed_and_the_others_finish(plugin: str, capsys: pytes
     arguments = ["run", "smoke", "--methods", "fails,ncm", "--seeds", "0", "--workers", "1", "--plugin", plugin]
     assert run_all.main(arguments) == 1
     told = capsys.readouterr()
-    assert told.err == "failed: Fails · digits, 5 tasks · seed 0: as it should\n"
+    assert told.err.startswith(f"failed: Fails · digits, 5 tasks · seed 0: RuntimeError: as it should ({plugin} line ")
+    assert "; its traceback is in 'results/" in told.err and told.err.count("\n") == 1
     assert "1 of 2 runs finished" in told.out
     (record,) = Store(Path("results")).scan()
     assert record.result["spec"]["method"]["name"] == "ncm"  # type: ignore[union-attr]

@@ -67,9 +67,10 @@ class Part:
     def noted(self) -> Noted | None:
         """The note, or None if it cannot be read."""
         try:
-            return Noted(**json.loads(self.note.read_text("utf-8")))
-        except (OSError, ValueError, TypeError, RecursionError):
+            found = json.loads(self.note.read_text("utf-8"))
+        except (OSError, ValueError, RecursionError):
             return None
+        return Noted(**found) if isinstance(found, dict) and found.keys() == Noted.__annotations__.keys() else None
 
     def begin(self, noted: Noted) -> None:
         """Start again: the old bytes are removed before the new note is written."""

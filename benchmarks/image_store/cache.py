@@ -129,7 +129,7 @@ def open_cache(parent: Path, part: Part, verify: bool = False) -> ImageCache | N
     """
     folder = cache_folder(parent, part.recipe)
     try:
-        manifest = _read_manifest(folder)
+        manifest = read_manifest(folder)
         if _canonical([manifest["schema_version"], manifest["recipe"]]) != _canonical([SCHEMA_VERSION, part.recipe]):
             return None
         if not (manifest["files"].keys() >= set(part.files) and manifest["counts"].keys() >= set(part.splits)):
@@ -150,7 +150,7 @@ def verify_caches(parent: Path) -> Iterable[CacheState]:
     for folder in sorted(path for path in parent.glob("[0-9a-f]" * 16) if path.is_dir()):
         size = sum(path.stat().st_size for path in folder.iterdir())
         try:
-            manifest = _read_manifest(folder)
+            manifest = read_manifest(folder)
             named = cache_folder(parent, manifest["recipe"]) == folder
             bad = _bad_files(folder, manifest) if named and manifest["files"] else (MANIFEST,)
         except (OSError, ValueError, RecursionError):
@@ -187,7 +187,7 @@ def build_caches(
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a cache. Raises OSError, ValueError or RecursionError for one that is absent or of another form."""
     manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
     _Manifest.model_validate(manifest, strict=True)

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.image_store.arrays import is_free
-from smope_bench.benchmarks.image_store.cache import MANIFEST, cache_folder
+from smope_bench.benchmarks.image_store.cache import MANIFEST, cache_folder, read_manifest
 
 USE = "use.json"
 KEPT_EARLIER = 1
@@ -111,14 +111,14 @@ def remove_earlier(folder: Path) -> list[PreparedStore]:
 def _stores_in(parent: Path) -> Iterator[PreparedStore]:
     for folder in sorted(parent.glob("[0-9a-f]" * 16)):
         try:
-            manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+            manifest = read_manifest(folder)
             if cache_folder(parent, manifest["recipe"]) != folder:
                 continue
             images = sum(int(count) for count in manifest["counts"].values())
             settings = json.dumps(_without_content(manifest["recipe"]), sort_keys=True)
             size = sum(file.stat().st_size for file in folder.iterdir())
             used = (folder / (USE if (folder / USE).is_file() else MANIFEST)).stat().st_mtime
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, RecursionError):
             continue  # damaged: 'data verify' names it, 'data prepare' makes it anew
         source = str(_use_of(folder)["from"] or "")
         key = f"{parent.name} {source} {settings}" if source else str(folder)
@@ -144,9 +144,11 @@ def _without_content(recipe: Any) -> Any:
 def _use_of(folder: Path) -> dict[str, Any]:
     try:
         use = json.loads((folder / USE).read_text("utf-8"))
-        return {"from": use["from"], "remarks": [str(remark) for remark in use["remarks"]]}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, RecursionError):
+        use = None
+    if not isinstance(use, dict) or not isinstance(use.get("remarks"), list) or "from" not in use:
         return {"from": None, "remarks": []}
+    return {"from": use["from"], "remarks": [str(remark) for remark in use["remarks"]]}
 
 
 def _from_home(path: Path) -> str:

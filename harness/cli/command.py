@@ -25,31 +25,36 @@ from smope_bench.harness.registry.plugins import (
     is_usable_name,
     unusable_name,
 )
+from smope_bench.harness.text import INSTALLED, program
 
 GROUP = "smope_bench.commands"
 ROOM = "smope_bench.harness.cli"
 OTHERS = ("smope_bench.reports.cli", "smope_bench.reports.report_timing")
-ORDER = (
-    "run",
-    "plan",
-    "report",
-    "predict",
-    "predictions",
-    "export",
-    "status",
-    "cancel",
-    "list",
-    "describe",
-    "suite",
-    "data",
-    "tune",
-    "check",
-    "new-method",
-    "cost",
-    "bench",
-    "migrate",
-)
-"""Order in ``--help``; other commands follow by name."""
+EXAMPLES = {
+    "list": "list methods",
+    "describe": "describe digits",
+    "data": "",
+    "data prepare": "data prepare cifar100",
+    "data list": "data list --json",
+    "data remove": "data remove digits",
+    "plan": "plan table1 --seeds 0",
+    "run": "run smoke --seeds 0-2",
+    "status": "status --watch",
+    "cancel": "cancel smoke",
+    "report": "report smoke --out page",
+    "predictions": "predictions 3f2a --as csv",
+    "predict": "predict 3f2a picture.jpg",
+    "export": "export 3f2a --to model",
+    "tune": "tune my_prompt digits --plugin my_prompt.py",
+    "suite": "suite table1 --out my.yaml",
+    "new-method": "new-method my_prompt --out plugins",
+    "check": "check my_prompt.py",
+    "cost": "cost --out cost.md",
+    "bench": "",
+    "bench step": "bench step --backbone tiny --batch 1",
+    "migrate": "migrate --results results",
+}
+"""An example of each command, in the order of work, which is that of ``--help``; other commands follow by name."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 NAME = "smope_bench_command"
@@ -71,7 +76,8 @@ def command(name: str) -> Callable[[Function], Function]:
 
 class _Ordered(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
-        return sorted(self.commands, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
+        order = list(EXAMPLES)
+        return sorted(self.commands, key=lambda name: (order.index(name) if name in order else len(order), name))
 
 
 def make_app(default: Callable[..., None]) -> typer.Typer:
@@ -81,9 +87,8 @@ def make_app(default: Callable[..., None]) -> typer.Typer:
     project's functions have.
     """
     app = typer.Typer(
-        name="run_all.py",
+        name=INSTALLED,
         cls=_Ordered,
-        add_completion=False,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
@@ -103,6 +108,10 @@ def make_app(default: Callable[..., None]) -> typer.Typer:
     for name, function in commands.items():
         group, _, last = name.rpartition(" ")
         (groups.setdefault(group, typer.Typer(name=group)) if group else app).command(last)(function)
+    for group, prefix in ((app, ""), *((group, f"{group.info.name} ") for group in groups.values())):
+        for found in group.registered_commands:
+            if example := EXAMPLES.get(f"{prefix}{found.name}"):
+                found.epilog = f"Example: {program()} {example}"
     for group in groups.values():
         app.add_typer(group)
     return app

@@ -18,6 +18,7 @@ from smope_bench.harness.errors import without_home
 from smope_bench.harness.execution.lease import CANCEL, Lease, LeaseState, acquire, remove_leftovers_of
 from smope_bench.harness.hardware.device import pin_arithmetic, resolve_device
 from smope_bench.harness.records.store import Store
+from smope_bench.harness.registry.plugins import plugin_place
 from smope_bench.harness.registry.registry import open_registries
 from smope_bench.harness.run_options import RunContext, RunOptions
 from smope_bench.harness.run_spec import RunSpec
@@ -142,6 +143,8 @@ def describe_error(error: BaseException) -> dict[str, Any]:
     """An exception as ``kind``, ``error`` and ``traceback`` of a failure record, without the user's home folder."""
     sentence = without_home(plain(error)) or type(error).__name__
     text = without_home("".join(traceback.format_exception(error)))
+    if place := plugin_place(error):
+        sentence = f"{type(error).__name__}: {sentence} ({without_home(place)})"
     return {"kind": type(error).__name__, "error": sentence, "traceback": text}
 
 

@@ -210,4 +210,6 @@ def print_summary(console: Console, summary: LaunchSummary) -> None:
         finished = summary.to_do - len(summary.failures)
         console.print(f"{finished} of {counted(summary.to_do, 'run')} finished in {duration(summary.seconds)}.")
     for status in summary.failures:
-        print(f"failed: {run_label(status.planned)}: {status.error}", file=sys.stderr)
+        file = status.traceback
+        where = f"; its traceback is in {str(file)!r}" if file is not None and file.is_file() else ""
+        print(f"failed: {run_label(status.planned)}: {status.error}{where}", file=sys.stderr)

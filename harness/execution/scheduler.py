@@ -9,6 +9,7 @@ import contextlib
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from smope_bench.harness.errors import UserError
@@ -35,6 +36,8 @@ class RunStatus:
     planned: PlannedRun
     state: Literal["done", "failed", "skipped", "interrupted", "cancelled"]
     error: str | None = None
+    traceback: Path | None = None
+    """File with the whole traceback of the error, where it has one."""
 
 
 def merge_duplicates(planned: Iterable[PlannedRun]) -> list[PlannedRun]:
@@ -89,7 +92,8 @@ def execute(
                     continue
                 if result.error is not None:
                     _record_failure(store, run, result.error, last_good.get(run.run_id))
-                yield RunStatus(run, result.state, result.error["error"] if result.error else None)
+                file = store.path(run.run_id) / "failure.json" if result.error and result.error["traceback"] else None
+                yield RunStatus(run, result.state, result.error["error"] if result.error else None, file)
         to_do = yield from _released(held, store, monitor)
 
 

@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
@@ -21,6 +22,8 @@ from smope_bench.harness.registry.old_imports import advice
 from smope_bench.harness.registry.plugin_hash import PINNED
 from smope_bench.harness.text import plain, sentence
 
+PLUGIN_MODULE = "smope_bench_plugin_"
+"""Beginning of the names of modules that are plugin files."""
 T = TypeVar("T")
 
 LONGEST_NAME = 60
@@ -83,9 +86,7 @@ def run_file(file: Path) -> ModuleType:
     except OSError as error:
         raise UserError(f"plugin {str(file)!r} cannot be read: {error.strerror or error}.") from error
     # The content is in the module's name: the same file is run once a process, an edited one anew.
-    name = (
-        f"smope_bench_plugin_{hashlib.sha256(str(file).encode('utf-8', 'surrogateescape') + source).hexdigest()[:16]}"
-    )
+    name = f"{PLUGIN_MODULE}{hashlib.sha256(str(file).encode('utf-8', 'surrogateescape') + source).hexdigest()[:16]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, file)
@@ -104,6 +105,15 @@ def run_file(file: Path) -> ModuleType:
         del sys.modules[name]
         raise
     return module
+
+
+def plugin_place(error: BaseException) -> str:
+    """The last line of a plugin file that an error passed through, as ``my_prompt.py line 47, training_step``; else empty."""
+    place = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if str(frame.f_globals.get("__name__")).startswith(PLUGIN_MODULE):
+            place = f"{frame.f_code.co_filename} line {line}, {frame.f_code.co_name}"
+    return place
 
 
 def _point(point: EntryPoint) -> InstalledEntryPoint:

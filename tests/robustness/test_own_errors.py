@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from smope_bench.benchmarks.download import safe_pickle
-from smope_bench.benchmarks.image_store import cache, pictures
+from smope_bench.benchmarks.image_store import cache, pictures, stores
 from smope_bench.benchmarks.suites import SUITES
 from smope_bench.harness.cli import describe, expectations
 from smope_bench.harness.cost import cost_suites
@@ -156,6 +156,7 @@ READERS = {
     "kept images, manifest": Reader(cache._Manifest, "model_validate", kept_images, open_kept),
     "kept images, verified": Reader(cache, "_bad_files", kept_images, partial(open_kept, verify=True)),
     "all kept images": Reader(cache, "_bad_files", kept_images, lambda folder: list(cache.verify_caches(folder))),
+    "list of kept images": Reader(stores, "read_manifest", kept_images, lambda folder: list(stores._stores_in(folder))),
     "pickle": Reader(safe_pickle._Unpickler, "find_class", pickled, load_pickled),
     "pickle, as a whole": Reader(safe_pickle, "_Unpickler", pickled, load_pickled),
     "torch": Reader(torch, "load", tensors, partial(read_tensors, "a.pt")),

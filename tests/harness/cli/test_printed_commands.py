@@ -7,11 +7,15 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
+from typer.core import TyperGroup
+from typer.main import get_command
 
 from smope_bench import run_all
+from smope_bench.harness.cli.command import EXAMPLES, make_app
 from smope_bench.harness.planning.settings import parse_setting
 from smope_bench.harness.text import program, shell_command
 
@@ -107,3 +111,43 @@ def test_a_folder_may_be_called_like_a_number(name: str, capsys: pytest.CaptureF
             Image.new("RGB", (20, 20), (shade, len(kind), 40 * (kind == "x"))).save(Path(name) / kind / f"{shade}.png")
     asked = ["plan", "smoke", "--tiny", "--benchmarks", "imagefolder", "--set", "benchmark.tasks=2", "--methods", "ncm"]
     assert run_all.main([*asked, "--seeds", "0", "--set", f"benchmark.path={name}"]) == 0, capsys.readouterr().err
+
+
+def test_the_example_of_each_command_can_be_given(capsys: pytest.CaptureFixture[str]) -> None:
+    group = get_command(make_app(run_all.default))
+    assert isinstance(group, TyperGroup)
+    for name, example in EXAMPLES.items():
+        if not example:  # of a group
+            continue
+        words = shlex.split(example)
+        assert run_all.main([*name.split(), "--help"]) == 0
+        assert f"Example: {program()} {example}" in " ".join(capsys.readouterr().out.split())
+        found: Any = group
+        while isinstance(found, TyperGroup):
+            found, words = found.commands[words[0]], words[1:]
+        found.make_context(name, words)
+
+
+def test_help_is_in_the_order_of_work(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_all.main(["--help"]) == 0
+    out = capsys.readouterr().out
+    named = [name for name in EXAMPLES if " " not in name]
+    places = [re.search(rf"^\W*{name}\s", out, re.MULTILINE) for name in named]
+    assert all(places) and (at := [place.start() for place in places if place]) == sorted(at)
+
+
+def test_versions(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_all.main(["--version"]) == 0
+    assert re.fullmatch(r"smope-bench \S+ · Python 3\S+ · torch \S+ · timm \S+\n", capsys.readouterr().out)
+
+
+def test_a_shell_completes_names(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run_all.main(["--help"]) == 0
+    assert "--install-completion" in capsys.readouterr().out
+    monkeypatch.setenv("_SMOPE_BENCH_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "smope-bench new-m")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    monkeypatch.setattr(sys, "argv", ["smope-bench"])
+    with pytest.raises(SystemExit):
+        run_all.main([])
+    assert "new-method" in capsys.readouterr().out
