@@ -124,7 +124,7 @@ def test_a_figure_without_its_observations_is_told_and_shown_as_a_table(factory,
 def test_a_folder_without_suites_of_the_papers_is_a_mistake_that_says_what_to_run(
     smoke: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(UserError, match=r"run_all\.py run table1 --tiny"):
+    with pytest.raises(UserError, match=r"run table1 --tiny"):
         write_gallery(smoke, tmp_path)
     assert main(["--results", str(smoke.root), "--out", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith("error: no suite of the papers was run in")

@@ -51,7 +51,7 @@ def test_every_step_is_also_timed_compiled(registries: Registries, monkeypatch: 
             step()
 
     monkeypatch.setattr(bench_compile, "CompiledBlocks", Counted)
-    asked = {"backbone": MICRO.name, "batch": 2, "repeats": 1, "precision": "fp32", "device": "cpu"}
+    asked = {"backbone": MICRO, "batch": 2, "repeats": 1, "precision": "fp32", "device": "cpu"}
     rows = bench_step(registries, ["smope"], is_compiled=True, **asked)
     names = ["bare", "frozen pass", "smope"]
     assert [row.name for row in rows] == [*names, *(f"{name}{COMPILED}" for name in names)]

@@ -60,7 +60,7 @@ def test_a_step_is_linear_in_images(micro_vit: PromptedViT) -> None:
 
 
 def test_the_timed_step_comes_after_the_finished_tasks(registries: Registries, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = {"backbone": MICRO.name, "batch": 2, "repeats": 1, "precision": "fp32", "device": "cpu"}
+    asked = {"backbone": MICRO, "batch": 2, "repeats": 1, "precision": "fp32", "device": "cpu"}
     entered: list[int] = []
     original = SMoPE.enter_task
     monkeypatch.setattr(SMoPE, "enter_task", lambda self, task: entered.append(task.index) or original(self, task))
