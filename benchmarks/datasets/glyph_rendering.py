@@ -17,7 +17,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from smope_bench.benchmarks.errors import BenchmarkError
@@ -119,6 +118,8 @@ def _stretched(mask: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def descriptors(face: str, characters: Sequence[str], *, stretch: bool = False) -> NDArray[np.float32]:
     """Slightly blurred, zero-mean, unit-norm masks (N, pixels): their inner product is `similarity`."""
+    from scipy.ndimage import gaussian_filter
+
     masks = [glyph_mask(face, character) for character in characters]
     if stretch:
         # The root reduces the difference between thick and thin strokes.

@@ -56,7 +56,10 @@ class Section:
 @command("describe")
 def describe(name: Name, as_json: opt.AsJson = False, data: opt.Data = opt.DATA, plugin: opt.Plugins = None) -> None:
     """Show all that is known of one thing: its settings with defaults and ranges, recipes, sources, licence and size."""
-    found = [plain_values(facts) for facts in find_facts(name, data, plugin or ())]
+    from smope_bench.harness.registry.registry import uncollected
+
+    with uncollected():
+        found = [plain_values(facts) for facts in find_facts(name, data, plugin or ())]
     if as_json:
         print(json.dumps(found, indent=2, ensure_ascii=False))
         return

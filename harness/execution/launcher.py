@@ -32,7 +32,7 @@ from smope_bench.harness.planning.suite_file import find_suite, find_suites
 from smope_bench.harness.records.store import Record, Store
 from smope_bench.harness.registry.metrics import open_metrics
 from smope_bench.harness.registry.plugins import run_file
-from smope_bench.harness.registry.registry import KINDS, Registries, open_registries
+from smope_bench.harness.registry.registry import KINDS, Registries, open_registries, uncollected
 from smope_bench.harness.run_options import RunOptions
 
 FLOAT32_BYTES = 4
@@ -48,6 +48,7 @@ class LaunchSummary:
     seconds: float = 0.0
 
 
+@uncollected()
 def plan_suites(
     suites: Sequence[str],
     selection: Selection,

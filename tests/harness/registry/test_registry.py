@@ -1,3 +1,4 @@
+import gc
 import importlib.metadata
 import os
 import pickle
@@ -11,7 +12,7 @@ from smope_bench.api import Method, MethodCard
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.registry import plugins as plugin_loading
 from smope_bench.harness.registry import registry as registry_module
-from smope_bench.harness.registry.registry import Registries, Registry, add_plugin
+from smope_bench.harness.registry.registry import Registries, Registry, add_plugin, uncollected
 
 PLUGIN = """
     from __future__ import annotations
@@ -315,3 +316,16 @@ def test_an_installed_package_adds_a_backbone_or_says_why_not(installed, tmp_pat
     fault = "it is of type type, not an instance of smope_bench.api.Backbone"
     assert rows["odd"] == f"backbone 'odd' of entry point 'collections:Counter' cannot be used: {fault}."
     assert rows["tiny"] is None
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_garbage_collection_waits_and_comes_back_as_it_was(enabled: bool) -> None:
+    before = gc.isenabled()
+    try:
+        (gc.enable if enabled else gc.disable)()
+        with pytest.raises(KeyError), uncollected():
+            assert not gc.isenabled()
+            raise KeyError
+        assert gc.isenabled() == enabled
+    finally:
+        (gc.enable if before else gc.disable)()
