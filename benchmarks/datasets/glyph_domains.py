@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
 
 from smope_bench.benchmarks.base import SPLITS, BenchmarkCard, BenchmarkConfig, ProgressCallback
-from smope_bench.benchmarks.datasets.glyph_rendering import FACES, RENDITIONS
-from smope_bench.benchmarks.datasets.glyphs import CHARACTERS, LICENCE, RENDITIONS_MIX, SOURCE, class_name, pictures_of
+from smope_bench.benchmarks.datasets.glyph_rendering import RENDITIONS
+from smope_bench.benchmarks.datasets.glyphs import (
+    CHARACTERS,
+    LICENCE,
+    RENDITIONS_MIX,
+    SOURCE,
+    class_name,
+    pictures_of,
+    recipe_of,
+)
 from smope_bench.benchmarks.domains import DomainBenchmark, DomainConfig
 from smope_bench.benchmarks.image_store.cache import CacheWriter
 
@@ -58,25 +66,11 @@ class GlyphDomains(DomainBenchmark[GlyphDomainsConfig]):
         return cells * self.config.train_per_class, cells * self.config.test_per_class
 
     def recipe(self) -> dict[str, Any]:
-        """What the stored images depend on; another matplotlib may carry other fonts."""
-        from matplotlib import __version__
-
+        """What the stored images depend on."""
         config = self.config
-        return {
-            "benchmark": self.name,
-            "rules": RULES,
-            "matplotlib": __version__,
-            "faces": list(FACES),
-            "characters": CHARACTERS[: config.classes],
-            "domains": list(RENDITIONS),
-            "mix": {
-                name: list(value) if isinstance(value, tuple) else value
-                for name, value in asdict(RENDITIONS_MIX).items()
-            },
-            "image_size": config.image_size,
-            "per_class": [config.train_per_class, config.test_per_class],
-            "data_seed": config.data_seed,
-        }
+        counts = config.train_per_class, config.test_per_class
+        pictures = recipe_of(self.name, CHARACTERS[: config.classes], config.image_size, counts, config.data_seed)
+        return {**pictures, "domains": list(RENDITIONS)}
 
     def fill(self, writer: CacheWriter, progress: ProgressCallback) -> None:
         """Render all classes of all domains."""

@@ -7,6 +7,7 @@ It relates to a network trained on solid characters as ImageNet-R to one trained
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, ClassVar
 
@@ -67,24 +68,10 @@ class Glyphs(CachedBenchmark[GlyphsConfig]):
         return tuple(map(class_name, CHARACTERS))
 
     def recipe(self) -> dict[str, Any]:
-        """What the stored images depend on; another matplotlib may carry other fonts."""
-        from matplotlib import __version__
-
+        """What the stored images depend on."""
         config = self.config
-        return {
-            "benchmark": self.name,
-            "rules": RULES,
-            "matplotlib": __version__,
-            "faces": list(FACES),
-            "characters": CHARACTERS,
-            "mix": {
-                name: list(value) if isinstance(value, tuple) else value
-                for name, value in asdict(RENDITIONS_MIX).items()
-            },
-            "image_size": config.image_size,
-            "per_class": [config.train_per_class, config.test_per_class],
-            "data_seed": config.data_seed,
-        }
+        counts = config.train_per_class, config.test_per_class
+        return recipe_of(self.name, CHARACTERS, config.image_size, counts, config.data_seed)
 
     def expected_counts(self) -> tuple[int, int]:
         return len(CHARACTERS) * self.config.train_per_class, len(CHARACTERS) * self.config.test_per_class
@@ -98,6 +85,26 @@ class Glyphs(CachedBenchmark[GlyphsConfig]):
                 writer.add(
                     split, class_images(label, split, count, self.config.image_size, self.config.data_seed), labels
                 )
+
+
+def recipe_of(
+    name: str, characters: Sequence[str], image_size: int, per_class: tuple[int, int], data_seed: int
+) -> dict[str, Any]:
+    """What stored pictures of characters depend on; another matplotlib may carry other fonts."""
+    from matplotlib import __version__
+
+    mix = asdict(RENDITIONS_MIX)
+    return {
+        "benchmark": name,
+        "rules": RULES,
+        "matplotlib": __version__,
+        "faces": list(FACES),
+        "characters": characters,
+        "mix": {part: list(value) if isinstance(value, tuple) else value for part, value in mix.items()},
+        "image_size": image_size,
+        "per_class": list(per_class),
+        "data_seed": data_seed,
+    }
 
 
 def class_name(character: str) -> str:

@@ -218,7 +218,7 @@ def _without_room(widths: dict[str, int], room: int) -> Iterator[str]:
 
 
 def short_source(source: str) -> str:
-    """``SMoPE card`` for ``SMoPE card, section 7``; ``inferred`` or ``generic`` for what is explained after a colon."""
+    """``NAME card`` for ``NAME card, section 7``; ``inferred`` or ``generic`` for what is explained after a colon."""
     kind, colon, _ = plain(source).partition(": ")
     return kind if colon else re.split(r"[,(]", plain(source))[0].strip()
 

@@ -458,7 +458,7 @@ def _of_row(row: Row, config: type[Any], schedule: type[Any]) -> dict[str, dict[
 
 
 def _place(suite: Suite, row: Row | None = None, column: Column | None = None) -> str:
-    """``'my.yaml', row 'SMoPE' (line 4) on column 'digits' (line 2): ``; empty for the project's own suites."""
+    """``'my.yaml', row 'mine' (line 4) on column 'digits' (line 2): ``; empty for the project's own suites."""
     if not suite.file:
         return ""
     parts = [("row", row), ("on column" if row else "column", column)]

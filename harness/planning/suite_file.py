@@ -522,8 +522,8 @@ _MUST = {
     "string_type": "text; put it in quotes",
     "list_type": "a list, as in [1, 2] or lines that begin with '- '",
     "dict_type": "KEY: VALUE pairs, as in {tasks: 5}",
-    "model_type": "KEY: VALUE pairs, as in {method: smope}",
-    "model_attributes_type": "KEY: VALUE pairs, as in {method: smope}",
+    "model_type": "KEY: VALUE pairs, as in {method: NAME}",
+    "model_attributes_type": "KEY: VALUE pairs, as in {method: NAME}",
     "bool_type": "true or false",
     "int_type": "a whole number, as 1000 and not 1e3 or '1000'",
 }
