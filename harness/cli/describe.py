@@ -76,7 +76,7 @@ def find_facts(name: str, data: Path, plugins: Sequence[Path]) -> list[Facts]:
     """What is known of everything that has a name, one entry a kind. Raises UserError, with the nearest names, without any."""
     from smope_bench.benchmarks.suites import SUITES
     from smope_bench.harness.execution.executor_registry import open_executors
-    from smope_bench.harness.planning.suite_file import find_suite, is_file_name
+    from smope_bench.harness.planning.suites.find import find_suite, is_file_name
     from smope_bench.harness.registry.metrics import open_metrics
     from smope_bench.harness.registry.registry import open_registries
     from smope_bench.methods.common.backbone.imported import imported_under
