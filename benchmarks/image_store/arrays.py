@@ -42,10 +42,14 @@ class Finished:
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """Image files as they are, not decoded. ``upright``: whether they are turned by their EXIF tag and put on white."""
+    """Image files as they are, not decoded. ``upright``: whether they are turned by their EXIF tag and put on white.
+
+    ``normalize``: the statistics of each picture where not all are normalised alike; they take the place of the benchmark's.
+    """
 
     files: tuple[bytes, ...]
     upright: bool = False
+    normalize: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.files)

@@ -77,16 +77,16 @@ class Transforms:
     def train(self, raw: Raw | Tensor, generator: Generator, device: torch.device = CPU) -> Tensor:
         """Augment and normalise; draws from ``generator`` (a CPU generator) unless ``is_deterministic``."""
         if isinstance(self.augment, RandomResizedCrop):
-            return self._normalized(self._cropped(raw, self.augment, generator, device))
+            return self._normalized(self._cropped(raw, self.augment, generator, device), raw)
         pixels = self._framed(raw, device)
         if isinstance(self.augment, Affine):
             pixels = random_affine(pixels, self.augment, generator)
-        return self._normalized(pixels)
+        return self._normalized(pixels, raw)
 
     @torch.no_grad()
     def test(self, raw: Raw | Tensor, device: torch.device = CPU) -> Tensor:
         """Resize or crop, then normalise; nothing is drawn."""
-        return self._normalized(self._framed(raw, device))
+        return self._normalized(self._framed(raw, device), raw)
 
     def _cropped(
         self, raw: Raw | Tensor, config: RandomResizedCrop, generator: Generator, device: torch.device
@@ -114,7 +114,10 @@ class Transforms:
         jobs = list(zip(_openers(raw), shapes, strict=True))
         return _unit(in_threads(lambda job: framed(job[0](), frame, job[1]), jobs), size, device)
 
-    def _normalized(self, pixels: Tensor) -> Tensor:
+    def _normalized(self, pixels: Tensor, raw: Raw | Tensor) -> Tensor:
+        if isinstance(raw, Encoded) and raw.normalize is not None:
+            each = torch.tensor([statistics_of(name) for name in raw.normalize]).view(-1, 2, 3, 1, 1).to(pixels)
+            return (pixels - each[:, 0]) / each[:, 1]
         if self.normalize == "none":
             return pixels
         mean, std = (pixels.new_tensor(values).view(3, 1, 1) for values in statistics_of(self.normalize))
