@@ -39,13 +39,15 @@ _STATE_STYLES = {"done": "green", "failed": "red", "stale": "yellow", "new": "cy
 def list_(
     kind: opt.KindToList, as_json: opt.AsJson = False, data: opt.Data = opt.DATA, plugin: opt.Plugins = None
 ) -> None:
-    """Show what there is: methods, benchmarks, backbones, suites, executors."""
+    """Show what there is: methods, benchmarks, backbones, suites, executors, trackers."""
     from smope_bench.harness.registry.registry import open_registries
 
     if kind is opt.Kind.suites:
         rows = list_suites()
     elif kind is opt.Kind.executors:
         rows = list_executors(plugin or ())
+    elif kind is opt.Kind.trackers:
+        rows = list_trackers(plugin or ())
     elif kind is opt.Kind.backbones:
         rows = list_backbones(open_registries(plugin or ()), data)
     else:
@@ -165,6 +167,7 @@ LIST_COLUMNS: dict[str, Columns] = {
         ("feature", _text("feature")),
         ("weights", _weights),
     ),
+    "trackers": (("tracker", _name), ("what it does", _summary)),
     "executors": (("executor", _name), ("where", _text("place")), ("what it does", _summary)),
     "suites": (("suite", _name), ("what it compares", _summary), ("methods", lambda row: str(len(row["methods"])))),
 }
@@ -358,6 +361,13 @@ def list_executors(plugins: Sequence[Path]) -> Rows:
     from smope_bench.harness.execution.executor_registry import open_executors
 
     return _listed(open_executors(plugins), lambda found: {"place": found.place, "summary": found.summary})
+
+
+def list_trackers(plugins: Sequence[Path]) -> Rows:
+    """Trackers with the library that they need."""
+    from smope_bench.harness.tracking.tracker import open_trackers
+
+    return _listed(open_trackers(plugins), lambda found: {"library": found.library, "summary": found.summary})
 
 
 def list_plan(
