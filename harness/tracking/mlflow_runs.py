@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from smope_bench.harness.tracking.tracker import Point, TrackedRun, tracker
 
-TAG = "smope_bench.run_id"
+TAG = "smope-bench run"
 MOST_METRICS, MOST_SETTINGS, LONGEST = 1000, 100, 500
 """Limits of one request to the library's server, and of a setting's text."""
 T = TypeVar("T")
