@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from smope_bench.harness.execution.job import Job, JobResult, OnEvent, run_job
     from smope_bench.harness.metrics import Metric, metric
     from smope_bench.harness.run_options import RunOptions
+    from smope_bench.harness.tracking.tracker import Point, TrackedRun, tracker
     from smope_bench.methods.common.alignment.class_stats import ClassStatistics, GaussianSampler
     from smope_bench.methods.common.alignment.tap import HIDE_TAP, TapConfig, align, align_after_task
     from smope_bench.methods.common.api import (
@@ -98,6 +99,7 @@ __all__ = [
     "Phase",
     "Picture",
     "PlainPrefix",
+    "Point",
     "ProgressCallback",
     "PromptedViT",
     "PublishedCost",
@@ -115,6 +117,7 @@ __all__ = [
     "TaskInfo",
     "TokenRule",
     "Trace",
+    "TrackedRun",
     "TrainingData",
     "View",
     "align",
@@ -135,6 +138,7 @@ __all__ = [
     "seen_logits",
     "silent",
     "to_avalanche",
+    "tracker",
 ]
 
 _PLACES = {
@@ -149,6 +153,7 @@ _PLACES = {
     "harness.execution.job": "Job JobResult OnEvent run_job",
     "harness.metrics": "Metric metric",
     "harness.run_options": "RunOptions",
+    "harness.tracking.tracker": "Point TrackedRun tracker",
     "methods.common.alignment.class_stats": "ClassStatistics GaussianSampler",
     "methods.common.alignment.tap": "HIDE_TAP TapConfig align align_after_task",
     "methods.common.api": (
