@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from smope_bench.harness.checkpointing.random_state import random_state, restore_random_state
 from smope_bench.harness.conformance.prediction_checks import TOLERANCE, logits_of
@@ -68,19 +69,19 @@ class BlockPasses:
     """
 
     def __init__(self) -> None:
-        self.graphs, self.again, self.whole, self.all = Counter[int](), Counter[int](), Counter[int](), Counter[int]()
+        self.graphs, self.again, self.whole = Counter[int](), Counter[int](), Counter[int]()
 
     def listen(self, backbone: PromptedViT) -> None:
         """Count from now on. The first norm of a block is what every pass through it calls first."""
         for number, block in enumerate(backbone.blocks):
-            block.norm1.register_forward_pre_hook(lambda _, given, number=number: self._note(backbone, number, given))
+            block.norm1.register_forward_pre_hook(partial(self._note, backbone, number))
 
-    def _note(self, backbone: PromptedViT, number: int, given: tuple[Any, ...]) -> None:
+    def _note(self, backbone: PromptedViT, number: int, norm: nn.Module, given: tuple[Any, ...]) -> None:
+        del norm
         tokens, most = given[0], backbone.memory.micro_batch
         if torch._C._current_graph_task_id() != -1:
             self.again[number] += 1
             return
-        self.all[number] += 1
         self.graphs[number] += tokens.requires_grad
         if most is not None and len(tokens) > most:
             self.whole[number] = max(self.whole[number], len(tokens))
