@@ -83,9 +83,11 @@ def run(
     executor: opt.Executor = "auto",
     address: opt.Address = None,
     slurm: opt.Slurm = None,
+    gpus: opt.Gpus = None,
     gpus_per_run: opt.GpusPerRun = 1.0,
     deterministic: opt.Deterministic = False,
     checkpoint_every: opt.CheckpointEvery = CHECKPOINT_EVERY_S / 60,
+    allow_device_change: opt.AllowDeviceChange = False,
     keep: opt.Keep = True,
     results: opt.Results = opt.RESULTS,
     data: opt.Data = opt.DATA,
@@ -122,6 +124,8 @@ def run(
         gpus_per_run,
         deterministic,
         checkpoint_every * 60,
+        gpu_numbers=opt.read_gpus(gpus),
+        allow_device_change=allow_device_change,
         keep=keep,
     )
     failed = _launch(trained, selection, options) if trained else 0

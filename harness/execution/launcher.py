@@ -19,11 +19,12 @@ from smope_bench.harness.cost.estimate import count_split, trained_on
 from smope_bench.harness.errors import UserError, did_you_mean
 from smope_bench.harness.execution.executor_registry import Executor, open_executors
 from smope_bench.harness.execution.lease import remove_leftovers_of
-from smope_bench.harness.execution.memory_budget import SPARE, MemoryEstimator, workers_that_fit
+from smope_bench.harness.execution.memory_budget import SPARE, MemoryEstimator, require_room, workers_that_fit
 from smope_bench.harness.execution.progress import make_display, run_label
 from smope_bench.harness.execution.scheduler import RunStatus, execute, partition_finished
 from smope_bench.harness.hardware import device as hardware
 from smope_bench.harness.hardware import memory
+from smope_bench.harness.hardware.gpus import VISIBLE, select_gpus
 from smope_bench.harness.hardware.memory import MIB
 from smope_bench.harness.planning.own_backbones import Notify, to_stderr
 from smope_bench.harness.planning.planner import PlannedRun, Selection, Supply, manifest, plan
@@ -93,11 +94,16 @@ def launch(suites: Sequence[str], selection: Selection, options: RunOptions, con
     started, store, executor = time.monotonic(), Store(options.results), find_executor(options)
     store.require_writable()
     runs, registries = plan_suites(suites, selection, options, supply_weights(options.data, notify), notify)
-    device = options.device
-    if _trains_here(executor, options):
-        device = hardware.resolve_device(device)
-        if remark := hardware.precision_remark(selection.precision, device):
-            notify(f"note: {remark}")
+    device, options = placed(executor, options)
+    if executor.trains_here(options):
+        for remark in (
+            hardware.precision_remark(selection.precision, device),
+            hardware.unsupported_remark(device, selection.precision, options.deterministic),
+        ):
+            if remark:
+                notify(f"note: {remark}")
+    elif options.device == "auto":
+        notify("note: each job requests a GPU; --device cpu requests none")
     to_do, done = partition_finished(runs, store)
     for run in done:  # what a process that was killed just after publishing left there
         remove_leftovers_of(store.path(run.run_id))
@@ -158,9 +164,26 @@ def find_executor(options: RunOptions) -> Executor:
     return executor
 
 
-def _trains_here(executor: Executor, options: RunOptions) -> bool:
-    """Whether runs use this machine's devices; a cluster that has an address only if one is given starts here."""
-    return executor.place != "cluster" or ("address" in executor.takes and options.address is None)
+def placed(executor: Executor, options: RunOptions) -> tuple[str, RunOptions]:
+    """(device, options with the GPUs of this machine that its runs get). On a cluster, ``auto`` is a GPU that jobs request.
+
+    Raises UserError for a device or a GPU that is not there, and for ``--gpus`` where GPUs are not this launch's to give.
+    """
+    numbers = options.gpu_numbers
+    if not executor.trains_here(options) or executor.place == "cluster":
+        if numbers:
+            raise UserError(
+                f"--gpus {','.join(map(str, numbers))} chooses among this machine's GPUs, which --executor {executor.name}"
+                f" gives to runs itself: leave it out, or set {VISIBLE}"
+            )
+        if not executor.trains_here(options):
+            return "cuda" if options.device == "auto" else options.device, options
+    device = hardware.resolve_device(options.device)
+    if device != "cuda":
+        if numbers:
+            raise UserError(f"--gpus {','.join(map(str, numbers))}: runs are on the {device} here; leave out --gpus.")
+        return device, options
+    return device, replace(options, gpus=tuple(select_gpus(numbers)))
 
 
 def fitted_options(
@@ -178,11 +201,13 @@ def fitted_options(
     """
     weights = max(registries.backbone(run.spec.backbone, options.data).weight_count for run in to_do)
     threads = options.threads or hardware.default_threads(weights)
-    workers = min(options.workers or hardware.default_workers(device, len(to_do), threads), len(to_do))
-    workers = 1 if one_by_one else workers
-    budget = SPARE * memory.free_mb(device) if memory_mb and workers > 1 else None
+    default = hardware.default_workers(device, len(to_do), threads, max(1, len(options.gpus)))
+    workers = 1 if one_by_one else min(options.workers or default, len(to_do))
+    budget = SPARE * memory.free_mb("cpu") if memory_mb and workers > 1 and device == "cpu" else None
     if budget is not None and options.workers is None:
         workers = min(workers, workers_that_fit(list((memory_mb or {}).values()), budget))
+    if options.workers is not None and memory_mb is not None:
+        require_room(workers, options.gpus, list(memory_mb.values()))
     plugins = registries.plugins
     return replace(options, device=device, workers=workers, threads=threads, plugins=plugins, memory_mb=budget)
 
