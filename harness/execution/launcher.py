@@ -24,7 +24,7 @@ from smope_bench.harness.execution.progress import make_display, run_label
 from smope_bench.harness.execution.scheduler import RunStatus, execute, partition_finished
 from smope_bench.harness.hardware import device as hardware
 from smope_bench.harness.hardware import memory
-from smope_bench.harness.hardware.gpus import VISIBLE, select_gpus
+from smope_bench.harness.hardware.gpus import select_gpus
 from smope_bench.harness.hardware.memory import MIB
 from smope_bench.harness.planning.own_backbones import Notify, to_stderr
 from smope_bench.harness.planning.planner import PlannedRun, Selection, Supply, manifest, plan
@@ -170,14 +170,13 @@ def placed(executor: Executor, options: RunOptions) -> tuple[str, RunOptions]:
     Raises UserError for a device or a GPU that is not there, and for ``--gpus`` where GPUs are not this launch's to give.
     """
     numbers = options.gpu_numbers
-    if not executor.trains_here(options) or executor.place == "cluster":
+    if not executor.trains_here(options):
         if numbers:
             raise UserError(
-                f"--gpus {','.join(map(str, numbers))} chooses among this machine's GPUs, which --executor {executor.name}"
-                f" gives to runs itself: leave it out, or set {VISIBLE}"
+                f"--gpus {','.join(map(str, numbers))} chooses among this machine's GPUs, but --executor {executor.name} runs"
+                " elsewhere: leave it out"
             )
-        if not executor.trains_here(options):
-            return "cuda" if options.device == "auto" else options.device, options
+        return "cuda" if options.device == "auto" else options.device, options
     device = hardware.resolve_device(options.device)
     if device != "cuda":
         if numbers:

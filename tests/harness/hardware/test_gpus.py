@@ -152,7 +152,7 @@ def test_where_runs_are_placed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert placed(load("slurm"), here)[0] == "cpu"
     with pytest.raises(UserError, match="--gpus 0: runs are on the cpu here"):
         placed(load("local"), replace(ASKED, gpu_numbers=(0,)))
-    with pytest.raises(UserError, match="--gpus 0 chooses among this machine's GPUs, which --executor slurm"):
+    with pytest.raises(UserError, match="--gpus 0 chooses among this machine's GPUs, but --executor slurm runs"):
         placed(load("slurm"), replace(ASKED, gpu_numbers=(0,)))
 
 
