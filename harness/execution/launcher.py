@@ -17,10 +17,11 @@ from smope_bench.harness.cancellation import TERMINATED, Stopped
 from smope_bench.harness.console import counted, duration
 from smope_bench.harness.cost.estimate import count_split, trained_on
 from smope_bench.harness.errors import UserError, did_you_mean
+from smope_bench.harness.execution.display import make_display
 from smope_bench.harness.execution.executor_registry import Executor, open_executors
 from smope_bench.harness.execution.lease import remove_leftovers_of
 from smope_bench.harness.execution.memory_budget import SPARE, MemoryEstimator, workers_that_fit
-from smope_bench.harness.execution.progress import make_display, run_label
+from smope_bench.harness.execution.progress import run_label
 from smope_bench.harness.execution.scheduler import RunStatus, execute, partition_finished
 from smope_bench.harness.execution.tracked import TrackedLaunch
 from smope_bench.harness.hardware import device as hardware

@@ -24,6 +24,7 @@ from smope_bench.harness.run_spec import RunSpec, derive_seed
 from smope_bench.harness.training.feature_cache import FrozenFeatureCache
 from smope_bench.methods.common.api import Batch, Method
 from smope_bench.methods.common.backbone.vit import PromptedViT
+from smope_bench.methods.common.progress import report_progress
 
 Features = Callable[[Tensor], Tensor]
 """Computes features (n, d) of images (n, channels, height, width)."""
@@ -82,6 +83,8 @@ class TaskData:
         self._batch_stream = BatchStream(device)
         self.passes = 0
         self.images_read = 0
+        self.phase = ""
+        """Name under which passes report their progress; empty while training steps do."""
 
     def __len__(self) -> int:
         return len(self._view)
@@ -104,8 +107,12 @@ class TaskData:
         chosen = [order[step * size : (step + 1) * size] for step in range(self.steps(drop_last=drop_last))]
         read = self._read_ahead(chosen) if self._prefetch else ((part, self._view.take(part)) for part in chosen)
         with contextlib.closing(read):
+            done = 0
             for positions, (raw, labels) in read:
                 yield self._batch(positions, raw, labels, generator, augment)
+                done += len(positions)
+                if self.phase:
+                    report_progress(self.phase, done, count)
 
     def _read_ahead(self, chosen: list[np.ndarray]) -> Generator[tuple[np.ndarray, tuple[Raw, np.ndarray]], None, None]:
         """Positions and their images and labels; a thread reads one batch ahead."""

@@ -24,6 +24,7 @@ from smope_bench.harness import provenance
 from smope_bench.harness.records.atomic_write import write_atomically
 from smope_bench.harness.run_spec import canonical_json
 from smope_bench.methods.common.backbone.vit import PromptedViT
+from smope_bench.methods.common.progress import counted
 
 QUERIES = "queries"
 """Name of the folder among prepared data."""
@@ -60,11 +61,12 @@ class FrozenFeatureCache:
         """Features (n, feature_dim) of a view's images, in its order, on the device."""
         split = self._split(view)
         table, known = self._table(split, len(view.images))
-        for chunk in np.unique(view.rows // CHUNK).tolist():
-            if not known[chunk]:
-                rows = np.arange(chunk * CHUNK, min((chunk + 1) * CHUNK, len(view.images)))
-                table[rows[0] : rows[-1] + 1] = self._chunk(split, chunk, View(view.images, rows, rows))
-                known[chunk] = True
+        chunks = np.unique(view.rows // CHUNK).tolist()
+        new = [chunk for chunk in chunks if not known[chunk]]
+        for chunk in counted(new, "features", len(new), f"parts of {CHUNK} images"):
+            rows = np.arange(chunk * CHUNK, min((chunk + 1) * CHUNK, len(view.images)))
+            table[rows[0] : rows[-1] + 1] = self._chunk(split, chunk, View(view.images, rows, rows))
+            known[chunk] = True
         return table[torch.from_numpy(view.rows.copy())].to(self._device)
 
     def _split(self, view: View) -> str:

@@ -7,6 +7,7 @@ import gc
 import time
 from collections.abc import Iterable
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ from smope_bench.harness.training.publish import FinishedRun, publish
 from smope_bench.harness.training.task_trainer import TaskTrainer, TrainingContext, task_info
 from smope_bench.methods.common.api import Method, Setup
 from smope_bench.methods.common.backbone.memory_plan import MemoryPlan
+from smope_bench.methods.common.progress import listening
 from smope_bench.methods.common.schedules import Schedule
 
 
@@ -159,7 +161,8 @@ class Trainer:
             try:
                 for task in self.stream.tasks[self.progress.tasks_done :]:
                     self.checkpoints.raise_if_stopped()
-                    self._run_task(task)
+                    with listening(partial(self.log.work, task.index, len(self.stream.tasks))):
+                        self._run_task(task)
                 return
             except UnfitError:
                 self._checkpoint_files.forget()
@@ -176,6 +179,7 @@ class Trainer:
             training = TaskTrainer(task, data, self._context(), self._take_resume_point())
             train_s = training.run()
             trained = time.monotonic()
+            data.phase = "statistics"
             self.method.end_task(data)
         ended = time.monotonic()
         if training.is_saved:
