@@ -29,7 +29,7 @@ from smope_bench.harness.main_guard import require_main_guard
 from smope_bench.harness.planning.own_backbones import Notify, to_stderr
 from smope_bench.harness.planning.planner import PlannedRun, Selection, Supply, manifest, plan
 from smope_bench.harness.planning.remarks import notes_of, remarks
-from smope_bench.harness.planning.suite_file import find_suite, find_suites
+from smope_bench.harness.planning.suites.find import find_suite, find_suites
 from smope_bench.harness.records.store import Record, Store
 from smope_bench.harness.registry.metrics import open_metrics
 from smope_bench.harness.registry.plugins import run_file
