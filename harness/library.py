@@ -30,7 +30,7 @@ from smope_bench.harness.errors import UserError
 from smope_bench.harness.execution.launcher import LaunchSummary, launch, print_summary, require_guard
 from smope_bench.harness.planning.settings import parse_setting
 from smope_bench.harness.records.store import Record, Store
-from smope_bench.harness.registry.metrics import open_metrics
+from smope_bench.harness.registry.metrics import open_metrics, values_of
 from smope_bench.harness.registry.registry import open_registries
 from smope_bench.harness.run_options import RunOptions
 from smope_bench.harness.text import plain
@@ -154,7 +154,7 @@ def _outcomes(summary: LaunchSummary, options: RunOptions) -> Iterator[RunOutcom
         head = one.suite, one.row, one.method, one.spec.benchmark.name, one.benchmark, *seeds
         if error is None and isinstance(record, Record):
             matrix, counts = record.result["accuracy_matrix"], record.result["test_counts"]
-            values = {metric.name: metric.compute(matrix, counts) for metric in metrics}
+            values = values_of(metrics, one.run_id, matrix, counts)
             yield RunOutcome(one.run_id, "done", *head, values, folder)
         else:
             yield RunOutcome(one.run_id, "failed", *head, {}, folder, error)
