@@ -22,7 +22,7 @@ from pydantic import BaseModel, Field, ValidationError
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.harness.cancellation import INTERRUPTED, Stopped, stop_signals
 from smope_bench.harness.cli.listing import planned
-from smope_bench.harness.cli.options import PrecisionName, RecipeName
+from smope_bench.harness.cli.options import PrecisionName, RecipeName, split_values
 from smope_bench.harness.cli.request import Request, read_request
 from smope_bench.harness.console import make_console
 from smope_bench.harness.cost.cost_suites import count_suite
@@ -115,10 +115,11 @@ class _Values(BaseModel, strict=True, extra="forbid"):
     tflops: Annotated[float, Field(ge=0.001)] | None = None
 
 
-def run(*, quiet: bool, **arguments: Any) -> RunOutcomes:
+def run(*, quiet: bool, track: str | Iterable[str], **arguments: Any) -> RunOutcomes:
     """See ``smope_bench.run``."""
     with _library_call():
         request = _read(quiet=quiet, **arguments)
+        trackers = split_values(_texts("track", track))
         options, summary = request.options, LaunchSummary(0, 0)
         require_guard(options)  # before PyTorch is imported
         console = make_console()
@@ -127,7 +128,7 @@ def run(*, quiet: bool, **arguments: Any) -> RunOutcomes:
             console.print(note, markup=False)
         with _alone(), _undisturbed():
             if request.trained:
-                summary = launch(request.trained, request.selection, options, console)
+                summary = launch(request.trained, request.selection, options, console, trackers)
             for name in request.counted:
                 store = Store(options.results)
                 store.require_writable()
@@ -193,7 +194,7 @@ def _read(
         tuple(_path("plugins", file) for file in _each("plugins", plugins)),
         values.executor,
         values.address,
-        tuple(map(str, _each("slurm", slurm))),
+        tuple(_texts("slurm", slurm)),
         values.gpus_per_run,
         values.deterministic,
         values.checkpoint_every * 60,
@@ -230,6 +231,13 @@ def _each(name: str, values: Any) -> Iterable[Any]:
     return values
 
 
+def _texts(name: str, values: Any) -> list[str]:
+    found = list(_each(name, values))
+    if wrong := [value for value in found if not isinstance(value, str)]:
+        raise UserError(f"{name}: {plain(repr(wrong[0]), 80)} is of type {type(wrong[0]).__name__}, not a text")
+    return found
+
+
 def _path(name: str, value: Any) -> Path:
     if not isinstance(value, str | os.PathLike) or not isinstance(text := os.fspath(value), str):
         raise UserError(f"{name}={plain(repr(value), 80)} is of type {type(value).__name__}, not a text or a path")
@@ -258,10 +266,7 @@ def _is_whole(value: Any) -> bool:
 def _setting_texts(settings: Settings) -> Iterator[str]:
     """Settings as ``--set`` takes them; nested mappings are joined by dots."""
     if not isinstance(settings, Mapping):
-        for text in _each("settings", settings):
-            if not isinstance(text, str):
-                raise UserError(f"settings: {plain(repr(text), 80)} is not a text such as 'schedule.epochs=3'")
-            yield text
+        yield from _texts("settings", settings)
         return
     for key, value in settings.items():
         if not isinstance(key, str):

@@ -1,4 +1,4 @@
-"""The command ``describe``: all that is known of one method, benchmark, backbone, suite, executor or metric.
+"""The command ``describe``: all that is known of one method, benchmark, backbone, suite, executor, tracker or metric.
 
 PyTorch is imported only where the file of the described thing does so, as those of methods do.
 """
@@ -25,7 +25,9 @@ from smope_bench.harness.text import plain, plain_values
 
 Name = Annotated[
     str,
-    typer.Argument(metavar="NAME", help="A method, benchmark, backbone, suite, executor or metric; 'list' shows them."),
+    typer.Argument(
+        metavar="NAME", help="A method, benchmark, backbone, suite, executor, tracker or metric; 'list' shows them."
+    ),
 ]
 
 

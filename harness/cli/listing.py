@@ -24,6 +24,7 @@ from smope_bench.harness.facts.lists import (
     list_executors,
     list_methods,
     list_suites,
+    list_trackers,
     size_text,
 )
 from smope_bench.harness.run_options import RunOptions
@@ -43,13 +44,15 @@ _STATE_STYLES = {"done": "green", "failed": "red", "stale": "yellow", "new": "cy
 def list_(
     kind: opt.KindToList, as_json: opt.AsJson = False, data: opt.Data = opt.DATA, plugin: opt.Plugins = None
 ) -> None:
-    """Show what there is: methods, benchmarks, backbones, suites, executors."""
+    """Show what there is: methods, benchmarks, backbones, suites, executors, trackers."""
     from smope_bench.harness.registry.registry import open_registries
 
     if kind is opt.Kind.suites:
         rows = list_suites()
     elif kind is opt.Kind.executors:
         rows = list_executors(plugin or ())
+    elif kind is opt.Kind.trackers:
+        rows = list_trackers(plugin or ())
     elif kind is opt.Kind.backbones:
         rows = list_backbones(open_registries(plugin or ()), data)
     elif kind is opt.Kind.benchmarks:
@@ -185,6 +188,7 @@ LIST_COLUMNS: dict[str, Columns] = {
         ("feature", _text("feature")),
         ("weights", _weights),
     ),
+    "trackers": (("tracker", _name), ("what it does", _summary)),
     "executors": (("executor", _name), ("where", _text("place")), ("what it does", _summary)),
     "suites": (("suite", _name), ("what it compares", _summary), ("methods", lambda row: str(len(row["methods"])))),
 }

@@ -55,6 +55,7 @@ def run(
     deterministic: bool = False,
     checkpoint_every: float = 5.0,
     keep: bool = True,
+    track: str | Iterable[str] = (),
     quiet: bool = False,
 ) -> RunOutcomes:
     """Do the runs of some suites that are not done yet, as the command ``run`` does, and return all of them.
@@ -94,6 +95,7 @@ def run(
         deterministic=deterministic,
         checkpoint_every=checkpoint_every,
         keep=keep,
+        track=track,
         quiet=quiet,
     )
 
