@@ -23,7 +23,8 @@ from smope_bench.benchmarks.transforms.batch import Draws, Transforms
 from smope_bench.benchmarks.transforms.staging import Staged
 from smope_bench.harness.hardware.device import usable_cores
 
-BATCHES_AHEAD = 3
+AHEAD_ON_CPU, AHEAD_ELSEWHERE = 0, 3
+"""Batches that are made before they are used."""
 Part = NDArray[np.int64] | slice
 """Positions in a view that make one batch."""
 
@@ -35,10 +36,10 @@ class Feeder:
     """
 
     def __init__(self, device: torch.device, *, threads: int | None = None, ahead: int | None = None) -> None:
-        """``threads``: None = one for each core; ``ahead``: None = 0 on the CPU, BATCHES_AHEAD elsewhere."""
+        """``threads``: None = one for each core; ``ahead``: None = AHEAD_ON_CPU or AHEAD_ELSEWHERE."""
         self._device = device
         self._threads = threads or min(usable_cores(), THREADS_AT_MOST)
-        self._ahead = (0 if device.type == "cpu" else BATCHES_AHEAD) if ahead is None else ahead
+        self._ahead = (AHEAD_ON_CPU if device.type == "cpu" else AHEAD_ELSEWHERE) if ahead is None else ahead
         self._pool: ThreadPoolExecutor | None = None
         self._stream = BatchStream(device)
 

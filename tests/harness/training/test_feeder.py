@@ -20,7 +20,20 @@ from smope_bench.benchmarks.stream import View
 from smope_bench.benchmarks.transforms import batch as batch_module
 from smope_bench.benchmarks.transforms.batch import Transforms
 from smope_bench.benchmarks.transforms.staging import HostBuffer
+from smope_bench.harness.cancellation import Interrupted, StopRequest
+from smope_bench.harness.registry.registry import Registries
+from smope_bench.harness.training import feeder as feeder_module
 from smope_bench.harness.training.feeder import Feeder
+from smope_bench.methods.common.api import Batch
+from tests.conftest import micro_spec  # pyright: ignore[reportMissingImports]
+from tests.harness.resumed import (  # pyright: ignore[reportMissingImports]
+    OFTEN,
+    Hoarder,
+    Killed,
+    assert_same,
+    dies_at_save,
+    finish,
+)
 
 CPU = torch.device("cpu")
 RNG = np.random.default_rng(0)
@@ -120,15 +133,15 @@ RAWS = {
 AUGMENTATIONS: list[Augmentation] = [NoAugmentation(), Affine(rotate=10), RandomResizedCrop(brightness=0.2)]
 
 
-@pytest.mark.parametrize("augment", AUGMENTATIONS, ids=lambda augment: augment.kind)
-@pytest.mark.parametrize("kind", RAWS)
+CASES = [(kind, augment) for kind in RAWS for augment in AUGMENTATIONS]
+CASES.remove(("finished", AUGMENTATIONS[-1]))  # what the test transform has finished is not cropped in training
+
+
+@pytest.mark.parametrize(("kind", "augment"), CASES)
 def test_an_accelerator_gets_the_same_batch_in_one_copy(
     monkeypatch: pytest.MonkeyPatch, kind: str, augment: Augmentation
 ) -> None:
     raw, transforms, labels = RAWS[kind], Transforms(24, augment, "imagenet", 30), np.arange(10)
-    is_crop = isinstance(augment, RandomResizedCrop)
-    if kind == "finished" and is_crop:
-        pytest.skip("pictures that the test transform has finished are not cropped in training")
     draws = [transforms.draw(10, torch.Generator().manual_seed(4)) for _ in range(2)]
     here = transforms.stage(raw, CPU, draws[0], labels)
     for piece in here.pieces:
@@ -144,3 +157,62 @@ def test_an_accelerator_gets_the_same_batch_in_one_copy(
     images, targets = there.finish()
     assert torch.equal(images, expected) and torch.equal(targets, torch.arange(10)) and len(copies) == 1
     assert targets.untyped_storage().nbytes() == 80  # keeps no picture alive
+
+
+@pytest.mark.parametrize("saves", [4, 7])
+def test_a_run_in_pieces_fed_ahead_is_the_undisturbed_run(
+    registries: Registries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saves: int
+) -> None:
+    registries.methods.add("hoarder", "tests", Hoarder)
+    spec = micro_spec("hoarder")
+    whole = finish(spec, registries, tmp_path / "whole")
+    monkeypatch.setattr(feeder_module, "AHEAD_ON_CPU", 3)
+    for _ in range(50):
+        try:
+            pieces = finish(spec, registries, tmp_path / "pieces", may_publish=dies_at_save(saves), **OFTEN)
+        except Killed:
+            assert not feeders()
+        else:
+            break
+    assert_same(pieces, whole)  # pyright: ignore[reportPossiblyUnboundVariable]
+    assert not feeders()
+
+
+def test_a_run_fed_ahead_goes_on_with_less_memory(
+    registries: Registries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registries.methods.add("hoarder", "tests", Hoarder)
+    spec, steps = micro_spec("hoarder"), iter(range(1000))
+    whole = finish(spec, registries, tmp_path / "whole")
+    step = Hoarder.training_step
+
+    def short_of_memory(self: Hoarder, batch: Batch) -> torch.Tensor:
+        if next(steps) == 7:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return step(self, batch)
+
+    monkeypatch.setattr(Hoarder, "training_step", short_of_memory)
+    monkeypatch.setattr(feeder_module, "AHEAD_ON_CPU", 3)
+    found = finish(spec, registries, tmp_path / "short", **OFTEN)
+    assert found.costs.pop("memory_plan") == "blocks recomputed"
+    found.events = [event for event in found.events if event["event"] != "memory_plan"]
+    assert_same(found, whole)
+    assert not feeders()
+
+
+def test_a_stopped_run_leaves_no_thread(
+    registries: Registries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registries.methods.add("hoarder", "tests", Hoarder)
+    monkeypatch.setattr(feeder_module, "AHEAD_ON_CPU", 3)
+    spec, stop = micro_spec("hoarder"), StopRequest()
+    step = Hoarder.training_step
+
+    def stopping(self: Hoarder, batch: Batch) -> torch.Tensor:
+        stop.set()
+        return step(self, batch)
+
+    monkeypatch.setattr(Hoarder, "training_step", stopping)
+    with pytest.raises(Interrupted):
+        finish(spec, registries, tmp_path, stop_request=stop)
+    assert not feeders()
