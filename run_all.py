@@ -87,6 +87,7 @@ def run(
     deterministic: opt.Deterministic = False,
     checkpoint_every: opt.CheckpointEvery = CHECKPOINT_EVERY_S / 60,
     keep: opt.Keep = True,
+    extendable: opt.Extendable = False,
     results: opt.Results = opt.RESULTS,
     data: opt.Data = opt.DATA,
     expect: opt.Expect = None,
@@ -123,6 +124,7 @@ def run(
         deterministic,
         checkpoint_every * 60,
         keep=keep,
+        extendable=extendable,
     )
     failed = _launch(trained, selection, options) if trained else 0
     report_commands.count(counted, selection.methods, options.plugins, results)

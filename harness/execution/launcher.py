@@ -85,30 +85,43 @@ def _require_figures(suite: Suite, options: RunOptions) -> None:
 
 def launch(suites: Sequence[str], selection: Selection, options: RunOptions, console: Console) -> LaunchSummary:
     """Do the runs that are not done yet and show progress; all that can be checked is checked before anything trains."""
-    from smope_bench.harness.planning.assets import prepare_benchmarks, supply_weights
+    from smope_bench.harness.planning.assets import supply_weights
+
+    def notify(text: str) -> None:
+        console.print(text, markup=False)
+
+    find_executor(options)
+    Store(options.results).require_writable()
+    runs, registries = plan_suites(suites, selection, options, supply_weights(options.data, notify), notify)
+    return launch_runs([find_suite(name) for name in dict.fromkeys(suites)], runs, registries, options, console)
+
+
+def launch_runs(
+    suites: Sequence[Suite], runs: Sequence[PlannedRun], registries: Registries, options: RunOptions, console: Console
+) -> LaunchSummary:
+    """``launch`` of runs that have been planned, each for one of these suites. The results folder must be writable."""
+    from smope_bench.harness.planning.assets import prepare_benchmarks
 
     def notify(text: str) -> None:
         console.print(text, markup=False)
 
     started, store, executor = time.monotonic(), Store(options.results), find_executor(options)
-    store.require_writable()
-    runs, registries = plan_suites(suites, selection, options, supply_weights(options.data, notify), notify)
     device = options.device
     if _trains_here(executor, options):
         device = hardware.resolve_device(device)
-        if remark := hardware.precision_remark(selection.precision, device):
-            notify(f"note: {remark}")
+        for precision in sorted({run.spec.precision for run in runs}):
+            if remark := hardware.precision_remark(precision, device):
+                notify(f"note: {remark}")
     to_do, done = partition_finished(runs, store)
     for run in done:  # what a process that was killed just after publishing left there
         remove_leftovers_of(store.path(run.run_id))
     held = prepare_benchmarks(to_do, registries, options.data, notify)
     for line in launch_remarks(to_do, registries, options.data):
         notify(line)
-    for suite in dict.fromkeys(suites):
-        name = find_suite(suite).name
-        if store.write_manifest(name, manifest(suite, runs, registries)):
+    for suite in suites:
+        if store.write_manifest(suite.name, manifest(suite, runs, registries)):
             notify(
-                f"note: suite {name!r} was planned from other rows or columns before: its tables show the present plan."
+                f"note: suite {suite.name!r} was planned from other rows or columns before: its tables show the present plan."
             )
     if not to_do:
         console.print(f"{len(done)} of {len(done)} runs are already done; nothing trained.")
