@@ -211,10 +211,10 @@ def joined(streams: Sequence[Stream]) -> Stream:
             raise BenchmarkError(f"class {again[0]!r} comes again; classes of added tasks must be new ones")
         start, first = len(names), max(order, default=-1) + 1
         for task in stream.tasks:
-            views = (_counted_on(view, start) for view in (task.train, task.validation, task.test))
             classes = range(task.classes.start + start, task.classes.stop + start)
-            tasks.append(Task(len(tasks), classes, task.names, *views))
-            tests.append(tasks[-1].test)
+            train, validation, test = (_counted_on(view, start) for view in (task.train, task.validation, task.test))
+            tasks.append(Task(len(tasks), classes, task.names, train, validation, test))
+            tests.append(test)
         names += stream.class_names
         order += [first + original for original in stream.class_order]
     hashes, contents = ([getattr(stream, name) for stream in streams] for name in ("split_hash", "content_hash"))

@@ -93,6 +93,12 @@ class RunSpec(_Frozen):
         return (*(self.parent.before if self.parent else ()), self.benchmark)
 
     @property
+    def num_tasks(self) -> int | None:
+        """Tasks that are learnt; None where a benchmark of a plugin does not name its number."""
+        counts = [one.config.get("stop_after") or one.config.get("tasks") for one in self.benchmarks]
+        return None if None in counts else sum(int(count or 0) for count in counts)
+
+    @property
     def run_id(self) -> str:
         """As ``run_id_of``."""
         return run_id_of(self.model_dump(mode="json"))

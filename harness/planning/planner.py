@@ -567,7 +567,7 @@ def _column_entry(label: str, run: PlannedRun, registries: Registries) -> dict[s
     return {
         "label": label,
         "benchmark": run.spec.benchmark.name,
-        "tasks": run.spec.benchmark.config.get("tasks"),
+        "tasks": run.spec.num_tasks,
         "backbone": backbone,
         "summary": card.summary,
         **({"protocol": run.protocol} if run.protocol != "class" else {}),

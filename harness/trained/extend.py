@@ -130,8 +130,8 @@ def _require_scopes(kept: KeptModel, settings: Sequence[Setting]) -> None:
             Schedule, setting.path
         ):
             raise UserError(
-                f"--set {setting.text!r}: an extended run takes benchmark.FIELD=VALUE and schedule.FIELD=VALUE; everything else is as"
-                f" in run {kept.run_id}"
+                f"--set {setting.text!r}: an extended run takes benchmark.FIELD=VALUE and schedule.FIELD=VALUE; everything else"
+                f" is as in run {kept.run_id}"
             )
 
 
@@ -167,13 +167,15 @@ def _added(
 ) -> Component:
     """Another benchmark, whose pictures are shown to the network as the parent's; in one task unless more are asked for."""
     kind: type[Benchmark[Any]] = registries.benchmarks.load(name)
-    alike = {field: old.benchmark.config[field] for field in (*SEEN_ALIKE, "augment") if field in old.benchmark.config}
+    first = registries.benchmarks.load(old.benchmark.name).Config(**old.benchmark.config).model_dump(mode="json")
+    alike = {field: first[field] for field in (*SEEN_ALIKE, "augment")}
     tasks = {} if {"tasks", "split"} & values.keys() or kind.Config.tasks_follow_data else {"tasks": 1}
     typed = validated(kind.Config, merged({**alike, **tasks}, values), "benchmark")
     for field in SEEN_ALIKE:
-        if field in alike and typed.model_dump(mode="json")[field] != alike[field]:
+        if typed.model_dump(mode="json")[field] != alike[field]:
             raise UserError(
-                f"--set benchmark.{field}: added pictures are shown as the first ones, {field}={alike[field]}; leave it out"
+                f"--set benchmark.{field}: added pictures are shown to the network as the first ones,"
+                f" {field}={alike[field]}; leave it out"
             )
     opened = kind(typed, data)
     if kind.takes_user_data:

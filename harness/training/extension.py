@@ -79,9 +79,9 @@ def take_over(method: Method, tensors: Mapping[str, Tensor], tasks: Sequence[Tas
         for info in tasks:
             grow(method, info)
     state = method.state_dict()
-    shapes = ({name: tuple(tensor.shape) for name, tensor in each.items()} for each in (tensors, state))
+    kept, own = ({name: tuple(tensor.shape) for name, tensor in each.items()} for each in (tensors, state))
     setup, learnt = method.setup, Sizes(tasks[-1].seen_classes, len(tasks))
-    if fault := growth_fault(type(method), *shapes, learnt, Sizes(setup.num_classes, setup.num_tasks)):
+    if fault := growth_fault(type(method), kept, own, learnt, Sizes(setup.num_classes, setup.num_tasks)):
         raise UnfitError(fault)
     grown = {name: tensor.clone() for name, tensor in state.items()}
     for name, tensor in tensors.items():
