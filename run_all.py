@@ -88,6 +88,7 @@ def run(
     checkpoint_every: opt.CheckpointEvery = CHECKPOINT_EVERY_S / 60,
     keep: opt.Keep = True,
     extendable: opt.Extendable = False,
+    track: opt.Track = None,
     results: opt.Results = opt.RESULTS,
     data: opt.Data = opt.DATA,
     expect: opt.Expect = None,
@@ -126,20 +127,20 @@ def run(
         keep=keep,
         extendable=extendable,
     )
-    failed = _launch(trained, selection, options) if trained else 0
+    failed = _launch(trained, selection, options, opt.split_values(track)) if trained else 0
     report_commands.count(counted, selection.methods, options.plugins, results)
     print(f"for the page: {shell_command('report', *suites, results=results)}")
     outside = print_expectations(Store(results), expected, only_planned=bool(selection.methods), metrics=metrics)
     raise typer.Exit(RUNS_FAILED if failed or outside else 0)
 
 
-def _launch(suites: Sequence[str], selection: Selection, options: RunOptions) -> int:
+def _launch(suites: Sequence[str], selection: Selection, options: RunOptions, track: Sequence[str] = ()) -> int:
     """Do the runs, print the tables and what failed; returns the number of failed runs."""
     from smope_bench.harness.console import make_console
     from smope_bench.harness.execution.launcher import launch, print_summary
 
     console = make_console()
-    summary = launch(suites, selection, options, console)
+    summary = launch(suites, selection, options, console, track)
     report_commands.print_suites(console, suites, options.results, options.plugins)
     print_summary(console, summary)
     return len(summary.failures)

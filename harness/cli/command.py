@@ -41,6 +41,7 @@ EXAMPLES = {
     "run": "run smoke --seeds 0-2",
     "status": "status --watch",
     "cancel": "cancel smoke",
+    "track": "track results --to tensorboard",
     "report": "report smoke --out page",
     "predictions": "predictions 3f2a --as csv",
     "predict": "predict 3f2a picture.jpg",

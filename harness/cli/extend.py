@@ -39,6 +39,7 @@ def extend(
     checkpoint_every: opt.CheckpointEvery = CHECKPOINT_EVERY_S / 60,
     keep: opt.Keep = True,
     extendable: opt.Extendable = False,
+    track: opt.Track = None,
     results: opt.Results = opt.RESULTS,
     data: opt.Data = opt.DATA,
 ) -> None:
@@ -84,7 +85,7 @@ def extend(
         notify=lambda text: console.print(text, markup=False),
     )
     Store(results).require_writable()
-    summary = launch_runs([EXTENDED], [planned], registries, options, console)
+    summary = launch_runs([EXTENDED], [planned], registries, options, console, opt.split_values(track))
     print_summary(console, summary)
     record = Store(results).load(planned.run_id)
     if summary.failures or not isinstance(record, Record):

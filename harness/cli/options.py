@@ -25,6 +25,7 @@ class Kind(StrEnum):
     backbones = "backbones"
     suites = "suites"
     executors = "executors"
+    trackers = "trackers"
 
 
 class DeviceName(StrEnum):
@@ -198,6 +199,14 @@ Expect = Annotated[
         "--expect",
         metavar="stored|FILE",
         help="Compare with expected accuracies, the suite's own or a file's; exit status 1 outside their tolerance.",
+    ),
+]
+Track = Annotated[
+    list[str] | None,
+    how(
+        "--track",
+        metavar="tensorboard|wandb|mlflow|csv",
+        help="Also write curves and results for a viewer, below DIR/tracked; 'list trackers' shows them. Repeatable.",
     ),
 ]
 Tflops = Annotated[

@@ -22,18 +22,20 @@ from smope_bench.harness.execution.lease import remove_leftovers_of
 from smope_bench.harness.execution.memory_budget import SPARE, MemoryEstimator, workers_that_fit
 from smope_bench.harness.execution.progress import make_display, run_label
 from smope_bench.harness.execution.scheduler import RunStatus, execute, partition_finished
+from smope_bench.harness.execution.tracked import TrackedLaunch
 from smope_bench.harness.hardware import device as hardware
 from smope_bench.harness.hardware import memory
 from smope_bench.harness.hardware.memory import MIB
 from smope_bench.harness.planning.own_backbones import Notify, to_stderr
 from smope_bench.harness.planning.planner import PlannedRun, Selection, Supply, manifest, plan
 from smope_bench.harness.planning.remarks import notes_of, remarks
-from smope_bench.harness.planning.suite_file import find_suite, find_suites
+from smope_bench.harness.planning.suites.find import find_suite, find_suites
 from smope_bench.harness.records.store import Record, Store
 from smope_bench.harness.registry.metrics import open_metrics
 from smope_bench.harness.registry.plugins import run_file
 from smope_bench.harness.registry.registry import KINDS, Registries, open_registries, uncollected
 from smope_bench.harness.run_options import RunOptions
+from smope_bench.harness.tracking.tracker import find_trackers
 
 FLOAT32_BYTES = 4
 
@@ -83,8 +85,13 @@ def _require_figures(suite: Suite, options: RunOptions) -> None:
             raise UserError(f"{suite.file!r}, drawings: there is no figure {drawing.kind!r}{hint}")
 
 
-def launch(suites: Sequence[str], selection: Selection, options: RunOptions, console: Console) -> LaunchSummary:
-    """Do the runs that are not done yet and show progress; all that can be checked is checked before anything trains."""
+def launch(
+    suites: Sequence[str], selection: Selection, options: RunOptions, console: Console, track: Sequence[str] = ()
+) -> LaunchSummary:
+    """Do the runs that are not done yet and show progress; all that can be checked is checked before anything trains.
+
+    ``track``: names of the trackers that follow the runs.
+    """
     from smope_bench.harness.planning.assets import supply_weights
 
     def notify(text: str) -> None:
@@ -92,12 +99,19 @@ def launch(suites: Sequence[str], selection: Selection, options: RunOptions, con
 
     find_executor(options)
     Store(options.results).require_writable()
+    find_trackers(track, options.plugins)
     runs, registries = plan_suites(suites, selection, options, supply_weights(options.data, notify), notify)
-    return launch_runs([find_suite(name) for name in dict.fromkeys(suites)], runs, registries, options, console)
+    found = [find_suite(name) for name in dict.fromkeys(suites)]
+    return launch_runs(found, runs, registries, options, console, track)
 
 
 def launch_runs(
-    suites: Sequence[Suite], runs: Sequence[PlannedRun], registries: Registries, options: RunOptions, console: Console
+    suites: Sequence[Suite],
+    runs: Sequence[PlannedRun],
+    registries: Registries,
+    options: RunOptions,
+    console: Console,
+    track: Sequence[str] = (),
 ) -> LaunchSummary:
     """``launch`` of runs that have been planned, each for one of these suites. The results folder must be writable."""
     from smope_bench.harness.planning.assets import prepare_benchmarks
@@ -106,6 +120,7 @@ def launch_runs(
         console.print(text, markup=False)
 
     started, store, executor = time.monotonic(), Store(options.results), find_executor(options)
+    trackers = find_trackers(track, options.plugins)
     device = options.device
     if _trains_here(executor, options):
         device = hardware.resolve_device(device)
@@ -132,15 +147,20 @@ def launch_runs(
     already = f" ({len(done)} of {len(to_do) + len(done)} are already done)" if done else ""
     console.print(f"{counted(len(to_do), 'run')} to do{already}: {counted(fitted.workers or 1, 'worker')} on {device}")
     failures, unfinished = [], 0
+    tracking = TrackedLaunch(trackers, options, notify)
     with (
+        tracking,
         make_display(console, len(to_do)) as display,
-        contextlib.closing(execute(to_do, fitted, display.update, needs)) as statuses,
+        contextlib.closing(execute(to_do, fitted, tracking.after(display.update), needs)) as statuses,
     ):
         for status in statuses:
             display.finish(status)
+            tracking.finish(status)
             unfinished += status.state in ("cancelled", "interrupted")
             if status.state == "failed":
                 failures.append(status)
+    for line in tracking.looks():
+        notify(line)
     del held  # until here `data remove` refuses to delete the images of these runs
     if unfinished:
         raise Stopped(TERMINATED)

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from smope_bench.harness.console import label
 from smope_bench.harness.errors import UserError, did_you_mean
 from smope_bench.harness.execution.lease import CANCEL, DEAD_S, LeaseState, file_system_now, newest
-from smope_bench.harness.planning.suite_file import name_in_results
+from smope_bench.harness.planning.suites.find import name_in_results
 from smope_bench.harness.provenance import code_fingerprint, with_sources
 from smope_bench.harness.records.event_log import EVENTS, PROGRESS, events_in, lines_of
 from smope_bench.harness.records.store import Store

@@ -24,8 +24,8 @@ from smope_bench.harness.planning.settings import (
     scoped,
     validated,
 )
-from smope_bench.harness.planning.suite_file import digest, find_suite, find_suites
-from smope_bench.harness.planning.titles import column_label, distinct
+from smope_bench.harness.planning.suites.find import digest, find_suite, find_suites
+from smope_bench.harness.planning.suites.titles import column_label, distinct
 from smope_bench.harness.records.observations import require_observable
 from smope_bench.harness.registry.registry import BUILT_IN, Registries
 from smope_bench.harness.run_spec import BackboneRef, Component, Precision, RunSpec, canonical_json

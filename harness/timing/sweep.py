@@ -35,7 +35,7 @@ from smope_bench.harness.execution.scheduler import execute
 from smope_bench.harness.planning.assets import prepare_benchmarks
 from smope_bench.harness.planning.planner import PlannedRun, Selection, plan
 from smope_bench.harness.planning.settings import Seeds
-from smope_bench.harness.planning.suite_file import find_suite
+from smope_bench.harness.planning.suites.find import find_suite
 from smope_bench.harness.registry.registry import Registries, open_registries
 from smope_bench.harness.run_options import RunContext, RunOptions
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec

@@ -221,7 +221,7 @@ def backbone_of(kept: KeptModel, spec: RunSpec, registries: Registries, data: Pa
 def _method_of(kept: KeptModel, spec: RunSpec, registries: Registries, data: Path, device: torch.device) -> Method:
     frozen = backbone_of(kept, spec, registries, data).load()
     if spec.precision == "bf16":
-        frozen.keep_products_in(torch.bfloat16)
+        frozen.keep_products_in(torch.bfloat16, backbone.load)
     frozen = frozen.to(device)
     method_class: type[Method] = registries.methods.load(spec.method.name)
     config = method_class.Config(**spec.method.config)

@@ -189,7 +189,7 @@ def load_backbone(registries: Registries, spec: RunSpec, data_root: Path) -> Pro
         )
     loaded = backbone.load()
     if spec.precision == "bf16":
-        loaded.keep_products_in(torch.bfloat16)
+        loaded.keep_products_in(torch.bfloat16, backbone.load)
     return loaded
 
 
