@@ -84,7 +84,6 @@ def extend(
         settings=opt.read_settings(settings, None),
         notify=lambda text: console.print(text, markup=False),
     )
-    Store(results).require_writable()
     summary = launch_runs([EXTENDED], [planned], registries, options, console, opt.split_values(track))
     print_summary(console, summary)
     record = Store(results).load(planned.run_id)

@@ -102,6 +102,14 @@ Methods = Annotated[
 Benchmarks = Annotated[
     list[str] | None, what("--benchmarks", metavar="NAME,...", help="These benchmarks instead of the suite's.")
 ]
+ChosenMethods = Annotated[
+    list[str] | None,
+    what("--methods", metavar="NAME|FILE.py,...", help="These methods only, or others than the suite's."),
+]
+ChosenBenchmarks = Annotated[
+    list[str] | None,
+    what("--benchmarks", metavar="NAME|FILE.py,...", help="These benchmarks instead of the suite's."),
+]
 Seeds = Annotated[
     list[str] | None,
     what("--seeds", metavar="0,1|0-4|ORDER:TRAIN", help="Seeds of class order and training; one number is both."),

@@ -26,6 +26,7 @@ from smope_bench.harness.execution.tracked import TrackedLaunch
 from smope_bench.harness.hardware import device as hardware
 from smope_bench.harness.hardware import memory
 from smope_bench.harness.hardware.memory import MIB
+from smope_bench.harness.main_guard import require_main_guard
 from smope_bench.harness.planning.own_backbones import Notify, to_stderr
 from smope_bench.harness.planning.planner import PlannedRun, Selection, Supply, manifest, plan
 from smope_bench.harness.planning.remarks import notes_of, remarks
@@ -42,12 +43,16 @@ FLOAT32_BYTES = 4
 
 @dataclass(frozen=True)
 class LaunchSummary:
-    """Outcome of a launch: runs that had to be done, runs that were done before, and those that failed now."""
+    """Outcome of a launch: runs that had to be done, runs that were done before, and those that failed now.
+
+    ``runs``: all of them, in the order of the plan; suites that share a run have it once each.
+    """
 
     to_do: int
     done_before: int
     failures: tuple[RunStatus, ...] = ()
     seconds: float = 0.0
+    runs: tuple[PlannedRun, ...] = ()
 
 
 @uncollected()
@@ -98,6 +103,7 @@ def launch(
         console.print(text, markup=False)
 
     find_executor(options)
+    require_guard(options)
     Store(options.results).require_writable()
     find_trackers(track, options.plugins)
     runs, registries = plan_suites(suites, selection, options, supply_weights(options.data, notify), notify)
@@ -113,13 +119,15 @@ def launch_runs(
     console: Console,
     track: Sequence[str] = (),
 ) -> LaunchSummary:
-    """``launch`` of runs that have been planned, each for one of these suites. The results folder must be writable."""
+    """``launch`` of runs that have been planned, each for one of these suites."""
     from smope_bench.harness.planning.assets import prepare_benchmarks
 
     def notify(text: str) -> None:
         console.print(text, markup=False)
 
     started, store, executor = time.monotonic(), Store(options.results), find_executor(options)
+    require_guard(options)
+    store.require_writable()
     trackers = find_trackers(track, options.plugins)
     device = options.device
     if _trains_here(executor, options):
@@ -130,6 +138,12 @@ def launch_runs(
     to_do, done = partition_finished(runs, store)
     for run in done:  # what a process that was killed just after publishing left there
         remove_leftovers_of(store.path(run.run_id))
+    if (
+        executor.place == "machine"
+        and len(to_do) > 1
+        and _workers_and_threads(options, device, to_do, registries)[0] > 1
+    ):
+        require_main_guard()  # before anything is downloaded
     held = prepare_benchmarks(to_do, registries, options.data, notify)
     for line in launch_remarks(to_do, registries, options.data):
         notify(line)
@@ -140,7 +154,7 @@ def launch_runs(
             )
     if not to_do:
         console.print(f"{len(done)} of {len(done)} runs are already done; nothing trained.")
-        return LaunchSummary(0, len(done))
+        return LaunchSummary(0, len(done), runs=tuple(runs))
     fits_memory = executor.place == "machine" and len(to_do) > 1
     needs = expected_memory(options, device, to_do, registries) if fits_memory else {}
     fitted = fitted_options(options, device, to_do, registries, needs, one_by_one=executor.place == "process")
@@ -164,7 +178,7 @@ def launch_runs(
     del held  # until here `data remove` refuses to delete the images of these runs
     if unfinished:
         raise Stopped(TERMINATED)
-    return LaunchSummary(len(to_do), len(done), tuple(failures), time.monotonic() - started)
+    return LaunchSummary(len(to_do), len(done), tuple(failures), time.monotonic() - started, tuple(runs))
 
 
 def launch_remarks(runs: Sequence[PlannedRun], registries: Registries, data: Path) -> list[str]:
@@ -191,6 +205,12 @@ def find_executor(options: RunOptions) -> Executor:
     return executor
 
 
+def require_guard(options: RunOptions) -> None:
+    """Raise UserError in a script that asks for several workers and would be run again by each. Imports no torch."""
+    if (options.workers or 1) > 1 and find_executor(options).place == "machine":
+        require_main_guard()
+
+
 def _trains_here(executor: Executor, options: RunOptions) -> bool:
     """Whether runs use this machine's devices; a cluster that has an address only if one is given starts here."""
     return executor.place != "cluster" or ("address" in executor.takes and options.address is None)
@@ -209,15 +229,22 @@ def fitted_options(
 
     ``memory_mb``: MiB that runs are expected to need, by run id; no more are in flight than fit.
     """
-    weights = max(registries.backbone(run.spec.backbone, options.data).weight_count for run in to_do)
-    threads = options.threads or hardware.default_threads(weights)
-    workers = min(options.workers or hardware.default_workers(device, len(to_do), threads), len(to_do))
+    workers, threads = _workers_and_threads(options, device, to_do, registries)
     workers = 1 if one_by_one else workers
     budget = SPARE * memory.free_mb(device) if memory_mb and workers > 1 else None
     if budget is not None and options.workers is None:
         workers = min(workers, workers_that_fit(list((memory_mb or {}).values()), budget))
     plugins = registries.plugins
     return replace(options, device=device, workers=workers, threads=threads, plugins=plugins, memory_mb=budget)
+
+
+def _workers_and_threads(
+    options: RunOptions, device: str, to_do: Sequence[PlannedRun], registries: Registries
+) -> tuple[int, int]:
+    """Runs at a time, if memory holds them, and threads of each."""
+    weights = max(registries.backbone(run.spec.backbone, options.data).weight_count for run in to_do)
+    threads = options.threads or hardware.default_threads(weights)
+    return min(options.workers or hardware.default_workers(device, len(to_do), threads), len(to_do)), threads
 
 
 def expected_memory(

@@ -219,7 +219,8 @@ def backbone_of(kept: KeptModel, spec: RunSpec, registries: Registries, data: Pa
 
 
 def _method_of(kept: KeptModel, spec: RunSpec, registries: Registries, data: Path, device: torch.device) -> Method:
-    frozen = backbone_of(kept, spec, registries, data).load()
+    backbone = backbone_of(kept, spec, registries, data)
+    frozen = backbone.load()
     if spec.precision == "bf16":
         frozen.keep_products_in(torch.bfloat16, backbone.load)
     frozen = frozen.to(device)

@@ -30,6 +30,7 @@ from smope_bench.harness.training.data import TaskData, flags_of, load_backbone,
 from smope_bench.harness.training.evaluator import Evaluator
 from smope_bench.harness.training.extension import Inherited, read_inherited, take_over
 from smope_bench.harness.training.feature_cache import QUERIES, FrozenFeatureCache
+from smope_bench.harness.training.feeder import Feeder
 from smope_bench.harness.training.observer import Observer
 from smope_bench.harness.training.publish import FinishedRun, publish
 from smope_bench.harness.training.task_trainer import TaskTrainer, TrainingContext, task_info
@@ -72,6 +73,7 @@ class Trainer:
         self.stream = stream or open_stream(registries, spec, options.data)
         if self.method_class.trains_jointly:
             self.stream = self.stream.merged()
+        self.feeder = Feeder(self.device)
         self.features = FrozenFeatureCache(
             self.backbone,
             self.stream,
@@ -79,6 +81,7 @@ class Trainer:
             options.data / QUERIES if self.stream.content_hash else None,
             spec.backbone.features_key,
             spec.precision,
+            self.feeder,
         )
         self.log = RunLog(self.folder, context.emit)
         # A run is resumed only by the same code, on the same images, and with the same arithmetic to the last bit.
@@ -105,6 +108,7 @@ class Trainer:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        self.feeder.close()
         self.log.close()
 
     # -- from the beginning or from a checkpoint -----------------------------------------------------------------------
@@ -112,7 +116,7 @@ class Trainer:
     def _restore(self, found: Checkpoint | None) -> None:
         """Build the method, its evaluator and its observer, in the state of ``found`` or, with None, at the run's start."""
         self.method = self._make_method()
-        self.evaluator = Evaluator(self.method, self.stream, self.device, self.features.of)
+        self.evaluator = Evaluator(self.method, self.stream, self.device, self.features.of, self.feeder)
         self.observer = Observer(self._observe, self._observed_before(found), self.method, self.evaluator)
         self.progress, self._log_mark = RunProgress(), (0, 0.0)
         self._resume_from: Checkpoint | None = None
@@ -240,6 +244,7 @@ class Trainer:
             device=self.device,
             seed=derive_seed(self.spec.train_seed, "data", task.index),
             features=self.features if self.method.needs_query else None,
+            feeder=self.feeder,
         )
 
     def _evaluate(self, task: Task) -> None:
