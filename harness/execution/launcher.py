@@ -126,15 +126,9 @@ def launch_runs(
         console.print(text, markup=False)
 
     started, store, executor = time.monotonic(), Store(options.results), find_executor(options)
-    require_guard(options)
     store.require_writable()
     trackers = find_trackers(track, options.plugins)
-    device = options.device
-    if _trains_here(executor, options):
-        device = hardware.resolve_device(device)
-        for precision in sorted({run.spec.precision for run in runs}):
-            if remark := hardware.precision_remark(precision, device):
-                notify(f"note: {remark}")
+    device = _device(executor, runs, options, notify)
     to_do, done = partition_finished(runs, store)
     for run in done:  # what a process that was killed just after publishing left there
         remove_leftovers_of(store.path(run.run_id))
@@ -179,6 +173,17 @@ def launch_runs(
     if unfinished:
         raise Stopped(TERMINATED)
     return LaunchSummary(len(to_do), len(done), tuple(failures), time.monotonic() - started, tuple(runs))
+
+
+def _device(executor: Executor, runs: Sequence[PlannedRun], options: RunOptions, notify: Notify) -> str:
+    """Where the runs compute, with a remark where it is slow in their precision."""
+    if not _trains_here(executor, options):
+        return options.device
+    device = hardware.resolve_device(options.device)
+    for precision in sorted({run.spec.precision for run in runs}):
+        if remark := hardware.precision_remark(precision, device):
+            notify(f"note: {remark}")
+    return device
 
 
 def launch_remarks(runs: Sequence[PlannedRun], registries: Registries, data: Path) -> list[str]:
