@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smope_bench.benchmarks.stream import Stream, View, build_stream
+from smope_bench.benchmarks.stream import Stream, View, build_stream, joined
 from smope_bench.benchmarks.transforms.batch import Transforms
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.registry.registry import Registries
@@ -127,9 +127,12 @@ def features_of(
 
 
 def open_stream(registries: Registries, spec: RunSpec, data_root: Path) -> Stream:
-    """The prepared benchmark of ``spec`` as a stream in its class order."""
-    benchmark = registries.benchmarks.load(spec.benchmark.name)
-    return build_stream(benchmark(benchmark.Config(**spec.benchmark.config), data_root), spec.order_seed)
+    """The prepared benchmark of ``spec`` as a stream in its class order; of an extended run, after those that came before."""
+    found = []
+    for component in spec.benchmarks:
+        benchmark = registries.benchmarks.load(component.name)
+        found.append(build_stream(benchmark(benchmark.Config(**component.config), data_root), spec.order_seed))
+    return joined(found)
 
 
 def load_backbone(registries: Registries, spec: RunSpec, data_root: Path) -> PromptedViT:
