@@ -5,7 +5,14 @@ from pathlib import Path
 import pytest
 
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.executors.slurm_options import DEFAULT_MINUTES, KNOWN, NUMBERS, minutes, slurm_plan
+from smope_bench.harness.executors.slurm_options import (
+    DEFAULT_MINUTES,
+    FEEDING_CPUS,
+    KNOWN,
+    NUMBERS,
+    minutes,
+    slurm_plan,
+)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +41,8 @@ def test_defaults_and_threads() -> None:
         found = slurm_plan([f"{key}=1"], 1, gpus=True).parameters
         assert found[name] == 1 and "slurm_gres" not in found
     assert "slurm_gres" not in slurm_plan(["cluster=local"], 1, gpus=True).parameters
+    cpus = [slurm_plan([], threads, gpus=True).parameters["cpus_per_task"] for threads in (1, 12)]
+    assert cpus == [FEEDING_CPUS, 12]  # a GPU's pictures are decoded on them
 
 
 def test_what_is_asked_wins_and_dashes_are_underscores() -> None:
