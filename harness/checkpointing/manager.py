@@ -13,7 +13,7 @@ from torch import Tensor
 from smope_bench.harness.cancellation import Interrupted, LeaseLost
 from smope_bench.harness.checkpointing.checkpoint import Checkpoint, Checkpoints
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.records.event_log import RunLog
+from smope_bench.harness.records.event_log import EVENTS, RunLog, events_in, lines_of
 from smope_bench.harness.records.store import unwritable
 from smope_bench.harness.run_options import RunContext
 from smope_bench.methods.common.api import Method, TaskInfo
@@ -77,7 +77,17 @@ class CheckpointManager:
         boundary.progress.device_changes.append(
             {"from": found.device, "to": self._device, "task": boundary.progress.tasks_done}
         )
-        return replace(boundary, plan={})
+        return replace(boundary, plan={}, log=(self._log_size_after(boundary.progress.tasks_done), found.log[1]))
+
+    def _log_size_after(self, tasks: int) -> int:
+        """Bytes of the run's event log up to the end of its ``tasks``-th task."""
+        size = evaluated = 0
+        for line in lines_of(self._folder / EVENTS):
+            if evaluated == tasks:
+                break
+            size += len(line.encode()) + 1
+            evaluated += any(event.get("event") == "task_evaluated" for event in events_in([line]))
+        return size
 
     def maybe_checkpoint(
         self, task: int, snapshot: Callable[[], Checkpoint], *, patience: float = 1.0
