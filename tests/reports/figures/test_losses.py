@@ -35,7 +35,13 @@ def test_a_line_a_task_from_the_logs_of_the_runs(factory) -> None:
 
 @pytest.mark.parametrize(
     "events",
-    [[], [epoch(0, math.nan)], [epoch(0, "x")], [{"event": "epoch"}], [{"event": "task_evaluated", "loss": 1.0, "task": 0}]],
+    [
+        [],
+        [epoch(0, math.nan)],
+        [epoch(0, "x")],
+        [{"event": "epoch"}],
+        [{"event": "task_evaluated", "loss": 1.0, "task": 0}],
+    ],
 )
 def test_logs_without_losses_draw_nothing(events: list[dict]) -> None:
     assert losses_of(events) is None
