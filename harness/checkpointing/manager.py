@@ -18,6 +18,7 @@ from smope_bench.harness.records.store import unwritable
 from smope_bench.harness.run_options import RunContext
 from smope_bench.methods.common.api import Method, TaskInfo
 
+BUILT_IN_METHODS = "smope_bench.methods."
 PAUSES_S = (0.1, 0.5, 2.0)
 """Pauses between attempts to read the run's lease: a file system that cannot be reached for a moment must not end a run."""
 
@@ -165,7 +166,11 @@ def load_after(method: Method, tensors: Mapping[str, Tensor], tasks: Iterable[Ta
 
 
 def grow(method: Method, info: TaskInfo) -> None:
-    """Call the hooks of a task for the parameters that they add; values computed from untrained ones are replaced later."""
+    """Call the hooks of a task for the parameters that they add; values computed from untrained ones are replaced later.
+
+    Raises UnfitError where a hook fails, as it may on a method whose earlier tasks it did not train. An error of the project's
+    own code passes through.
+    """
     try:
         with torch.no_grad():
             method.enter_task(info)
@@ -173,4 +178,7 @@ def grow(method: Method, info: TaskInfo) -> None:
             for phase in method.phases():
                 method.begin_phase(phase)
     except Exception as error:
+        is_ours = type(method).__module__.startswith(BUILT_IN_METHODS)
+        if is_ours and isinstance(error, AttributeError | ImportError | NameError | TypeError):
+            raise
         raise UnfitError(f"task {info.index} cannot be begun again") from error

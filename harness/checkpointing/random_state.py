@@ -39,7 +39,7 @@ def random_state(device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any
 
 
 def restore_random_state(tensors: Mapping[str, Tensor], values: Mapping[str, Any], device: torch.device) -> None:
-    """Restore the result of ``random_state``. Raises KeyError, ValueError, TypeError or RuntimeError for anything else."""
+    """Restore the result of ``random_state``. Raises KeyError, ValueError or RuntimeError for that of another device."""
     position, has_gauss, gauss = values[NUMPY]
     version, spare = values[PYTHON]
     torch.set_rng_state(tensors[TORCH])

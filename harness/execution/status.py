@@ -169,15 +169,13 @@ def _progress(folder: Path) -> dict[str, Any]:
     """Progress and pace of a run, as far as its log has them."""
     found: dict[str, Any] = {}
     for event in events_in(lines_of(folder / EVENTS)):
-        with contextlib.suppress(KeyError, TypeError, ValueError):
-            match event.get("event"):
-                case "run_started":
-                    found |= {"tasks": int(event["total_tasks"]), "task": int(event["tasks_done"])}
-                case "task_started":
-                    found |= {"task": int(event["task"])}
-                case "task_evaluated":
-                    task = int(event["task"])
-                    found |= {"task": task + 1, "seconds_a_task": float(event["t"]) / (task + 1)}
+        match event:
+            case {"event": "run_started", "total_tasks": int(tasks), "tasks_done": int(done)}:
+                found |= {"tasks": tasks, "task": done}
+            case {"event": "task_started", "task": int(task)}:
+                found |= {"task": task}
+            case {"event": "task_evaluated", "task": int(task), "t": int() | float() as seconds} if task >= 0:
+                found |= {"task": task + 1, "seconds_a_task": seconds / (task + 1)}
     shown = read_progress(folder / PROGRESS) or {}
     numbers = {
         name: shown[name] for name in ("task", "tasks", "step", "total_steps") if isinstance(shown.get(name), int)
