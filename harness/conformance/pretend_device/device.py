@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -12,7 +12,7 @@ from unittest import mock
 import torch
 
 from smope_bench.harness.conformance.pretend_device.autocast import cuda_autocast
-from smope_bench.harness.conformance.pretend_device.functions import Functions, Operators
+from smope_bench.harness.conformance.pretend_device.functions import Functions, Operators, backward_under
 from smope_bench.harness.conformance.pretend_device.report import Report
 from smope_bench.harness.conformance.pretend_device.tensor import CURRENT, DEVICE, PretendTensor, State
 
@@ -39,7 +39,10 @@ def pretend_device() -> Iterator[Report]:
             mock.patch.multiple(torch.cuda, create=True, **_cuda(state)),
             mock.patch.multiple(torch.accelerator, **_accelerator()),
             mock.patch("torch.cuda.amp.common.amp_definitely_not_available", lambda: False),
-            mock.patch("torch._C._group_tensors_by_device_and_dtype", _grouped(torch._C._group_tensors_by_device_and_dtype)),
+            mock.patch(
+                "torch._C._group_tensors_by_device_and_dtype", _grouped(torch._C._group_tensors_by_device_and_dtype)
+            ),
+            mock.patch("torch.autograd._engine_run_backward", backward_under(torch.autograd._engine_run_backward)),
             mock.patch.object(threading.Thread, "run", _run_with_modes(threading.Thread.run)),
             cuda_autocast(lambda value: isinstance(value, PretendTensor)),
             Operators(),
@@ -104,47 +107,52 @@ class _Stream:
         CURRENT[-1].wait("stream.synchronize")
 
 
+def _always(answer: Any) -> Callable[..., Any]:
+    def function(*_args: Any, **_kwargs: Any) -> Any:
+        return answer
+
+    return function
+
+
 def _accelerator() -> dict[str, Any]:
     """What stands for functions of ``torch.accelerator``."""
     return {
-        "is_available": lambda: True,
-        "device_count": lambda: 1,
-        "current_accelerator": lambda check_available=False: torch.device(DEVICE.type),
-        "current_device_index": lambda: 0,
-        "current_stream": lambda device=None: _Stream(),
+        "is_available": _always(True),
+        "device_count": _always(1),
+        "current_accelerator": _always(torch.device(DEVICE.type)),
+        "current_device_index": _always(0),
+        "current_stream": _always(_Stream()),
     }
 
 
 def _cuda(state: State) -> dict[str, Any]:
     """What stands for functions and classes of ``torch.cuda``."""
-    properties = SimpleNamespace(
-        name=NAME, total_memory=MEMORY, major=CAPABILITY[0], minor=CAPABILITY[1], multi_processor_count=1
-    )
+    facts = {"name": NAME, "total_memory": MEMORY, "major": CAPABILITY[0], "minor": CAPABILITY[1]}
     return {
-        "_lazy_init": lambda: None,
-        "_is_in_bad_fork": lambda: False,
-        "is_available": lambda: True,
-        "is_initialized": lambda: True,
-        "device_count": lambda: 1,
-        "current_device": lambda: 0,
-        "device": lambda device: contextlib.nullcontext(),
-        "get_device_name": lambda device=None: NAME,
-        "get_device_capability": lambda device=None: CAPABILITY,
-        "get_device_properties": lambda device=None: properties,
-        "is_bf16_supported": lambda including_emulation=True: True,
+        "_lazy_init": _always(None),
+        "_is_in_bad_fork": _always(False),
+        "is_available": _always(True),
+        "is_initialized": _always(True),
+        "device_count": _always(1),
+        "current_device": _always(0),
+        "device": _always(contextlib.nullcontext()),
+        "get_device_name": _always(NAME),
+        "get_device_capability": _always(CAPABILITY),
+        "get_device_properties": _always(SimpleNamespace(multi_processor_count=1, **facts)),
+        "is_bf16_supported": _always(True),
         "Stream": _Stream,
         "Event": _Event,
-        "stream": lambda stream: contextlib.nullcontext(),
-        "current_stream": lambda device=None: _Stream(),
-        "default_stream": lambda device=None: _Stream(),
-        "synchronize": lambda device=None: state.wait("cuda.synchronize"),
-        "empty_cache": lambda: None,
-        "reset_peak_memory_stats": lambda device=None: None,
-        "memory_allocated": lambda device=None: 0,
-        "max_memory_allocated": lambda device=None: 0,
-        "mem_get_info": lambda device=None: (MEMORY, MEMORY),
-        "get_rng_state": lambda device=None: state.generator.get_state(),
-        "set_rng_state": lambda new_state, device=None: state.generator.set_state(new_state),
+        "stream": _always(contextlib.nullcontext()),
+        "current_stream": _always(_Stream()),
+        "default_stream": _always(_Stream()),
+        "synchronize": lambda *_: state.wait("cuda.synchronize"),
+        "empty_cache": _always(None),
+        "reset_peak_memory_stats": _always(None),
+        "memory_allocated": _always(0),
+        "max_memory_allocated": _always(0),
+        "mem_get_info": _always((MEMORY, MEMORY)),
+        "get_rng_state": lambda *_: state.generator.get_state(),
+        "set_rng_state": lambda new_state, *_: state.generator.set_state(new_state),
         "manual_seed": state.generator.manual_seed,
         "manual_seed_all": state.generator.manual_seed,
     }

@@ -42,8 +42,6 @@ class Functions(TorchFunctionMode):
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         state, kwargs = CURRENT[-1], dict(kwargs or {})
-        if func is Tensor.backward and isinstance(args[0], PretendTensor):
-            return self._backward(state, *args, **kwargs)
         stand_in = STAND_INS.get(func) if func in STAND_INS else None
         if stand_in is not None:
             result = stand_in(state, *args, **kwargs)
@@ -57,14 +55,23 @@ class Functions(TorchFunctionMode):
         finally:
             state.inside = before
 
-    def _backward(self, state: State, tensor: Tensor, gradient: Any = None, *args: Any, **kwargs: Any) -> None:
-        """A backward pass: what torch makes in it is on the device, and Python code in it is seen as elsewhere."""
+
+def backward_under(run: Callable[..., Any]) -> Callable[..., Any]:
+    """torch's ``_engine_run_backward``: what C++ makes in it is on the device, Python code in it is seen as elsewhere.
+
+    It runs inside a function that ``Functions`` has seen, for which torch has put the mode aside.
+    """
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        state = CURRENT[-1]
         before, state.inside = state.inside, True
         try:
-            with self:
-                torch.autograd.backward(tensor, gradient, *args, **kwargs)
+            with Functions():
+                return run(*args, **kwargs)
         finally:
             state.inside = before
+
+    return wrapped
 
 
 def _has_ours(values: Sequence[Any]) -> bool:
@@ -110,6 +117,11 @@ def _pin_memory(state: State, tensor: Tensor, *args: Any) -> Any:
         return tensor if is_pinned(tensor) else pin(tensor.clone())
 
 
+def _is_pinned(state: State, tensor: Tensor) -> bool:
+    del state
+    return is_pinned(tensor)
+
+
 def _one_hot(state: State, tensor: Tensor, num_classes: int = -1) -> Any:
     """On CUDA, classes are counted only where their number is not given, and never checked on the host."""
     if not isinstance(tensor, PretendTensor):
@@ -150,7 +162,7 @@ STAND_INS: dict[Any, Callable[..., Any]] = {
     torch.tensor: _made_from(torch.tensor),
     torch.as_tensor: _made_from(torch.as_tensor),
     Tensor.pin_memory: _pin_memory,
-    Tensor.is_pinned: lambda state, tensor, *args: is_pinned(tensor),
+    Tensor.is_pinned: _is_pinned,
     F.one_hot: _one_hot,
     F.scaled_dot_product_attention: _attention,
 }
