@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from smope_bench.benchmarks.suites import SUITES
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.planning.suite_file import run_argument
+from smope_bench.harness.planning.suites.find import run_argument
 from smope_bench.harness.records.observations import read_observations
 from smope_bench.harness.records.store import Store
 from smope_bench.harness.text import shell_command

@@ -71,7 +71,7 @@ def write(
 
 def print_suites(console: Console, suites: Sequence[str], results: Path, plugins: Sequence[Path] = ()) -> None:
     """Print the tables of some suites as they stand, as ``run`` does at its end, with the metrics of ``plugins``."""
-    from smope_bench.harness.planning.suite_file import name_in_results
+    from smope_bench.harness.planning.suites.find import name_in_results
     from smope_bench.harness.provenance import code_fingerprint
     from smope_bench.harness.records.store import Store
     from smope_bench.harness.registry.metrics import open_metrics
@@ -143,7 +143,7 @@ def _require_places(results: Path, out: Path) -> None:
 def _asked(suites: Sequence[str], store: Store) -> tuple[list[str], list[str]]:
     """(trained suites, counted suites): those named, or all in the folder. Raises UserError for none."""
     from smope_bench.harness.cost.cost_suites import counted_suites
-    from smope_bench.harness.planning.suite_file import find_suite, name_in_results
+    from smope_bench.harness.planning.suites.find import find_suite, name_in_results
     from smope_bench.reports.loading.load import suites_in
     from smope_bench.reports.loading.manifest import manifest_names
 

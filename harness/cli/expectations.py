@@ -125,7 +125,7 @@ def read_all_expected(
     suites: Sequence[str], source: str | None, metrics: Sequence[Metric] = METRICS
 ) -> dict[str, list[dict[str, Any]]]:
     """What is expected of each suite, none where no source is named; read before anything trains."""
-    from smope_bench.harness.planning.suite_file import find_suites
+    from smope_bench.harness.planning.suites.find import find_suites
 
     if source is None:
         return {}
@@ -174,7 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from smope_bench.harness.execution.launcher import launch
     from smope_bench.harness.planning.planner import Selection
     from smope_bench.harness.planning.settings import Seeds
-    from smope_bench.harness.planning.suite_file import find_suite
+    from smope_bench.harness.planning.suites.find import find_suite
     from smope_bench.harness.run_options import RunOptions
 
     parser = argparse.ArgumentParser(prog="python -m smope_bench.harness.cli.expectations", description=__doc__)

@@ -7,7 +7,6 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,21 +14,27 @@ from rich.cells import cell_len
 from rich.markup import escape
 from rich.text import Text
 
-from smope_bench.benchmarks.errors import BenchmarkError
-from smope_bench.benchmarks.suites import SUITES
 from smope_bench.harness.cli import options as opt
 from smope_bench.harness.cli.command import command
+from smope_bench.harness.cli.request import Request, read_request
 from smope_bench.harness.console import Columns, Rows, counted, duration, make_console, print_rows
-from smope_bench.harness.errors import UserError
-from smope_bench.harness.registry.plugins import call_outside_code
-from smope_bench.harness.registry.registry import IN_DATA
-from smope_bench.harness.text import plain, plain_values, shell_command
+from smope_bench.harness.facts.lists import (
+    list_backbones,
+    list_benchmarks,
+    list_executors,
+    list_methods,
+    list_suites,
+    list_trackers,
+    size_text,
+)
+from smope_bench.harness.run_options import RunOptions
+from smope_bench.harness.text import plain, shell_command
 from smope_bench.methods.common.backbone.imported import NOT_VERIFIED
 
 if TYPE_CHECKING:
     from smope_bench.harness.planning.planner import PlannedRun
     from smope_bench.harness.records.store import Store
-    from smope_bench.harness.registry.registry import Registries, Registry
+    from smope_bench.harness.registry.registry import Registries
 
 NEEDS_WEIGHTS = "needs weights"
 _STATE_STYLES = {"done": "green", "failed": "red", "stale": "yellow", "new": "cyan", NEEDS_WEIGHTS: "magenta"}
@@ -39,18 +44,21 @@ _STATE_STYLES = {"done": "green", "failed": "red", "stale": "yellow", "new": "cy
 def list_(
     kind: opt.KindToList, as_json: opt.AsJson = False, data: opt.Data = opt.DATA, plugin: opt.Plugins = None
 ) -> None:
-    """Show what there is: methods, benchmarks, backbones, suites, executors."""
+    """Show what there is: methods, benchmarks, backbones, suites, executors, trackers."""
     from smope_bench.harness.registry.registry import open_registries
 
     if kind is opt.Kind.suites:
         rows = list_suites()
     elif kind is opt.Kind.executors:
         rows = list_executors(plugin or ())
+    elif kind is opt.Kind.trackers:
+        rows = list_trackers(plugin or ())
     elif kind is opt.Kind.backbones:
         rows = list_backbones(open_registries(plugin or ()), data)
+    elif kind is opt.Kind.benchmarks:
+        rows = list_benchmarks(open_registries(plugin or ()), data)
     else:
-        listed = list_methods if kind is opt.Kind.methods else list_benchmarks
-        rows = listed(open_registries(plugin or ()))
+        rows = list_methods(open_registries(plugin or ()))
     if as_json:
         print(json.dumps(rows, indent=2, ensure_ascii=False))
     else:
@@ -62,8 +70,8 @@ def plan(
     suites: opt.Suites,
     as_json: opt.AsJson = False,
     tiny: opt.Tiny = False,
-    methods: opt.Methods = None,
-    benchmarks: opt.Benchmarks = None,
+    methods: opt.ChosenMethods = None,
+    benchmarks: opt.ChosenBenchmarks = None,
     backbone: opt.Backbone = None,
     seeds: opt.Seeds = None,
     settings: opt.Settings = None,
@@ -77,29 +85,44 @@ def plan(
     plugin: opt.Plugins = None,
 ) -> None:
     """Show each run with its id, its state and what it would cost. Trains nothing."""
-    from smope_bench.harness.cost.cost_suites import require_countable, split_counted
-    from smope_bench.harness.execution.launcher import plan_suites
     from smope_bench.harness.planning.remarks import remarks
-    from smope_bench.harness.records.store import Store
-    from smope_bench.harness.run_options import RunOptions
 
-    selection = opt.read_selection(
-        tiny, methods, benchmarks, seeds, settings, precision, recipe, recipe_of, limit, backbone
+    request = read_request(
+        suites,
+        RunOptions(results, data, plugins=tuple(plugin or ())),
+        tiny=tiny,
+        methods=methods,
+        benchmarks=benchmarks,
+        backbone=backbone,
+        seeds=seeds,
+        settings=settings,
+        recipe=recipe,
+        recipe_of=recipe_of,
+        limit=limit,
+        precision=precision,
     )
-    trained, counted = split_counted(suites)
-    for note in require_countable(counted, trained, selection):
+    for note in request.notes:
         print(note, file=sys.stderr)
-    for name in counted if not as_json else ():
+    for name in request.counted if not as_json else ():
         print(f"{name} trains nothing: it counts parameters and operations, without data or weights.")
-    if counted and not (trained or as_json):
+    if request.counted and not (request.trained or as_json):
         return
-    runs, registries = plan_suites(trained, selection, RunOptions(results, data, plugins=tuple(plugin or ())))
-    rows = list_plan(runs, Store(results), registries, data, tflops)
+    runs, rows = planned(request, tflops)
     if as_json:
         print(json.dumps(rows, indent=2, ensure_ascii=False))
         return
     notes = [plain(line) for line in remarks(runs, [row["notes"] for row in rows])]
     print_plan(rows, [*notes, *plan_summary(rows, data).splitlines()])
+
+
+def planned(request: Request, tflops: float | None = None) -> tuple[list[PlannedRun], Rows]:
+    """The runs of a request, and their rows (``list_plan``)."""
+    from smope_bench.harness.execution.launcher import plan_suites
+    from smope_bench.harness.records.store import Store
+
+    options = request.options
+    runs, registries = plan_suites(request.trained, request.selection, options)
+    return runs, list_plan(runs, Store(options.results), registries, options.data, tflops)
 
 
 def _text(key: str) -> Callable[[dict[str, Any]], str]:
@@ -165,6 +188,7 @@ LIST_COLUMNS: dict[str, Columns] = {
         ("feature", _text("feature")),
         ("weights", _weights),
     ),
+    "trackers": (("tracker", _name), ("what it does", _summary)),
     "executors": (("executor", _name), ("where", _text("place")), ("what it does", _summary)),
     "suites": (("suite", _name), ("what it compares", _summary), ("methods", lambda row: str(len(row["methods"])))),
 }
@@ -261,105 +285,6 @@ def _downloads(rows: Rows, data: Path) -> str:
     return f"\nto fetch first: {listed}{more}; run does it, as does {shell_command('data', 'prepare', *sorted(needed), *where)}"
 
 
-def size_text(count: int | None) -> str:
-    if not count:
-        return "size unknown"
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(1, round(count / 1e6))} MB"
-
-
-def list_methods(registries: Registries) -> Rows:
-    """Methods with the papers they come from."""
-    return _listed(
-        registries.methods,
-        lambda method: {
-            "kind": method.card.kind,
-            "title": method.card.title,
-            "summary": method.card.summary,
-            "paper": method.card.paper,
-            "url": method.card.paper_url,
-            "code": method.card.code_url,
-            "settings": sorted(method.Config.model_fields),
-        },
-    )
-
-
-def list_benchmarks(registries: Registries, data: Path = opt.DATA) -> Rows:
-    """Benchmarks with where their images come from, and whether they are prepared."""
-    return _listed(
-        registries.benchmarks,
-        lambda benchmark: {
-            "title": benchmark.card.title,
-            "summary": benchmark.card.summary,
-            "source": benchmark.card.source,
-            "licence": benchmark.card.licence,
-            "state": benchmark_state(benchmark, data),
-            "settings": sorted(benchmark.Config.model_fields),
-        },
-    )
-
-
-def list_backbones(registries: Registries, data: Path = opt.DATA) -> Rows:
-    """Backbones with the hash of their weights; None, and how to get them, if they are not prepared under ``data``.
-
-    Those imported into ``data`` come last.
-    """
-    from smope_bench.methods.common.backbone.backbones import WeightsMissingError
-    from smope_bench.methods.common.backbone.imported import imported_under
-    from smope_bench.methods.common.errors import MethodError
-
-    def describe(backbone: Any) -> dict[str, Any]:
-        facts = {"summary": backbone.summary, "image_size": backbone.image_size, "random": backbone.is_random}
-        found = backbone.at(data)
-        facts |= {"feature": found.feature, "verified": found.is_verified}
-        try:
-            return {**facts, "state": "ready", "sha256": found.sha256}
-        except WeightsMissingError:
-            return {**facts, "state": f"not prepared: data prepare {backbone.name}", "sha256": None}
-
-    rows = _listed(registries.backbones, describe)
-    for own in imported_under(data):
-        try:
-            facts = describe(own)
-        except MethodError as error:
-            facts = {"error": str(error)}
-        rows.append(plain_values({"name": own.name, "owner": IN_DATA, **facts}))
-    return rows
-
-
-def benchmark_state(benchmark: Any, data: Path) -> str:
-    """Whether its images are there; generated ones and a user's own need no preparing by hand."""
-    if not getattr(benchmark, "remotes", ()):
-        return "the user's own" if benchmark.takes_user_data else "made when needed"
-    try:
-        benchmark(benchmark.Config(), data).image_set("train")
-    except (BenchmarkError, OSError):
-        return f"not prepared: data prepare {benchmark.name}"
-    return "ready"
-
-
-def list_suites() -> Rows:
-    """Suites with what they compare."""
-    return [
-        {
-            "name": suite.name,
-            "title": suite.title,
-            "summary": suite.summary,
-            "methods": [row.label for row in suite.rows],
-            "tiny_benchmarks": [column.label for column in suite.tiny],
-            "full_benchmarks": [column.label for column in suite.full],
-            "seeds": list(suite.seeds),
-        }
-        for suite in SUITES.values()
-    ]
-
-
-def list_executors(plugins: Sequence[Path]) -> Rows:
-    """Executors with where they do runs."""
-    from smope_bench.harness.execution.executor_registry import open_executors
-
-    return _listed(open_executors(plugins), lambda found: {"place": found.place, "summary": found.summary})
-
-
 def list_plan(
     runs: Sequence[PlannedRun], store: Store, registries: Registries, data: Path, tflops: float | None = None
 ) -> Rows:
@@ -396,20 +321,3 @@ def list_plan(
         }
         for run in runs
     ]
-
-
-def _listed(registry: Registry, describe: Callable[[Any], dict[str, Any]]) -> Rows:
-    """One row a name; what cannot be loaded or described is listed with its error."""
-    rows = []
-    for entry in registry.listing():
-        facts: dict[str, Any] = {"error": entry.error}
-        if entry.value is not None:
-            try:
-                facts = call_outside_code(
-                    partial(describe, entry.value), f"{registry.kind} {entry.name!r} cannot be described"
-                )
-            except UserError as error:
-                facts = {"error": str(error)}
-        # A plugin's card may hold markup, terminal escapes, or values that are no text.
-        rows.append(plain_values({"name": entry.name, "owner": entry.owner, **facts}))
-    return rows

@@ -25,6 +25,7 @@ class Kind(StrEnum):
     backbones = "backbones"
     suites = "suites"
     executors = "executors"
+    trackers = "trackers"
 
 
 class DeviceName(StrEnum):
@@ -100,6 +101,14 @@ Methods = Annotated[
 ]
 Benchmarks = Annotated[
     list[str] | None, what("--benchmarks", metavar="NAME,...", help="These benchmarks instead of the suite's.")
+]
+ChosenMethods = Annotated[
+    list[str] | None,
+    what("--methods", metavar="NAME|FILE.py,...", help="These methods only, or others than the suite's."),
+]
+ChosenBenchmarks = Annotated[
+    list[str] | None,
+    what("--benchmarks", metavar="NAME|FILE.py,...", help="These benchmarks instead of the suite's."),
 ]
 Seeds = Annotated[
     list[str] | None,
@@ -188,12 +197,24 @@ Keep = Annotated[
     bool,
     how("--keep/--no-keep", help="Keep each trained model (prompts and classifier) beside its record, for 'predict'."),
 ]
+Extendable = Annotated[
+    bool,
+    how("--extendable", help="Keep what only training needs, such as class covariances, above 8 MB too, for 'extend'."),
+]
 Expect = Annotated[
     str | None,
     how(
         "--expect",
         metavar="stored|FILE",
         help="Compare with expected accuracies, the suite's own or a file's; exit status 1 outside their tolerance.",
+    ),
+]
+Track = Annotated[
+    list[str] | None,
+    how(
+        "--track",
+        metavar="tensorboard|wandb|mlflow|csv",
+        help="Also write curves and results for a viewer, below DIR/tracked; 'list trackers' shows them. Repeatable.",
     ),
 ]
 Tflops = Annotated[

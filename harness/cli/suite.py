@@ -22,7 +22,9 @@ SuiteOut = Annotated[
 def suite(name: SuiteName, out: SuiteOut = None) -> None:
     """Write a suite as a YAML file, which plans the same runs and which you may change. docs/suites.md has the format."""
     from smope_bench.benchmarks.suites import SUITES
-    from smope_bench.harness.planning.suite_file import ENDINGS, find_suite, is_file_name, read_suite, suite_text
+    from smope_bench.harness.planning.suites.find import find_suite, is_file_name
+    from smope_bench.harness.planning.suites.read import ENDINGS, read_suite
+    from smope_bench.harness.planning.suites.write import suite_text
 
     found = find_suite(name)
     stem = out.stem if out is not None else found.name

@@ -7,25 +7,22 @@ this module imports no torch.
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import multiprocessing
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any, cast
 
 from smope_bench.harness.cancellation import Stop, StopRequest, stop_gently
-from smope_bench.harness.errors import UserError
 from smope_bench.harness.execution.executor_registry import executor
 from smope_bench.harness.execution.job import Job, JobResult, OnEvent, failed, run_job
 from smope_bench.harness.execution.memory_budget import Queue
 from smope_bench.harness.hardware.memory import oom_kills, resident_mb, total_mb
+from smope_bench.harness.main_guard import require_main_guard
 from smope_bench.harness.run_options import RunOptions
 
 POLL_S = 0.25
@@ -271,30 +268,6 @@ def _work(pipe: Connection, options: RunOptions) -> None:
         state.stop_request = StopRequest()
         send(run_job(job, options, lambda run_id, event: send((run_id, event)), state.stop_request))
         state.stop_request = None  # from here on, a signal ends the process
-
-
-def require_main_guard() -> None:
-    """Raise UserError in a script that got here from outside of ``if __name__ == "__main__"``: every worker would run it again."""
-    main = sys.modules.get("__main__")
-    file, frame = getattr(main, "__file__", None), sys._getframe()
-    while frame is not None and not (
-        frame.f_globals is getattr(main, "__dict__", None) and frame.f_code.co_name == "<module>"
-    ):
-        frame = frame.f_back
-    if file is None or frame is None:  # a notebook, or a thread
-        return
-    try:
-        statements = ast.parse(Path(file).read_bytes()).body
-    except (OSError, ValueError, SyntaxError):  # a compiled program
-        return
-    line = frame.f_lineno
-    here = [node for node in statements if node.lineno <= line <= (node.end_lineno or node.lineno)]
-    guards = [name for node in here if isinstance(node, ast.If) for name in ast.walk(node.test)]
-    if here and not any(isinstance(name, ast.Name) and name.id == "__name__" for name in guards):
-        raise UserError(
-            f"{Path(file).name} line {line} starts workers, each of which would run the script again: put the call"
-            " under if __name__ == \"__main__\":, or choose the executor 'serial'"
-        )
 
 
 @contextlib.contextmanager

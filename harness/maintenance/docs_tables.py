@@ -46,7 +46,7 @@ def renewed(text: str, table: str, marks: tuple[str, str]) -> str:
 
 def built_in_methods() -> str:
     """The table of the methods that come with the project."""
-    from smope_bench.harness.cli.listing import list_methods
+    from smope_bench.harness.facts.lists import list_methods
 
     return method_table([row for row in list_methods(open_registries()) if row["owner"] == "built-in"])
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from smope_bench.harness.errors import RunDivergedError
 from smope_bench.methods.common.api import Method, ParameterGroup, Phase
-from smope_bench.methods.common.schedules import Schedule, adamw, learning_rate
+from smope_bench.methods.common.schedules import Schedule, learning_rate, optimizer_of
 
 
 def declare_trainable(method: Method, groups: list[ParameterGroup]) -> None:
@@ -43,7 +43,9 @@ class OptimizationSegment:
         self.step = 0
         self.done = done
         self.total = total
-        self.optimizer = adamw([(group.parameters, schedule.lr * group.lr_multiplier) for group in groups], schedule)
+        self.optimizer = optimizer_of(
+            [(group.parameters, schedule.lr * group.lr_multiplier, group.weight_decay) for group in groups], schedule
+        )
 
     def set_rate(self, per_epoch: int) -> None:
         """Set the learning rate of every group for the next step."""

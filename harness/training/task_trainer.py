@@ -94,9 +94,12 @@ class TaskTrainer:
             method.train()  # before the hooks: they must not depend on whether this process has evaluated a task
         method.enter_task(info)
         method.begin_task(info)
+        if self._found is None:  # any checkpoint inside the task has what was prepared
+            method.prepare_task(self._data)
         if not method.is_closed_form:
             self._train_phases()
         elif not self._start.is_trained:
+            self._data.phase = "fit"
             method.fit_task(self._data)
         if self._found is not None and self._start.is_trained:
             self._restore(self._found)

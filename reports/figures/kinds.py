@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from smope_bench.benchmarks.suites import SUITES
 from smope_bench.benchmarks.suites.schema import Drawing
 from smope_bench.harness.errors import UserError, did_you_mean
-from smope_bench.harness.planning.suite_file import run_argument
+from smope_bench.harness.planning.suites.find import run_argument
 from smope_bench.harness.registry.plugins import call_outside_code, installed_points
 from smope_bench.harness.registry.registry import KINDS as PLUGIN_KINDS
 from smope_bench.reports.figures.style import FigureFile, FigureGroup, Look, render, row_looks

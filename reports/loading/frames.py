@@ -12,7 +12,7 @@ import pandas as pd
 
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.metrics import METRICS, Metric
-from smope_bench.harness.planning.suite_file import name_in_results
+from smope_bench.harness.planning.suites.find import name_in_results
 from smope_bench.harness.provenance import code_fingerprint
 from smope_bench.harness.records.store import Store
 from smope_bench.reports.loading.load import load_suite, load_suites, suites_in

@@ -9,7 +9,7 @@ from typing import Any
 
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.metrics import METRICS, Metric
-from smope_bench.harness.planning.suite_file import run_argument
+from smope_bench.harness.planning.suites.find import run_argument
 from smope_bench.harness.records.store import Store
 from smope_bench.harness.text import shell_command
 from smope_bench.reports.loading.integrity import Integrity, examine, integrity_warnings

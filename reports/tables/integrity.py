@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from smope_bench.harness.planning.suite_file import run_argument
+from smope_bench.harness.planning.suites.find import run_argument
 from smope_bench.harness.records.checksum import RECORD_SCHEMA
 from smope_bench.harness.text import INSTALLED
 from smope_bench.reports.loading.integrity import KIND_WORDS, Integrity

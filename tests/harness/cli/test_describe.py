@@ -18,6 +18,7 @@ from smope_bench import run_all
 from smope_bench.benchmarks import BUILTIN as BENCHMARKS
 from smope_bench.benchmarks.suites import SUITES
 from smope_bench.harness.cli import describe
+from smope_bench.harness.facts.one import find_facts
 from smope_bench.harness.planning.settings import has_field, parse_setting, validated
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.methods import BUILTIN as METHODS
@@ -74,7 +75,7 @@ def test_every_setting_of_the_schedule_has_a_description() -> None:
 
 def facts_of(name: str, data: Path, *plugins: Path) -> dict[str, dict[str, Any]]:
     """Facts by kind."""
-    return {facts["kind"]: facts for facts in describe.find_facts(name, data, plugins)}
+    return {facts["kind"]: facts for facts in find_facts(name, data, plugins)}
 
 
 def leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

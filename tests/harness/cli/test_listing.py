@@ -9,9 +9,10 @@ from rich.console import Console
 
 from smope_bench import run_all
 from smope_bench.harness.cli import listing
-from smope_bench.harness.cli.listing import list_backbones, list_methods, plan_summary
+from smope_bench.harness.cli.listing import plan_summary
 from smope_bench.harness.console import print_rows
 from smope_bench.harness.cost.estimate import median_seconds
+from smope_bench.harness.facts.lists import list_backbones, list_benchmarks, list_methods
 from smope_bench.harness.planning.planner import MISSING, PlannedRun
 from smope_bench.harness.records.store import Record, Store
 from smope_bench.harness.registry.registry import Registries, Registry, open_registries
@@ -42,7 +43,7 @@ def test_a_plan_in_one_line(rows: list[dict[str, Any]], text: str) -> None:
     assert plan_summary(rows) == text
 
 
-def test_what_cannot_be_described_is_listed_with_its_error() -> None:
+def test_what_cannot_be_described_is_listed_with_its_error(tmp_path: Path) -> None:
     class Bad:
         summary, is_random = "its weights are missing", False
 
@@ -52,7 +53,7 @@ def test_what_cannot_be_described_is_listed_with_its_error() -> None:
 
     backbones = Registry("backbone", {})
     backbones.add("bad", "package 'x'", Bad())
-    rows = list_backbones(Registries(Registry("method", {}), Registry("benchmark", {}), backbones))
+    rows = list_backbones(Registries(Registry("method", {}), Registry("benchmark", {}), backbones), tmp_path)
     error = "backbone 'bad' cannot be described: ValueError: description cannot be read"
     assert rows == [{"name": "bad", "owner": "package 'x'", "error": error}]
 
@@ -232,7 +233,7 @@ def test_a_run_without_weights_is_not_looked_up(
 
 
 def test_benchmarks_say_whether_their_images_are_here(tmp_path: Path) -> None:
-    states = {found["name"]: found["state"] for found in listing.list_benchmarks(open_registries(), tmp_path)}
+    states = {found["name"]: found["state"] for found in list_benchmarks(open_registries(), tmp_path)}
     assert states["cifar100"] == "not prepared: data prepare cifar100"
     assert (states["digits"], states["imagefolder"]) == ("made when needed", "the user's own")
 
@@ -253,3 +254,11 @@ def test_what_has_no_effect_on_counts_is_refused(option: tuple[str, str], capsys
 def test_two_limits_contradict_each_other(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_all.main(["plan", "smoke", "--limit", "5", "--set", "benchmark.limit=6"]) == 2
     assert "--limit 5 and --set benchmark.limit=6 contradict each other" in capsys.readouterr().err
+
+
+def test_the_data_folder_that_was_named_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Path] = []
+    for kind in ("benchmarks", "backbones"):
+        monkeypatch.setattr(listing, f"list_{kind}", lambda _, data: asked.append(data) or [])
+        assert run_all.main(["list", kind, "--json", "--data", str(tmp_path)]) == 0
+    assert asked == [tmp_path, tmp_path]

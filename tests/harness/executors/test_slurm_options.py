@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.executors.slurm_options import DEFAULT_MINUTES, KNOWN, minutes, slurm_plan
+from smope_bench.harness.executors.slurm_options import DEFAULT_MINUTES, FEEDING_CPUS, KNOWN, minutes, slurm_plan
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,8 @@ def test_defaults_and_threads() -> None:
     assert plan.parameters["slurm_additional_parameters"] == {"requeue": True}
     assert "gpus_per_node" not in plan.parameters
     assert slurm_plan([], 1, gpus=True).parameters["gpus_per_node"] == 1
+    cpus = [slurm_plan([], threads, gpus=True).parameters["cpus_per_task"] for threads in (1, 12)]
+    assert cpus == [FEEDING_CPUS, 12]  # a GPU's pictures are decoded on them
     assert "gpus_per_node" not in slurm_plan(["gres=shard:1"], 1, gpus=True).parameters
 
 

@@ -11,7 +11,7 @@ from smope_bench.benchmarks.base import BenchmarkConfig
 from smope_bench.benchmarks.suites import SUITES
 from smope_bench.harness.planning.planner import Selection, manifest, plan
 from smope_bench.harness.planning.settings import parse_setting
-from smope_bench.harness.planning.titles import tasks_label
+from smope_bench.harness.planning.suites.titles import tasks_label
 from smope_bench.harness.registry.registry import open_registries
 from smope_bench.reports.loading.manifest import Manifest
 
