@@ -49,11 +49,8 @@ class Functions(TorchFunctionMode):
                 return result
         asked = kwargs.get("device")
         here = asked is None or torch.device(asked).type != HOST.type
-        before, state.inside = state.inside, here and _has_ours((*args, *kwargs.values()))
-        try:
+        with state.within(here and _has_ours((*args, *kwargs.values()))):
             return func(*args, **kwargs)
-        finally:
-            state.inside = before
 
 
 def backward_under(run: Callable[..., Any]) -> Callable[..., Any]:
@@ -63,13 +60,8 @@ def backward_under(run: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        state = CURRENT[-1]
-        before, state.inside = state.inside, True
-        try:
-            with Functions():
-                return run(*args, **kwargs)
-        finally:
-            state.inside = before
+        with CURRENT[-1].within(True), Functions():
+            return run(*args, **kwargs)
 
     return wrapped
 
@@ -147,13 +139,9 @@ def _attention(state: State, query: Tensor, key: Tensor, value: Tensor, attn_mas
         return NotImplemented
     kernel = attention_kernel(query, key, value, attn_mask)
     state.report.kernels[kernel] += 1
-    before, state.inside = state.inside, True
-    try:
-        # The CPU's fused kernel stands for CUDA's: it keeps the same tensors for the backward pass.
-        with sdpa_kernel(SDPBackend.MATH if kernel == "math" else SDPBackend.FLASH_ATTENTION):
-            return F.scaled_dot_product_attention(query, key, value, attn_mask, **kwargs)
-    finally:
-        state.inside = before
+    # The CPU's fused kernel stands for CUDA's: it keeps the same tensors for the backward pass.
+    with state.within(True), sdpa_kernel(SDPBackend.MATH if kernel == "math" else SDPBackend.FLASH_ATTENTION):
+        return F.scaled_dot_product_attention(query, key, value, attn_mask, **kwargs)
 
 
 STAND_INS: dict[Any, Callable[..., Any]] = {

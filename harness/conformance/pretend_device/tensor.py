@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -46,25 +47,49 @@ NUMBERS = {
 """Operators beside the pointwise ones that take a number from a tensor (0-dim.) of the host."""
 
 
+class _Flags(threading.local):
+    """Flags of the current call, of each thread apart."""
+
+    inside = False
+    is_quiet = False
+
+
 class State:
-    """What the running pretend device is asked for: its report, its random generator, and flags of the current call."""
+    """The running pretend device: its report, its random generator, and flags of the current call."""
 
     def __init__(self) -> None:
         self.report = Report()
         self.generator = torch.Generator()
-        self.inside = False
+        self.drawing = threading.Lock()
+        self._flags = _Flags()
+
+    @property
+    def inside(self) -> bool:
         """Whether a function of tensors of the device runs: what it makes without naming a device is on the device."""
-        self.is_quiet = False
+        return self._flags.inside
+
+    @contextlib.contextmanager
+    def within(self, inside: bool) -> Iterator[None]:
+        """Set ``inside`` for a call."""
+        before, self._flags.inside = self._flags.inside, inside
+        try:
+            yield
+        finally:
+            self._flags.inside = before
+
+    @property
+    def is_quiet(self) -> bool:
         """Whether nothing is counted, because the call stands for another one."""
+        return self._flags.is_quiet
 
     @contextlib.contextmanager
     def quiet(self) -> Iterator[None]:
         """Count nothing."""
-        before, self.is_quiet = self.is_quiet, True
+        before, self._flags.is_quiet = self._flags.is_quiet, True
         try:
             yield
         finally:
-            self.is_quiet = before
+            self._flags.is_quiet = before
 
     def wait(self, operation: str) -> None:
         """Count a host synchronisation."""
@@ -332,19 +357,20 @@ def _drawn(state: State, func: Any, args: Sequence[Any], kwargs: dict[str, Any],
     """A random operator, from the generator of its device."""
     own = kwargs.get("generator") or next((each for each in args if isinstance(each, torch.Generator)), None)
     state.report.draws[f"{DEVICE if on_device else HOST}, {'default' if own is None else 'own generator'}"] += 1
-    if not on_device:
-        return func(*args, **kwargs)
-    if own is not None:
+    if on_device and own is not None:
         message = f"Expected a 'cuda' device type for generator but found 'cpu' ({func} at {place()})"
         state.report.mixed.append(message)
         raise RuntimeError(message)
-    host = torch.get_rng_state()
-    torch.set_rng_state(state.generator.get_state())
-    try:
-        return func(*args, **kwargs)
-    finally:
-        state.generator.set_state(torch.get_rng_state())
-        torch.set_rng_state(host)
+    with state.drawing:  # another thread may draw from the host's generator
+        if not on_device:
+            return func(*args, **kwargs)
+        host = torch.get_rng_state()
+        torch.set_rng_state(state.generator.get_state())
+        try:
+            return func(*args, **kwargs)
+        finally:
+            state.generator.set_state(torch.get_rng_state())
+            torch.set_rng_state(host)
 
 
 def _returned(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> Any:

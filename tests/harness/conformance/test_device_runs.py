@@ -44,6 +44,7 @@ def kit() -> Registries:
 
 def observed(found: DeviceRun) -> dict[str, int]:
     counts = {phase: found.waits(phase).total() for phase in PHASES}
+    counts["feed"] = sum(count for wait, count in found.report.waits.items() if wait.feeds)
     return {phase: count for phase, count in counts.items() if count}
 
 
