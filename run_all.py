@@ -88,6 +88,7 @@ def run(
     deterministic: opt.Deterministic = False,
     checkpoint_every: opt.CheckpointEvery = CHECKPOINT_EVERY_S / 60,
     keep: opt.Keep = True,
+    extendable: opt.Extendable = False,
     track: opt.Track = None,
     results: opt.Results = opt.RESULTS,
     data: opt.Data = opt.DATA,
@@ -116,6 +117,7 @@ def run(
         deterministic,
         checkpoint_every * 60,
         keep=keep,
+        extendable=extendable,
     )
     request = read_request(
         suites,

@@ -43,6 +43,8 @@ class RunOptions:
     """Whether each run is leased; False if the caller holds a lock over all of them."""
     keep: bool = True
     """Whether a finished run keeps its trained model beside its record."""
+    extendable: bool = False
+    """Whether what is kept has what only training needs, whatever its size; without it, only where that is small."""
     stop_file: Path | None = None
     """If this file exists, the launcher wants its runs to be saved and stopped."""
 

@@ -154,6 +154,11 @@ class Checkpoints:
         """Whether the tensors at the start of ``task`` are stored: a checkpoint inside the task is useless without them."""
         return task == 0 or (self._last is not None and self._last.tasks_done == task)
 
+    @property
+    def has_any(self) -> bool:
+        """Whether a complete checkpoint of this run was written or loaded."""
+        return self._last is not None
+
     def start_anew(self) -> None:
         """Ignore what was loaded, because the run starts from the beginning; its first checkpoint replaces the files."""
         self._last = None

@@ -197,6 +197,10 @@ Keep = Annotated[
     bool,
     how("--keep/--no-keep", help="Keep each trained model (prompts and classifier) beside its record, for 'predict'."),
 ]
+Extendable = Annotated[
+    bool,
+    how("--extendable", help="Keep what only training needs, such as class covariances, above 8 MB too, for 'extend'."),
+]
 Expect = Annotated[
     str | None,
     how(

@@ -88,6 +88,7 @@ def _where(view: RunView) -> str:
     if view.task is None or view.tasks is None:
         return ""
     steps = f", step {view.step} of {view.total_steps}" if view.step is not None else ""
+    steps = f", {view.work}" if view.work is not None else steps
     return f"task {min(view.task + 1, view.tasks)} of {view.tasks}{steps}"
 
 

@@ -17,10 +17,11 @@ from smope_bench.harness.cancellation import TERMINATED, Stopped
 from smope_bench.harness.console import counted, duration
 from smope_bench.harness.cost.estimate import count_split, trained_on
 from smope_bench.harness.errors import UserError, did_you_mean
+from smope_bench.harness.execution.display import make_display
 from smope_bench.harness.execution.executor_registry import Executor, open_executors
 from smope_bench.harness.execution.lease import remove_leftovers_of
 from smope_bench.harness.execution.memory_budget import SPARE, MemoryEstimator, workers_that_fit
-from smope_bench.harness.execution.progress import make_display, run_label
+from smope_bench.harness.execution.progress import run_label
 from smope_bench.harness.execution.scheduler import RunStatus, execute, partition_finished
 from smope_bench.harness.execution.tracked import TrackedLaunch
 from smope_bench.harness.hardware import device as hardware
@@ -97,21 +98,38 @@ def launch(
 
     ``track``: names of the trackers that follow the runs.
     """
-    from smope_bench.harness.planning.assets import prepare_benchmarks, supply_weights
+    from smope_bench.harness.planning.assets import supply_weights
+
+    def notify(text: str) -> None:
+        console.print(text, markup=False)
+
+    find_executor(options)
+    require_guard(options)
+    Store(options.results).require_writable()
+    find_trackers(track, options.plugins)
+    runs, registries = plan_suites(suites, selection, options, supply_weights(options.data, notify), notify)
+    found = [find_suite(name) for name in dict.fromkeys(suites)]
+    return launch_runs(found, runs, registries, options, console, track)
+
+
+def launch_runs(
+    suites: Sequence[Suite],
+    runs: Sequence[PlannedRun],
+    registries: Registries,
+    options: RunOptions,
+    console: Console,
+    track: Sequence[str] = (),
+) -> LaunchSummary:
+    """``launch`` of runs that have been planned, each for one of these suites."""
+    from smope_bench.harness.planning.assets import prepare_benchmarks
 
     def notify(text: str) -> None:
         console.print(text, markup=False)
 
     started, store, executor = time.monotonic(), Store(options.results), find_executor(options)
-    require_guard(options)
     store.require_writable()
     trackers = find_trackers(track, options.plugins)
-    runs, registries = plan_suites(suites, selection, options, supply_weights(options.data, notify), notify)
-    device = options.device
-    if _trains_here(executor, options):
-        device = hardware.resolve_device(device)
-        if remark := hardware.precision_remark(selection.precision, device):
-            notify(f"note: {remark}")
+    device = _device(executor, runs, options, notify)
     to_do, done = partition_finished(runs, store)
     for run in done:  # what a process that was killed just after publishing left there
         remove_leftovers_of(store.path(run.run_id))
@@ -124,11 +142,10 @@ def launch(
     held = prepare_benchmarks(to_do, registries, options.data, notify)
     for line in launch_remarks(to_do, registries, options.data):
         notify(line)
-    for suite in dict.fromkeys(suites):
-        name = find_suite(suite).name
-        if store.write_manifest(name, manifest(suite, runs, registries)):
+    for suite in suites:
+        if store.write_manifest(suite.name, manifest(suite, runs, registries)):
             notify(
-                f"note: suite {name!r} was planned from other rows or columns before: its tables show the present plan."
+                f"note: suite {suite.name!r} was planned from other rows or columns before: its tables show the present plan."
             )
     if not to_do:
         console.print(f"{len(done)} of {len(done)} runs are already done; nothing trained.")
@@ -157,6 +174,17 @@ def launch(
     if unfinished:
         raise Stopped(TERMINATED)
     return LaunchSummary(len(to_do), len(done), tuple(failures), time.monotonic() - started, tuple(runs))
+
+
+def _device(executor: Executor, runs: Sequence[PlannedRun], options: RunOptions, notify: Notify) -> str:
+    """Where the runs compute, with a remark where it is slow in their precision."""
+    if not _trains_here(executor, options):
+        return options.device
+    device = hardware.resolve_device(options.device)
+    for precision in sorted({run.spec.precision for run in runs}):
+        if remark := hardware.precision_remark(precision, device):
+            notify(f"note: {remark}")
+    return device
 
 
 def launch_remarks(runs: Sequence[PlannedRun], registries: Registries, data: Path) -> list[str]:

@@ -123,7 +123,7 @@ def prepare_benchmarks(
     Benchmarks that differ in protocol or augmentation alone share their images, which are read through once. Returns the
     opened images of stores: while they are referenced, ``data remove`` refuses to delete them.
     """
-    distinct = {run.spec.benchmark.model_dump_json(): run.spec.benchmark for run in planned}
+    distinct = {one.model_dump_json(): one for run in planned for one in run.spec.benchmarks}
     ready: set[str] = set()
     held: list[Any] = []
     for component in distinct.values():
@@ -133,7 +133,7 @@ def prepare_benchmarks(
             opened.prepare(progress)
             ready.add(images)
             held += [opened.image_set(split) for split in SPLITS] if hasattr(opened, "cache_parent") else []
-        opened.task_sizes()  # raises for an impossible split, before anything trains
+        opened.learnt_sizes()  # raises for an impossible split, before anything trains
     return held
 
 

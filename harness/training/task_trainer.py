@@ -99,6 +99,7 @@ class TaskTrainer:
         if not method.is_closed_form:
             self._train_phases()
         elif not self._start.is_trained:
+            self._data.phase = "fit"
             method.fit_task(self._data)
         if self._found is not None and self._start.is_trained:
             self._restore(self._found)

@@ -203,6 +203,11 @@ class Method(nn.Module):
     only_for_training: ClassVar[tuple[str, ...]] = ()
     """Names, or shell patterns of names, of parameters and buffers that ``predict`` never reads, such as covariances: they are
     part of checkpoints, but a finished run is kept without them."""
+    grows_with_tasks: ClassVar[tuple[str, ...]] = ()
+    """Names, or shell patterns of names, of parameters and buffers with an entry for each task along an axis. Where a finished run
+    is extended by more tasks, they get more entries; so does, in every tensor, an axis with an entry for each class."""
+    not_extended_because: ClassVar[str] = ""
+    """Why a finished run cannot be extended by more tasks, as the end of a sentence; empty where it can."""
     observes: ClassVar[tuple[str, ...]] = ()
     """Names that ``observed_state`` and ``observed_batch`` return."""
 
