@@ -55,6 +55,8 @@ class RunView:
     seconds_a_task: float | None = None
     owner: Literal["this", "another"] | None = None
     """The machine of the lease's holder."""
+    reason: str | None = None
+    """Why it failed, in one line."""
     work: str | None = None
     """What it does beside training steps, as ``evaluation 512 of 10,000 images``."""
 
@@ -141,7 +143,8 @@ def _view(store: Store, cell: Cell, now: float) -> RunView:
         state = store.state(cell.run_id, fingerprint)
         if state == "new" and (folder / "checkpoint").is_dir():
             return RunView(cell.run_id, cell.label, "waiting", **_progress(folder))
-        return RunView(cell.run_id, cell.label, state)
+        reason = plain(str((store.failure(cell.run_id) or {}).get("error", ""))) if state == "failed" else ""
+        return RunView(cell.run_id, cell.label, state, reason=reason or None)
     is_alive = not lease.is_free and now - lease.written < DEAD_S
     if not is_alive and store.state(cell.run_id, fingerprint) == "done":  # killed after it published
         return RunView(cell.run_id, cell.label, "done")
