@@ -55,6 +55,8 @@ class RunView:
     seconds_a_task: float | None = None
     owner: Literal["this", "another"] | None = None
     """The machine of the lease's holder."""
+    reason: str | None = None
+    """Why it failed, in one line."""
     work: str | None = None
     """What it does beside training steps, as ``evaluation 512 of 10,000 images``."""
 
@@ -141,7 +143,8 @@ def _view(store: Store, cell: Cell, now: float) -> RunView:
         state = store.state(cell.run_id, fingerprint)
         if state == "new" and (folder / "checkpoint").is_dir():
             return RunView(cell.run_id, cell.label, "waiting", **_progress(folder))
-        return RunView(cell.run_id, cell.label, state)
+        reason = plain(str((store.failure(cell.run_id) or {}).get("error", ""))) if state == "failed" else ""
+        return RunView(cell.run_id, cell.label, state, reason=reason or None)
     is_alive = not lease.is_free and now - lease.written < DEAD_S
     if not is_alive and store.state(cell.run_id, fingerprint) == "done":  # killed after it published
         return RunView(cell.run_id, cell.label, "done")
@@ -166,15 +169,13 @@ def _progress(folder: Path) -> dict[str, Any]:
     """Progress and pace of a run, as far as its log has them."""
     found: dict[str, Any] = {}
     for event in events_in(lines_of(folder / EVENTS)):
-        with contextlib.suppress(KeyError, TypeError, ValueError):
-            match event.get("event"):
-                case "run_started":
-                    found |= {"tasks": int(event["total_tasks"]), "task": int(event["tasks_done"])}
-                case "task_started":
-                    found |= {"task": int(event["task"])}
-                case "task_evaluated":
-                    task = int(event["task"])
-                    found |= {"task": task + 1, "seconds_a_task": float(event["t"]) / (task + 1)}
+        match event:
+            case {"event": "run_started", "total_tasks": int(tasks), "tasks_done": int(done)}:
+                found |= {"tasks": tasks, "task": done}
+            case {"event": "task_started", "task": int(task)}:
+                found |= {"task": task}
+            case {"event": "task_evaluated", "task": int(task), "t": int() | float() as seconds} if task >= 0:
+                found |= {"task": task + 1, "seconds_a_task": seconds / (task + 1)}
     shown = read_progress(folder / PROGRESS) or {}
     numbers = {
         name: shown[name] for name in ("task", "tasks", "step", "total_steps") if isinstance(shown.get(name), int)

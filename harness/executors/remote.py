@@ -32,7 +32,9 @@ def for_remote(options: RunOptions) -> RunOptions:
     another launcher may have some of the same runs, and stopping one must not stop the other's."""
     results, plugins = options.results.absolute(), tuple(plugin.absolute() for plugin in options.plugins)
     stop_file = results / f".stop-{secrets.token_hex(8)}"
-    return replace(options, results=results, data=options.data.absolute(), plugins=plugins, stop_file=stop_file)
+    return replace(
+        options, results=results, data=options.data.absolute(), plugins=plugins, stop_file=stop_file, is_remote=True
+    )
 
 
 def run_remotely(job: Job, options: RunOptions, fingerprint: str, stop_request: StopRequest | None = None) -> JobResult:

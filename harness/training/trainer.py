@@ -19,6 +19,8 @@ from smope_bench.harness.checkpointing.checkpoint import Checkpoint, Checkpoints
 from smope_bench.harness.checkpointing.manager import CheckpointManager, UnfitError, load_after
 from smope_bench.harness.checkpointing.random_state import seed_everything
 from smope_bench.harness.errors import UserError
+from smope_bench.harness.hardware.device_lost import DeviceLost, is_device_lost
+from smope_bench.harness.hardware.gpus import describe_device
 from smope_bench.harness.hardware.out_of_memory import OutOfMemoryRun, PeakMemory, is_out_of_memory
 from smope_bench.harness.metrics import final_average_accuracy
 from smope_bench.harness.records.cleanup import CHECKPOINT, remove_temporary_files
@@ -90,7 +92,13 @@ class Trainer:
         fingerprint = f"{spec.fingerprint} {self.stream.split_hash} {torch.__version__} {torch.get_num_threads()}"
         self._checkpoint_files = Checkpoints(self.folder / CHECKPOINT, fingerprint)
         self.checkpoints = CheckpointManager(
-            self.folder, self._checkpoint_files, self.log, context, options.checkpoint_every_s
+            self.folder,
+            self._checkpoint_files,
+            self.log,
+            context,
+            options.checkpoint_every_s,
+            self.device.type,
+            allow_device_change=options.allow_device_change,
         )
         self._observe = tuple(observe)
         self._keeps, self._extendable = options.keep, options.extendable
@@ -169,7 +177,16 @@ class Trainer:
     def _open_log(self) -> None:
         self.log.open(self._log_mark)
         is_resumed = self._log_mark[0] > 0
-        facts = {"total_tasks": len(self.stream.tasks), "tasks_done": self.progress.tasks_done}
+        here = describe_device(self.device, provenance.cpu_model())
+        if here not in self.progress.devices:
+            self.progress.devices.append(here)
+        changes = {"device_changes": self.progress.device_changes} if self.progress.device_changes else {}
+        facts = {
+            "device": here,
+            **changes,
+            "total_tasks": len(self.stream.tasks),
+            "tasks_done": self.progress.tasks_done,
+        }
         (self.log.notify if is_resumed else self.log.log)("run_started", **facts)
 
     # -- tasks ---------------------------------------------------------------------------------------------------------
@@ -191,6 +208,8 @@ class Trainer:
             except UnfitError:
                 self._checkpoint_files.forget()
             except Exception as error:
+                if is_device_lost(error):
+                    raise DeviceLost(self.progress.devices[-1], self.progress.tasks_done, error) from error
                 if not is_out_of_memory(error):
                     raise
                 self._tighten_memory(error)
@@ -282,6 +301,7 @@ class Trainer:
             values or {},
             asdict(self.backbone.memory),
             self.log.mark(),
+            device=self.device.type,
         )
 
     def _update_peak_memory(self) -> float:
