@@ -39,8 +39,8 @@ CHEATS: dict[type[Method], str] = ANSWERING | LEARNING
 def test_an_honest_plugin_passes() -> None:
     verdicts = verdicts_of(Honest)
     assert failed(verdicts) == []
-    assert len(verdicts) == 20
-    assert len({verdict.name for verdict in verdicts}) == 20
+    assert len(verdicts) == 21
+    assert len({verdict.name for verdict in verdicts}) == 21
     assert not any(verdict.remedy for verdict in verdicts)
 
 
