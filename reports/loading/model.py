@@ -157,6 +157,8 @@ class Cell:
             found.append("random backbone")
         if any(outcome.flags.unverified_weights for outcome in self.outcomes):
             found.append(NOT_VERIFIED)
+        if any(outcome.flags.device_changed for outcome in self.outcomes):
+            found.append("device changed")
         if any((run.recipe or "").startswith(TAKEN) for run in self.used):
             found.append("recipe of another setting")
         if any(outcome.spec["benchmark"].get("config", {}).get(SLIP) for outcome in self.outcomes):
