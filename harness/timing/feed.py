@@ -171,9 +171,8 @@ def _in_turns(epochs: Mapping[str, Epoch], repeats: int) -> dict[str, list[Took]
 
 
 def _cpu_seconds() -> float:
-    me = psutil.Process()
-    times = [process.cpu_times() for process in (me, *me.children(recursive=True))]
-    return sum(one.user + one.system for one in times)
+    times = [process.cpu_times() for process in psutil.Process().children(recursive=True)]
+    return time.process_time() + sum(one.user + one.system for one in times)
 
 
 def _loader(folder: Path, images: int, batches: int, by_pillow: bool) -> DataLoader[Any]:
