@@ -111,6 +111,7 @@ class _Values(BaseModel, strict=True, extra="forbid"):
     deterministic: bool = False
     checkpoint_every: Annotated[float, Field(ge=0)] = 0.0
     keep: bool = True
+    extendable: bool = False
     quiet: bool = False
     tflops: Annotated[float, Field(ge=0.001)] | None = None
 
@@ -199,6 +200,7 @@ def _read(
         values.deterministic,
         values.checkpoint_every * 60,
         keep=values.keep,
+        extendable=values.extendable,
     )
     return read_request(
         [str(_path("suites", name)) for name in _each("suites", suites)],

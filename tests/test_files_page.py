@@ -20,6 +20,7 @@ from smope_bench.harness.conformance.fixtures import ColouredDomains
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_options import RunContext, RunOptions
 from smope_bench.harness.run_spec import Component
+from smope_bench.harness.trained.extend import plan_extension
 from smope_bench.harness.training import trainer
 from smope_bench.methods.baselines.linear_probe import LinearProbe
 from smope_bench.methods.common.api import Batch
@@ -27,7 +28,14 @@ from tests.conftest import micro_spec  # pyright: ignore[reportMissingImports]
 
 ROOT = Path(run_all.__file__).resolve().parent
 PAGE = (ROOT / "docs" / "files.md").read_text(encoding="utf-8")
-OPEN = ("spec.method.config", "spec.benchmark.config", "spec.schedule", "provenance.plugins")
+OPEN = (
+    "spec.method.config",
+    "spec.benchmark.config",
+    "spec.schedule",
+    "provenance.plugins",
+    "model.learned",
+    "spec.parent.before",
+)
 """Mappings whose names are settings or kinds of plugins."""
 
 
@@ -98,7 +106,11 @@ def runs(registries: Registries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         save(checkpoints, state)
 
     monkeypatch.setattr(Checkpoints, "save", failing)
-    return [*made, train("short", method="short")]
+    made.append(train("short", method="short"))
+    half = train("half", stop_after=2)
+    planned = plan_extension(half.name, half.parent, tmp_path, registries)
+    trainer.run(planned.spec, RunOptions(half.parent, tmp_path), RunContext(), registries)
+    return [*made, half.parent / planned.run_id]
 
 
 def test_the_page_has_the_fields_of_every_file(runs: list[Path]) -> None:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import runpy
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,8 +13,7 @@ from smope_bench.harness.execution.launcher import plan_suites
 from smope_bench.harness.planning.planner import Selection
 from smope_bench.harness.planning.settings import parse_seeds
 from smope_bench.harness.run_options import RunOptions
-from tests.forked import forked_workers  # pyright: ignore[reportMissingImports]
-from tests.page_blocks import BLOCK, ROOT, run_shell  # pyright: ignore[reportMissingImports]
+from tests.page_blocks import BLOCK, ROOT, run_python_page, run_shell  # pyright: ignore[reportMissingImports]
 
 PAGE, README = ROOT / "docs" / "python.md", ROOT / "README.md"
 COMMAND = ".venv/bin/python run_all.py"
@@ -26,25 +22,9 @@ COMMAND = ".venv/bin/python run_all.py"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the page was followed."""
-    made, names = tmp_path_factory.mktemp("python"), dict[str, Any](__name__="__main__")
-    for status, language, block in BLOCK.findall(PAGE.read_text(encoding="utf-8")):
-        if language == "python":
-            with contextlib.chdir(made), forked_workers():
-                exec(compile(block, str(PAGE), "exec"), names)
-            continue
-        for line in block.replace("RUN", str(names.get("run"))).splitlines():
-            if line.startswith("python "):
-                run_program(line.split()[1:], made)
-            else:
-                run_shell(line, made, int(status or 0))
+    made = tmp_path_factory.mktemp("python")
+    run_python_page(PAGE.read_text(encoding="utf-8"), made)
     return made
-
-
-def run_program(arguments: list[str], folder: Path) -> None:
-    """Run a Python program in this process, where torch is imported already."""
-    with contextlib.chdir(folder), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", arguments)
-        runpy.run_path(arguments[0], run_name="__main__")
 
 
 def test_the_page_is_followed(folder: Path) -> None:

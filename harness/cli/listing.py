@@ -18,18 +18,8 @@ from smope_bench.harness.cli import options as opt
 from smope_bench.harness.cli.command import command
 from smope_bench.harness.cli.request import Request, read_request
 from smope_bench.harness.console import Columns, Rows, counted, duration, make_console, print_rows
-from smope_bench.harness.facts.lists import (
-    list_backbones,
-    list_benchmarks,
-    list_executors,
-    list_methods,
-    list_suites,
-    list_trackers,
-    size_text,
-)
 from smope_bench.harness.run_options import RunOptions
 from smope_bench.harness.text import plain, shell_command
-from smope_bench.methods.common.backbone.imported import NOT_VERIFIED
 
 if TYPE_CHECKING:
     from smope_bench.harness.planning.planner import PlannedRun
@@ -45,20 +35,21 @@ def list_(
     kind: opt.KindToList, as_json: opt.AsJson = False, data: opt.Data = opt.DATA, plugin: opt.Plugins = None
 ) -> None:
     """Show what there is: methods, benchmarks, backbones, suites, executors, trackers."""
+    from smope_bench.harness.facts import lists
     from smope_bench.harness.registry.registry import open_registries
 
     if kind is opt.Kind.suites:
-        rows = list_suites()
+        rows = lists.list_suites()
     elif kind is opt.Kind.executors:
-        rows = list_executors(plugin or ())
+        rows = lists.list_executors(plugin or ())
     elif kind is opt.Kind.trackers:
-        rows = list_trackers(plugin or ())
+        rows = lists.list_trackers(plugin or ())
     elif kind is opt.Kind.backbones:
-        rows = list_backbones(open_registries(plugin or ()), data)
+        rows = lists.list_backbones(open_registries(plugin or ()), data)
     elif kind is opt.Kind.benchmarks:
-        rows = list_benchmarks(open_registries(plugin or ()), data)
+        rows = lists.list_benchmarks(open_registries(plugin or ()), data)
     else:
-        rows = list_methods(open_registries(plugin or ()))
+        rows = lists.list_methods(open_registries(plugin or ()))
     if as_json:
         print(json.dumps(rows, indent=2, ensure_ascii=False))
     else:
@@ -148,6 +139,8 @@ def _weights(row: dict[str, Any]) -> str:
         return "" if row.get("error") else "random"
     if not row["sha256"]:
         return "not prepared"
+    from smope_bench.methods.common.backbone.imported import NOT_VERIFIED
+
     return "ready" if row["verified"] else f"ready, {NOT_VERIFIED}"
 
 
@@ -274,6 +267,8 @@ def _time_left(left: Rows) -> str:
 
 def _downloads(rows: Rows, data: Path) -> str:
     """Sentence on data and weights that must be downloaded first, with the command; empty if there are none."""
+    from smope_bench.harness.facts.lists import size_text
+
     needed = {need["name"]: need for row in rows for need in row.get("needs", ())}
     if not needed:
         return ""

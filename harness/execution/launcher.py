@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -17,14 +17,16 @@ from smope_bench.harness.cancellation import TERMINATED, Stopped
 from smope_bench.harness.console import counted, duration
 from smope_bench.harness.cost.estimate import count_split, trained_on
 from smope_bench.harness.errors import UserError, did_you_mean
+from smope_bench.harness.execution.display import make_display
 from smope_bench.harness.execution.executor_registry import Executor, open_executors
 from smope_bench.harness.execution.lease import remove_leftovers_of
-from smope_bench.harness.execution.memory_budget import SPARE, MemoryEstimator, workers_that_fit
-from smope_bench.harness.execution.progress import make_display, run_label
+from smope_bench.harness.execution.memory_budget import SPARE, MemoryEstimator, require_room, workers_that_fit
+from smope_bench.harness.execution.progress import run_label
 from smope_bench.harness.execution.scheduler import RunStatus, execute, partition_finished
 from smope_bench.harness.execution.tracked import TrackedLaunch
 from smope_bench.harness.hardware import device as hardware
 from smope_bench.harness.hardware import memory
+from smope_bench.harness.hardware.gpus import select_gpus
 from smope_bench.harness.hardware.memory import MIB
 from smope_bench.harness.main_guard import require_main_guard
 from smope_bench.harness.planning.own_backbones import Notify, to_stderr
@@ -128,7 +130,9 @@ def launch_runs(
     started, store, executor = time.monotonic(), Store(options.results), find_executor(options)
     store.require_writable()
     trackers = find_trackers(track, options.plugins)
-    device = _device(executor, runs, options, notify)
+    device, options = placed(executor, options)
+    for remark in _device_remarks(executor, runs, device, options):
+        notify(f"note: {remark}")
     to_do, done = partition_finished(runs, store)
     for run in done:  # what a process that was killed just after publishing left there
         remove_leftovers_of(store.path(run.run_id))
@@ -175,15 +179,18 @@ def launch_runs(
     return LaunchSummary(len(to_do), len(done), tuple(failures), time.monotonic() - started, tuple(runs))
 
 
-def _device(executor: Executor, runs: Sequence[PlannedRun], options: RunOptions, notify: Notify) -> str:
-    """Where the runs compute, with a remark where it is slow in their precision."""
-    if not _trains_here(executor, options):
-        return options.device
-    device = hardware.resolve_device(options.device)
+def _device_remarks(executor: Executor, runs: Sequence[PlannedRun], device: str, options: RunOptions) -> Iterator[str]:
+    """What to know of computing there: what is slow, or not supported. Raises UserError for what is impossible."""
+    if not executor.trains_here(options):
+        if options.device == "auto":
+            yield "each job requests a GPU; --device cpu requests none"
+        return
     for precision in sorted({run.spec.precision for run in runs}):
-        if remark := hardware.precision_remark(precision, device):
-            notify(f"note: {remark}")
-    return device
+        remarks_there = (
+            hardware.precision_remark(precision, device),
+            hardware.unsupported_remark(device, precision, options.deterministic),
+        )
+        yield from (remark for remark in remarks_there if remark)
 
 
 def launch_remarks(runs: Sequence[PlannedRun], registries: Registries, data: Path) -> list[str]:
@@ -210,15 +217,31 @@ def find_executor(options: RunOptions) -> Executor:
     return executor
 
 
+def placed(executor: Executor, options: RunOptions) -> tuple[str, RunOptions]:
+    """(device, options with the GPUs of this machine that its runs get). On a cluster, ``auto`` is a GPU that jobs request.
+
+    Raises UserError for a device or a GPU that is not there, and for ``--gpus`` where GPUs are not this launch's to give.
+    """
+    numbers = options.gpu_numbers
+    if not executor.trains_here(options):
+        if numbers:
+            raise UserError(
+                f"--gpus {','.join(map(str, numbers))} chooses among this machine's GPUs, but --executor {executor.name} runs"
+                " elsewhere: leave it out"
+            )
+        return "cuda" if options.device == "auto" else options.device, options
+    device = hardware.resolve_device(options.device)
+    if device != "cuda":
+        if numbers:
+            raise UserError(f"--gpus {','.join(map(str, numbers))}: runs are on the {device} here; leave out --gpus.")
+        return device, options
+    return device, replace(options, gpus=tuple(select_gpus(numbers)))
+
+
 def require_guard(options: RunOptions) -> None:
     """Raise UserError in a script that asks for several workers and would be run again by each. Imports no torch."""
     if (options.workers or 1) > 1 and find_executor(options).place == "machine":
         require_main_guard()
-
-
-def _trains_here(executor: Executor, options: RunOptions) -> bool:
-    """Whether runs use this machine's devices; a cluster that has an address only if one is given starts here."""
-    return executor.place != "cluster" or ("address" in executor.takes and options.address is None)
 
 
 def fitted_options(
@@ -236,9 +259,11 @@ def fitted_options(
     """
     workers, threads = _workers_and_threads(options, device, to_do, registries)
     workers = 1 if one_by_one else workers
-    budget = SPARE * memory.free_mb(device) if memory_mb and workers > 1 else None
+    budget = SPARE * memory.free_mb("cpu") if memory_mb and workers > 1 and device == "cpu" else None
     if budget is not None and options.workers is None:
         workers = min(workers, workers_that_fit(list((memory_mb or {}).values()), budget))
+    if options.workers is not None and memory_mb is not None:
+        require_room(workers, options.gpus, list(memory_mb.values()))
     plugins = registries.plugins
     return replace(options, device=device, workers=workers, threads=threads, plugins=plugins, memory_mb=budget)
 
@@ -249,7 +274,8 @@ def _workers_and_threads(
     """Runs at a time, if memory holds them, and threads of each."""
     weights = max(registries.backbone(run.spec.backbone, options.data).weight_count for run in to_do)
     threads = options.threads or hardware.default_threads(weights)
-    return min(options.workers or hardware.default_workers(device, len(to_do), threads), len(to_do)), threads
+    default = hardware.default_workers(device, len(to_do), threads, max(1, len(options.gpus)))
+    return min(options.workers or default, len(to_do)), threads
 
 
 def expected_memory(

@@ -25,6 +25,7 @@ from smope_bench.harness.records.atomic_write import write_atomically
 from smope_bench.harness.run_spec import canonical_json
 from smope_bench.harness.training.feeder import Feeder
 from smope_bench.methods.common.backbone.vit import PromptedViT
+from smope_bench.methods.common.progress import counted
 
 QUERIES = "queries"
 """Name of the folder among prepared data."""
@@ -80,7 +81,8 @@ class FrozenFeatureCache:
         with contextlib.closing(
             self._feeder.batches(whole, self._transforms, [rows for _, rows in missing])
         ) as batches:
-            for (chunk, rows), (images, _) in zip(missing, batches, strict=True):
+            pairs = zip(missing, batches, strict=True)
+            for (chunk, rows), (images, _) in counted(pairs, "features", len(missing), f"parts of {CHUNK} images"):
                 table[rows[0] : rows[-1] + 1], known[chunk] = self._computed(split, chunk, images), True
         return table[torch.from_numpy(view.rows.copy())].to(self._device)
 

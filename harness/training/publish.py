@@ -116,7 +116,9 @@ def make_record(
             split_hash=stream.split_hash,
             **({"plugins": spec.sources} if spec.sources else {}),
         ),
-        "flags": run.flags,
+        "devices": progress.devices,
+        **({"device_changes": progress.device_changes} if progress.device_changes else {}),
+        "flags": run.flags | ({"device_changed": True} if progress.device_changes else {}),
         **({"observations": observations} if observations else {}),
         **({"model": model} if model else {}),
     }

@@ -7,6 +7,7 @@ import gc
 import time
 from collections.abc import Iterable
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ from smope_bench.harness.checkpointing.checkpoint import Checkpoint, Checkpoints
 from smope_bench.harness.checkpointing.manager import CheckpointManager, UnfitError, load_after
 from smope_bench.harness.checkpointing.random_state import seed_everything
 from smope_bench.harness.errors import UserError
+from smope_bench.harness.hardware.device_lost import DeviceLost, is_device_lost
+from smope_bench.harness.hardware.gpus import describe_device
 from smope_bench.harness.hardware.out_of_memory import OutOfMemoryRun, PeakMemory, is_out_of_memory
 from smope_bench.harness.metrics import final_average_accuracy
 from smope_bench.harness.records.cleanup import CHECKPOINT, remove_temporary_files
@@ -36,6 +39,7 @@ from smope_bench.harness.training.publish import FinishedRun, publish
 from smope_bench.harness.training.task_trainer import TaskTrainer, TrainingContext, task_info
 from smope_bench.methods.common.api import Method, Setup
 from smope_bench.methods.common.backbone.memory_plan import MemoryPlan
+from smope_bench.methods.common.progress import listening
 from smope_bench.methods.common.schedules import Schedule
 
 
@@ -88,7 +92,13 @@ class Trainer:
         fingerprint = f"{spec.fingerprint} {self.stream.split_hash} {torch.__version__} {torch.get_num_threads()}"
         self._checkpoint_files = Checkpoints(self.folder / CHECKPOINT, fingerprint)
         self.checkpoints = CheckpointManager(
-            self.folder, self._checkpoint_files, self.log, context, options.checkpoint_every_s
+            self.folder,
+            self._checkpoint_files,
+            self.log,
+            context,
+            options.checkpoint_every_s,
+            self.device.type,
+            allow_device_change=options.allow_device_change,
         )
         self._observe = tuple(observe)
         self._keeps, self._extendable = options.keep, options.extendable
@@ -167,7 +177,16 @@ class Trainer:
     def _open_log(self) -> None:
         self.log.open(self._log_mark)
         is_resumed = self._log_mark[0] > 0
-        facts = {"total_tasks": len(self.stream.tasks), "tasks_done": self.progress.tasks_done}
+        here = describe_device(self.device, provenance.cpu_model())
+        if here not in self.progress.devices:
+            self.progress.devices.append(here)
+        changes = {"device_changes": self.progress.device_changes} if self.progress.device_changes else {}
+        facts = {
+            "device": here,
+            **changes,
+            "total_tasks": len(self.stream.tasks),
+            "tasks_done": self.progress.tasks_done,
+        }
         (self.log.notify if is_resumed else self.log.log)("run_started", **facts)
 
     # -- tasks ---------------------------------------------------------------------------------------------------------
@@ -183,11 +202,14 @@ class Trainer:
                     self.checkpoints.checkpoint(self._snapshot)  # a checkpoint inside a task needs one before it
                 for task in self.stream.tasks[self.progress.tasks_done :]:
                     self.checkpoints.raise_if_stopped()
-                    self._run_task(task)
+                    with listening(partial(self.log.work, task.index, len(self.stream.tasks))):
+                        self._run_task(task)
                 return
             except UnfitError:
                 self._checkpoint_files.forget()
             except Exception as error:
+                if is_device_lost(error):
+                    raise DeviceLost(self.progress.devices[-1], self.progress.tasks_done, error) from error
                 if not is_out_of_memory(error):
                     raise
                 self._tighten_memory(error)
@@ -200,6 +222,7 @@ class Trainer:
             training = TaskTrainer(task, data, self._context(), self._take_resume_point())
             train_s = training.run()
             trained = time.monotonic()
+            data.phase = "statistics"
             self.method.end_task(data)
         ended = time.monotonic()
         if training.is_saved:
@@ -278,6 +301,7 @@ class Trainer:
             values or {},
             asdict(self.backbone.memory),
             self.log.mark(),
+            device=self.device.type,
         )
 
     def _update_peak_memory(self) -> float:

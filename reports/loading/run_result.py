@@ -77,6 +77,8 @@ class Flags(_Part):
     tiny: bool = False
     random_backbone: bool = False
     unverified_weights: bool = False
+    device_changed: bool = False
+    """The run was continued on another type of device than the one that began it."""
 
 
 class RunResult(_Part):

@@ -55,6 +55,7 @@ def run(
     deterministic: bool = False,
     checkpoint_every: float = 5.0,
     keep: bool = True,
+    extendable: bool = False,
     track: str | Iterable[str] = (),
     quiet: bool = False,
 ) -> RunOutcomes:
@@ -95,6 +96,7 @@ def run(
         deterministic=deterministic,
         checkpoint_every=checkpoint_every,
         keep=keep,
+        extendable=extendable,
         track=track,
         quiet=quiet,
     )
