@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from smope_bench.benchmarks.suites import SUITES
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.planning.suites.find import run_argument
+from smope_bench.harness.records.event_log import EVENTS, events_in, lines_of
 from smope_bench.harness.records.observations import read_observations
 from smope_bench.harness.records.store import Store
 from smope_bench.harness.text import shell_command
@@ -118,8 +119,13 @@ def table_section(results: SuiteResults, key: str) -> Section:
 
 
 def _section(results: SuiteResults, key: str, store: Store, kinds: Mapping[str, FigureKind]) -> Section:
-    figures = figure_groups(results, key, partial(read_observations, store), kinds.values())
+    observed, logged = partial(read_observations, store), partial(_events, store)
+    figures = figure_groups(results, key, observed, kinds.values(), logged)
     return replace(table_section(results, key), figures=figures)
+
+
+def _events(store: Store, run_id: str) -> list[dict[str, Any]]:
+    return events_in(lines_of(store.path(run_id) / EVENTS))
 
 
 def _distinct(document: Document) -> Document:

@@ -46,6 +46,7 @@ EXAMPLES = {
     "predictions": "predictions 3f2a --as csv",
     "predict": "predict 3f2a picture.jpg",
     "export": "export 3f2a --to model",
+    "extend": "extend 3f2a --from new_pictures",
     "tune": "tune my_prompt digits --plugin my_prompt.py",
     "suite": "suite table1 --out my.yaml",
     "new-method": "new-method my_prompt --out plugins",

@@ -31,6 +31,12 @@ class Executor:
     ``cluster``: elsewhere, where the devices of this machine do not matter."""
     takes: tuple[str, ...] = ()
     """Options that have a meaning for this executor: ``address``, ``slurm``."""
+    is_here: Callable[[RunOptions], bool] = lambda _: False
+    """For a cluster: whether with these options it is this machine, so that its devices matter."""
+
+    def trains_here(self, options: RunOptions) -> bool:
+        """Whether runs use this machine's devices."""
+        return self.place != "cluster" or self.is_here(options)
 
     def __call__(self, jobs: Sequence[Job], options: RunOptions, on_event: OnEvent) -> Iterator[JobResult]:
         return self.run(jobs, options, on_event)
@@ -41,9 +47,11 @@ class Executor:
         return (self.run.__doc__ or "").strip().partition("\n")[0]
 
 
-def executor(name: str, *, place: Place, takes: tuple[str, ...] = ()) -> Callable[[Run], Executor]:
+def executor(
+    name: str, *, place: Place, takes: tuple[str, ...] = (), is_here: Callable[[RunOptions], bool] = lambda _: False
+) -> Callable[[Run], Executor]:
     """Decorator: makes ``run(jobs, options, on_event)`` the executor that ``--executor NAME`` chooses."""
-    return lambda run: Executor(name, run, place, takes)
+    return lambda run: Executor(name, run, place, takes, is_here)
 
 
 def open_executors(plugins: Sequence[Path] = ()) -> Registry:

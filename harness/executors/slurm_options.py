@@ -33,9 +33,11 @@ WORDS = frozenset(
     ]
 )
 """Keys whose values are passed on as they are."""
-NUMBERS = frozenset({"array_parallelism", "cpus_per_task", "gpus_per_node", "signal_delay_s"})
+NUMBERS = frozenset({"array_parallelism", "cpus_per_task", "gpus_per_node", "gpus_per_task", "signal_delay_s"})
+GPU_REQUESTS = frozenset({"gres", "gpus_per_node", "gpus_per_task"})
+"""Keys by which a job requests GPUs: one of them replaces the default, ``gres=gpu:1``, which every version understands."""
 KNOWN = WORDS | NUMBERS | {"cluster", "exclusive", "setup", "time"}
-LOCAL = frozenset({"cluster", "gpus_per_node", "time"})
+LOCAL = frozenset({"cluster", "time"})
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,11 @@ class SlurmPlan:
 
     cluster: str = "slurm"
     parameters: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def pays(self) -> tuple[str | None, str | None]:
+        """(account, quality of service) that were asked for, whose limits apply."""
+        return self.parameters.get("slurm_account"), self.parameters.get("slurm_qos")
 
 
 def slurm_plan(options: Sequence[str], threads: int, gpus: bool) -> SlurmPlan:
@@ -61,8 +68,8 @@ def slurm_plan(options: Sequence[str], threads: int, gpus: bool) -> SlurmPlan:
         cpus = max(threads, FEEDING_CPUS) if gpus else threads
         parameters |= {"cpus_per_task": cpus, "name": "smope-bench", "slurm_signal_delay_s": SIGNAL_DELAY_S}
         parameters["slurm_additional_parameters"] = {"requeue": True}
-    if gpus and "gres" not in values:
-        parameters["gpus_per_node"] = 1
+    if gpus and cluster == "slurm" and not GPU_REQUESTS & values.keys():
+        parameters["slurm_gres"] = "gpu:1"
     for key, texts in values.items():
         parameters |= _parameter(cluster, key, texts)
     return SlurmPlan(cluster, parameters)

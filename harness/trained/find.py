@@ -13,7 +13,7 @@ from typing import Any
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.checksum import checksum_of
 from smope_bench.harness.records.store import MODEL, Broken, Record, Store
-from smope_bench.harness.text import plain
+from smope_bench.harness.text import plain, shell_command
 
 DESCRIPTION = "model.json"
 """File of an exported model that describes it, as a record does."""
@@ -28,6 +28,8 @@ class KeptModel:
     record: Mapping[str, Any]
     """Fields of a record: ``spec``, ``class_names``, ``provenance``, ``model`` and, of a run, all others."""
     data: bytes
+    folder: Path
+    """Where it lies."""
 
     @property
     def sources(self) -> dict[str, str]:
@@ -55,11 +57,15 @@ def find_run(run: str, results: Path) -> Record:
     raise UserError(f"{reason}; run its suite again to train it anew")
 
 
+def is_exported(run: str) -> bool:
+    """Whether ``run`` is a folder that ``export`` wrote."""
+    return (Path(run).expanduser() / DESCRIPTION).is_file()
+
+
 def find_model(run: str, results: Path) -> KeptModel:
     """The trained model of a run, by its id, or of a folder that ``export`` wrote. Raises UserError."""
-    exported = Path(run).expanduser()
-    if (exported / DESCRIPTION).is_file():
-        return _read_exported(exported)
+    if is_exported(run):
+        return _read_exported(Path(run).expanduser())
     record = find_run(run, results)
     folder = results / record.run_id
     if record.kept_model is None:
@@ -67,7 +73,9 @@ def find_model(run: str, results: Path) -> KeptModel:
             f"run {record.run_id} was stored without its trained model; to train it again, remove the folder"
             f" {shlex.quote(str(folder))} and run its suite"
         )
-    return KeptModel(record.run_id, record.result, _read_verified(folder / MODEL, record.kept_model, record.run_id))
+    return KeptModel(
+        record.run_id, record.result, _read_verified(folder / MODEL, record.kept_model, record.run_id), folder
+    )
 
 
 def _read_exported(folder: Path) -> KeptModel:
@@ -81,7 +89,7 @@ def _read_exported(folder: Path) -> KeptModel:
     if not is_whole:
         raise UserError(f"{str(file)!r} was changed after it was written: its seal does not fit; {again}")
     run_id = str(described["run_id"])
-    return KeptModel(run_id, described, _read_verified(folder / MODEL, described["model"], run_id))
+    return KeptModel(run_id, described, _read_verified(folder / MODEL, described["model"], run_id), folder)
 
 
 def _read_verified(file: Path, entry: Mapping[str, Any], run_id: str) -> bytes:
@@ -101,9 +109,18 @@ def _read_verified(file: Path, entry: Mapping[str, Any], run_id: str) -> bytes:
 
 
 def _unknown(run: str, store: Store, ids: list[str]) -> str:
+    """Why no finished run was found: it failed, or is not finished, or there is none with this id."""
     where = str(store.root)
-    if store.failure(run) is not None:
-        return f"run {plain(run)!r} of {where!r} failed, so that it has no model and no predictions"
+    begun = sorted(
+        folder.name for folder in store.root.iterdir() if run and folder.name.startswith(run) and folder.is_dir()
+    )
+    if begun and begun[0] not in ("suites", *ids):
+        if store.failure(begun[0]) is not None:
+            return f"run {plain(begun[0])} of {where!r} failed, so that it has no model and no predictions; run its suite again"
+        return (
+            f"run {plain(begun[0])} of {where!r} is not finished, so that it has no model and no predictions yet; see"
+            f" {shell_command('status', results=store.root)}"
+        )
     known = f"it has {_listed(ids)}" if ids else "it has no finished run"
     return f"no run of {where!r} has the id {plain(run)!r} or one that begins so; {known}"
 

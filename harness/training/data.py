@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smope_bench.benchmarks.stream import Stream, View, build_stream
+from smope_bench.benchmarks.stream import Stream, View, build_stream, joined
 from smope_bench.benchmarks.transforms.batch import Transforms
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.registry.registry import Registries
@@ -22,6 +22,7 @@ from smope_bench.harness.training.feature_cache import FrozenFeatureCache
 from smope_bench.harness.training.feeder import Feeder
 from smope_bench.methods.common.api import Batch, Method
 from smope_bench.methods.common.backbone.vit import PromptedViT
+from smope_bench.methods.common.progress import report_progress
 
 Features = Callable[[Tensor], Tensor]
 """Computes features (n, d) of images (n, channels, height, width)."""
@@ -52,6 +53,8 @@ class TaskData:
         self._feeder = feeder or Feeder(device)
         self.passes = 0
         self.images_read = 0
+        self.phase = ""
+        """Name under which passes report their progress; empty while training steps do."""
 
     def __len__(self) -> int:
         return len(self._view)
@@ -74,9 +77,13 @@ class TaskData:
         chosen = [order[step * size : (step + 1) * size] for step in range(self.steps(drop_last=drop_last))]
         drawn = generator if augment else None
         with contextlib.closing(self._feeder.batches(self._view, self._transforms, chosen, drawn)) as made:
+            done = 0
             for positions, (images, targets) in zip(chosen, made, strict=True):
                 self.images_read += len(targets)
                 yield Batch(images, targets, self._query(images, positions, augment))
+                done += len(positions)
+                if self.phase:
+                    report_progress(self.phase, done, count)
 
     def _query(self, images: Tensor, positions: np.ndarray, augment: bool) -> Callable[[], Tensor] | None:
         """Function that returns the frozen features of a batch: computed if it is augmented, else those of the view."""
@@ -85,7 +92,12 @@ class TaskData:
             return None
         if augment and not self._transforms.is_deterministic:
             return lambda: cache.of_images(images)
-        return lambda: self._known_features(cache)[torch.from_numpy(positions)]
+        return lambda: self._known_features(cache)[self._rows(positions)]
+
+    def _rows(self, positions: np.ndarray) -> Tensor:
+        """Positions as an index on the device, for which the host does not wait."""
+        rows = torch.from_numpy(positions)
+        return rows.pin_memory().to(self._device, non_blocking=True) if self._device.type == "cuda" else rows
 
     def _known_features(self, cache: FrozenFeatureCache) -> Tensor:
         if self._view_features is None:
@@ -120,9 +132,12 @@ def features_of(
 
 
 def open_stream(registries: Registries, spec: RunSpec, data_root: Path) -> Stream:
-    """The prepared benchmark of ``spec`` as a stream in its class order."""
-    benchmark = registries.benchmarks.load(spec.benchmark.name)
-    return build_stream(benchmark(benchmark.Config(**spec.benchmark.config), data_root), spec.order_seed)
+    """The prepared benchmark of ``spec`` as a stream in its class order; of an extended run, after those that came before."""
+    found = []
+    for component in spec.benchmarks:
+        benchmark = registries.benchmarks.load(component.name)
+        found.append(build_stream(benchmark(benchmark.Config(**component.config), data_root), spec.order_seed))
+    return joined(found)
 
 
 def load_backbone(registries: Registries, spec: RunSpec, data_root: Path) -> PromptedViT:

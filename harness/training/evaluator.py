@@ -12,6 +12,7 @@ from smope_bench.benchmarks.stream import Stream, Task, View
 from smope_bench.harness.training.data import test_batches
 from smope_bench.harness.training.feeder import Feeder
 from smope_bench.methods.common.api import Batch, Method
+from smope_bench.methods.common.progress import report_progress
 
 EVAL_BATCH = 256
 
@@ -45,10 +46,16 @@ class Evaluator:
         row: list[float | None] = [None] * self.stream.num_tasks
         answers: dict[View, list[int]] = {}
         measured = self.stream.tests_after(task)
+        total = sum(map(len, set(measured.values())))
         for column, view in measured.items():
             if view not in answers:
-                predicted = torch.cat([logits.argmax(dim=1) for logits in self.logits(view)]).cpu().numpy()
-                answers[view] = predicted.tolist()
+                parts = []
+                done = sum(map(len, answers.values()))
+                for logits in self.logits(view):
+                    parts.append(logits.argmax(dim=1))
+                    done += len(logits)
+                    report_progress("evaluation", done, total)
+                answers[view] = torch.cat(parts).cpu().numpy().tolist()
             row[column] = 100.0 * float((np.array(answers[view]) == view.labels).mean())
         views = self.stream.tests[: max(measured, default=-1) + 1]
         return row, [answer for view in views for answer in answers.get(view, [-1] * len(view))]

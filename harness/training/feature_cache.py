@@ -25,6 +25,7 @@ from smope_bench.harness.records.atomic_write import write_atomically
 from smope_bench.harness.run_spec import canonical_json
 from smope_bench.harness.training.feeder import Feeder
 from smope_bench.methods.common.backbone.vit import PromptedViT
+from smope_bench.methods.common.progress import counted
 
 QUERIES = "queries"
 """Name of the folder among prepared data."""
@@ -50,7 +51,7 @@ class FrozenFeatureCache:
         ``feeder``: None = one of its own.
         """
         self._backbone = backbone
-        self._stream = stream
+        self._names = _names_of_images(stream)
         self._transforms = stream.transforms
         self._device = device
         self._feeder = feeder or Feeder(device)
@@ -80,13 +81,14 @@ class FrozenFeatureCache:
         with contextlib.closing(
             self._feeder.batches(whole, self._transforms, [rows for _, rows in missing])
         ) as batches:
-            for (chunk, rows), (images, _) in zip(missing, batches, strict=True):
+            pairs = zip(missing, batches, strict=True)
+            for (chunk, rows), (images, _) in counted(pairs, "features", len(missing), f"parts of {CHUNK} images"):
                 table[rows[0] : rows[-1] + 1], known[chunk] = self._computed(split, chunk, images), True
         return table[torch.from_numpy(view.rows.copy())].to(self._device)
 
     def _split(self, view: View) -> str:
-        """Views of training images share one table, views of test images another."""
-        return "train" if view.images is self._stream.tasks[0].train.images else "test"
+        """Views of training images share one table, views of test images another; so for each of several joined streams."""
+        return self._names.get(id(view.images), "test")
 
     def _table(self, split: str, images: int) -> tuple[Tensor, NDArray[np.bool_]]:
         if split not in self._tables:
@@ -108,6 +110,16 @@ class FrozenFeatureCache:
         if file is not None and self._backbone.memory.micro_batch is None:
             _write(file, made)
         return made
+
+
+def _names_of_images(stream: Stream) -> dict[int, str]:
+    """Names by identity of the stores of images: ``train``, ``test``, and ``train-1`` ... of further streams."""
+    names: dict[int, str] = {}
+    for kind, views in (("train", [task.train for task in stream.tasks]), ("test", stream.tests)):
+        stores = dict.fromkeys(id(view.images) for view in views)
+        for number, store in enumerate(stores):
+            names.setdefault(store, f"{kind}-{number}" if number else kind)
+    return names
 
 
 def _read(file: Path, shape: tuple[int, int]) -> Tensor | None:
