@@ -80,7 +80,9 @@ def resized(images: Tensor, parts: Parts, size: int, interpolation: Interpolatio
         )
     out = torch.empty(len(images), 3, size, size, dtype=torch.float32, device=images.device)
     # Mixed precision would round pixels to 8 bits of mantissa here, and TF32 weights to 11.
-    with torch.autocast(images.device.type, enabled=False), _full_float32():
+    kind = images.device.type
+    cast = torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else contextlib.nullcontext()
+    with cast, _full_float32():
         for start in range(0, len(images), CHUNK):
             some = slice(start, start + CHUNK)
             pixels = images[some].permute(0, 3, 1, 2).float()

@@ -301,7 +301,8 @@ CHECKS = (
         "short of memory",
         survives_short_memory,
         "give a rule with tensors of single images a method part(rows); a rule draws no random numbers, but carries what was drawn"
-        " before, and notes to a Trace alone: it may be called again, for all images or for some",
+        " before, and notes to a Trace alone: it may be called again, for all images or for some; enter the blocks through the"
+        " backbone's own passes, with adaptations",
     ),
     Check(
         "bf16",

@@ -283,7 +283,7 @@ class Method(nn.Module):
         raise NotImplementedError
 
     @property
-    def test_passes(self) -> int:
+    def passes_at_test(self) -> int:
         """Passes of the backbone in ``predict`` with an adaptation set each, the query's not among them; after this task."""
         return 1
 
