@@ -197,7 +197,7 @@ def read_status(folder: Path) -> None:
 
 def follow_progress(folder: Path) -> None:
     follower = remote._RunFollower(folder)
-    follower._stamps = dict.fromkeys(follower._stamps, (0, 0, 0))  # as if written since
+    follower._stamps |= dict.fromkeys(follower._stamps, (0, 0, 0))  # as if written since
     assert [event["event"] for event in follower.new_events()] == ["run_started", "step"]
 
 
