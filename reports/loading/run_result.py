@@ -161,6 +161,10 @@ class RunResult(_Part):
         """
         return {metric.name: self._compute(metric) for metric in self._metrics}
 
+    def metric(self, name: str) -> Metric:
+        """The registered metric of that name."""
+        return next(metric for metric in self._metrics if metric.name == name)
+
     def _compute(self, metric: Metric) -> float | None:
         where = f"metric {metric.name!r} of run {self.run_id}"
         try:
