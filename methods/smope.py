@@ -7,7 +7,7 @@ best of them. Scores of experts that earlier tasks used much are lowered in trai
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -61,6 +61,8 @@ PAPER_LOSSES: dict[str, Any] = {
 class SMoPEConfig(MethodConfig):
     """Hyper-parameters (card, section 7) and the paper-versus-code switches (card, section 9), code first."""
 
+    unstated_defaults: ClassVar[frozenset[str]] = frozenset({"noise_scale"})
+
     variant: Literal["code", "paper_losses"] = Field(
         default="code",
         description="paper_losses sets the switches of router loss, prototype loss and use together to the paper's",
@@ -84,6 +86,11 @@ class SMoPEConfig(MethodConfig):
     noise: Literal["adaptive", "fixed", "uniform"] = Field(
         default="adaptive",
         description="handicap of much-used experts in units of the score range (code) or as it is, or of all, drawn uniformly",
+    )
+    noise_scale: Literal["code", "paper"] = Field(
+        default="code",
+        description="fixed and uniform noise on scores as the code computes them, or on scores divided by the root of the"
+        " head's width (paper), which is that root times stronger; adaptive noise is the same on both",
     )
     prefix_space: Literal["head", "model"] = Field(
         default="head",
@@ -217,15 +224,16 @@ class SMoPE(Method):
             self.important.copy_(self.important | frequent if self.config.freq_latch else frequent)
 
     def phases(self) -> list[Phase]:
-        """Half the epochs dense in the first task, then all epochs sparse."""
-        epochs = self.setup.schedule.epochs
-        sparse = [Phase("sparse" if self.config.top_k > 0 else "dense", epochs)]
-        has_dense = self.config.dense_start and self.task_index == 0 and self.config.top_k > 0 and epochs >= 2
-        return [Phase("dense", epochs // 2), *sparse] if has_dense else sparse
+        """Half the epochs dense in the first task, then all epochs sparse; dense ones too where all experts are used."""
+        epochs, is_sparse = self.setup.schedule.epochs, self.config.top_k > 0
+        main = Phase("sparse" if is_sparse else "dense", epochs)
+        if self.config.dense_start and self.task_index == 0 and epochs >= 2:
+            return [Phase("dense" if is_sparse else "dense start", epochs // 2), main]
+        return [main]
 
     def begin_phase(self, phase: Phase) -> None:
         """Dense phases use all experts and cross-entropy alone."""
-        self.dense = phase.name == "dense"
+        self.dense = phase.name != "sparse"
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Prompts at a multiple of the classifier's rate."""
@@ -363,14 +371,14 @@ class SMoPE(Method):
 
     def _training_handicaps(self, batch: Batch) -> list[Handicap]:
         config = self.config
-        if config.noise == "uniform":
-            shape = (len(self.layers), len(batch.images), *self.counts.shape[1:])
-            drawn = (torch.rand(shape, device=self.counts.device) * 2 - 1) * config.epsilon
-            return [Handicap(absolute=row) for row in drawn]
-        amounts = self.important * config.epsilon
+        if config.noise == "adaptive":
+            return [Handicap(of_range=row) for row in self.important * config.epsilon]
+        amount = config.epsilon * (self.backbone.head_dim**0.5 if config.noise_scale == "paper" else 1)
         if config.noise == "fixed":
-            return [Handicap(absolute=row) for row in amounts]
-        return [Handicap(of_range=row) for row in amounts]
+            return [Handicap(absolute=row) for row in self.important * amount]
+        shape = (len(self.layers), len(batch.images), *self.counts.shape[1:])
+        drawn = (torch.rand(shape, device=self.counts.device) * 2 - 1) * amount
+        return [Handicap(absolute=row) for row in drawn]
 
     def _inference_handicaps(self, masked: bool) -> list[Handicap]:
         if not masked:

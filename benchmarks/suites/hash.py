@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from smope_bench.benchmarks.suites.schema import (
     CIFAR_10,
+    CUB_10,
     DIGITS_5,
     GLYPHS_10,
     GLYPHS_RANDOM,
@@ -16,6 +17,7 @@ from smope_bench.benchmarks.suites.schema import (
     Printed,
     Row,
     Suite,
+    glyphs,
     imagenet_r,
 )
 
@@ -23,7 +25,12 @@ ORIGINAL = "sup21k_orig"
 SEEDS = (0, 1, 2)
 COMPARED = (OVOR, HIDE, NORGA, HASH)
 CIFAR = replace(CIFAR_10, backbone=ORIGINAL, printed_backbone="sup21k")
+CIFAR_20 = replace(CIFAR, label="CIFAR-100, 20 tasks", config={"tasks": 20})
+CUB = replace(CUB_10, backbone=ORIGINAL, printed_backbone="sup21k")
 IMAGENET_R = replace(imagenet_r(10, ORIGINAL), printed_backbone="sup21k")
+IMAGENET_R_20 = replace(imagenet_r(20, ORIGINAL), printed_backbone="sup21k")
+WITH_FORGETTING = ("faa", "caa", "fm_max")
+"""Forgetting as Hash, HiDe-Prompt and NoRGa print it: the maximum is over all stages, the last included."""
 
 
 def _layers(*spans: tuple[int, int]) -> tuple[Row, ...]:
@@ -49,7 +56,29 @@ HASH_SUITES: tuple[Suite, ...] = (
         full=(CIFAR, IMAGENET_R),
         seeds=SEEDS,
         printed=Printed("hash", "hash_main"),
-        metrics=("faa", "caa", "fm_max"),
+        metrics=WITH_FORGETTING,
+    ),
+    Suite(
+        name="hash_cub200",
+        title="Hash: CUB-200",
+        summary="Hash and its hosted baselines on CUB-200 in ten tasks, original 21k weights; tiny form on glyphs",
+        rows=COMPARED,
+        tiny=(GLYPHS_10,),
+        full=(CUB,),
+        seeds=SEEDS,
+        printed=Printed("hash", "hash_cub200"),
+        metrics=WITH_FORGETTING,
+    ),
+    Suite(
+        name="hash_20_tasks",
+        title="Hash: twenty tasks",
+        summary="Hash and its hosted baselines on CIFAR-100 and ImageNet-R in twenty tasks; tiny form on glyphs",
+        rows=COMPARED,
+        tiny=(glyphs(20),),
+        full=(CIFAR_20, IMAGENET_R_20),
+        seeds=SEEDS,
+        printed=Printed("hash", "hash_20_tasks"),
+        metrics=WITH_FORGETTING,
     ),
     Suite(
         name="hash_ablation",
@@ -92,5 +121,6 @@ HASH_SUITES: tuple[Suite, ...] = (
             imagenet_r(10, "moco1k", "MoCo-1K"),
         ),
         seeds=SEEDS,
+        metrics=WITH_FORGETTING,
     ),
 )

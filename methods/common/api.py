@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, ClassVar, Protocol
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor, nn
 
 from smope_bench.methods.common.backbone.vit import PromptedViT
@@ -19,6 +19,17 @@ class MethodConfig(BaseModel):
     """Typed, frozen hyper-parameters of a method; every field is part of a run's identity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    unstated_defaults: ClassVar[frozenset[str]] = frozenset()
+    """Fields that a dump leaves out while they have their default: a run's id does not change when such a field is added."""
+
+    @model_serializer(mode="wrap")
+    def _leave_out_unstated(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = type(self).model_fields
+        return {
+            key: value
+            for key, value in serialize(self).items()
+            if key not in self.unstated_defaults or getattr(self, key) != fields[key].default
+        }
 
 
 @dataclass(frozen=True)

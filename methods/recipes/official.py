@@ -192,6 +192,7 @@ STRONG_TAP: dict[str, Any] = {"tap": {"epochs": 80, "lr": 0.05}}
 ORIGINAL = "sup21k_orig"
 HIDE_SOURCE = "HiDe-Prompt card, sections 4 and 6 (single-GPU variant: section 9.1)"
 NORGA_SOURCE = "NoRGa card, sections 4 and 6"
+SCRIPTS = "scripts imr_* and cifar100_* for iBOT, DINO and MoCo v3 in NoRGa's repository"
 UNCLEAR = "as with the original 21k weights; which weights the table's row used is not known"
 HOME: dict[str, Any] = {"backbone": ORIGINAL, "data": HIDE_DATA}
 
@@ -203,18 +204,16 @@ def _on_table_weights(recipes: Iterable[TrainingRecipe], why: str) -> list[Train
 
 HIDE_HOME = [
     *_stated("hide_prompt", "cifar100", HIDE_SOURCE, STEP, CIFAR_PREFIX, **HOME),
-    *_stated("hide_prompt", "imagenet_r", HIDE_SOURCE, LONG, IMAGENET_PREFIX, tasks=(5, 10, 20), **HOME),
+    *_stated("hide_prompt", "imagenet_r", HIDE_SOURCE, LONG, IMAGENET_PREFIX, **HOME),
     *_stated("hide_prompt", "cub200", HIDE_SOURCE, STEP, CUB_PREFIX, **HOME),
 ]
 
 
 def _hide_self_supervised(backbone: str) -> list[TrainingRecipe]:
     placed: dict[str, Any] = {"backbone": backbone, "data": HIDE_DATA}
-    found = _stated("hide_prompt", "imagenet_r", HIDE_SOURCE, CONSTANT, IMAGENET_PREFIX, **placed)
-    if backbone == "moco1k":
-        found = inferred(found, "as with iBOT and DINO")
-    cifar = _stated("hide_prompt", "cifar100", HIDE_SOURCE, SHORT, CIFAR_PREFIX | {"momentum": 0.1}, **placed)
-    return found + inferred(cifar, "the rate is not stated, kept constant as in NoRGa's runs")
+    source, on_cifar = f"{HIDE_SOURCE}; {SCRIPTS}", CIFAR_PREFIX | {"momentum": 0.1}
+    found = _stated("hide_prompt", "imagenet_r", source, CONSTANT, IMAGENET_PREFIX, **placed)
+    return found + _stated("hide_prompt", "cifar100", source, SHORT, on_cifar, **placed)
 
 
 HIDE = [
@@ -227,7 +226,7 @@ SIGMOID: dict[str, Any] = {"activation": "sigmoid"}
 NORGA_CUB: dict[str, Any] = {"task_inference": {"lr": 0.005, "tap": {"lr": 0.025}}}
 NORGA_HOME = [
     *_stated("norga", "cifar100", NORGA_SOURCE, STEP, CIFAR_PREFIX | STRONG_TAP | SIGMOID, **HOME),
-    *_stated("norga", "imagenet_r", NORGA_SOURCE, LONG, IMAGENET_PREFIX | SIGMOID, tasks=(5, 10, 20), **HOME),
+    *_stated("norga", "imagenet_r", NORGA_SOURCE, LONG, IMAGENET_PREFIX | SIGMOID, **HOME),
     *_stated("norga", "cub200", NORGA_SOURCE, STEP, CUB_PREFIX | NORGA_CUB | STRONG_TAP | SIGMOID, **HOME),
 ]
 
@@ -237,13 +236,9 @@ def _norga_self_supervised(backbone: str, gates: tuple[str, str], tap: Values) -
     on_imagenet_r, on_cifar = ({"activation": gate} for gate in gates)
     aligned = {"momentum": 0.1, "tap": {"epochs": 80}, "task_inference": {"tap": {"lr": 0.025}}}
     placed: dict[str, Any] = {"backbone": backbone, "data": HIDE_DATA}
-    config = IMAGENET_PREFIX | on_imagenet_r | {"tap": tap}
-    found = _stated("norga", "imagenet_r", NORGA_SOURCE, CONSTANT, config, **placed)
-    cifar = _stated("norga", "cifar100", NORGA_SOURCE, SHORT, CIFAR_PREFIX | on_cifar | aligned, **placed)
-    if backbone == "moco1k":
-        found = inferred(found, "alignment and task inference as with DINO")
-        cifar = inferred(cifar, "rate of the task inference as with DINO")
-    return found + cifar
+    config, source = IMAGENET_PREFIX | on_imagenet_r | {"tap": tap}, f"{NORGA_SOURCE}; {SCRIPTS}"
+    found = _stated("norga", "imagenet_r", source, CONSTANT, config, **placed)
+    return found + _stated("norga", "cifar100", source, SHORT, CIFAR_PREFIX | on_cifar | aligned, **placed)
 
 
 NORGA = [
@@ -278,6 +273,7 @@ MOVED = [
     *_moved([*DUALPROMPT, *CODA, *VQ], NO_SCRIPT, "ibot1k", "dino1k"),
     *_moved(OVOR, NO_SCRIPT, *SELF_SUPERVISED, ORIGINAL),
     *_moved(OVOR, NO_SCRIPT, ORIGINAL, benchmark="cifar100"),
+    *_moved(OVOR, NO_SCRIPT, ORIGINAL, benchmark="cub200"),
     *_moved(SMOPE, NO_SCRIPT, "ibot1k", "dino1k"),
 ]
 

@@ -77,6 +77,13 @@ def test_phases_start_dense_only_in_the_first_task(micro_vit: PromptedViT) -> No
     assert method.phases() == [Phase("sparse", 4)]
     always_dense = make(micro_vit, top_k=0, alpha_proto=0.0)
     enter(always_dense, 0)
+    assert always_dense.phases() == [Phase("dense start", 2), Phase("dense", 4)], (
+        "as the official code, whatever top_k is"
+    )
+    for phase in always_dense.phases():
+        always_dense.begin_phase(phase)
+        assert always_dense.dense
+    enter(always_dense, 1)
     assert always_dense.phases() == [Phase("dense", 4)]
     straight = make(micro_vit, dense_start=False)
     enter(straight, 0)
@@ -152,6 +159,25 @@ def test_adaptive_noise_draws_nothing_and_uniform_noise_does(micro_vit: Prompted
         before = torch.get_rng_state()
         sparse(method).training_step(batch(0))
         assert bool((torch.get_rng_state() != before).any()) is moves
+
+
+@pytest.mark.parametrize("noise", ["fixed", "uniform"])
+def test_noise_of_the_paper_is_on_scores_divided_by_the_root_of_the_width(micro_vit: PromptedViT, noise: str) -> None:
+    drawn = {}
+    for scale in ("code", "paper"):
+        method = make(micro_vit, noise=noise, noise_scale=scale, epsilon=0.5)
+        enter(method, 0)
+        method.important[..., :2] = True
+        torch.manual_seed(1)
+        found = [one.absolute for one in method._training_handicaps(batch(0))]
+        drawn[scale] = torch.stack([one for one in found if one is not None])
+    torch.testing.assert_close(drawn["paper"], drawn["code"] * micro_vit.head_dim**0.5)
+    assert drawn["code"].abs().max() <= 0.5 < drawn["paper"].abs().max()
+
+
+def test_the_default_scale_of_noise_is_not_part_of_a_runs_identity() -> None:
+    assert "noise_scale" not in SMoPEConfig(noise="fixed").model_dump()
+    assert SMoPEConfig(noise="fixed", noise_scale="paper").model_dump()["noise_scale"] == "paper"
 
 
 def test_counting_adds_top_k_an_image_and_head(micro_vit: PromptedViT) -> None:

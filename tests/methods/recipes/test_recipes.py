@@ -78,6 +78,8 @@ def test_every_source_is_a_card_the_search_or_marked_as_inferred() -> None:
         ("norga", "cub200", "sup21k_orig", 10),
         ("norga", "cifar100", "dino1k", 10),
         ("deep_l2p++", "cifar100", "sup1k", 10),
+        *((method, "cifar100", weights, 10) for method in ("hide_prompt", "norga") for weights in ("ibot1k", "moco1k")),
+        *((method, "imagenet_r", "moco1k", 10) for method in ("hide_prompt", "norga")),
     ],
 )
 def test_what_a_card_states_is_not_marked_as_inferred(method: str, benchmark: str, backbone: str, tasks: int) -> None:
@@ -91,11 +93,10 @@ def test_what_a_card_states_is_not_marked_as_inferred(method: str, benchmark: st
         ("ovor", "imagenet_r", "sup1k", 5),
         ("ovor", "imagenet_r", "sup1k", 10),
         ("ovor", "cifar100", "sup1k", 10),
-        ("norga", "cifar100", "moco1k", 10),
+        *((method, "imagenet_r", "sup21k_orig", count) for method in ("hide_prompt", "norga") for count in (5, 20)),
         ("ovor", "cub200", "sup21k", 10),
         ("hide_prompt", "imagenet_r", "sup1k", 10),
         ("norga", "cub200", "sup21k", 10),
-        ("hide_prompt", "imagenet_r", "moco1k", 10),
         ("hash_prompt", "cifar100", "sup21k_orig", 10),
         ("smope", "imagenet_r", "ibot1k", 10),
         ("smope", "imagenet_r", "sup1k", 50),
