@@ -223,12 +223,15 @@ def _family(
     tested = [values for values in units if len(values) >= LEAST_UNITS]
     test = chosen_test(map(len, tested))
     chances = [None if len(values) < LEAST_UNITS else _p(values, test) for values in units]
-    adjusted = iter(holm([chance for chance in chances if chance is not None]))
+    # A test that the values do not define counts in the correction all the same, so that they do not decide how many there are.
+    counted = [1.0 if p is None else p for values, p in zip(units, chances, strict=True) if len(values) >= LEAST_UNITS]
+    corrected = iter(holm(counted))
+    adjusted = [next(corrected) if len(values) >= LEAST_UNITS else None for values in units]
     compared = [
-        _comparison(samples[i], samples[j], found, values, p, None if p is None else next(adjusted), sign, test)
-        for (i, j), found, values, p in zip(pairs, differences, units, chances, strict=True)
+        _comparison(samples[i], samples[j], found, values, p, None if p is None else after, sign, test)
+        for (i, j), found, values, p, after in zip(pairs, differences, units, chances, adjusted, strict=True)
     ]
-    size = sum(p is not None for p in chances)
+    size = len(counted)
     orders = {order for found in differences for order, _ in found}
     return Family(
         column,
