@@ -23,6 +23,7 @@ from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.harness.cancellation import Stopped, stop_signals
 from smope_bench.harness.cli import options as opt
 from smope_bench.harness.cli.command import command, make_app
+from smope_bench.harness.cli.request import read_request
 from smope_bench.harness.console import replace_what_cannot_be_printed
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.run_options import CHECKPOINT_EVERY_S, RunOptions
@@ -67,8 +68,8 @@ def default(context: typer.Context, version: Version = False) -> None:  # noqa: 
 def run(
     suites: opt.Suites,
     tiny: opt.Tiny = False,
-    methods: opt.Methods = None,
-    benchmarks: opt.Benchmarks = None,
+    methods: opt.ChosenMethods = None,
+    benchmarks: opt.ChosenBenchmarks = None,
     backbone: opt.Backbone = None,
     seeds: opt.Seeds = None,
     settings: opt.Settings = None,
@@ -83,17 +84,20 @@ def run(
     executor: opt.Executor = "auto",
     address: opt.Address = None,
     slurm: opt.Slurm = None,
+    gpus: opt.Gpus = None,
     gpus_per_run: opt.GpusPerRun = 1.0,
     deterministic: opt.Deterministic = False,
     checkpoint_every: opt.CheckpointEvery = CHECKPOINT_EVERY_S / 60,
+    allow_device_change: opt.AllowDeviceChange = False,
     keep: opt.Keep = True,
+    extendable: opt.Extendable = False,
+    track: opt.Track = None,
     results: opt.Results = opt.RESULTS,
     data: opt.Data = opt.DATA,
     expect: opt.Expect = None,
 ) -> None:
     """Do the runs of some suites that are not done yet, and print their tables."""
     from smope_bench.harness.cli.expectations import print_expectations, read_all_expected
-    from smope_bench.harness.cost.cost_suites import require_countable, split_counted
     from smope_bench.harness.records.store import Store
     from smope_bench.harness.registry.metrics import open_metrics
 
@@ -101,14 +105,6 @@ def run(
         raise UserError(
             f"--limit {limit} gives other accuracies than those that --expect {expect} names: leave one out."
         )
-    selection = opt.read_selection(
-        tiny, methods, benchmarks, seeds, settings, precision, recipe, recipe_of, limit, backbone
-    )
-    trained, counted = split_counted(suites)
-    for note in require_countable(counted, trained, selection):
-        print(note, file=sys.stderr)
-    metrics = open_metrics(plugin or ())
-    expected = read_all_expected(trained, expect, metrics)
     options = RunOptions(
         results,
         data,
@@ -122,22 +118,44 @@ def run(
         gpus_per_run,
         deterministic,
         checkpoint_every * 60,
+        gpu_numbers=opt.read_gpus(gpus),
+        allow_device_change=allow_device_change,
         keep=keep,
+        extendable=extendable,
     )
-    failed = _launch(trained, selection, options) if trained else 0
-    report_commands.count(counted, selection.methods, options.plugins, results)
+    request = read_request(
+        suites,
+        options,
+        tiny=tiny,
+        methods=methods,
+        benchmarks=benchmarks,
+        backbone=backbone,
+        seeds=seeds,
+        settings=settings,
+        recipe=recipe,
+        recipe_of=recipe_of,
+        limit=limit,
+        precision=precision,
+    )
+    for note in request.notes:
+        print(note, file=sys.stderr)
+    selection, options = request.selection, request.options
+    metrics = open_metrics(options.plugins)
+    expected = read_all_expected(request.trained, expect, metrics)
+    failed = _launch(request.trained, selection, options, opt.split_values(track)) if request.trained else 0
+    report_commands.count(request.counted, selection.methods, options.plugins, results)
     print(f"for the page: {shell_command('report', *suites, results=results)}")
     outside = print_expectations(Store(results), expected, only_planned=bool(selection.methods), metrics=metrics)
     raise typer.Exit(RUNS_FAILED if failed or outside else 0)
 
 
-def _launch(suites: Sequence[str], selection: Selection, options: RunOptions) -> int:
+def _launch(suites: Sequence[str], selection: Selection, options: RunOptions, track: Sequence[str] = ()) -> int:
     """Do the runs, print the tables and what failed; returns the number of failed runs."""
     from smope_bench.harness.console import make_console
     from smope_bench.harness.execution.launcher import launch, print_summary
 
     console = make_console()
-    summary = launch(suites, selection, options, console)
+    summary = launch(suites, selection, options, console, track)
     report_commands.print_suites(console, suites, options.results, options.plugins)
     print_summary(console, summary)
     return len(summary.failures)

@@ -6,13 +6,13 @@ if __name__ != "smope_bench.benchmarks":
     )
 
 BUILTIN: dict[str, str] = {
-    "cifar100": "smope_bench.benchmarks.datasets.cifar100:Cifar100",
-    "cub200": "smope_bench.benchmarks.datasets.cub200:Cub200",
+    "cifar100": "smope_bench.benchmarks.datasets.published.cifar100:Cifar100",
+    "cub200": "smope_bench.benchmarks.datasets.published.cub200:Cub200",
     "digits": "smope_bench.benchmarks.datasets.digits:Digits",
     "domain_folder": "smope_bench.benchmarks.datasets.domain_folder:DomainFolder",
-    "fashion_mnist": "smope_bench.benchmarks.datasets.fashion_mnist:FashionMnist",
+    "fashion_mnist": "smope_bench.benchmarks.datasets.published.fashion_mnist:FashionMnist",
     "glyph_domains": "smope_bench.benchmarks.datasets.glyph_domains:GlyphDomains",
     "glyphs": "smope_bench.benchmarks.datasets.glyphs:Glyphs",
     "imagefolder": "smope_bench.benchmarks.datasets.image_folder:ImageFolder",
-    "imagenet_r": "smope_bench.benchmarks.datasets.imagenet_r:ImageNetR",
+    "imagenet_r": "smope_bench.benchmarks.datasets.published.imagenet_r:ImageNetR",
 }

@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from smope_bench.benchmarks.augmentation import Augmentation, Interpolation, NoAugmentation, Normalize
+from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.protocol import (
     MOST_TASKS,
     ClassOrder,
@@ -52,7 +53,7 @@ class BenchmarkConfig(BaseModel):
     """Typed settings of a benchmark; every field is part of a run's identity (see ``Benchmark.pinned``)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    unstated_defaults: ClassVar[frozenset[str]] = frozenset({"limit"})
+    unstated_defaults: ClassVar[frozenset[str]] = frozenset({"limit", "stop_after"})
     """Fields that a dump leaves out while they have their default: a run's id does not change when such a field is added."""
     task_word: ClassVar[str] = "task"
     """What a task is called in labels."""
@@ -66,6 +67,13 @@ class BenchmarkConfig(BaseModel):
         default=None,
         description="classes of each task where the tasks are uneven, for example 4,3,3, or 50,10x5 for a task of 50"
         " classes and five of 10; it gives the number of tasks too; none = equal tasks",
+    )
+    stop_after: int | None = Field(
+        default=None,
+        ge=1,
+        le=MOST_TASKS,
+        description="only the first so many tasks are learnt, and their classes alone; 'extend' can go on with the others;"
+        " none = all tasks",
     )
     image_size: int = Field(default=32, ge=8, le=1024, description="side in pixels of the images that the network sees")
     augment: Augmentation = Field(default_factory=NoAugmentation, description="what is done to training images")
@@ -287,3 +295,13 @@ class Benchmark(ABC, Generic[ConfigT]):
     def task_sizes(self) -> tuple[int, ...]:
         """Number of classes of each task. Raises BenchmarkError if the classes cannot be divided so."""
         return task_sizes(self.num_classes, self.config.tasks, self.config.split)
+
+    def learnt_sizes(self) -> tuple[int, ...]:
+        """``task_sizes`` of the tasks that are learnt: all, or the first ``stop_after``. Raises BenchmarkError."""
+        sizes, stop = self.task_sizes(), self.config.stop_after
+        if stop is not None and stop > len(sizes):
+            raise BenchmarkError(
+                f"stop_after={stop} but {self.name} has {len(sizes)} {self.config.task_word}s; give at most {len(sizes)}, or"
+                " leave it out"
+            )
+        return sizes[:stop]

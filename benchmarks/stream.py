@@ -193,6 +193,50 @@ def build_stream(benchmark: Benchmark[Any], order_seed: int, *, for_search: bool
     )
 
 
+def joined(streams: Sequence[Stream]) -> Stream:
+    """Class-incremental streams as one, each with new classes; transforms are the last one's. A single stream stays as it is.
+
+    Tasks, labels and ids of classes are counted on. Raises BenchmarkError where a class comes again, or domains arrive.
+    """
+    if len(streams) == 1:
+        return streams[0]
+    tasks: list[Task] = []
+    tests: list[View] = []
+    names: list[str] = []
+    order: list[int] = []
+    for stream in streams:
+        if stream.domains:
+            raise BenchmarkError("a stream of domains cannot be joined with another one: its classes would come again")
+        if again := [name for name in stream.class_names if name in names]:
+            raise BenchmarkError(f"class {again[0]!r} comes again; classes of added tasks must be new ones")
+        start, first = len(names), max(order, default=-1) + 1
+        for task in stream.tasks:
+            classes = range(task.classes.start + start, task.classes.stop + start)
+            train, validation, test = (_counted_on(view, start) for view in (task.train, task.validation, task.test))
+            tasks.append(Task(len(tasks), classes, task.names, train, validation, test))
+            tests.append(test)
+        names += stream.class_names
+        order += [first + original for original in stream.class_order]
+    hashes, contents = ([getattr(stream, name) for stream in streams] for name in ("split_hash", "content_hash"))
+    return Stream(
+        tuple(tasks),
+        tuple(tests),
+        tuple(order),
+        tuple(names),
+        _hash_of(hashes),
+        streams[-1].config,
+        _hash_of(contents) if all(contents) else "",
+    )
+
+
+def _counted_on(view: View, start: int) -> View:
+    return replace(view, labels=view.labels + start)
+
+
+def _hash_of(hashes: list[str]) -> str:
+    return hashlib.sha256(" ".join(hashes).encode()).hexdigest()
+
+
 @dataclass(frozen=True)
 class _Cut:
     """How a benchmark is cut into tasks.
@@ -209,18 +253,18 @@ class _Cut:
 def _by_class(benchmark: Benchmark[Any], order_seed: int) -> _Cut:
     """New classes with each task."""
     order, tasks, start = benchmark.class_order(order_seed), [], 0
-    for size in benchmark.task_sizes():
+    for size in benchmark.learnt_sizes():
         classes = range(start, start + size)
         tasks.append((classes, {label: order[label] for label in classes}))
         start += size
-    return _Cut(order, tasks)
+    return _Cut(order[:start], tasks)
 
 
 def _by_domain(benchmark: Benchmark[Any], order_seed: int, groups: _Groups, rows: list[NDArray[np.int64]]) -> _Cut:
     """A new domain with each task; classes are numbered as they first arrive, those of one domain by their ids."""
-    benchmark.task_sizes()  # raises where the settings do not fit the domains
+    learnt = len(benchmark.learnt_sizes())  # raises where the settings do not fit the domains
     labels: dict[int, int] = {}
-    tasks, domains = [], benchmark.domain_order(order_seed)
+    tasks, domains = [], benchmark.domain_order(order_seed)[:learnt]
     for domain in domains:
         first = domain * len(groups.classes)
         present = [original for original in range(len(groups.classes)) if len(rows[first + original])]

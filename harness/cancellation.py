@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 INTERRUPTED, TERMINATED = 130, 143
 GRACE_S = 60.0
@@ -30,7 +30,12 @@ class Stop:
 
     def __init__(self, on_stop: Callable[[], None] = lambda: None) -> None:
         self.status: int | None = None
+        self.signals = 0
+        """How many signals have arrived; the end of the grace period counts as one."""
         self.on_stop = on_stop
+
+        self.handle_again: Callable[[], object] = lambda: None
+        """Sets the handlers again after a library has replaced them."""
 
     def raise_if_stopped(self) -> None:
         """Raise Stopped if a signal arrived."""
@@ -50,20 +55,28 @@ def stop_signals() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def stop_gently(grace_s: float = GRACE_S) -> Iterator[Stop]:
-    """Record the first signal and call ``Stop.on_stop``; a second one, or the end of the grace period, raises ``Stopped``."""
+def stop_gently(grace_s: float = GRACE_S, *, insists: bool = True) -> Iterator[Stop]:
+    """Record the first signal and call ``Stop.on_stop``; a second one, or the end of the grace period, raises ``Stopped``.
+
+    With ``insists=False`` the second is only counted in ``Stop.signals``: an exception from a signal handler must not pass
+    through the frames of an extension that cannot handle it.
+    """
     state, over = Stop(), threading.Event()
     # Created here and not in the handler: the handler must not take a lock that the interrupted code may hold.
     watcher = threading.Thread(target=_end_of_grace, args=(state, over, grace_s), name="grace", daemon=True)
 
     def stop(number: int, _: FrameType | None) -> None:
+        state.signals += 1
         if state.status is not None:
-            raise Stopped(state.status)
+            if insists:
+                raise Stopped(state.status)
+            return
         state.status = _status(number)
         state.on_stop()
 
     watcher.start()
-    with _handling(stop):
+    with _handling(stop) as handle_again:
+        state.handle_again = handle_again
         try:
             yield state
         finally:
@@ -81,13 +94,17 @@ def _end_of_grace(state: Stop, over: threading.Event, grace_s: float) -> None:
 
 
 @contextlib.contextmanager
-def _handling(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+def _handling(handler: Callable[[int, FrameType | None], object]) -> Iterator[Callable[[], object]]:
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
-        yield
+        yield lambda: None
         return
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def handle() -> dict[int, Any]:
+        return {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    before = handle()
     try:
-        yield
+        yield handle
     finally:
         for number, earlier in before.items():
             signal.signal(number, earlier)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.table import Table
 
 from smope_bench.harness.text import plain
@@ -49,6 +50,8 @@ def make_console() -> Console:
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = PLAIN_WIDTH
+    elif console.is_dumb_terminal:  # rich takes all of them for 80 columns wide
+        console.size = ConsoleDimensions(*shutil.get_terminal_size())
     return console
 
 

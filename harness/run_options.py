@@ -13,6 +13,27 @@ CHECKPOINT_EVERY_S = 300.0
 
 
 @dataclass(frozen=True)
+class Gpu:
+    """A GPU, or a part of one (MIG), that a run may use; memory in MiB. None or empty is unknown."""
+
+    token: str
+    """What ``CUDA_VISIBLE_DEVICES`` calls it."""
+    name: str = ""
+    index: int | None = None
+    uuid: str = ""
+    memory_mb: float | None = None
+    free_mb: float | None = None
+    driver: str = ""
+    capability: str = ""
+
+    @property
+    def words(self) -> str:
+        """For messages, as ``NVIDIA H100 (80 GiB)``."""
+        size = f" ({self.memory_mb / 1024:.0f} GiB)" if self.memory_mb else ""
+        return f"{self.name or f'GPU {self.token}'}{size}"
+
+
+@dataclass(frozen=True)
 class RunOptions:
     """Options that every run of a launch shares. None is part of a run's identity."""
 
@@ -39,10 +60,20 @@ class RunOptions:
     """MiB that runs in flight may need together on this machine; None: no limit."""
     runner: str = "smope_bench.harness.execution.job:train"
     """``module:function`` that does a job: workers import it themselves."""
+    gpu_numbers: tuple[int, ...] = ()
+    """The user's choice among the GPUs of this machine, by their numbers from 0; empty: all."""
+    gpus: tuple[Gpu, ...] = ()
+    """GPUs of this machine for runs on it, the first for worker 0 and so on around; empty: whatever CUDA shows."""
+    allow_device_change: bool = False
+    """Continue a run that was begun on another type of device from its last task boundary, and mark its record."""
+    is_remote: bool = False
+    """Whether runs are done on another machine than the launcher's, perhaps."""
     leases: bool = True
     """Whether each run is leased; False if the caller holds a lock over all of them."""
     keep: bool = True
     """Whether a finished run keeps its trained model beside its record."""
+    extendable: bool = False
+    """Whether what is kept has what only training needs, whatever its size; without it, only where that is small."""
     stop_file: Path | None = None
     """If this file exists, the launcher wants its runs to be saved and stopped."""
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_serializer
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from smope_bench.harness import provenance
 from smope_bench.methods.common.backbone.backbones import IMPORTED, BackboneSettings
@@ -50,6 +50,18 @@ class BackboneRef(BackboneSettings):
         return found | {name: value for name, value in self.settings if value is not None}
 
 
+class Parent(_Frozen):
+    """The finished run that another one extends by more tasks, from its trained model on."""
+
+    run_id: str
+    state: str
+    """SHA-256 of the parent's kept model."""
+    tasks: int = Field(ge=1)
+    """Tasks that the parent has learnt: the first ones of the whole stream."""
+    before: tuple[Component, ...] = ()
+    """Benchmarks whose tasks come before those of the run's own benchmark; none where that one has the parent's tasks, too."""
+
+
 class RunSpec(_Frozen):
     """Everything that decides a run's result, and nothing else: no device, number of workers, path or executor.
 
@@ -64,9 +76,27 @@ class RunSpec(_Frozen):
     precision: Precision = "fp32"
     order_seed: int = Field(default=0, ge=0)
     train_seed: int = Field(default=0, ge=0)
+    parent: Parent | None = None
+    """Absent from JSON where it is None."""
     sources: dict[str, str] = Field(default_factory=dict, exclude=True)
     """Hashes of the sources of the run's plugins, by kind; excluded from identity and JSON. An edited plugin makes the record
     stale, as edited code of the project does."""
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found = serialize(self)
+        return found if self.parent is not None else {key: value for key, value in found.items() if key != "parent"}
+
+    @property
+    def benchmarks(self) -> tuple[Component, ...]:
+        """The benchmarks whose tasks the stream has, in this order; more than one only where a run was extended."""
+        return (*(self.parent.before if self.parent else ()), self.benchmark)
+
+    @property
+    def num_tasks(self) -> int | None:
+        """Tasks that are learnt; None where a benchmark of a plugin does not name its number."""
+        counts = [one.config.get("stop_after") or one.config.get("tasks") for one in self.benchmarks]
+        return None if None in counts else sum(int(count or 0) for count in counts)
 
     @property
     def run_id(self) -> str:

@@ -69,6 +69,7 @@ class CODAPrompt(Method):
     )
     Config = CODAPromptConfig
     protocols = frozenset({"class", "domain"})
+    not_extended_because = "its components are divided among all tasks before the first one is learnt"
     config: CODAPromptConfig
     needs_query = True
 

@@ -66,6 +66,7 @@ class DualPrompt(Method):
     )
     Config = DualPromptConfig
     protocols = frozenset({"class", "domain"})
+    grows_with_tasks = ("experts.*",)
     config: DualPromptConfig
     needs_query = True
 

@@ -127,6 +127,7 @@ class HashPrompt(Method):
     )
     Config = HashPromptConfig
     only_for_training = ("statistics.*", "inference.statistics.*", "pool_before", "drift")
+    grows_with_tasks = ("drift", "history.*", "log.*")
     unfit_because = "it infers the task from the class, and a class belongs to one task only"
     config: HashPromptConfig
     needs_query = True

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from smope_bench.benchmarks.suites import SUITES
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.planning.suites.find import run_argument
+from smope_bench.harness.records.event_log import EVENTS, events_in, lines_of
 from smope_bench.harness.records.observations import read_observations
 from smope_bench.harness.records.store import Store
 from smope_bench.harness.text import shell_command
@@ -79,7 +80,8 @@ def make_document(
     for results in loaded.suites:
         keys.append(file_name(results.suite, keys))
         section = table_section(results, keys[-1], store, all_pairs=all_pairs)
-        figures = figure_groups(results, keys[-1], partial(read_observations, store), kinds.values())
+        observed, logged = partial(read_observations, store), partial(_events, store)
+        figures = figure_groups(results, keys[-1], observed, kinds.values(), logged)
         sections.append(replace(section, figures=figures))
     for name, counts in (counted or {}).items():
         keys.append(file_name(name, keys))
@@ -125,6 +127,10 @@ def table_section(results: SuiteResults, key: str, store: Store, *, all_pairs: b
         statistics=statistics_tables(results, answers, all_pairs=all_pairs),
         costs=cost_table(results),
     )
+
+
+def _events(store: Store, run_id: str) -> list[dict[str, Any]]:
+    return events_in(lines_of(store.path(run_id) / EVENTS))
 
 
 def _distinct(document: Document) -> Document:

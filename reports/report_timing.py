@@ -14,10 +14,10 @@ import typer
 
 from smope_bench.harness.cli import options as opt
 from smope_bench.harness.hardware.memory import forget_peak, peak_mb
-from smope_bench.harness.timing.records import Row, Spread, make_row, spread
 
 if TYPE_CHECKING:
     from smope_bench.harness.records.store import Store
+    from smope_bench.harness.timing.records import Row, Spread
     from smope_bench.reports.loading.load import Loaded
     from smope_bench.reports.tables.table import Table
 
@@ -79,6 +79,8 @@ def measure_tables(store: Store) -> TablesMeasured:
 
 def table_rows(found: Sequence[TablesMeasured]) -> list[Row]:
     """Wall and CPU seconds of the scan, of the tables and of both, over the repeats."""
+    from smope_bench.harness.timing.records import make_row, spread
+
     scans, tables = [one.scan for one in found], [one.tables for one in found]
     both = [(scan[0] + table[0], scan[1] + table[1]) for scan, table in zip(scans, tables, strict=True)]
     parts = {"reading and checking every record": scans, "every table as Markdown, LaTeX and CSV": tables}
@@ -88,6 +90,7 @@ def table_rows(found: Sequence[TablesMeasured]) -> list[Row]:
 
 def measure_report(store: Store, out: Path) -> list[Row]:
     """Make the report of a whole folder into ``out``, once: all that the command ``report`` does after the scan."""
+    from smope_bench.harness.timing.records import make_row, spread
     from smope_bench.reports.build import make_document, write_report
     from smope_bench.reports.document import all_tables
     from smope_bench.reports.loading.load import load_suites, suites_in
@@ -113,6 +116,8 @@ def suite_grids(loaded: Loaded, store: Store) -> Iterator[Table]:
 
 
 def _seconds(times: Sequence[Seconds]) -> dict[str, Spread]:
+    from smope_bench.harness.timing.records import spread
+
     wall, cpu = zip(*times, strict=True)
     return {"seconds": spread(wall), "cpu_s": spread(cpu)}
 

@@ -1,4 +1,4 @@
-"""Runs the code blocks of a page in a folder, as a reader would. For docs/add-a-method.md and docs/develop.md."""
+"""Runs the code blocks of a page in a folder, as a reader would."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import contextlib
 import io
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from smope_bench import run_all
 from tests.forked import forked_workers  # pyright: ignore[reportMissingImports]
@@ -44,6 +46,34 @@ def _run_line(line: str, folder: Path, status: int) -> str:
     )
     assert done.returncode == status, f"{line}\n{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+def run_python_page(text: str, folder: Path) -> dict[str, Any]:
+    """Run the python and bash blocks of docs/python.md in a folder; returns the names that the python blocks define.
+
+    ``RUN`` in a command is the id in ``run``. ``python FILE.py …`` is run in this process, where torch is imported already.
+    """
+    names = dict[str, Any](__name__="__main__")
+    for status, language, block in BLOCK.findall(text):
+        if language == "python":
+            with contextlib.chdir(folder), forked_workers():
+                exec(compile(block, "docs/python.md", "exec"), names)
+            continue
+        for line in block.replace("RUN", str(names.get("run"))).splitlines():
+            if line.startswith("python "):
+                _run_program(line.split()[1:], folder)
+            else:
+                run_shell(line, folder, int(status or 0))
+    return names
+
+
+def _run_program(arguments: list[str], folder: Path) -> None:
+    before, sys.argv = sys.argv, arguments
+    try:
+        with contextlib.chdir(folder):
+            runpy.run_path(arguments[0], run_name="__main__")
+    finally:
+        sys.argv = before
 
 
 def write_source(text: str, folder: Path) -> None:

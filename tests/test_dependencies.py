@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 SOURCE = [file for room in ("harness", "reports", "benchmarks", "methods") for file in (ROOT / room).rglob("*.py")]
 DISTRIBUTIONS = packages_distributions()
-EXTRAS = {"ray", "slurm"}
-"""Extras whose packages the source imports where a command needs them."""
+EXTRAS = {"ray", "slurm", "wandb", "mlflow"}
+"""Extras whose packages the source imports where a command needs them; tensorboard's is imported by torch's writer."""
 
 
 def normal(name: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from smope_bench import run_all
+from tests.wheel_walk import README_LINES, build_wheel, commands_of_readme  # pyright: ignore[reportMissingImports]
 
 ROOT = Path(run_all.__file__).resolve().parent
 ROOMS = ("benchmarks", "harness", "methods", "reports")
@@ -54,19 +54,7 @@ def test_a_new_method_passes_its_test_beside_the_users_own_packages(project: Pat
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     """The wheel of this checkout, built from a copy of what git tracks or would track."""
-    place = tmp_path_factory.mktemp("wheel")
-    listed = ["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-    names = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split("\0")
-    for name in filter(None, names):
-        source, target = ROOT / name, place / "copy" / name
-        if source.exists() and not name.startswith(("tests/", "docs/")):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, target, follow_symlinks=False)
-    code = "import sys; from setuptools.build_meta import build_wheel; print(build_wheel(sys.argv[1]))"
-    done = python(place / "copy", "-c", code, str(place), path="")
-    assert done.returncode == 0, done.stderr
-    (file,) = place.glob("*.whl")
-    return zipfile.ZipFile(file)
+    return zipfile.ZipFile(build_wheel(tmp_path_factory.mktemp("wheel")))
 
 
 def test_a_wheel_has_all_rooms_and_nothing_beside_the_namespace(wheel: zipfile.ZipFile) -> None:
@@ -88,3 +76,9 @@ def test_a_wheel_works_without_the_checkout(wheel: zipfile.ZipFile, tmp_path: Pa
     code = "import smope_bench.run_all as r, sys; print(r.__file__); sys.exit(r.main(['list', 'methods']))"
     done = python(tmp_path, "-P", "-c", code, path=tmp_path / "site")
     assert done.returncode == 0 and done.stdout.startswith(str(tmp_path)) and "ncm" in done.stdout, done.stderr
+
+
+def test_the_walk_through_the_wheel_decides_on_every_command_of_the_readme() -> None:
+    assert commands_of_readme() == list(README_LINES), (
+        "say in tests/wheel_walk.py how a command of the README is walked"
+    )

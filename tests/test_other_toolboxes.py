@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from smope_bench.benchmarks.datasets.cifar100 import Cifar100, Cifar100Config
+from smope_bench.benchmarks.datasets.published.cifar100 import Cifar100, Cifar100Config
 from smope_bench.harness import metrics
 from tests.page_blocks import BLOCK, ROOT, run_shell, write_source  # pyright: ignore[reportMissingImports]
 

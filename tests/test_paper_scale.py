@@ -17,7 +17,7 @@ from typing import Any, cast
 import pytest
 
 from smope_bench import run_all
-from smope_bench.benchmarks.datasets import cifar100, cub200, fashion_mnist, imagenet_r
+from smope_bench.benchmarks.datasets.published import cifar100, cub200, fashion_mnist, imagenet_r
 from smope_bench.benchmarks.suites import SUITES, Column, Row, Suite
 from smope_bench.harness.records.store import Record, Store
 from smope_bench.methods.common.backbone import backbones

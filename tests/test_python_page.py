@@ -5,10 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import runpy
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,7 +13,7 @@ from smope_bench.harness.execution.launcher import plan_suites
 from smope_bench.harness.planning.planner import Selection
 from smope_bench.harness.planning.settings import parse_seeds
 from smope_bench.harness.run_options import RunOptions
-from tests.page_blocks import BLOCK, ROOT, run_shell  # pyright: ignore[reportMissingImports]
+from tests.page_blocks import BLOCK, ROOT, run_python_page, run_shell  # pyright: ignore[reportMissingImports]
 
 PAGE, README = ROOT / "docs" / "python.md", ROOT / "README.md"
 COMMAND = ".venv/bin/python run_all.py"
@@ -25,25 +22,9 @@ COMMAND = ".venv/bin/python run_all.py"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the page was followed."""
-    made, names = tmp_path_factory.mktemp("python"), dict[str, Any]()
-    for status, language, block in BLOCK.findall(PAGE.read_text(encoding="utf-8")):
-        if language == "python":
-            with contextlib.chdir(made):
-                exec(compile(block, str(PAGE), "exec"), names)
-            continue
-        for line in block.replace("RUN", str(names.get("run"))).splitlines():
-            if line.startswith("python "):
-                run_program(line.split()[1:], made)
-            else:
-                run_shell(line, made, int(status or 0))
+    made = tmp_path_factory.mktemp("python")
+    run_python_page(PAGE.read_text(encoding="utf-8"), made)
     return made
-
-
-def run_program(arguments: list[str], folder: Path) -> None:
-    """Run a Python program in this process, where torch is imported already."""
-    with contextlib.chdir(folder), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", arguments)
-        runpy.run_path(arguments[0], run_name="__main__")
 
 
 def test_the_page_is_followed(folder: Path) -> None:
@@ -52,14 +33,17 @@ def test_the_page_is_followed(folder: Path) -> None:
 
 def test_the_readme_shows_train_look_predict(folder: Path) -> None:
     section = README.read_text(encoding="utf-8").partition("\n## Use what was trained\n")[2].partition("\n## ")[0]
-    (block,) = [text for _, language, text in BLOCK.findall(section) if language == "bash"]
+    ((_, _, block), (_, language, script)) = BLOCK.findall(section)
+    assert language == "python" and len(script.splitlines()) == 5
+    with contextlib.chdir(folder):  # a method that trains in no time
+        exec(compile(script.replace('"smope"', '"ncm"'), str(README), "exec"), {})
     train, *use = block.splitlines()
     method, seed = re.findall(r"--methods (\w+) --seeds (\d+)$", train)[0]
     selection = Selection(methods=(method,), seeds=tuple(parse_seeds([seed])))
     runs, _ = plan_suites(["smoke"], selection, RunOptions(folder / "results", folder / "data"))
     shown = set(re.findall(r"\b[0-9a-f]{8}\b", block))
     assert {run.spec.run_id[:8] for run in runs} == shown, "the README shows another id than the run's"
-    own = next(folder.glob("results/*/result.json"))
+    own = max(folder.glob("results/*/result.json"))
     for line in use:  # on the quick run of the page
         command = line.replace(COMMAND, "smope-bench").replace(shown.copy().pop(), own.parent.name[:8])
         assert command.startswith("smope-bench ")

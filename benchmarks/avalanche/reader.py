@@ -135,13 +135,22 @@ def _targets(dataset: Any, where: str) -> list[int]:
     targets = getattr(dataset, "targets", None)
     if targets is None:
         raise BenchmarkError(f"{where} has no class labels (targets); make it with as_classification_dataset")
+    fault = BenchmarkError(f"{where} has labels that are not one class id an image")
+    if not hasattr(targets, "__iter__") or not all(map(_is_one_number, targets)):
+        raise fault
     try:
         labels = [int(target) for target in targets]
-    except (TypeError, ValueError) as error:
-        raise BenchmarkError(f"{where} has labels that are not one class id an image") from error
+    except ValueError as error:
+        raise fault from error
     if not labels:
         raise BenchmarkError(f"{where} has no images")
     return labels
+
+
+def _is_one_number(target: Any) -> bool:
+    """Whether ``int`` takes it, unless it is a text or a number without an integer."""
+    shape = getattr(target, "shape", ())
+    return (isinstance(target, str) or hasattr(target, "__int__")) and all(side == 1 for side in shape)
 
 
 def _require_same_classes(streams: dict[str, Any], order: list[int]) -> None:

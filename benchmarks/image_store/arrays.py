@@ -42,13 +42,21 @@ class Finished:
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """Image files as they are, not decoded. ``upright``: whether they are turned by their EXIF tag and put on white."""
+    """Image files as they are, not decoded. ``upright``: whether they are turned by their EXIF tag and put on white.
+
+    ``names``: of the pictures, for messages; may be empty.
+    """
 
     files: tuple[bytes, ...]
     upright: bool = False
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def name(self, number: int) -> str:
+        """The name of a picture in messages."""
+        return self.names[number] if self.names else f"picture {number} of a batch"
 
 
 Raw = NDArray[np.uint8] | Squeezed | Finished | Encoded
@@ -153,7 +161,9 @@ class EncodedStore:
         return len(self.offsets) - 1
 
     def __getitem__(self, rows: NDArray[np.int64], /) -> Encoded:
-        return Encoded(tuple(self._read(row) for row in np.arange(len(self))[rows].tolist()), self.upright)
+        chosen = np.arange(len(self))[rows].tolist()
+        names = tuple(f"picture {row} of {self._path}" for row in chosen)
+        return Encoded(tuple(map(self._read, chosen)), self.upright, names)
 
     def _read(self, row: int) -> bytes:
         start, stop = int(self.offsets[row]), int(self.offsets[row + 1])
@@ -218,7 +228,10 @@ def is_free(path: Path) -> bool:
 def _read_into(file: _OpenFile, target: memoryview, offset: int, path: Path) -> None:
     done = 0
     while done < len(target):
-        count = os.preadv(file.descriptor, [target[done:]], offset + done)
+        try:
+            count = os.preadv(file.descriptor, [target[done:]], offset + done)
+        except OSError as error:
+            raise BenchmarkError(f"stored images in {path} cannot be read: {error.strerror or error}") from error
         if not count:
             raise BenchmarkError(f"stored images in {path} end too early; run data prepare again to make them anew")
         done += count

@@ -101,10 +101,25 @@ def open_picture(data: bytes, *, upright: bool = False, held: ExitStack | None =
         if held is not None and size > LARGE_PIXELS:
             held.enter_context(_one_large)
         sixteen = opened.format in SIXTEEN_BITS
-        return _rgb(ImageOps.exif_transpose(opened), sixteen) if upright else opened.convert("RGB")
+        return _rgb(ImageOps.exif_transpose(opened), sixteen) if upright else _as_rgb(opened)
 
+    return _read(data, pixels)
+
+
+def picture_size(data: bytes, *, upright: bool = False) -> tuple[int, int]:
+    """Height and width of a picture as ``open_picture`` returns it, without decoding it. Raises BenchmarkError as it does."""
+
+    def size(opened: Image.Image) -> tuple[int, int]:
+        turned = upright and opened.getexif().get(ORIENTATION, 1) in QUARTER_TURNS
+        return (opened.width, opened.height) if turned else (opened.height, opened.width)
+
+    return _read(data, size)
+
+
+def _read(data: bytes, use: Callable[[Image.Image], Made]) -> Made:
+    """``use`` of an opened picture. Raises BenchmarkError with what is wrong, without a file name."""
     try:
-        return _read(data, pixels)
+        return _used(data, use)
     except BenchmarkError:
         raise
     except Image.DecompressionBombError as error:  # beyond twice the limit
@@ -115,17 +130,7 @@ def open_picture(data: bytes, *, upright: bool = False, held: ExitStack | None =
         raise BenchmarkError(f"a damaged image ({error or type(error).__name__})") from error
 
 
-def picture_size(data: bytes, *, upright: bool = False) -> tuple[int, int]:
-    """Height and width of a picture as ``open_picture`` returns it, without decoding it."""
-
-    def size(opened: Image.Image) -> tuple[int, int]:
-        turned = upright and opened.getexif().get(ORIENTATION, 1) in QUARTER_TURNS
-        return (opened.width, opened.height) if turned else (opened.height, opened.width)
-
-    return _read(data, size)
-
-
-def _read(data: bytes, use: Callable[[Image.Image], Made]) -> Made:
+def _used(data: bytes, use: Callable[[Image.Image], Made]) -> Made:
     """``use`` of an opened picture. A PNG whose texts are longer than Pillow allows is read without them."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
@@ -182,21 +187,24 @@ def framed(image: Image.Image, frame: Frame, shape: tuple[int, int] | None = Non
     return np.asarray(resized.crop((left, top, left + frame.size, top + frame.size)))
 
 
-def cropped(image: Image.Image, crop: Crop, size: int, interpolation: Interpolation) -> NDArray[np.uint8]:
+def cropped(
+    image: Image.Image | NDArray[np.uint8], crop: Crop, size: int, interpolation: Interpolation
+) -> NDArray[np.uint8]:
     """A box of a picture as uint8 (size, size, 3): torchvision's resized_crop, hflip and adjust_brightness to the bit.
 
-    A box may begin and end within pixels; those pixels are used, none beyond.
+    ``image``: also uint8 (H, W, 3). A box may begin and end within pixels; those pixels are used, none beyond.
     """
     top, left, height, width = crop.box
     x, y = math.floor(left), math.floor(top)
-    image = image.crop((x, y, math.ceil(left + width), math.ceil(top + height)))
-    box = (left - x, top - y, left - x + width, top - y + height)
-    image = _resized(image, size, size, interpolation, box)
+    right, bottom = math.ceil(left + width), math.ceil(top + height)
+    is_picture = isinstance(image, Image.Image)
+    part = image.crop((x, y, right, bottom)) if is_picture else Image.fromarray(image[y:bottom, x:right])
+    part = _resized(part, size, size, interpolation, (left - x, top - y, left - x + width, top - y + height))
     if crop.flip:
-        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        part = part.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if crop.brightness is not None:
-        image = ImageEnhance.Brightness(image).enhance(crop.brightness)
-    return np.asarray(image)
+        part = ImageEnhance.Brightness(part).enhance(crop.brightness)
+    return np.asarray(part)
 
 
 def _resized(
@@ -216,10 +224,15 @@ def _resized(
     return image.resize((width, height), kind, box=(0, upper, width, lower))
 
 
+def picture_threads() -> int:
+    """Threads that decode pictures: one for each core that this process may use, up to THREADS_AT_MOST."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, THREADS_AT_MOST)
+
+
 def in_threads(work: Callable[[Item], Made], items: Sequence[Item]) -> list[Made]:
     """``work`` on every item, in order of the items, in as many threads as there are cores for this process."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(cores, THREADS_AT_MOST, len(items))
+    workers = min(picture_threads(), len(items))
     if workers <= 1:
         return [work(item) for item in items]
     with ThreadPoolExecutor(workers) as pool:
@@ -245,4 +258,12 @@ def _rgb(image: Image.Image, sixteen: bool) -> Image.Image:
         # Without its alpha channel a picture would show hidden colours, often black.
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
+    return _as_rgb(image)
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    """``image.convert("RGB")`` without a copy where it is RGB: decoded here, as the file is closed later."""
+    if image.mode != "RGB":
+        return image.convert("RGB")
+    image.load()
+    return image

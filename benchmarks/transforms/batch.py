@@ -7,9 +7,9 @@ by Pillow, as official loaders do, to the bit; stored arrays on an accelerator a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -25,9 +25,9 @@ from smope_bench.benchmarks.augmentation import (
     NoAugmentation,
     Normalize,
     RandomResizedCrop,
-    statistics_of,
 )
 from smope_bench.benchmarks.base import BenchmarkConfig
+from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.image_store.arrays import Encoded, Finished, Raw, Squeezed
 from smope_bench.benchmarks.image_store.pictures import (
     Crop,
@@ -38,10 +38,24 @@ from smope_bench.benchmarks.image_store.pictures import (
     open_picture,
     picture_size,
 )
-from smope_bench.benchmarks.transforms.crops import Crops, draw_crops
+from smope_bench.benchmarks.transforms.crops import CropDraws, Crops
 from smope_bench.benchmarks.transforms.resample import Axis, Parts, resized
+from smope_bench.benchmarks.transforms.staging import (
+    HostBuffer,
+    MakePicture,
+    Normalization,
+    Staged,
+    copied_pieces,
+    empty_images,
+    is_host,
+    made_pieces,
+)
 
 CPU = torch.device("cpu")
+Draws = CropDraws | Tensor | None
+"""Random numbers of one batch: of crops, of affine maps (float64 (B, 4), uniform on [0, 1)), or none."""
+Pieces = Callable[[NDArray[np.generic], Normalization | None], list[Callable[[], None]]]
+"""The work that fills an array with the pictures of a batch."""
 
 
 @dataclass(frozen=True)
@@ -73,71 +87,213 @@ class Transforms:
         """The test transform."""
         return Frame(self.image_size, self.test_resize, self.test_interpolation)
 
+    def draw(self, count: int, generator: Generator) -> Draws:
+        """The random numbers of the augmentation of ``count`` images, in the order of batches, from a CPU generator."""
+        if isinstance(self.augment, RandomResizedCrop):
+            return CropDraws.draw(count, self.augment, generator)
+        if isinstance(self.augment, Affine):
+            return torch.rand(count, 4, generator=generator, dtype=torch.float64)
+        return None
+
     @torch.no_grad()
     def train(self, raw: Raw | Tensor, generator: Generator, device: torch.device = CPU) -> Tensor:
         """Augment and normalise; draws from ``generator`` (a CPU generator) unless ``is_deterministic``."""
-        if isinstance(self.augment, RandomResizedCrop):
-            return self._normalized(self._cropped(raw, self.augment, generator, device))
-        pixels = self._framed(raw, device)
-        if isinstance(self.augment, Affine):
-            pixels = random_affine(pixels, self.augment, generator)
-        return self._normalized(pixels)
+        return _made(self.stage(raw, device, self.draw(len(raw), generator)))
 
     @torch.no_grad()
     def test(self, raw: Raw | Tensor, device: torch.device = CPU) -> Tensor:
         """Resize or crop, then normalise; nothing is drawn."""
-        return self._normalized(self._framed(raw, device))
+        return _made(self.stage(raw, device))
 
-    def _cropped(
-        self, raw: Raw | Tensor, config: RandomResizedCrop, generator: Generator, device: torch.device
-    ) -> Tensor:
-        """Random boxes, mirrored and brightened: float32 (B, 3, S, S) in [0, 1]."""
-        size, sizes = self.image_size, _sizes(raw)
-        crops = draw_crops(sizes, config, generator)
-        if not isinstance(raw, Encoded):
-            crops = replace(crops, boxes=_within(crops.boxes, sizes, _pixels(raw)))
-            if device.type != "cpu":
-                return crops_of_arrays(_pixels(raw).to(device), crops, size, config.interpolation) / 255
-        jobs = list(zip(_openers(raw), _one_by_one(crops), strict=True))
-        return _unit(in_threads(lambda job: cropped(job[0](), job[1], size, config.interpolation), jobs), size, device)
+    @torch.no_grad()
+    def stage(
+        self, raw: Raw | Tensor, device: torch.device, draws: Draws = None, labels: NDArray[np.int64] | None = None
+    ) -> Staged:
+        """The batch in the making: what ``train`` does with these ``draws``, what ``test`` does without any.
 
-    def _framed(self, raw: Raw | Tensor, device: torch.device) -> Tensor:
-        """The test transform without normalisation: float32 (B, 3, S, S) in [0, 1]."""
-        frame, size = self.frame, self.image_size
+        ``labels``: int64 (B,), which are moved to the device with the images.
+        """
+        labels = np.zeros(len(raw), np.int64) if labels is None else labels
+        size, crops = self.image_size, None
+        if isinstance(draws, CropDraws):
+            assert isinstance(self.augment, RandomResizedCrop)
+            sizes = _sizes(raw)
+            crops = draws.crops(sizes, self.augment)
+            if not isinstance(raw, Encoded):
+                crops = replace(crops, boxes=_within(crops.boxes, sizes, _pixels(raw)))
         if not isinstance(raw, Encoded):
             pixels = _pixels(raw)
-            if isinstance(raw, Finished) or (frame.resize is None and pixels.shape[1:3] == (size, size)):
-                return _unit(pixels, size, device)
-            if device.type != "cpu":
-                return frames_of_arrays(pixels.to(device), _sizes(raw), frame) / 255
-        shapes = [(height, width) for height, width in _sizes(raw).tolist()]
-        jobs = list(zip(_openers(raw), shapes, strict=True))
-        return _unit(in_threads(lambda job: framed(job[0](), frame, job[1]), jobs), size, device)
+            is_framed = isinstance(raw, Finished) or (self.frame.resize is None and pixels.shape[1:3] == (size, size))
+            if crops is None and is_framed:
+                if pixels.shape[1:3] != (size, size):
+                    found = tuple(pixels.shape[1:3])
+                    raise ValueError(f"images of {found} were finished for another image size than {size}")
+                return self._staged(partial(copied_pieces, pixels.cpu().numpy()), device, draws, labels)
+            if not is_host(device):
+                return self._resized_there(pixels, self._parts(raw, crops), crops, draws, device, labels)
+        make = self._picture(raw, crops)
+        return self._staged(partial(made_pieces, len(raw), make), device, draws, labels)
 
-    def _normalized(self, pixels: Tensor) -> Tensor:
-        if self.normalize == "none":
-            return pixels
-        mean, std = (pixels.new_tensor(values).view(3, 1, 1) for values in statistics_of(self.normalize))
-        return (pixels - mean) / std
+    def _staged(self, pieces: Pieces, device: torch.device, draws: Draws, labels: NDArray[np.int64]) -> Staged:
+        """A batch whose pictures are finished on the host, here as numbers in [0, 1], for an accelerator in 8 bits."""
+        count, size, moves = len(labels), self.image_size, isinstance(draws, Tensor)
+        if is_host(device):
+            out = empty_images(count, size)
+            images, targets = torch.from_numpy(out), torch.from_numpy(labels)
+            work = pieces(out, None if moves else self._normalization)
+            if not isinstance(draws, Tensor):
+                return Staged(work, lambda: (images, targets))
+            return Staged(work, lambda: (self._normalization.of(self._moved(images, self._grid(draws))), targets))
+        buffer = self._buffer(device, labels, draws, pixels=((count, size, size, 3), torch.uint8))
+
+        def finish() -> tuple[Tensor, Tensor]:
+            there = buffer.moved()
+            planes = torch.empty(count, 3, size, size, device=device)
+            planes.copy_(there["pixels"].permute(0, 3, 1, 2)).div_(255)
+            return self._finished(planes, there)
+
+        return Staged(pieces(buffer["pixels"], None), finish)
+
+    def _resized_there(
+        self,
+        pixels: Tensor,
+        parts: Parts,
+        crops: Crops | None,
+        draws: Draws,
+        device: torch.device,
+        labels: NDArray[np.int64],
+    ) -> Staged:
+        """A batch whose pictures are resized on an accelerator, where the filters' weights are computed too."""
+        count, size = len(labels), self.image_size
+        arrays: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
+            "pixels": (tuple(pixels.shape), torch.uint8),
+            "spans": ((2, 4, count), torch.float64),
+        }
+        brightness = None if crops is None else crops.brightness
+        if parts.flip is not None:
+            arrays["flip"] = ((count,), torch.bool)
+        if brightness is not None:
+            arrays["brightness"] = ((count,), torch.float32)
+        buffer = self._buffer(device, labels, draws, **arrays)
+        buffer["spans"][:] = np.stack([parts.vertical.spans.numpy(), parts.horizontal.spans.numpy()])
+        if parts.flip is not None:
+            buffer["flip"][:] = parts.flip.numpy()
+        if brightness is not None:
+            buffer["brightness"][:] = brightness.float().numpy()
+        interpolation = (
+            self.frame.interpolation
+            if crops is None or not isinstance(self.augment, RandomResizedCrop)
+            else self.augment.interpolation
+        )
+
+        def finish() -> tuple[Tensor, Tensor]:
+            there = buffer.moved()
+            spans = there["spans"]
+            moved = Parts(parts.vertical.with_spans(spans[0]), parts.horizontal.with_spans(spans[1]), there.get("flip"))
+            values = resized(there["pixels"], moved, size, interpolation)
+            return self._finished(_brightened(values, there.get("brightness")) / 255, there)
+
+        return Staged(copied_pieces(pixels.cpu().numpy(), buffer["pixels"], None), finish)
+
+    def _buffer(
+        self,
+        device: torch.device,
+        labels: NDArray[np.int64],
+        draws: Draws,
+        **arrays: tuple[tuple[int, ...], torch.dtype],
+    ) -> HostBuffer:
+        """Memory for some arrays, with labels and the grid of an affine map filled in."""
+        grid = self._grid(draws) if isinstance(draws, Tensor) else None
+        more = {} if grid is None else {"grid": (tuple(grid.shape), grid.dtype)}
+        buffer = HostBuffer(device, {"labels": ((len(labels),), torch.int64), **arrays, **more})
+        buffer["labels"][:] = labels
+        if grid is not None:
+            buffer["grid"][:] = grid.numpy()
+        return buffer
+
+    def _finished(self, pixels: Tensor, there: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Pixels in [0, 1] on an accelerator, moved and normalised, and the labels, which keep no other array alive."""
+        if "grid" in there:
+            pixels = self._moved(pixels, there["grid"])
+        return self._normalization.of(pixels), there["labels"].clone()
+
+    @cached_property
+    def _normalization(self) -> Normalization:
+        return Normalization(self.normalize)
+
+    def _grid(self, draws: Tensor) -> Tensor:
+        assert isinstance(self.augment, Affine)
+        return affine_grid(draws, self.augment, self.image_size, self.image_size)
+
+    @staticmethod
+    def _moved(pixels: Tensor, grid: Tensor) -> Tensor:
+        return functional.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+    def _parts(self, raw: Squeezed | Finished | NDArray[np.uint8] | Tensor, crops: Crops | None) -> Parts:
+        """What is resized on an accelerator."""
+        if crops is not None:
+            return Parts.of(crops.boxes, self.image_size, crops.flip)
+        return _parts_of_frame(_pixels(raw).shape, _sizes(raw), self.frame)
+
+    def _picture(self, raw: Raw | Tensor, crops: Crops | None) -> MakePicture:
+        """What makes one picture of the batch with Pillow. It raises BenchmarkError with the picture's name."""
+        size, frame = self.image_size, self.frame
+        pixels = None if isinstance(raw, Encoded) else _pixels(raw).cpu().numpy()
+
+        def opened(number: int) -> Image.Image:
+            if not isinstance(raw, Encoded):
+                assert pixels is not None
+                return Image.fromarray(pixels[number])
+            try:
+                return open_picture(raw.files[number], upright=raw.upright)
+            except BenchmarkError as error:
+                raise _unreadable(raw.name(number), error) from error
+
+        if crops is not None:
+            assert isinstance(self.augment, RandomResizedCrop)
+            drawn, interpolation = _one_by_one(crops), self.augment.interpolation
+            if pixels is not None:
+                return lambda number: cropped(pixels[number], drawn[number], size, interpolation)
+            return lambda number: cropped(opened(number), drawn[number], size, interpolation)
+        if isinstance(raw, Encoded):
+            return lambda number: framed(opened(number), frame)
+        shapes = [(height, width) for height, width in _sizes(raw).tolist()]
+        return lambda number: framed(opened(number), frame, shapes[number])
+
+
+def _made(staged: Staged) -> Tensor:
+    """The images of a batch, made at once."""
+    in_threads(lambda piece: piece(), staged.pieces)
+    return staged.finish()[0]
+
+
+def _unreadable(name: str, error: BenchmarkError) -> BenchmarkError:
+    return BenchmarkError(f"{name}: {error}; 'data verify' names damaged stores, 'data prepare' makes them anew")
 
 
 def crops_of_arrays(images: Tensor, crops: Crops, size: int, interpolation: Interpolation) -> Tensor:
     """``pictures.cropped`` of uint8 (B, H, W, 3) on any device: whole numbers (B, 3, S, S)."""
-    values = resized(images, Parts.of(crops.boxes, size, crops.flip), size, interpolation)
-    if crops.brightness is None:
-        return values
-    factor = crops.brightness.float().to(images.device).view(-1, 1, 1, 1)
-    return (values * factor).clamp_(0, 255).floor_()
+    parts = Parts.of(crops.boxes, size, crops.flip).to(images.device)
+    brightness = None if crops.brightness is None else crops.brightness.float().to(images.device)
+    return _brightened(resized(images, parts, size, interpolation), brightness)
 
 
 def frames_of_arrays(images: Tensor, sizes: Tensor, frame: Frame) -> Tensor:
     """What ``pictures.framed`` does to one picture, to uint8 (B, H, W, 3) on any device: whole numbers (B, 3, S, S)."""
+    parts = _parts_of_frame(images.shape, sizes, frame).to(images.device)
+    return resized(images, parts, frame.size, frame.interpolation)
+
+
+def _parts_of_frame(shape: torch.Size, sizes: Tensor, frame: Frame) -> Parts:
     totals, firsts = (torch.from_numpy(each) for each in frame.lengths(sizes.numpy()))
-    start = torch.zeros(len(images))
-    vertical, horizontal = (
-        Axis(start, torch.full_like(start, images.shape[axis + 1]), totals[:, axis], firsts[:, axis]) for axis in (0, 1)
-    )
-    return resized(images, Parts(vertical, horizontal), frame.size, frame.interpolation)
+    start = torch.zeros(len(sizes))
+    vertical, horizontal = (Axis.of(start, shape[axis + 1], totals[:, axis], firsts[:, axis]) for axis in (0, 1))
+    return Parts(vertical, horizontal)
+
+
+def _brightened(values: Tensor, brightness: Tensor | None) -> Tensor:
+    """Whole numbers (B, 3, S, S) times factors, float32 (B,), as Pillow rounds them."""
+    return values if brightness is None else (values * brightness.view(-1, 1, 1, 1)).clamp_(0, 255).floor_()
 
 
 def _pixels(raw: Squeezed | Finished | NDArray[np.uint8] | Tensor) -> Tensor:
@@ -152,7 +308,12 @@ def _pixels(raw: Squeezed | Finished | NDArray[np.uint8] | Tensor) -> Tensor:
 def _sizes(raw: Raw | Tensor) -> Tensor:
     """Heights and widths of the pictures themselves, int64 (B, 2) on the CPU."""
     if isinstance(raw, Encoded):
-        sizes = in_threads(partial(picture_size, upright=raw.upright), raw.files)
+        sizes = []
+        for number, data in enumerate(raw.files):
+            try:
+                sizes.append(picture_size(data, upright=raw.upright))
+            except BenchmarkError as error:
+                raise _unreadable(raw.name(number), error) from error
         return torch.tensor(sizes, dtype=torch.int64).view(-1, 2)
     if isinstance(raw, Squeezed):
         return torch.from_numpy(raw.sizes)
@@ -171,13 +332,6 @@ def _within(boxes: Tensor, sizes: Tensor, pixels: Tensor) -> Tensor:
     return torch.cat([corner, far - corner], dim=1)
 
 
-def _openers(raw: Raw | Tensor) -> list[Callable[[], Image.Image]]:
-    """What gives each picture of a batch to Pillow."""
-    if isinstance(raw, Encoded):
-        return [partial(open_picture, data, upright=raw.upright) for data in raw.files]
-    return [partial(Image.fromarray, pixels) for pixels in _pixels(raw).cpu().numpy()]
-
-
 def _one_by_one(crops: Crops) -> list[Crop]:
     count = len(crops.boxes)
     flips = crops.flip.tolist() if crops.flip is not None else [False] * count
@@ -186,19 +340,16 @@ def _one_by_one(crops: Crops) -> list[Crop]:
     return [Crop(tuple(box), flip, brightness) for box, flip, brightness in drawn]
 
 
-def _unit(images: Tensor | Sequence[NDArray[np.uint8]], size: int, device: torch.device) -> Tensor:
-    """Uint8 (B, S, S, 3) to float32 (B, 3, S, S) in [0, 1] on the device."""
-    if not isinstance(images, Tensor):
-        images = torch.from_numpy(np.stack(images) if images else np.empty((0, size, size, 3), np.uint8))
-    if images.shape[1:3] != (size, size):
-        raise ValueError(f"images of {tuple(images.shape[1:3])} were finished for another image size than {size}")
-    planes = torch.empty(len(images), 3, size, size, device=device)
-    return planes.copy_(images.to(device).permute(0, 3, 1, 2)).div_(255)
-
-
 def random_affine(pixels: Tensor, config: Affine, generator: Generator) -> Tensor:
     """Shift, zoom and rotate each image about its centre; float (B, 3, S, S) to the same shape."""
-    draw = torch.rand(len(pixels), 4, generator=generator, dtype=torch.float64) * 2 - 1
+    draw = torch.rand(len(pixels), 4, generator=generator, dtype=torch.float64)
+    grid = affine_grid(draw, config, *pixels.shape[2:]).to(pixels.device)
+    return functional.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def affine_grid(uniform: Tensor, config: Affine, height: int, width: int) -> Tensor:
+    """Where the pixels of each result lie in its image, float32 (B, H, W, 2). ``uniform``: (B, 4) on [0, 1), on the CPU."""
+    draw = uniform * 2 - 1
     zoom = torch.exp(draw[:, 0] * math.log1p(config.scale))
     angle = draw[:, 1] * math.radians(config.rotate)
     # The grid maps output to input positions: hence the inverse zoom. Its unit is half a side, hence the factor two.
@@ -207,7 +358,4 @@ def random_affine(pixels: Tensor, config: Affine, generator: Generator) -> Tenso
     x = cos * shift[:, 0] - sin * shift[:, 1]
     y = sin * shift[:, 0] + cos * shift[:, 1]
     theta = torch.stack([torch.stack([cos, -sin, x], -1), torch.stack([sin, cos, y], -1)], 1)
-    grid = functional.affine_grid(theta.float(), list(pixels.shape), align_corners=False)
-    return functional.grid_sample(
-        pixels, grid.to(pixels.device), mode="bilinear", padding_mode="border", align_corners=False
-    )
+    return functional.affine_grid(theta.float(), [len(draw), 3, height, width], align_corners=False)

@@ -22,22 +22,46 @@ class Crops:
     brightness: Tensor | None
 
 
+@dataclass(frozen=True)
+class CropDraws:
+    """The random numbers of the crops of a batch, drawn before the sizes of its images are known.
+
+    ``shapes``: float64 (B, ATTEMPTS, 2) and ``places``: float64 (B, 2), uniform on [0, 1); ``flip`` and ``brightness`` as in
+    ``Crops``.
+    """
+
+    shapes: Tensor
+    places: Tensor
+    flip: Tensor | None
+    brightness: Tensor | None
+
+    @classmethod
+    def draw(cls, count: int, config: RandomResizedCrop, generator: Generator) -> CropDraws:
+        """Draw for ``count`` images from a CPU generator."""
+        shapes = torch.rand(count, ATTEMPTS, 2, generator=generator, dtype=torch.float64)
+        places = torch.rand(count, 2, generator=generator, dtype=torch.float64)
+        flip = torch.rand(count, generator=generator) < 0.5 if config.flip else None
+        brightness = None
+        if config.brightness:
+            brightness = 1 + config.brightness * (torch.rand(count, generator=generator, dtype=torch.float64) * 2 - 1)
+        return cls(shapes, places, flip, brightness)
+
+    def crops(self, sizes: Tensor, config: RandomResizedCrop) -> Crops:
+        """The crops of images of ``sizes``, int64 (B, 2): heights and widths."""
+        return Crops(_boxes(sizes, config, self.shapes, self.places), self.flip, self.brightness)
+
+
 def draw_crops(sizes: Tensor, config: RandomResizedCrop, generator: Generator) -> Crops:
     """Draw from a CPU generator for images of ``sizes``, int64 (B, 2): heights and widths."""
-    boxes = random_boxes(sizes, config, generator)
-    flip = torch.rand(len(sizes), generator=generator) < 0.5 if config.flip else None
-    brightness = None
-    if config.brightness:
-        draw = torch.rand(len(sizes), generator=generator, dtype=torch.float64) * 2 - 1
-        brightness = 1 + config.brightness * draw
-    return Crops(boxes, flip, brightness)
+    return CropDraws.draw(len(sizes), config, generator).crops(sizes, config)
 
 
 def random_boxes(sizes: Tensor, config: RandomResizedCrop, generator: Generator) -> Tensor:
     """Draw int64 (B, 4) boxes (top, left, height, width) within images of ``sizes`` (B, 2)."""
-    count = len(sizes)
-    draw = torch.rand(count, ATTEMPTS, 2, generator=generator, dtype=torch.float64)
-    place = torch.rand(count, 2, generator=generator, dtype=torch.float64)
+    return draw_crops(sizes, config, generator).boxes
+
+
+def _boxes(sizes: Tensor, config: RandomResizedCrop, draw: Tensor, place: Tensor) -> Tensor:
     height, width = sizes.double().unsqueeze(-1).unbind(dim=1)
     area = height * width * (config.scale[0] + (config.scale[1] - config.scale[0]) * draw[..., 0])
     low, high = math.log(config.ratio[0]), math.log(config.ratio[1])

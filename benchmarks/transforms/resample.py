@@ -6,7 +6,7 @@ a coarse and a fine part, whose sums float32 holds exactly: results are Pillow's
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -21,21 +21,26 @@ REACH: dict[Interpolation, float] = {"bilinear": 1.0, "bicubic": 2.0}
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis of a resize; tensors (B,) on the CPU.
+    """One axis of a resize; ``spans``: float64 (4, B), start, length, total and first of each image.
 
     Pixels [start, start + length) become ``total`` pixels, of which those from ``first`` on are made. Nothing outside
-    the part is mixed in, but where it begins or ends within a pixel.
+    the part is mixed in, but where it begins or ends within a pixel. ``step``: the largest length / total of the batch,
+    kept as a number so that no device is waited for.
     """
 
-    start: Tensor
-    length: Tensor
-    total: Tensor
-    first: Tensor
+    spans: Tensor
+    step: float
 
     @classmethod
-    def of(cls, start: Tensor, length: Tensor, size: int) -> Axis:
-        """A part that becomes ``size`` pixels, all of which are made."""
-        return cls(start, length, torch.full_like(length, size), torch.zeros_like(length))
+    def of(cls, start: Tensor, length: Tensor | int, total: Tensor | int, first: Tensor | int = 0) -> Axis:
+        """Parts of images, tensors (B,) on the CPU or numbers for all."""
+        shape = start.double()
+        spans = torch.stack([torch.as_tensor(each).double().expand_as(shape) for each in (start, length, total, first)])
+        return cls(spans, float((spans[1] / spans[2]).max()) if len(start) else 1.0)
+
+    def with_spans(self, spans: Tensor) -> Axis:
+        """The same axis with its numbers on another device."""
+        return replace(self, spans=spans)
 
 
 @dataclass(frozen=True)
@@ -52,13 +57,21 @@ class Parts:
         top, left, height, width = boxes.unbind(dim=1)
         return cls(Axis.of(top, height, size), Axis.of(left, width, size), flip)
 
+    def to(self, device: torch.device) -> Parts:
+        """The same parts with their numbers on ``device``."""
+        vertical, horizontal = (axis.with_spans(axis.spans.to(device)) for axis in (self.vertical, self.horizontal))
+        return Parts(vertical, horizontal, None if self.flip is None else self.flip.to(device))
+
 
 def resized(images: Tensor, parts: Parts, size: int, interpolation: Interpolation = "bilinear") -> Tensor:
-    """Resize a part of each image: uint8 (B, H, W, 3) to float32 (B, 3, size, size) of whole numbers 0 to 255."""
+    """Resize a part of each image: uint8 (B, H, W, 3) to float32 (B, 3, size, size) of whole numbers 0 to 255.
+
+    Images and parts are on the same device.
+    """
     rows = _taps(parts.vertical, images.shape[1], size, interpolation)
     columns = _taps(parts.horizontal, images.shape[2], size, interpolation)
     if parts.flip is not None:
-        mirrored = parts.flip.cpu().view(-1, 1, 1)
+        mirrored = parts.flip.view(-1, 1, 1)
         columns = (
             torch.where(mirrored, columns[0].flip(1), columns[0]),
             torch.where(mirrored, columns[1].flip(1), columns[1]),
@@ -87,25 +100,32 @@ def _along_last(pixels: Tensor, taps: tuple[Tensor, Tensor], some: slice) -> Ten
 
 
 def _taps(axis: Axis, side: int, size: int, interpolation: Interpolation) -> tuple[Tensor, Tensor]:
-    """Which pixels each result is made of, int64 (B, size, K), and their weights, float64; on the CPU, Pillow's steps."""
-    start, length, total, first = (
-        each.double().view(-1, 1) for each in (axis.start, axis.length, axis.total, axis.first)
-    )
+    """Which pixels each result is made of, int64 (B, size, K), and their weights, float64, by Pillow's steps.
+
+    Every step is one IEEE operation, in Pillow's order, so that all devices give the same bits.
+    """
+    start, length, total, first = (each.view(-1, 1) for each in axis.spans)
     origin = start.floor()
     step = length / total
     widen = step.clamp(min=1)
     reach = REACH[interpolation] * widen
-    centre = (start - origin) + (torch.arange(size) + first + 0.5) * step
+    places = torch.arange(size, device=start.device)
+    centre = (start - origin) + (places + first + 0.5) * step
     limit = torch.ceil(start - origin + length).minimum(side - origin)
     low = (centre - reach + 0.5).trunc().clamp(min=0)
     high = (centre + reach + 0.5).trunc().minimum(limit)
-    count = int((high - low).max()) if len(low) else 1
+    count = min(
+        int(2 * REACH[interpolation] * max(axis.step, 1.0)) + 2, side
+    )  # at least the most pixels under a filter
     base = (origin + low).clamp(max=side - count)
-    places = base.unsqueeze(-1) + torch.arange(count)
+    places = base.unsqueeze(-1) + torch.arange(count, device=start.device)
     inside = places - origin.unsqueeze(-1)
     weights = _kernel((inside - centre.unsqueeze(-1) + 0.5) * (1 / widen).unsqueeze(-1), interpolation)
     weights = weights * ((inside >= low.unsqueeze(-1)) & (inside < high.unsqueeze(-1)))
-    weights = weights / weights.sum(dim=-1, keepdim=True)
+    summed = weights[..., 0]
+    for tap in range(1, count):  # a device's own sum has an order of its own
+        summed = summed + weights[..., tap]
+    weights = weights / summed.unsqueeze(-1)
     return places.long(), (weights.abs() * PLACES + 0.5).floor() * weights.sign() / PLACES
 
 
@@ -120,8 +140,8 @@ def _kernel(x: Tensor, interpolation: Interpolation) -> Tensor:
 
 def _dense(taps: tuple[Tensor, Tensor], some: slice, pixels: Tensor) -> list[Tensor]:
     """Coarse and fine weights (b, 1, size, side) of some images, on the pixels' device."""
-    places, weights = taps[0][some].to(pixels.device), taps[1][some]
+    places, weights = taps[0][some], taps[1][some]
     coarse = (weights * COARSE).round() / COARSE
     empty = pixels.new_zeros(*places.shape[:2], pixels.shape[-1])
-    parts = (coarse.float().to(pixels.device), (weights - coarse).float().to(pixels.device))
+    parts = (coarse.float(), (weights - coarse).float())
     return [empty.scatter(2, places, part).unsqueeze(1) for part in parts]

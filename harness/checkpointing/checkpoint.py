@@ -13,7 +13,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from smope_bench.harness.records.atomic_write import write_atomically, write_json_atomically
 from smope_bench.harness.records.checksum import checksum_of, with_checksum
-from smope_bench.harness.records.observations import Arrays, npz_arrays, npz_bytes
+from smope_bench.harness.records.observations import VALIDATION_LOSS, Arrays, npz_arrays, npz_bytes
 
 METHOD, START, TRAINING, OBSERVED = "method", "start", "training", "observed"
 DAMAGE = (ValueError, LookupError, TypeError, AttributeError, RecursionError, BadZipFile, SafetensorError)
@@ -45,6 +45,10 @@ class RunProgress:
     learned: dict[str, int] = field(default_factory=dict)
     """Name and size of every parameter that has been trained in any phase so far."""
     peak_memory_mb: float = 0.0
+    devices: list[dict[str, Any]] = field(default_factory=list)
+    """Every device that the run has used, in order, as ``describe_device`` gives them."""
+    device_changes: list[dict[str, Any]] = field(default_factory=list)
+    """Where the run went on on another type of device: ``from``, ``to`` and ``task``, the first one on the new device."""
 
     @property
     def tasks_done(self) -> int:
@@ -92,6 +96,22 @@ class Checkpoint:
     """Bytes of the run's event log, and seconds since its first line."""
     start: dict[str, Tensor] | None = None
     """Only when loaded, inside a later task: the method's tensors at the start of that task."""
+    device: str = ""
+    """Type of the device that made it, as ``cuda``; empty in checkpoints of before it was stored."""
+
+    def at_task_boundary(self) -> Checkpoint | None:
+        """The state in which the task began that was under way; None where that is the start of the run."""
+        if self.position is None:
+            return self
+        if self.start is None:
+            return None
+        done, observed = self.progress.tasks_done, dict(self.observed)
+        if (
+            tasks := observed.get(f"{VALIDATION_LOSS}.task")
+        ) is not None:  # one entry an epoch, also of the task under way
+            for name in observed.keys() & {f"{VALIDATION_LOSS}.{part}" for part in ("task", "phase", "epoch", "loss")}:
+                observed[name] = observed[name][tasks < done]
+        return replace(self, tensors=self.start, observed=observed, position=None, training={}, values={}, start=None)
 
 
 @dataclass(frozen=True)
@@ -154,6 +174,11 @@ class Checkpoints:
         """Whether the tensors at the start of ``task`` are stored: a checkpoint inside the task is useless without them."""
         return task == 0 or (self._last is not None and self._last.tasks_done == task)
 
+    @property
+    def has_any(self) -> bool:
+        """Whether a complete checkpoint of this run was written or loaded."""
+        return self._last is not None
+
     def start_anew(self) -> None:
         """Ignore what was loaded, because the run starts from the beginning; its first checkpoint replaces the files."""
         self._last = None
@@ -186,6 +211,7 @@ class Checkpoints:
             "values": state.values,
             "plan": state.plan,
             "log": list(state.log),
+            "device": state.device,
         }
         write_json_atomically(self._folder / f"{number:06d}.json", with_checksum(marker))
         return _stored(number, marker)
@@ -212,6 +238,7 @@ class Checkpoints:
             marker["plan"],
             (int(marker["log"][0]), float(marker["log"][1])),
             load(found[START]) if START in found else None,
+            str(marker.get("device", "")),
         )
 
     def _markers(self) -> Iterator[tuple[int, Path]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,11 +13,12 @@ from torch import Tensor
 from smope_bench.harness.cancellation import Interrupted, LeaseLost
 from smope_bench.harness.checkpointing.checkpoint import Checkpoint, Checkpoints
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.records.event_log import RunLog
+from smope_bench.harness.records.event_log import EVENTS, RunLog, events_in, lines_of
 from smope_bench.harness.records.store import unwritable
 from smope_bench.harness.run_options import RunContext
 from smope_bench.methods.common.api import Method, TaskInfo
 
+BUILT_IN_METHODS = "smope_bench.methods."
 PAUSES_S = (0.1, 0.5, 2.0)
 """Pauses between attempts to read the run's lease: a file system that cannot be reached for a moment must not end a run."""
 
@@ -31,8 +33,15 @@ class CheckpointManager:
         log: RunLog,
         context: RunContext,
         every_s: float,
+        device: str = "cpu",
+        *,
+        allow_device_change: bool = False,
     ) -> None:
-        """``folder``: the run's folder; ``every_s``: seconds between two checkpoints inside a task."""
+        """``folder``: the run's folder; ``every_s``: seconds between two checkpoints inside a task; ``device``: its type.
+
+        ``allow_device_change``: continue what another type of device began, from its last task boundary.
+        """
+        self._device, self._allow_device_change = device, allow_device_change
         self._folder = folder
         self._checkpoints = checkpoints
         self._log = log
@@ -43,13 +52,43 @@ class CheckpointManager:
     def load(self) -> Checkpoint | None:
         """The checkpoint to resume from, or None to start from the beginning. Raises UserError."""
         try:
-            return self._checkpoints.load()
+            found = self._checkpoints.load()
         except OSError as error:
             raise UserError(
                 f"a checkpoint of run {self._folder.name} in {str(self._folder)!r} cannot be read"
                 f" ({error.strerror or type(error).__name__}) and was kept; run the same command once it can be, or delete the"
                 " folder's checkpoint/ and the run starts anew"
             ) from error
+        if found is None or found.device in ("", self._device):
+            return found
+        if not self._allow_device_change:
+            used = ", ".join(dict.fromkeys(str(one.get("name")) for one in found.progress.devices)) or found.device
+            raise UserError(
+                f"run {self._folder.name} was begun on {found.device} ({used}) and its checkpoint, which was kept, is of that"
+                f" device: continue with --device {found.device}, or add --allow-device-change, which continues on"
+                f" {self._device} from the last finished task and marks the record"
+            )
+        return self._moved(found)
+
+    def _moved(self, found: Checkpoint) -> Checkpoint | None:
+        """``found`` at its last task boundary, for this type of device; None where no task was finished."""
+        boundary = found.at_task_boundary()
+        if boundary is None or not boundary.progress.tasks_done:
+            return None
+        boundary.progress.device_changes.append(
+            {"from": found.device, "to": self._device, "task": boundary.progress.tasks_done}
+        )
+        return replace(boundary, plan={}, log=(self._log_size_after(boundary.progress.tasks_done), found.log[1]))
+
+    def _log_size_after(self, tasks: int) -> int:
+        """Bytes of the run's event log up to the end of its ``tasks``-th task."""
+        size = evaluated = 0
+        for line in lines_of(self._folder / EVENTS):
+            if evaluated == tasks:
+                break
+            size += len(line.encode()) + 1
+            evaluated += any(event.get("event") == "task_evaluated" for event in events_in([line]))
+        return size
 
     def maybe_checkpoint(
         self, task: int, snapshot: Callable[[], Checkpoint], *, patience: float = 1.0
@@ -127,7 +166,11 @@ def load_after(method: Method, tensors: Mapping[str, Tensor], tasks: Iterable[Ta
 
 
 def grow(method: Method, info: TaskInfo) -> None:
-    """Call the hooks of a task for the parameters that they add; values computed from untrained ones are replaced later."""
+    """Call the hooks of a task for the parameters that they add; values computed from untrained ones are replaced later.
+
+    Raises UnfitError where a hook fails, as it may on a method whose earlier tasks it did not train. An error of the project's
+    own code passes through.
+    """
     try:
         with torch.no_grad():
             method.enter_task(info)
@@ -135,4 +178,7 @@ def grow(method: Method, info: TaskInfo) -> None:
             for phase in method.phases():
                 method.begin_phase(phase)
     except Exception as error:
+        is_ours = type(method).__module__.startswith(BUILT_IN_METHODS)
+        if is_ours and isinstance(error, AttributeError | ImportError | NameError | TypeError):
+            raise
         raise UnfitError(f"task {info.index} cannot be begun again") from error

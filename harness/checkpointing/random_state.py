@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-TORCH, CUDA, NUMPY, PYTHON = "random.torch", "random.cuda", "random.numpy", "random.python"
+TORCH, CUDA, OTHER = "random.torch", "random.cuda", "random.accelerator"
+NUMPY, PYTHON = "random.numpy", "random.python"
 
 
 def seed_everything(seed: int) -> None:
@@ -31,12 +32,14 @@ def random_state(device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any
     }
     if device.type == "cuda":
         tensors[CUDA] = torch.cuda.get_rng_state(device)
+    elif device.type != "cpu":
+        tensors[OTHER] = torch.get_device_module(device).get_rng_state()
     numbers = [int(position), int(has_gauss), float(gauss)]  # pyright: ignore[reportArgumentType]
     return tensors, {NUMPY: numbers, PYTHON: [version, spare]}
 
 
 def restore_random_state(tensors: Mapping[str, Tensor], values: Mapping[str, Any], device: torch.device) -> None:
-    """Restore the result of ``random_state``. Raises KeyError, ValueError, TypeError or RuntimeError for anything else."""
+    """Restore the result of ``random_state``. Raises KeyError, ValueError or RuntimeError for that of another device."""
     position, has_gauss, gauss = values[NUMPY]
     version, spare = values[PYTHON]
     torch.set_rng_state(tensors[TORCH])
@@ -45,3 +48,5 @@ def restore_random_state(tensors: Mapping[str, Tensor], values: Mapping[str, Any
     random.setstate((version, tuple(tensors[PYTHON].tolist()), spare))
     if device.type == "cuda":
         torch.cuda.set_rng_state(tensors[CUDA], device)
+    elif device.type != "cpu":
+        torch.get_device_module(device).set_rng_state(tensors[OTHER])

@@ -86,37 +86,44 @@ def prepare(
 
 @data.command("list")
 def list_prepared(data_root: opt.Data = opt.DATA, as_json: opt.AsJson = False) -> None:
-    """Show which images are prepared, where they come from, their size, and when they were used last."""
+    """Show all that the data folder holds: prepared images, downloads, weights; its size, and when it was used last."""
     from datetime import datetime
 
     from rich.markup import escape
 
-    from smope_bench.benchmarks.image_store.stores import prepared_stores
+    from smope_bench.benchmarks.image_store.other_data import WORDS
     from smope_bench.harness.console import counted, print_rows
+    from smope_bench.harness.planning.assets import data_in
     from smope_bench.harness.text import plain, shell_command
 
-    stores = prepared_stores(data_root)
+    stores, others = data_in(data_root)
+    rows = [{**asdict(store), "folder": str(store.folder), "kind": "images"} for store in stores]
+    for row in rows:
+        del row["settings"]
+    for other in others:
+        facts = {"name": other.name, "folder": str(other.files[0]), "bytes": other.bytes, "kind": other.kind}
+        rows.append({**facts, "images": None, "source": "", "used": other.used, "match": ""})
     if as_json:
-        rows = [{**asdict(store), "folder": str(store.folder)} for store in stores]
-        for row in rows:
-            del row["settings"]
         print(json.dumps(rows, indent=2, ensure_ascii=False))
         return
-    if not stores:
-        print(f"no images are prepared in {plain(data_root)}")
+    if not rows:
+        print(f"nothing is in {plain(data_root)}")
         return
     print_rows(
-        [vars(store) for store in stores],
+        rows,
         (
-            ("name", lambda row: escape(row["name"])),
-            ("images", lambda row: f"{row['images']:,}"),
+            ("name", lambda row: escape(plain(row["name"]))),
+            ("images", lambda row: "" if row["images"] is None else f"{row['images']:,}"),
             ("size", lambda row: _size(row["bytes"])),
             ("used", lambda row: datetime.fromtimestamp(row["used"]).strftime("%Y-%m-%d %H:%M")),
-            ("from", lambda row: escape(plain(row["source"]))),
+            ("from", lambda row: escape(plain(row["source"] or WORDS.get(row["kind"], "")))),
             ("", lambda row: escape(row["match"])),
         ),
     )
-    print(f"{counted(len(stores), 'store')}, {_size(sum(store.bytes for store in stores))}")
+    print(
+        f"{counted(len(stores), 'store')} of images, {_size(sum(row['bytes'] for row in rows))} in all; to remove one:"
+    )
+    print(f"  {shell_command('data', 'remove', rows[0]['name'], *_place(data_root))}")
     old = [store for store in stores if store.match]
     if old:
         print(f"{_size(sum(store.bytes for store in old))} of them match no folder any more; to remove them:")
@@ -127,18 +134,19 @@ def list_prepared(data_root: opt.Data = opt.DATA, as_json: opt.AsJson = False) -
 def remove(
     names: Annotated[
         list[str],
-        typer.Argument(metavar="NAME...", help="Names that 'data list' shows, or a benchmark for all of its own."),
+        typer.Argument(metavar="NAME...", help="Names that 'data list' shows, or a benchmark for all of its images."),
     ],
     data_root: opt.Data = opt.DATA,
 ) -> None:
-    """Delete prepared images. Runs that need them again prepare them again; downloads and weights stay."""
-    from smope_bench.harness.planning.assets import remove_stores, stores_named
+    """Delete prepared images, or downloads and weights by their names. Runs that need them again prepare them again."""
+    from smope_bench.harness.planning.assets import data_named, remove_data
+    from smope_bench.harness.text import plain
 
-    stores = stores_named(list(dict.fromkeys(names)), data_root)
-    remove_stores(stores)
-    for store in stores:
-        print(f"removed {store.name}: {_size(store.bytes)}")
-    print(f"freed {_size(sum(store.bytes for store in stores))}")
+    parts = data_named(list(dict.fromkeys(names)), data_root)
+    remove_data(parts)
+    for part in parts:
+        print(f"removed {plain(part.name)}: {_size(part.bytes)}")
+    print(f"freed {_size(sum(part.bytes for part in parts))}")
 
 
 @data.command("verify")

@@ -1,4 +1,4 @@
-"""The command ``describe``: all that is known of one method, benchmark, backbone, suite, executor or metric.
+"""The command ``describe``: all that is known of one method, benchmark, backbone, suite, executor, tracker or metric.
 
 PyTorch is imported only where the file of the described thing does so, as those of methods do.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -19,13 +19,16 @@ from rich.table import Table
 from smope_bench.harness.cli import options as opt
 from smope_bench.harness.cli.command import command
 from smope_bench.harness.console import make_console
-from smope_bench.harness.facts.one import find_facts
-from smope_bench.harness.facts.settings import Facts
 from smope_bench.harness.text import plain, plain_values
+
+if TYPE_CHECKING:
+    from smope_bench.harness.facts.settings import Facts
 
 Name = Annotated[
     str,
-    typer.Argument(metavar="NAME", help="A method, benchmark, backbone, suite, executor or metric; 'list' shows them."),
+    typer.Argument(
+        metavar="NAME", help="A method, benchmark, backbone, suite, executor, tracker or metric; 'list' shows them."
+    ),
 ]
 
 
@@ -42,6 +45,7 @@ class Section:
 @command("describe")
 def describe(name: Name, as_json: opt.AsJson = False, data: opt.Data = opt.DATA, plugin: opt.Plugins = None) -> None:
     """Show all that is known of one thing: its settings with defaults and ranges, recipes, sources, licence and size."""
+    from smope_bench.harness.facts.one import find_facts
     from smope_bench.harness.registry.registry import uncollected
 
     with uncollected():

@@ -12,13 +12,14 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from smope_bench.benchmarks.suites import Suite
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.metrics import METRICS, Metric, final_average_accuracy
-from smope_bench.harness.records.atomic_write import write_json_atomically
-from smope_bench.harness.records.store import Record, Store
+
+if TYPE_CHECKING:
+    from smope_bench.harness.records.store import Store
 
 STORED = "stored"
 LEAST_TOLERANCE = 2.0
@@ -153,6 +154,8 @@ def print_expectations(
 
 def measured(suite: str, store: Store, metric: Metric = final_average_accuracy) -> dict[Cell, list[float]]:
     """A metric of every finished run of a suite's manifest, by row and column; runs where it is not defined are left out."""
+    from smope_bench.harness.records.store import Record
+
     found: dict[Cell, list[float]] = {}
     for cell in store.read_cells(suite):
         values = found.setdefault((cell["row"], cell["column"]), [])
@@ -175,6 +178,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from smope_bench.harness.planning.planner import Selection
     from smope_bench.harness.planning.settings import Seeds
     from smope_bench.harness.planning.suites.find import find_suite
+    from smope_bench.harness.records.atomic_write import write_json_atomically
+    from smope_bench.harness.records.store import Store
     from smope_bench.harness.run_options import RunOptions
 
     parser = argparse.ArgumentParser(prog="python -m smope_bench.harness.cli.expectations", description=__doc__)

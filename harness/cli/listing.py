@@ -17,17 +17,10 @@ from rich.text import Text
 
 from smope_bench.harness.cli import options as opt
 from smope_bench.harness.cli.command import command
+from smope_bench.harness.cli.request import Request, read_request
 from smope_bench.harness.console import Columns, Rows, counted, duration, make_console, print_rows
-from smope_bench.harness.facts.lists import (
-    list_backbones,
-    list_benchmarks,
-    list_executors,
-    list_methods,
-    list_suites,
-    size_text,
-)
+from smope_bench.harness.run_options import RunOptions
 from smope_bench.harness.text import plain, shell_command
-from smope_bench.methods.common.backbone.imported import NOT_VERIFIED
 
 if TYPE_CHECKING:
     from smope_bench.harness.planning.planner import PlannedRun
@@ -42,19 +35,22 @@ _STATE_STYLES = {"done": "green", "failed": "red", "stale": "yellow", "new": "cy
 def list_(
     kind: opt.KindToList, as_json: opt.AsJson = False, data: opt.Data = opt.DATA, plugin: opt.Plugins = None
 ) -> None:
-    """Show what there is: methods, benchmarks, backbones, suites, executors."""
+    """Show what there is: methods, benchmarks, backbones, suites, executors, trackers."""
+    from smope_bench.harness.facts import lists
     from smope_bench.harness.registry.registry import open_registries
 
     if kind is opt.Kind.suites:
-        rows = list_suites()
+        rows = lists.list_suites()
     elif kind is opt.Kind.executors:
-        rows = list_executors(plugin or ())
+        rows = lists.list_executors(plugin or ())
+    elif kind is opt.Kind.trackers:
+        rows = lists.list_trackers(plugin or ())
     elif kind is opt.Kind.backbones:
-        rows = list_backbones(open_registries(plugin or ()), data)
+        rows = lists.list_backbones(open_registries(plugin or ()), data)
     elif kind is opt.Kind.benchmarks:
-        rows = list_benchmarks(open_registries(plugin or ()), data)
+        rows = lists.list_benchmarks(open_registries(plugin or ()), data)
     else:
-        rows = list_methods(open_registries(plugin or ()))
+        rows = lists.list_methods(open_registries(plugin or ()))
     if as_json:
         print(json.dumps(rows, indent=2, ensure_ascii=False))
     else:
@@ -66,8 +62,8 @@ def plan(
     suites: opt.Suites,
     as_json: opt.AsJson = False,
     tiny: opt.Tiny = False,
-    methods: opt.Methods = None,
-    benchmarks: opt.Benchmarks = None,
+    methods: opt.ChosenMethods = None,
+    benchmarks: opt.ChosenBenchmarks = None,
     backbone: opt.Backbone = None,
     seeds: opt.Seeds = None,
     settings: opt.Settings = None,
@@ -82,27 +78,33 @@ def plan(
     plugin: opt.Plugins = None,
 ) -> None:
     """Show each run with its id, its state and what it would cost. Trains nothing."""
-    from smope_bench.harness.cost.cost_suites import require_countable, split_counted
-    from smope_bench.harness.execution.launcher import plan_suites
     from smope_bench.harness.planning.power import power as seeds_for
     from smope_bench.harness.planning.remarks import remarks
     from smope_bench.harness.planning.suites.find import find_suites
     from smope_bench.harness.records.store import Store
-    from smope_bench.harness.run_options import RunOptions
 
-    selection = opt.read_selection(
-        tiny, methods, benchmarks, seeds, settings, precision, recipe, recipe_of, limit, backbone
+    request = read_request(
+        suites,
+        RunOptions(results, data, plugins=tuple(plugin or ())),
+        tiny=tiny,
+        methods=methods,
+        benchmarks=benchmarks,
+        backbone=backbone,
+        seeds=seeds,
+        settings=settings,
+        recipe=recipe,
+        recipe_of=recipe_of,
+        limit=limit,
+        precision=precision,
     )
-    trained, counted = split_counted(suites)
-    for note in require_countable(counted, trained, selection):
+    for note in request.notes:
         print(note, file=sys.stderr)
-    for name in counted if not as_json else ():
+    for name in request.counted if not as_json else ():
         print(f"{name} trains nothing: it counts parameters and operations, without data or weights.")
-    if counted and not (trained or as_json):
+    if request.counted and not (request.trained or as_json):
         return
-    runs, registries = plan_suites(trained, selection, RunOptions(results, data, plugins=tuple(plugin or ())))
-    rows = list_plan(runs, Store(results), registries, data, tflops)
-    references = {suite.name: suite.reference for suite in find_suites(trained)}
+    runs, rows = planned(request, tflops)
+    references = {suite.name: suite.reference for suite in find_suites(request.trained)}
     needed = [] if power is None else seeds_for(runs, Store(results), power, references)
     if as_json:
         found = rows if power is None else {"runs": rows, "power": [asdict(one) for one in needed]}
@@ -113,6 +115,16 @@ def plan(
     if power is not None and not needed:
         notes.append("no spread is known yet: two class orders of two rows must have finished, as of --seeds 0,1")
     print_plan(rows, [*notes, *plan_summary(rows, data).splitlines()])
+
+
+def planned(request: Request, tflops: float | None = None) -> tuple[list[PlannedRun], Rows]:
+    """The runs of a request, and their rows (``list_plan``)."""
+    from smope_bench.harness.execution.launcher import plan_suites
+    from smope_bench.harness.records.store import Store
+
+    options = request.options
+    runs, registries = plan_suites(request.trained, request.selection, options)
+    return runs, list_plan(runs, Store(options.results), registries, options.data, tflops)
 
 
 def _text(key: str) -> Callable[[dict[str, Any]], str]:
@@ -138,6 +150,8 @@ def _weights(row: dict[str, Any]) -> str:
         return "" if row.get("error") else "random"
     if not row["sha256"]:
         return "not prepared"
+    from smope_bench.methods.common.backbone.imported import NOT_VERIFIED
+
     return "ready" if row["verified"] else f"ready, {NOT_VERIFIED}"
 
 
@@ -178,6 +192,7 @@ LIST_COLUMNS: dict[str, Columns] = {
         ("feature", _text("feature")),
         ("weights", _weights),
     ),
+    "trackers": (("tracker", _name), ("what it does", _summary)),
     "executors": (("executor", _name), ("where", _text("place")), ("what it does", _summary)),
     "suites": (("suite", _name), ("what it compares", _summary), ("methods", lambda row: str(len(row["methods"])))),
 }
@@ -263,6 +278,8 @@ def _time_left(left: Rows) -> str:
 
 def _downloads(rows: Rows, data: Path) -> str:
     """Sentence on data and weights that must be downloaded first, with the command; empty if there are none."""
+    from smope_bench.harness.facts.lists import size_text
+
     needed = {need["name"]: need for row in rows for need in row.get("needs", ())}
     if not needed:
         return ""

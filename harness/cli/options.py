@@ -25,6 +25,7 @@ class Kind(StrEnum):
     backbones = "backbones"
     suites = "suites"
     executors = "executors"
+    trackers = "trackers"
 
 
 class DeviceName(StrEnum):
@@ -33,6 +34,8 @@ class DeviceName(StrEnum):
     auto = "auto"
     cpu = "cpu"
     cuda = "cuda"
+    mps = "mps"
+    xpu = "xpu"
 
 
 class PrecisionName(StrEnum):
@@ -101,6 +104,14 @@ Methods = Annotated[
 Benchmarks = Annotated[
     list[str] | None, what("--benchmarks", metavar="NAME,...", help="These benchmarks instead of the suite's.")
 ]
+ChosenMethods = Annotated[
+    list[str] | None,
+    what("--methods", metavar="NAME|FILE.py,...", help="These methods only, or others than the suite's."),
+]
+ChosenBenchmarks = Annotated[
+    list[str] | None,
+    what("--benchmarks", metavar="NAME|FILE.py,...", help="These benchmarks instead of the suite's."),
+]
 Seeds = Annotated[
     list[str] | None,
     what("--seeds", metavar="0,1|0-4|ORDER:TRAIN", help="Seeds of class order and training; one number is both."),
@@ -154,7 +165,11 @@ CostOut = Annotated[Path | None, where("--out", metavar="FILE.md", help="Also wr
 
 Workers = Annotated[
     int | None,
-    how("--workers", min=1, help="Runs at a time; as many as there are cores and as memory holds, unless given."),
+    how(
+        "--workers",
+        min=1,
+        help="Runs at a time; one for each GPU, else as many as cores and memory hold, unless given.",
+    ),
 ]
 Threads = Annotated[
     int | None,
@@ -177,6 +192,21 @@ Slurm = Annotated[
     how("--slurm", metavar="KEY=VALUE", help="For the batch system, as partition=gpu. Repeatable."),
 ]
 GpusPerRun = Annotated[float, how("--gpus-per-run", min=0.0, help="Share of a GPU that a run on a cluster gets.")]
+Gpus = Annotated[
+    str | None,
+    how(
+        "--gpus",
+        metavar="N,...",
+        help="These GPUs of this machine, numbered from 0; all that CUDA shows, unless given.",
+    ),
+]
+AllowDeviceChange = Annotated[
+    bool,
+    how(
+        "--allow-device-change",
+        help="Continue runs begun on another type of device, from their last finished task; their records say so.",
+    ),
+]
 Deterministic = Annotated[
     bool, how("--deterministic", help="Only operations whose bits repeat, on a GPU too, where that is slower.")
 ]
@@ -192,6 +222,10 @@ CheckpointEvery = Annotated[
 Keep = Annotated[
     bool,
     how("--keep/--no-keep", help="Keep each trained model (prompts and classifier) beside its record, for 'predict'."),
+]
+Extendable = Annotated[
+    bool,
+    how("--extendable", help="Keep what only training needs, such as class covariances, above 8 MB too, for 'extend'."),
 ]
 Expect = Annotated[
     str | None,
@@ -209,6 +243,14 @@ Power = Annotated[
         max=100.0,
         metavar="POINTS",
         help="Say how many seeds a difference of so many points would need, from the spread of finished runs.",
+    ),
+]
+Track = Annotated[
+    list[str] | None,
+    how(
+        "--track",
+        metavar="tensorboard|wandb|mlflow|csv",
+        help="Also write curves and results for a viewer, below DIR/tracked; 'list trackers' shows them. Repeatable.",
     ),
 ]
 Tflops = Annotated[
@@ -245,6 +287,14 @@ def split_values(values: Iterable[str] | None) -> tuple[str, ...]:
     """``["a,b", "c"]`` -> ``("a", "b", "c")``: an option may be repeated, list values, or both; repeats count once."""
     parts = (part.strip() for value in values or () for part in value.split(","))
     return tuple(dict.fromkeys(part for part in parts if part))
+
+
+def read_gpus(text: str | None) -> tuple[int, ...]:
+    """The numbers of ``--gpus``. Raises UserError."""
+    parts = [part.strip() for part in text.split(",")] if text is not None else []
+    if not all(part.isascii() and part.isdigit() for part in parts) or len(set(parts)) != len(parts):
+        raise UserError(f"--gpus {text!r}: write distinct numbers from 0, separated by commas, for example --gpus 0,2.")
+    return tuple(int(part) for part in parts)
 
 
 def read_recipe(recipe: RecipeName, recipe_of: str | None) -> RecipeFrom | None:

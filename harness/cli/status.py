@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -81,13 +82,16 @@ def _shown(views: Sequence[RunView]) -> Group:
         if view.state in STYLES:
             state = f"[{STYLES[view.state]}]{view.state}[/]"
             table.add_row(escape(view.label), state, _where(view), _pace(view), view.owner or "")
-    return Group(*([table] if table.row_count else []), summary(views))
+    reasons = Counter(view.reason for view in views if view.reason)
+    said = [f"failed ({count}): {reason}" for reason, count in reasons.items()]
+    return Group(*([table] if table.row_count else []), *map(escape, said), summary(views))
 
 
 def _where(view: RunView) -> str:
     if view.task is None or view.tasks is None:
         return ""
     steps = f", step {view.step} of {view.total_steps}" if view.step is not None else ""
+    steps = f", {view.work}" if view.work is not None else steps
     return f"task {min(view.task + 1, view.tasks)} of {view.tasks}{steps}"
 
 

@@ -113,8 +113,8 @@ def tune(
 def _searched(request: SearchRequest, plugins: Sequence[Path], *, as_json: bool) -> dict[str, Any]:
     """Plan, prepare, compute and write the files; progress goes to standard error if the report is printed as JSON."""
     from smope_bench.harness.console import make_console
+    from smope_bench.harness.execution.display import make_display
     from smope_bench.harness.execution.launcher import launch_remarks
-    from smope_bench.harness.execution.progress import make_display
     from smope_bench.harness.planning.assets import prepare_benchmarks
     from smope_bench.harness.planning.planner import PlannedRun
     from smope_bench.harness.records.store import Store
@@ -131,7 +131,12 @@ def _searched(request: SearchRequest, plugins: Sequence[Path], *, as_json: bool)
     _introduce(console, plan)
     for line in launch_remarks([run], registries, request.data):
         console.print(line, markup=False)
-    found = search(plan, lambda total: make_display(console, total), *_workers(plan))
+    found = search(
+        plan,
+        lambda total: make_display(console, total),
+        *_workers(plan),
+        lambda text: console.print(text, markup=False, highlight=False),
+    )
     report = describe(plan, found)
     write_files(plan.folder, report)
     if not as_json:

@@ -6,22 +6,16 @@ decorated function is found without editing another file. Importing this module 
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Literal
+from typing import Literal
 
 from smope_bench.harness.execution.job import Job, JobResult, OnEvent
-from smope_bench.harness.registry.plugins import run_file
-from smope_bench.harness.registry.registry import KINDS, Registry
+from smope_bench.harness.registry.registry import Registry, open_room
 from smope_bench.harness.run_options import RunOptions
-from smope_bench.harness.text import plain
 
 ROOM = "smope_bench.harness.executors"
-GROUP = "smope_bench.executors"
 Place = Literal["process", "machine", "cluster"]
 Run = Callable[[Sequence[Job], RunOptions, OnEvent], Iterator[JobResult]]
 
@@ -37,6 +31,12 @@ class Executor:
     ``cluster``: elsewhere, where the devices of this machine do not matter."""
     takes: tuple[str, ...] = ()
     """Options that have a meaning for this executor: ``address``, ``slurm``."""
+    is_here: Callable[[RunOptions], bool] = lambda _: False
+    """For a cluster: whether with these options it is this machine, so that its devices matter."""
+
+    def trains_here(self, options: RunOptions) -> bool:
+        """Whether runs use this machine's devices."""
+        return self.place != "cluster" or self.is_here(options)
 
     def __call__(self, jobs: Sequence[Job], options: RunOptions, on_event: OnEvent) -> Iterator[JobResult]:
         return self.run(jobs, options, on_event)
@@ -47,29 +47,13 @@ class Executor:
         return (self.run.__doc__ or "").strip().partition("\n")[0]
 
 
-def executor(name: str, *, place: Place, takes: tuple[str, ...] = ()) -> Callable[[Run], Executor]:
+def executor(
+    name: str, *, place: Place, takes: tuple[str, ...] = (), is_here: Callable[[RunOptions], bool] = lambda _: False
+) -> Callable[[Run], Executor]:
     """Decorator: makes ``run(jobs, options, on_event)`` the executor that ``--executor NAME`` chooses."""
-    return lambda run: Executor(name, run, place, takes)
+    return lambda run: Executor(name, run, place, takes, is_here)
 
 
 def open_executors(plugins: Sequence[Path] = ()) -> Registry:
     """All executors by name. Raises UserError for a plugin file that cannot be imported or takes a name that exists."""
-    built_in = {
-        found.name: f"{module.__name__}:{found.run.__name__}"
-        for module in _modules(ROOM)
-        for found in KINDS["executor"].defined_in(module)
-    }
-    registry = Registry("executor", built_in, GROUP, _fault)
-    for file in plugins:
-        for found in KINDS["executor"].defined_in(run_file(file.resolve())):
-            registry.add(found.name, f"plugin {plain(file.name)!r}", found)
-    return registry
-
-
-def _modules(package: str) -> Iterator[ModuleType]:
-    for found in pkgutil.iter_modules(importlib.import_module(package).__path__):
-        yield importlib.import_module(f"{package}.{found.name}")
-
-
-def _fault(value: Any) -> str | None:
-    return None if isinstance(value, Executor) else f"it is no executor: decorate a function with {__name__}.executor"
+    return open_room("executor", ROOM, plugins)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from smope_bench.harness.cancellation import Interrupted, StopRequest
-from smope_bench.harness.errors import without_home
+from smope_bench.harness.errors import UserError, without_home
 from smope_bench.harness.execution.lease import CANCEL, Lease, LeaseState, acquire, remove_leftovers_of
 from smope_bench.harness.hardware.device import pin_arithmetic, resolve_device
 from smope_bench.harness.records.store import Store
@@ -51,6 +51,9 @@ class JobResult:
     state: JobStatus = "done"
     error: dict[str, Any] | None = None
 
+
+DEVICE_LOST = "DeviceLost"
+"""``kind`` of the error of a run whose device failed: its process cannot use that device again."""
 
 Runner = Callable[[Job, RunOptions, RunContext], None]
 
@@ -155,5 +158,18 @@ def train(job: Job, options: RunOptions, context: RunContext) -> None:
     from smope_bench.harness.training import trainer
 
     pin_arithmetic(options.threads or 1, deterministic=options.deterministic)
-    here = replace(options, device=resolve_device(options.device))  # each machine of a cluster has its own
+    here = replace(options, device=_device_here(options))
     trainer.run(job.spec, here, context, open_registries(options.plugins), observe=job.observe)
+
+
+def _device_here(options: RunOptions) -> str:
+    """The device of a run on this machine, which may be a node of a cluster. Raises UserError where it is missing."""
+    try:
+        return resolve_device(options.device)
+    except UserError as error:
+        if not options.is_remote:
+            raise
+        raise UserError(
+            f"the job landed where torch sees no {options.device} device, and a run for a GPU is not done on the CPU: request"
+            " one (--slurm gres=gpu:1, another --slurm partition=, Ray nodes with GPUs), or use --device cpu"
+        ) from error

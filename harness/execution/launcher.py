@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -17,14 +17,18 @@ from smope_bench.harness.cancellation import TERMINATED, Stopped
 from smope_bench.harness.console import counted, duration
 from smope_bench.harness.cost.estimate import count_split, trained_on
 from smope_bench.harness.errors import UserError, did_you_mean
+from smope_bench.harness.execution.display import make_display
 from smope_bench.harness.execution.executor_registry import Executor, open_executors
 from smope_bench.harness.execution.lease import remove_leftovers_of
-from smope_bench.harness.execution.memory_budget import SPARE, MemoryEstimator, workers_that_fit
-from smope_bench.harness.execution.progress import make_display, run_label
+from smope_bench.harness.execution.memory_budget import SPARE, MemoryEstimator, require_room, workers_that_fit
+from smope_bench.harness.execution.progress import run_label
 from smope_bench.harness.execution.scheduler import RunStatus, execute, partition_finished
+from smope_bench.harness.execution.tracked import TrackedLaunch
 from smope_bench.harness.hardware import device as hardware
 from smope_bench.harness.hardware import memory
+from smope_bench.harness.hardware.gpus import select_gpus
 from smope_bench.harness.hardware.memory import MIB
+from smope_bench.harness.main_guard import require_main_guard
 from smope_bench.harness.planning.own_backbones import Notify, to_stderr
 from smope_bench.harness.planning.planner import PlannedRun, Selection, Supply, manifest, plan
 from smope_bench.harness.planning.remarks import notes_of, remarks
@@ -34,18 +38,23 @@ from smope_bench.harness.registry.metrics import open_metrics
 from smope_bench.harness.registry.plugins import run_file
 from smope_bench.harness.registry.registry import KINDS, Registries, open_registries, uncollected
 from smope_bench.harness.run_options import RunOptions
+from smope_bench.harness.tracking.tracker import find_trackers
 
 FLOAT32_BYTES = 4
 
 
 @dataclass(frozen=True)
 class LaunchSummary:
-    """Outcome of a launch: runs that had to be done, runs that were done before, and those that failed now."""
+    """Outcome of a launch: runs that had to be done, runs that were done before, and those that failed now.
+
+    ``runs``: all of them, in the order of the plan; suites that share a run have it once each.
+    """
 
     to_do: int
     done_before: int
     failures: tuple[RunStatus, ...] = ()
     seconds: float = 0.0
+    runs: tuple[PlannedRun, ...] = ()
 
 
 @uncollected()
@@ -83,55 +92,105 @@ def _require_figures(suite: Suite, options: RunOptions) -> None:
             raise UserError(f"{suite.file!r}, drawings: there is no figure {drawing.kind!r}{hint}")
 
 
-def launch(suites: Sequence[str], selection: Selection, options: RunOptions, console: Console) -> LaunchSummary:
-    """Do the runs that are not done yet and show progress; all that can be checked is checked before anything trains."""
-    from smope_bench.harness.planning.assets import prepare_benchmarks, supply_weights
+def launch(
+    suites: Sequence[str], selection: Selection, options: RunOptions, console: Console, track: Sequence[str] = ()
+) -> LaunchSummary:
+    """Do the runs that are not done yet and show progress; all that can be checked is checked before anything trains.
+
+    ``track``: names of the trackers that follow the runs.
+    """
+    from smope_bench.harness.planning.assets import supply_weights
+
+    def notify(text: str) -> None:
+        console.print(text, markup=False)
+
+    find_executor(options)
+    require_guard(options)
+    Store(options.results).require_writable()
+    find_trackers(track, options.plugins)
+    runs, registries = plan_suites(suites, selection, options, supply_weights(options.data, notify), notify)
+    found = [find_suite(name) for name in dict.fromkeys(suites)]
+    return launch_runs(found, runs, registries, options, console, track)
+
+
+def launch_runs(
+    suites: Sequence[Suite],
+    runs: Sequence[PlannedRun],
+    registries: Registries,
+    options: RunOptions,
+    console: Console,
+    track: Sequence[str] = (),
+) -> LaunchSummary:
+    """``launch`` of runs that have been planned, each for one of these suites."""
+    from smope_bench.harness.planning.assets import prepare_benchmarks
 
     def notify(text: str) -> None:
         console.print(text, markup=False)
 
     started, store, executor = time.monotonic(), Store(options.results), find_executor(options)
     store.require_writable()
-    runs, registries = plan_suites(suites, selection, options, supply_weights(options.data, notify), notify)
-    device = options.device
-    if _trains_here(executor, options):
-        device = hardware.resolve_device(device)
-        if remark := hardware.precision_remark(selection.precision, device):
-            notify(f"note: {remark}")
+    trackers = find_trackers(track, options.plugins)
+    device, options = placed(executor, options)
+    for remark in _device_remarks(executor, runs, device, options):
+        notify(f"note: {remark}")
     to_do, done = partition_finished(runs, store)
     for run in done:  # what a process that was killed just after publishing left there
         remove_leftovers_of(store.path(run.run_id))
+    if (
+        executor.place == "machine"
+        and len(to_do) > 1
+        and _workers_and_threads(options, device, to_do, registries)[0] > 1
+    ):
+        require_main_guard()  # before anything is downloaded
     held = prepare_benchmarks(to_do, registries, options.data, notify)
     for line in launch_remarks(to_do, registries, options.data):
         notify(line)
-    for suite in dict.fromkeys(suites):
-        name = find_suite(suite).name
-        if store.write_manifest(name, manifest(suite, runs, registries)):
+    for suite in suites:
+        if store.write_manifest(suite.name, manifest(suite, runs, registries)):
             notify(
-                f"note: suite {name!r} was planned from other rows or columns before: its tables show the present plan."
+                f"note: suite {suite.name!r} was planned from other rows or columns before: its tables show the present plan."
             )
     if not to_do:
         console.print(f"{len(done)} of {len(done)} runs are already done; nothing trained.")
-        return LaunchSummary(0, len(done))
+        return LaunchSummary(0, len(done), runs=tuple(runs))
     fits_memory = executor.place == "machine" and len(to_do) > 1
     needs = expected_memory(options, device, to_do, registries) if fits_memory else {}
     fitted = fitted_options(options, device, to_do, registries, needs, one_by_one=executor.place == "process")
     already = f" ({len(done)} of {len(to_do) + len(done)} are already done)" if done else ""
     console.print(f"{counted(len(to_do), 'run')} to do{already}: {counted(fitted.workers or 1, 'worker')} on {device}")
     failures, unfinished = [], 0
+    tracking = TrackedLaunch(trackers, options, notify)
     with (
+        tracking,
         make_display(console, len(to_do)) as display,
-        contextlib.closing(execute(to_do, fitted, display.update, needs)) as statuses,
+        contextlib.closing(execute(to_do, fitted, tracking.after(display.update), needs)) as statuses,
     ):
         for status in statuses:
             display.finish(status)
+            tracking.finish(status)
             unfinished += status.state in ("cancelled", "interrupted")
             if status.state == "failed":
                 failures.append(status)
+    for line in tracking.looks():
+        notify(line)
     del held  # until here `data remove` refuses to delete the images of these runs
     if unfinished:
         raise Stopped(TERMINATED)
-    return LaunchSummary(len(to_do), len(done), tuple(failures), time.monotonic() - started)
+    return LaunchSummary(len(to_do), len(done), tuple(failures), time.monotonic() - started, tuple(runs))
+
+
+def _device_remarks(executor: Executor, runs: Sequence[PlannedRun], device: str, options: RunOptions) -> Iterator[str]:
+    """What to know of computing there: what is slow, or not supported. Raises UserError for what is impossible."""
+    if not executor.trains_here(options):
+        if options.device == "auto":
+            yield "each job requests a GPU; --device cpu requests none"
+        return
+    for precision in sorted({run.spec.precision for run in runs}):
+        remarks_there = (
+            hardware.precision_remark(precision, device),
+            hardware.unsupported_remark(device, precision, options.deterministic),
+        )
+        yield from (remark for remark in remarks_there if remark)
 
 
 def launch_remarks(runs: Sequence[PlannedRun], registries: Registries, data: Path) -> list[str]:
@@ -158,9 +217,31 @@ def find_executor(options: RunOptions) -> Executor:
     return executor
 
 
-def _trains_here(executor: Executor, options: RunOptions) -> bool:
-    """Whether runs use this machine's devices; a cluster that has an address only if one is given starts here."""
-    return executor.place != "cluster" or ("address" in executor.takes and options.address is None)
+def placed(executor: Executor, options: RunOptions) -> tuple[str, RunOptions]:
+    """(device, options with the GPUs of this machine that its runs get). On a cluster, ``auto`` is a GPU that jobs request.
+
+    Raises UserError for a device or a GPU that is not there, and for ``--gpus`` where GPUs are not this launch's to give.
+    """
+    numbers = options.gpu_numbers
+    if not executor.trains_here(options):
+        if numbers:
+            raise UserError(
+                f"--gpus {','.join(map(str, numbers))} chooses among this machine's GPUs, but --executor {executor.name} runs"
+                " elsewhere: leave it out"
+            )
+        return "cuda" if options.device == "auto" else options.device, options
+    device = hardware.resolve_device(options.device)
+    if device != "cuda":
+        if numbers:
+            raise UserError(f"--gpus {','.join(map(str, numbers))}: runs are on the {device} here; leave out --gpus.")
+        return device, options
+    return device, replace(options, gpus=tuple(select_gpus(numbers)))
+
+
+def require_guard(options: RunOptions) -> None:
+    """Raise UserError in a script that asks for several workers and would be run again by each. Imports no torch."""
+    if (options.workers or 1) > 1 and find_executor(options).place == "machine":
+        require_main_guard()
 
 
 def fitted_options(
@@ -176,15 +257,25 @@ def fitted_options(
 
     ``memory_mb``: MiB that runs are expected to need, by run id; no more are in flight than fit.
     """
-    weights = max(registries.backbone(run.spec.backbone, options.data).weight_count for run in to_do)
-    threads = options.threads or hardware.default_threads(weights)
-    workers = min(options.workers or hardware.default_workers(device, len(to_do), threads), len(to_do))
+    workers, threads = _workers_and_threads(options, device, to_do, registries)
     workers = 1 if one_by_one else workers
-    budget = SPARE * memory.free_mb(device) if memory_mb and workers > 1 else None
+    budget = SPARE * memory.free_mb("cpu") if memory_mb and workers > 1 and device == "cpu" else None
     if budget is not None and options.workers is None:
         workers = min(workers, workers_that_fit(list((memory_mb or {}).values()), budget))
+    if options.workers is not None and memory_mb is not None:
+        require_room(workers, options.gpus, list(memory_mb.values()))
     plugins = registries.plugins
     return replace(options, device=device, workers=workers, threads=threads, plugins=plugins, memory_mb=budget)
+
+
+def _workers_and_threads(
+    options: RunOptions, device: str, to_do: Sequence[PlannedRun], registries: Registries
+) -> tuple[int, int]:
+    """Runs at a time, if memory holds them, and threads of each."""
+    weights = max(registries.backbone(run.spec.backbone, options.data).weight_count for run in to_do)
+    threads = options.threads or hardware.default_threads(weights)
+    default = hardware.default_workers(device, len(to_do), threads, max(1, len(options.gpus)))
+    return min(options.workers or default, len(to_do)), threads
 
 
 def expected_memory(

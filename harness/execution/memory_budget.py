@@ -8,8 +8,10 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from smope_bench.harness.errors import UserError
 from smope_bench.harness.execution.job import Job
 from smope_bench.harness.records.store import Record
+from smope_bench.harness.run_options import Gpu
 
 SPARE = 0.9
 """Share of the free memory that is given out: needs are known from other runs of the kind only."""
@@ -27,16 +29,30 @@ class Queue:
         self._budget_mb = budget_mb
         self._solitary: set[str] = set()
 
-    def take(self, in_flight: Sequence[Job]) -> Job | None:
-        """The next job that fits beside those in flight; on an idle machine any fits, or it would never be done."""
+    def take(
+        self, in_flight: Sequence[Job], beside: Sequence[Job] | None = None, budget_mb: float | None = None
+    ) -> Job | None:
+        """The next job that fits beside those in flight; on an idle machine any fits, or it would never be done.
+
+        ``beside``: those of the jobs in flight that share a GPU of ``budget_mb``; the queue's own budget unless given.
+        """
         if any(job.run_id in self._solitary for job in in_flight):
             return None
-        used = sum(job.memory_mb for job in in_flight)
+        beside = in_flight if beside is None else beside
+        budget_mb = self._budget_mb if budget_mb is None else budget_mb
+        used = sum(job.memory_mb for job in beside)
         for i, job in enumerate(self._waiting):
-            if not in_flight or self._budget_mb is None or used + job.memory_mb <= self._budget_mb:
+            if not beside or budget_mb is None or used + job.memory_mb <= budget_mb:
                 del self._waiting[i]
                 return job
         return self._alone.popleft() if self._alone and not (in_flight or self._waiting) else None
+
+    def take_all(self) -> list[Job]:
+        """Empty the queue."""
+        left = [*self._waiting, *self._alone]
+        self._waiting.clear()
+        self._alone.clear()
+        return left
 
     def put_back(self, job: Job, *, alone: bool) -> None:
         """Try a job again: at once, or ``alone``, when no other is in flight."""
@@ -56,6 +72,29 @@ def workers_that_fit(peaks_mb: Sequence[float], budget_mb: float) -> int:
             break
         count += 1
     return max(1, count)
+
+
+def gpu_budget_mb(gpu: Gpu) -> float | None:
+    """MiB of a GPU that runs may need together; None where its free memory was not known when the launch began."""
+    return None if gpu.free_mb is None else SPARE * gpu.free_mb
+
+
+def require_room(workers: int, gpus: Sequence[Gpu], needs_mb: Sequence[float]) -> None:
+    """Raise UserError where ``workers`` share ``gpus`` and even the smallest runs do not fit beside each other.
+
+    ``needs_mb``: what each run is expected to need, 0 where unknown; a context on the device needs room in any case.
+    """
+    if not gpus or workers <= len(gpus):
+        return
+    needs = sorted(max(need, CUDA_BASE_MB) for need in needs_mb)
+    for i, gpu in enumerate(gpus):
+        count, budget = len(range(i, workers, len(gpus))), gpu_budget_mb(gpu)
+        used = sum(needs[:count])
+        if count > 1 and budget is not None and used > budget:
+            raise UserError(
+                f"--workers {workers} with {len(gpus)} GPUs puts {count} runs on GPU {i}, {gpu.words}: they need about"
+                f" {used / 1024:.1f} GiB and {budget / 1024:.1f} GiB are to be had; use --workers {len(gpus)}"
+            )
 
 
 class _Named(BaseModel):
@@ -119,11 +158,11 @@ class MemoryEstimator:
         Only runs of the same batch size and precision count; None if there is none.
         """
         found = next((self._known[key] for key in _keys(spec) if key in self._known), None)
-        return None if not found else found + (CUDA_BASE_MB if self._device == "cuda" else 0.0)
+        return None if not found else found + (CUDA_BASE_MB if self._device != "cpu" else 0.0)
 
     def guessed(self, weights_mb: float) -> float:
         """MiB estimated from the size of the backbone alone."""
-        return (CUDA_BASE_MB if self._device == "cuda" else CPU_BASE_MB) + COPIES * weights_mb
+        return (CUDA_BASE_MB if self._device != "cpu" else CPU_BASE_MB) + COPIES * weights_mb
 
 
 def _keys(spec: Mapping[str, Any]) -> tuple[tuple[Any, ...], ...]:

@@ -23,7 +23,7 @@ from smope_bench.harness.run_options import RunOptions
 
 OnUpdate = Callable[[PlannedRun, dict[str, Any]], None]
 
-NOT_THE_RUNS_FAULT = frozenset({"WorkerDied", "OtherCode", "UserError", "OutOfMemoryRun"})
+NOT_THE_RUNS_FAULT = frozenset({"WorkerDied", "OtherCode", "UserError", "OutOfMemoryRun", "DeviceLost"})
 """Kinds of failures caused by the machine or the request: they do not disprove an earlier record."""
 LOOK_S = (0.25, 5.0)
 """First and longest pause between checks of a run that another launcher holds."""

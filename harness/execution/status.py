@@ -6,7 +6,6 @@ The runs are read from the manifests of the suites; how far each is, from its le
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import time
 from collections import Counter
@@ -20,7 +19,7 @@ from smope_bench.harness.errors import UserError, did_you_mean
 from smope_bench.harness.execution.lease import CANCEL, DEAD_S, LeaseState, file_system_now, newest
 from smope_bench.harness.planning.suites.find import name_in_results
 from smope_bench.harness.provenance import code_fingerprint, with_sources
-from smope_bench.harness.records.event_log import EVENTS, PROGRESS, events_in, lines_of
+from smope_bench.harness.records.event_log import EVENTS, PROGRESS, events_in, lines_of, read_progress
 from smope_bench.harness.records.store import Store
 from smope_bench.harness.text import plain
 
@@ -56,6 +55,10 @@ class RunView:
     seconds_a_task: float | None = None
     owner: Literal["this", "another"] | None = None
     """The machine of the lease's holder."""
+    reason: str | None = None
+    """Why it failed, in one line."""
+    work: str | None = None
+    """What it does beside training steps, as ``evaluation 512 of 10,000 images``."""
 
     def as_json(self) -> dict[str, Any]:
         """For machines."""
@@ -140,7 +143,8 @@ def _view(store: Store, cell: Cell, now: float) -> RunView:
         state = store.state(cell.run_id, fingerprint)
         if state == "new" and (folder / "checkpoint").is_dir():
             return RunView(cell.run_id, cell.label, "waiting", **_progress(folder))
-        return RunView(cell.run_id, cell.label, state)
+        reason = plain(str((store.failure(cell.run_id) or {}).get("error", ""))) if state == "failed" else ""
+        return RunView(cell.run_id, cell.label, state, reason=reason or None)
     is_alive = not lease.is_free and now - lease.written < DEAD_S
     if not is_alive and store.state(cell.run_id, fingerprint) == "done":  # killed after it published
         return RunView(cell.run_id, cell.label, "done")
@@ -165,18 +169,21 @@ def _progress(folder: Path) -> dict[str, Any]:
     """Progress and pace of a run, as far as its log has them."""
     found: dict[str, Any] = {}
     for event in events_in(lines_of(folder / EVENTS)):
-        with contextlib.suppress(KeyError, TypeError, ValueError):
-            match event.get("event"):
-                case "run_started":
-                    found |= {"tasks": int(event["total_tasks"]), "task": int(event["tasks_done"])}
-                case "task_started":
-                    found |= {"task": int(event["task"])}
-                case "task_evaluated":
-                    task = int(event["task"])
-                    found |= {"task": task + 1, "seconds_a_task": float(event["t"]) / (task + 1)}
-    with contextlib.suppress(OSError, KeyError, TypeError, ValueError):
-        shown = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
-        step = {name: int(shown[name]) for name in ("task", "tasks", "step", "total_steps")}
-        if step["task"] >= found.get("task", 0):  # else the task was finished since
-            found |= step
+        match event:
+            case {"event": "run_started", "total_tasks": int(tasks), "tasks_done": int(done)}:
+                found |= {"tasks": tasks, "task": done}
+            case {"event": "task_started", "task": int(task)}:
+                found |= {"task": task}
+            case {"event": "task_evaluated", "task": int(task), "t": int() | float() as seconds} if task >= 0:
+                found |= {"task": task + 1, "seconds_a_task": seconds / (task + 1)}
+    shown = read_progress(folder / PROGRESS) or {}
+    numbers = {
+        name: shown[name] for name in ("task", "tasks", "step", "total_steps") if isinstance(shown.get(name), int)
+    }
+    if numbers.get("task", -1) >= found.get("task", 0):  # else the task was finished since
+        found |= numbers
+        if shown["event"] == "work":
+            found["work"] = plain(
+                f"{shown.get('phase', 'work')} {shown['done']:,} of {shown['total']:,} {shown.get('unit', '')}"
+            )
     return found

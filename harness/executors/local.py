@@ -7,26 +7,24 @@ this module imports no torch.
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import multiprocessing
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any, cast
 
 from smope_bench.harness.cancellation import Stop, StopRequest, stop_gently
-from smope_bench.harness.errors import UserError
 from smope_bench.harness.execution.executor_registry import executor
-from smope_bench.harness.execution.job import Job, JobResult, OnEvent, failed, run_job
-from smope_bench.harness.execution.memory_budget import Queue
+from smope_bench.harness.execution.job import DEVICE_LOST, Job, JobResult, OnEvent, failed, run_job
+from smope_bench.harness.execution.memory_budget import Queue, gpu_budget_mb
+from smope_bench.harness.hardware.gpus import only_gpu, visible_gpus
 from smope_bench.harness.hardware.memory import oom_kills, resident_mb, total_mb
-from smope_bench.harness.run_options import RunOptions
+from smope_bench.harness.main_guard import require_main_guard
+from smope_bench.harness.run_options import Gpu, RunOptions
 
 POLL_S = 0.25
 TRIES = 2
@@ -58,11 +56,18 @@ def run_serially(jobs: Sequence[Job], options: RunOptions, on_event: OnEvent) ->
                 on_event(run_id, {"event": "stopping"})
             on_event(run_id, event)
 
-        for job in jobs:
-            stop_request = StopRequest()
-            stop.on_stop = stop_request.set
-            stop.raise_if_stopped()
-            yield run_job(job, options, notify, stop_request)
+        lost: str | None = None
+        with only_gpu(options.gpus[0] if options.gpus else None):
+            for job in jobs:
+                stop_request = StopRequest()
+                stop.on_stop = stop_request.set
+                stop.raise_if_stopped()
+                if lost is not None:  # CUDA does not recover inside of a process
+                    yield failed(job.run_id, DEVICE_LOST, f"not begun, because an earlier run lost its device: {lost}")
+                    continue
+                result = run_job(job, options, notify, stop_request)
+                lost = result.error["error"] if result.error and result.error["kind"] == DEVICE_LOST else None
+                yield result
         stop.raise_if_stopped()
 
 
@@ -81,7 +86,8 @@ class WorkerPool:
     def __init__(self, count: int, options: RunOptions) -> None:
         self._options = options
         self._oom_kills, self._short_until = oom_kills(), 0.0
-        self._workers = [_WorkerProcess(options) for _ in range(count)]
+        gpus = options.gpus
+        self._workers = [_WorkerProcess(options, gpus[i % len(gpus)] if gpus else None) for i in range(count)]
 
     def __enter__(self) -> WorkerPool:
         return self
@@ -107,6 +113,10 @@ class WorkerPool:
                 self._interrupt(on_event)
             busy = {worker.pipe: worker for worker in self._workers if worker.job is not None}
             if not busy:
+                for job in queue.take_all() if stop.status is None else ():
+                    yield failed(
+                        job.run_id, DEVICE_LOST, "not begun, because no GPU is left of those that the launch had"
+                    )
                 return
             for pipe in wait(list(busy), timeout=POLL_S):
                 worker = busy[cast(Connection, pipe)]
@@ -118,6 +128,8 @@ class WorkerPool:
                 has_died = worker.exit_code is not None
                 if stop.status is not None and has_died:
                     message = JobResult(job.run_id, "interrupted")
+                if message.error is not None and message.error["kind"] == DEVICE_LOST:
+                    worker.retire()
                 tries[job.run_id] = tries.get(job.run_id, 0) + 1
                 lacked = self._lacked_memory(worker)
                 # Ended from outside: its worker died, or was asked to stop although nothing stops the launch.
@@ -132,12 +144,15 @@ class WorkerPool:
 
     def _hand_out(self, queue: Queue) -> None:
         for i, worker in enumerate(self._workers):
-            if worker.job is None:
-                job = queue.take([other.job for other in self._workers if other.job is not None])
+            if worker.job is None and not worker.is_retired:
+                busy = [other for other in self._workers if other.job is not None]
+                beside = [cast(Job, other.job) for other in busy if other.gpu == worker.gpu]
+                budget = None if worker.gpu is None else gpu_budget_mb(worker.gpu)
+                job = queue.take([cast(Job, other.job) for other in busy], beside, budget)
                 if job is None:
-                    return
+                    continue
                 if not worker.process.is_alive():
-                    self._workers[i] = _WorkerProcess(self._options)
+                    self._workers[i] = _WorkerProcess(self._options, worker.gpu)
                 self._workers[i].give(job)
 
     def _interrupt(self, on_event: OnEvent) -> None:
@@ -173,15 +188,17 @@ class WorkerPool:
 class _WorkerProcess:
     """A worker process, this side's end of its pipe, and the job that it has."""
 
-    def __init__(self, options: RunOptions) -> None:
+    def __init__(self, options: RunOptions, gpu: Gpu | None = None) -> None:
+        """``gpu``: the only one that the process sees."""
         context = multiprocessing.get_context("spawn")
+        self.gpu, self.is_retired = gpu, False
         self.pipe, theirs = context.Pipe()
         self.job: Job | None = None
         self.exit_code: int | None = None
         """How the process ended, if it died on its job."""
         self.peak_mb, self._measured = 0.0, 0.0
         self.process: BaseProcess = context.Process(target=_work, args=(theirs, options), daemon=True)
-        with _signals_blocked(), safe_path():
+        with _signals_blocked(), safe_path(), only_gpu(gpu):  # CUDA reads it when torch is first used
             self.process.start()
         theirs.close()  # so that the death of the worker reads as the end of the pipe
 
@@ -214,6 +231,13 @@ class _WorkerProcess:
         if self.job is not None and self.process.pid is not None and now - self._measured >= 1.0:
             self._measured = now
             self.peak_mb = max(self.peak_mb, resident_mb(self.process.pid))
+
+    def retire(self) -> None:
+        """After its device was lost: end the process, whose CUDA context is broken, and start none if the GPU is gone."""
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+        self.is_retired = self.gpu is not None and all(gpu.token != self.gpu.token for gpu in visible_gpus())
 
     def stop(self, politely: bool) -> None:
         with contextlib.suppress(OSError):
@@ -271,30 +295,6 @@ def _work(pipe: Connection, options: RunOptions) -> None:
         state.stop_request = StopRequest()
         send(run_job(job, options, lambda run_id, event: send((run_id, event)), state.stop_request))
         state.stop_request = None  # from here on, a signal ends the process
-
-
-def require_main_guard() -> None:
-    """Raise UserError in a script that got here from outside of ``if __name__ == "__main__"``: every worker would run it again."""
-    main = sys.modules.get("__main__")
-    file, frame = getattr(main, "__file__", None), sys._getframe()
-    while frame is not None and not (
-        frame.f_globals is getattr(main, "__dict__", None) and frame.f_code.co_name == "<module>"
-    ):
-        frame = frame.f_back
-    if file is None or frame is None:  # a notebook, or a thread
-        return
-    try:
-        statements = ast.parse(Path(file).read_bytes()).body
-    except (OSError, ValueError, SyntaxError):  # a compiled program
-        return
-    line = frame.f_lineno
-    here = [node for node in statements if node.lineno <= line <= (node.end_lineno or node.lineno)]
-    guards = [name for node in here if isinstance(node, ast.If) for name in ast.walk(node.test)]
-    if here and not any(isinstance(name, ast.Name) and name.id == "__name__" for name in guards):
-        raise UserError(
-            f"{Path(file).name} line {line} starts workers, each of which would run the script again: put the call"
-            " under if __name__ == \"__main__\":, or choose the executor 'serial'"
-        )
 
 
 @contextlib.contextmanager

@@ -15,13 +15,17 @@ import signal
 import socket
 import tempfile
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
-from smope_bench.harness.cancellation import StopRequest
+import psutil
+
+from smope_bench.harness.cancellation import Stop, StopRequest, stop_gently
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.execution.executor_registry import executor
 from smope_bench.harness.execution.job import Job, JobResult, OnEvent, failed
@@ -40,35 +44,48 @@ from smope_bench.harness.run_options import RunOptions
 RETRIES = 3
 """Killed workers that one run survives before it counts as failed: a run that kills each of its workers must end."""
 CONNECT_S = 5.0
+GONE_S, REMOVE_S = 20.0, 0.05
+"""How long it is tried to remove the folder of a cluster that has ended, and the pause between two attempts."""
 SOCKET_PATH, BELOW_FOLDER = 107, 75
 """Bytes that the path of a socket may have, and bytes that Ray appends to its folder's path."""
 
 
-@executor("ray", place="cluster", takes=("address",))
+def _address(options: RunOptions) -> str | None:
+    return options.address or os.environ.get("RAY_ADDRESS")
+
+
+def starts_here(options: RunOptions) -> bool:
+    """Whether the cluster is one that is started on this machine, for this launch alone."""
+    return _address(options) in (None, "local")
+
+
+@executor("ray", place="cluster", takes=("address",), is_here=starts_here)
 def run_on_ray(jobs: Sequence[Job], options: RunOptions, on_event: OnEvent) -> Iterator[JobResult]:
     """As tasks of a Ray cluster, an existing one or one that is started on this machine.
 
     Raises UserError if Ray is not installed, the address does not answer or the cluster lacks what one run needs. If the
     caller stops early, runs in progress are asked to save themselves, and a cluster that was started here is shut down.
     """
-    address = options.address or os.environ.get("RAY_ADDRESS")
-    starts_one = address in (None, "local")
-    ray = _import_ray(starts_one)
-    with _folder_for_ray() if starts_one else contextlib.nullcontext() as folder:
-        try:
-            with _own_handler():
-                _connect(ray, address, options, len(jobs), folder)
+    address, starts_one = _address(options), starts_here(options)
+    # Ray's extension cannot be interrupted by an exception: signals are counted, and read between calls of Ray.
+    with (
+        stop_gently(insists=False) as stop,
+        _folder_for_ray() if starts_one else contextlib.nullcontext() as folder,
+    ):
+        ray = _import_ray(starts_one)
+        start = partial(_connect, ray, address, options, len(jobs), folder)
+        with _joined(ray, start, stop, folder):
             _require_resources(ray, options)
-            yield from _Tasks(ray, jobs, options, on_event).results()
-        finally:
-            ray.shutdown()  # ends a cluster that was started here, and leaves an existing one running
+            yield from _Tasks(ray, jobs, options, on_event, stop).results()
 
 
 class _Tasks:
     """The tasks of one launch."""
 
-    def __init__(self, ray: ModuleType, jobs: Sequence[Job], options: RunOptions, on_event: OnEvent) -> None:
-        self._ray, self._on_event = ray, on_event
+    def __init__(
+        self, ray: ModuleType, jobs: Sequence[Job], options: RunOptions, on_event: OnEvent, stop: Stop
+    ) -> None:
+        self._ray, self._on_event, self._stop_state = ray, on_event, stop
         self._follower = EventFollower(options.results, [job.run_id for job in jobs])
         self._task = ray.remote(_run_in_worker).options(
             num_cpus=options.threads or 1, num_gpus=_gpus(options), max_retries=RETRIES, retry_exceptions=False
@@ -86,6 +103,7 @@ class _Tasks:
     def results(self) -> Iterator[JobResult]:
         try:
             while self._open:
+                self._stop_state.raise_if_stopped()
                 for ref in self._ready():
                     job = self._open.pop(ref)
                     result = self._result(ref, job)
@@ -98,6 +116,7 @@ class _Tasks:
                     self._follower.forget(job.run_id, self._on_event)
                     yield result
                 self._follower.notify(self._on_event)
+            self._stop_state.raise_if_stopped()
         except BaseException:
             self._stop()
             raise
@@ -118,8 +137,11 @@ class _Tasks:
     def _stop(self) -> None:
         """Ask all runs in progress to save themselves, wait, then end them. A second signal cuts the wait short."""
         ask_to_stop(self._shared)
+        refs, end = list(self._open), time.monotonic() + STOP_S
+        signals = self._stop_state.signals
         try:
-            self._ray.wait(list(self._open), num_returns=len(self._open), timeout=STOP_S)
+            while refs and time.monotonic() < end and self._stop_state.signals <= max(signals, 1):
+                refs = self._ray.wait(refs, num_returns=len(refs), timeout=POLL_S)[1]
         finally:
             for ref in self._open:
                 with contextlib.suppress(self._ray.exceptions.RayError, ValueError):
@@ -135,23 +157,60 @@ def _run_in_worker(job: Job, options: RunOptions, code: str) -> JobResult:
 
 
 @contextlib.contextmanager
-def _own_handler(during: Callable[..., object] | None = None) -> Iterator[None]:
-    """Restore the SIGTERM handler afterwards, which Ray replaces when it connects; ``during`` handles it until then."""
+def _own_handler(during: Callable[..., object]) -> Iterator[None]:
+    """``during`` handles SIGTERM in this block, in place of the handler that Ray has set in its worker."""
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield
         return
-    before = signal.getsignal(signal.SIGTERM)
-    if during is not None:
-        signal.signal(signal.SIGTERM, during)
+    before = signal.signal(signal.SIGTERM, during)
     try:
         yield
-    except SystemExit as answer:
-        signal.signal(signal.SIGTERM, before)
-        if answer.code == signal.SIGTERM:  # Ray's answer to one that came meanwhile
-            signal.raise_signal(signal.SIGTERM)
-        raise
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _joined(ray: ModuleType, start: Callable[[], None], stop: Stop, folder: str | None) -> Iterator[None]:
+    """The cluster that ``start`` starts or joins; afterwards, one that was started is ended, an existing one is left running.
+
+    ``start`` is called in a thread of its own, where Ray sets no signal handlers and no signal interrupts it. The thread lives
+    as long as the block: Linux ends Ray's processes with the thread that started them, by the signal that they ask for when
+    their parent dies. After one signal the start is waited for, since a cluster that is half started cannot be shut down; at a
+    second, the processes that Ray has started for ``folder`` are killed. Raises Stopped in either case.
+    """
+    errors, started, over = list[BaseException](), threading.Event(), threading.Event()
+
+    def run() -> None:
+        try:
+            start()
+        except BaseException as error:
+            errors.append(error)
+        started.set()
+        over.wait()
+
+    threading.Thread(target=run, name="ray start", daemon=True).start()
+    try:
+        while not started.wait(POLL_S / 5):
+            if stop.signals > 1:
+                _kill_processes_of(folder)
+                started.wait(POLL_S)
+                stop.raise_if_stopped()
+        stop.handle_again()  # Ray's extension has set a handler of its own, which prints a stack
+        stop.raise_if_stopped()  # also where Ray failed because its processes were stopped, too
+        if errors:
+            raise errors[0]
+        yield
+    finally:
+        ray.shutdown()
+        over.set()
+
+
+def _kill_processes_of(folder: str | None) -> None:
+    """Kill this process's descendants that have ``folder``, which is Ray's, in their command line."""
+    for process in psutil.Process().children(recursive=True) if folder else ():
+        with contextlib.suppress(psutil.Error):
+            if any(str(folder) in word for word in process.cmdline()):
+                process.kill()
 
 
 @contextlib.contextmanager
@@ -166,8 +225,11 @@ def _folder_for_ray() -> Iterator[str | None]:
     try:
         yield folder if folder and len(os.fsencode(folder)) + BELOW_FOLDER <= SOCKET_PATH else None
     finally:
-        if folder:
+        end = time.monotonic() + GONE_S
+        while folder and os.path.lexists(folder) and time.monotonic() < end:
+            # Ray's helpers end shortly after it and write until then, so that a folder may not be empty when it is removed.
             shutil.rmtree(folder, ignore_errors=True)
+            time.sleep(REMOVE_S)
 
 
 def _import_ray(starts_one: bool) -> ModuleType:
@@ -188,6 +250,7 @@ def _import_ray(starts_one: bool) -> ModuleType:
 
 def _connect(ray: ModuleType, address: str | None, options: RunOptions, jobs: int, folder: str | None) -> None:
     """Join the cluster at the address, or start one for this launch alone."""
+    logging.getLogger("ray").setLevel(logging.ERROR)  # it warns that it sets no signal handlers, as it must not
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     if address and address != "local":
         _require_answer(address)
@@ -200,7 +263,13 @@ def _connect(ray: ModuleType, address: str | None, options: RunOptions, jobs: in
             ) from error
         return
     cores = max(1, min(options.workers or 1, jobs)) * (options.threads or 1)
-    ray.init(address="local", num_cpus=cores, include_dashboard=False, _temp_dir=folder, **quiet)
+    try:
+        ray.init(address="local", num_cpus=cores, include_dashboard=False, _temp_dir=folder, **quiet)
+    except (Exception, SystemExit) as error:  # Ray raises plain Exceptions where its processes do not come up
+        raise UserError(
+            f"Ray does not start on this machine ({type(error).__name__}: {_first_line(error)}); look at the memory, the disk"
+            " and RAY_TMPDIR, or use --executor local"
+        ) from error
 
 
 def _require_answer(address: str) -> None:
@@ -239,7 +308,7 @@ def _require_resources(ray: ModuleType, options: RunOptions) -> None:
 
 
 def _gpus(options: RunOptions) -> float:
-    return options.gpus_per_run if options.device == "cuda" else 0.0
+    return options.gpus_per_run if options.device != "cpu" else 0.0
 
 
 def _death(error: Exception) -> str:

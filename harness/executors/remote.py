@@ -7,7 +7,6 @@ does it, and continues when another worker takes the run over. Importing this mo
 from __future__ import annotations
 
 import contextlib
-import json
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,7 +17,7 @@ from typing import Any
 from smope_bench.harness.cancellation import StopRequest
 from smope_bench.harness.execution.job import Job, JobResult, OnEvent, failed, run_job
 from smope_bench.harness.provenance import code_fingerprint
-from smope_bench.harness.records.event_log import events_in, lines_of
+from smope_bench.harness.records.event_log import events_in, lines_of, read_progress
 from smope_bench.harness.run_options import RunOptions
 
 POLL_S = 0.5
@@ -33,7 +32,9 @@ def for_remote(options: RunOptions) -> RunOptions:
     another launcher may have some of the same runs, and stopping one must not stop the other's."""
     results, plugins = options.results.absolute(), tuple(plugin.absolute() for plugin in options.plugins)
     stop_file = results / f".stop-{secrets.token_hex(8)}"
-    return replace(options, results=results, data=options.data.absolute(), plugins=plugins, stop_file=stop_file)
+    return replace(
+        options, results=results, data=options.data.absolute(), plugins=plugins, stop_file=stop_file, is_remote=True
+    )
 
 
 def run_remotely(job: Job, options: RunOptions, fingerprint: str, stop_request: StopRequest | None = None) -> JobResult:
@@ -106,13 +107,9 @@ class _RunFollower:
         """Events since the last call; the first of an attempt has ``tasks_done`` before it."""
         if self._changed(self._events):
             yield from self._appended()
-        if self._changed(self._progress):
-            with contextlib.suppress(OSError, ValueError, TypeError):
-                step = json.loads(self._progress.read_text(encoding="utf-8"))
-                kept = {key: step[key] for key in ("task", "phase", "step", "total_steps") if key in step}
-                if "step" in kept and "total_steps" in kept:
-                    yield from self._start(self._lines)
-                    yield {"event": "step", **kept}
+        if self._changed(self._progress) and (event := read_progress(self._progress)):
+            yield from self._start(self._lines)
+            yield {name: value for name, value in event.items() if name not in ("tasks", "updated")}
 
     def _changed(self, file: Path) -> bool:
         before, self._stamps[file] = self._stamps[file], _stamp(file)

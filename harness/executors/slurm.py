@@ -8,9 +8,11 @@ project, written and read by its own jobs. The launcher reads none: jobs report 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -29,27 +31,33 @@ from smope_bench.harness.executors.remote import (
     withdraw_stop,
 )
 from smope_bench.harness.executors.slurm_job import SlurmRun, read_result
+from smope_bench.harness.executors.slurm_limits import SlurmLimits, is_refused_for_size, read_limits
 from smope_bench.harness.executors.slurm_options import SlurmPlan, slurm_plan
 from smope_bench.harness.executors.slurm_queue import LocalQueue, SlurmQueue
 from smope_bench.harness.provenance import IMPORT_ROOT, code_fingerprint
-from smope_bench.harness.run_options import RunOptions
+from smope_bench.harness.run_options import Gpu, RunOptions
 from smope_bench.harness.text import plain
 
-ARRAY_LIMIT = 1000
-"""Jobs in an array: Slurm's default limit."""
+RETRY_S = 60.0
+"""Seconds until jobs that were refused while others were in the queue are submitted again, unless one of those ends before."""
 REQUEUES = 1000
 """How often one run may reach its time limit: a run of a week in jobs of an hour must be possible."""
 
 
-@executor("slurm", place="cluster", takes=("slurm",))
+def starts_here(options: RunOptions) -> bool:
+    """Whether jobs are submitit's processes on this machine."""
+    return any(text.replace(" ", "").lstrip("-") == "cluster=local" for text in options.slurm)
+
+
+@executor("slurm", place="cluster", takes=("slurm",), is_here=starts_here)
 def run_on_slurm(jobs: Sequence[Job], options: RunOptions, on_event: OnEvent) -> Iterator[JobResult]:
-    """As jobs of a Slurm array.
+    """As jobs of Slurm arrays.
 
     Raises UserError if submitit or Slurm is missing, or ``options.slurm`` cannot be understood. If the caller stops early,
     waiting jobs are taken out of the queue and running ones are asked to save themselves before they are ended.
     """
     submitit = _import_submitit()
-    plan = slurm_plan(options.slurm, options.threads or 1, gpus=options.device == "cuda")
+    plan = slurm_plan(options.slurm, options.threads or 1, gpus=options.device != "cpu")
     _require_slurm(plan)
     yield from _Batch(submitit, plan, jobs, options, on_event).run()
 
@@ -68,13 +76,17 @@ class _Batch:
         )
         self._executor.update_parameters(**plan.parameters)
         self._queue = SlurmQueue() if plan.cluster == "slurm" else LocalQueue()
+        self._is_slurm = plan.cluster == "slurm"
+        self._limits = read_limits(*plan.pays) if self._is_slurm else SlurmLimits()
+        self._size, self._retry_at = self._limits.array, float("-inf")
         # submitit's local executor starts all that it is given at once.
-        self._at_once = ARRAY_LIMIT if plan.cluster == "slurm" else options.workers or 1
+        self._at_once, self._gpus = options.workers or 1, options.gpus
         self._shared = for_remote(options)
         self._body = SlurmRun(self._shared, self._folder, code_fingerprint())
         self._follower = EventFollower(self._results, [job.run_id for job in jobs])
         self._waiting = list(jobs)
         self._open: dict[str, Any] = {}
+        self._gpu_of: dict[str, Gpu] = {}
         self._gone_since: dict[str, float] = {}
         self._all_well = True
 
@@ -83,6 +95,7 @@ class _Batch:
             while self._waiting or self._open:
                 self._submit()
                 for result in self._ended():
+                    self._retry_at = float("-inf")
                     self._all_well &= result.error is None
                     self._follower.forget(result.run_id, self._on_event)
                     yield result
@@ -95,25 +108,62 @@ class _Batch:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _submit(self) -> None:
-        """Submit as many jobs as there is room for; on Slurm, which queues them, all in arrays."""
-        while self._waiting and (self._at_once == ARRAY_LIMIT or len(self._open) < self._at_once):
-            room = self._at_once if self._at_once == ARRAY_LIMIT else self._at_once - len(self._open)
-            array, self._waiting = self._waiting[:room], self._waiting[room:]
+        """Submit as many jobs as there is room for, on Slurm in arrays; the rest follows as room appears."""
+        while self._waiting and (room := self._room()) > 0:
+            array = self._waiting[:room]
             before = os.environ.get("PYTHONPATH")
             # Jobs import this very copy of the project, and nothing from the folder where they start.
             os.environ["PYTHONPATH"] = os.pathsep.join([str(IMPORT_ROOT), *([before] if before else [])])
             try:
                 with safe_path():
-                    submitted = self._executor.map_array(self._body, array)
+                    submitted = self._executor.map_array(self._placed(array), array)
             except Exception as error:  # submitit has no error class of its own for failures of sbatch
-                raise UserError(
-                    f"Slurm refused the jobs: {_last_line(str(error))}; see the options after --slurm"
-                ) from error
+                self._refused(array, error)
+                continue
             finally:
                 os.environ.pop("PYTHONPATH")
                 if before is not None:
                     os.environ["PYTHONPATH"] = before
+            self._waiting = self._waiting[len(array) :]
             self._open |= {job.run_id: handle for job, handle in zip(array, submitted, strict=True)}
+
+    def _room(self) -> int:
+        """How many jobs may be submitted now."""
+        if not self._is_slurm:
+            free = self._at_once - len(self._open)
+            return min(free, 1) if self._gpus else free
+        if time.monotonic() < self._retry_at:
+            return 0
+        if self._limits.submit is None:
+            return self._size
+        return min(self._size, self._limits.submit - max(len(self._queue.alive(()) or ()), len(self._open)))
+
+    def _placed(self, array: Sequence[Job]) -> SlurmRun:
+        """The body of these jobs; on this machine, of one job on the GPU that has the fewest."""
+        if self._is_slurm or not self._gpus:
+            return self._body
+        busy = Counter(self._gpu_of[run_id].token for run_id in self._open)
+        gpu = min(self._gpus, key=lambda gpu: busy[gpu.token])
+        self._gpu_of |= {job.run_id: gpu for job in array}
+        return SlurmRun(self._shared, self._folder, code_fingerprint(), gpu)
+
+    def _refused(self, array: Sequence[Job], error: Exception) -> None:
+        """Try a smaller array, or wait while jobs are in the queue. Raises UserError where neither would help."""
+        reason = _last_line(str(error))
+        if is_refused_for_size(str(error)):
+            if len(array) > 1:
+                self._size = len(array) // 2
+                return
+            if self._open or self._queue.alive(()):
+                self._retry_at = time.monotonic() + RETRY_S
+                return
+        elif self._open:  # what was accepted is not lost for what is refused now
+            self._retry_at = time.monotonic() + RETRY_S
+            return
+        jobs = "the jobs" if len(array) > 1 else "a job"
+        limits = f" ({self._limits.source})" if self._is_slurm else ""
+        hint = "; without GPUs, add --device cpu" if re.search("gres|gpu|node configuration", reason, re.I) else ""
+        raise UserError(f"Slurm refused {jobs}: {reason}{limits}; see the options after --slurm{hint}") from error
 
     def _ended(self) -> Iterator[JobResult]:
         alive = self._queue.alive(self._open.values())

@@ -17,8 +17,9 @@ from smope_bench.harness.execution.job import Job, JobResult
 from smope_bench.harness.execution.lease import LeaseMonitor
 from smope_bench.harness.executors.remote import run_remotely
 from smope_bench.harness.executors.slurm_queue import query
+from smope_bench.harness.hardware.gpus import only_gpu
 from smope_bench.harness.records.atomic_write import write_json_atomically
-from smope_bench.harness.run_options import RunOptions
+from smope_bench.harness.run_options import Gpu, RunOptions
 
 TAKE_OVER_S, LOOK_S = 180.0, 5.0
 """How long a requeued job waits for the lease of its own earlier attempt to expire, on a node that it cannot see."""
@@ -27,12 +28,13 @@ TAKE_OVER_S, LOOK_S = 180.0, 5.0
 class SlurmRun:
     """The callable that submitit pickles and calls; it holds plain values only."""
 
-    def __init__(self, options: RunOptions, folder: Path, fingerprint: str) -> None:
-        self.options, self.folder, self.fingerprint = options, folder, fingerprint
+    def __init__(self, options: RunOptions, folder: Path, fingerprint: str, gpu: Gpu | None = None) -> None:
+        """``gpu``: the only one of this machine that the run may use; None leaves that to Slurm."""
+        self.options, self.folder, self.fingerprint, self.gpu = options, folder, fingerprint, gpu
 
     def __call__(self, job: Job) -> None:
         """Do ``job`` and write its result; does not return if the job goes back into the queue."""
-        with _notices() as notice:
+        with _notices() as notice, only_gpu(self.gpu):
             result = self._attempt(job, notice.stop_request)
         if result.state == "interrupted" and notice.calls_for_another_job():
             notice.requeue()

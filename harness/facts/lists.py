@@ -112,6 +112,13 @@ def list_executors(plugins: Sequence[Path]) -> Rows:
     return _listed(open_executors(plugins), lambda found: {"place": found.place, "summary": found.summary})
 
 
+def list_trackers(plugins: Sequence[Path]) -> Rows:
+    """Trackers with the library that they need."""
+    from smope_bench.harness.tracking.tracker import open_trackers
+
+    return _listed(open_trackers(plugins), lambda found: {"library": found.library, "summary": found.summary})
+
+
 def size_text(count: int | None) -> str:
     if not count:
         return "size unknown"

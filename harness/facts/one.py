@@ -1,4 +1,4 @@
-"""All that is known of one method, benchmark, backbone, suite, executor or metric.
+"""All that is known of one method, benchmark, backbone, suite, executor, tracker or metric.
 
 PyTorch is imported only where the file of the described thing does so, as those of methods do.
 """
@@ -34,12 +34,13 @@ def find_facts(name: str, data: Path, plugins: Sequence[Path]) -> list[Facts]:
     from smope_bench.harness.planning.suites.find import find_suite, is_file_name
     from smope_bench.harness.registry.metrics import open_metrics
     from smope_bench.harness.registry.registry import open_registries
+    from smope_bench.harness.tracking.tracker import open_trackers
     from smope_bench.methods.common.backbone.imported import imported_under
 
     if is_file_name(name):
         suite = find_suite(name)
         return [{"kind": "suite", "name": suite.name, **suite_facts(suite)}]
-    registries, executors = open_registries(plugins), open_executors(plugins)
+    registries, executors, trackers = open_registries(plugins), open_executors(plugins), open_trackers(plugins)
     metrics = {metric.name: metric for metric in open_metrics(plugins)}
     known: dict[str, tuple[Sequence[str], Callable[[], Facts]]] = {
         "method": (registries.methods.names(), lambda: method_facts(registries, name)),
@@ -52,6 +53,10 @@ def find_facts(name: str, data: Path, plugins: Sequence[Path]) -> list[Facts]:
         "executor": (
             executors.names(),
             lambda: {"owner": executors.owner(name), **executor_facts(executors.load(name))},
+        ),
+        "tracker": (
+            trackers.names(),
+            lambda: {"owner": trackers.owner(name), **tracker_facts(trackers.load(name))},
         ),
         "metric": (list(metrics), lambda: metric_facts(metrics[name])),
     }
@@ -75,7 +80,9 @@ def _nearest(name: str, known: Mapping[str, Sequence[str]]) -> str:
     close = get_close_matches(name.lower().replace("-", "_"), kinds, n=NEAREST, cutoff=0.5)
     offered = ", ".join(f"{one!r} ({' and '.join(kinds[one])})" for one in close)
     hint = f"; did you mean {offered}?" if close else "."
-    lists = f"{shell_command('list', 'methods')} (or benchmarks, backbones, suites, executors) shows the names"
+    lists = (
+        f"{shell_command('list', 'methods')} (or benchmarks, backbones, suites, executors, trackers) shows the names"
+    )
     return (
         f"{hint} {lists}; one of your own needs --plugin FILE.py, and a weights file has the name that a command with"
         " --backbone FILE prints."
@@ -278,6 +285,16 @@ def suite_facts(suite: Any) -> Facts:
 
 def _suite_row(row: Any, settings: str) -> Facts:
     return {"label": row.label, "method": row.method, "settings": settings if row.settings else ""}
+
+
+def tracker_facts(tracker: Any) -> Facts:
+    """What is known of a tracker."""
+    return {
+        "title": "",
+        "summary": tracker.summary,
+        "facts": {"needs": tracker.library and f"pip install {tracker.library}"},
+        "settings": [],
+    }
 
 
 def executor_facts(executor: Any) -> Facts:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
+from typing import NoReturn
 
 from smope_bench.harness.errors import UserError
+from smope_bench.harness.hardware.gpus import visible_gpus
+from smope_bench.harness.hardware.memory import cpu_quota
 
 CPU_INFO = Path("/proc/cpuinfo")
 FAST_BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16", "svebf16"})
@@ -42,15 +46,27 @@ def cpu_instructions() -> frozenset[str]:
 
 
 def _require_bf16_on(device: str) -> None:
+    if not (known := visible_gpus()) or not all(gpu.capability for gpu in known):
+        return _require_bf16_by_torch(device)
+    for gpu in known:  # asked of the driver's tool, since a launcher opens no CUDA context
+        if float(gpu.capability) < 8:
+            _refuse_bf16(gpu.name, gpu.capability)
+    return None
+
+
+def _require_bf16_by_torch(device: str) -> None:
     import torch
 
     with torch.cuda.device(device):
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return
     major, minor = torch.cuda.get_device_capability(device)
+    _refuse_bf16(torch.cuda.get_device_name(device), f"{major}.{minor}")
+
+
+def _refuse_bf16(name: str, capability: str) -> NoReturn:
     raise UserError(
-        f"--precision bf16: {torch.cuda.get_device_name(device)} has compute capability {major}.{minor}, and bfloat16 begins"
-        " with 8.0; use --precision fp32."
+        f"--precision bf16: {name} has compute capability {capability}, and bfloat16 begins with 8.0; use --precision fp32."
     )
 
 
@@ -68,26 +84,62 @@ def default_threads(weights: int) -> int:
     return 1 if weights <= MOST_WEIGHTS_FOR_ONE_THREAD else min(usable_cores(), MOST_THREADS)
 
 
-def default_workers(device: str, jobs: int, threads: int = 1) -> int:
-    """Workers for ``jobs``: on the CPU as many as there are cores for ``threads`` each, one on an accelerator."""
-    return max(1, min(usable_cores() // threads if device == "cpu" else 1, jobs))
+def default_workers(device: str, jobs: int, threads: int = 1, gpus: int = 1) -> int:
+    """Workers for ``jobs``: on the CPU as many as there are cores for ``threads`` each, on accelerators one for each."""
+    return max(1, min(usable_cores() // threads if device == "cpu" else gpus, jobs))
 
 
 def usable_cores() -> int:
-    """Cores that this process may use; in a container these can be fewer than the machine's."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use, by its affinity and by the CPU quota of its control groups (containers)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cpu_quota()
+    return cores if quota is None else max(1, min(cores, math.floor(quota)))
+
+
+ACCELERATORS = {"cuda": "CUDA", "xpu": "XPU (Intel)", "mps": "MPS (Apple)"}
+"""Kinds of accelerators by torch's name, in the order in which ``auto`` prefers them."""
 
 
 def resolve_device(device: str) -> str:
-    """``cpu`` or ``cuda``; ``auto`` takes ``cuda`` where available. Raises UserError for ``cuda`` without a device."""
+    """``cpu`` or the kind of an accelerator; ``auto`` takes CUDA where available, else the CPU.
+
+    The question opens no CUDA context. Raises UserError for an accelerator that is not there.
+    """
     if device == "cpu":
         return device
+    os.environ.setdefault(
+        "PYTORCH_NVML_BASED_CUDA_CHECK", "1"
+    )  # asks the driver's library instead of initialising CUDA
     import torch
 
-    available = torch.cuda.is_available()
-    if device == "cuda" and not available:
-        raise UserError("--device cuda: torch sees no CUDA device here; use --device cpu or --device auto.")
-    return "cuda" if available else "cpu"
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind = device.partition(":")[0]
+    module = torch.backends.mps if kind == "mps" else getattr(torch, kind, None)
+    if module is None or not module.is_available():
+        raise UserError(
+            f"--device {device}: torch sees no {ACCELERATORS[kind]} device here; use --device cpu or --device auto."
+        )
+    return device
+
+
+def unsupported_remark(device: str, precision: str, deterministic: bool) -> str | None:
+    """What is not supported on an XPU or MPS device, as a note; None for other devices.
+
+    Raises UserError where it was asked for.
+    """
+    if device not in ("xpu", "mps"):
+        return None
+    if precision == "bf16":
+        raise UserError(f"--precision bf16 is not supported on {device}: use --precision fp32.")
+    if deterministic:
+        raise UserError(
+            f"--deterministic is not supported on {device}: torch can refuse operations on CPU and CUDA only."
+        )
+    return (
+        f"--device {device} was not tested: bf16 and --deterministic are not supported there, and the peak memory in records is"
+        " that of the process, not of the device"
+    )
 
 
 def pin_arithmetic(threads: int, *, deterministic: bool = False) -> None:

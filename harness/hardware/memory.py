@@ -54,6 +54,22 @@ def total_mb(device: str = "cpu") -> float:
     return min([psutil.virtual_memory().total, *(limit for limit, _ in _groups())]) / MIB
 
 
+def cpu_quota() -> float | None:
+    """CPUs that the control groups of this process, version 2 or 1, grant it: the least of their quotas; None without one."""
+    found = []
+    for folder in _own_folders():
+        with contextlib.suppress(OSError, ValueError):  # 'max': no limit
+            quota, period = (folder / "cpu.max").read_text(encoding="ascii").split()
+            found.append(int(quota) / int(period))
+    for folder in _own_folders_v1("cpu"):
+        with contextlib.suppress(OSError, ValueError):  # -1: no limit
+            quota, period = (
+                (folder / f"cpu.cfs_{part}_us").read_text(encoding="ascii") for part in ("quota", "period")
+            )
+            found.append(int(quota) / int(period))
+    return min((quota for quota in found if quota > 0), default=None)
+
+
 def oom_kills() -> int | None:
     """Number of processes that the system has killed for lack of memory; None where it is not counted."""
     counts = []
@@ -82,6 +98,17 @@ def _own_folders() -> list[Path]:
     folders = [CGROUP.joinpath(*parts[:count]) for count in range(len(parts), -1, -1)]
     # In a container the path can be one of the host, which does not exist here.
     return [folder for folder in folders if folder.is_dir()] or [CGROUP]
+
+
+def _own_folders_v1(controller: str) -> list[Path]:
+    """As ``_own_folders``, for one controller of version 1; its mount is the group itself in a container."""
+    own = ""
+    with contextlib.suppress(OSError, ValueError):
+        lines = [line.split(":", 2) for line in OWN_CGROUP.read_text(encoding="utf-8").splitlines()]
+        own = next((path for _, names, path in lines if controller in names.split(",")), "")
+    parts = [part for part in own.split("/") if part not in ("", "..")]
+    mounts = [CGROUP / controller, CGROUP / f"{controller},{controller}acct"]
+    return [mount.joinpath(*parts[:count]) for mount in mounts for count in range(len(parts), -1, -1)]
 
 
 def _groups() -> list[tuple[float, float]]:

@@ -21,6 +21,7 @@ from smope_bench.benchmarks.download.fetch import (
 )
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.image_store.cache import verify_caches
+from smope_bench.benchmarks.image_store.other_data import OtherData, other_data, remove_other
 from smope_bench.benchmarks.image_store.stores import PreparedStore, prepared_stores, remove_store, require_free
 from smope_bench.benchmarks.protocol import spelled
 from smope_bench.harness.errors import UserError, did_you_mean
@@ -123,7 +124,7 @@ def prepare_benchmarks(
     Benchmarks that differ in protocol or augmentation alone share their images, which are read through once. Returns the
     opened images of stores: while they are referenced, ``data remove`` refuses to delete them.
     """
-    distinct = {run.spec.benchmark.model_dump_json(): run.spec.benchmark for run in planned}
+    distinct = {one.model_dump_json(): one for run in planned for one in run.spec.benchmarks}
     ready: set[str] = set()
     held: list[Any] = []
     for component in distinct.values():
@@ -133,7 +134,7 @@ def prepare_benchmarks(
             opened.prepare(progress)
             ready.add(images)
             held += [opened.image_set(split) for split in SPLITS] if hasattr(opened, "cache_parent") else []
-        opened.task_sizes()  # raises for an impossible split, before anything trains
+        opened.learnt_sizes()  # raises for an impossible split, before anything trains
     return held
 
 
@@ -228,25 +229,41 @@ def _fitting_tasks(data: Any) -> dict[str, Any]:
     return {"tasks": config.tasks, "split": (each + more, *(each,) * (config.tasks - 1))}
 
 
-def stores_named(names: Sequence[str], data_root: Path) -> list[PreparedStore]:
-    """The prepared stores of names: ``BENCHMARK/ID``, or ``BENCHMARK`` for all of one. Raises UserError for another name."""
+def data_in(data_root: Path) -> tuple[list[PreparedStore], list[OtherData]]:
+    """What a data folder holds: stores of images, and everything else."""
     stores = prepared_stores(data_root)
-    found: dict[str, PreparedStore] = {}
+    return stores, other_data(data_root, {store.folder for store in stores})
+
+
+def data_named(names: Sequence[str], data_root: Path) -> list[PreparedStore | OtherData]:
+    """The parts of a data folder by their names: ``BENCHMARK/ID``, ``BENCHMARK`` for all stores of one, ``BENCHMARK/downloads``.
+
+    Raises UserError for another name.
+    """
+    stores, others = data_in(data_root)
+    found: dict[str, PreparedStore | OtherData] = {}
     for name in names:
-        fitting = {store.name: store for store in stores if name in (store.name, store.folder.parent.name)}
+        fitting: dict[str, PreparedStore | OtherData] = {
+            store.name: store for store in stores if name in (store.name, store.folder.parent.name)
+        }
+        fitting |= {other.name: other for other in others if other.name == name}
         if not fitting:
-            known = [*(store.name for store in stores), *(store.folder.parent.name for store in stores)]
+            known = [*(one.name for one in (*stores, *others)), *(store.folder.parent.name for store in stores)]
             raise UserError(f"{name!r} is not prepared in {str(data_root)!r}{did_you_mean(name, known)}")
         found |= fitting
     return list(found.values())
 
 
-def remove_stores(stores: Sequence[PreparedStore]) -> None:
-    """Delete stores, all of them or none where one is in use. Raises UserError."""
-    for store in stores:
-        require_free(store)
-    for store in stores:
-        remove_store(store)
+def remove_data(parts: Sequence[PreparedStore | OtherData]) -> None:
+    """Delete parts of a data folder, all of them or none where a store is in use. Raises UserError."""
+    for part in parts:
+        if isinstance(part, PreparedStore):
+            require_free(part)
+    for part in parts:
+        if isinstance(part, PreparedStore):
+            remove_store(part)
+        else:
+            remove_other(part)
 
 
 def benchmark_values(settings: Sequence[Setting]) -> dict[str, Any]:

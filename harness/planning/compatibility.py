@@ -32,16 +32,17 @@ class CompatibilityChecker:
         num_classes: int,
         num_tasks: int,
         protocol: Protocol = "class",
-    ) -> None:
+    ) -> Any | None:
         """Raise UserError, with the method's own message, for a combination that it refuses.
 
-        The method is constructed on PyTorch's meta device: shapes and checks are real, values are not.
+        The method is constructed on PyTorch's meta device: shapes and checks are real, values are not. Returns it, or None where
+        it was constructed before or cannot be constructed so.
         """
         key = canonical_json(
             [spec.method.model_dump(), spec.backbone.model_dump(), spec.schedule, num_classes, num_tasks, protocol]
         )
         if key in self._known:
-            return
+            return None
         self._known.add(key)
         _require_protocol(method, spec, protocol)
         import torch
@@ -56,7 +57,7 @@ class CompatibilityChecker:
         try:
             # A plugin may read values in its constructor, which the meta device does not have.
             with torch.device("meta"), Undrawn(), contextlib.suppress(NotImplementedError, RuntimeError):
-                made_with_outline(
+                return made_with_outline(
                     lambda vit: method(config, vit, setup), backbone, lambda: self._skeleton(spec, backbone)
                 )
         except MethodError as error:
@@ -66,12 +67,13 @@ class CompatibilityChecker:
             ) from error
         except Exception as error:
             if isinstance(error, TypeError) and "meta device" in str(error):
-                return  # values asked for as a numpy array
+                return None  # values asked for as a numpy array
             if method.__module__.startswith(BUILT_IN):  # a bug of the project: show its traceback
                 raise
             raise UserError(
                 f"{spec.method.name} cannot be constructed: {sentence(error)}{where(error, method)}"
             ) from error
+        return None
 
     def _skeleton(self, spec: RunSpec, backbone: Any) -> Any:
         """One skeleton for each backbone with its settings, since making it is slow."""

@@ -295,7 +295,9 @@ class Planner:
             precision=self.selection.precision,
             sources=registries.sources_of(row.method, column.benchmark, column.backbone),
         )
-        self._fitting.require(method, spec, backbone, data.num_classes, pinned.tasks, data.protocol)
+        learnt = data.learnt_sizes()
+        classes = sum(learnt) if data.protocol == "class" else data.num_classes
+        self._fitting.require(method, spec, backbone, classes, len(learnt), data.protocol)
         return spec, recipe.source, tuple(by_hand)
 
     def _adapted(self, name: str, values: Mapping[str, Any]) -> Backbone:
@@ -329,7 +331,7 @@ class Planner:
             _check_fit(data, backbone, column)
             if benchmark.takes_user_data:
                 data.prepare()
-            data.task_sizes()  # raises for an impossible split
+            data.learnt_sizes()  # raises for an impossible split
             self._benchmarks[key] = data
         return self._benchmarks[key]
 
@@ -496,9 +498,9 @@ def _check_fit(data: Any, backbone: Any, column: Column) -> None:
         )
 
 
-def manifest(suite_name: str, runs: Sequence[PlannedRun], registries: Registries) -> dict[str, Any]:
+def manifest(suite: Suite | str, runs: Sequence[PlannedRun], registries: Registries) -> dict[str, Any]:
     """The manifest of a planned suite, from which reports are built without torch and without the plan."""
-    suite = find_suite(suite_name)
+    suite = suite if isinstance(suite, Suite) else find_suite(suite)
     mine = [run for run in runs if run.suite == suite.name]
     rows = {run.row: run for run in mine}
     columns = {run.benchmark: run for run in mine}
@@ -566,7 +568,7 @@ def _column_entry(label: str, run: PlannedRun, registries: Registries) -> dict[s
     return {
         "label": label,
         "benchmark": run.spec.benchmark.name,
-        "tasks": run.spec.benchmark.config.get("tasks"),
+        "tasks": run.spec.num_tasks,
         "backbone": backbone,
         "summary": card.summary,
         **({"protocol": run.protocol} if run.protocol != "class" else {}),

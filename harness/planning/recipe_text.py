@@ -61,7 +61,14 @@ def schedule_text(schedule: Schedule) -> str:
         shape += f" (x{schedule.decay_factor:g} every {schedule.decay_epochs} epochs)"
     elif schedule.shape == "epoch_cosine":
         shape += f" (to {schedule.min_lr:g})"
+    elif schedule.shape == "milestones":
+        shape += f" (x{schedule.decay_factor:g} from epoch {value_text(schedule.milestones)} on)"
+    if not schedule.epoch_lag and schedule.shape in ("step", "epoch_cosine", "milestones"):
+        shape += " without lag"
     parts = [f"batch {schedule.batch_size}", counted(schedule.epochs, "epoch"), f"lr {schedule.lr:g}", shape]
+    momentum = f" with {'Nesterov ' * schedule.nesterov}momentum {schedule.momentum:g}" if schedule.momentum else ""
+    names = {"adamw": [], "adam": ["Adam"], "sgd": [f"SGD{momentum}"]}
+    parts += names[schedule.optimizer]
     parts += [f"clip {schedule.grad_clip:g}"] if schedule.grad_clip else []
     parts += [f"weight decay {schedule.weight_decay:g}"] if schedule.weight_decay else []
     return ", ".join([*parts, "last batch dropped" if schedule.drop_last else "last batch kept"])

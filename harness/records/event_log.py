@@ -69,15 +69,22 @@ class RunLog:
 
     def step(self, task: int, tasks: int, phase: str, step: int, total: int) -> None:
         """Report the progress of training; most calls are skipped, so that it may be called after every step."""
+        self._progress("step", tasks, {"task": task, "phase": phase, "step": step, "total_steps": total}, step == total)
+
+    def work(self, task: int, tasks: int, phase: str, done: int, total: int, unit: str) -> None:
+        """Report the progress of work without training steps, such as evaluation; most calls are skipped, likewise."""
+        facts = {"task": task, "phase": phase, "done": done, "total": total, "unit": unit}
+        self._progress("work", tasks, facts, done == total)
+
+    def _progress(self, event: str, tasks: int, facts: dict[str, Any], is_last: bool) -> None:
         now = time.monotonic()
-        if now - self._step_event_at >= EVENT_INTERVAL_S or step == total:
+        if now - self._step_event_at >= EVENT_INTERVAL_S or is_last:
             self._step_event_at = now
-            self.notify("step", task=task, phase=phase, step=step, total_steps=total)
+            self.notify(event, **facts)
         if now - self._progress_at >= PROGRESS_INTERVAL_S:
             self._progress_at = now
-            shown = {"task": task, "tasks": tasks, "phase": phase, "step": step, "total_steps": total}
             with contextlib.suppress(OSError):
-                write_json_atomically(self._folder / PROGRESS, {**shown, "updated": time.time()})
+                write_json_atomically(self._folder / PROGRESS, {"tasks": tasks, **facts, "updated": time.time()})
 
 
 def _truncate(file: Path, size: int) -> None:
@@ -102,3 +109,19 @@ def events_in(lines: Iterable[str]) -> list[dict[str, Any]]:
             event = json.loads(line)
             events += [event] if isinstance(event, dict) else []
     return events
+
+
+_COUNTS = {"step": ("step", "total_steps"), "work": ("done", "total")}
+"""Events that ``progress.json`` may hold, and the numbers that each must have."""
+
+
+def read_progress(file: Path) -> dict[str, Any] | None:
+    """The event that ``progress.json`` holds, ``step`` or ``work``; None where it is missing, damaged or of another form."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    for event, counts in _COUNTS.items():
+        if isinstance(found, dict) and all(isinstance(found.get(name), int) for name in counts):
+            return {**found, "event": event}
+    return None

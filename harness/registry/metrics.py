@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.metrics import METRICS, Metric
+from smope_bench.harness.metrics import METRICS, Matrix, Metric
 from smope_bench.harness.registry.plugins import InstalledEntryPoint, call_outside_code, installed_points, run_file
 from smope_bench.harness.registry.registry import KINDS
-from smope_bench.harness.text import plain
+from smope_bench.harness.text import plain, sentence
 
 METRIC_GROUP = "smope_bench.metrics"
 
@@ -41,6 +42,31 @@ def open_metrics(plugins: Sequence[Path] = ()) -> tuple[Metric, ...]:
         for metric in KINDS["metric"].defined_in(run_file(file.resolve())):
             add(metric, f"plugin {plain(file.name)!r}")
     return tuple(found)
+
+
+def values_of(
+    metrics: Iterable[Metric], run_id: str, matrix: Matrix, test_counts: Sequence[int]
+) -> dict[str, float | None]:
+    """The metrics of a run by name; None where one is not defined for it. Accuracies: ``Metric.compute``.
+
+    Raises UserError for a metric of a plugin that fails or returns something else than a finite number or None.
+    """
+    return {metric.name: _value_of(metric, run_id, matrix, test_counts) for metric in metrics}
+
+
+def _value_of(metric: Metric, run_id: str, matrix: Matrix, test_counts: Sequence[int]) -> float | None:
+    where = f"metric {metric.name!r} of run {run_id}"
+    try:
+        value = metric.compute(matrix, test_counts)
+    except Exception as error:
+        if metric in METRICS:  # a fault of this program, not of a plugin
+            raise
+        raise UserError(f"{where} cannot be computed: {sentence(error)}") from error
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise UserError(f"{where} must be a finite number or None, and is {value!r}")
+    return float(value)
 
 
 def _loaded(point: InstalledEntryPoint) -> Metric:

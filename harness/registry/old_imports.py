@@ -15,7 +15,6 @@ from pathlib import Path
 
 from smope_bench.harness.provenance import PROJECT_ROOT
 from smope_bench.harness.text import plain
-from smope_bench.methods.common.backbone.backbones import NO_IS_TINY
 
 API = "smope_bench.api"
 ROOMS = ("methods", "benchmarks", "harness", "reports")
@@ -42,6 +41,8 @@ RENAMED = {
 def advice(error: BaseException) -> str | None:
     """What to write instead, where an error comes from the old layout's imports or from the argument ``is_tiny``; else None."""
     if isinstance(error, TypeError) and "'is_tiny'" in str(error):
+        from smope_bench.methods.common.backbone.backbones import NO_IS_TINY
+
         return NO_IS_TINY
     if not isinstance(error, ImportError):
         return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import pkgutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -128,6 +129,7 @@ KINDS: dict[str, Kind] = {
         Kind("metric", "smope_bench.harness.metrics:Metric", function="function"),
         Kind("figure", "smope_bench.reports.figures.kinds:FigureKind", function="draw"),
         Kind("executor", "smope_bench.harness.execution.executor_registry:Executor", function="run"),
+        Kind("tracker", "smope_bench.harness.tracking.tracker:Tracker", function="open"),
     )
 }
 """All that a plugin file can add."""
@@ -296,6 +298,32 @@ def open_registries(plugins: Sequence[Path] = ()) -> Registries:
     for file in files:
         add_plugin(registries, file)
     return registries
+
+
+def open_room(kind: str, room: str, plugins: Sequence[Path] = ()) -> Registry:
+    """All things of a kind that decorators make: those in the modules of a package, which is searched and not listed, those of
+    entry points and those of plugin files. Raises UserError for a plugin file that cannot be used or takes a name that exists."""
+    found = KINDS[kind]
+    names = [each.name for each in pkgutil.iter_modules(importlib.import_module(room).__path__)]
+    modules = [importlib.import_module(f"{room}.{name}") for name in names]
+    assert found.function is not None
+    builtin = {
+        one.name: f"{module.__name__}:{getattr(one, found.function).__name__}"
+        for module in modules
+        for one in found.defined_in(module)
+    }
+    registry = Registry(kind, builtin, found.group, partial(_decorated_fault, found))
+    for file in plugins:
+        for one in found.defined_in(run_file(file.resolve())):
+            registry.add(one.name, f"plugin {plain(file.name)!r}", one)
+    return registry
+
+
+def _decorated_fault(kind: Kind, value: Any) -> str | None:
+    decorator = f"{API}.{kind.name}"
+    return (
+        None if isinstance(value, _target(kind.base)) else f"it is no {kind.name}: decorate a function with {decorator}"
+    )
 
 
 def add_plugin(registries: Registries, file: Path) -> list[str]:

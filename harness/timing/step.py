@@ -197,7 +197,7 @@ def bench_step(
     place, dtype = torch.device(device), torch.bfloat16 if precision == "bf16" else torch.float32
     vit = backbone.load().to(place)
     if precision == "bf16":
-        vit.keep_products_in(torch.bfloat16)
+        vit.keep_products_in(torch.bfloat16, backbone.load)
     images = torch.rand(batch, 3, vit.image_size, vit.image_size, generator=torch.Generator().manual_seed(0)).to(place)
     classes = {name: registries.methods.load(name) for name in methods}
     make: dict[str, Maker] = {

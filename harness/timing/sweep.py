@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,6 @@ from smope_bench.benchmarks.base import (
     silent,
 )
 from smope_bench.benchmarks.stream import View
-from smope_bench.benchmarks.transforms.batch import Transforms
 from smope_bench.harness.checkpointing.checkpoint import Checkpoints
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.execution.scheduler import execute
@@ -41,6 +39,7 @@ from smope_bench.harness.run_options import RunContext, RunOptions
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
 from smope_bench.harness.timing.records import Row, make_row, ratios, spread
 from smope_bench.harness.training.feature_cache import FrozenFeatureCache
+from smope_bench.harness.training.feeder import Making
 from smope_bench.harness.training.optimization import OptimizationSegment
 from smope_bench.methods.common.api import Method
 from smope_bench.methods.common.backbone.backbones import Backbone
@@ -66,8 +65,7 @@ PLACES: Sequence[tuple[type, Sequence[str]]] = (
     (OptimizationSegment, ("__init__", "descend")),
     (torch.Tensor, ("backward", "item", "cpu")),  # the last two wait for an accelerator
     (View, ("take",)),
-    (Future, ("result",)),  # waits for prefetched images
-    (Transforms, ("train", "test")),
+    (Making, ("made",)),
     (FrozenFeatureCache, ("of",)),
     (Checkpoints, ("load", "save", "forget")),
     (PromptedViT, ("features", "tokens", "forward")),

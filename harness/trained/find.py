@@ -28,6 +28,8 @@ class KeptModel:
     record: Mapping[str, Any]
     """Fields of a record: ``spec``, ``class_names``, ``provenance``, ``model`` and, of a run, all others."""
     data: bytes
+    folder: Path
+    """Where it lies."""
 
     @property
     def sources(self) -> dict[str, str]:
@@ -55,11 +57,15 @@ def find_run(run: str, results: Path) -> Record:
     raise UserError(f"{reason}; run its suite again to train it anew")
 
 
+def is_exported(run: str) -> bool:
+    """Whether ``run`` is a folder that ``export`` wrote."""
+    return (Path(run).expanduser() / DESCRIPTION).is_file()
+
+
 def find_model(run: str, results: Path) -> KeptModel:
     """The trained model of a run, by its id, or of a folder that ``export`` wrote. Raises UserError."""
-    exported = Path(run).expanduser()
-    if (exported / DESCRIPTION).is_file():
-        return _read_exported(exported)
+    if is_exported(run):
+        return _read_exported(Path(run).expanduser())
     record = find_run(run, results)
     folder = results / record.run_id
     if record.kept_model is None:
@@ -67,7 +73,9 @@ def find_model(run: str, results: Path) -> KeptModel:
             f"run {record.run_id} was stored without its trained model; to train it again, remove the folder"
             f" {shlex.quote(str(folder))} and run its suite"
         )
-    return KeptModel(record.run_id, record.result, _read_verified(folder / MODEL, record.kept_model, record.run_id))
+    return KeptModel(
+        record.run_id, record.result, _read_verified(folder / MODEL, record.kept_model, record.run_id), folder
+    )
 
 
 def _read_exported(folder: Path) -> KeptModel:
@@ -81,7 +89,7 @@ def _read_exported(folder: Path) -> KeptModel:
     if not is_whole:
         raise UserError(f"{str(file)!r} was changed after it was written: its seal does not fit; {again}")
     run_id = str(described["run_id"])
-    return KeptModel(run_id, described, _read_verified(folder / MODEL, described["model"], run_id))
+    return KeptModel(run_id, described, _read_verified(folder / MODEL, described["model"], run_id), folder)
 
 
 def _read_verified(file: Path, entry: Mapping[str, Any], run_id: str) -> bytes:

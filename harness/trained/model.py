@@ -32,6 +32,7 @@ from smope_bench.harness.text import plain
 from smope_bench.harness.trained.find import KeptModel, find_model
 from smope_bench.harness.training.kept_model import read_tasks, restored
 from smope_bench.methods.common.api import Batch, Method, Setup
+from smope_bench.methods.common.backbone.backbones import Backbone
 from smope_bench.methods.common.schedules import Schedule
 
 if TYPE_CHECKING:
@@ -168,19 +169,30 @@ def load_model(
 def model_of(kept: KeptModel, registries: Registries, data: Path, device: torch.device) -> TrainedModel:
     """``load_model`` of a model that has been found, with these registries."""
     try:
-        spec = RunSpec(**kept.record["spec"])
-        _require_sources(kept, spec, registries)
+        spec = spec_of(kept, registries)
         benchmark_class: type[Benchmark[Any]] = registries.benchmarks.load(spec.benchmark.name)
         benchmark = benchmark_class(benchmark_class.Config(**spec.benchmark.config), data)
         method = _method_of(kept, spec, registries, data, device)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or error.title
-        raise UserError(
-            f"run {kept.run_id} has the setting {plain(field)}, which this version does not take ({plain(first['msg'])});"
-            f" load it with version {plain(kept.record['provenance'].get('project'))}"
-        ) from error
+        raise unknown_setting(kept, error) from error
     return TrainedModel(kept, spec, method, benchmark)
+
+
+def unknown_setting(kept: KeptModel, error: ValidationError) -> UserError:
+    """The error of a run whose settings this version does not take."""
+    first = error.errors()[0]
+    field = ".".join(map(str, first["loc"])) or error.title
+    return UserError(
+        f"run {kept.run_id} has the setting {plain(field)}, which this version does not take ({plain(first['msg'])});"
+        f" load it with version {plain(kept.record['provenance'].get('project'))}"
+    )
+
+
+def spec_of(kept: KeptModel, registries: Registries) -> RunSpec:
+    """The specification of a model's run. Raises UserError unless its plugins are there and unchanged, and ValidationError."""
+    spec = RunSpec(**kept.record["spec"])
+    _require_sources(kept, spec, registries)
+    return spec
 
 
 def _require_sources(kept: KeptModel, spec: RunSpec, registries: Registries) -> None:
@@ -195,16 +207,22 @@ def _require_sources(kept: KeptModel, spec: RunSpec, registries: Registries) -> 
             )
 
 
-def _method_of(kept: KeptModel, spec: RunSpec, registries: Registries, data: Path, device: torch.device) -> Method:
+def backbone_of(kept: KeptModel, spec: RunSpec, registries: Registries, data: Path) -> Backbone:
+    """The frozen backbone of a model's run, not loaded. Raises UserError where it has other weights now."""
     backbone = registries.backbone(spec.backbone, data)
     if backbone.sha256 != spec.backbone.sha256:
         raise UserError(
             f"backbone {spec.backbone.name!r} has the weights {backbone.sha256[:16]}, but run {kept.run_id} was trained on"
             f" {spec.backbone.sha256[:16]}; restore those weights"
         )
+    return backbone
+
+
+def _method_of(kept: KeptModel, spec: RunSpec, registries: Registries, data: Path, device: torch.device) -> Method:
+    backbone = backbone_of(kept, spec, registries, data)
     frozen = backbone.load()
     if spec.precision == "bf16":
-        frozen.keep_products_in(torch.bfloat16)
+        frozen.keep_products_in(torch.bfloat16, backbone.load)
     frozen = frozen.to(device)
     method_class: type[Method] = registries.methods.load(spec.method.name)
     config = method_class.Config(**spec.method.config)

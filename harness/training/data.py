@@ -6,50 +6,26 @@ A method never gets the stream, only a ``TaskData`` of one training view, so it 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from smope_bench.benchmarks.image_store.arrays import Raw
-from smope_bench.benchmarks.stream import Stream, View, build_stream
+from smope_bench.benchmarks.stream import Stream, View, build_stream, joined
 from smope_bench.benchmarks.transforms.batch import Transforms
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_spec import RunSpec, derive_seed
 from smope_bench.harness.training.feature_cache import FrozenFeatureCache
+from smope_bench.harness.training.feeder import Feeder
 from smope_bench.methods.common.api import Batch, Method
 from smope_bench.methods.common.backbone.vit import PromptedViT
+from smope_bench.methods.common.progress import report_progress
 
 Features = Callable[[Tensor], Tensor]
 """Computes features (n, d) of images (n, channels, height, width)."""
-
-
-class BatchStream:
-    """The CUDA stream on which batches are assembled; on other devices it does nothing.
-
-    With a stream of their own, copies from the host do not wait for the training step that is still computing.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-
-    def active(self) -> contextlib.AbstractContextManager[Any]:
-        """Context in which the next batch is computed."""
-        return contextlib.nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
-
-    def release(self, *tensors: Tensor) -> None:
-        """Make ``tensors`` usable on the current stream."""
-        if self._stream is not None:
-            current = torch.cuda.current_stream(self._device)
-            current.wait_stream(self._stream)
-            for tensor in tensors:
-                tensor.record_stream(current)
 
 
 class TaskData:
@@ -64,13 +40,9 @@ class TaskData:
         device: torch.device,
         seed: int,
         features: FrozenFeatureCache | None = None,
-        prefetch: bool | None = None,
+        feeder: Feeder | None = None,
     ) -> None:
-        """``features``: only for methods that need frozen features (``needs_query``).
-
-        ``prefetch``: read the next batch's images in a thread while the current one is used; by default only on an
-        accelerator. It changes no bit.
-        """
+        """``features``: only for methods that need frozen features (``needs_query``); ``feeder``: None = one of its own."""
         self._view = view
         self._transforms = transforms
         self._batch_size = batch_size
@@ -78,10 +50,11 @@ class TaskData:
         self._seed = seed
         self._features = features
         self._view_features: Tensor | None = None
-        self._prefetch = device.type == "cuda" if prefetch is None else prefetch
-        self._batch_stream = BatchStream(device)
+        self._feeder = feeder or Feeder(device)
         self.passes = 0
         self.images_read = 0
+        self.phase = ""
+        """Name under which passes report their progress; empty while training steps do."""
 
     def __len__(self) -> int:
         return len(self._view)
@@ -102,32 +75,15 @@ class TaskData:
         order = torch.randperm(count, generator=generator).numpy() if shuffle else np.arange(count)
         size = self._batch_size
         chosen = [order[step * size : (step + 1) * size] for step in range(self.steps(drop_last=drop_last))]
-        read = self._read_ahead(chosen) if self._prefetch else ((part, self._view.take(part)) for part in chosen)
-        with contextlib.closing(read):
-            for positions, (raw, labels) in read:
-                yield self._batch(positions, raw, labels, generator, augment)
-
-    def _read_ahead(self, chosen: list[np.ndarray]) -> Generator[tuple[np.ndarray, tuple[Raw, np.ndarray]], None, None]:
-        """Positions and their images and labels; a thread reads one batch ahead."""
-        with ThreadPoolExecutor(max_workers=1) as thread:
-            ahead = thread.submit(self._view.take, chosen[0]) if chosen else None
-            for number, positions in enumerate(chosen):
-                assert ahead is not None
-                taken = ahead.result()
-                if number + 1 < len(chosen):
-                    ahead = thread.submit(self._view.take, chosen[number + 1])
-                yield positions, taken
-
-    def _batch(
-        self, positions: np.ndarray, raw: Raw, labels: np.ndarray, generator: torch.Generator, augment: bool
-    ) -> Batch:
-        transforms = self._transforms
-        with self._batch_stream.active():
-            images = transforms.train(raw, generator, self._device) if augment else transforms.test(raw, self._device)
-            targets = torch.from_numpy(labels).to(self._device)
-        self._batch_stream.release(images, targets)
-        self.images_read += len(labels)
-        return Batch(images, targets, self._query(images, positions, augment))
+        drawn = generator if augment else None
+        with contextlib.closing(self._feeder.batches(self._view, self._transforms, chosen, drawn)) as made:
+            done = 0
+            for positions, (images, targets) in zip(chosen, made, strict=True):
+                self.images_read += len(targets)
+                yield Batch(images, targets, self._query(images, positions, augment))
+                done += len(positions)
+                if self.phase:
+                    report_progress(self.phase, done, count)
 
     def _query(self, images: Tensor, positions: np.ndarray, augment: bool) -> Callable[[], Tensor] | None:
         """Function that returns the frozen features of a batch: computed if it is augmented, else those of the view."""
@@ -136,7 +92,12 @@ class TaskData:
             return None
         if augment and not self._transforms.is_deterministic:
             return lambda: cache.of_images(images)
-        return lambda: self._known_features(cache)[torch.from_numpy(positions)]
+        return lambda: self._known_features(cache)[self._rows(positions)]
+
+    def _rows(self, positions: np.ndarray) -> Tensor:
+        """Positions as an index on the device, for which the host does not wait."""
+        rows = torch.from_numpy(positions)
+        return rows.pin_memory().to(self._device, non_blocking=True) if self._device.type == "cuda" else rows
 
     def _known_features(self, cache: FrozenFeatureCache) -> Tensor:
         if self._view_features is None:
@@ -151,13 +112,13 @@ def test_batches(
     batch_size: int,
     device: torch.device,
     features: Tensor | None = None,
+    feeder: Feeder | None = None,
 ) -> Iterator[Batch]:
     """Test images in order, without labels; ``features``: frozen features of the whole view, for methods that need them."""
-    for start in range(0, len(view), batch_size):
-        raw, _ = view.take(slice(start, start + batch_size))
-        images = transforms.test(raw, device)
-        query = None if features is None else features[start : start + batch_size]
-        yield Batch(images, None, query)
+    chosen = [slice(start, start + batch_size) for start in range(0, len(view), batch_size)]
+    with contextlib.closing((feeder or Feeder(device)).batches(view, transforms, chosen)) as made:
+        for part, (images, _) in zip(chosen, made, strict=True):
+            yield Batch(images, None, None if features is None else features[part])
 
 
 def features_of(
@@ -171,9 +132,12 @@ def features_of(
 
 
 def open_stream(registries: Registries, spec: RunSpec, data_root: Path) -> Stream:
-    """The prepared benchmark of ``spec`` as a stream in its class order."""
-    benchmark = registries.benchmarks.load(spec.benchmark.name)
-    return build_stream(benchmark(benchmark.Config(**spec.benchmark.config), data_root), spec.order_seed)
+    """The prepared benchmark of ``spec`` as a stream in its class order; of an extended run, after those that came before."""
+    found = []
+    for component in spec.benchmarks:
+        benchmark = registries.benchmarks.load(component.name)
+        found.append(build_stream(benchmark(benchmark.Config(**component.config), data_root), spec.order_seed))
+    return joined(found)
 
 
 def load_backbone(registries: Registries, spec: RunSpec, data_root: Path) -> PromptedViT:
@@ -186,7 +150,7 @@ def load_backbone(registries: Registries, spec: RunSpec, data_root: Path) -> Pro
         )
     loaded = backbone.load()
     if spec.precision == "bf16":
-        loaded.keep_products_in(torch.bfloat16)
+        loaded.keep_products_in(torch.bfloat16, backbone.load)
     return loaded
 
 

@@ -23,7 +23,9 @@ from smope_bench.benchmarks.stream import Stream, View
 from smope_bench.harness import provenance
 from smope_bench.harness.records.atomic_write import write_atomically
 from smope_bench.harness.run_spec import canonical_json
+from smope_bench.harness.training.feeder import Feeder
 from smope_bench.methods.common.backbone.vit import PromptedViT
+from smope_bench.methods.common.progress import counted
 
 QUERIES = "queries"
 """Name of the folder among prepared data."""
@@ -42,12 +44,17 @@ class FrozenFeatureCache:
         folder: Path | None,
         weights: str,
         precision: str,
+        feeder: Feeder | None = None,
     ) -> None:
-        """``weights``: hash of the backbone's tensors; ``precision``: that of the autocast around calls of ``of``."""
+        """``weights``: hash of the backbone's tensors; ``precision``: that of the autocast around calls of ``of``.
+
+        ``feeder``: None = one of its own.
+        """
         self._backbone = backbone
-        self._stream = stream
+        self._names = _names_of_images(stream)
         self._transforms = stream.transforms
         self._device = device
+        self._feeder = feeder or Feeder(device)
         self._folder = None if folder is None else _cache_folder(folder, _identity(stream, device, weights, precision))
         self._tables: dict[str, Tensor] = {}
         self._known: dict[str, NDArray[np.bool_]] = {}
@@ -58,18 +65,30 @@ class FrozenFeatureCache:
 
     def of(self, view: View) -> Tensor:
         """Features (n, feature_dim) of a view's images, in its order, on the device."""
-        split = self._split(view)
-        table, known = self._table(split, len(view.images))
+        split, count = self._split(view), len(view.images)
+        table, known = self._table(split, count)
+        missing: list[tuple[int, NDArray[np.int64]]] = []
         for chunk in np.unique(view.rows // CHUNK).tolist():
-            if not known[chunk]:
-                rows = np.arange(chunk * CHUNK, min((chunk + 1) * CHUNK, len(view.images)))
-                table[rows[0] : rows[-1] + 1] = self._chunk(split, chunk, View(view.images, rows, rows))
-                known[chunk] = True
+            if known[chunk]:
+                continue
+            rows = np.arange(chunk * CHUNK, min((chunk + 1) * CHUNK, count))
+            stored = self._stored(split, chunk, len(rows))
+            if stored is None:
+                missing.append((chunk, rows))
+            else:
+                table[rows[0] : rows[-1] + 1], known[chunk] = stored, True
+        whole = View(view.images, np.arange(count), np.arange(count))
+        with contextlib.closing(
+            self._feeder.batches(whole, self._transforms, [rows for _, rows in missing])
+        ) as batches:
+            pairs = zip(missing, batches, strict=True)
+            for (chunk, rows), (images, _) in counted(pairs, "features", len(missing), f"parts of {CHUNK} images"):
+                table[rows[0] : rows[-1] + 1], known[chunk] = self._computed(split, chunk, images), True
         return table[torch.from_numpy(view.rows.copy())].to(self._device)
 
     def _split(self, view: View) -> str:
-        """Views of training images share one table, views of test images another."""
-        return "train" if view.images is self._stream.tasks[0].train.images else "test"
+        """Views of training images share one table, views of test images another; so for each of several joined streams."""
+        return self._names.get(id(view.images), "test")
 
     def _table(self, split: str, images: int) -> tuple[Tensor, NDArray[np.bool_]]:
         if split not in self._tables:
@@ -77,18 +96,30 @@ class FrozenFeatureCache:
             self._known[split] = np.zeros(-(-images // CHUNK), dtype=bool)
         return self._tables[split], self._known[split]
 
-    def _chunk(self, split: str, chunk: int, view: View) -> Tensor:
-        file = None if self._folder is None else self._folder / f"{split}-{chunk:05d}.queries"
-        shape = (len(view), self._backbone.feature_dim)
-        found = None if file is None else _read(file, shape)
-        if found is not None:
-            return found
-        raw, _ = view.take(slice(None))
-        made = self._backbone.features(self._transforms.test(raw, self._device)).float().cpu().contiguous()
+    def _file(self, split: str, chunk: int) -> Path | None:
+        return None if self._folder is None else self._folder / f"{split}-{chunk:05d}.queries"
+
+    def _stored(self, split: str, chunk: int, images: int) -> Tensor | None:
+        file = self._file(split, chunk)
+        return None if file is None else _read(file, (images, self._backbone.feature_dim))
+
+    def _computed(self, split: str, chunk: int, images: Tensor) -> Tensor:
+        made = self._backbone.features(images).float().cpu().contiguous()
+        file = self._file(split, chunk)
         # Computed in micro-batches, features differ in the last bits: this run records that, other runs must not load them.
         if file is not None and self._backbone.memory.micro_batch is None:
             _write(file, made)
         return made
+
+
+def _names_of_images(stream: Stream) -> dict[int, str]:
+    """Names by identity of the stores of images: ``train``, ``test``, and ``train-1`` ... of further streams."""
+    names: dict[int, str] = {}
+    for kind, views in (("train", [task.train for task in stream.tasks]), ("test", stream.tests)):
+        stores = dict.fromkeys(id(view.images) for view in views)
+        for number, store in enumerate(stores):
+            names.setdefault(store, f"{kind}-{number}" if number else kind)
+    return names
 
 
 def _read(file: Path, shape: tuple[int, int]) -> Tensor | None:

@@ -1,6 +1,7 @@
 """What is kept of a trained method, and the method made from it again. Nothing is unpickled.
 
-Kept are the parameters and buffers that ``predict`` reads, as safetensors; the frozen backbone is not among them.
+Kept are the parameters and buffers that ``predict`` reads, as safetensors, with those that only training needs where they are
+small or asked for, so that the run can be extended. The frozen backbone is not among them.
 """
 
 from __future__ import annotations
@@ -17,10 +18,16 @@ from smope_bench.harness.checkpointing.manager import UnfitError, grow
 from smope_bench.harness.training.task_trainer import task_info
 from smope_bench.methods.common.api import Method, TaskInfo
 
+SMALL_BYTES = 8_000_000
+"""What only training needs is kept up to this size: class covariances of ViT-B/16 take hundreds of megabytes."""
 
-def kept_tensors(method: Method) -> dict[str, Tensor]:
-    """Parameters and buffers that ``predict`` reads, by name, on the CPU."""
-    return storable(_kept(method))
+
+def kept_tensors(method: Method, *, extendable: bool = False) -> dict[str, Tensor]:
+    """Parameters and buffers to keep, by name, on the CPU: those that ``predict`` reads and, where they are small or the run is to
+    be ``extendable``, those that only training needs."""
+    whole, read = method.state_dict(), _read(method)
+    more = sum(tensor.nbytes for name, tensor in whole.items() if name not in read)
+    return storable(whole if extendable or more <= SMALL_BYTES else read)
 
 
 def task_entry(task: Task) -> dict[str, Any]:
@@ -44,6 +51,7 @@ def restored(make: Callable[[], Method], tensors: Mapping[str, Tensor], tasks: S
     UnfitError where the tensors are not those of the method.
     """
     method = make()
+    tensors = {name: tensor for name, tensor in tensors.items() if not is_only_for_training(type(method), name)}
     is_whole = _fits(method, tensors)
     if is_whole:
         method.load_state_dict(dict(tensors), strict=False)
@@ -61,15 +69,17 @@ def restored(make: Callable[[], Method], tensors: Mapping[str, Tensor], tasks: S
     return method
 
 
-def _kept(method: Method) -> dict[str, Tensor]:
-    left_out = type(method).only_for_training
-    return {
-        name: tensor
-        for name, tensor in method.state_dict().items()
-        if not any(fnmatchcase(name, pattern) for pattern in left_out)
-    }
+def is_only_for_training(method: type[Method], name: str) -> bool:
+    """Whether ``predict`` of a method never reads a parameter or buffer of this name."""
+    return any(fnmatchcase(name, pattern) for pattern in method.only_for_training)
+
+
+def _read(method: Method) -> dict[str, Tensor]:
+    """Parameters and buffers that ``predict`` reads."""
+    kind = type(method)
+    return {name: tensor for name, tensor in method.state_dict().items() if not is_only_for_training(kind, name)}
 
 
 def _fits(method: Method, tensors: Mapping[str, Tensor]) -> bool:
-    own = {name: (tensor.shape, tensor.dtype) for name, tensor in _kept(method).items()}
+    own = {name: (tensor.shape, tensor.dtype) for name, tensor in _read(method).items()}
     return own == {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}

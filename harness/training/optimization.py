@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from smope_bench.harness.errors import RunDivergedError
 from smope_bench.methods.common.api import Method, ParameterGroup, Phase
-from smope_bench.methods.common.schedules import Schedule, adamw, learning_rate
+from smope_bench.methods.common.schedules import Schedule, learning_rate, optimizer_of
 
 
 def declare_trainable(method: Method, groups: list[ParameterGroup]) -> None:
@@ -43,7 +44,9 @@ class OptimizationSegment:
         self.step = 0
         self.done = done
         self.total = total
-        self.optimizer = adamw([(group.parameters, schedule.lr * group.lr_multiplier) for group in groups], schedule)
+        self.optimizer = optimizer_of(
+            [(group.parameters, schedule.lr * group.lr_multiplier, group.weight_decay) for group in groups], schedule
+        )
 
     def set_rate(self, per_epoch: int) -> None:
         """Set the learning rate of every group for the next step."""
@@ -60,6 +63,8 @@ class OptimizationSegment:
             tensors = [tensor for group in self.optimizer.param_groups for tensor in group["params"]]
             torch.nn.utils.clip_grad_norm_(tensors, self.schedule.grad_clip)
         method.apply_step(self.optimizer)
+        # Fused optimisers leave the version counters as they are, by which ``Derived`` values notice a change.
+        increment_version([tensor for group in self.optimizer.param_groups for tensor in group["params"]])
         self.step += 1
         self.done += 1
 

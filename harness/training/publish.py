@@ -29,7 +29,8 @@ from smope_bench.methods.common.backbone.vit import PromptedViT
 class FinishedRun:
     """The values from which a record is made. ``started``: UTC time; ``flags``: warnings that accompany the run's results.
 
-    ``method``: the trained method, which is kept beside the record; None keeps nothing.
+    ``method``: the trained method, which is kept beside the record; None keeps nothing. ``extendable``: with what only training
+    needs, whatever its size.
     """
 
     spec: RunSpec
@@ -40,6 +41,7 @@ class FinishedRun:
     started: str
     flags: dict[str, bool]
     method: Method | None = None
+    extendable: bool = False
 
 
 def publish(store: Store, run: FinishedRun, observer: Observer, require_lease: Callable[[], None]) -> None:
@@ -70,10 +72,16 @@ def _write_model(store: Store, run: FinishedRun) -> dict[str, Any] | None:
     if run.method is None:
         file.unlink(missing_ok=True)
         return None
-    data = save(kept_tensors(run.method))
+    data = save(kept_tensors(run.method, extendable=run.extendable))
     write_atomically(file, data)
     tasks = [task_entry(task) for task in run.stream.tasks]
-    return {"file": MODEL, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data), "tasks": tasks}
+    return {
+        "file": MODEL,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "bytes": len(data),
+        "tasks": tasks,
+        "learned": run.progress.learned,
+    }
 
 
 def make_record(
@@ -108,7 +116,9 @@ def make_record(
             split_hash=stream.split_hash,
             **({"plugins": spec.sources} if spec.sources else {}),
         ),
-        "flags": run.flags,
+        "devices": progress.devices,
+        **({"device_changes": progress.device_changes} if progress.device_changes else {}),
+        "flags": run.flags | ({"device_changed": True} if progress.device_changes else {}),
         **({"observations": observations} if observations else {}),
         **({"model": model} if model else {}),
     }

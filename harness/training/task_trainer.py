@@ -94,9 +94,12 @@ class TaskTrainer:
             method.train()  # before the hooks: they must not depend on whether this process has evaluated a task
         method.enter_task(info)
         method.begin_task(info)
+        if self._found is None:  # any checkpoint inside the task has what was prepared
+            method.prepare_task(self._data)
         if not method.is_closed_form:
             self._train_phases()
         elif not self._start.is_trained:
+            self._data.phase = "fit"
             method.fit_task(self._data)
         if self._found is not None and self._start.is_trained:
             self._restore(self._found)
@@ -215,7 +218,7 @@ class TaskTrainer:
             if segment is not None:
                 segment.restore(moments, found.values[OPTIMIZER], self._start.segment_step, self._start.segment_done)
             restore_random_state(found.training, found.values, self._context.device)
-        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        except (KeyError, ValueError, RuntimeError) as error:
             raise UnfitError("the checkpoint is not of the optimiser that the method asks for") from error
         self._data.passes, self._data.images_read = self._start.passes, self._start.images_read
         self._context.observer.epoch = self._start.observed_epochs

@@ -7,6 +7,7 @@ import gc
 import time
 from collections.abc import Iterable
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,9 @@ from smope_bench.harness import provenance
 from smope_bench.harness.checkpointing.checkpoint import Checkpoint, Checkpoints, Position, RunProgress
 from smope_bench.harness.checkpointing.manager import CheckpointManager, UnfitError, load_after
 from smope_bench.harness.checkpointing.random_state import seed_everything
+from smope_bench.harness.errors import UserError
+from smope_bench.harness.hardware.device_lost import DeviceLost, is_device_lost
+from smope_bench.harness.hardware.gpus import describe_device
 from smope_bench.harness.hardware.out_of_memory import OutOfMemoryRun, PeakMemory, is_out_of_memory
 from smope_bench.harness.metrics import final_average_accuracy
 from smope_bench.harness.records.cleanup import CHECKPOINT, remove_temporary_files
@@ -27,12 +31,15 @@ from smope_bench.harness.run_options import RunContext, RunOptions
 from smope_bench.harness.run_spec import RunSpec, derive_seed
 from smope_bench.harness.training.data import TaskData, flags_of, load_backbone, open_stream
 from smope_bench.harness.training.evaluator import Evaluator
+from smope_bench.harness.training.extension import Inherited, read_inherited, take_over
 from smope_bench.harness.training.feature_cache import QUERIES, FrozenFeatureCache
+from smope_bench.harness.training.feeder import Feeder
 from smope_bench.harness.training.observer import Observer
 from smope_bench.harness.training.publish import FinishedRun, publish
 from smope_bench.harness.training.task_trainer import TaskTrainer, TrainingContext, task_info
 from smope_bench.methods.common.api import Method, Setup
 from smope_bench.methods.common.backbone.memory_plan import MemoryPlan
+from smope_bench.methods.common.progress import listening
 from smope_bench.methods.common.schedules import Schedule
 
 
@@ -70,6 +77,7 @@ class Trainer:
         self.stream = stream or open_stream(registries, spec, options.data)
         if self.method_class.trains_jointly:
             self.stream = self.stream.merged()
+        self.feeder = Feeder(self.device)
         self.features = FrozenFeatureCache(
             self.backbone,
             self.stream,
@@ -77,16 +85,25 @@ class Trainer:
             options.data / QUERIES if self.stream.content_hash else None,
             spec.backbone.features_key,
             spec.precision,
+            self.feeder,
         )
         self.log = RunLog(self.folder, context.emit)
         # A run is resumed only by the same code, on the same images, and with the same arithmetic to the last bit.
         fingerprint = f"{spec.fingerprint} {self.stream.split_hash} {torch.__version__} {torch.get_num_threads()}"
         self._checkpoint_files = Checkpoints(self.folder / CHECKPOINT, fingerprint)
         self.checkpoints = CheckpointManager(
-            self.folder, self._checkpoint_files, self.log, context, options.checkpoint_every_s
+            self.folder,
+            self._checkpoint_files,
+            self.log,
+            context,
+            options.checkpoint_every_s,
+            self.device.type,
+            allow_device_change=options.allow_device_change,
         )
         self._observe = tuple(observe)
-        self._keeps = options.keep
+        self._keeps, self._extendable = options.keep, options.extendable
+        self._inherited: Inherited | None = None
+        """The state of the parent of an extended run, read once."""
         self._tried_plans: list[MemoryPlan] = []
         self._restore(self.checkpoints.load())
         self.flags = flags_of(registries, spec, self.method, options.data)
@@ -101,6 +118,7 @@ class Trainer:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        self.feeder.close()
         self.log.close()
 
     # -- from the beginning or from a checkpoint -----------------------------------------------------------------------
@@ -108,7 +126,7 @@ class Trainer:
     def _restore(self, found: Checkpoint | None) -> None:
         """Build the method, its evaluator and its observer, in the state of ``found`` or, with None, at the run's start."""
         self.method = self._make_method()
-        self.evaluator = Evaluator(self.method, self.stream, self.device, self.features.of)
+        self.evaluator = Evaluator(self.method, self.stream, self.device, self.features.of, self.feeder)
         self.observer = Observer(self._observe, self._observed_before(found), self.method, self.evaluator)
         self.progress, self._log_mark = RunProgress(), (0, 0.0)
         self._resume_from: Checkpoint | None = None
@@ -117,6 +135,7 @@ class Trainer:
         # Finished tasks cannot be observed any more: with a name that they did not observe, the run starts anew.
         if found is None or not set(found.observe).issuperset(self.observer.names):
             self._checkpoint_files.start_anew()
+            self._inherit()
             return
         tensors = found.tensors if found.position is None else found.start
         if tensors is not None:
@@ -129,6 +148,19 @@ class Trainer:
         self.observer.restore(found.observed)
         self.progress, self._log_mark = found.progress, found.log
         self._resume_from = None if found.position is None else found
+
+    def _inherit(self) -> None:
+        """Begin an extended run where its parent ended."""
+        if (parent := self.spec.parent) is None:
+            return
+        if self._inherited is None:
+            self._inherited = read_inherited(self.store, parent, self.stream.num_tasks)
+        tasks = [task_info(task) for task in self.stream.tasks[: parent.tasks]]
+        try:
+            take_over(self.method, self._inherited.tensors, tasks)
+        except UnfitError as error:
+            raise UserError(f"run {parent.run_id} cannot be extended by this version of the code: {error}") from error
+        self.progress = self._inherited.fresh_progress()
 
     def _make_method(self) -> Method:
         seed_everything(derive_seed(self.spec.train_seed, "init"))
@@ -145,7 +177,16 @@ class Trainer:
     def _open_log(self) -> None:
         self.log.open(self._log_mark)
         is_resumed = self._log_mark[0] > 0
-        facts = {"total_tasks": len(self.stream.tasks), "tasks_done": self.progress.tasks_done}
+        here = describe_device(self.device, provenance.cpu_model())
+        if here not in self.progress.devices:
+            self.progress.devices.append(here)
+        changes = {"device_changes": self.progress.device_changes} if self.progress.device_changes else {}
+        facts = {
+            "device": here,
+            **changes,
+            "total_tasks": len(self.stream.tasks),
+            "tasks_done": self.progress.tasks_done,
+        }
         (self.log.notify if is_resumed else self.log.log)("run_started", **facts)
 
     # -- tasks ---------------------------------------------------------------------------------------------------------
@@ -157,13 +198,18 @@ class Trainer:
         """
         while True:
             try:
+                if self.spec.parent is not None and not self._checkpoint_files.has_any:
+                    self.checkpoints.checkpoint(self._snapshot)  # a checkpoint inside a task needs one before it
                 for task in self.stream.tasks[self.progress.tasks_done :]:
                     self.checkpoints.raise_if_stopped()
-                    self._run_task(task)
+                    with listening(partial(self.log.work, task.index, len(self.stream.tasks))):
+                        self._run_task(task)
                 return
             except UnfitError:
                 self._checkpoint_files.forget()
             except Exception as error:
+                if is_device_lost(error):
+                    raise DeviceLost(self.progress.devices[-1], self.progress.tasks_done, error) from error
                 if not is_out_of_memory(error):
                     raise
                 self._tighten_memory(error)
@@ -176,6 +222,7 @@ class Trainer:
             training = TaskTrainer(task, data, self._context(), self._take_resume_point())
             train_s = training.run()
             trained = time.monotonic()
+            data.phase = "statistics"
             self.method.end_task(data)
         ended = time.monotonic()
         if training.is_saved:
@@ -220,6 +267,7 @@ class Trainer:
             device=self.device,
             seed=derive_seed(self.spec.train_seed, "data", task.index),
             features=self.features if self.method.needs_query else None,
+            feeder=self.feeder,
         )
 
     def _evaluate(self, task: Task) -> None:
@@ -253,6 +301,7 @@ class Trainer:
             values or {},
             asdict(self.backbone.memory),
             self.log.mark(),
+            device=self.device.type,
         )
 
     def _update_peak_memory(self) -> float:
@@ -301,9 +350,8 @@ class Trainer:
         # A resumed process must not publish if its lease was taken over and the run completed.
         self.checkpoints.require_lease()
         kept = self.method if self._keeps else None
-        run = FinishedRun(
-            self.spec, self.stream, self.progress, self.backbone, str(self.device), started, self.flags, kept
-        )
+        facts = (str(self.device), started, self.flags, kept, self._extendable)
+        run = FinishedRun(self.spec, self.stream, self.progress, self.backbone, *facts)
         publish(self.store, run, self.observer, self.checkpoints.require_lease)
         self.log.log("run_finished", faa=final_average_accuracy(self.progress.matrix))
         self._checkpoint_files.forget()

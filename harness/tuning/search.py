@@ -17,17 +17,19 @@ from typing import Any, Literal
 from smope_bench.benchmarks.download.locks import locked
 from smope_bench.benchmarks.suites import SUITES, Column, Row
 from smope_bench.harness.errors import UserError
+from smope_bench.harness.execution.display import Display
 from smope_bench.harness.execution.job import Job, JobResult, OnEvent, run_job
-from smope_bench.harness.execution.progress import Display
 from smope_bench.harness.execution.scheduler import RunStatus
 from smope_bench.harness.executors.local import WorkerPool
 from smope_bench.harness.planning.own_backbones import find_backbone, without_file_settings
 from smope_bench.harness.planning.planner import PlannedRun, Planner, Selection
 from smope_bench.harness.planning.settings import Seeds, Setting, parse_setting
+from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_options import RunOptions
 from smope_bench.harness.run_spec import Precision, RunSpec, canonical_json
 from smope_bench.harness.text import shell_command
+from smope_bench.harness.tuning.expected_time import expected_time, trial_seconds
 from smope_bench.harness.tuning.study import REFUSED, Candidate, Study, TrialResult, candidate_key, grid_order
 from smope_bench.harness.tuning.trial import RUNNER
 from smope_bench.methods.recipes import RecipeFrom
@@ -173,9 +175,16 @@ def search_space(request: SearchRequest, base: RunSpec, *, closed_form: bool = F
 
 
 def search(
-    plan: Plan, display: Callable[[int], Display], workers: int, threads: int
+    plan: Plan,
+    display: Callable[[int], Display],
+    workers: int,
+    threads: int,
+    notify: Callable[[str], None] = lambda _: None,
 ) -> list[tuple[Candidate, TrialResult]]:
-    """Compute the missing trials; returns all trials in the order of the grid or of the sampler. Data must be prepared."""
+    """Compute the missing trials; returns all trials in the order of the grid or of the sampler. Data must be prepared.
+
+    ``notify`` receives a sentence on how long it will take before the first trial, and after it where only that tells.
+    """
     request = plan.request
 
     def refuse() -> None:
@@ -194,21 +203,34 @@ def search(
             leases=False,
         )
         with _computing(workers, options) as compute:
-            return _Search(plan, study, compute, display).run(workers)
+            return _Search(plan, study, compute, display, notify).run(workers)
 
 
 class _Search:
     """A search in progress."""
 
-    def __init__(self, plan: Plan, study: Study, compute: Compute, display: Callable[[int], Display]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        study: Study,
+        compute: Compute,
+        display: Callable[[int], Display],
+        notify: Callable[[str], None],
+    ) -> None:
         self.plan = plan
         self.study = study
         self.compute = compute
         self.display = display
+        self.notify = notify
+        self.left, self.workers, self.is_timed = 0, 1, False
+        """Trials that are left, how many go at a time, and whether it was said how long they take."""
         self.known = {candidate_key(candidate): result for candidate, result in study.results() if result.is_final}
         """Results of trials that need not be repeated, by ``candidate_key``."""
 
     def run(self, workers: int) -> list[tuple[Candidate, TrialResult]]:
+        self.workers = max(1, workers // len(self.plan.request.seeds))
+        self.left = max(0, self.plan.trials - len(self.known))
+        self._tell_time(len(self.known))
         if self.study.learns:
             self._sample(workers)
             return list(
@@ -282,6 +304,15 @@ class _Search:
     def _store(self, candidate: Candidate, result: TrialResult) -> None:
         self.known[candidate_key(candidate)] = result
         self.study.add(candidate, result)
+        self.left = max(0, self.left - 1)
+        if not self.is_timed and self.left and result.seconds:
+            self._tell_time(len(self.known))
+
+    def _tell_time(self, done: int) -> None:
+        request, first = self.plan.request, {key: values[0] for key, values in self.plan.space.items()}
+        known = trial_seconds(self.known.values(), self.plan.spec(first), len(request.seeds), Store(request.results))
+        self.is_timed = known is not None
+        self.notify(expected_time(self.left, done, self.workers, known))
 
 
 def _mean_result(ends: Iterable[JobResult], scores: Mapping[str, Mapping[str, Any]]) -> TrialResult:

@@ -6,6 +6,8 @@ from smope_bench.methods.baselines.linear_probe import LinearProbe
 from smope_bench.methods.baselines.one_prompt import OnePrompt
 from smope_bench.methods.common.api import MethodCard
 
+JOINTLY = "it is trained on the images of all tasks at once"
+
 
 class Joint(OnePrompt):
     """One prompt, but the stream gives it one training task with every class; tests stay apart by task."""
@@ -17,6 +19,7 @@ class Joint(OnePrompt):
         kind="ceiling",
     )
     trains_jointly = True
+    not_extended_because = JOINTLY
 
 
 class JointHead(LinearProbe):
@@ -29,3 +32,4 @@ class JointHead(LinearProbe):
         kind="ceiling",
     )
     trains_jointly = True
+    not_extended_because = JOINTLY

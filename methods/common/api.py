@@ -135,11 +135,15 @@ class Phase:
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """Parameters trained together; their rate is the schedule's base rate times ``lr_multiplier``."""
+    """Parameters trained together; their rate is the schedule's base rate times ``lr_multiplier``.
+
+    ``weight_decay`` replaces the schedule's.
+    """
 
     name: str
     parameters: list[nn.Parameter] = field(default_factory=list)
     lr_multiplier: float = 1.0
+    weight_decay: float | None = None
 
 
 @dataclass(frozen=True)
@@ -172,17 +176,18 @@ class PublishedCost:
 class Method(nn.Module):
     """A continual learner. Its own parameters and buffers are its checkpoint; the backbone is frozen and shared.
 
-    Hooks, in the order of their calls: ``begin_task``, then for each of ``phases()``: ``begin_phase``,
-    ``parameter_groups``, ``epoch_batches`` and ``training_step`` per batch; ``end_task``; ``predict``. A method that
-    overrides ``fit_task`` has no training steps. Randomness comes from torch's default generator, which the trainer seeds
-    for each task.
+    Hooks, in the order of their calls: ``begin_task``, ``prepare_task``, then for each of ``phases()``: ``begin_phase``,
+    ``parameter_groups``, ``epoch_batches``, and per batch ``training_step`` and ``apply_step``; ``end_task``; ``predict``. A
+    method that overrides ``fit_task`` has no training steps. Randomness comes from torch's default generator, which the trainer
+    seeds for each task.
 
     A run may be stopped after any step and resumed in another process, with the same bits: state belongs into parameters and
-    buffers. On resuming, ``begin_task`` of the interrupted task is called on the tensors with which it began, then
-    ``begin_phase`` and ``parameter_groups`` of each phase begun so far; then all tensors, the optimiser and the generators of
-    torch, NumPy and Python are restored. Plain attributes may hold only what these hooks set (``begin_phase`` from its
-    argument alone) and what a step leaves for its own ``apply_step``. Counters of steps, and what earlier tasks left in
-    attributes, are lost: hooks of earlier tasks are called again only for the parameters that they add.
+    buffers. On resuming, ``begin_task`` of the interrupted task is called on the tensors with which it began, not
+    ``prepare_task``; then ``begin_phase`` and ``parameter_groups`` of each phase begun so far; then all tensors, the optimiser
+    and the generators of torch, NumPy and Python are restored. Plain attributes may hold only what ``begin_task`` and
+    ``begin_phase`` set (``begin_phase`` from its argument alone), what is ``Derived`` from tensors, and what a step leaves for
+    its own ``apply_step``. Counters of steps, and what earlier tasks left in attributes, are lost: hooks of earlier tasks are
+    called again only for the parameters that they add.
     """
 
     name: ClassVar[str]
@@ -198,6 +203,14 @@ class Method(nn.Module):
     only_for_training: ClassVar[tuple[str, ...]] = ()
     """Names, or shell patterns of names, of parameters and buffers that ``predict`` never reads, such as covariances: they are
     part of checkpoints, but a finished run is kept without them."""
+    on_host: ClassVar[tuple[str, ...]] = ("_progress",)
+    """Names of buffers that stay on the CPU, because Python reads their numbers in steps: from a GPU, the host would have to
+    wait for all work that it has queued there."""
+    grows_with_tasks: ClassVar[tuple[str, ...]] = ()
+    """Names, or shell patterns of names, of parameters and buffers with an entry for each task along an axis. Where a finished run
+    is extended by more tasks, they get more entries; so does, in every tensor, an axis with an entry for each class."""
+    not_extended_because: ClassVar[str] = ""
+    """Why a finished run cannot be extended by more tasks, as the end of a sentence; empty where it can."""
     observes: ClassVar[tuple[str, ...]] = ()
     """Names that ``observed_state`` and ``observed_batch`` return."""
 
@@ -229,6 +242,9 @@ class Method(nn.Module):
     def begin_task(self, task: TaskInfo) -> None:
         """Prepare for a task: its class ids and counts, never its test data, never later tasks."""
 
+    def prepare_task(self, data: TrainingData) -> None:
+        """Statistics of the task's images before its first step, kept in buffers: it is not called again on resuming."""
+
     def phases(self) -> list[Phase]:
         """Training phases of the current task; one phase of the schedule's epochs unless overridden."""
         return [Phase("train", self.setup.schedule.epochs)]
@@ -252,11 +268,11 @@ class Method(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has neither training_step nor fit_task")
 
     def apply_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Apply the gradients; override to bound the step."""
+        """Apply the gradients; override to bound, mask or project them or the step, see ``projected_step``."""
         optimizer.step()
 
     def end_task(self, data: TrainingData) -> None:
-        """Statistics, alignment and bookkeeping after the last phase of a task."""
+        """Statistics, alignment, merging and bookkeeping after the last phase of a task."""
 
     def fit_task(self, data: TrainingData) -> None:
         """Closed-form training of a task, in place of phases and steps."""
@@ -265,6 +281,11 @@ class Method(nn.Module):
     def predict(self, batch: Batch) -> Tensor:
         """Logits (B, seen classes). Row i depends on image i alone."""
         raise NotImplementedError
+
+    @property
+    def passes_at_test(self) -> int:
+        """Passes of the backbone in ``predict`` with an adaptation set each, the query's not among them; after this task."""
+        return 1
 
     def observed_state(self) -> dict[str, Tensor]:
         """Learned state after a task that figures draw, by name; called only if a suite observes it.
@@ -307,11 +328,19 @@ class Method(nn.Module):
         """0-based number of the current, or last finished, task."""
         return int(self._progress[2])
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Method:
+        """Move or convert the method's tensors, except those of ``on_host``."""
+        kept = {name: self._buffers[name] for name in self.on_host}
+        super()._apply(fn, recurse)
+        self._buffers.update(kept)
+        return self
+
     def enter_task(self, task: TaskInfo) -> None:
         """Called by the trainer before ``begin_task``: stores the numbers of the task and of its classes."""
         self._progress.copy_(torch.tensor([task.old_classes, task.seen_classes, task.index]))
         absent = [label for label, count in zip(task.new_classes, task.class_counts, strict=True) if not count]
-        self.absent_classes = torch.tensor(absent, device=self._progress.device) if absent else None
+        device = next(self.backbone.parameters()).device
+        self.absent_classes = torch.tensor(absent, device=device) if absent else None
 
 
 def learnable_count(groups: Iterable[ParameterGroup]) -> int:

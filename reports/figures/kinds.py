@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from types import ModuleType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from smope_bench.benchmarks.suites import SUITES
 from smope_bench.benchmarks.suites.schema import Drawing
@@ -28,6 +28,14 @@ if TYPE_CHECKING:
 GROUP = "smope_bench.figures"
 """Entry points of installed packages that name figure kinds."""
 NO_DRAWING = Drawing("")
+Logged: TypeAlias = Callable[[str], Sequence[Mapping[str, Any]]]
+"""Run id -> the events of its log; none where there is no log."""
+
+
+def nothing_logged(run_id: str) -> Sequence[Mapping[str, Any]]:  # noqa: ARG001
+    """No events, where there is no results folder."""
+    return ()
+
 
 _MISSING = (
     "A figure of this suite is missing here: no finished run has what it draws, or what the runs kept of it is damaged. "
@@ -40,7 +48,8 @@ class FigureData:
     """What a figure kind may draw: ``cells`` of one benchmark of a suite (of all benchmarks for a kind that needs the suite).
 
     ``cells``: floors first, ceilings last. ``drawing``: the settings along the axes, where a suite names the kind.
-    ``observed``: run id -> the arrays of its observations. ``ranked``: whether the rows may be compared at all.
+    ``observed``: run id -> the arrays of its observations. ``logged``: run id -> its events. ``ranked``: whether the rows
+    may be compared at all.
     """
 
     results: SuiteResults
@@ -49,6 +58,7 @@ class FigureData:
     observed: Observed
     drawing: Drawing = NO_DRAWING
     ranked: bool = True
+    logged: Logged = nothing_logged
 
     @cached_property
     def looks(self) -> dict[str, Look]:
@@ -188,15 +198,21 @@ def _drawn(kind: FigureKind, data: FigureData, name: str) -> FigureFile | None:
     return FigureFile(name, title, picture.caption, picture.alt, svg, png, pdf, runs)
 
 
-def figure_data(results: SuiteResults, columns: Sequence[Column], observed: Observed) -> FigureData:
+def figure_data(
+    results: SuiteResults, columns: Sequence[Column], observed: Observed, logged: Logged = nothing_logged
+) -> FigureData:
     """The data of some benchmarks of a suite."""
     cells = (results.cell(row, column) for column in columns for kind in KINDS for row in results.rows_of(kind))
     ranked = all(results.caution(column) is None for column in columns)
-    return FigureData(results, columns[0], tuple(cells), observed, ranked=ranked)
+    return FigureData(results, columns[0], tuple(cells), observed, ranked=ranked, logged=logged)
 
 
 def figure_groups(
-    results: SuiteResults, prefix: str, observed: Observed, plugins: Iterable[FigureKind] | None = None
+    results: SuiteResults,
+    prefix: str,
+    observed: Observed,
+    plugins: Iterable[FigureKind] | None = None,
+    logged: Logged = nothing_logged,
 ) -> tuple[FigureGroup, ...]:
     """Every figure of a suite, ``prefix`` beginning their names: by benchmark those of its paper and those of every suite,
     then those of the suite as a whole. A benchmark without any usable run has none.
@@ -211,7 +227,7 @@ def figure_groups(
     common = [kind for kind in kinds.values() if kind.drawn == "always" and not alone and kind.needs != "suite"]
     groups = []
     for i, column in enumerate(results.columns, 1):
-        data = figure_data(results, [column], observed)
+        data = figure_data(results, [column], observed, logged)
         papers, failed = _draw_all(_named(kinds, drawings, data), f"{prefix}-{i}")
         others, also_failed = _draw_all([(kind, data) for kind in common], f"{prefix}-{i}")
         unknown = [one.kind for one in results.drawings if one.kind not in kinds]
@@ -225,7 +241,7 @@ def figure_groups(
         if papers or others or notes:
             groups.append(FigureGroup(column.label, (*papers, *others), tuple(notes)))
     if results.columns:
-        data = figure_data(results, results.columns, observed)
+        data = figure_data(results, results.columns, observed, logged)
         whole = [kind for kind in kinds.values() if kind.needs == "suite" and kind.drawn == "always"]
         figures, notes = _draw_all([(kind, data) for kind in whole], prefix)
         if figures or notes:

@@ -167,6 +167,8 @@ class Cell:
             found.append("random backbone")
         if any(outcome.flags.unverified_weights for outcome in self.outcomes):
             found.append(NOT_VERIFIED)
+        if any(outcome.flags.device_changed for outcome in self.outcomes):
+            found.append("device changed")
         if any((run.recipe or "").startswith(TAKEN) for run in self.used):
             found.append("recipe of another setting")
         limits = {outcome.limit: None for outcome in self.outcomes if outcome.limit is not None}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,12 +9,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
-from smope_bench.harness.errors import UserError
 from smope_bench.harness.metrics import METRICS, Metric, average_accuracies
 from smope_bench.harness.provenance import with_sources
 from smope_bench.harness.records.store import Fault
+from smope_bench.harness.registry.metrics import values_of
 from smope_bench.harness.run_spec import canonical_json, run_id_of
-from smope_bench.harness.text import sentence
 
 Kind = Fault | Literal["unusable"]
 # Strict: a text or a boolean is not a measurement, although pydantic would convert it.
@@ -79,6 +77,8 @@ class Flags(_Part):
     tiny: bool = False
     random_backbone: bool = False
     unverified_weights: bool = False
+    device_changed: bool = False
+    """The run was continued on another type of device than the one that began it."""
 
 
 class RunResult(_Part):
@@ -159,25 +159,11 @@ class RunResult(_Part):
 
         Raises UserError for a metric of a plugin that fails or returns something else than a finite number or None.
         """
-        return {metric.name: self._compute(metric) for metric in self._metrics}
+        return values_of(self._metrics, self.run_id, self.accuracy_matrix, self.test_counts)
 
     def metric(self, name: str) -> Metric:
         """The registered metric of that name."""
         return next(metric for metric in self._metrics if metric.name == name)
-
-    def _compute(self, metric: Metric) -> float | None:
-        where = f"metric {metric.name!r} of run {self.run_id}"
-        try:
-            value = metric.compute(self.accuracy_matrix, self.test_counts)
-        except Exception as error:
-            if metric in METRICS:  # a fault of this program, not of a plugin
-                raise
-            raise UserError(f"{where} cannot be computed: {sentence(error)}") from error
-        if value is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise UserError(f"{where} must be a finite number or None, and is {value!r}")
-        return float(value)
 
 
 def read_outcome(run_id: str, result: Mapping[str, Any], metrics: Sequence[Metric] = METRICS) -> RunResult | LeftOut:

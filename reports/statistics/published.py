@@ -104,6 +104,8 @@ def read_published(text: str) -> Mapping[Key, PublishedValue]:
     """Parse a file of published results. Raises ValueError that names a line that is not usable or occurs twice."""
     found: dict[Key, PublishedValue] = {}
     for place, line in enumerate(csv.DictReader(text.splitlines()), 2):
+        if None in line or None in line.values():
+            raise ValueError(f"line {place} of the published results cannot be read: it has not one value a column")
         try:
             key = Key(
                 *(line[name] for name in ("paper", "table", "benchmark")),
@@ -111,7 +113,7 @@ def read_published(text: str) -> Mapping[Key, PublishedValue]:
                 **{name: line[name] for name in ("backbone", "variant", "method", "metric")},
             )
             mean, std = float(line["mean"]), float(line["std"]) if line["std"] else None
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, ValueError) as error:
             raise ValueError(f"line {place} of the published results cannot be read: {error}") from error
         if not math.isfinite(mean) or not math.isfinite(std or 0) or (std or 0) < 0:
             raise ValueError(f"line {place} of the published results has no possible mean and deviation: {mean}, {std}")

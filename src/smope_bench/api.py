@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from smope_bench.harness.execution.job import Job, JobResult, OnEvent, run_job
     from smope_bench.harness.metrics import Metric, metric
     from smope_bench.harness.run_options import RunOptions
+    from smope_bench.harness.tracking.tracker import Point, TrackedRun, tracker
     from smope_bench.methods.common.alignment.class_stats import ClassStatistics, GaussianSampler
     from smope_bench.methods.common.alignment.tap import HIDE_TAP, TapConfig, align, align_after_task
     from smope_bench.methods.common.api import (
@@ -43,19 +44,29 @@ if TYPE_CHECKING:
         TaskInfo,
         TrainingData,
     )
-    from smope_bench.methods.common.backbone.attention_rules import TokenRule
+    from smope_bench.methods.common.backbone.attention_rules import Recorder, TokenRule, Trace
     from smope_bench.methods.common.backbone.backbones import VIT_B16, Backbone, RandomBackbone, StoredBackbone
+    from smope_bench.methods.common.backbone.block_adaptation import (
+        Adapter,
+        BlockAdaptation,
+        ExtraTokens,
+        LowRank,
+        ScaleShift,
+        dropout_mask,
+    )
+    from smope_bench.methods.common.backbone.merging import Derived
     from smope_bench.methods.common.backbone.pretrained import CheckpointBackbone
     from smope_bench.methods.common.backbone.vit import AttentionRule, PromptedViT
     from smope_bench.methods.common.classifier import current_task_loss, make_head, seen_logits
     from smope_bench.methods.common.errors import MethodError
     from smope_bench.methods.common.prefix import PlainPrefix
-    from smope_bench.methods.common.schedules import Schedule
+    from smope_bench.methods.common.schedules import Schedule, projected_step
     from smope_bench.reports.figures.kinds import FigureData, Picture, figure
 
 __all__ = [
     "HIDE_TAP",
     "VIT_B16",
+    "Adapter",
     "AttentionRule",
     "AvalancheBenchmark",
     "Backbone",
@@ -64,16 +75,20 @@ __all__ = [
     "BenchmarkCard",
     "BenchmarkConfig",
     "BenchmarkError",
+    "BlockAdaptation",
     "CheckpointBackbone",
     "ClassStatistics",
+    "Derived",
     "Digits",
     "DigitsConfig",
+    "ExtraTokens",
     "FigureData",
     "GaussianSampler",
     "Geometry",
     "ImageSet",
     "Job",
     "JobResult",
+    "LowRank",
     "Method",
     "MethodCard",
     "MethodConfig",
@@ -84,11 +99,14 @@ __all__ = [
     "Phase",
     "Picture",
     "PlainPrefix",
+    "Point",
     "ProgressCallback",
     "PromptedViT",
     "PublishedCost",
     "RandomBackbone",
+    "Recorder",
     "RunOptions",
+    "ScaleShift",
     "Schedule",
     "Setup",
     "Split",
@@ -98,6 +116,8 @@ __all__ = [
     "Task",
     "TaskInfo",
     "TokenRule",
+    "Trace",
+    "TrackedRun",
     "TrainingData",
     "View",
     "align",
@@ -106,16 +126,19 @@ __all__ = [
     "check_target",
     "command",
     "current_task_loss",
+    "dropout_mask",
     "executor",
     "failed",
     "figure",
     "from_avalanche",
     "make_head",
     "metric",
+    "projected_step",
     "run_job",
     "seen_logits",
     "silent",
     "to_avalanche",
+    "tracker",
 ]
 
 _PLACES = {
@@ -130,19 +153,22 @@ _PLACES = {
     "harness.execution.job": "Job JobResult OnEvent run_job",
     "harness.metrics": "Metric metric",
     "harness.run_options": "RunOptions",
+    "harness.tracking.tracker": "Point TrackedRun tracker",
     "methods.common.alignment.class_stats": "ClassStatistics GaussianSampler",
     "methods.common.alignment.tap": "HIDE_TAP TapConfig align align_after_task",
     "methods.common.api": (
         "Batch Geometry Method MethodCard MethodConfig ParameterGroup Phase PublishedCost Setup TaskInfo TrainingData"
     ),
-    "methods.common.backbone.attention_rules": "TokenRule",
+    "methods.common.backbone.attention_rules": "Recorder TokenRule Trace",
     "methods.common.backbone.backbones": "VIT_B16 Backbone RandomBackbone StoredBackbone",
+    "methods.common.backbone.block_adaptation": "Adapter BlockAdaptation ExtraTokens LowRank ScaleShift dropout_mask",
+    "methods.common.backbone.merging": "Derived",
     "methods.common.backbone.pretrained": "CheckpointBackbone",
     "methods.common.backbone.vit": "AttentionRule PromptedViT",
     "methods.common.classifier": "current_task_loss make_head seen_logits",
     "methods.common.errors": "MethodError",
     "methods.common.prefix": "PlainPrefix",
-    "methods.common.schedules": "Schedule",
+    "methods.common.schedules": "Schedule projected_step",
     "reports.figures.kinds": "FigureData Picture figure",
 }
 _MODULE_OF = {name: f"smope_bench.{module}" for module, names in _PLACES.items() for name in names.split()}

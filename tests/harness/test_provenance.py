@@ -91,7 +91,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("harness/hardware/device.py", "allow_tf32 = False", "allow_tf32 = True", True),
         ("methods/smope.py", "return ", "return 2 * ", True),
-        ("benchmarks/datasets/imagenet_r_classes.txt", "n0", "n1", True),
+        ("benchmarks/datasets/published/imagenet_r_classes.txt", "n0", "n1", True),
         ("harness/training/trainer.py", "\n\n\n", "\n\n\n# A comment about nothing.\n", False),
         ("methods/smope.py", '"""', '"""In other words: ', False),
         ("harness/execution/scheduler.py", "return ", "return 2 * ", False),

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -16,20 +17,28 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from smope_bench.benchmarks.avalanche import reader
 from smope_bench.benchmarks.download import safe_pickle
 from smope_bench.benchmarks.image_store import cache, pictures, stores
 from smope_bench.benchmarks.suites import SUITES
-from smope_bench.harness.cli import describe, expectations
+from smope_bench.harness.checkpointing import manager, random_state
+from smope_bench.harness.checkpointing.checkpoint import Position
+from smope_bench.harness.cli import expectations
 from smope_bench.harness.cost import cost_suites
-from smope_bench.harness.execution import memory_budget
+from smope_bench.harness.execution import memory_budget, status
+from smope_bench.harness.executors import remote
+from smope_bench.harness.facts import one
 from smope_bench.harness.metrics import METRICS
 from smope_bench.harness.records import migrate, store
 from smope_bench.harness.records.store import Record, Store
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
+from smope_bench.harness.training import task_trainer
+from smope_bench.methods.common.api import TaskInfo
 from smope_bench.methods.common.pretrained_files import containers
 from smope_bench.methods.common.pretrained_files.any_vit import read
 from smope_bench.reports import build
 from smope_bench.reports.loading.run_result import Costs, RunResult, Timings
+from smope_bench.reports.statistics import published
 
 OWN = (AttributeError, ImportError, NameError, TypeError)
 SUITE = "smoke"
@@ -144,6 +153,61 @@ def metric(_: Path) -> None:
     outcome.metrics  # noqa: B018
 
 
+class Growing(torch.nn.Module):
+    """A built-in method by its module's name."""
+
+    __module__ = "smope_bench.methods.growing"
+    name = "growing"
+
+    def enter_task(self, task: Any) -> None:
+        """One of the hooks."""
+
+    begin_task = enter_task
+
+    def phases(self) -> list[Any]:
+        return []
+
+
+def grow_again(_: Path) -> None:
+    manager.grow(cast("Any", Growing()), TaskInfo(0, range(2), (1, 1)))
+
+
+def restore_training(_: Path) -> None:
+    tensors, values = random_state.random_state(torch.device("cpu"))
+    trainer = cast("Any", task_trainer.TaskTrainer.__new__(task_trainer.TaskTrainer))
+    trainer._method, trainer._start = torch.nn.Linear(1, 1), Position()
+    trainer._context = SimpleNamespace(device=torch.device("cpu"), observer=SimpleNamespace(epoch=0))
+    trainer._data = SimpleNamespace(passes=0, images_read=0)
+    found = SimpleNamespace(tensors=trainer._method.state_dict(), training=tensors, values=values)
+    trainer._restore(found)
+
+
+def log(folder: Path) -> None:
+    lines = (
+        {"event": "run_started", "total_tasks": 3, "tasks_done": 1},
+        {"event": "task_evaluated", "task": 1, "t": 4},
+    )
+    (folder / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "progress.json").write_text(json.dumps({"task": 2, "tasks": 3, "step": 5, "total_steps": 9}))
+
+
+def read_status(folder: Path) -> None:
+    assert status._progress(folder) == {"task": 2, "tasks": 3, "seconds_a_task": 2.0, "step": 5, "total_steps": 9}
+
+
+def follow_progress(folder: Path) -> None:
+    follower = remote._RunFollower(folder)
+    follower._stamps |= dict.fromkeys(follower._stamps, (0, 0, 0))  # as if written since
+    assert [event["event"] for event in follower.new_events()] == ["run_started", "step"]
+
+
+def labels(_: Path) -> None:
+    assert reader._targets(SimpleNamespace(targets=[0, np.int64(1), torch.tensor(2), "3"]), "x") == [0, 1, 2, 3]
+
+
+PRINTED = "paper,table,benchmark,tasks,backbone,variant,method,metric,mean,std\nP,1,b,10,x,,m,faa,50.0,\n"
+
+
 def nothing(_: Path) -> None:
     """The reader needs no file."""
 
@@ -177,7 +241,14 @@ READERS = {
         build.CountedReport, "model_validate", nothing, lambda _: build.counted_section("x", {}, "x")
     ),
     "metric": Reader(type(METRICS[0]), "compute", nothing, metric),
-    "describe": Reader(describe, "str", nothing, lambda _: describe._or_unknown(lambda: 1, "built-in")),
+    "tasks that are begun again": Reader(Growing, "begin_task", nothing, grow_again),
+    "training in a checkpoint": Reader(task_trainer, "restore_random_state", nothing, restore_training),
+    "status": Reader(status, "events_in", log, read_status),
+    "status, progress": Reader(status, "read_progress", log, read_status),
+    "progress from elsewhere": Reader(remote, "read_progress", log, follow_progress),
+    "labels of Avalanche's": Reader(reader, "_is_one_number", nothing, labels),
+    "published results": Reader(published, "Key", nothing, lambda _: published.read_published(PRINTED)),
+    "describe": Reader(one, "str", nothing, lambda _: one._or_unknown(lambda: 1, "built-in")),
 }
 """Every reader that turns errors into a sentence on the user's file, with something that it calls."""
 

@@ -204,7 +204,7 @@ def test_links_and_devices_are_refused(kind: bytes, tmp_path: Path) -> None:
 
 
 def test_every_download_has_a_digest_or_says_that_it_is_pinned() -> None:
-    from smope_bench.benchmarks.datasets import cifar100, cub200, fashion_mnist, imagenet_r
+    from smope_bench.benchmarks.datasets.published import cifar100, cub200, fashion_mnist, imagenet_r
 
     remotes = [
         v

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from smope_bench.methods.common.alignment.class_stats import ClassStatistics, GaussianSampler
+from smope_bench.methods.common.progress import counted
 
 StatisticsKind = Literal["full", "diag", "centroids"]
 
@@ -40,7 +41,7 @@ class CentroidStatistics(nn.Module):
         found = [(features.float(), labels) for features, labels in pairs]
         features = torch.cat([each for each, _ in found])
         labels = torch.cat([each for _, each in found])
-        for number in classes:
+        for number in counted(classes, "k-means", len(classes), "classes"):
             rows = features[labels == number].double()
             self.mean[number], self.variance[number], self.count[number] = 0.0, 0.0, 0
             if len(rows):

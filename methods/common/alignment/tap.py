@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from torch import Tensor, nn
 
 from smope_bench.methods.common.alignment.class_stats import Covariance
+from smope_bench.methods.common.progress import report_progress
 from smope_bench.methods.common.schedules import restart_cosine
 
 
@@ -128,6 +129,7 @@ def align(
             loss.backward()
             optimizer.step()
             step += 1
+            report_progress("alignment", step, total, "steps")
 
 
 def _optimizer(head: nn.Module, config: TapConfig) -> torch.optim.Optimizer:

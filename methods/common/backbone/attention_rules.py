@@ -95,6 +95,12 @@ def part_of(rule: AttentionRule, rows: slice) -> AttentionRule:
     return _Undivided(rule) if part is None else part(rows)
 
 
+def part_of_reader(read: Callable[[Tensor], None], rows: slice) -> Callable[[Tensor], None]:
+    """A reader of tokens for the images ``rows``: by its ``part``, or itself, which then reads them a few at a time."""
+    part = getattr(read, "part", None)
+    return read if part is None else part(rows)
+
+
 class _Undivided(TokenRule):
     """A rule without ``part``, checked while it is called with parts of a batch."""
 

@@ -1,26 +1,55 @@
-"""The frozen vision transformer; prompts enter it through one attention rule per prompted block.
+"""The frozen vision transformer; a method enters it through an adaptation of each block that it changes.
 
-The blocks are timm's own, weights by name. A method's rule replaces only the attention product of a prompted block.
+The blocks are timm's own, weights by name. An attention rule replaces only the attention product of its block.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from smope_bench.methods.common.backbone.attention import attend
-from smope_bench.methods.common.backbone.attention_rules import AttentionRule, TokenRule, part_of
+from smope_bench.methods.common.backbone.attention_rules import AttentionRule, TokenRule
+from smope_bench.methods.common.backbone.block import Layout, enter_block, joined_projection, run_block
+from smope_bench.methods.common.backbone.block_adaptation import (
+    UNCHANGED,
+    Adaptation,
+    BlockAdaptation,
+    Layer,
+    LowRank,
+    Target,
+    as_block,
+    part_of_adaptation,
+    require_fit,
+)
 from smope_bench.methods.common.backbone.memory_plan import MemoryPlan, recomputed
+from smope_bench.methods.common.backbone.merging import merged_layers
 from smope_bench.methods.common.errors import MethodError
+
+__all__ = ["AttentionRule", "PromptedViT", "TokenRule", "obstacle", "plain_attention"]
 
 if TYPE_CHECKING:  # importing timm takes longer than torch; planning and reporting need neither
     from timm.models.vision_transformer import Attention, Block, VisionTransformer
 
 Result = TypeVar("Result")
+
+Adaptations: TypeAlias = Mapping[int, Adaptation]
+"""Block numbers, 0-based, to what is changed of these blocks: an attention rule, or a ``BlockAdaptation``."""
+
+
+@dataclass(frozen=True)
+class _Stream:
+    """Tokens between two blocks, the rotary embedding of the patches (for all blocks) if there is one, and what lies where."""
+
+    tokens: Tensor
+    rotations: Tensor | None
+    layout: Layout
+    depth: int = 0
 
 
 class PromptedViT(nn.Module):
@@ -39,9 +68,15 @@ class PromptedViT(nn.Module):
         self.image_size: int = int(vit.patch_embed.img_size[0])  # type: ignore[index]
         self.memory = MemoryPlan()
         self._read_tokens = _read_tokens(vit)
+        self._exact: Callable[[], PromptedViT] | None = None
 
-    def keep_products_in(self, precision: torch.dtype) -> None:
-        """Store the weights of linear layers and convolutions as autocast would cast them in every pass: same bits."""
+    def keep_products_in(self, precision: torch.dtype, reload: Callable[[], PromptedViT] | None = None) -> None:
+        """Store the weights of linear layers and convolutions as autocast would cast them in every pass: same bits.
+
+        ``reload`` gives the backbone with its original weights, for ``merged``; without it, a copy of them is kept.
+        """
+        original = copy.deepcopy(self) if reload is None else None
+        self._exact = reload or (lambda: cast("PromptedViT", original))
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 module.to(precision)
@@ -56,66 +91,96 @@ class PromptedViT(nn.Module):
         del mode
         return super().train(False)
 
-    def forward(self, images: Tensor, rules: Mapping[int, AttentionRule] | None = None) -> Tensor:
-        """Images (B, 3, H, W) in the backbone's input range -> features (B, feature_dim).
+    def forward(self, images: Tensor, adaptations: Adaptations | None = None) -> Tensor:
+        """Images (B, 3, H, W) in the backbone's input range -> features (B, feature_dim); other blocks are timm's."""
+        return _put_together(self._by_slices(self._pass, images, [adaptations or {}]))
 
-        ``rules`` maps block numbers, 0-based, to attention rules; other blocks are timm's.
+    def forward_each(self, images: Tensor, sets: Sequence[Adaptations]) -> Tensor:
+        """Features (sets, B, feature_dim) of the same images with each set of adaptations.
+
+        Blocks below the first one that any set adapts are run once. A method that predicts with it declares ``passes_at_test``.
         """
-        return _put_together(self._by_slices(self._pass, images, rules or {}))
+        parts = self._by_slices(self._passes, images, sets)
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
-    def run_prompted(self, images: Tensor, rules: Mapping[int, AttentionRule]) -> None:
-        """Run up to the last prompted block, for what the rules record."""
-        self._by_slices(self._prompted_pass, images, rules)
+    def run_prompted(self, images: Tensor, adaptations: Adaptations) -> None:
+        """Run up to the last adapted block, for what rules, readers and token sources record."""
+        self._by_slices(self._prompted_pass, images, [adaptations])
 
-    def _by_slices(
-        self,
-        run: Callable[[Tensor, Mapping[int, AttentionRule]], Result],
-        images: Tensor,
-        rules: Mapping[int, AttentionRule],
-    ) -> list[Result]:
-        """``run`` for the images of the memory plan's micro-batches, each pass recomputed for its gradient."""
-        if rules and not 0 <= min(rules) <= max(rules) < self.depth:
-            raise MethodError(
-                f"attention rules are given for blocks {sorted(rules)}, but the backbone has {self.depth}"
-            )
+    def _by_slices(self, run: Callable[..., Result], images: Tensor, sets: Sequence[Adaptations]) -> list[Result]:
+        """``run(images, *sets)`` for the images of the memory plan's micro-batches, each recomputed for its gradient."""
+        for adaptations in sets:
+            self._require_fit(adaptations)
         slices = self.memory.slices(len(images))
         if len(slices) == 1:
-            return [run(images, rules)]
-        parts = ({number: part_of(rule, rows) for number, rule in rules.items()} for rows in slices)
-        return [recomputed(run, images[rows], part) for rows, part in zip(slices, parts, strict=True)]
+            return [run(images, *sets)]
+        parts = (
+            [{number: part_of_adaptation(one, rows) for number, one in each.items()} for each in sets]
+            for rows in slices
+        )
+        return [recomputed(run, images[rows], *part) for rows, part in zip(slices, parts, strict=True)]
 
-    def _pass(self, images: Tensor, rules: Mapping[int, AttentionRule]) -> Tensor:
-        last = self.depth - 1
-        tokens, rotations = self._up_to(last, images, rules)
-        if last in rules or self._read_tokens is None:
-            tokens = self._through(last, tokens, rotations, rules)
+    def _require_fit(self, adaptations: Adaptations) -> None:
+        if adaptations and not 0 <= min(adaptations) <= max(adaptations) < self.depth:
+            raise MethodError(
+                f"adaptations are given for blocks {sorted(adaptations)}, but the backbone has {self.depth}, numbered from 0"
+            )
+        for number, adaptation in adaptations.items():
+            if adaptation is not (adapted := as_block(adaptation)):
+                continue  # an attention rule alone fits every block
+            require_fit(number, self.blocks[number], adapted, is_last=number == self.depth - 1)
+
+    def _pass(self, images: Tensor, adaptations: Adaptations) -> Tensor:
+        return self._feature(self._embed(images), adaptations)
+
+    def _passes(self, images: Tensor, *sets: Adaptations) -> Tensor:
+        shared = self._up_to(min((number for each in sets for number in each), default=self.depth - 1), images, {})
+        return torch.stack([self._feature(shared, adaptations) for adaptations in sets])
+
+    def _prompted_pass(self, images: Tensor, adaptations: Adaptations) -> None:
+        last = max(adaptations)
+        stream, adaptation = self._up_to(last, images, adaptations), as_block(adaptations[last])
+        if adaptation.attention is None:
+            enter_block(self.blocks[last], stream.tokens, adaptation, stream.layout)
         else:
-            inputs = self.blocks[last], tokens, _at(rotations, last), self._read_tokens
-            recompute = self.memory.checkpoint_blocks
-            tokens = recomputed(_first_tokens, *inputs, may_draw=False) if recompute else _first_tokens(*inputs)
+            self._through(stream, adaptations)
+
+    def _feature(self, stream: _Stream, adaptations: Adaptations) -> Tensor:
+        """The feature (B, feature_dim) of what is left of a pass."""
+        last = self.depth - 1
+        stream = self._on_to(last, stream, adaptations)
+        if self._read_tokens is None or as_block(adaptations.get(last)).attention is not None:
+            stream = self._through(stream, adaptations)
+            tokens = stream.layout.own(stream.tokens)
+        else:  # the last block for the tokens alone whose outputs are read
+            tokens = self._through(stream, adaptations, self._read_tokens).tokens
         if self._read_tokens == 1:
             return self.vit.fc_norm(self.vit.norm(tokens[:, 0]))
         # A pool ends in a product, which autocast rounds: the feature has the type of the tokens, whatever the pool.
         return self.vit.forward_head(self.vit.norm(tokens), pre_logits=True).to(tokens.dtype)
 
-    def _prompted_pass(self, images: Tensor, rules: Mapping[int, AttentionRule]) -> None:
-        self._up_to(max(rules) + 1, images, rules)
+    def _up_to(self, depth: int, images: Tensor, adaptations: Adaptations) -> _Stream:
+        """After the first ``depth`` blocks."""
+        return self._on_to(depth, self._embed(images), adaptations)
 
-    def _up_to(self, depth: int, images: Tensor, rules: Mapping[int, AttentionRule]) -> tuple[Tensor, Tensor | None]:
-        """Tokens after ``depth`` blocks, and the rotary embedding of the patches (for all blocks) if there is one."""
-        tokens, rotations = self._embed(images)
-        for number in range(depth):
-            tokens = self._through(number, tokens, rotations, rules)
-        return tokens, rotations
+    def _on_to(self, depth: int, stream: _Stream, adaptations: Adaptations) -> _Stream:
+        while stream.depth < depth:
+            stream = self._through(stream, adaptations)
+        return stream
 
-    def _through(
-        self, number: int, tokens: Tensor, rotations: Tensor | None, rules: Mapping[int, AttentionRule]
-    ) -> Tensor:
-        inputs = self.blocks[number], tokens, _at(rotations, number), rules.get(number, plain_attention)
+    def _through(self, stream: _Stream, adaptations: Adaptations, read: int | None = None) -> _Stream:
+        """Through the next block."""
+        number, tokens = stream.depth, stream.tokens
+        is_adapted = number in adaptations
+        adaptation = as_block(adaptations[number]) if is_adapted else UNCHANGED
+        inputs = self.blocks[number], tokens, _at(stream.rotations, number), adaptation, stream.layout, read
         # Below the first prompt there is no graph, so there is nothing to save by recomputation.
-        if self.memory.checkpoint_blocks and (number in rules or tokens.requires_grad):
-            return recomputed(_block, *inputs, may_draw=number in rules)
-        return _block(*inputs)
+        if self.memory.checkpoint_blocks and (is_adapted or tokens.requires_grad):
+            found = recomputed(run_block, *inputs, may_draw=is_adapted)
+        else:
+            found = run_block(*inputs)
+        layout = stream.layout if read else stream.layout.after(adaptation, found.shape[1] - tokens.shape[1])
+        return _Stream(found, stream.rotations, layout, number + 1)
 
     def require_blocks(self, count: int, method: str, setting: str | None = "prompt_blocks") -> None:
         """Raise MethodError unless the first ``count`` blocks can be prompted; ``setting`` of the method lowers it."""
@@ -124,12 +189,12 @@ class PromptedViT(nn.Module):
             remedy = f" use {lower}"
             raise MethodError(f"{method} prompts the first {count} blocks, but the backbone has {self.depth};{remedy}")
 
-    def _embed(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        vit = self.vit
+    def _embed(self, images: Tensor) -> _Stream:
+        vit, layout = self.vit, Layout(int(self.vit.num_prefix_tokens))
         embedded = vit._pos_embed(vit.patch_embed(images))
         if isinstance(embedded, tuple):  # Eva
-            return vit.norm_pre(embedded[0]), embedded[1]
-        return vit.norm_pre(vit.patch_drop(embedded)), None
+            return _Stream(vit.norm_pre(embedded[0]), embedded[1], layout)
+        return _Stream(vit.norm_pre(vit.patch_drop(embedded)), None, layout)
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
@@ -140,19 +205,33 @@ class PromptedViT(nn.Module):
     def tokens(self, images: Tensor, depth: int = 0, *, norm: bool = True) -> Tensor:
         """Tokens (B, N, d) after the first ``depth`` blocks without prompts, and through the norm that comes next."""
 
-        def run(images: Tensor, rules: Mapping[int, AttentionRule]) -> Tensor:
-            tokens, _ = self._up_to(depth, images, rules)
+        def run(images: Tensor, adaptations: Adaptations) -> Tensor:
+            tokens = self._up_to(depth, images, adaptations).tokens
             if not norm:
                 return tokens
             return self.blocks[depth].norm1(tokens) if depth < self.depth else self.vit.fc_norm(self.vit.norm(tokens))
 
-        return _put_together(self._by_slices(run, images, {}))
+        return _put_together(self._by_slices(run, images, [{}]))
 
     def key_value_weights(self, blocks: range) -> tuple[Tensor, Tensor]:
         """Frozen W_K and W_V of ``blocks``, each (len(blocks), heads, head_dim, feature_dim)."""
-        stacked = torch.stack([_projection(self.attentions[number]) for number in blocks])
+        stacked = torch.stack([joined_projection(self.attentions[number])[0] for number in blocks])
         by_head = stacked.view(len(blocks), 3, self.num_heads, self.head_dim, self.feature_dim)
         return by_head[:, 1], by_head[:, 2]
+
+    def merged(self, updates: Mapping[int, Mapping[Target, LowRank]]) -> dict[int, dict[Layer, Tensor]]:
+        """Effective weights for ``BlockAdaptation.weights``: the backbone's plus low-rank updates, by block and layer.
+
+        Summed in float32, or what is wider, from the original weights, then cast to the type of those in use. The backbone is
+        not changed. A pass that asks for no gradient of the updates needs no further products with them.
+        """
+        for number, by_target in updates.items():
+            self._require_fit({number: BlockAdaptation(low_rank=by_target)})
+        exact = self if self._exact is None or not updates else self._exact()
+        return {
+            number: merged_layers(self.blocks[number], exact.blocks[number], by_target)
+            for number, by_target in updates.items()
+        }
 
 
 def plain_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -167,94 +246,6 @@ def _put_together(parts: list[Tensor]) -> Tensor:
 def _at(rotations: Tensor | None, number: int) -> Tensor | None:
     """The rotary embedding of a block: (N, 2 * head_dim) for all of them, or one (heads, N, 2 * head_dim) for each."""
     return rotations[number] if rotations is not None and rotations.dim() > 3 else rotations
-
-
-def _projection(attention: Any) -> Tensor:
-    """W_Q, W_K and W_V, one below the other."""
-    if attention.qkv is not None:
-        return attention.qkv.weight
-    return torch.cat([attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight])
-
-
-def _heads(attention: Any, tokens: Tensor) -> tuple[Tensor, ...]:
-    """Project tokens (B, N, d) to q, k and v, each (B, heads, N, head_dim); q and k are not normalised yet."""
-    batch, count, _ = tokens.shape
-    if attention.qkv is None:
-        projected = (layer(tokens) for layer in (attention.q_proj, attention.k_proj, attention.v_proj))
-        shape = batch, count, attention.num_heads, attention.head_dim
-        return tuple(part.view(shape).transpose(1, 2) for part in projected)
-    if getattr(attention, "q_bias", None) is None:
-        joined = attention.qkv(tokens)
-    else:
-        bias = torch.cat([attention.q_bias, attention.k_bias, attention.v_bias])
-        joined = F.linear(tokens, attention.qkv.weight, bias)
-    qkv = joined.view(batch, count, 3, attention.num_heads, attention.head_dim)
-    return qkv.permute(2, 0, 3, 1, 4).unbind(0)
-
-
-def _queries_keys_values(attention: Any, normed: Tensor, rotation: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """What the attention product takes; the rotary embedding turns queries and keys of patches, never those of a prompt."""
-    q, k, v = _heads(attention, normed)
-    q, k = attention.q_norm(q), attention.k_norm(k)
-    if rotation is not None:
-        q, k = (_rotated(attention, part, rotation).type_as(v) for part in (q, k))
-    return q, k, v
-
-
-def _rotated(attention: Any, heads: Tensor, rotation: Tensor) -> Tensor:
-    from timm.layers import apply_rot_embed_cat
-
-    first = attention.num_prefix_tokens
-    patches = apply_rot_embed_cat(heads[:, :, first:], rotation, half=attention.rotate_half)
-    return torch.cat([heads[:, :, :first], patches], dim=2)
-
-
-def _leave_heads(attention: Attention, heads: Tensor) -> Tensor:
-    """Join head outputs (B, heads, N, head_dim) and project them: (B, N, d)."""
-    joined = heads.transpose(1, 2).flatten(2)
-    return attention.proj_drop(attention.proj(attention.norm(joined)))
-
-
-def _residuals(block: Any, tokens: Tensor, attended: Tensor) -> Tensor:
-    if hasattr(block, "ls1"):
-        tokens = tokens + block.drop_path1(block.ls1(attended))
-        return tokens + block.drop_path2(block.ls2(block.mlp(block.norm2(tokens))))
-    tokens = tokens + (attended if block.gamma_1 is None else block.gamma_1 * attended)
-    mixed = block.mlp(block.norm2(tokens))
-    return tokens + (mixed if block.gamma_2 is None else block.gamma_2 * mixed)
-
-
-def _block(block: Block, tokens: Tensor, rotation: Tensor | None, rule: AttentionRule) -> Tensor:
-    attention = cast("Attention", block.attn)
-    normed = block.norm1(tokens)
-    if isinstance(rule, TokenRule):
-        rule.read(normed)
-    heads = rule(*_queries_keys_values(attention, normed, rotation))
-    return _residuals(block, tokens, _leave_heads(attention, heads))
-
-
-def _first_tokens(block: Block, tokens: Tensor, rotation: Tensor | None, read: int) -> Tensor:
-    """The last block for the first ``read`` tokens alone, the only outputs that are read."""
-    attention = cast("Attention", block.attn)
-    normed = block.norm1(tokens)
-    if hasattr(block, "ls1"):
-        q, k, v = _few_queries(attention, normed, read)
-    else:
-        q, k, v = _queries_keys_values(attention, normed, rotation)
-        q = q[:, :, :read]
-    return _residuals(block, tokens[:, :read], _leave_heads(attention, attend(q, k, v)))
-
-
-def _few_queries(attention: Attention, normed: Tensor, read: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries of the first ``read`` tokens, keys and values of all, without computing other queries."""
-    batch, count, _ = normed.shape
-    width = attention.num_heads * attention.head_dim
-    weight, bias = attention.qkv.weight, attention.qkv.bias
-    query = F.linear(normed[:, :read], weight[:width], None if bias is None else bias[:width])
-    pairs = F.linear(normed, weight[width:], None if bias is None else bias[width:])
-    q = query.view(batch, read, attention.num_heads, attention.head_dim).transpose(1, 2)
-    k, v = pairs.view(batch, count, 2, attention.num_heads, attention.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
-    return attention.q_norm(q), attention.k_norm(k), v
 
 
 def _read_tokens(vit: Any) -> int | None:

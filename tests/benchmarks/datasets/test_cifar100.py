@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from smope_bench.benchmarks.datasets.cifar100 import ARCHIVE, Cifar100, Cifar100Config
+from smope_bench.benchmarks.datasets.published.cifar100 import ARCHIVE, Cifar100, Cifar100Config
 from smope_bench.benchmarks.download.safe_pickle import load_plain
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.image_store.writer import CacheWriter

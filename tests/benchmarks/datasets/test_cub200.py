@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from smope_bench.benchmarks.base import Split
-from smope_bench.benchmarks.datasets.cub200 import Cub200
+from smope_bench.benchmarks.datasets.published.cub200 import Cub200
 from smope_bench.benchmarks.download.published_files import PaperPictureConfig
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.image_store.writer import CacheWriter

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from smope_bench.benchmarks.datasets.fashion_mnist import (
+from smope_bench.benchmarks.datasets.published.fashion_mnist import (
     FashionMnist,
     FashionMnistConfig,
     check_pair,

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from smope_bench.benchmarks.base import Split
-from smope_bench.benchmarks.datasets.imagenet_r import (
+from smope_bench.benchmarks.datasets.published.imagenet_r import (
     TEST_LIST,
     TRAIN_LIST,
     ImageNetR,

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from smope_bench.benchmarks.datasets.imagenet_r import ImageNetR, ImageNetRConfig, listed_wnids
+from smope_bench.benchmarks.datasets.published.imagenet_r import ImageNetR, ImageNetRConfig, listed_wnids
 from smope_bench.benchmarks.download.fetch import Remote, downloads_folder, fetch, pin_of, unpinned_on_error
 from smope_bench.benchmarks.errors import BenchmarkError
 

@@ -12,6 +12,7 @@ from smope_bench.harness.cli import listing
 from smope_bench.harness.cli.listing import plan_summary
 from smope_bench.harness.console import print_rows
 from smope_bench.harness.cost.estimate import median_seconds
+from smope_bench.harness.facts import lists
 from smope_bench.harness.facts.lists import list_backbones, list_benchmarks, list_methods
 from smope_bench.harness.planning.planner import MISSING, PlannedRun
 from smope_bench.harness.records.store import Record, Store
@@ -259,6 +260,6 @@ def test_two_limits_contradict_each_other(capsys: pytest.CaptureFixture[str]) ->
 def test_the_data_folder_that_was_named_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Path] = []
     for kind in ("benchmarks", "backbones"):
-        monkeypatch.setattr(listing, f"list_{kind}", lambda _, data: asked.append(data) or [])
+        monkeypatch.setattr(lists, f"list_{kind}", lambda _, data: asked.append(data) or [])
         assert run_all.main(["list", kind, "--json", "--data", str(tmp_path)]) == 0
     assert asked == [tmp_path, tmp_path]

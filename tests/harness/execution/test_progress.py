@@ -1,15 +1,18 @@
 import io
+import os
 import re
 from typing import Any
 
 import pytest
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 
-from smope_bench.harness.console import duration
-from smope_bench.harness.execution.progress import Display, LineDisplay, LiveDisplay, make_display, run_label
+from smope_bench.harness.console import duration, make_console
+from smope_bench.harness.execution.display import Display, LineDisplay, LiveDisplay, make_display
+from smope_bench.harness.execution.progress import run_label
 from smope_bench.harness.execution.scheduler import RunStatus
 from smope_bench.harness.planning.planner import PlannedRun
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
+from tests.harness.stand_ins import wait_for  # pyright: ignore[reportMissingImports]
 
 
 class Clock:
@@ -49,9 +52,9 @@ def evaluated(task: int) -> dict[str, Any]:
 FINISHED = {"event": "run_finished", "faa": 87.654}
 
 
-def plain_console(terminal: bool = False) -> tuple[Console, io.StringIO]:
+def plain_console(terminal: bool = False, width: int = 120) -> tuple[Console, io.StringIO]:
     out = io.StringIO()
-    return Console(file=out, force_terminal=terminal, width=120, color_system=None), out
+    return Console(file=out, force_terminal=terminal, width=width, color_system=None), out
 
 
 @pytest.mark.parametrize(
@@ -67,9 +70,12 @@ def test_labels_name_both_seeds_where_they_differ() -> None:
     assert run_label(planned(order=0, train=10)) == "SMoPE · digits · order 0, seed 10"
 
 
-def test_the_output_decides_the_display() -> None:
+def test_the_output_decides_the_display(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
     assert isinstance(make_display(plain_console(terminal=True)[0], 3), LiveDisplay)
     assert isinstance(make_display(plain_console()[0], 3), LineDisplay)
+    monkeypatch.setenv("TERM", "dumb")
+    assert isinstance(make_display(plain_console(terminal=True)[0], 3), LineDisplay), "its cursor cannot move"
 
 
 def test_lines_have_a_time_a_run_and_its_result() -> None:
@@ -103,6 +109,121 @@ def test_a_long_run_gives_a_sign_of_life_every_half_minute() -> None:
     beats = [line for line in out.getvalue().splitlines() if "running" in line]
     assert len(beats) == 3
     assert beats[0].endswith("running   0.3 of 4 runs done, about 6:10 min left")
+
+
+def work(done: int, phase: str = "statistics", unit: str = "images") -> dict[str, Any]:
+    return {"event": "work", "task": 0, "phase": phase, "done": done, "total": 50_000, "unit": unit}
+
+
+def test_closed_forms_and_evaluation_give_a_sign_of_life_with_a_count() -> None:
+    console, out = plain_console()
+    clock = Clock()
+    display, run = LineDisplay(console, 4, clock), planned()
+    display.update(run, started(10))
+    for done in range(0, 50_000, 256):
+        clock.now += 1.0
+        display.update(run, work(done))
+    beats = [line.partition("running   ")[2] for line in out.getvalue().splitlines() if "running" in line]
+    assert len(beats) == 196 // 30
+    assert beats[0] == "0.0 of 4 runs done; SMoPE · digits · seed 0: task 1 of 10, statistics 7,424 of 50,000 images"
+    display.update(run, step(1))
+    clock.now += 31.0
+    display.update(run, step(2))
+    assert out.getvalue().rstrip().splitlines()[-1].endswith("runs done"), "steps are going on again"
+
+
+def test_a_sign_of_life_needs_no_event() -> None:
+    console, out = plain_console()
+    clock = Clock()
+    display, run = LineDisplay(console, 4, clock), planned()
+    display.beat()
+    display.update(run, started(10))
+    for _ in range(300):  # a decomposition that reports nothing
+        clock.now += 1.0
+        display.beat()
+    beats = [line.partition("running   ")[2] for line in out.getvalue().splitlines() if "running" in line]
+    assert len(beats) == 10
+    assert beats[0] == "0.0 of 4 runs done"
+    assert beats[-1] == "0.0 of 4 runs done; SMoPE · digits · seed 0: task 1 of 10, no news for 5:00 min"
+
+
+def test_the_display_itself_looks_whether_a_sign_of_life_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("smope_bench.harness.execution.display.LOOK_S", 0.01)
+    console, out = plain_console()
+    clock = Clock()
+    with LineDisplay(console, 4, clock) as display:
+        display.update(planned(), started(10))
+        clock.now += 30.0
+        wait_for(lambda: "running" in out.getvalue(), 5.0)
+
+
+NARROW = pytest.mark.parametrize("width", [40, 60, 80])
+LONG = "A method of a long name + alignment of its classifier"
+
+
+def screen(text: str) -> list[str]:
+    """Lines that were drawn, without the codes that move the cursor."""
+    return [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line) for line in re.split(r"[\r\n]", text)]
+
+
+@NARROW
+@pytest.mark.parametrize("no_colour", [False, True])
+def test_bars_fit_a_narrow_terminal_and_their_numbers_stay(
+    width: int, no_colour: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    out, clock = io.StringIO(), Clock()
+    console = Console(file=out, force_terminal=True, width=width, no_color=no_colour, color_system="standard")
+    display = LiveDisplay(console, 40, clock)
+    with display:
+        for row in (LONG, "short"):
+            display.update(planned(row), started(10))
+        clock.now += 100.0
+        for task in range(2):
+            display.update(planned(LONG), evaluated(task))
+        display.update(planned(LONG), work(25_600))
+        display._progress.refresh()
+        drawn = screen(out.getvalue())
+        display.update(planned(LONG), FINISHED)
+        display.finish(RunStatus(planned(LONG), "done"))
+        display.finish(RunStatus(planned("short"), "failed", "RuntimeError: a sentence of some length"))
+    (bar,) = {line.strip() for line in drawn if "statistics" in line}
+    assert ("6:40 min left" if width > 40 else "6:40 min") in bar and "3/10 statistics 51 %" in bar
+    assert "A met" in bar
+    assert any("0/40" in line for line in drawn)
+    ended = [line for line in screen(out.getvalue()) if "✓" in line or "✗" in line]
+    assert "FAA 87.65 %" in ended[0] and "1:40 min" in ended[0] and "A metho" in ended[0]
+    assert "RuntimeError" in ended[1]
+    assert max(map(len, screen(out.getvalue()))) <= width, "nothing wraps"
+    assert ("\x1b[36m" in out.getvalue() or "\x1b[32m" in out.getvalue()) is not no_colour
+
+
+@NARROW
+def test_lines_fit_a_terminal_that_cannot_move_its_cursor(width: int) -> None:
+    out, clock = io.StringIO(), Clock()
+    console = Console(file=out, force_terminal=True, width=width, _environ={"TERM": "dumb"})
+    console.size = ConsoleDimensions(width, 20)  # as make_console does
+    display = make_display(console, 40)
+    assert isinstance(display, LineDisplay)
+    display = LineDisplay(console, 40, clock)
+    display.update(planned(LONG), started(10))
+    clock.now += 31
+    display.update(planned(LONG), work(512))
+    display.update(planned(LONG), FINISHED)
+    display.finish(RunStatus(planned(LONG), "done"))
+    display.finish(RunStatus(planned(LONG), "failed", "RuntimeError: " + "x" * 90))
+    lines = out.getvalue().splitlines()
+    assert len(lines) == 4 and max(map(len, lines)) <= width
+    assert "running 0.0 of 40 runs done" in lines[1]
+    assert "finished FAA  87.65 %" in lines[2] and "FAILED [2/40]" in lines[3]
+
+
+def test_the_width_of_a_terminal_that_cannot_move_its_cursor_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # takes the output for a terminal
+    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((60, 20)))
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert make_console().width == 60
 
 
 def test_failures_with_long_messages_stay_on_one_line() -> None:

@@ -50,7 +50,7 @@ def test_a_plugin_that_breaks_in_a_run_is_named_with_its_line_and_the_traceback(
 @pytest.mark.parametrize("is_guarded", [True, False])
 def test_a_script_that_starts_workers_unguarded_is_refused_at_once(is_guarded: bool, tmp_path: Path) -> None:
     body = """
-    from smope_bench.harness.executors.local import require_main_guard
+    from smope_bench.harness.main_guard import require_main_guard
     def begin():
         require_main_guard()
         print("begun")

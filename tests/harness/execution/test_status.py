@@ -12,7 +12,7 @@ from smope_bench import run_all
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.execution import lease as claims
 from smope_bench.harness.execution.lease import DEAD_S, Lease, acquire
-from smope_bench.harness.execution.status import Cell, RunView, planned_cells, statuses, summary
+from smope_bench.harness.execution.status import Cell, RunView, _progress, planned_cells, statuses, summary
 from smope_bench.harness.provenance import code_fingerprint
 from smope_bench.harness.records.checksum import RECORD_SCHEMA
 from smope_bench.harness.records.store import Store
@@ -187,3 +187,12 @@ def test_what_was_never_run_is_one_sentence(
     assert run_all.main(arguments) == 2
     told = capsys.readouterr().err
     assert words in told and told.startswith("error: ") and told.count("\n") == 1
+
+
+def test_work_without_steps_is_shown(store: Store) -> None:
+    folder = store.path(IDS[0])
+    shown = {"task": 2, "tasks": 5, "phase": "fit", "done": 5120, "total": 50000, "unit": "images", "updated": 0.0}
+    say(folder, *EVENTS, progress=shown)
+    assert _progress(folder)["work"] == "fit 5,120 of 50,000 images"
+    say(folder, progress=shown | {"done": "x"})
+    assert "work" not in _progress(folder)

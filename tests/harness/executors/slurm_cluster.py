@@ -44,6 +44,7 @@ SlurmdParameters=config_overrides
 SchedulerParameters=sched_interval=1,sched_min_interval=0,batch_sched_delay=0
 ReturnToService=2
 KillWait=5
+MaxArraySize=2
 PartitionName=test Nodes={host} Default=YES MaxTime=INFINITE State=UP
 NodeName={host} NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN
 """

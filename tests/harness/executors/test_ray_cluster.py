@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from smope_bench.harness.cancellation import TERMINATED, Stopped, stop_signals
+from smope_bench.harness.cancellation import INTERRUPTED, TERMINATED, Stopped, stop_signals
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.execution.lease import CANCEL
 from smope_bench.harness.executors import ray_cluster as executor_ray
@@ -105,6 +106,58 @@ def test_a_stop_saves_what_runs_and_begins_nothing(
     assert list(options.results.glob("*/result.json")) == [] and list(options.results.glob(f"*/{CANCEL}")) == []
     assert list(options.results.glob(".stop-*")) == []
     assert not sys.modules["ray"].is_initialized()
+
+
+def test_a_stop_during_the_start_of_ray_ends_as_any_other(
+    options: RunOptions,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kept_by_ray = Path(tempfile.mkdtemp(prefix="t-"))
+    monkeypatch.setenv("RAY_TMPDIR", str(kept_by_ray))
+    connect = executor_ray._connect
+
+    def interrupted_start(*arguments: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        connect(*arguments)
+
+    monkeypatch.setattr(executor_ray, "_connect", interrupted_start)
+    with stop_signals(), pytest.raises(Stopped) as stopped:
+        list(run_on_ray([job(0, sleep=60)], replace(options, workers=1), Heard()))
+    assert stopped.value.status == INTERRUPTED and attempts(job(0, sleep=60), options) == 0
+    kept_by_ray.rmdir()
+    assert not sys.modules["ray"].is_initialized()
+
+
+def test_a_second_signal_does_not_wait_for_a_start_that_hangs(
+    options: RunOptions,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def hanging_start(*_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(30)
+
+    monkeypatch.setattr(executor_ray, "_connect", hanging_start)
+    started = time.monotonic()
+    with stop_signals(), pytest.raises(Stopped) as stopped:
+        list(run_on_ray([job()], options, Heard()))
+    assert stopped.value.status == INTERRUPTED and time.monotonic() - started < 20
+
+
+def test_a_ray_that_does_not_start_is_one_sentence(
+    options: RunOptions,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import ray
+
+    def fail(**_: Any) -> None:
+        raise Exception("The current node timed out during startup.\nmore")  # as Ray raises it
+
+    monkeypatch.setattr(ray, "init", fail)
+    with pytest.raises(UserError, match=r"Ray does not start.*timed out during startup\..*--executor local") as found:
+        next(run_on_ray([job()], options, Heard()))
+    assert "\n" not in str(found.value)
 
 
 @pytest.fixture

@@ -150,7 +150,7 @@ def test_a_machine_without_slurm_is_told_what_to_do(
 
 
 def test_what_slurm_refuses_is_said_in_its_own_words(on_slurm: RunOptions) -> None:
-    with pytest.raises(UserError, match=r"Slurm refused the jobs: .*Invalid partition"):
+    with pytest.raises(UserError, match=r"Slurm refused a job: .*Invalid partition name specified \(MaxArraySize 2\)"):
         next(run_on_slurm([job()], replace(on_slurm, slurm=("partition=nowhere",)), Heard()))
 
 

@@ -5,7 +5,14 @@ from pathlib import Path
 import pytest
 
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.executors.slurm_options import DEFAULT_MINUTES, KNOWN, minutes, slurm_plan
+from smope_bench.harness.executors.slurm_options import (
+    DEFAULT_MINUTES,
+    FEEDING_CPUS,
+    KNOWN,
+    NUMBERS,
+    minutes,
+    slurm_plan,
+)
 
 
 @pytest.mark.parametrize(
@@ -27,9 +34,15 @@ def test_defaults_and_threads() -> None:
     assert plan.cluster == "slurm"
     assert plan.parameters["timeout_min"] == DEFAULT_MINUTES and plan.parameters["cpus_per_task"] == 4
     assert plan.parameters["slurm_additional_parameters"] == {"requeue": True}
-    assert "gpus_per_node" not in plan.parameters
-    assert slurm_plan([], 1, gpus=True).parameters["gpus_per_node"] == 1
-    assert "gpus_per_node" not in slurm_plan(["gres=shard:1"], 1, gpus=True).parameters
+    assert "slurm_gres" not in plan.parameters
+    assert slurm_plan([], 1, gpus=True).parameters["slurm_gres"] == "gpu:1"
+    assert slurm_plan(["gres=shard:1"], 1, gpus=True).parameters["slurm_gres"] == "shard:1"
+    for key, name in (("gpus_per_node", "gpus_per_node"), ("gpus_per_task", "slurm_gpus_per_task")):
+        found = slurm_plan([f"{key}=1"], 1, gpus=True).parameters
+        assert found[name] == 1 and "slurm_gres" not in found
+    assert "slurm_gres" not in slurm_plan(["cluster=local"], 1, gpus=True).parameters
+    cpus = [slurm_plan([], threads, gpus=True).parameters["cpus_per_task"] for threads in (1, 12)]
+    assert cpus == [FEEDING_CPUS, 12]  # a GPU's pictures are decoded on them
 
 
 def test_what_is_asked_wins_and_dashes_are_underscores() -> None:
@@ -61,8 +74,7 @@ def test_mistakes_are_named(asked: list[str], words: str) -> None:
 
 def test_submitit_takes_every_key(tmp_path: Path) -> None:
     submitit = pytest.importorskip("submitit")
-    numbers = {"array_parallelism", "cpus_per_task", "gpus_per_node", "signal_delay_s"}
-    asked = [f"{key}={'7' if key in numbers | {'time'} else 'x'}" for key in sorted(KNOWN - {"cluster"})]
+    asked = [f"{key}={'7' if key in NUMBERS | {'time'} else 'x'}" for key in sorted(KNOWN - {"cluster"})]
     plan = slurm_plan(asked, 1, gpus=True)
     executor = submitit.AutoExecutor(folder=tmp_path, cluster="debug")
     executor.update_parameters(**plan.parameters)  # raises NameError for a name that it does not know

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.execution import launcher as sweep
+from smope_bench.harness.execution import launcher
+from smope_bench.harness.execution.executor_registry import open_executors
 from smope_bench.harness.hardware import device as precision
+from smope_bench.harness.hardware import memory
 from smope_bench.harness.hardware.device import cpu_instructions, precision_remark
-from smope_bench.harness.planning.planner import Selection
-from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_options import RunOptions
+from tests.harness.stand_ins import planned  # pyright: ignore[reportMissingImports]
 
 
 @pytest.mark.parametrize(
@@ -58,14 +59,42 @@ def test_an_accelerator_without_bfloat16_is_refused(has: bool, monkeypatch: pyte
         precision_remark("bf16", "cuda:0")
 
 
-def test_a_sweep_says_it_before_anything_else(
-    tmp_path: Path, registries: Registries, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_launch_says_it_of_the_precision_of_its_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cpu_info = tmp_path / "cpuinfo"
     cpu_info.write_text("flags : sse2\n", encoding="utf-8")
     monkeypatch.setattr(precision, "CPU_INFO", cpu_info)
-    monkeypatch.setattr(sweep, "plan_suites", lambda *_: ([], registries))
-    for selection, noted in ((Selection(precision="bf16"), True), (Selection(precision="fp32"), False)):
-        console = Console(record=True, width=400)
-        sweep.launch([], selection, RunOptions(tmp_path / "r", tmp_path / "d"), console)
-        assert ("note: --precision bf16: this processor has no bfloat16" in console.export_text()) is noted
+    options, executor = RunOptions(tmp_path / "r", tmp_path / "d"), open_executors().load("auto")
+    for number_format, noted in (("bf16", True), ("fp32", False)):
+        run = planned(seed=0)
+        runs = [replace(run, spec=run.spec.model_copy(update={"precision": number_format}))] * 2
+        said = list(launcher._device_remarks(executor, runs, "cpu", options))
+        assert [text[:16] for text in said] == (["--precision bf16"] if noted else [])
+    assert list(launcher._device_remarks(open_executors().load("slurm"), [], "cuda", replace(options, device="auto")))
+
+
+@pytest.mark.parametrize(
+    ("files", "quota"),
+    [
+        ({"cpu.max": "250000 100000\n"}, 2.5),
+        ({"cpu.max": "max 100000\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": "50000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 0.5),
+        ({"cpu,cpuacct/cpu.cfs_quota_us": "300000\n", "cpu,cpuacct/cpu.cfs_period_us": "100000\n"}, 3.0),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ({"job/cpu.max": "100000 100000\n", "cpu.max": "400000 100000\n"}, 1.0),
+        ({"cpu/batch/cpu.cfs_quota_us": "100000\n", "cpu/batch/cpu.cfs_period_us": "100000\n"}, 1.0),
+        ({"cpu.max": "nonsense\n"}, None),
+        ({}, None),
+    ],
+)
+def test_a_containers_cpu_quota_counts_as_its_cores(
+    files: dict[str, str], quota: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "own").write_text("4:cpu,cpuacct:/batch\n0::/job\n")
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    monkeypatch.setattr(memory, "OWN_CGROUP", tmp_path / "own")
+    monkeypatch.setattr(precision.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    assert memory.cpu_quota() == quota
+    assert precision.usable_cores() == (8 if quota is None else max(1, int(quota)))

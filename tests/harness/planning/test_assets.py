@@ -331,7 +331,7 @@ def test_a_folder_that_is_none_is_refused_in_one_sentence(tmp_path: Path, capsys
 
 def test_stores_are_listed_bounded_and_removed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "data"
-    assert data("list", root=root) == 0 and "no images are prepared" in capsys.readouterr().out
+    assert data("list", root=root) == 0 and "nothing is in" in capsys.readouterr().out
     for state in range(4):
         folder = pictures(tmp_path / "mine", 5, shade=state)
         assert data("prepare", "imagefolder", "--from", str(folder), root=root) == 0
@@ -363,3 +363,42 @@ def test_images_that_a_run_has_open_are_not_removed(tmp_path: Path, capsys: pyte
     assert np.asarray(images.images[:]).shape == (5, 8, 8, 3)
     del images
     assert data("remove", "imagefolder", root=root) == 0
+
+
+def test_all_that_the_data_folder_holds_is_listed_and_can_be_removed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "data"
+    held = {
+        "cifar100/downloads/cifar-100-python.tar.gz": 1000,
+        "cifar100/downloads/cifar-100-python.tar.gz.pin": 64,
+        "cifar100/0123456789abcdef/manifest.json": 2,
+        "cifar100/.lock": 0,
+        "weights/vit.safetensors": 500,
+        "weights/vit.json": 20,
+        "weights/downloads/vit.bin": 700,
+        "queries/abc/train-00000.queries": 300,
+    }
+    for name, size in held.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"x" * size)
+    assert data("list", "--json", root=root) == 0
+    rows = {row["name"]: (row["kind"], row["bytes"]) for row in json.loads(capsys.readouterr().out)}
+    assert rows == {
+        "cifar100/0123456789abcdef": ("other", 2),
+        "cifar100/downloads": ("downloads", 1064),
+        "queries": ("features", 300),
+        "weights/downloads": ("downloads", 700),
+        "weights/vit": ("weights", 520),
+    }
+    assert data("list", root=root) == 0
+    *shown, command = capsys.readouterr().out.splitlines()
+    assert "2.6 kB in all; to remove one:" in shown[-1] and all(any(name in line for line in shown) for name in rows)
+    words = shlex.split(command)
+    assert run_all.main(words[words.index("data") :]) == 0
+    for name in list(rows)[1:]:
+        assert data("remove", name, root=root) == 0
+    left = sorted(file.relative_to(root).as_posix() for file in root.rglob("*") if file.is_file())
+    assert left == ["cifar100/.lock"]
+    assert data("remove", "weights/vit", root=root) == 2
+    assert "'weights/vit' is not prepared" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smope_bench import run_all
-from smope_bench.benchmarks.datasets.imagenet_r import SEEDED
+from smope_bench.benchmarks.datasets.published.imagenet_r import SEEDED
 from smope_bench.harness.cli import options as opt
 from smope_bench.harness.planning.planner import PlannedRun, Selection, plan
 from smope_bench.harness.planning.remarks import notes_of, remarks

@@ -136,7 +136,13 @@ def test_mixed_precision_is_that_of_the_run(registries: Registries, tmp_path: Pa
     assert not torch.equal(exact.logits(exact.preprocess(images)), logits), "mixed precision would not be noticed"
 
 
-def test_it_is_sealed_and_leaves_out_what_only_training_needs(registries: Registries, tmp_path: Path) -> None:
+SMALL_LIMIT = "smope_bench.harness.training.kept_model.SMALL_BYTES"
+
+
+def test_it_is_sealed_and_leaves_out_what_only_training_needs(
+    registries: Registries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SMALL_LIMIT, 0)
     spec = two_tasks("ridge")
     record, *_ = trained(spec, registries, tmp_path)
     file = tmp_path / spec.run_id / MODEL
@@ -187,6 +193,7 @@ def test_a_run_is_found_by_the_beginning_of_its_id(registries: Registries, tmp_p
 def test_other_plugins_and_backbones_are_named(
     registries: Registries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(SMALL_LIMIT, 0)
     registries.methods.add("growing", "tests", Growing)
     spec = two_tasks("growing")
     trained(spec, registries, tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,7 +15,8 @@ from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.training.optimization import LossMeter, OptimizationSegment, segment_epochs
 from smope_bench.harness.training.trainer import Trainer
 from smope_bench.methods.common.api import Batch, Method, MethodCard, ParameterGroup, Phase
-from smope_bench.methods.common.schedules import Schedule
+from smope_bench.methods.common.backbone.merging import Derived
+from smope_bench.methods.common.schedules import Schedule, learning_rate, optimizer_of, projected_step
 from tests.conftest import micro_spec  # pyright: ignore[reportMissingImports]
 from tests.harness.stand_ins import given  # pyright: ignore[reportMissingImports]
 
@@ -73,6 +75,105 @@ def test_phases_with_rates_of_their_own_and_one_that_continues(registries: Regis
     assert [rate for _, rate, _, _ in task[9:]] == pytest.approx([0.1 * 0.7126385] * 3)
     assert [moved for _, _, moved, _ in task] == [True] * 9 + [False] * 3
     assert [steps for *_, steps in task] == [0, 1, 2, *range(9)]
+
+
+def plain_step(kind: str, p: Tensor, g: Tensor, kept: dict[str, Tensor], rate: float, decay: float) -> Tensor:
+    """A step of the optimiser by its published formula; ``kept`` has its moments."""
+    step = kept["step"] = kept.get("step", torch.zeros(())) + 1
+    if kind != "adamw":
+        g = g + decay * p
+    if kind.startswith("sgd"):
+        m = kept["m"] = g if step == 1 else 0.9 * kept["m"] + g
+        return p - rate * (g + 0.9 * m if kind == "sgd nesterov" else m)
+    m = kept["m"] = 0.9 * kept.get("m", torch.zeros_like(g)) + 0.1 * g
+    v = kept["v"] = 0.999 * kept.get("v", torch.zeros_like(g)) + 0.001 * g**2
+    p = p * (1 - rate * decay) if kind == "adamw" else p
+    return p - rate * (m / (1 - 0.9**step)) / ((v / (1 - 0.999**step)).sqrt() + 1e-8)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "adam", "sgd", "sgd nesterov"])
+def test_every_optimiser_is_its_formula_with_rate_and_decay_of_each_group(kind: str) -> None:
+    name, nesterov = kind.split(maxsplit=1)[0], "nesterov" in kind
+    schedule = Schedule.model_validate(
+        {"optimizer": name, "nesterov": nesterov, "lr": 0.1, "shape": "constant", "weight_decay": 0.2}
+    )
+    one, two = nn.Parameter(torch.tensor([1.0, -2.0])), nn.Parameter(torch.tensor([3.0]))
+    groups = [ParameterGroup("one", [one]), ParameterGroup("two", [two], 0.5, weight_decay=0.0)]
+    segment = OptimizationSegment(schedule, groups, epochs=1)
+    expected: list[tuple[Tensor, dict[str, Tensor], float, float]] = [
+        (one.detach().clone(), {}, 0.1, 0.2),
+        (two.detach().clone(), {}, 0.05, 0.0),
+    ]
+    for step in range(3):
+        segment.set_rate(1)
+        for number, parameter in enumerate((one, two)):
+            parameter.grad = (parameter.detach() + step) ** 2
+            value, kept, rate, decay = expected[number]
+            expected[number] = plain_step(kind, value, parameter.grad.clone(), kept, rate, decay), kept, rate, decay
+        segment.optimizer.step()
+    for parameter, (value, *_) in zip((one, two), expected, strict=True):
+        torch.testing.assert_close(parameter.detach(), value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "adam", "sgd"])
+def test_a_step_marks_its_parameters_as_changed(kind: Any) -> None:
+    """Fused optimisers do not, and what is derived from the parameters would stay as it was."""
+    parameter, kept, made = nn.Parameter(torch.ones(2)), Derived[Tensor](), torch.zeros(1)
+    segment = OptimizationSegment(Schedule(optimizer=kind), [ParameterGroup("all", [parameter])], epochs=1)
+    method = Method.__new__(Method)
+    for _ in range(2):
+        kept(lambda: made.add_(1).clone(), parameter)
+        segment.descend(parameter.sum(), method)
+    assert float(kept(lambda: made.add_(1).clone(), parameter)) == 3
+
+
+def test_a_projected_step_is_the_optimisers_with_a_projection_of_the_change() -> None:
+    """The worked example of a router with two steps of Adam, lr 0.01, coupled decay 5e-5."""
+    weight = nn.Parameter(torch.tensor([[1.0, 2.0], [0.0, 1.0], [3.0, -1.0]]))
+    free = nn.Parameter(weight.detach().clone())
+    keep = torch.diag(torch.tensor([0.0, 1.0, 1.0])) / 2**0.5
+    schedule = Schedule(optimizer="adam", lr=0.01, weight_decay=5e-5)
+    optimizer = optimizer_of([([weight, free], 0.01, None)], schedule)
+    for gradient in ([[0.1, 0.2], [0.3, -0.4], [0.5, 0.6]], [[0.0, 0.2], [-0.3, -0.4], [0.5, 0.1]]):
+        weight.grad = free.grad = torch.tensor(gradient)
+        projected_step(optimizer, {weight: lambda change: keep @ change})
+    expected = torch.tensor([[1.0, 2.0], [-0.0066989, 1.0141420], [2.9858580, -1.0126097]])
+    torch.testing.assert_close(weight.detach(), expected, rtol=0, atol=1e-6)
+    assert not torch.allclose(free, weight, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"shape": "milestones", "milestones": (4, 7), "epoch_lag": 0}, [0.1] * 4 + [0.01] * 3 + [0.001] * 3),
+        ({"shape": "milestones", "milestones": (4, 7)}, [0.1] * 5 + [0.01] * 3 + [0.001] * 2),
+        (
+            {"shape": "epoch_cosine", "min_lr": 0.0, "epoch_lag": 0},
+            [0.05 * (1 + math.cos(math.pi * e / 10)) for e in range(10)],
+        ),
+    ],
+)
+def test_rates_by_epoch_with_and_without_lag(options: dict[str, Any], expected: list[float]) -> None:
+    schedule = Schedule(lr=0.1, **options)
+    rates = [learning_rate(schedule, 0.1, step=3 * epoch + 2, loader_steps=3, epochs=10) for epoch in range(10)]
+    assert rates == pytest.approx(expected)
+
+
+def test_later_fields_of_a_schedule_are_absent_from_its_dump_where_they_have_their_default() -> None:
+    """Run ids are hashes of dumps: they stay what they were."""
+    assert set(Schedule().model_dump(mode="json")) == {
+        "batch_size", "epochs", "lr", "shape", "freeze_steps", "steps_per_epoch", "lr_first_step_full", "decay_epochs",
+        "decay_factor", "min_lr", "grad_clip", "weight_decay", "beta1", "beta2", "eps", "drop_last",
+    }  # fmt: skip
+    given = {"optimizer": "sgd", "nesterov": True, "milestones": [3]}
+    dumped = Schedule.model_validate(given).model_dump(mode="json")
+    assert {key: dumped[key] for key in given} == given and "momentum" not in dumped
+    assert Schedule(**dumped) == Schedule.model_validate(given)
+
+
+def test_nesterov_without_a_momentum_is_refused() -> None:
+    with pytest.raises(ValueError, match="nesterov=True needs optimizer=sgd with a momentum, not optimizer=adam"):
+        Schedule(optimizer="adam", nesterov=True)
 
 
 def test_stretches_span_what_continues_them() -> None:

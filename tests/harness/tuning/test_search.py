@@ -17,19 +17,22 @@ from smope_bench.benchmarks.suites import SUITES
 from smope_bench.harness.cli.tune import describe, parse_grid, write_files
 from smope_bench.harness.conformance.check import MICRO, ColouredNoise
 from smope_bench.harness.errors import RunDivergedError, UserError
-from smope_bench.harness.execution.progress import Display
-from smope_bench.harness.executors.local import Job
+from smope_bench.harness.execution.display import Display
+from smope_bench.harness.execution.job import Job
 from smope_bench.harness.planning.planner import PlannedRun
 from smope_bench.harness.planning.settings import Seeds, parse_setting
+from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry import registry
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_options import RunContext, RunOptions
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
 from smope_bench.harness.tuning import search as tune
 from smope_bench.harness.tuning import trial as tune_trial
+from smope_bench.harness.tuning.expected_time import expected_time, trial_seconds
 from smope_bench.harness.tuning.search import SEED, SearchRequest, find_column, plan_search, search, search_space
 from smope_bench.harness.tuning.study import JOURNAL, Study, TrialResult, grid_order
 from smope_bench.methods.recipes.search_grids import OURS
+from tests.harness.stand_ins import publish  # pyright: ignore[reportMissingImports]
 
 
 class Sealed(ColouredNoise):
@@ -344,3 +347,39 @@ def test_the_command(
 
 def test_the_default_seed_is_no_suites() -> None:
     assert all(tune.SEED not in suite.seeds for suite in SUITES.values())
+
+
+def test_it_is_said_how_long_a_search_will_take(
+    sealed: Registries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def said_by(**changes: Any) -> list[str]:
+        said: list[str] = []
+        grid = {"lr": tuple(0.01 * number for number in range(1, 7)), "beta1": (0.9,)}
+        plan = plan_search(asked(tmp_path, grid=grid, **changes), sealed)
+        search(plan, lambda total: Quiet(), 1, 1, said.append)
+        return said
+
+    faked(monkeypatch)
+    assert said_by(trials=3) == [
+        "3 trials to do; how long is not known before the first has ended",
+        "2 trials to do (1 done), about 2 s: 1 s each, by 1 trial of this search",
+    ]
+    assert said_by(trials=6) == ["3 trials to do (3 done), about 3 s: 1 s each, by 3 trials of this search"]
+    assert said_by(trials=6) == ["no trial to do (6 done)"]
+
+
+def test_the_time_of_a_trial_is_measured_by_finished_runs_of_its_length(sealed: Registries, tmp_path: Path) -> None:
+    plan = plan_search(asked(tmp_path), sealed)
+    spec = plan.spec({key: values[0] for key, values in plan.space.items()})
+    store = Store(tmp_path / "results")
+    assert trial_seconds([], spec, 2, store) is None
+    for number, (epochs, total) in enumerate(((1, 80.0), (1, 100.0), (1, 120.0), (50, 9000.0))):
+        schedule = spec.schedule | {"epochs": epochs}
+        other = spec.model_copy(update={"schedule": schedule, "train_seed": number})
+        job = Job(other.run_id, other)
+        publish(job, RunOptions(store.root, store.root), timings={"total_s": total})
+    seconds, source = trial_seconds([], spec, 2, store) or (0.0, "")
+    assert seconds == 100.0 * 0.5 * 2 and source == "3 finished runs of the same length"
+    assert expected_time(10, 0, 4, (60.0, source)) == (
+        "10 trials to do, about 3:00 min: 1:00 min each, 4 at a time, by 3 finished runs of the same length"
+    )

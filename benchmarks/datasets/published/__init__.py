@@ -1,0 +1,1 @@
+"""Benchmarks whose files their owners publish: downloaded or given, checked, and converted once; one file each."""
