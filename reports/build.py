@@ -115,7 +115,14 @@ def table_section(results: SuiteResults, key: str, store: Store, *, all_pairs: b
     """A suite with its tables and without its figures, which take most of the time."""
 
     def answers(run: RunResult) -> Answers:
-        return answers_in(store.path(run.run_id), run.run_id, run.predictions_sha256, run.class_names)
+        return answers_in(
+            store.path(run.run_id),
+            run.run_id,
+            run.predictions_sha256,
+            run.class_names,
+            run.test_counts,
+            has_domains=bool(run.domains),
+        )
 
     return Section(
         key,

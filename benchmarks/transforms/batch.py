@@ -44,9 +44,9 @@ from smope_bench.benchmarks.transforms.staging import (
     HostBuffer,
     MakePicture,
     Normalization,
+    Recycler,
     Staged,
     copied_pieces,
-    empty_images,
     is_host,
     made_pieces,
 )
@@ -107,12 +107,18 @@ class Transforms:
 
     @torch.no_grad()
     def stage(
-        self, raw: Raw | Tensor, device: torch.device, draws: Draws = None, labels: NDArray[np.int64] | None = None
+        self,
+        raw: Raw | Tensor,
+        device: torch.device,
+        draws: Draws = None,
+        labels: NDArray[np.int64] | None = None,
+        memory: Recycler | None = None,
     ) -> Staged:
         """The batch in the making: what ``train`` does with these ``draws``, what ``test`` does without any.
 
-        ``labels``: int64 (B,), which are moved to the device with the images.
+        ``labels``: int64 (B,), which are moved to the device with the images; ``memory``: that of images on the CPU.
         """
+        memory = memory or Recycler()
         labels = np.zeros(len(raw), np.int64) if labels is None else labels
         size, crops = self.image_size, None
         if isinstance(draws, CropDraws):
@@ -128,17 +134,19 @@ class Transforms:
                 if pixels.shape[1:3] != (size, size):
                     found = tuple(pixels.shape[1:3])
                     raise ValueError(f"images of {found} were finished for another image size than {size}")
-                return self._staged(partial(copied_pieces, pixels.cpu().numpy()), device, draws, labels)
+                return self._staged(partial(copied_pieces, pixels.cpu().numpy()), device, draws, labels, memory)
             if not is_host(device):
                 return self._resized_there(pixels, self._parts(raw, crops), crops, draws, device, labels)
         make = self._picture(raw, crops)
-        return self._staged(partial(made_pieces, len(raw), make), device, draws, labels)
+        return self._staged(partial(made_pieces, len(raw), make), device, draws, labels, memory)
 
-    def _staged(self, pieces: Pieces, device: torch.device, draws: Draws, labels: NDArray[np.int64]) -> Staged:
+    def _staged(
+        self, pieces: Pieces, device: torch.device, draws: Draws, labels: NDArray[np.int64], memory: Recycler
+    ) -> Staged:
         """A batch whose pictures are finished on the host, here as numbers in [0, 1], for an accelerator in 8 bits."""
         count, size, moves = len(labels), self.image_size, isinstance(draws, Tensor)
         if is_host(device):
-            out = empty_images(count, size)
+            out = memory.images(count, size)
             images, targets = torch.from_numpy(out), torch.from_numpy(labels)
             work = pieces(out, None if moves else self._normalization)
             if not isinstance(draws, Tensor):

@@ -107,7 +107,7 @@ def _read(run: Run, read: ReadAnswers) -> _Right | None:
     counts = np.array(outcome.test_counts)
     if counts.sum() != len(answers.true):
         return None
-    task = np.repeat(np.arange(len(counts)), counts)
+    task = answers.task
     names = np.array(answers.class_names, dtype=str)[answers.true]
     strata = (
         names

@@ -37,7 +37,7 @@ class Study:
                 true = np.repeat(np.arange(CLASSES), EACH).astype(np.int32)
                 predicted = np.where(right[order].ravel(), true, (true + 1) % CLASSES).astype(np.int32)
                 names = tuple(f"class {c}" for c in order)
-                self.answers[spec.run_id] = Answers(spec.run_id, names, true, predicted)
+                self.answers[spec.run_id] = Answers(spec.run_id, names, true, predicted, np.repeat([0, 1], 60))
         self.results: SuiteResults = load_suite(factory.write(), "smoke", factory.FRESH)
 
     def read(self, run: RunResult) -> Answers:
