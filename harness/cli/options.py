@@ -251,6 +251,7 @@ Tflops = Annotated[
 BenchBackbone = Annotated[str, typer.Option("--backbone", metavar="NAME|FILE|timm:MODEL", help="What to time on.")]
 BenchBatch = Annotated[int, typer.Option("--batch", min=1, help="Images a step.")]
 BenchImages = Annotated[int, typer.Option("--images", min=2, max=100_000, help="Pictures that are made and timed on.")]
+BenchBatches = Annotated[int, typer.Option("--batches", min=2, max=10_000, help="Batches of an epoch.")]
 BenchTests = Annotated[int, typer.Option("--images", min=1, max=10_000, help="Test images a task.")]
 BenchRepeats = Annotated[int, typer.Option("--repeats", min=1, help="How often each is timed, after a warm-up.")]
 BenchFinished = Annotated[
