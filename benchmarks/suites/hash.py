@@ -14,6 +14,8 @@ from smope_bench.benchmarks.suites.schema import (
     HIDE,
     NORGA,
     OVOR,
+    SMALL_SETS,
+    Column,
     Printed,
     Row,
     Suite,
@@ -26,6 +28,7 @@ SEEDS = (0, 1, 2)
 COMPARED = (OVOR, HIDE, NORGA, HASH)
 CIFAR = replace(CIFAR_10, backbone=ORIGINAL, printed_backbone="sup21k")
 CIFAR_20 = replace(CIFAR, label="CIFAR-100, 20 tasks", config={"tasks": 20})
+FIVE = Column("5-Datasets", "five_datasets", {"tasks": 5, "class_order": "natural"}, ORIGINAL, "sup21k")
 CUB = replace(CUB_10, backbone=ORIGINAL, printed_backbone="sup21k")
 IMAGENET_R = replace(imagenet_r(10, ORIGINAL), printed_backbone="sup21k")
 IMAGENET_R_20 = replace(imagenet_r(20, ORIGINAL), printed_backbone="sup21k")
@@ -81,6 +84,17 @@ HASH_SUITES: tuple[Suite, ...] = (
         full=(CIFAR_20, IMAGENET_R_20),
         seeds=SEEDS,
         printed=Printed("hash", "hash_20_tasks"),
+        metrics=WITH_FORGETTING,
+    ),
+    Suite(
+        name="hash_five_datasets",
+        title="Hash: 5-Datasets",
+        summary="Hash and its hosted baselines on five data sets, one a task; tiny form on digits, letters and renditions",
+        rows=COMPARED,
+        tiny=(SMALL_SETS,),
+        full=(FIVE,),
+        seeds=SEEDS,
+        printed=Printed("hash", "hash_five_datasets"),
         metrics=WITH_FORGETTING,
     ),
     Suite(

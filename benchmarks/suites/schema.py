@@ -136,6 +136,8 @@ GLYPH_DOMAINS = Column(
 )
 GLYPHS_RANDOM = Column("glyphs, 10 tasks, RANDOM weights", "glyphs", {"tasks": 10}, "tiny_random")
 
+SMALL_SETS = Column("digits, letters, renditions", "small_sets", {"tasks": 3, "class_order": "natural"})
+
 CIFAR_10 = Column("CIFAR-100, 10 tasks", "cifar100", {"tasks": 10}, "sup1k")
 CUB_10 = Column("CUB-200, 10 tasks", "cub200", {"tasks": 10}, "sup21k")
 

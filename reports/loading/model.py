@@ -76,6 +76,8 @@ RowKind = Literal["method", "floor", "ceiling"]
 
 MIXED_CODE = "mixed code"
 NOT_VERIFIED = "weights not verified"
+SLIP = "normalize_slip"
+"""Setting of a benchmark whose pictures are normalised unlike, as in official code by an oversight."""
 UNRANKED = frozenset({"stale", MIXED_CODE, "leaking"})
 """Marks of cells that are not ranked and not tested."""
 TAKEN = "taken from "
@@ -171,6 +173,8 @@ class Cell:
             found.append("device changed")
         if any((run.recipe or "").startswith(TAKEN) for run in self.used):
             found.append("recipe of another setting")
+        if any(outcome.spec["benchmark"].get("config", {}).get(SLIP) for outcome in self.outcomes):
+            found.append("normalisation slip")
         limits = {outcome.limit: None for outcome in self.outcomes if outcome.limit is not None}
         return (*found, *(f"limit {limit}" for limit in limits))
 
