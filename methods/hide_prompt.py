@@ -114,6 +114,7 @@ class HidePrompt(Method):
         self.statistics = make_statistics(config.statistics, classes, dim)
         self.inference = TaskInference(dim, classes, config.task_inference, config.statistics)
         self.infers_tasks = False
+        self.prototypes = torch.empty(0, dim)
 
     @classmethod
     def leaks(cls, config: HidePromptConfig) -> bool:
@@ -138,7 +139,8 @@ class HidePrompt(Method):
 
     @torch.no_grad()
     def begin_task(self, task: TaskInfo) -> None:
-        """A later task's prompt starts as a copy of the one before, as that was stored."""
+        """A later task's prompt starts as a copy of the one before, as that was stored; prototypes of the classes before."""
+        self.prototypes = self.statistics.prototypes(task.old_classes)
         if task.index > 0:
             self.prompts[task.index].copy_(self.prompts[task.index - 1])
 
@@ -170,8 +172,7 @@ class HidePrompt(Method):
         logits = seen_logits(self.head, features, self.seen_classes)
         loss = current_task_loss(logits, batch.targets, self.old_classes)
         if self.config.contrastive > 0:
-            prototypes = self.statistics.prototypes(self.old_classes)
-            loss = loss + self.config.contrastive * contrastive_loss(features, prototypes, self.config.temperature)
+            loss = loss + self.config.contrastive * contrastive_loss(features, self.prototypes, self.config.temperature)
         return loss
 
     def _with_momentum(self) -> Tensor:

@@ -70,6 +70,7 @@ class RanPAC(Method):
         code_url="https://github.com/McDonnell-Lab/RanPAC",
     )
     Config = RanPACConfig
+    on_host = ("_progress", "seed")
     only_for_training = ("moments.*",)
     protocols = frozenset({"class", "domain"})
     config: RanPACConfig

@@ -17,8 +17,20 @@ def test_every_block_does_what_the_page_says(tmp_path: Path) -> None:
 
 
 def test_the_page_shows_a_method_of_about_sixty_lines() -> None:
+    lines = lines_of("aper.py")
+    assert 40 <= len(lines) <= 75
+
+
+def test_the_page_shows_low_rank_updates_and_token_prompts_in_few_lines() -> None:
+    assert 20 <= len(lines_of("lora.py")) <= 30
+    assert 10 <= len(lines_of("vpt.py")) <= 25
+
+
+def lines_of(file: str) -> list[str]:
+    """The lines of a file of the page that are not blank, without its name."""
     blocks = [text for _, kind, text in BLOCK.findall(PAGE.read_text(encoding="utf-8")) if kind == "python"]
-    assert 40 <= sum(bool(line.strip()) for text in blocks for line in text.splitlines()) <= 75
+    own = [text.partition("\n")[2] for text in blocks if text.startswith(f"# {file}")]
+    return [line for text in own for line in text.splitlines() if line.strip()]
 
 
 def test_a_wrong_page_would_be_noticed(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from types import FunctionType
 import numpy as np
 import torch
 
+from smope_bench.harness.conformance.device_checks import runs_on_a_device
 from smope_bench.harness.conformance.fixtures import ColouredNoise, domain_stream, kept_test_images, with_other_future
 from smope_bench.harness.conformance.memory_checks import survives_short_memory
 from smope_bench.harness.conformance.object_graph import kept_images
@@ -300,13 +301,20 @@ CHECKS = (
         "short of memory",
         survives_short_memory,
         "give a rule with tensors of single images a method part(rows); a rule draws no random numbers, but carries what was drawn"
-        " before, and notes to a Trace alone: it may be called again, for all images or for some",
+        " before, and notes to a Trace alone: it may be called again, for all images or for some; enter the blocks through the"
+        " backbone's own passes, with adaptations",
     ),
     Check(
         "bf16",
         _half_precision,
         "create tensors in the type of what they are combined with, and compute in float32 within torch.autocast(...,"
         " enabled=False) where needed",
+    ),
+    Check(
+        "on a CUDA device",
+        runs_on_a_device,
+        "make tensors on the device of what they are combined with, such as batch.images.device, keep those of the method in"
+        " parameters or register_buffer, and draw with no generator of one's own",
     ),
     Check("cost", _cost),
 )

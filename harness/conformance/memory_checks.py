@@ -1,11 +1,17 @@
-"""The check of short memory: recomputed blocks, and batches divided into a few images at a time."""
+"""The check of short memory: recomputed blocks, and batches divided into a few images at a time.
+
+Both plans must also take effect: a method that enters the backbone's blocks by another way than its passes is not helped.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from smope_bench.harness.checkpointing.random_state import random_state, restore_random_state
 from smope_bench.harness.conformance.prediction_checks import TOLERANCE, logits_of
@@ -13,6 +19,7 @@ from smope_bench.harness.conformance.runner import CheckRun, MethodUnderCheck, V
 from smope_bench.harness.training.trainer import Trainer
 from smope_bench.methods.common.api import Batch, Phase
 from smope_bench.methods.common.backbone.memory_plan import MemoryPlan
+from smope_bench.methods.common.backbone.vit import PromptedViT
 
 RECOMPUTED, DIVIDED = MemoryPlan(checkpoint_blocks=True), MemoryPlan(micro_batch=3)
 SMALLEST = 1e-3
@@ -25,31 +32,82 @@ def survives_short_memory(subject: MethodUnderCheck) -> Verdict:
     Rounding grows from step to step, so losses and gradients are compared from the same state.
     """
     first = subject.first
-    moved = _moved_by_recomputation(subject)
+    moved, passes = _moved_by_recomputation(subject)
     if moved:
         return False, f"{RECOMPUTED.words}: differs in {', '.join(moved)}"
+    if passes.kept:
+        return (
+            False,
+            f"{RECOMPUTED.words}: without effect in {_numbered(passes.kept)}, whose graph is kept all the same",
+        )
     steps = _Steps()
     divided = subject.again("divided", prepare=steps.watch, stop=("task_evaluated", 1))
+    if steps.passes.whole:
+        most = max(steps.passes.whole.values())
+        return (
+            False,
+            f"{DIVIDED.words}: without effect in {_numbered(steps.passes.whole)}, through which {most} go at once",
+        )
     gaps = steps.gaps | {"predictions": _gap_of_predictions(divided)}
     if first.trainer.method.is_closed_form:
         gaps |= differences(first.stages[len(divided.stages) - 1].state, divided.stages[-1].state)
     worst = max(gaps, key=lambda key: gaps[key])
     if gaps[worst] > TOLERANCE:
         return False, f"{DIVIDED.words}: {worst} differs by {gaps[worst]:.1e} of its size"
-    same = f"{RECOMPUTED.words}: same predictions, same state"
+    if not first.trainer.method.is_closed_form and not any(passes.graphs.values()):
+        same = f"{RECOMPUTED.words}: no gradient goes through them"
+    else:
+        same = f"{RECOMPUTED.words}: same predictions, same state"
     return True, f"{same}; {DIVIDED.words}: largest relative difference {gaps[worst]:.1e}"
 
 
-def _moved_by_recomputation(subject: MethodUnderCheck) -> list[str]:
-    """Names of what differs after two tasks."""
+class BlockPasses:
+    """Counts, by block, of how the memory plan of a backbone takes effect; listens until the backbone is freed.
+
+    ``graphs``: passes that leave a graph for the backward pass. ``again``: recomputations in the backward pass. ``whole``: most
+    images that went through a block at a time, where these are more than the plan's micro-batch.
+    """
+
+    def __init__(self) -> None:
+        self.graphs, self.again, self.whole = Counter[int](), Counter[int](), Counter[int]()
+
+    def listen(self, backbone: PromptedViT) -> None:
+        """Count from now on. The first norm of a block is what every pass through it calls first."""
+        for number, block in enumerate(backbone.blocks):
+            block.norm1.register_forward_pre_hook(partial(self._note, backbone, number))
+
+    def _note(self, backbone: PromptedViT, number: int, norm: nn.Module, given: tuple[Any, ...]) -> None:
+        del norm
+        tokens, most = given[0], backbone.memory.micro_batch
+        if torch._C._current_graph_task_id() != -1:
+            self.again[number] += 1
+            return
+        self.graphs[number] += tokens.requires_grad
+        if most is not None and len(tokens) > most:
+            self.whole[number] = max(self.whole[number], len(tokens))
+
+    @property
+    def kept(self) -> list[int]:
+        """Blocks that left graphs and were never recomputed."""
+        return [number for number, count in self.graphs.items() if count and not self.again[number]]
+
+
+def _numbered(blocks: Any) -> str:
+    return f"block{'s' * (len(blocks) > 1)} {', '.join(map(str, sorted(blocks)))}"
+
+
+def _moved_by_recomputation(subject: MethodUnderCheck) -> tuple[list[str], BlockPasses]:
+    """Names of what differs after two tasks, and what went through the blocks."""
+    passes = BlockPasses()
 
     def recompute(trainer: Trainer) -> None:
         trainer.backbone.memory = RECOMPUTED
+        passes.listen(trainer.backbone)
 
     again = subject.again("recomputed", prepare=recompute, stop=("task_evaluated", 1))
     found, expected = again.trainer.progress.predictions, subject.first.trainer.progress.predictions
     moved = different(subject.first.stages[len(again.stages) - 1].state, again.stages[-1].state)
-    return moved or ([] if expected[: len(found)] == found else ["predictions"])
+    return moved or ([] if expected[: len(found)] == found else ["predictions"]), passes
 
 
 class _Steps:
@@ -57,10 +115,12 @@ class _Steps:
 
     def __init__(self) -> None:
         self.gaps: dict[str, float] = {}
+        self.passes = BlockPasses()
 
     def watch(self, trainer: Trainer) -> None:
         """Make a trainer divide its batches, and compare the first step of each phase."""
         trainer.backbone.memory = DIVIDED
+        self.passes.listen(trainer.backbone)
         method = trainer.method
         begin_phase, training_step = method.begin_phase, method.training_step
         is_first = False

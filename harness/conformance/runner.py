@@ -128,6 +128,7 @@ def run(
     folder: Path,
     *,
     precision: Precision = "fp32",
+    device: str = "cpu",
     stream: Stream | None = None,
     stop: tuple[str, int] | None = None,
     steps: int | None = None,
@@ -151,7 +152,7 @@ def run(
     context = RunContext(stop_request, emit=listen)
     with (
         torch.random.fork_rng(devices=[]),
-        Trainer(spec, RunOptions(folder, folder), context, registries, stream=stream) as trainer,
+        Trainer(spec, RunOptions(folder, folder, device=device), context, registries, stream=stream) as trainer,
     ):
         before = state_of(trainer.method)
         frozen = digest(trainer.backbone)

@@ -92,7 +92,12 @@ class TaskData:
             return None
         if augment and not self._transforms.is_deterministic:
             return lambda: cache.of_images(images)
-        return lambda: self._known_features(cache)[torch.from_numpy(positions)]
+        return lambda: self._known_features(cache)[self._rows(positions)]
+
+    def _rows(self, positions: np.ndarray) -> Tensor:
+        """Positions as an index on the device, for which the host does not wait."""
+        rows = torch.from_numpy(positions)
+        return rows.pin_memory().to(self._device, non_blocking=True) if self._device.type == "cuda" else rows
 
     def _known_features(self, cache: FrozenFeatureCache) -> Tensor:
         if self._view_features is None:

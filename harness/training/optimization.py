@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from smope_bench.harness.errors import RunDivergedError
 from smope_bench.methods.common.api import Method, ParameterGroup, Phase
@@ -62,6 +63,8 @@ class OptimizationSegment:
             tensors = [tensor for group in self.optimizer.param_groups for tensor in group["params"]]
             torch.nn.utils.clip_grad_norm_(tensors, self.schedule.grad_clip)
         method.apply_step(self.optimizer)
+        # Fused optimisers leave the version counters as they are, by which ``Derived`` values notice a change.
+        increment_version([tensor for group in self.optimizer.param_groups for tensor in group["params"]])
         self.step += 1
         self.done += 1
 

@@ -203,6 +203,9 @@ class Method(nn.Module):
     only_for_training: ClassVar[tuple[str, ...]] = ()
     """Names, or shell patterns of names, of parameters and buffers that ``predict`` never reads, such as covariances: they are
     part of checkpoints, but a finished run is kept without them."""
+    on_host: ClassVar[tuple[str, ...]] = ("_progress",)
+    """Names of buffers that stay on the CPU, because Python reads their numbers in steps: from a GPU, the host would have to
+    wait for all work that it has queued there."""
     grows_with_tasks: ClassVar[tuple[str, ...]] = ()
     """Names, or shell patterns of names, of parameters and buffers with an entry for each task along an axis. Where a finished run
     is extended by more tasks, they get more entries; so does, in every tensor, an axis with an entry for each class."""
@@ -280,7 +283,7 @@ class Method(nn.Module):
         raise NotImplementedError
 
     @property
-    def test_passes(self) -> int:
+    def passes_at_test(self) -> int:
         """Passes of the backbone in ``predict`` with an adaptation set each, the query's not among them; after this task."""
         return 1
 
@@ -325,11 +328,19 @@ class Method(nn.Module):
         """0-based number of the current, or last finished, task."""
         return int(self._progress[2])
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Method:
+        """Move or convert the method's tensors, except those of ``on_host``."""
+        kept = {name: self._buffers[name] for name in self.on_host}
+        super()._apply(fn, recurse)
+        self._buffers.update(kept)
+        return self
+
     def enter_task(self, task: TaskInfo) -> None:
         """Called by the trainer before ``begin_task``: stores the numbers of the task and of its classes."""
         self._progress.copy_(torch.tensor([task.old_classes, task.seen_classes, task.index]))
         absent = [label for label, count in zip(task.new_classes, task.class_counts, strict=True) if not count]
-        self.absent_classes = torch.tensor(absent, device=self._progress.device) if absent else None
+        device = next(self.backbone.parameters()).device
+        self.absent_classes = torch.tensor(absent, device=device) if absent else None
 
 
 def learnable_count(groups: Iterable[ParameterGroup]) -> int:

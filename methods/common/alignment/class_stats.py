@@ -52,7 +52,7 @@ class ClassStatistics(nn.Module):
         for features, labels in pairs:
             rows, exact = labels - classes.start, features.double()
             total.index_add_(0, rows, exact)
-            count += torch.bincount(rows, minlength=size)
+            count.index_add_(0, rows, torch.ones_like(rows))
             if self.kind == "diag":
                 moment.index_add_(0, rows, exact.square())
             else:
@@ -106,12 +106,27 @@ class ClassStatistics(nn.Module):
     def sampler(self, classes: Tensor, jitter: float = 1e-4) -> GaussianSampler:
         """A sampler over ``classes``, its factors computed once; ``jitter`` is added to every variance."""
         covariance = self.covariance[classes]
-        if self.kind == "diag":
-            factor = (covariance + jitter).sqrt()
-        else:
-            eye = torch.eye(covariance.shape[-1], device=covariance.device)
-            factor = torch.linalg.cholesky(covariance.double() + jitter * eye).float()
+        is_diagonal = self.kind == "diag"
+        factor = (covariance + jitter).sqrt() if is_diagonal else factor_of(covariance.double(), jitter).float()
         return GaussianSampler(classes, self.mean[classes], factor)
+
+
+def factor_of(covariance: Tensor, jitter: float) -> Tensor:
+    """Lower triangular factors (n, d, d) of covariances (n, d, d) in double, with ``jitter`` added to every variance.
+
+    A covariance of few images has directions without variance. Where others are so wide that rounding in the stored matrix
+    outweighs the jitter, the sum is not positive definite: only there, negative eigenvalues are set to zero first.
+    """
+    eye = torch.eye(covariance.shape[-1], device=covariance.device)
+    factor, faults = torch.linalg.cholesky_ex(covariance + jitter * eye)
+    bad = torch.nonzero(faults).flatten()
+    if len(bad):
+        values, vectors = torch.linalg.eigh(covariance[bad])
+        # A root of the matrix, whose QR factor is the triangular one up to the signs of its columns.
+        root = (values.clamp(min=0) + jitter).sqrt()[:, :, None] * vectors.mT
+        upper = torch.linalg.qr(root, mode="r").R
+        factor[bad] = (upper * upper.diagonal(dim1=-2, dim2=-1).sign()[:, :, None]).mT
+    return factor
 
 
 class GaussianSampler:
@@ -129,31 +144,38 @@ class GaussianSampler:
         return len(self.classes)
 
     def draw(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """One sample for each entry of ``rows``, positions in ``classes``: features (n, d) and labels (n,).
+        """One sample for each entry of ``rows`` (n,), positions in ``classes``, on the host: features (n, d) and labels (n,).
 
-        The next call overwrites the features.
+        The next call overwrites the features. Only the copy of ``rows`` may make the host wait.
         """
-        rows, width = rows.to(self.mean.device), self.mean.shape[1]
+        most, slots = self._slots(rows) if self.factor.dim() > 2 else (0, rows)
+        rows, slots = torch.stack([rows, slots]).to(self.mean.device).unbind()
+        width = self.mean.shape[1]
         noise = torch.randn(len(rows), width, out=self._room("noise", len(rows)))
         mean = torch.index_select(self.mean, 0, rows, out=self._room("mean", len(rows)))
         if self.factor.dim() == 2:
             factor = torch.index_select(self.factor, 0, rows, out=self._room("factor", len(rows)))
             features = torch.addcmul(mean, factor, noise, out=noise)
         else:
-            features = self._coloured(noise, rows).add_(mean)
+            features = self._coloured(noise, most, slots).add_(mean)
         return features, self.classes[rows]
 
-    def _coloured(self, noise: Tensor, rows: Tensor) -> Tensor:
-        """Noise (n, d) through the factor of its row, all classes in one product: no (n, d, d) gather. Overwrites ``noise``.
-
-        Factors are lower triangular: a band of columns needs no noise beyond its last column.
-        """
-        width, counts = noise.shape[1], torch.bincount(rows, minlength=self.rows)
+    def _slots(self, rows: Tensor) -> tuple[int, Tensor]:
+        """The samples of the class that has most, and each sample's place (n,) where every class has room for so many."""
+        counts = torch.bincount(rows, minlength=self.rows)
         order = rows.argsort(stable=True)
         place = torch.empty_like(rows)
-        place[order] = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows[order]]
+        place[order] = torch.arange(len(rows)) - (counts.cumsum(0) - counts)[rows[order]]
         most = int(counts.max())
-        slots = rows * most + place
+        return most, rows * most + place
+
+    def _coloured(self, noise: Tensor, most: int, slots: Tensor) -> Tensor:
+        """Noise (n, d) through the factor of its row, all classes in one product: no (n, d, d) gather. Overwrites ``noise``.
+
+        ``most`` and ``slots``: a result of ``_slots``. Factors are lower triangular: a band of columns needs no noise beyond
+        its last column.
+        """
+        width = noise.shape[1]
         # Rows without a sample are never read.
         by_class = self._room("by class", self.rows * most).index_copy_(0, slots, noise).view(self.rows, most, width)
         coloured = self._room("coloured", self.rows * most).view(self.rows, most, width)

@@ -17,7 +17,8 @@ Value = TypeVar("Value")
 class Derived(Generic[Value]):
     """A value computed from tensors, such as merged weights, kept in a plain attribute of a method.
 
-    It is not in a checkpoint: the first call after a start, or after a tensor has changed, computes it again.
+    It is not in a checkpoint: the first call after a start, or after a tensor has changed, computes it again. Changes are those
+    in place, the trainer's steps among them; fused optimisers of a method's own need ``torch.autograd.graph.increment_version``.
     """
 
     def __init__(self) -> None:

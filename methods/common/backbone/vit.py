@@ -98,7 +98,7 @@ class PromptedViT(nn.Module):
     def forward_each(self, images: Tensor, sets: Sequence[Adaptations]) -> Tensor:
         """Features (sets, B, feature_dim) of the same images with each set of adaptations.
 
-        Blocks below the first one that any set adapts are run once. A method that predicts with it declares ``test_passes``.
+        Blocks below the first one that any set adapts are run once. A method that predicts with it declares ``passes_at_test``.
         """
         parts = self._by_slices(self._passes, images, sets)
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)

@@ -20,6 +20,7 @@ from tests.harness.conformance.cheats import (  # pyright: ignore[reportMissingI
     LEARNING,
     CannotBeDivided,
     CountsTheStepsOfATask,
+    GoesAroundThePasses,
     Honest,
     Prompted,
     verdicts_of,
@@ -38,8 +39,8 @@ CHEATS: dict[type[Method], str] = ANSWERING | LEARNING
 def test_an_honest_plugin_passes() -> None:
     verdicts = verdicts_of(Honest)
     assert failed(verdicts) == []
-    assert len(verdicts) == 20
-    assert len({verdict.name for verdict in verdicts}) == 20
+    assert len(verdicts) == 21
+    assert len({verdict.name for verdict in verdicts}) == 21
     assert not any(verdict.remedy for verdict in verdicts)
 
 
@@ -141,6 +142,19 @@ def test_a_prompt_that_keeps_the_contract_passes() -> None:
     assert failed(verdicts) == []
     said = next(one.detail for one in verdicts if one.name == "short of memory")
     assert said.startswith("blocks recomputed: same predictions, same state; 3 images at a time: largest relative")
+
+
+def test_a_plan_without_effect_is_no_pass() -> None:
+    (verdict,) = failed(verdicts_of(GoesAroundThePasses))
+    assert (
+        verdict.detail
+        == "blocks recomputed: without effect in blocks 0, 1, 2, 3, 4, 5, whose graph is kept all the same"
+    )
+
+
+def test_where_no_gradient_goes_through_the_blocks_it_is_said() -> None:
+    said = next(one.detail for one in verdicts_one_by_one(Honest) if one.name == "short of memory")
+    assert said.startswith("blocks recomputed: no gradient goes through them; 3 images at a time: largest relative")
 
 
 def test_why_a_rule_cannot_be_divided_is_said() -> None:

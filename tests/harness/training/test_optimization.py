@@ -15,6 +15,7 @@ from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.training.optimization import LossMeter, OptimizationSegment, segment_epochs
 from smope_bench.harness.training.trainer import Trainer
 from smope_bench.methods.common.api import Batch, Method, MethodCard, ParameterGroup, Phase
+from smope_bench.methods.common.backbone.merging import Derived
 from smope_bench.methods.common.schedules import Schedule, learning_rate, optimizer_of, projected_step
 from tests.conftest import micro_spec  # pyright: ignore[reportMissingImports]
 from tests.harness.stand_ins import given  # pyright: ignore[reportMissingImports]
@@ -112,6 +113,18 @@ def test_every_optimiser_is_its_formula_with_rate_and_decay_of_each_group(kind: 
         segment.optimizer.step()
     for parameter, (value, *_) in zip((one, two), expected, strict=True):
         torch.testing.assert_close(parameter.detach(), value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "adam", "sgd"])
+def test_a_step_marks_its_parameters_as_changed(kind: Any) -> None:
+    """Fused optimisers do not, and what is derived from the parameters would stay as it was."""
+    parameter, kept, made = nn.Parameter(torch.ones(2)), Derived[Tensor](), torch.zeros(1)
+    segment = OptimizationSegment(Schedule(optimizer=kind), [ParameterGroup("all", [parameter])], epochs=1)
+    method = Method.__new__(Method)
+    for _ in range(2):
+        kept(lambda: made.add_(1).clone(), parameter)
+        segment.descend(parameter.sum(), method)
+    assert float(kept(lambda: made.add_(1).clone(), parameter)) == 3
 
 
 def test_a_projected_step_is_the_optimisers_with_a_projection_of_the_change() -> None:
