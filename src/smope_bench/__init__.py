@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from smope_bench.harness.errors import UserError
     from smope_bench.harness.library import File, Files, RunOutcomes, Seeds, Settings
     from smope_bench.harness.registry.named import Names
+    from smope_bench.harness.run_spec import Precision
     from smope_bench.harness.trained.model import TrainedModel
     from smope_bench.reports.loading.frames import ResultFrames
 
@@ -41,13 +42,13 @@ def run(
     recipe: Literal["published", "nearest"] = "published",
     recipe_of: str | None = None,
     limit: int | None = None,
-    precision: Literal["fp32", "bf16"] = "fp32",
+    precision: Precision = "fp32",
     plugins: Files = (),
     results: File = "results",
     data: File = "data",
     workers: int | None = None,
     threads: int | None = None,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
+    device: Literal["auto", "cpu", "cuda", "mps", "xpu"] = "auto",
     executor: str = "auto",
     address: str | None = None,
     slurm: Iterable[str] = (),
@@ -118,7 +119,7 @@ def plan(
     recipe: Literal["published", "nearest"] = "published",
     recipe_of: str | None = None,
     limit: int | None = None,
-    precision: Literal["fp32", "bf16"] = "fp32",
+    precision: Precision = "fp32",
     plugins: Files = (),
     results: File = "results",
     data: File = "data",
