@@ -6,6 +6,7 @@ a coarse and a fine part, whose sums float32 holds exactly: results are Pillow's
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 
 import torch
@@ -78,7 +79,8 @@ def resized(images: Tensor, parts: Parts, size: int, interpolation: Interpolatio
         )
     out = torch.empty(len(images), 3, size, size, dtype=torch.float32, device=images.device)
     # Mixed precision would round pixels to 8 bits of mantissa here.
-    with torch.autocast(images.device.type, enabled=False):
+    kind = images.device.type
+    with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else contextlib.nullcontext():
         for start in range(0, len(images), CHUNK):
             some = slice(start, start + CHUNK)
             pixels = images[some].permute(0, 3, 1, 2).float()

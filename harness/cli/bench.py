@@ -160,6 +160,25 @@ def bench_data(
     writer.finish(data.bench_data(images, repeats))
 
 
+@bench.command("feed")
+def bench_feed(
+    context: typer.Context,
+    images: opt.BenchImages = 512,
+    batches: opt.BenchBatches = 32,
+    repeats: opt.BenchRepeats = 5,
+    out: opt.BenchOut = None,
+    against: opt.BenchAgainst = None,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Time training batches of JPEG files against torch's DataLoader on two cores, and epochs of a simulated accelerator."""
+    from smope_bench.harness.timing import feed
+    from smope_bench.harness.timing.display import MeasurementWriter
+
+    sizes = {"images": images, "batches": batches, "repeats": repeats}
+    writer = MeasurementWriter.open(context, out, against, as_json, _pinned(1), **sizes)
+    writer.finish(feed.bench_feed(images, batches, repeats))
+
+
 @bench.command("sweep")
 def bench_sweep(
     context: typer.Context,

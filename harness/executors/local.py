@@ -11,17 +11,19 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any, cast
 
 from smope_bench.harness.cancellation import Stop, StopRequest, stop_gently
 from smope_bench.harness.execution.executor_registry import executor
 from smope_bench.harness.execution.job import DEVICE_LOST, Job, JobResult, OnEvent, failed, run_job
 from smope_bench.harness.execution.memory_budget import Queue, gpu_budget_mb
-from smope_bench.harness.hardware.gpus import only_gpu, visible_gpus
+from smope_bench.harness.hardware.gpus import only_gpus, visible_gpus
 from smope_bench.harness.hardware.memory import oom_kills, resident_mb, total_mb
 from smope_bench.harness.main_guard import require_main_guard
 from smope_bench.harness.run_options import Gpu, RunOptions
@@ -57,7 +59,7 @@ def run_serially(jobs: Sequence[Job], options: RunOptions, on_event: OnEvent) ->
             on_event(run_id, event)
 
         lost: str | None = None
-        with only_gpu(options.gpus[0] if options.gpus else None):
+        with only_gpus(options.gpus[:1]):
             for job in jobs:
                 stop_request = StopRequest()
                 stop.on_stop = stop_request.set
@@ -198,7 +200,8 @@ class _WorkerProcess:
         """How the process ended, if it died on its job."""
         self.peak_mb, self._measured = 0.0, 0.0
         self.process: BaseProcess = context.Process(target=_work, args=(theirs, options), daemon=True)
-        with _signals_blocked(), safe_path(), only_gpu(gpu):  # CUDA reads it when torch is first used
+        gpus = only_gpus([gpu] if gpu else [])  # CUDA reads it when torch is first used
+        with _signals_blocked(), safe_path(), _no_missing_script(), gpus:
             self.process.start()
         theirs.close()  # so that the death of the worker reads as the end of the pipe
 
@@ -309,6 +312,21 @@ def safe_path() -> Iterator[None]:
             del os.environ[SAFE_PATH]
         else:
             os.environ[SAFE_PATH] = before
+
+
+@contextlib.contextmanager
+def _no_missing_script() -> Iterator[None]:
+    """A program that was read from standard input names the file ``<stdin>``, which new Python processes would look for."""
+    main = vars(sys.modules["__main__"])
+    file = main.get("__file__")
+    if file is None or Path(file).exists():
+        yield
+        return
+    del main["__file__"]
+    try:
+        yield
+    finally:
+        main["__file__"] = file
 
 
 @contextlib.contextmanager

@@ -38,6 +38,7 @@ from smope_bench.harness.executors.remote import (
     run_remotely,
     withdraw_stop,
 )
+from smope_bench.harness.hardware.gpus import only_gpus
 from smope_bench.harness.provenance import code_fingerprint
 from smope_bench.harness.run_options import RunOptions
 
@@ -264,7 +265,8 @@ def _connect(ray: ModuleType, address: str | None, options: RunOptions, jobs: in
         return
     cores = max(1, min(options.workers or 1, jobs)) * (options.threads or 1)
     try:
-        ray.init(address="local", num_cpus=cores, include_dashboard=False, _temp_dir=folder, **quiet)
+        with only_gpus(options.gpus):
+            ray.init(address="local", num_cpus=cores, include_dashboard=False, _temp_dir=folder, **quiet)
     except (Exception, SystemExit) as error:  # Ray raises plain Exceptions where its processes do not come up
         raise UserError(
             f"Ray does not start on this machine ({type(error).__name__}: {_first_line(error)}); look at the memory, the disk"

@@ -17,7 +17,7 @@ from smope_bench.harness.execution.job import Job, JobResult
 from smope_bench.harness.execution.lease import LeaseMonitor
 from smope_bench.harness.executors.remote import run_remotely
 from smope_bench.harness.executors.slurm_queue import query
-from smope_bench.harness.hardware.gpus import only_gpu
+from smope_bench.harness.hardware.gpus import only_gpus
 from smope_bench.harness.records.atomic_write import write_json_atomically
 from smope_bench.harness.run_options import Gpu, RunOptions
 
@@ -34,7 +34,7 @@ class SlurmRun:
 
     def __call__(self, job: Job) -> None:
         """Do ``job`` and write its result; does not return if the job goes back into the queue."""
-        with _notices() as notice, only_gpu(self.gpu):
+        with _notices() as notice, only_gpus([self.gpu] if self.gpu else []):
             result = self._attempt(job, notice.stop_request)
         if result.state == "interrupted" and notice.calls_for_another_job():
             notice.requeue()

@@ -63,15 +63,15 @@ def select_gpus(numbers: Sequence[int]) -> list[Gpu]:
 
 
 @contextlib.contextmanager
-def only_gpu(gpu: Gpu | None) -> Iterator[None]:
-    """Processes that are started in this block, and CUDA if it is first used in it, see only ``gpu``; None changes nothing."""
+def only_gpus(gpus: Sequence[Gpu]) -> Iterator[None]:
+    """Processes that are started in this block, and CUDA if it is first used in it, see only these; none changes nothing."""
     before = os.environ.get(VISIBLE)
-    if gpu is not None:
-        os.environ[VISIBLE] = gpu.token
+    if gpus:
+        os.environ[VISIBLE] = ",".join(gpu.token for gpu in gpus)
     try:
         yield
     finally:
-        if gpu is not None:
+        if gpus:
             os.environ.pop(VISIBLE)
             if before is not None:
                 os.environ[VISIBLE] = before

@@ -29,6 +29,8 @@ class _Step(_Pass):
     query: bool
     traced: bool
     uncounted: dict[str, Any]
+    unknown: dict[str, Any] = {}
+    missing: dict[str, Any] = {}
 
 
 class _Phase(BaseModel):
@@ -256,8 +258,27 @@ def _executed(report: Report, key: str, title: str, label: str) -> Table:
         for row in rows
         for step in (*(_phase_steps(row, report) or [("closed form", None, None)]), (test_text(row), None, row["test"]))
     ]
-    notes = tuple(note.format(**facts) for note in EXECUTED_NOTES)
+    notes = (*_unknown_work(rows, report), *(note.format(**facts) for note in EXECUTED_NOTES))
     return Table(key, f"{title}: as executed", "Method", headings, (Block(tuple(lines)),), EXECUTED_LEAD, notes)
+
+
+def _unknown_work(rows: Sequence[CostRow], report: Report) -> list[str]:
+    """A sentence for each step with products that a counter does not know."""
+    found = []
+    for row in rows:
+        for text, _, step in (*_phase_steps(row, report), ("test", None, row["test"])):
+            missing, unknown = (", ".join((step or {}).get(key) or {}) for key in ("missing", "unknown"))
+            where = f"{row['method']}, {text}"
+            if missing:
+                beneath = f" (beneath {unknown})" if unknown else ""
+                found.append(
+                    f"Counted in part: {where}: neither counter knows {missing}{beneath}; its work is not in the row."
+                )
+            elif unknown:
+                found.append(
+                    f"Counted by torch: {where}: fvcore does not know {unknown}; the larger of both counts is taken."
+                )
+    return found
 
 
 def _phase_steps(row: CostRow, report: Report) -> list[tuple[str, int | None, CostRow | None]]:

@@ -149,6 +149,11 @@ def test_a_machine_without_slurm_is_told_what_to_do(
     assert logs(options) == []
 
 
+def test_a_gpu_where_slurm_has_none_is_refused_with_the_remedy(on_slurm: RunOptions) -> None:
+    with pytest.raises(UserError, match=r"Slurm refused a job: .*; without GPUs, add --device cpu"):
+        next(run_on_slurm([job()], replace(on_slurm, device="cuda"), Heard()))
+
+
 def test_what_slurm_refuses_is_said_in_its_own_words(on_slurm: RunOptions) -> None:
     with pytest.raises(UserError, match=r"Slurm refused a job: .*Invalid partition name specified \(MaxArraySize 2\)"):
         next(run_on_slurm([job()], replace(on_slurm, slurm=("partition=nowhere",)), Heard()))

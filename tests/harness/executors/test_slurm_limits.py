@@ -169,3 +169,35 @@ def test_jobs_on_this_machine_take_turns_on_its_gpus(tmp_path: Path, monkeypatch
     assert len(launched(cluster, SlurmLimits(), 4, tmp_path, monkeypatch, **more)) == 4
     seen = [body.gpu.token for body in cluster.bodies]
     assert seen[:2] == ["GPU-a", "GPU-b"] and set(seen) == {"GPU-a", "GPU-b"} and cluster.most == 2
+
+
+SBATCH = """#!/bin/sh
+cp "$1" "{folder}/submitted.$$"
+if grep -q -- "--array" "$1" && ! grep -q -- "--array=0-1%" "$1"; then
+  echo "sbatch: error: Invalid job array specification" >&2
+  exit 1
+fi
+echo "Submitted batch job $$"
+"""
+
+
+def test_what_sbatch_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """submitit's own scripts, with a stand-in for sbatch that takes arrays of two."""
+    submitit = pytest.importorskip("submitit")
+    for tool, text in {
+        "sbatch": SBATCH.format(folder=tmp_path),
+        "srun": "#!/bin/sh\n",
+        "squeue": "#!/bin/sh\n",
+    }.items():
+        (tmp_path / tool).write_text(text)
+        (tmp_path / tool).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    tools(monkeypatch, assoc=None)
+    options = RunOptions(tmp_path / "results", tmp_path, "cuda", threads=2)
+    jobs = [Job(spec.run_id, spec) for spec in map(spec_of, range(4))]
+    plan = slurm.slurm_plan((), 2, gpus=True)
+    batch = slurm._Batch(submitit, plan, jobs, options, lambda *_: None)
+    batch._submit()
+    texts = [file.read_text() for file in tmp_path.glob("submitted.*")]
+    assert len(batch._open) == 4 and len(texts) == 3 and batch._waiting == []
+    assert all("#SBATCH --gres=gpu:1\n" in text and "#SBATCH --cpus-per-task=8\n" in text for text in texts)

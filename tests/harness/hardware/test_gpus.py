@@ -22,7 +22,7 @@ from smope_bench.harness.executors.local import WorkerPool
 from smope_bench.harness.hardware import device as devices
 from smope_bench.harness.hardware import gpus
 from smope_bench.harness.hardware.device import precision_remark, resolve_device, unsupported_remark
-from smope_bench.harness.hardware.gpus import VISIBLE, describe_device, only_gpu, select_gpus, visible_gpus
+from smope_bench.harness.hardware.gpus import VISIBLE, describe_device, only_gpus, select_gpus, visible_gpus
 from smope_bench.harness.run_options import Gpu, RunOptions
 from tests.harness.stand_ins import spec_of, with_runner  # pyright: ignore[reportMissingImports]
 
@@ -199,9 +199,9 @@ def test_each_worker_sees_its_gpu_and_a_lost_one_gets_no_more_runs(
 
 def test_the_environment_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VISIBLE, "0,1")
-    with only_gpu(Gpu("GPU-b")):
-        assert os.environ[VISIBLE] == "GPU-b"
-    with only_gpu(None):
+    with only_gpus([Gpu("GPU-b"), Gpu("GPU-c")]):
+        assert os.environ[VISIBLE] == "GPU-b,GPU-c"
+    with only_gpus(()):
         assert os.environ[VISIBLE] == "0,1"
 
 
