@@ -27,8 +27,9 @@ from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec, canoni
 from smope_bench.harness.text import program
 from smope_bench.methods.common.backbone.backbones import VIT_B16, RandomBackbone
 
-ASSUMED_FLOPS: Mapping[str, float] = {"fp32": 10e12, "bf16": 40e12}
-"""Assumed operations a second of a data-centre GPU, about half of an A100's fp32 peak and an eighth of its bf16 peak.
+ASSUMED_FLOPS: Mapping[str, float] = {"fp32": 10e12, "tf32": 20e12, "bf16": 40e12}
+"""Assumed operations a second of a data-centre GPU, about half of an A100's fp32 peak and an eighth of its tf32 and bf16
+peaks.
 Not measured; plans that use them are labelled so."""
 LEAST_SCALE = 0.02
 """Operations of a pass relative to ViT-B/16's, below which a throughput measured on that says nothing."""
