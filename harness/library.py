@@ -101,7 +101,7 @@ class _Values(BaseModel, strict=True, extra="forbid"):
     recipe: Literal["published", "nearest"]
     recipe_of: str | None
     limit: int | None
-    precision: Literal["fp32", "bf16"]
+    precision: Literal["fp32", "tf32", "bf16"]
     workers: Annotated[int, Field(ge=1)] | None = None
     threads: Annotated[int, Field(ge=1)] | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"

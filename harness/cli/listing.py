@@ -111,10 +111,23 @@ def plan(
         print(json.dumps(found, indent=2, ensure_ascii=False))
         return
     notes = [plain(line) for line in remarks(runs, [row["notes"] for row in rows])]
+    notes += _precision_notes(runs)
     notes += [plain(one.words) for one in needed]
     if power is not None and not needed:
         notes.append("no spread is known yet: two class orders of two rows must have finished, as of --seeds 0,1")
     print_plan(rows, [*notes, *plan_summary(rows, data).splitlines()])
+
+
+def _precision_notes(runs: Sequence[PlannedRun]) -> list[str]:
+    """What fp32 costs on this machine's GPUs, which the driver's tool lists without a CUDA context."""
+    from smope_bench.harness.hardware.device import fp32_remark
+    from smope_bench.harness.hardware.gpus import machine_gpus
+
+    if not any(run.spec.precision == "fp32" for run in runs):
+        return []
+    gpus, _ = machine_gpus()
+    remark = fp32_remark([gpu.name for gpu in gpus if gpu.name])
+    return [f"note: {remark}"] if remark else []
 
 
 def planned(request: Request, tflops: float | None = None) -> tuple[list[PlannedRun], Rows]:

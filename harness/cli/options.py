@@ -42,6 +42,7 @@ class PrecisionName(StrEnum):
     """Number format of training."""
 
     fp32 = "fp32"
+    tf32 = "tf32"
     bf16 = "bf16"
 
 
@@ -143,7 +144,9 @@ Limit = Annotated[
     int | None,
     what("--limit", metavar="N", help="For trying out: at most N training and N test images of each class."),
 ]
-Precision = Annotated[PrecisionName, what("--precision", help="Number format of training.")]
+Precision = Annotated[
+    PrecisionName, what("--precision", help="Number format of products in training; tf32 on CUDA devices alone.")
+]
 Plugins = Annotated[
     list[Path] | None,
     what("--plugin", metavar="FILE.py", help="A file with methods, benchmarks or other additions. Repeatable."),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from smope_bench.benchmarks.transforms.batch import Transforms
 from smope_bench.harness import provenance
 from smope_bench.harness.checkpointing.manager import UnfitError
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.hardware.device import resolve_device
+from smope_bench.harness.hardware.device import products_in, resolve_device
 from smope_bench.harness.registry.registry import Registries, open_registries
 from smope_bench.harness.run_spec import RunSpec
 from smope_bench.harness.text import plain
@@ -127,13 +126,8 @@ class TrainedModel:
         """Logits (n, C) of what ``preprocess`` returns."""
         inputs = inputs.to(self._device)
         query = (lambda: self.method.backbone.features(inputs)) if self.method.needs_query else None
-        with self._precision():
+        with products_in(self.spec.precision, self._device.type):
             return self.method.predict(Batch(inputs, None, query))
-
-    def _precision(self) -> contextlib.AbstractContextManager[Any]:
-        if self.spec.precision == "bf16":
-            return torch.autocast(self._device.type, dtype=torch.bfloat16, cache_enabled=False)
-        return contextlib.nullcontext()
 
     def _opened(self, images: Pictures) -> Iterator[tuple[str, NDArray[np.uint8]]]:
         """Each picture with its name, as pixels uint8 (H, W, 3); positions name those that are no files."""
