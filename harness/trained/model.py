@@ -24,7 +24,7 @@ from smope_bench.benchmarks.transforms.batch import Transforms
 from smope_bench.harness import provenance
 from smope_bench.harness.checkpointing.manager import UnfitError
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.hardware.device import products_in, resolve_device
+from smope_bench.harness.hardware.device import ACCELERATORS, products_in, resolve_device
 from smope_bench.harness.registry.registry import Registries, open_registries
 from smope_bench.harness.run_spec import RunSpec
 from smope_bench.harness.text import plain
