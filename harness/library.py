@@ -104,14 +104,16 @@ class _Values(BaseModel, strict=True, extra="forbid"):
     precision: Literal["fp32", "bf16"]
     workers: Annotated[int, Field(ge=1)] | None = None
     threads: Annotated[int, Field(ge=1)] | None = None
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps", "xpu"] = "auto"
     executor: str = "auto"
     address: str | None = None
+    gpus: tuple[Annotated[int, Field(ge=0)], ...] = ()
     gpus_per_run: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     deterministic: bool = False
     checkpoint_every: Annotated[float, Field(ge=0)] = 0.0
     keep: bool = True
     extendable: bool = False
+    allow_device_change: bool = False
     quiet: bool = False
     tflops: Annotated[float, Field(ge=0.001)] | None = None
 
@@ -182,6 +184,8 @@ def _read(
                 f"{name}={one} names nothing: leave it out for {'smoke' if name == 'suites' else 'those of the suite'}"
             )
     try:
+        if "gpus" in others and _is_several(others["gpus"]):
+            others["gpus"] = tuple(others["gpus"])
         values = _Values(**{name: os.fspath(v) if isinstance(v, os.PathLike) else v for name, v in others.items()})
     except ValidationError as error:
         first = error.errors()[0]
@@ -199,6 +203,8 @@ def _read(
         values.gpus_per_run,
         values.deterministic,
         values.checkpoint_every * 60,
+        gpu_numbers=tuple(dict.fromkeys(values.gpus)),
+        allow_device_change=values.allow_device_change,
         keep=values.keep,
         extendable=values.extendable,
     )

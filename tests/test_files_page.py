@@ -39,6 +39,15 @@ OPEN = (
 """Mappings whose names are settings or kinds of plugins."""
 
 
+ELSEWHERE = {
+    "spec.backbone.*",
+    *(f"device_changes[].{name}" for name in ("from", "to", "task")),
+    "flags.device_changed",
+}
+"""Fields whose runs are made by other tests: changed backbones, and runs that went on on another device."""
+GPU = {"type": "cuda", "name": "A", "index": 0, "uuid": "GPU-a", "memory_mb": 1, "driver": "550", "capability": "8.0"}
+
+
 def rows(file: str) -> list[list[str]]:
     """The cells of the table of a file."""
     table = PAGE.partition(f"<!-- fields of {file} -->\n\n")[2].partition("\n\n")[0].splitlines()[2:]
@@ -95,6 +104,9 @@ def runs(registries: Registries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         return tmp_path / folder / spec.run_id
 
     made = [train("plain", keep=False), train("domains", benchmark="domains")]
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "describe_device", lambda *_: GPU)
+        made.append(train("gpu", keep=False))
     monkeypatch.setattr(provenance, "is_deterministic", lambda: True)
     made.append(train("observed", "validation_loss", holdout=0.2))
     Short.errors.append(torch.OutOfMemoryError("CUDA out of memory."))
@@ -118,14 +130,16 @@ def test_the_page_has_the_fields_of_every_file(runs: list[Path]) -> None:
     written = [set(fields(record)) for record in records]
     described = {name: row for row in rows("result.json") for name in names(row[0])}
     some, every = set[str]().union(*written), set[str].intersection(*written)
-    assert some == set(described) - {"spec.backbone.*"}
-    only = {name for name, row in described.items() if re.search(r"\bonly\b", row[2])} - {"spec.backbone.*"}
+    assert some == set(described) - ELSEWHERE
+    only = {name for name, row in described.items() if re.search(r"\bonly\b", row[2])} - ELSEWHERE
     assert only == (some - every), "fields that not every run has are those that say so"
 
     events = [json.loads(line) for run in runs for line in (run / "events.jsonl").read_text().splitlines()]
     found = {event["event"]: event.keys() - {"event", "t"} for event in events}
     assert all(event.keys() - {"event", "t"} == found[event["event"]] for event in events)
-    assert found == {names(row[0])[0]: set(names(row[1])) - {"accuracy_matrix"} for row in rows("events.jsonl")}
+    assert found == {
+        names(row[0])[0]: set(names(row[1])) - {"accuracy_matrix", "devices"} for row in rows("events.jsonl")
+    }
 
     for run, record in zip(runs, records, strict=True):
         with np.load(run / "predictions.npz", allow_pickle=False) as arrays:
