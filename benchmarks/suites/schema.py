@@ -91,6 +91,8 @@ class Suite:
     """Whether the suite only counts parameters and operations of its rows."""
     tiny_rows: tuple[Row, ...] = ()
     """Rows of the tiny form if they differ from the full form's; empty = the same rows."""
+    reference: str = ""
+    """Label of the row that the suite is about, with which reports compare the others; empty where there is none."""
     file: str = field(default="", compare=False)
     """The path of the user's file as it was given; empty for the project's own suites."""
 
