@@ -45,11 +45,13 @@ class Encoded:
     """Image files as they are, not decoded. ``upright``: whether they are turned by their EXIF tag and put on white.
 
     ``names``: of the pictures, for messages; may be empty.
+    ``normalize``: the statistics of each picture, where not all are normalised alike.
     """
 
     files: tuple[bytes, ...]
     upright: bool = False
     names: tuple[str, ...] = ()
+    normalize: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.files)
@@ -167,9 +169,13 @@ class EncodedStore:
 
     def _read(self, row: int) -> bytes:
         start, stop = int(self.offsets[row]), int(self.offsets[row + 1])
-        data = bytearray(stop - start)
-        _read_into(self._file, memoryview(data), start, self._path)
-        return bytes(data)
+        try:
+            data = os.pread(self._file.descriptor, stop - start, start)
+        except OSError as error:
+            raise BenchmarkError(_cannot_read(self._path, error)) from error
+        if len(data) < stop - start:
+            raise BenchmarkError(_too_short(self._path))
+        return data
 
 
 class OrderedStore:
@@ -231,7 +237,15 @@ def _read_into(file: _OpenFile, target: memoryview, offset: int, path: Path) -> 
         try:
             count = os.preadv(file.descriptor, [target[done:]], offset + done)
         except OSError as error:
-            raise BenchmarkError(f"stored images in {path} cannot be read: {error.strerror or error}") from error
+            raise BenchmarkError(_cannot_read(path, error)) from error
         if not count:
-            raise BenchmarkError(f"stored images in {path} end too early; run data prepare again to make them anew")
+            raise BenchmarkError(_too_short(path))
         done += count
+
+
+def _cannot_read(path: Path, error: OSError) -> str:
+    return f"stored images in {path} cannot be read: {error.strerror or error}"
+
+
+def _too_short(path: Path) -> str:
+    return f"stored images in {path} end too early; run data prepare again to make them anew"

@@ -204,7 +204,8 @@ def cropped(
         part = part.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if crop.brightness is not None:
         part = ImageEnhance.Brightness(part).enhance(crop.brightness)
-    return np.asarray(part)
+    # As Pillow keeps it, with a fourth byte, which is faster than np.asarray(part).
+    return np.frombuffer(part.tobytes("raw", "RGBX"), np.uint8).reshape(size, size, 4)[..., :3]
 
 
 def _resized(

@@ -25,6 +25,7 @@ from smope_bench.benchmarks.augmentation import (
     NoAugmentation,
     Normalize,
     RandomResizedCrop,
+    statistics_of,
 )
 from smope_bench.benchmarks.base import BenchmarkConfig
 from smope_bench.benchmarks.errors import BenchmarkError
@@ -44,9 +45,9 @@ from smope_bench.benchmarks.transforms.staging import (
     HostBuffer,
     MakePicture,
     Normalization,
+    Recycler,
     Staged,
     copied_pieces,
-    empty_images,
     is_host,
     made_pieces,
 )
@@ -107,12 +108,21 @@ class Transforms:
 
     @torch.no_grad()
     def stage(
-        self, raw: Raw | Tensor, device: torch.device, draws: Draws = None, labels: NDArray[np.int64] | None = None
+        self,
+        raw: Raw | Tensor,
+        device: torch.device,
+        draws: Draws = None,
+        labels: NDArray[np.int64] | None = None,
+        memory: Recycler | None = None,
     ) -> Staged:
         """The batch in the making: what ``train`` does with these ``draws``, what ``test`` does without any.
 
-        ``labels``: int64 (B,), which are moved to the device with the images.
+        ``labels``: int64 (B,), which are moved to the device with the images; ``memory``: that of images on the CPU.
         """
+        if isinstance(raw, Encoded) and raw.normalize is not None:
+            plain = self.stage(replace(raw, normalize=None), device, draws, labels, memory)
+            return replace(plain, finish=partial(_finished_apart, plain.finish, raw.normalize))
+        memory = memory or Recycler()
         labels = np.zeros(len(raw), np.int64) if labels is None else labels
         size, crops = self.image_size, None
         if isinstance(draws, CropDraws):
@@ -128,17 +138,19 @@ class Transforms:
                 if pixels.shape[1:3] != (size, size):
                     found = tuple(pixels.shape[1:3])
                     raise ValueError(f"images of {found} were finished for another image size than {size}")
-                return self._staged(partial(copied_pieces, pixels.cpu().numpy()), device, draws, labels)
+                return self._staged(partial(copied_pieces, pixels.cpu().numpy()), device, draws, labels, memory)
             if not is_host(device):
                 return self._resized_there(pixels, self._parts(raw, crops), crops, draws, device, labels)
         make = self._picture(raw, crops)
-        return self._staged(partial(made_pieces, len(raw), make), device, draws, labels)
+        return self._staged(partial(made_pieces, len(raw), make), device, draws, labels, memory)
 
-    def _staged(self, pieces: Pieces, device: torch.device, draws: Draws, labels: NDArray[np.int64]) -> Staged:
+    def _staged(
+        self, pieces: Pieces, device: torch.device, draws: Draws, labels: NDArray[np.int64], memory: Recycler
+    ) -> Staged:
         """A batch whose pictures are finished on the host, here as numbers in [0, 1], for an accelerator in 8 bits."""
         count, size, moves = len(labels), self.image_size, isinstance(draws, Tensor)
         if is_host(device):
-            out = empty_images(count, size)
+            out = memory.images(count, size)
             images, targets = torch.from_numpy(out), torch.from_numpy(labels)
             work = pieces(out, None if moves else self._normalization)
             if not isinstance(draws, Tensor):
@@ -265,6 +277,13 @@ def _made(staged: Staged) -> Tensor:
     """The images of a batch, made at once."""
     in_threads(lambda piece: piece(), staged.pieces)
     return staged.finish()[0]
+
+
+def _finished_apart(finish: Callable[[], tuple[Tensor, Tensor]], names: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+    """A batch whose pictures are each normalised by the statistics of these names, on top of the benchmark's."""
+    images, labels = finish()
+    each = torch.tensor([statistics_of(name) for name in names]).view(-1, 2, 3, 1, 1).to(images)
+    return (images - each[:, 0]) / each[:, 1], labels
 
 
 def _unreadable(name: str, error: BenchmarkError) -> BenchmarkError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from smope_bench.benchmarks.augmentation import Normalize, statistics_of
 
 PICTURES_A_PIECE = 8
 PIXELS_A_PIECE = 1 << 20
+KEPT_FREE = 2
 ALIGNMENT = 64  # bytes; of every type that is kept
 MakePicture = Callable[[int], NDArray[np.uint8]]
 """Makes one picture of the batch, uint8 (S, S, 3)."""
@@ -136,9 +138,38 @@ def to_unit(pixels: NDArray[np.uint8], out: NDArray[np.generic], normalization: 
         normalization.apply(out)  # pyright: ignore[reportArgumentType]
 
 
-def empty_images(count: int, size: int) -> NDArray[np.float32]:
-    """Float32 (B, 3, S, S). NumPy asks the system for large pages, which saves most of the time of their first use."""
-    return np.empty((count, 3, size, size), dtype=np.float32)
+class Recycler:
+    """Memory of images on the host, used again once no tensor and no graph refers to it: new memory costs the system time.
+
+    At most KEPT_FREE pieces are kept that nothing refers to.
+    """
+
+    def __init__(self) -> None:
+        self._free: list[NDArray[np.float32]] = []
+        self._is_closed = False
+
+    def images(self, count: int, size: int) -> NDArray[np.float32]:
+        """Float32 (B, 3, S, S) of any content; tensors made of it by ``torch.from_numpy`` keep it from being used again."""
+        shape = (count, 3, size, size)
+        try:
+            memory = self._free.pop()
+        except IndexError:
+            memory = None
+        if memory is None or memory.shape != shape:
+            self._free.clear()
+            memory = np.empty(shape, dtype=np.float32)
+        lent = memory.view()
+        weakref.finalize(lent, self._take_back, memory).atexit = False
+        return lent
+
+    def _take_back(self, memory: NDArray[np.float32]) -> None:
+        if len(self._free) < KEPT_FREE and not self._is_closed:
+            self._free.append(memory)
+
+    def close(self) -> None:
+        """Give all memory back to the system."""
+        self._is_closed = True
+        self._free.clear()
 
 
 def _call(piece: Callable[[int], None], start: int) -> Callable[[], None]:

@@ -47,18 +47,15 @@ def extend(
 
     Without --from and --benchmark, the tasks that benchmark.stop_after left out are learnt.
     """
-    if source is not None and benchmark is not None:
-        from smope_bench.harness.registry.registry import open_registries
+    from smope_bench.harness.registry.registry import open_registries, uncollected
 
-        if not open_registries(tuple(plugin or ())).benchmarks.load(benchmark).takes_user_data:
-            raise UserError(f"--from {str(source)!r} and --benchmark {benchmark} contradict each other: leave one out.")
-    from smope_bench.harness.console import make_console
-    from smope_bench.harness.execution.launcher import launch_runs, print_summary
-    from smope_bench.harness.metrics import final_average_accuracy
-    from smope_bench.harness.records.store import Record, Store
-    from smope_bench.harness.registry.registry import open_registries
-    from smope_bench.harness.text import shell_command
-    from smope_bench.harness.trained.extend import EXTENDED, plan_extension
+    with uncollected():
+        from smope_bench.harness.console import make_console
+        from smope_bench.harness.execution.launcher import launch_runs, print_summary
+        from smope_bench.harness.metrics import final_average_accuracy
+        from smope_bench.harness.records.store import Record, Store
+        from smope_bench.harness.text import shell_command
+        from smope_bench.harness.trained.extend import EXTENDED, plan_extension
 
     console = make_console()
     options = RunOptions(
@@ -73,7 +70,11 @@ def extend(
         keep=keep,
         extendable=extendable,
     )
+    if results.is_dir():  # a missing one is not made: it has no run to extend
+        Store(results).require_writable()
     registries = open_registries(options.plugins)
+    if source is not None and benchmark is not None and not registries.benchmarks.load(benchmark).takes_user_data:
+        raise UserError(f"--from {str(source)!r} and --benchmark {benchmark} contradict each other: leave one out.")
     planned = plan_extension(
         run,
         results,

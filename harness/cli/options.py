@@ -42,6 +42,7 @@ class PrecisionName(StrEnum):
     """Number format of training."""
 
     fp32 = "fp32"
+    tf32 = "tf32"
     bf16 = "bf16"
 
 
@@ -143,7 +144,9 @@ Limit = Annotated[
     int | None,
     what("--limit", metavar="N", help="For trying out: at most N training and N test images of each class."),
 ]
-Precision = Annotated[PrecisionName, what("--precision", help="Number format of training.")]
+Precision = Annotated[
+    PrecisionName, what("--precision", help="Number format of products in training; tf32 on CUDA devices alone.")
+]
 Plugins = Annotated[
     list[Path] | None,
     what("--plugin", metavar="FILE.py", help="A file with methods, benchmarks or other additions. Repeatable."),
@@ -151,6 +154,11 @@ Plugins = Annotated[
 Against = Annotated[
     Path | None, what("--against", metavar="DIR", help="Also show what moved from another results folder.")
 ]
+Reference = Annotated[
+    str | None,
+    what("--reference", metavar="ROW", help="Compare every row with this one: its label, or its method's name."),
+]
+AllPairs = Annotated[bool, what("--all-pairs", help="Compare every pair of rows, too.")]
 Mixed = Annotated[bool, what("--mixed", help="Report records of several versions of the code together, and say so.")]
 
 Results = Annotated[Path, where("--results", metavar="DIR", help="Where records are kept.")]
@@ -230,6 +238,16 @@ Expect = Annotated[
         help="Compare with expected accuracies, the suite's own or a file's; exit status 1 outside their tolerance.",
     ),
 ]
+Power = Annotated[
+    float | None,
+    how(
+        "--power",
+        min=0.01,
+        max=100.0,
+        metavar="POINTS",
+        help="Say how many seeds a difference of so many points would need, from the spread of finished runs.",
+    ),
+]
 Track = Annotated[
     list[str] | None,
     how(
@@ -251,6 +269,7 @@ Tflops = Annotated[
 BenchBackbone = Annotated[str, typer.Option("--backbone", metavar="NAME|FILE|timm:MODEL", help="What to time on.")]
 BenchBatch = Annotated[int, typer.Option("--batch", min=1, help="Images a step.")]
 BenchImages = Annotated[int, typer.Option("--images", min=2, max=100_000, help="Pictures that are made and timed on.")]
+BenchBatches = Annotated[int, typer.Option("--batches", min=2, max=10_000, help="Batches of an epoch.")]
 BenchTests = Annotated[int, typer.Option("--images", min=1, max=10_000, help="Test images a task.")]
 BenchRepeats = Annotated[int, typer.Option("--repeats", min=1, help="How often each is timed, after a warm-up.")]
 BenchFinished = Annotated[

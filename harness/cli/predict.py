@@ -29,6 +29,7 @@ class Form(StrEnum):
     classes = "classes"
     csv = "csv"
     confusion = "confusion"
+    tasks = "tasks"
     json = "json"
 
 
@@ -39,7 +40,11 @@ RunOrAll = Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run's i
 Pictures = Annotated[list[Path], typer.Argument(metavar="IMAGE...|FOLDER", help="Pictures, or folders of pictures.")]
 AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV with the probability of every class.")]
 As = Annotated[
-    Form, typer.Option("--as", help="classes: accuracy of each class; csv: image by image; confusion: CSV; json.")
+    Form,
+    typer.Option(
+        "--as",
+        help="classes: accuracy of each; csv: image by image; confusion, tasks: of classes or tasks, CSV; json.",
+    ),
 ]
 To = Annotated[Path, typer.Option("--to", metavar="DIR", help="Folder that is written.")]
 
@@ -58,10 +63,14 @@ def predict(
     """Name the classes of pictures by the trained model of a run, with probabilities."""
     if as_csv and as_json:
         raise UserError("--csv and --json contradict each other: leave one out.")
-    from smope_bench.harness.trained.model import load_model
+    from smope_bench.harness.registry.registry import uncollected
 
-    model = load_model(run, results=results, data=data, plugins=plugin or (), device=device.value)
-    if not model.is_of_this_code:
+    with uncollected():
+        from smope_bench.harness.trained.model import load_model
+
+        model = load_model(run, results=results, data=data, plugins=plugin or (), device=device.value)
+        is_of_this_code = model.is_of_this_code
+    if not is_of_this_code:
         print(
             f"note: run {model.run_id} was trained by another version of the code; its predictions may differ a little",
             file=sys.stderr,
@@ -78,6 +87,8 @@ def predict(
 @command("predictions")
 def predictions(run: RunOrAll = None, form: As = Form.classes, results: opt.Results = opt.RESULTS) -> None:
     """Print what a finished run predicted for its test images after the last task: by class, by image or as confusion.
+
+    Tasks count from 1.
 
     Without RUN, list the finished runs with their ids.
     """
@@ -99,10 +110,16 @@ def predictions(run: RunOrAll = None, form: As = Form.classes, results: opt.Resu
         rows.writerow(["true \\ predicted", *names])
         rows.writerows([name, *counts] for name, counts in zip(names, answers.confusion().tolist(), strict=True))
         return
-    rows.writerow(["image", "true", "predicted", "correct"])
-    pairs = zip(answers.true.tolist(), answers.predicted.tolist(), strict=True)
-    for image, (true, predicted) in enumerate(pairs):
-        rows.writerow([image, names[true], names[predicted] if predicted >= 0 else "", int(true == predicted)])
+    if form is Form.tasks:
+        confusion = answers.task_confusion().tolist()
+        rows.writerow(["task \\ predicted", *range(1, len(confusion) + 1)])
+        rows.writerows([task, *counts] for task, counts in enumerate(confusion, start=1))
+        return
+    rows.writerow(["image", "task", "true", "predicted", "correct"])
+    columns = zip(answers.task.tolist(), answers.true.tolist(), answers.predicted.tolist(), strict=True)
+    for image, (task, true, predicted) in enumerate(columns):
+        known = names[predicted] if predicted >= 0 else ""
+        rows.writerow([image, task + 1, names[true], known, int(true == predicted)])
 
 
 @command("export")
@@ -114,13 +131,14 @@ def export(
     data: opt.Data = opt.DATA,
 ) -> None:
     """Write the trained model of a run to a folder: weights, classes, preprocessing, model card and a program that loads it."""
-    from smope_bench.harness.registry.registry import open_registries
+    from smope_bench.harness.registry.registry import open_registries, uncollected
     from smope_bench.harness.trained.export import export_model
     from smope_bench.harness.trained.find import find_model
 
     plugins = tuple(plugin or ())
     kept = find_model(run, results)
-    names = export_model(kept, open_registries(plugins), to, data, plugins=plugins)
+    with uncollected():
+        names = export_model(kept, open_registries(plugins), to, data, plugins=plugins)
     print(f"{to}: {', '.join(names)}")
 
 
@@ -217,6 +235,8 @@ def _answers_json(answers: Answers) -> dict[str, object]:
         "class_names": list(answers.class_names),
         "true": answers.true.tolist(),
         "predicted": answers.predicted.tolist(),
+        "task": (answers.task + 1).tolist(),
+        **({} if answers.has_domains else {"confusion_of_tasks": answers.task_confusion().tolist()}),
         "accuracy_of_classes": {name: accuracy for name, _, accuracy in answers.per_class()},
         "confusion": answers.confusion().tolist(),
     }

@@ -23,6 +23,8 @@ DENSE = 0.6
 """Share of filled cells from which the table has a column per measure; below it has a line per measure."""
 HEADINGS = {
     "cold": "times uncached, first run",
+    "cpu_ms": "CPU, ms a batch",
+    "cpu_ratio": "CPU time saved, times",
     "cpu_s": "CPU, s",
     "dim": "dimensions",
     "kept_mb": "kept MiB",
@@ -37,6 +39,7 @@ HEADINGS = {
     "test_difference": "pixels differ under the test transform, of 255",
     "to_bare": "times bare",
     "to_floor": "times its floor",
+    "to_longer": "times the longer of making and using",
     "to_passes": "times its passes",
     "to_used": "times the form used",
     "train_difference": "pixels differ in training crops, of 255",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,10 @@ class Answers:
     class_names: tuple[str, ...]
     true: NDArray[np.int32]
     predicted: NDArray[np.int32]
+    task: NDArray[np.int32]
+    """Task, from 0, whose test view each image is of."""
+    has_domains: bool = False
+    """Whether tasks are domains of the same classes, so that a class belongs to no one task."""
 
     def per_class(self) -> list[tuple[str, int, float]]:
         """Name, number of test images and accuracy in percent of each class that has test images."""
@@ -39,22 +44,66 @@ class Answers:
     def confusion(self) -> NDArray[np.int64]:
         """Number of images of each true class (rows) that were predicted as each class (columns)."""
         count = len(self.class_names)
-        known = self.predicted >= 0
-        cells = self.true[known].astype(np.int64) * count + self.predicted[known]
-        return np.bincount(cells, minlength=count * count).reshape(count, count)
+        return _counted(self.true, self.predicted, count)
+
+    def task_of_class(self) -> NDArray[np.int32]:
+        """Task with which each class arrived. Raises UserError where tasks are domains."""
+        if self.has_domains:
+            raise UserError(
+                f"the tasks of run {self.run_id} are domains of the same classes: a predicted class is of no one task"
+            )
+        found = np.full(len(self.class_names), -1, dtype=np.int32)
+        found[self.true] = self.task
+        return found
+
+    def task_confusion(self) -> NDArray[np.int64]:
+        """Number of images of each task (rows) that were predicted as a class of each task (columns). Raises UserError."""
+        of_class = self.task_of_class()
+        predicted = np.where(self.predicted >= 0, of_class[self.predicted], -1)
+        return _counted(self.task, predicted, int(self.task.max(initial=-1)) + 1)
+
+
+def _counted(true: NDArray[np.int32], predicted: NDArray[np.int32], count: int) -> NDArray[np.int64]:
+    known = predicted >= 0
+    cells = true[known].astype(np.int64) * count + predicted[known]
+    return np.bincount(cells, minlength=count * count).reshape(count, count)
 
 
 def read_answers(run: str, results: Path) -> Answers:
     """The stored predictions of a run, by id or by the beginning of one. Raises UserError."""
     record = find_run(run, results)
-    file = results / record.run_id / PREDICTIONS
+    result = record.result
+    return answers_in(
+        results / record.run_id,
+        record.run_id,
+        result.get("predictions_sha256"),
+        [str(name) for name in result.get("class_names") or ()],
+        [int(count) for count in result["test_counts"]],
+        has_domains=bool(result.get("domains")),
+    )
+
+
+def answers_in(
+    folder: Path,
+    run_id: str,
+    sha256: str | None,
+    class_names: Sequence[str],
+    test_counts: Sequence[int],
+    *,
+    has_domains: bool = False,
+) -> Answers:
+    """The predictions that are stored in a run's folder. Raises UserError for files that are missing, damaged or not predictions.
+
+    ``sha256``: the hash that the record names, if any. ``class_names``: empty gives ``class 0`` and so on.
+    ``test_counts``: test images of each task.
+    """
+    file = folder / PREDICTIONS
     again = "run its suite again to make them anew"
     try:
         data = file.read_bytes()
     except OSError as error:
         raise UserError(f"the predictions {str(file)!r} cannot be read ({error.strerror}); {again}") from error
-    named = record.result.get("predictions_sha256")
-    if named is not None and hashlib.sha256(data).hexdigest() != named:
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
         raise UserError(f"{str(file)!r} is damaged: it does not have the hash that its record names; {again}")
     try:
         arrays = npz_arrays(data)
@@ -62,5 +111,6 @@ def read_answers(run: str, results: Path) -> Answers:
     except Exception as error:  # an archive that was cut raises many kinds of errors
         raise UserError(f"{str(file)!r} cannot be read as predictions ({type(error).__name__}); {again}") from error
     labels = labels[: len(last)]
-    names = record.result.get("class_names") or [f"class {label}" for label in range(int(labels.max(initial=-1)) + 1)]
-    return Answers(record.run_id, tuple(map(str, names)), labels, last)
+    names = class_names or [f"class {label}" for label in range(int(labels.max(initial=-1)) + 1)]
+    task = np.repeat(np.arange(len(test_counts), dtype=np.int32), test_counts)[: len(last)]
+    return Answers(run_id, tuple(names), labels, last, task, has_domains)

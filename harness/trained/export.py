@@ -13,7 +13,7 @@ from smope_bench.harness.records.atomic_write import json_bytes, write_atomicall
 from smope_bench.harness.records.checksum import with_checksum
 from smope_bench.harness.records.store import MODEL
 from smope_bench.harness.registry.registry import Registries
-from smope_bench.harness.run_spec import RunSpec
+from smope_bench.harness.run_spec import Component, RunSpec
 from smope_bench.harness.trained.find import DESCRIPTION, KeptModel
 
 CARD, PROGRAM, CLASSES, PREPROCESSING = "README.md", "predict.py", "classes.txt", "preprocessing.json"
@@ -35,7 +35,10 @@ SCRIPT = '''"""Classes and probabilities of the pictures or folders that are giv
 import sys
 from pathlib import Path
 
-import smope_bench
+try:
+    import smope_bench
+except ImportError:
+    sys.exit("error: install smope-bench {version}, which has the method and its frozen backbone")
 
 here = Path(__file__).parent
 model = smope_bench.load_model(here{more})
@@ -69,15 +72,20 @@ def export_model(
             CLASSES: "".join(f"{name}\n" for name in kept.record["class_names"]).encode(),
             PREPROCESSING: json_bytes(preprocessing),
             CARD: _card(kept, spec, registries, preprocessing).encode(),
-            PROGRAM: SCRIPT.format(more=_more(plugins)).encode(),
+            PROGRAM: SCRIPT.format(more=_more(plugins), version=_version(kept)).encode(),
             **{file.name: file.read_bytes() for file in plugins},
             DESCRIPTION: json_bytes(described),
         }
         for name, content in contents.items():
             write_atomically(folder / name, content)
+            (folder / name).chmod(0o644)  # to be handed on; temporary files are the owner's alone
     except OSError as error:
         raise UserError(f"folder {str(folder)!r} cannot be written ({error.strerror}); name another") from error
     return list(names)
+
+
+def _version(kept: KeptModel) -> str:
+    return str(kept.record["provenance"].get("project"))
 
 
 def _more(plugins: tuple[Path, ...]) -> str:
@@ -103,10 +111,24 @@ def _preprocessing(spec: RunSpec, registries: Registries, data: Path) -> dict[st
     }
 
 
+def _protocol(benchmark: Component) -> str:
+    """Settings of a benchmark beside its transforms, which ``Preprocessing`` has."""
+    shown = ("tasks", "split", "stop_after", "limit", "holdout", "class_order")
+    return ", ".join(f"{name} {value}" for name in shown if (value := benchmark.config.get(name)))
+
+
+def _where_backbone_is(backbone: Any) -> str:
+    if getattr(backbone, "ships", False):
+        return "The backbone comes with it."
+    return f"The backbone is looked for in `data/`, where `smope-bench data prepare {backbone.name}` puts it."
+
+
 def _card(kept: KeptModel, spec: RunSpec, registries: Registries, preprocessing: Mapping[str, Any]) -> str:
     """The model card, Markdown."""
     record = kept.record
-    method, benchmark = registries.methods.load(spec.method.name), registries.benchmarks.load(spec.benchmark.name)
+    method = registries.methods.load(spec.method.name)
+    sources = [registries.benchmarks.load(one.name).card for one in spec.benchmarks]
+    title = " and ".join(card.title for card in sources)
     backbone = registries.backbones.load(spec.backbone.name)
     accuracy = final_average_accuracy(record["accuracy_matrix"])
     flags = [name.replace("_", " ") for name, is_set in (record.get("flags") or {}).items() if is_set]
@@ -115,7 +137,7 @@ def _card(kept: KeptModel, spec: RunSpec, registries: Registries, preprocessing:
         f"- `{key}`: {value}" for key, value in sorted({**spec.schedule, **spec.method.config}.items())
     )
     lines = [
-        f"# {method.card.title} on {benchmark.card.title}",
+        f"# {method.card.title} on {title}",
         "",
         f"A continual learner: {method.card.summary}. It learnt {len(classes)} classes in {len(tasks)} tasks on a frozen"
         f" backbone, `{spec.backbone.name}` ({backbone.summary}). The folder has what was learnt, not the backbone.",
@@ -123,7 +145,13 @@ def _card(kept: KeptModel, spec: RunSpec, registries: Registries, preprocessing:
         "| | |",
         "|---|---|",
         f"| run | `{kept.run_id}`, smope-bench {record['provenance'].get('project')} |",
-        f"| data | {benchmark.card.title}: {benchmark.card.summary} ({benchmark.card.source}) |",
+        *(f"| data | {card.title}: {card.summary} ({card.source}) |" for card in sources),
+        *(f"| protocol | {_protocol(one)} |" for one in spec.benchmarks),
+        *(
+            [f"| extends | run `{spec.parent.run_id}`, which learnt the first {spec.parent.tasks} tasks |"]
+            if spec.parent
+            else []
+        ),
         f"| final average accuracy | {accuracy:.2f} % on the test images of all tasks |",
         f"| seeds | class order {spec.order_seed}, training {spec.train_seed} |",
         f"| precision | {spec.precision} |",
@@ -140,12 +168,16 @@ def _card(kept: KeptModel, spec: RunSpec, registries: Registries, preprocessing:
         "",
         "## Licences",
         "",
-        f"- images: {benchmark.card.licence}",
+        *(f"- images of {card.title}: {card.licence}" for card in sources),
         f"- backbone: {getattr(backbone, 'licence', '') or 'not known'}",
         "- code: MIT",
         *([f"- method: {method.card.paper} ({method.card.paper_url})"] if method.card.paper else []),
         "",
         "## Use",
+        "",
+        f"`{PROGRAM}` needs an environment with smope-bench {_version(kept)}: the method changes the backbone's blocks, so"
+        " that no other library has it.",
+        _where_backbone_is(backbone),
         "",
         "```bash",
         f"python {PROGRAM} picture.png",

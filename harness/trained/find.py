@@ -13,7 +13,7 @@ from typing import Any
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.checksum import checksum_of
 from smope_bench.harness.records.store import MODEL, Broken, Record, Store
-from smope_bench.harness.text import plain
+from smope_bench.harness.text import plain, shell_command
 
 DESCRIPTION = "model.json"
 """File of an exported model that describes it, as a record does."""
@@ -109,9 +109,18 @@ def _read_verified(file: Path, entry: Mapping[str, Any], run_id: str) -> bytes:
 
 
 def _unknown(run: str, store: Store, ids: list[str]) -> str:
+    """Why no finished run was found: it failed, or is not finished, or there is none with this id."""
     where = str(store.root)
-    if store.failure(run) is not None:
-        return f"run {plain(run)!r} of {where!r} failed, so that it has no model and no predictions"
+    begun = sorted(
+        folder.name for folder in store.root.iterdir() if run and folder.name.startswith(run) and folder.is_dir()
+    )
+    if begun and begun[0] not in ("suites", *ids):
+        if store.failure(begun[0]) is not None:
+            return f"run {plain(begun[0])} of {where!r} failed, so that it has no model and no predictions; run its suite again"
+        return (
+            f"run {plain(begun[0])} of {where!r} is not finished, so that it has no model and no predictions yet; see"
+            f" {shell_command('status', results=store.root)}"
+        )
     known = f"it has {_listed(ids)}" if ids else "it has no finished run"
     return f"no run of {where!r} has the id {plain(run)!r} or one that begins so; {known}"
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from smope_bench.benchmarks.image_store.pictures import THREADS_AT_MOST
 from smope_bench.benchmarks.stream import View
 from smope_bench.benchmarks.transforms.batch import Draws, Transforms
-from smope_bench.benchmarks.transforms.staging import Staged
+from smope_bench.benchmarks.transforms.staging import Recycler, Staged
 from smope_bench.harness.hardware.device import usable_cores
 
 AHEAD_ON_CPU, AHEAD_ELSEWHERE = 0, 3
@@ -42,6 +42,7 @@ class Feeder:
         self._ahead = (AHEAD_ON_CPU if device.type == "cpu" else AHEAD_ELSEWHERE) if ahead is None else ahead
         self._pool: ThreadPoolExecutor | None = None
         self._stream = BatchStream(device)
+        self._memory = Recycler()
 
     def __enter__(self) -> Feeder:
         return self
@@ -51,6 +52,8 @@ class Feeder:
 
     def close(self) -> None:
         """End all threads, after the pieces that they are working on; the feeder can be used again."""
+        self._memory.close()
+        self._memory = Recycler()
         pool, self._pool = self._pool, None
         if pool is not None:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -85,12 +88,12 @@ class Feeder:
                 each.cancel()
 
     def _begin(self, view: View, transforms: Transforms, part: Part, generator: torch.Generator | None) -> Making:
-        count = len(view.rows[part])
+        count, memory = len(view.rows[part]), self._memory
         draws: Draws = None if generator is None else transforms.draw(count, generator)
 
         def stage() -> Staged:
             raw, labels = view.take(part)
-            return transforms.stage(raw, self._device, draws, labels)
+            return transforms.stage(raw, self._device, draws, labels, memory)
 
         if self._pool is None and (self._ahead or self._threads > 1):
             self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="feeder")

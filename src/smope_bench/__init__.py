@@ -51,13 +51,13 @@ def run(
     executor: str = "auto",
     address: str | None = None,
     slurm: Iterable[str] = (),
-    gpus: Iterable[int] = (),
     gpus_per_run: float = 1.0,
+    gpus: int | str | Iterable[int] | None = None,
+    allow_device_change: bool = False,
     deterministic: bool = False,
     checkpoint_every: float = 5.0,
     keep: bool = True,
     extendable: bool = False,
-    allow_device_change: bool = False,
     track: str | Iterable[str] = (),
     quiet: bool = False,
 ) -> RunOutcomes:
@@ -94,13 +94,13 @@ def run(
         executor=executor,
         address=address,
         slurm=slurm,
-        gpus=gpus,
         gpus_per_run=gpus_per_run,
+        gpus=gpus,
+        allow_device_change=allow_device_change,
         deterministic=deterministic,
         checkpoint_every=checkpoint_every,
         keep=keep,
         extendable=extendable,
-        allow_device_change=allow_device_change,
         track=track,
         quiet=quiet,
     )
@@ -151,7 +151,7 @@ def plan(
 
 
 def results(
-    folder: str | os.PathLike[str] = "results", suites: Sequence[str] | None = None, *, mixed: bool = False
+    folder: str | os.PathLike[str] = "results", suites: str | Sequence[str] | None = None, *, mixed: bool = False
 ) -> ResultFrames:
     """The results of a folder as two pandas data frames, ``.runs`` (one row a run) and ``.cells`` (one row a cell).
 
@@ -168,7 +168,7 @@ def load_model(
     *,
     results: str | os.PathLike[str] = "results",
     data: str | os.PathLike[str] = "data",
-    plugins: Sequence[str | os.PathLike[str]] = (),
+    plugins: File | Sequence[File] = (),
     device: str = "auto",
 ) -> TrainedModel:
     """The trained model of a run, by its id, by the beginning of one, or from a folder that ``export`` wrote.

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import runpy
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -115,7 +118,12 @@ def test_predictions_are_shown_by_class_image_and_confusion(say: Say) -> None:
     listed = say("predictions")
     assert run in listed and "ncm" in listed and "head_only" in listed and "MB" in listed
     rows = list(csv.DictReader(io.StringIO(say("predictions", run, "--as", "csv"))))
-    assert len(rows) == sum(record["test_counts"]) and set(rows[0]) == {"image", "true", "predicted", "correct"}
+    assert len(rows) == sum(record["test_counts"]) and set(rows[0]) == {"image", "task", "true", "predicted", "correct"}
+    tasks = [*csv.reader(io.StringIO(say("predictions", run, "--as", "tasks")))]
+    assert tasks[0][1:] == ["1", "2", "3", "4", "5"] and [row[0] for row in tasks[1:]] == tasks[0][1:]
+    assert [sum(map(int, row[1:])) for row in tasks[1:]] == record["test_counts"]
+    assert sum(int(row[int(row[0])]) for row in tasks[1:]) >= sum(int(row["correct"]) for row in rows)
+    assert [row["task"] for row in rows].count("2") == record["test_counts"][1]
     head, *confusion = csv.reader(io.StringIO(say("predictions", run, "--as", "confusion")))
     assert head[1:] == record["class_names"]
     correct = sum(int(row["correct"]) for row in rows)
@@ -136,7 +144,9 @@ def test_an_export_works_without_results_and_plugin(
     assert all(name in said for name in files)
     assert files >= {"README.md", "classes.txt", "model.json", "model.safetensors", "predict.py", "preprocessing.json"}
     card = (tmp_path / "out" / "README.md").read_text()
-    assert run in card and "CC BY 4.0" in card and "% on the test images" in card
+    assert run in card and "CC BY 4.0" in card and "% on the test images" in card and "limit 20" in card
+    assert "needs an environment with smope-bench" in card and "The backbone comes with it." in card
+    assert all(file.stat().st_mode & 0o044 for file in (tmp_path / "out").iterdir()), "others cannot read it"
     program = tmp_path / "out" / "predict.py"
     assert len(program.read_text().splitlines()) <= 18
     picture = str(Path("pictures/3.png").resolve())
@@ -145,6 +155,9 @@ def test_an_export_works_without_results_and_plugin(
     monkeypatch.setattr(sys, "argv", [str(program), picture])
     capsys.readouterr()
     runpy.run_path(str(program), run_name="__main__")
+    with monkeypatch.context() as patch, pytest.raises(SystemExit, match="error: install smope-bench"):
+        patch.setitem(sys.modules, "smope_bench", None)
+        runpy.run_path(str(program), run_name="__main__")
     assert f"{picture}: {expected['class']} ({expected['probability']:.1%})" in capsys.readouterr().out
     assert say("export", run, "--to", str(tmp_path / "out"), "--results", str(tmp_path), status=2).count("no run") == 1
     described = tmp_path / "out" / "model.json"
@@ -183,6 +196,61 @@ def test_mistakes_are_one_sentence(arguments: list[str], message: str, say: Say)
     names = {"NCM": "ncm", "HEAD": "head_only"}
     said = say(*[run_of(names[each]) if each in names else each for each in arguments], status=2)
     assert message in said and said.startswith("error: ") and len(said.splitlines()) == 1
+
+
+def test_runs_that_failed_or_are_not_finished_are_named(say: Say, tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+    (folder / "ab12").mkdir(parents=True)
+    (folder / "ab12" / "events.jsonl").write_text("")
+    said = say("predict", "ab1", "pictures", "--results", str(folder), status=2)
+    assert "run ab12 of" in said and "is not finished" in said and f"status --results {folder}" in said
+    (folder / "ab12" / "failure.json").write_text('{"error": "no"}')
+    for command in (
+        ["predict", "ab12", "pictures"],
+        ["predictions", "ab12"],
+        ["extend", "ab12"],
+        ["export", "ab", "--to", "x"],
+    ):
+        said = say(*command, "--results", str(folder), status=2)
+        assert "run ab12 of" in said and "failed, so that it has no model" in said and len(said.splitlines()) == 1
+
+
+def test_every_part_of_a_kept_file_is_verified(say: Say, tmp_path: Path) -> None:
+    run = run_of("ncm")
+    say("export", run, "--to", str(tmp_path / "out"))
+    shutil.copytree("results", tmp_path / "results")
+    kept = tmp_path / "results" / run / "model.safetensors"
+    whole = kept.read_bytes()
+    places = (0, 7, 8, 40, len(whole) // 2, len(whole) - 1)  # length of the header, header, tensors
+    damaged = [whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :] for place in places]
+    for content in (*damaged, whole[:4], whole[:30], whole[:-1], whole + b"x", b""):
+        kept.write_bytes(content)
+        (tmp_path / "out" / "model.safetensors").write_bytes(content)
+        for where in ([run, "pictures", "--results", str(tmp_path / "results")], [str(tmp_path / "out"), "pictures"]):
+            said = say("predict", *where, status=2)
+            assert "is damaged: it does not have the hash" in said and len(said.splitlines()) == 1
+    said = say("extend", run, "--results", str(tmp_path / "results"), status=2)
+    assert "is damaged" in said and len(said.splitlines()) == 1
+
+
+def test_results_that_cannot_be_written_are_read_and_not_extended(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, before = run_of("ncm"), sorted(Path("results").rglob("*"))
+    say("predict", run, "pictures/0.png")
+    say("predictions", run)
+    assert sorted(Path("results").rglob("*")) == before, "looking at a run wrote something"
+    Path("more/kiwi").mkdir(parents=True, exist_ok=True)
+    for number in range(3):
+        Image.new("RGB", (32, 32), (9, 200, 60 * number)).save(f"more/kiwi/{number}.png")
+
+    def refuse(**options: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(options))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "NamedTemporaryFile", refuse)
+        said = say("extend", run, "--from", "more", status=2)
+        assert "the results folder 'results' cannot be written (Permission denied)" in said.splitlines()[-1]
+    said = say("extend", run, "--from", "more", "--executor", "serial")
+    assert f"extends run {run} from 5 to 6 tasks: final average accuracy" in said
 
 
 def test_an_edited_plugin_is_another_one(say: Say, tmp_path: Path) -> None:
