@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ class Executed:
     where it is larger and the trace has products that fvcore does not know. ``query``: whether the forwards include the frozen
     pass of the query. ``uncounted``: occurrences in the trace of operators that are not counted. ``unknown``: of these, the ones
     that may multiply matrices. ``missing``: operators of that kind that neither counter knows, as torch runs them.
+    ``passes``: passes of the whole backbone in a forward, the query's not among them.
     """
 
     forward: int
@@ -36,6 +37,7 @@ class Executed:
     uncounted: dict[str, int]
     unknown: dict[str, int] = field(default_factory=dict)
     missing: dict[str, int] = field(default_factory=dict)
+    passes: int = 1
 
     @property
     def total(self) -> int:
@@ -89,8 +91,25 @@ class Counters:
         query, traced = _Query(IMAGES, self.backbone.feature_dim), None
         with contextlib.suppress(RuntimeError):  # tracing meets operators or arguments that it does not support
             traced = traced_flops(_Calling(lambda images: run(images, query), method, self.backbone), self.images)
-        counted = dispatched_flops(lambda: run(self.images, query), backward=trains)
-        return _an_image(traced, counted, self.own_pass if query.is_used else None)
+        with counted_passes(self.backbone) as passes:
+            counted = dispatched_flops(lambda: run(self.images, query), backward=trains)
+        found = _an_image(traced, counted, self.own_pass if query.is_used else None)
+        return replace(found, passes=len(passes))
+
+
+@contextlib.contextmanager
+def counted_passes(backbone: PromptedViT) -> Iterator[list[int]]:
+    """A list to which every pass through all blocks of a backbone adds its number of images."""
+    passes: list[int] = []
+
+    def note(_: nn.Module, given: tuple[Tensor, ...]) -> None:
+        passes.append(len(given[0]))
+
+    hook = backbone.blocks[-1].norm1.register_forward_pre_hook(note)
+    try:
+        yield passes
+    finally:
+        hook.remove()
 
 
 def _an_image(traced: Traced | None, counted: Dispatched, query: Executed | None = None) -> Executed:

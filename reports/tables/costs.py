@@ -256,7 +256,7 @@ def _executed(report: Report, key: str, title: str, label: str) -> Table:
     lines = [
         Row(row[label], _executed_entries(*step))
         for row in rows
-        for step in (*(_phase_steps(row, report) or [("closed form", None, None)]), ("test", None, row["test"]))
+        for step in (*(_phase_steps(row, report) or [("closed form", None, None)]), (test_text(row), None, row["test"]))
     ]
     notes = (*_unknown_work(rows, report), *(note.format(**facts) for note in EXECUTED_NOTES))
     return Table(key, f"{title}: as executed", "Method", headings, (Block(tuple(lines)),), EXECUTED_LEAD, notes)
@@ -294,6 +294,12 @@ def _executed_entries(text: str, trains: int | None, step: CostRow | None) -> tu
     forward, *others = step["forward"], step["backward"], step["forward"] + step["backward"]
     operations = (TableCell(giga(value), (value / 1e9,)) for value in others)
     return (*head, TableCell(query, (query,)), TableCell(giga(forward), (forward / 1e9,), marks=marks), *operations)
+
+
+def test_text(row: CostRow) -> str:
+    """``test``, and how many passes of the backbone with an adaptation set each it takes after the last task, if several."""
+    passes = row.get("passes_at_test", 1)
+    return f"test ({passes} passes)" if passes > 1 else "test"
 
 
 def phase_text(phase: CostRow, report: Report) -> str:

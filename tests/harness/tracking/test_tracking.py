@@ -386,6 +386,8 @@ def test_a_sweep_is_tracked_and_the_command_makes_the_same_of_it(
     assert run_all.main([*run, "--device", "cpu", "--track", "csv"]) == 0
     live = {file.name: file.read_text(encoding="utf-8") for file in Path("results/tracked/csv").glob("*.csv")}
     assert len(live) == 3 and "tracked in 'results/tracked/csv'" in capsys.readouterr().out
+    assert run_all.main([*run, "--device", "cpu", "--track", "csv"]) == 0
+    assert "for the finished ones, too: smope-bench track results --to csv" in capsys.readouterr().out
     assert run_all.main(["track", "results", "--to", "csv", "--out", "again"]) == 0
     again = {file.name: file.read_text(encoding="utf-8") for file in Path("again/csv").glob("*.csv")}
     assert {name: sorted(text.splitlines()) for name, text in again.items() if name != "runs.csv"} == {
