@@ -202,7 +202,7 @@ def is_other_protocol(outcome: RunResult, columns: Iterable[SuiteColumn]) -> boo
     """Whether a run's split, class order, held-out share or limit is neither the usual one nor its benchmark's in ``columns``."""
     name, config = outcome.spec["benchmark"]["name"], outcome.spec["benchmark"].get("config", {})
     own = next((column.config for column in columns if column.benchmark == name), {})
-    return any(config.get(key, usual) != own.get(key, usual) for key, usual in USUAL.items())
+    return any(config.get(key, wanted) != wanted for key, wanted in {**USUAL, **own}.items() if key in USUAL)
 
 
 def table_of(suite: Suite) -> PrintedTable | None:
