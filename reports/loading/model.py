@@ -275,7 +275,8 @@ class SuiteResults:
     def ranks(self, column: Column, metric: str) -> dict[str, int]:
         """Row label -> 1 (best) or 2 (second) among sequential rows, by the mean as it is printed; ties share a place.
 
-        Adapters, ceilings and cells with a mark of ``UNRANKED`` take no part; with fewer than two rows, or a caution, no row is ranked.
+        Adapters, ceilings and cells with a mark of ``UNRANKED`` take no part; with fewer than two rows, or a caution, no row is
+        ranked.
         """
         means: dict[str, float] = {}
         for cell in self.cells_of(column):
