@@ -10,9 +10,13 @@ BUILTIN: dict[str, str] = {
     "cub200": "smope_bench.benchmarks.datasets.published.cub200:Cub200",
     "digits": "smope_bench.benchmarks.datasets.digits:Digits",
     "domain_folder": "smope_bench.benchmarks.datasets.domain_folder:DomainFolder",
+    "domainnet": "smope_bench.benchmarks.datasets.published.domainnet:DomainNet",
+    "domainnet_classes": "smope_bench.benchmarks.datasets.published.domainnet:DomainNetClasses",
     "fashion_mnist": "smope_bench.benchmarks.datasets.published.fashion_mnist:FashionMnist",
+    "five_datasets": "smope_bench.benchmarks.datasets.published.five_datasets:FiveDatasets",
     "glyph_domains": "smope_bench.benchmarks.datasets.glyph_domains:GlyphDomains",
     "glyphs": "smope_bench.benchmarks.datasets.glyphs:Glyphs",
     "imagefolder": "smope_bench.benchmarks.datasets.image_folder:ImageFolder",
     "imagenet_r": "smope_bench.benchmarks.datasets.published.imagenet_r:ImageNetR",
+    "small_sets": "smope_bench.benchmarks.datasets.small_sets:SmallSets",
 }

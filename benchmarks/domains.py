@@ -105,7 +105,7 @@ class DomainBenchmark(CachedBenchmark[DomainConfigT]):
                 f"{self.name}: tasks={tasks} but a task is a domain and there are {domains}; leave tasks out, or choose some"
                 f" of domains={names}"
             )
-        return (len(self.class_names),) * domains
+        return (self.num_classes,) * domains
 
     def domain_order(self, seed: int) -> tuple[int, ...]:
         """Positions in ``domain_names`` in order of arrival: as listed, natural, or shuffled by ``seed``."""

@@ -22,7 +22,7 @@ from pydantic import BaseModel, Field, ValidationError
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.harness.cancellation import INTERRUPTED, Stopped, stop_signals
 from smope_bench.harness.cli.listing import planned
-from smope_bench.harness.cli.options import PrecisionName, RecipeName, split_values
+from smope_bench.harness.cli.options import PrecisionName, RecipeName, read_gpus, split_values
 from smope_bench.harness.cli.request import Request, read_request
 from smope_bench.harness.console import make_console
 from smope_bench.harness.cost.cost_suites import count_suite
@@ -101,13 +101,14 @@ class _Values(BaseModel, strict=True, extra="forbid"):
     recipe: Literal["published", "nearest"]
     recipe_of: str | None
     limit: int | None
-    precision: Literal["fp32", "bf16"]
+    precision: Literal["fp32", "tf32", "bf16"]
     workers: Annotated[int, Field(ge=1)] | None = None
     threads: Annotated[int, Field(ge=1)] | None = None
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps", "xpu"] = "auto"
     executor: str = "auto"
     address: str | None = None
     gpus_per_run: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    allow_device_change: bool = False
     deterministic: bool = False
     checkpoint_every: Annotated[float, Field(ge=0)] = 0.0
     keep: bool = True
@@ -172,6 +173,7 @@ def _read(
     results: File,
     data: File,
     slurm: Iterable[str] = (),
+    gpus: Any = None,
     **others: Any,
 ) -> Request:
     """The request of a call. Raises UserError for a value of another type or outside of its range."""
@@ -201,6 +203,8 @@ def _read(
         values.checkpoint_every * 60,
         keep=values.keep,
         extendable=values.extendable,
+        gpu_numbers=read_gpus(None if gpus is None else ",".join(_gpu_numbers(gpus))),
+        allow_device_change=values.allow_device_change,
     )
     return read_request(
         [str(_path("suites", name)) for name in _each("suites", suites)],
@@ -259,6 +263,10 @@ def _seed_texts(seeds: Any) -> Iterator[str]:
                 f"seeds: {plain(repr(seed), 80)} is not a seed: give whole numbers, pairs (order, training), or a text such as"
                 " '0-4'"
             )
+
+
+def _gpu_numbers(gpus: Any) -> list[str]:
+    return [str(one) for one in (list(gpus) if _is_several(gpus) else [gpus])]
 
 
 def _is_whole(value: Any) -> bool:

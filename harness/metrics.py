@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Matrix = Sequence[Sequence[float | None]]
+PERCENT, POINTS = (0.0, 100.0), (-100.0, 100.0)
+"""Bounds of an accuracy, and of a difference of accuracies."""
 INPUTS = ("matrix", "test_counts")
 """What a metric may take, by parameter name: the accuracy matrix, and the number of test images of each task."""
 
@@ -26,7 +28,8 @@ class Metric:
 
     ``name``: in CSV files, ``--expect`` files and data frames. ``heading``: in tables. ``help``: the definition in a sentence.
     ``unit``: of its values, e.g. ``%``. ``better``: which direction is better. ``function``: takes some of ``INPUTS``.
-    ``protocol``: the only kind of stream that it is shown for, ``class`` or ``domain``; empty for both.
+    ``protocol``: the only kind of stream that it is shown for, ``class`` or ``domain``; empty for both. ``bounds``: the least and
+    the largest value that it can have, within which intervals stay; None where there are none.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Metric:
     better: Literal["higher", "lower"]
     function: Callable[..., float | None]
     protocol: Literal["", "class", "domain"] = ""
+    bounds: tuple[float, float] | None = None
 
     def __call__(self, *args: object, **inputs: object) -> float | None:
         """The value for inputs given as the function declares them."""
@@ -73,6 +77,7 @@ def metric(
     unit: str = "%",
     better: Literal["higher", "lower"] = "higher",
     protocol: Literal["", "class", "domain"] = "",
+    bounds: tuple[float, float] | None = None,
 ) -> Callable[[Callable[..., float | None]], Metric]:
     """Decorator: make a function of ``matrix`` (and ``test_counts`` where it needs them) a metric.
 
@@ -86,7 +91,7 @@ def metric(
     def decorate(function: Callable[..., float | None]) -> Metric:
         if unknown := [given for given in inspect.signature(function).parameters if given not in INPUTS]:
             raise ValueError(f"metric {name!r} has a parameter {unknown[0]!r}; it may take {', '.join(INPUTS)}")
-        return Metric(name, heading, help, unit, better, function, protocol)
+        return Metric(name, heading, help, unit, better, function, protocol, bounds)
 
     return decorate
 
@@ -105,6 +110,7 @@ def average_accuracies(matrix: Matrix) -> list[float | None]:
     "faa",
     "FAA",
     "Final average accuracy in percent: after the last task, the mean over tasks of each task's test accuracy.",
+    bounds=PERCENT,
 )
 def final_average_accuracy(matrix: Matrix) -> float | None:
     """FAA = A_T; ``None`` for an unfinished run."""
@@ -116,6 +122,7 @@ def final_average_accuracy(matrix: Matrix) -> float | None:
     "CAA",
     "Cumulative average accuracy in percent: the mean, over all stages of training, of the average accuracy on the tasks seen "
     "so far.",
+    bounds=PERCENT,
 )
 def cumulative_average_accuracy(matrix: Matrix) -> float | None:
     """CAA = mean of A_t over all stages; ``None`` where a stage was not measured (joint training)."""
@@ -129,13 +136,19 @@ def cumulative_average_accuracy(matrix: Matrix) -> float | None:
     "as 0.",
     "points",
     "lower",
+    bounds=POINTS,
 )
 def forgetting(matrix: Matrix) -> float | None:
     """Best accuracy before the last stage minus the final one, so that it can be negative."""
     return _forgetting(matrix, len(matrix) - 1)
 
 
-@metric("micro", "micro accuracy", "Final accuracy in percent over all test images, whatever task they belong to.")
+@metric(
+    "micro",
+    "micro accuracy",
+    "Final accuracy in percent over all test images, whatever task they belong to.",
+    bounds=PERCENT,
+)
 def micro_accuracy(matrix: Matrix, test_counts: Sequence[int]) -> float | None:
     """The last row weighted by the number of test images of each task."""
     if not matrix or _mean(matrix[-1]) is None or sum(test_counts) == 0:
@@ -143,7 +156,12 @@ def micro_accuracy(matrix: Matrix, test_counts: Sequence[int]) -> float | None:
     return sum((value or 0.0) * count for value, count in zip(matrix[-1], test_counts, strict=True)) / sum(test_counts)
 
 
-@metric("la", "LA", "Learning accuracy in percent: the mean over tasks of the accuracy right after learning each.")
+@metric(
+    "la",
+    "LA",
+    "Learning accuracy in percent: the mean over tasks of the accuracy right after learning each.",
+    bounds=PERCENT,
+)
 def learning_accuracy(matrix: Matrix) -> float | None:
     """The mean of the diagonal: plasticity."""
     return _mean([row[t] for t, row in enumerate(matrix)])
@@ -155,6 +173,7 @@ def learning_accuracy(matrix: Matrix) -> float | None:
     "Backward transfer in percentage points: the mean over the tasks before the last of final accuracy minus that right after "
     "learning.",
     "points",
+    bounds=POINTS,
 )
 def backward_transfer(matrix: Matrix) -> float | None:
     """Hash card, section 12."""
@@ -170,6 +189,7 @@ def backward_transfer(matrix: Matrix) -> float | None:
     "sum over i<T of (max over s of R[s][i] - R[T][i]).",
     "points",
     "lower",
+    bounds=POINTS,
 )
 def forgetting_from_maximum(matrix: Matrix) -> float | None:
     """The form of HiDe-Prompt (card, section 8), NoRGa and Hash (card, section 12)."""
@@ -183,6 +203,7 @@ def forgetting_from_maximum(matrix: Matrix) -> float | None:
     "mean drop of the earlier tasks from stage t-1 to t.",
     "points",
     "lower",
+    bounds=POINTS,
 )
 def stepwise_forgetting(matrix: Matrix) -> float | None:
     """The form of CODA-Prompt's code (card, section 8)."""
@@ -201,6 +222,7 @@ def stepwise_forgetting(matrix: Matrix) -> float | None:
     "Accuracy in percent on domains that are still to come: the mean over the stages before the last, each the mean over the "
     "domains that were not trained on yet.",
     protocol="domain",
+    bounds=PERCENT,
 )
 def unseen_domain_accuracy(matrix: Matrix) -> float | None:
     """Generalisation to new domains; ``None`` where a domain to come has classes that were not seen yet."""
@@ -212,6 +234,7 @@ def unseen_domain_accuracy(matrix: Matrix) -> float | None:
     "next domain",
     "Accuracy in percent on each domain right before it is trained on, from the second on: the mean over domains.",
     protocol="domain",
+    bounds=PERCENT,
 )
 def next_domain_accuracy(matrix: Matrix) -> float | None:
     """Forward transfer without the untrained network as reference, whose accuracy is that of chance."""

@@ -13,7 +13,7 @@ from smope_bench.methods.common.backbone.backbones import IMPORTED, BackboneSett
 
 SCHEMA_VERSION = 1
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "tf32", "bf16"]
 
 
 class _Frozen(BaseModel):

@@ -21,10 +21,12 @@ from smope_bench.harness.records.event_log import EVENTS, events_in, lines_of
 from smope_bench.harness.records.observations import read_observations
 from smope_bench.harness.records.store import Store
 from smope_bench.harness.text import shell_command
+from smope_bench.harness.trained.answers import Answers, answers_in
 from smope_bench.reports.document import Document, Section, all_tables
-from smope_bench.reports.figures.kinds import FigureKind, figure_groups, find_kinds
+from smope_bench.reports.figures.kinds import figure_groups, find_kinds
 from smope_bench.reports.loading.load import Loaded
 from smope_bench.reports.loading.model import SuiteResults
+from smope_bench.reports.loading.run_result import RunResult
 from smope_bench.reports.tables.benchmark import benchmark_tables
 from smope_bench.reports.tables.comparison import comparison_tables
 from smope_bench.reports.tables.costs import CountedReport, cost_table, counted_grids
@@ -62,11 +64,13 @@ def make_document(
     counted: Mapping[str, Mapping[str, Any]] | None = None,
     against: Loaded | None = None,
     plugins: Iterable[ModuleType] = (),
+    *,
+    all_pairs: bool = False,
 ) -> Document:
     """A report of trained suites in the given order, then of counted ones.
 
     ``counted``: suite -> its stored counts. ``against``: the baseline of a comparison. ``plugins``: modules that may define
-    figure kinds. Raises UserError without any suite.
+    figure kinds. ``all_pairs``: compare every pair of rows. Raises UserError without any suite.
     """
     if not loaded.suites and not counted:
         raise UserError(f"a report needs at least one suite; name one, as in: {shell_command('report', 'smoke')}")
@@ -75,7 +79,10 @@ def make_document(
     sections = []
     for results in loaded.suites:
         keys.append(file_name(results.suite, keys))
-        sections.append(_section(results, keys[-1], store, kinds))
+        section = table_section(results, keys[-1], store, all_pairs=all_pairs)
+        observed, logged = partial(read_observations, store), partial(_events, store)
+        figures = figure_groups(results, keys[-1], observed, kinds.values(), logged)
+        sections.append(replace(section, figures=figures))
     for name, counts in (counted or {}).items():
         keys.append(file_name(name, keys))
         sections.append(counted_section(name, counts, keys[-1]))
@@ -104,8 +111,19 @@ def write_report(document: Document, out: Path) -> ReportFiles:
     return ReportFiles(out / "index.html", out / "table.md", out / "table.tex", out / "table.csv", tables, figures)
 
 
-def table_section(results: SuiteResults, key: str) -> Section:
+def table_section(results: SuiteResults, key: str, store: Store, *, all_pairs: bool = False) -> Section:
     """A suite with its tables and without its figures, which take most of the time."""
+
+    def answers(run: RunResult) -> Answers:
+        return answers_in(
+            store.path(run.run_id),
+            run.run_id,
+            run.predictions_sha256,
+            run.class_names,
+            run.test_counts,
+            has_domains=bool(run.domains),
+        )
+
     return Section(
         key,
         results.title,
@@ -113,15 +131,9 @@ def table_section(results: SuiteResults, key: str) -> Section:
         results,
         tables=(paper_table(results), *benchmark_tables(results)),
         published=published_comparison(results),
-        statistics=statistics_tables(results),
+        statistics=statistics_tables(results, answers, all_pairs=all_pairs),
         costs=cost_table(results),
     )
-
-
-def _section(results: SuiteResults, key: str, store: Store, kinds: Mapping[str, FigureKind]) -> Section:
-    observed, logged = partial(read_observations, store), partial(_events, store)
-    figures = figure_groups(results, key, observed, kinds.values(), logged)
-    return replace(table_section(results, key), figures=figures)
 
 
 def _events(store: Store, run_id: str) -> list[dict[str, Any]]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smope_bench.benchmarks.suites import SUITES
 from smope_bench.harness.cli import options as opt
 from smope_bench.harness.cli.command import command
-from smope_bench.harness.errors import UserError
+from smope_bench.harness.errors import UserError, did_you_mean
 from smope_bench.harness.text import shell_command
 
 if TYPE_CHECKING:
@@ -20,6 +20,31 @@ if TYPE_CHECKING:
 
     from smope_bench.harness.records.store import Store
     from smope_bench.reports.loading.load import Loaded
+    from smope_bench.reports.loading.model import SuiteResults
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """Which rows are compared: with ``reference``, a row's label or method, or the suite's own; ``all_pairs``: each with each."""
+
+    reference: str | None = None
+    all_pairs: bool = False
+
+    def applied(self, loaded: Loaded) -> Loaded:
+        """``loaded`` with the reference row of each suite that has it. Raises UserError where none has."""
+        if self.reference is None:
+            return loaded
+        suites = [replace(results, reference=self._row(results) or results.reference) for results in loaded.suites]
+        if not any(map(self._row, loaded.suites)):
+            labels = dict.fromkeys(row.label for results in loaded.suites for row in results.rows)
+            raise UserError(
+                f"--reference {self.reference!r}: no row is called so{did_you_mean(self.reference, labels)}"
+            )
+        return replace(loaded, suites=tuple(suites))
+
+    def _row(self, results: SuiteResults) -> str | None:
+        names = {name: row.label for row in reversed(results.rows) for name in (row.method, row.label)}
+        return names.get(self.reference or "")
 
 
 @command("report")
@@ -29,10 +54,14 @@ def report(
     out: opt.Out = opt.REPORT,
     against: opt.Against = None,
     mixed: opt.Mixed = False,
+    reference: opt.Reference = None,
+    all_pairs: opt.AllPairs = False,
     plugin: opt.Plugins = None,
 ) -> None:
     """Write page, tables and figures of some suites, or of all that were run, from stored records. Never trains."""
-    write(suites or (), results, out, against=against, mixed=mixed, plugins=plugin or (), with_tables=True)
+    found = (suites or (), results, out)
+    asked = Comparisons(reference, all_pairs)
+    write(*found, against=against, mixed=mixed, comparisons=asked, plugins=plugin or (), with_tables=True)
 
 
 def write(
@@ -42,6 +71,7 @@ def write(
     *,
     against: Path | None = None,
     mixed: bool = False,
+    comparisons: Comparisons = Comparisons(),
     plugins: Sequence[Path] = (),
     with_tables: bool,
 ) -> None:
@@ -60,9 +90,12 @@ def write(
     trained, counted = _asked(suites, store)
     metrics = open_metrics(plugins)
     loaded = load_suites(store, trained, code_fingerprint(), mixed=mixed, metrics=metrics)
+    loaded = comparisons.applied(loaded)
     counts, wrong = _counts(store, counted, asked=bool(suites))
     other = None if against is None else _other(against, trained)
-    document = make_document(loaded, store, counts, other, [run_file(file) for file in plugins])
+    document = make_document(
+        loaded, store, counts, other, [run_file(file) for file in plugins], all_pairs=comparisons.all_pairs
+    )
     document = replace(document, warnings=(*document.warnings, *wrong, *_said_of(other)))
     if with_tables:
         print_document(make_console(), document)

@@ -136,6 +136,10 @@ def notes(results: SuiteResults, column: Column | None = None) -> list[str]:
         found.append(
             "Limited: trained and tested on a few images of each class, for trying out; compared with no printed number."
         )
+    if any("normalisation slip" in cell.marks for cell in cells):
+        found.append(
+            "Normalisation slip: some of the data sets are normalised and some are not, as in official code by an oversight."
+        )
     found += _taken_recipes(cells)
     found += [f"{cell.row.label} on {cell.column.label}: {cell.note}." for cell in cells if cell.note]
     found += [caution for column in columns if (caution := results.caution(column))]

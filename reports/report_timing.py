@@ -73,7 +73,7 @@ def measure_tables(store: Store) -> TablesMeasured:
 
     forget_peak()
     loaded, scan = _timed(lambda: load_suites(store, suites_in(store), None))
-    grids, tables = _timed(lambda: sum(all(_written(grid)) for grid in suite_grids(loaded)))
+    grids, tables = _timed(lambda: sum(all(_written(grid)) for grid in suite_grids(loaded, store)))
     return TablesMeasured(loaded.integrity.records, len(loaded.suites), grids, scan, tables, peak_mb())
 
 
@@ -107,12 +107,12 @@ def measure_report(store: Store, out: Path) -> list[Row]:
     ]
 
 
-def suite_grids(loaded: Loaded) -> Iterator[Table]:
+def suite_grids(loaded: Loaded, store: Store) -> Iterator[Table]:
     """Every table of every suite."""
     from smope_bench.reports.build import table_section
 
     for results in loaded.suites:
-        yield from table_section(results, results.suite).all_tables
+        yield from table_section(results, results.suite, store).all_tables
 
 
 def _seconds(times: Sequence[Seconds]) -> dict[str, Spread]:

@@ -95,11 +95,11 @@ def assert_shown(expected: str, output: str) -> None:
 
 
 def follow(text: str, folder: Path) -> dict[str, int]:
-    """Do what a text's blocks say, in order, in a new folder; returns how many blocks there were of each language.
+    """Do what a text's blocks say, in order, in a folder; returns how many blocks there were of each language.
 
     A python or yaml block is a file, a bash block is run, a text block must occur in the output of the last one.
     """
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     output = ""
     ran: dict[str, int] = {}
     for status, language, block in BLOCK.findall(text):

@@ -24,6 +24,7 @@ import smope_bench
 from smope_bench import run_all
 from smope_bench.harness.cli import listing
 from smope_bench.methods.baselines.ncm import Ncm
+from tests.forked import forked_workers  # pyright: ignore[reportMissingImports]
 
 ONE = {"methods": "ncm", "benchmarks": "digits", "seeds": 0, "limit": 10, "workers": 1, "quiet": True}
 METHOD = """
@@ -91,7 +92,7 @@ def test_run_gives_the_runs_and_the_commands_read_them(folder: Path, capsys: pyt
     assert (run.state, run.method, run.benchmark, run.error) == ("done", "ncm", "digits", None)
     assert run.folder == Path("results") / run.run_id and (run.folder / "result.json").is_file()
     assert capsys.readouterr().out == "", "quiet prints nothing"
-    (row,) = smope_bench.results("results").runs.to_dict("records")
+    (row,) = smope_bench.results("results", "smoke").runs.to_dict("records")
     assert row["run_id"] == run.run_id and row["faa"] == run.metrics["faa"] and row["column"] == run.column
     assert done.frame().loc[0, "faa"] == run.metrics["faa"] and "<table" in done._repr_html_()
     assert run_all.main(["report", "smoke"]) == 0 and Path("report/index.html").is_file()
@@ -182,6 +183,8 @@ def test_values_of_python_mean_what_texts_of_the_command_line_mean(
         ({"workers": "2"}, "workers='2': Input should be a valid integer"),
         ({"limit": 0}, "leaves no image"),
         ({"device": "gpu"}, "device='gpu': Input should be 'auto', 'cpu' or 'cuda'"),
+        ({"gpus": [0, 0]}, "write distinct numbers"),
+        ({"gpus": "x"}, "--gpus 'x'"),
         ({"executor": "laptop"}, "laptop"),
         ({"precision": "fp16"}, "precision='fp16'"),
         ({"recipe": "best"}, "recipe='best'"),
@@ -263,6 +266,36 @@ def test_a_script_without_a_main_guard_is_answered_before_torch_is_imported(tmp_
     done = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=60, cwd=tmp_path)
     assert done.stdout == "False\n" and not (tmp_path / "results").exists()
     assert "study.py line 3 starts workers" in done.stderr.splitlines()[-1]
+
+
+def test_a_program_from_standard_input_has_workers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    main = ModuleType("__main__")
+    vars(main)["__file__"] = "<stdin>"  # as Python names it
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    with forked_workers():
+        done = smope_bench.run(**{**ONE, "seeds": [7, 8], "workers": 2})
+    assert [run.state for run in done.runs] == ["done", "done"] and vars(main)["__file__"] == "<stdin>"
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"run": 3}, "not by 3"),
+        ({"device": "gpu"}, "device='gpu' is none of auto, cpu, cuda"),
+        ({"plugins": "none.py"}, "none.py' cannot be read"),
+        ({"run": "0"}, "it has no finished run"),
+        ({"results": "nowhere"}, "there is no results folder 'nowhere'"),
+    ],
+    ids=str,
+)
+def test_a_model_that_is_not_there_is_one_sentence(given: dict[str, Any], sentence: str, folder: Path) -> None:
+    Path("results").mkdir()
+    asked = {"run": "half", **given}
+    if "plugins" in given:
+        asked["run"] = smope_bench.run(**ONE).runs[0].run_id
+    with pytest.raises(smope_bench.UserError) as error:
+        smope_bench.load_model(**asked)
+    assert sentence in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(("ours", "command"), [(smope_bench.run, run_all.run), (smope_bench.plan, listing.plan)])

@@ -20,7 +20,9 @@ from smope_bench.benchmarks.download.transfer import Pace, Part, RefusedError, s
 from smope_bench.benchmarks.errors import BenchmarkError
 
 CHUNK = 1 << 22
-DIGEST = re.compile(r"md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}")
+DIGEST = re.compile(r"md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}|gitblob:[0-9a-f]{40}")
+GIT_BLOB = "gitblob"
+"""The id that git gives a file's content: sha1 over ``blob <size>``, a zero byte and the content."""
 SIZE_SLACK = 2.0  # published sizes are rounded; a file off by more than this factor is not read
 FOLDER = "downloads"
 
@@ -34,7 +36,10 @@ class Remote:
     urls: tuple[str, ...]
     """The first is the owners', the others are mirrors."""
     digest: str | None
-    """``md5:<hex>`` or ``sha256:<hex>``; None if none is published: the file is pinned at first use, with a message."""
+    """``md5:<hex>``, ``sha256:<hex>`` or ``gitblob:<hex>``; None if none is published.
+
+    A file without one is pinned at first use, with a message.
+    """
     size: int | None = None
     """Approximate number of bytes."""
 
@@ -42,7 +47,9 @@ class Remote:
         if not self.name or self.name.startswith(".") or re.search(r"[/\\\0]", self.name):
             raise BenchmarkError(f"{self.name!r} is not a plain file name")
         if self.digest is not None and not DIGEST.fullmatch(self.digest):
-            raise BenchmarkError(f"{self.name}: digest {self.digest!r} is neither md5:<hex> nor sha256:<hex>")
+            raise BenchmarkError(
+                f"{self.name}: digest {self.digest!r} is none of md5:<hex>, sha256:<hex> and gitblob:<hex>"
+            )
 
 
 @dataclass(frozen=True)
@@ -148,11 +155,14 @@ def fault_of_download(file: Path, remote: Remote, folder: Path, progress: Progre
 
 def digests_of(path: Path, algorithms: set[str], progress: ProgressCallback = silent) -> dict[str, str]:
     """Hex digests of a file, read once."""
-    hashes = {name: hashlib.new(name, usedforsecurity=False) for name in algorithms}
+    named = {name: "sha1" if name == GIT_BLOB else name for name in algorithms}
+    hashes = {name: hashlib.new(algorithm, usedforsecurity=False) for name, algorithm in named.items()}
     pace = Pace(path.name, progress)
     try:
         with path.open("rb") as file:
             size, done = os.fstat(file.fileno()).st_size, 0
+            if GIT_BLOB in hashes:
+                hashes[GIT_BLOB].update(b"blob %d\0" % size)
             while chunk := file.read(CHUNK):
                 for digest in hashes.values():
                     digest.update(chunk)

@@ -45,11 +45,13 @@ class Encoded:
     """Image files as they are, not decoded. ``upright``: whether they are turned by their EXIF tag and put on white.
 
     ``names``: of the pictures, for messages; may be empty.
+    ``normalize``: the statistics of each picture, where not all are normalised alike.
     """
 
     files: tuple[bytes, ...]
     upright: bool = False
     names: tuple[str, ...] = ()
+    normalize: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.files)

@@ -7,7 +7,17 @@ from __future__ import annotations
 
 from smope_bench.benchmarks.suites.figures import FIGURES
 from smope_bench.benchmarks.suites.hash import HASH_SUITES
-from smope_bench.benchmarks.suites.schema import DIGITS_2, DIGITS_5, GLYPH_DOMAINS, GLYPHS_10, ZOO, Column, Row, Suite
+from smope_bench.benchmarks.suites.schema import (
+    DIGITS_2,
+    DIGITS_5,
+    GLYPH_DOMAINS,
+    GLYPHS_10,
+    SMOPE,
+    ZOO,
+    Column,
+    Row,
+    Suite,
+)
 from smope_bench.benchmarks.suites.tables import TABLES
 
 __all__ = ["SUITES", "Column", "Row", "Suite"]
@@ -32,6 +42,7 @@ REHEARSALS: tuple[Suite, ...] = (
         tiny=(DIGITS_5,),
         seeds=(0, 1, 2),
         is_tiny_only=True,
+        reference=SMOPE.label,
     ),
     Suite(
         name="glyphs",
@@ -40,6 +51,7 @@ REHEARSALS: tuple[Suite, ...] = (
         rows=ZOO,
         tiny=(GLYPHS_10,),
         is_tiny_only=True,
+        reference=SMOPE.label,
     ),
     Suite(
         name="domains",
@@ -49,6 +61,7 @@ REHEARSALS: tuple[Suite, ...] = (
         tiny=(GLYPH_DOMAINS,),
         metrics=("faa", "caa", "unseen"),
         is_tiny_only=True,
+        reference=SMOPE.label,
     ),
     Suite(
         name="ci",

@@ -14,6 +14,8 @@ from smope_bench.benchmarks.suites.schema import (
     HIDE,
     NORGA,
     OVOR,
+    SMALL_SETS,
+    Column,
     Printed,
     Row,
     Suite,
@@ -26,6 +28,7 @@ SEEDS = (0, 1, 2)
 COMPARED = (OVOR, HIDE, NORGA, HASH)
 CIFAR = replace(CIFAR_10, backbone=ORIGINAL, printed_backbone="sup21k")
 CIFAR_20 = replace(CIFAR, label="CIFAR-100, 20 tasks", config={"tasks": 20})
+FIVE = Column("5-Datasets", "five_datasets", {"tasks": 5, "class_order": "natural"}, ORIGINAL, "sup21k")
 CUB = replace(CUB_10, backbone=ORIGINAL, printed_backbone="sup21k")
 IMAGENET_R = replace(imagenet_r(10, ORIGINAL), printed_backbone="sup21k")
 IMAGENET_R_20 = replace(imagenet_r(20, ORIGINAL), printed_backbone="sup21k")
@@ -52,6 +55,7 @@ HASH_SUITES: tuple[Suite, ...] = (
         title="Hash: main comparison",
         summary="Hash and its hosted baselines on CIFAR-100 and ImageNet-R, original 21k weights; tiny: digits and glyphs",
         rows=COMPARED,
+        reference=HASH.label,
         tiny=(DIGITS_5, GLYPHS_10),
         full=(CIFAR, IMAGENET_R),
         seeds=SEEDS,
@@ -63,6 +67,7 @@ HASH_SUITES: tuple[Suite, ...] = (
         title="Hash: CUB-200",
         summary="Hash and its hosted baselines on CUB-200 in ten tasks, original 21k weights; tiny form on glyphs",
         rows=COMPARED,
+        reference=HASH.label,
         tiny=(GLYPHS_10,),
         full=(CUB,),
         seeds=SEEDS,
@@ -74,10 +79,22 @@ HASH_SUITES: tuple[Suite, ...] = (
         title="Hash: twenty tasks",
         summary="Hash and its hosted baselines on CIFAR-100 and ImageNet-R in twenty tasks; tiny form on glyphs",
         rows=COMPARED,
+        reference=HASH.label,
         tiny=(glyphs(20),),
         full=(CIFAR_20, IMAGENET_R_20),
         seeds=SEEDS,
         printed=Printed("hash", "hash_20_tasks"),
+        metrics=WITH_FORGETTING,
+    ),
+    Suite(
+        name="hash_five_datasets",
+        title="Hash: 5-Datasets",
+        summary="Hash and its hosted baselines on five data sets, one a task; tiny form on digits, letters and renditions",
+        rows=COMPARED,
+        tiny=(SMALL_SETS,),
+        full=(FIVE,),
+        seeds=SEEDS,
+        printed=Printed("hash", "hash_five_datasets"),
         metrics=WITH_FORGETTING,
     ),
     Suite(
@@ -113,6 +130,7 @@ HASH_SUITES: tuple[Suite, ...] = (
         title="Hash: other weights",
         summary="ImageNet-R on supervised, iBOT, DINO and MoCo v3 weights; tiny form with the tiny and with RANDOM weights",
         rows=COMPARED,
+        reference=HASH.label,
         tiny=(GLYPHS_10, GLYPHS_RANDOM),
         full=(
             imagenet_r(10, ORIGINAL, "Sup-21K"),

@@ -91,6 +91,8 @@ class Suite:
     """Whether the suite only counts parameters and operations of its rows."""
     tiny_rows: tuple[Row, ...] = ()
     """Rows of the tiny form if they differ from the full form's; empty = the same rows."""
+    reference: str = ""
+    """Label of the row that the suite is about, with which reports compare the others; empty where there is none."""
     file: str = field(default="", compare=False)
     """The path of the user's file as it was given; empty for the project's own suites."""
 
@@ -133,6 +135,8 @@ GLYPH_DOMAINS = Column(
     "glyphs in renditions", "glyph_domains", {"classes": 20, "train_per_class": 20, "test_per_class": 10}
 )
 GLYPHS_RANDOM = Column("glyphs, 10 tasks, RANDOM weights", "glyphs", {"tasks": 10}, "tiny_random")
+
+SMALL_SETS = Column("digits, letters, renditions", "small_sets", {"tasks": 3, "class_order": "natural"})
 
 CIFAR_10 = Column("CIFAR-100, 10 tasks", "cifar100", {"tasks": 10}, "sup1k")
 CUB_10 = Column("CUB-200, 10 tasks", "cub200", {"tasks": 10}, "sup21k")

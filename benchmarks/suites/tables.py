@@ -80,6 +80,7 @@ TABLES: tuple[Suite, ...] = (
         tiny=(GLYPHS_10, DIGITS_5),
         full=(imagenet_r(10), CIFAR_10, CUB_10),
         printed=Printed("smope", "table1"),
+        reference=SMOPE.label,
     ),
     Suite(
         name="table2",
@@ -89,6 +90,7 @@ TABLES: tuple[Suite, ...] = (
         tiny=(GLYPHS_10, GLYPHS_RANDOM),
         full=(imagenet_r(10, "ibot1k", "iBOT-1K"), imagenet_r(10, "dino1k", "DINO-1K")),
         printed=Printed("smope", "table2"),
+        reference=SMOPE.label,
     ),
     Suite(
         name="table3",
@@ -119,6 +121,7 @@ TABLES: tuple[Suite, ...] = (
         tiny=(glyphs(5), GLYPHS_10, glyphs(20)),
         full=(imagenet_r(5), imagenet_r(10), imagenet_r(20)),
         printed=Printed("smope", "table6"),
+        reference=SMOPE.label,
     ),
     Suite(
         name="table7",
@@ -141,5 +144,6 @@ TABLES: tuple[Suite, ...] = (
         tiny=(glyphs(50),),
         full=(imagenet_r(50),),
         printed=Printed("smope", "web_record", "one value from a record on the web, not from a table of the paper"),
+        reference=SMOPE.label,
     ),
 )

@@ -25,6 +25,7 @@ from smope_bench.benchmarks.augmentation import (
     NoAugmentation,
     Normalize,
     RandomResizedCrop,
+    statistics_of,
 )
 from smope_bench.benchmarks.base import BenchmarkConfig
 from smope_bench.benchmarks.errors import BenchmarkError
@@ -118,6 +119,9 @@ class Transforms:
 
         ``labels``: int64 (B,), which are moved to the device with the images; ``memory``: that of images on the CPU.
         """
+        if isinstance(raw, Encoded) and raw.normalize is not None:
+            plain = self.stage(replace(raw, normalize=None), device, draws, labels, memory)
+            return replace(plain, finish=partial(_finished_apart, plain.finish, raw.normalize))
         memory = memory or Recycler()
         labels = np.zeros(len(raw), np.int64) if labels is None else labels
         size, crops = self.image_size, None
@@ -273,6 +277,13 @@ def _made(staged: Staged) -> Tensor:
     """The images of a batch, made at once."""
     in_threads(lambda piece: piece(), staged.pieces)
     return staged.finish()[0]
+
+
+def _finished_apart(finish: Callable[[], tuple[Tensor, Tensor]], names: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+    """A batch whose pictures are each normalised by the statistics of these names, on top of the benchmark's."""
+    images, labels = finish()
+    each = torch.tensor([statistics_of(name) for name in names]).view(-1, 2, 3, 1, 1).to(images)
+    return (images - each[:, 0]) / each[:, 1], labels
 
 
 def _unreadable(name: str, error: BenchmarkError) -> BenchmarkError:

@@ -7,6 +7,7 @@ a coarse and a fine part, whose sums float32 holds exactly: results are Pillow's
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -78,9 +79,10 @@ def resized(images: Tensor, parts: Parts, size: int, interpolation: Interpolatio
             torch.where(mirrored, columns[1].flip(1), columns[1]),
         )
     out = torch.empty(len(images), 3, size, size, dtype=torch.float32, device=images.device)
-    # Mixed precision would round pixels to 8 bits of mantissa here.
+    # Mixed precision would round pixels to 8 bits of mantissa here, and TF32 weights to 11.
     kind = images.device.type
-    with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else contextlib.nullcontext():
+    cast = torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else contextlib.nullcontext()
+    with cast, _full_float32():
         for start in range(0, len(images), CHUNK):
             some = slice(start, start + CHUNK)
             pixels = images[some].permute(0, 3, 1, 2).float()
@@ -89,6 +91,17 @@ def resized(images: Tensor, parts: Parts, size: int, interpolation: Interpolatio
                 pixels = _along_last(pixels, taps, some).transpose(-1, -2)
             out[some] = pixels
     return out
+
+
+@contextlib.contextmanager
+def _full_float32() -> Iterator[None]:
+    """Products of float32 without TF32, whatever the run's precision."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def _along_last(pixels: Tensor, taps: tuple[Tensor, Tensor], some: slice) -> Tensor:

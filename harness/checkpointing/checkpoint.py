@@ -217,7 +217,7 @@ class Checkpoints:
         return _stored(number, marker)
 
     def _write(self, name: str, data: bytes) -> dict[str, str]:
-        write_atomically(self._folder / name, data)
+        write_atomically(self._folder / name, data, sync_folder=False)  # the marker is written after it
         return {"name": name, "sha256": hashlib.sha256(data).hexdigest()}
 
     def _read(self, marker: Mapping[str, Any]) -> Checkpoint:

@@ -45,7 +45,7 @@ def bench_step(
     registries = open_registries(plugin or ())
     found = _backbone(backbone, registries, data)
     names = list(opt.split_values(methods)) or registries.methods.loadable_names()
-    place = _pinned(threads, device)
+    place = _pinned(threads, device, precision)
     if compiled:
         step.require_compiler()
     sizes = {"backbone": backbone, "batch": batch, "repeats": repeats, "precision": precision.value}
@@ -135,7 +135,7 @@ def bench_attention(
     from smope_bench.harness.timing import attention
     from smope_bench.harness.timing.display import MeasurementWriter
 
-    place = _pinned(threads, device)
+    place = _pinned(threads, device, precision)
     writer = MeasurementWriter.open(
         context, out, against, as_json, place, batch=batch, repeats=repeats, precision=precision.value
     )
@@ -218,9 +218,18 @@ def _backbone(text: str, registries: Registries, data: Path) -> Backbone:
     return found
 
 
-def _pinned(threads: int | None, device: opt.DeviceName = opt.DeviceName.cpu) -> str:
-    """Pin threads and arithmetic of this process, by default on all cores; returns the device to time on."""
+def _pinned(
+    threads: int | None,
+    device: opt.DeviceName = opt.DeviceName.cpu,
+    precision: opt.PrecisionName = opt.PrecisionName.fp32,
+) -> str:
+    """Pin threads and arithmetic of this process, by default on all cores; returns the device to time on.
+
+    Raises UserError where there is no such device, or the device has no such precision.
+    """
     from smope_bench.harness.hardware import device as hardware
 
     hardware.pin_arithmetic(threads or hardware.usable_cores())
-    return hardware.resolve_device(device.value)
+    place = hardware.resolve_device(device.value)
+    hardware.precision_remark(precision.value, place)
+    return place

@@ -7,6 +7,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,12 +72,16 @@ def plan(
     limit: opt.Limit = None,
     precision: opt.Precision = opt.PrecisionName.fp32,
     tflops: opt.Tflops = None,
+    power: opt.Power = None,
     results: opt.Results = opt.RESULTS,
     data: opt.Data = opt.DATA,
     plugin: opt.Plugins = None,
 ) -> None:
     """Show each run with its id, its state and what it would cost. Trains nothing."""
+    from smope_bench.harness.planning.power import power as seeds_for
     from smope_bench.harness.planning.remarks import remarks
+    from smope_bench.harness.planning.suites.find import find_suites
+    from smope_bench.harness.records.store import Store
 
     request = read_request(
         suites,
@@ -99,11 +104,30 @@ def plan(
     if request.counted and not (request.trained or as_json):
         return
     runs, rows = planned(request, tflops)
+    references = {suite.name: suite.reference for suite in find_suites(request.trained)}
+    needed = [] if power is None else seeds_for(runs, Store(results), power, references)
     if as_json:
-        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        found = rows if power is None else {"runs": rows, "power": [asdict(one) for one in needed]}
+        print(json.dumps(found, indent=2, ensure_ascii=False))
         return
     notes = [plain(line) for line in remarks(runs, [row["notes"] for row in rows])]
+    notes += _precision_notes(runs)
+    notes += [plain(one.words) for one in needed]
+    if power is not None and not needed:
+        notes.append("no spread is known yet: two class orders of two rows must have finished, as of --seeds 0,1")
     print_plan(rows, [*notes, *plan_summary(rows, data).splitlines()])
+
+
+def _precision_notes(runs: Sequence[PlannedRun]) -> list[str]:
+    """What fp32 costs on this machine's GPUs, which the driver's tool lists without a CUDA context."""
+    from smope_bench.harness.hardware.device import fp32_remark
+    from smope_bench.harness.hardware.gpus import machine_gpus
+
+    if not any(run.spec.precision == "fp32" for run in runs):
+        return []
+    gpus, _ = machine_gpus()
+    remark = fp32_remark([gpu.name for gpu in gpus if gpu.name])
+    return [f"note: {remark}"] if remark else []
 
 
 def planned(request: Request, tflops: float | None = None) -> tuple[list[PlannedRun], Rows]:

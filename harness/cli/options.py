@@ -42,6 +42,7 @@ class PrecisionName(StrEnum):
     """Number format of training."""
 
     fp32 = "fp32"
+    tf32 = "tf32"
     bf16 = "bf16"
 
 
@@ -143,7 +144,9 @@ Limit = Annotated[
     int | None,
     what("--limit", metavar="N", help="For trying out: at most N training and N test images of each class."),
 ]
-Precision = Annotated[PrecisionName, what("--precision", help="Number format of training.")]
+Precision = Annotated[
+    PrecisionName, what("--precision", help="Number format of products in training; tf32 on CUDA devices alone.")
+]
 Plugins = Annotated[
     list[Path] | None,
     what("--plugin", metavar="FILE.py", help="A file with methods, benchmarks or other additions. Repeatable."),
@@ -151,6 +154,11 @@ Plugins = Annotated[
 Against = Annotated[
     Path | None, what("--against", metavar="DIR", help="Also show what moved from another results folder.")
 ]
+Reference = Annotated[
+    str | None,
+    what("--reference", metavar="ROW", help="Compare every row with this one: its label, or its method's name."),
+]
+AllPairs = Annotated[bool, what("--all-pairs", help="Compare every pair of rows, too.")]
 Mixed = Annotated[bool, what("--mixed", help="Report records of several versions of the code together, and say so.")]
 
 Results = Annotated[Path, where("--results", metavar="DIR", help="Where records are kept.")]
@@ -228,6 +236,16 @@ Expect = Annotated[
         "--expect",
         metavar="stored|FILE",
         help="Compare with expected accuracies, the suite's own or a file's; exit status 1 outside their tolerance.",
+    ),
+]
+Power = Annotated[
+    float | None,
+    how(
+        "--power",
+        min=0.01,
+        max=100.0,
+        metavar="POINTS",
+        help="Say how many seeds a difference of so many points would need, from the spread of finished runs.",
     ),
 ]
 Track = Annotated[

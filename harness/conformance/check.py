@@ -220,7 +220,7 @@ def _half_precision(subject: MethodUnderCheck) -> Verdict:
 
 
 def _cost(subject: MethodUnderCheck) -> Verdict:
-    """Counted costs, for information: this check never fails."""
+    """Counted costs, for information: this check fails only where predict makes more passes than the method declares."""
     try:
         report = count_costs(subject.registries, [subject.name], subject.registries.backbones.load(MICRO.name))
     except FAULTS as error:
@@ -228,6 +228,11 @@ def _cost(subject: MethodUnderCheck) -> Verdict:
     row, a_pass = report.rows[0], report.backbone.own.forward
     trained = f"{row.phases[-1].step.total / a_pass:.1f} forward passes a training image, " if row.phases else ""
     sizes = f"{report.geometry.num_tasks} tasks with {report.geometry.num_classes} classes on this backbone"
+    if row.test.passes > row.passes_at_test:
+        return (
+            False,
+            f"predict makes {row.test.passes} passes of the backbone, and passes_at_test declares {row.passes_at_test}",
+        )
     detail = f"{row.parameters:,} learnable parameters for {sizes}; {trained}{row.test.total / a_pass:.1f} a test image"
     return True, detail
 
@@ -316,7 +321,11 @@ CHECKS = (
         "make tensors on the device of what they are combined with, such as batch.images.device, keep those of the method in"
         " parameters or register_buffer, and draw with no generator of one's own",
     ),
-    Check("cost", _cost),
+    Check(
+        "cost",
+        _cost,
+        "override the property passes_at_test with the number of passes in predict after the current task, the query's left out",
+    ),
 )
 """All requirements beside ``honest`` and ``runs``, in the order in which they are shown."""
 

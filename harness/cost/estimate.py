@@ -27,8 +27,9 @@ from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec, canoni
 from smope_bench.harness.text import program
 from smope_bench.methods.common.backbone.backbones import VIT_B16, RandomBackbone
 
-ASSUMED_FLOPS: Mapping[str, float] = {"fp32": 10e12, "bf16": 40e12}
-"""Assumed operations a second of a data-centre GPU, about half of an A100's fp32 peak and an eighth of its bf16 peak.
+ASSUMED_FLOPS: Mapping[str, float] = {"fp32": 10e12, "tf32": 20e12, "bf16": 40e12}
+"""Assumed operations a second of a data-centre GPU, about half of an A100's fp32 peak and an eighth of its tf32 and bf16
+peaks.
 Not measured; plans that use them are labelled so."""
 LEAST_SCALE = 0.02
 """Operations of a pass relative to ViT-B/16's, below which a throughput measured on that says nothing."""
@@ -94,6 +95,7 @@ class Estimator:
         self._stored = stored or stored_counts()
         self._images: dict[str, ImageCounts | None] = {}
         self._epochs: dict[str, Mapping[str, float] | None] = {}
+        self._ensembles: dict[str, list[int]] = {}
         self._scales: dict[str, float] = {}
         self._narrow: Any = None
 
@@ -118,7 +120,9 @@ class Estimator:
         scale = self.scale(spec.backbone)
         tests = images.test * self._test_passes(spec, method, images.protocol)
         query_pass = stored.forward if (counts.queries_at_test if counts else method.needs_query) else 0
-        predicting = (counts.test if counts else stored.forward + query_pass) - query_pass
+        ensemble = self._ensembles.get(self._key(spec), [1])
+        predicting = counts.test - query_pass if counts else stored.forward * ensemble[-1]
+        predicting *= _mean_share(ensemble)
         # Frozen queries are computed once an image and kept.
         tested = tests * predicting + images.test * query_pass
         return Work(round(passes), scale * operations, scale * tested)
@@ -155,11 +159,14 @@ class Estimator:
 
     def _phase_epochs(self, spec: RunSpec) -> Mapping[str, float] | None:
         """Mean epochs per task of each phase, for equal tasks; None for a method in closed form."""
-        config = spec.benchmark.config
-        key = canonical_json([spec.method.model_dump(), spec.schedule, config.get("tasks"), spec.benchmark.name])
+        key = self._key(spec)
         if key not in self._epochs:
             self._epochs[key] = self._walked(spec)
         return self._epochs[key]
+
+    def _key(self, spec: RunSpec) -> str:
+        tasks = spec.benchmark.config.get("tasks")
+        return canonical_json([spec.method.model_dump(), spec.schedule, tasks, spec.benchmark.name])
 
     def _walked(self, spec: RunSpec) -> Mapping[str, float] | None:
         import torch
@@ -176,11 +183,13 @@ class Estimator:
 
         def walk(vit: Any) -> Mapping[str, float]:
             found: dict[str, float] = {}
+            ensemble = self._ensembles[self._key(spec)] = list[int]()
             method = method_class(config, vit, setup)
             for index in range(tasks):
                 task = TaskInfo(index, range(2 * index, 2 * index + 2), (1, 1))
                 method.enter_task(task)
                 method.begin_task(task)
+                ensemble.append(method.passes_at_test)
                 for phase in method.phases():
                     found[phase.name] = found.get(phase.name, 0.0) + phase.epochs / tasks
             return found
@@ -192,13 +201,22 @@ class Estimator:
             is_built_in = self._registries.methods.owner(spec.method.name) == "built-in"
             if is_built_in and isinstance(error, AttributeError | ImportError | NameError | TypeError):
                 raise
-            # A plugin's method may need a real backbone; then assume one phase, as most methods have.
+            # A plugin's method may need a real backbone; then assume one phase and one pass, as most methods have.
+            self._ensembles.pop(self._key(spec), None)
             return {"train": float(schedule.epochs)}
 
     def _skeleton(self) -> Any:
         """The narrow backbone's modules, made once, as making them takes longer than a walk through the phases."""
         self._narrow = self._narrow or NARROW.skeleton()
         return self._narrow
+
+
+def _mean_share(passes: Sequence[int]) -> float:
+    """Mean passes of a prediction, in those after the last task; after task t, from 1, all tasks up to it are tested."""
+    weights = range(1, len(passes) + 1)
+    return sum(weight * count for weight, count in zip(weights, passes, strict=True)) / (
+        sum(weights) * max(1, passes[-1])
+    )
 
 
 def count_images(registries: Registries, component: Component, data: Path) -> ImageCounts | None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
-from smope_bench.harness.cost.flop_counters import Dispatched, Traced, dispatched_flops, traced_flops
+from smope_bench.harness.cost.flop_counters import HANDLES, Dispatched, Traced, dispatched_flops, traced_flops
+from smope_bench.harness.cost.unknown_operators import beneath, in_products
 from smope_bench.methods.common.api import Batch, Method
 from smope_bench.methods.common.backbone.vit import PromptedViT
 
@@ -21,9 +22,11 @@ IMAGES = 2
 class Executed:
     """Operations per image: ``forward`` by fvcore, ``backward`` by torch's counter.
 
-    ``forward_by_torch``: torch's count of the same forward, which replaces fvcore's where the method cannot be ``traced``.
-    ``query``: whether the forwards include the frozen pass of the query. ``uncounted``: occurrences in the trace of operators
-    that are not counted.
+    ``forward_by_torch``: torch's count of the same forward, which replaces fvcore's where the method cannot be ``traced``, or
+    where it is larger and the trace has products that fvcore does not know. ``query``: whether the forwards include the frozen
+    pass of the query. ``uncounted``: occurrences in the trace of operators that are not counted. ``unknown``: of these, the ones
+    that may multiply matrices. ``missing``: operators of that kind that neither counter knows, as torch runs them.
+    ``passes``: passes of the whole backbone in a forward, the query's not among them.
     """
 
     forward: int
@@ -32,6 +35,9 @@ class Executed:
     query: bool
     traced: bool
     uncounted: dict[str, int]
+    unknown: dict[str, int] = field(default_factory=dict)
+    missing: dict[str, int] = field(default_factory=dict)
+    passes: int = 1
 
     @property
     def total(self) -> int:
@@ -85,19 +91,47 @@ class Counters:
         query, traced = _Query(IMAGES, self.backbone.feature_dim), None
         with contextlib.suppress(RuntimeError):  # tracing meets operators or arguments that it does not support
             traced = traced_flops(_Calling(lambda images: run(images, query), method, self.backbone), self.images)
-        counted = dispatched_flops(lambda: run(self.images, query), backward=trains)
-        return _an_image(traced, counted, self.own_pass if query.is_used else None)
+        with counted_passes(self.backbone) as passes:
+            counted = dispatched_flops(lambda: run(self.images, query), backward=trains)
+        found = _an_image(traced, counted, self.own_pass if query.is_used else None)
+        return replace(found, passes=len(passes))
+
+
+@contextlib.contextmanager
+def counted_passes(backbone: PromptedViT) -> Iterator[list[int]]:
+    """A list to which every pass through all blocks of a backbone adds its number of images."""
+    passes: list[int] = []
+
+    def note(_: nn.Module, given: tuple[Tensor, ...]) -> None:
+        passes.append(len(given[0]))
+
+    hook = backbone.blocks[-1].norm1.register_forward_pre_hook(note)
+    try:
+        yield passes
+    finally:
+        hook.remove()
 
 
 def _an_image(traced: Traced | None, counted: Dispatched, query: Executed | None = None) -> Executed:
     """Counts per image, from those of a batch, with the query's pass if there is one."""
+    unknown = {} if traced is None else in_products(traced.uncounted)
+    missing = in_products(counted.uncounted)
+    if traced is None:
+        forward = counted.forward
+    elif unknown:
+        forward = max(traced.flops, counted.forward)
+        missing = {name: missing[name] for name in beneath(missing, HANDLES)}
+    else:
+        forward, missing = traced.flops, {}
     return Executed(
-        forward=(counted.forward if traced is None else traced.flops) // IMAGES + (query.forward if query else 0),
+        forward=forward // IMAGES + (query.forward if query else 0),
         forward_by_torch=counted.forward // IMAGES + (query.forward_by_torch if query else 0),
         backward=counted.backward // IMAGES,
         query=query is not None,
         traced=traced is not None,
         uncounted={} if traced is None else dict(sorted(traced.uncounted.items())),
+        unknown=unknown,
+        missing=missing,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import string
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from smope_bench.harness.planning.outline import Sizes
 from smope_bench.methods.common.backbone.vit import PromptedViT
@@ -122,11 +124,8 @@ def _attention_macs(inputs: list[Any], outputs: list[Any]) -> int:
 
 def _einsum_macs(inputs: list[Any], outputs: list[Any]) -> int:
     """One multiply-add per combination of indices; more than two operands are contracted pairwise, left to right."""
-    del outputs
-    equation = inputs[0].toIValue().replace(" ", "")
     operands = [_shape(value) for value in inputs[1].node().inputs()]
-    names, _, kept = equation.partition("->")
-    terms = names.split(",")
+    terms, kept = _einsum_terms(inputs[0].toIValue().replace(" ", ""), operands, len(_shape(outputs[0])))
     pairs = [pair for term, shape in zip(terms, operands, strict=True) for pair in zip(term, shape, strict=True)]
     sizes = dict(pairs)
     total, left = 0, set(terms[0])
@@ -136,6 +135,23 @@ def _einsum_macs(inputs: list[Any], outputs: list[Any]) -> int:
         later = set(kept).union(*terms[number + 1 :])
         left = joint & later
     return total
+
+
+def _einsum_terms(equation: str, operands: list[list[int]], kept_axes: int) -> tuple[list[str], str]:
+    """The indices of each operand and of the result, with ``...`` and a result that is not written spelled out."""
+    names, arrow, kept = equation.partition("->")
+    spare = [letter for letter in string.ascii_letters if letter not in equation]
+
+    def spelled(term: str, axes: int) -> str:
+        hidden = axes - (len(term) - 3)
+        return term.replace("...", "".join(spare[-hidden:] if hidden else ()))
+
+    pairs = zip(names.split(","), operands, strict=True)
+    terms = [spelled(term, len(shape)) if "..." in term else term for term, shape in pairs]
+    if not arrow:
+        joined = "".join(terms)
+        return terms, "".join(sorted(letter for letter in set(joined) if joined.count(letter) == 1))
+    return terms, spelled(kept, kept_axes) if "..." in kept else kept
 
 
 def _distance_macs(inputs: list[Any], outputs: list[Any]) -> int:
@@ -160,10 +176,11 @@ HANDLES: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Dispatched:
-    """Operations of a forward and of its backward."""
+    """Operations of a forward and of its backward, and occurrences in the forward of operators that are not counted."""
 
     forward: int
     backward: int
+    uncounted: Counter[str]
 
 
 def dispatched_flops(forward: Callable[[], Tensor], *, backward: bool) -> Dispatched:
@@ -172,17 +189,23 @@ def dispatched_flops(forward: Callable[[], Tensor], *, backward: bool) -> Dispat
     Computed values are wrong, see ``_Thin``. Attention is counted as plain products: scores that a fused kernel computes again in
     its backward count once.
     """
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with _quiet(), sdpa_kernel(SDPBackend.MATH), _Thin(), FlopCounterMode(display=False) as counter:
+    with (
+        _quiet(),
+        torch.backends.mkldnn.flags(
+            enabled=False
+        ),  # it has whole recurrent layers as one operator, which is not counted
+        sdpa_kernel(SDPBackend.MATH),
+        _Thin() as thin,
+        FlopCounterMode(display=False) as counter,
+    ):
         if not backward:
             with torch.no_grad():
                 forward()
-            return Dispatched(counter.get_total_flops(), 0)
+            return Dispatched(counter.get_total_flops(), 0, Counter(thin.uncounted))
         loss = forward()
-        before = counter.get_total_flops()
+        before, uncounted = counter.get_total_flops(), Counter(thin.uncounted)
         loss.backward()
-    return Dispatched(before, counter.get_total_flops() - before)
+    return Dispatched(before, counter.get_total_flops() - before, uncounted)
 
 
 PRODUCTS = frozenset(getattr(torch.ops.aten, name).default for name in ("mm", "bmm", "addmm", "baddbmm"))
@@ -191,11 +214,18 @@ PRODUCTS = frozenset(getattr(torch.ops.aten, name).default for name in ("mm", "b
 class _Thin(TorchDispatchMode):
     """Below tracer and counter, reduces matrix products to the first index of their sum: right shapes at little cost.
 
-    Counts do not depend on values, and code that reads values still gets some.
+    Counts do not depend on values, and code that reads values still gets some. ``uncounted``: occurrences of operators that
+    torch's counter does not know.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.uncounted: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operator, reduced if it is a product."""
+        if func._overloadpacket not in flop_registry and not func.is_view:
+            self.uncounted[func._schema.name] += 1
         if func in PRODUCTS:
             *added, left, right = args
             args = (*added, left.narrow(-1, 0, 1), right.narrow(-2, 0, 1))

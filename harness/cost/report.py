@@ -50,7 +50,8 @@ class MethodCost:
     """A row of the cost table.
 
     ``parameters``: all scalars that any phase of any task trains, each tensor once and whole. ``phases``: in the order of their
-    last steps, the last one being the main training; empty for a method in closed form.
+    last steps, the last one being the main training; empty for a method in closed form. ``passes_at_test``: passes of the
+    backbone with an adaptation set each in a prediction after the last task, as the method declares them.
     """
 
     method: str
@@ -60,6 +61,7 @@ class MethodCost:
     published: PublishedCost | None
     phases: tuple[PhaseCost, ...]
     test: Executed
+    passes_at_test: int = 1
 
 
 @dataclass(frozen=True)
@@ -157,4 +159,5 @@ def _row(method_class: type[Method], name: str, geometry: Geometry, counters: Co
         published=published_cost(method_class, geometry, published_pass(counters.backbone)),
         phases=tuple(phases.values()),
         test=counters.prediction(method),
+        passes_at_test=method.passes_at_test,
     )

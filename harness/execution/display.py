@@ -90,8 +90,10 @@ class LineDisplay(Display):
             if not self._launch.running or self._clock() - self._last < HEARTBEAT_S:
                 return
             left, quiet = self._launch.seconds_left(), self._launch.quietest
-            text = f"{self._launch.work_done:.1f} of {self._launch.total} runs done"
-            text += f", about {duration(left)} left" if left is not None else ""
+            done, total = f"{self._launch.work_done:.1f}", self._launch.total
+            is_short = self._console.is_terminal
+            text = f"{done}/{total}" if is_short else f"{done} of {total} runs done"
+            text += f", {'' if is_short else 'about '}{duration(left)} left" if left is not None else ""
             self._print("running", f"{text}; {quiet.label}: {quiet.note(self._clock())}" if quiet is not None else text)
 
     def finish(self, status: RunStatus) -> None:

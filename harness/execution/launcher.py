@@ -38,6 +38,7 @@ from smope_bench.harness.registry.metrics import open_metrics
 from smope_bench.harness.registry.plugins import run_file
 from smope_bench.harness.registry.registry import KINDS, Registries, open_registries, uncollected
 from smope_bench.harness.run_options import RunOptions
+from smope_bench.harness.text import shell_command
 from smope_bench.harness.tracking.tracker import find_trackers
 
 FLOAT32_BYTES = 4
@@ -150,6 +151,11 @@ def launch_runs(
             notify(
                 f"note: suite {suite.name!r} was planned from other rows or columns before: its tables show the present plan."
             )
+    if trackers and done:
+        command = shell_command(
+            "track", str(options.results), *(word for one in trackers for word in ("--to", one.name))
+        )
+        notify(f"note: only runs that are to do are tracked; for the finished ones, too: {command}")
     if not to_do:
         console.print(f"{len(done)} of {len(done)} runs are already done; nothing trained.")
         return LaunchSummary(0, len(done), runs=tuple(runs))

@@ -11,10 +11,12 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any, cast
 
 from smope_bench.harness.cancellation import Stop, StopRequest, stop_gently
@@ -198,7 +200,8 @@ class _WorkerProcess:
         """How the process ended, if it died on its job."""
         self.peak_mb, self._measured = 0.0, 0.0
         self.process: BaseProcess = context.Process(target=_work, args=(theirs, options), daemon=True)
-        with _signals_blocked(), safe_path(), only_gpus([gpu] if gpu else []):  # CUDA reads it when torch is first used
+        gpus = only_gpus([gpu] if gpu else [])  # CUDA reads it when torch is first used
+        with _signals_blocked(), safe_path(), _no_missing_script(), gpus:
             self.process.start()
         theirs.close()  # so that the death of the worker reads as the end of the pipe
 
@@ -309,6 +312,21 @@ def safe_path() -> Iterator[None]:
             del os.environ[SAFE_PATH]
         else:
             os.environ[SAFE_PATH] = before
+
+
+@contextlib.contextmanager
+def _no_missing_script() -> Iterator[None]:
+    """A program that was read from standard input names the file ``<stdin>``, which new Python processes would look for."""
+    main = vars(sys.modules["__main__"])
+    file = main.get("__file__")
+    if file is None or Path(file).exists():
+        yield
+        return
+    del main["__file__"]
+    try:
+        yield
+    finally:
+        main["__file__"] = file
 
 
 @contextlib.contextmanager

@@ -72,12 +72,16 @@ def run_on_ray(jobs: Sequence[Job], options: RunOptions, on_event: OnEvent) -> I
     with (
         stop_gently(insists=False) as stop,
         _folder_for_ray() if starts_one else contextlib.nullcontext() as folder,
+        contextlib.ExitStack() as afterwards,
     ):
         ray = _import_ray(starts_one)
         start = partial(_connect, ray, address, options, len(jobs), folder)
         with _joined(ray, start, stop, folder):
             _require_resources(ray, options)
-            yield from _Tasks(ray, jobs, options, on_event, stop).results()
+            tasks = _Tasks(ray, jobs, options, on_event, stop)
+            # While the cluster ends, a task of its queue may still begin, which must find the request to stop.
+            afterwards.callback(withdraw_stop, tasks.shared)
+            yield from tasks.results()
 
 
 class _Tasks:
@@ -87,18 +91,19 @@ class _Tasks:
         self, ray: ModuleType, jobs: Sequence[Job], options: RunOptions, on_event: OnEvent, stop: Stop
     ) -> None:
         self._ray, self._on_event, self._stop_state = ray, on_event, stop
+        self._ends_with_launch = starts_here(options)
         self._follower = EventFollower(options.results, [job.run_id for job in jobs])
         self._task = ray.remote(_run_in_worker).options(
             num_cpus=options.threads or 1, num_gpus=_gpus(options), max_retries=RETRIES, retry_exceptions=False
         )
-        self._shared, self._code = for_remote(options), code_fingerprint()
+        self.shared, self._code = for_remote(options), code_fingerprint()
         self._open: dict[Any, Job] = {}
         self._tries = Counter[str]()
         for job in jobs:
             self._hand_over(job)
 
     def _hand_over(self, job: Job) -> None:
-        self._open[self._task.remote(job, self._shared, self._code)] = job
+        self._open[self._task.remote(job, self.shared, self._code)] = job
         self._tries[job.run_id] += 1
 
     def results(self) -> Iterator[JobResult]:
@@ -137,17 +142,18 @@ class _Tasks:
 
     def _stop(self) -> None:
         """Ask all runs in progress to save themselves, wait, then end them. A second signal cuts the wait short."""
-        ask_to_stop(self._shared)
+        ask_to_stop(self.shared)
         refs, end = list(self._open), time.monotonic() + STOP_S
         signals = self._stop_state.signals
         try:
             while refs and time.monotonic() < end and self._stop_state.signals <= max(signals, 1):
                 refs = self._ray.wait(refs, num_returns=len(refs), timeout=POLL_S)[1]
         finally:
-            for ref in self._open:
+            # Cancelling a task whose result arrives at that moment makes Ray abort this process, so only those that do not
+            # end are cancelled, and none in a cluster that ends now anyway.
+            for ref in () if self._ends_with_launch else refs:
                 with contextlib.suppress(self._ray.exceptions.RayError, ValueError):
                     self._ray.cancel(ref, force=True)
-            withdraw_stop(self._shared)
 
 
 def _run_in_worker(job: Job, options: RunOptions, code: str) -> JobResult:

@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.hardware.gpus import visible_gpus
 from smope_bench.harness.hardware.memory import cpu_quota
 
 CPU_INFO = Path("/proc/cpuinfo")
+FORMATS = {"bf16": "bfloat16", "tf32": "TF32"}
 FAST_BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16", "svebf16"})
 """Instructions for bfloat16 products, x86 and ARM, by the names that Linux gives them."""
 
 
-def precision_remark(precision: str, device: str) -> str | None:
-    """A warning where ``precision`` is slow on ``device`` (``cpu`` or ``cuda[:n]``), else None.
+PEAKS: Mapping[str, tuple[int, int, int]] = {"H100": (67, 495, 989), "H200": (67, 495, 989), "A100": (20, 156, 312)}
+"""TFLOP/s of products in fp32, tf32 and bf16, dense, by NVIDIA's data sheets of the SXM cards."""
 
-    Raises UserError for bf16 on an accelerator without it.
+
+def precision_remark(precision: str, device: str) -> str | None:
+    """What to know of ``precision`` on ``device`` (``cpu`` or ``cuda[:n]``): that it is slow there; None if there is nothing.
+
+    Raises UserError for bf16 on an accelerator without it, and for tf32 on any device without it.
     """
-    if precision != "bf16":
-        return None
     if device.startswith("cuda"):
-        _require_bf16_on(device)
+        if precision == "fp32":
+            return fp32_remark([gpu.name for gpu in visible_gpus() if gpu.name])
+        _require_ampere(precision, device)
+        return None
+    if precision == "tf32":
+        raise UserError(
+            f"--precision tf32: TF32 is a format of NVIDIA's GPUs, and the runs are on {device};"
+            " use --device cuda, or --precision fp32."
+        )
+    if precision != "bf16":
         return None
     known = cpu_instructions()
     if not known or known & FAST_BF16:
@@ -33,6 +47,44 @@ def precision_remark(precision: str, device: str) -> str | None:
         "--precision bf16: this processor has no bfloat16 products (no avx512_bf16, no amx_bf16), so torch emulates them:"
         " the numbers are bf16's, but steps may take longer than with --precision fp32"
     )
+
+
+def fp32_remark(names: Sequence[str]) -> str | None:
+    """What fp32 costs on GPUs of these names; None without names."""
+    if not names:
+        return None
+    name = next((each for each in names if any(card in each for card in PEAKS)), names[0])
+    card = next((card for card in PEAKS if card in name), None)
+    rates = ""
+    if card is not None:
+        fp32, tf32, bf16 = PEAKS[card]
+        rates = f" (data sheet: fp32 {fp32}, tf32 {tf32}, bf16 {bf16} TFLOP/s)"
+    return (
+        f"--precision fp32: products in full float32 leave the matrix units of {name} idle{rates}; --precision bf16 or tf32"
+        " uses them, for results that differ by rounding and have run ids of their own"
+    )
+
+
+@contextlib.contextmanager
+def products_in(precision: str, kind: str) -> Iterator[None]:
+    """The arithmetic of a run of ``precision`` on a device of ``kind``: bf16 by autocast, tf32 by torch's switches for CUDA."""
+    import torch
+
+    if precision == "bf16":
+        # Without the cache of cast weights: within one autocast region it would outlive the optimiser's steps.
+        with torch.autocast(kind, dtype=torch.bfloat16, cache_enabled=False):
+            yield
+        return
+    switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [switch.allow_tf32 for switch in switches]
+    try:
+        if precision == "tf32":
+            for switch in switches:
+                switch.allow_tf32 = True
+        yield
+    finally:
+        for switch, value in zip(switches, before, strict=True):
+            switch.allow_tf32 = value
 
 
 def cpu_instructions() -> frozenset[str]:
@@ -45,28 +97,29 @@ def cpu_instructions() -> frozenset[str]:
     return frozenset(next((value.split() for name, _, value in fields if name.strip() in ("flags", "Features")), ()))
 
 
-def _require_bf16_on(device: str) -> None:
+def _require_ampere(precision: str, device: str) -> None:
     if not (known := visible_gpus()) or not all(gpu.capability for gpu in known):
-        return _require_bf16_by_torch(device)
+        return _require_by_torch(precision, device)
     for gpu in known:  # asked of the driver's tool, since a launcher opens no CUDA context
         if float(gpu.capability) < 8:
-            _refuse_bf16(gpu.name, gpu.capability)
+            _refuse(precision, gpu.name, gpu.capability)
     return None
 
 
-def _require_bf16_by_torch(device: str) -> None:
+def _require_by_torch(precision: str, device: str) -> None:
     import torch
 
     with torch.cuda.device(device):
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return
     major, minor = torch.cuda.get_device_capability(device)
-    _refuse_bf16(torch.cuda.get_device_name(device), f"{major}.{minor}")
+    _refuse(precision, torch.cuda.get_device_name(device), f"{major}.{minor}")
 
 
-def _refuse_bf16(name: str, capability: str) -> NoReturn:
+def _refuse(precision: str, name: str, capability: str) -> NoReturn:
     raise UserError(
-        f"--precision bf16: {name} has compute capability {capability}, and bfloat16 begins with 8.0; use --precision fp32."
+        f"--precision {precision}: {name} has compute capability {capability}, and {FORMATS[precision]} begins with 8.0; use"
+        " --precision fp32."
     )
 
 
@@ -130,8 +183,8 @@ def unsupported_remark(device: str, precision: str, deterministic: bool) -> str 
     """
     if device not in ("xpu", "mps"):
         return None
-    if precision == "bf16":
-        raise UserError(f"--precision bf16 is not supported on {device}: use --precision fp32.")
+    if precision != "fp32":
+        raise UserError(f"--precision {precision} is not supported on {device}: use --precision fp32.")
     if deterministic:
         raise UserError(
             f"--deterministic is not supported on {device}: torch can refuse operations on CPU and CUDA only."

@@ -67,7 +67,7 @@ def size(mebibytes: float) -> str:
 
 def _remedy(kind: str, batch: int, precision: str) -> str:
     use = "run fewer --workers" if kind == "cpu" else "end other programs on the device, run fewer --workers"
-    if precision == "fp32":
+    if precision != "bf16":
         use += ", train with --precision bf16"
     if batch > 1:
         use += f", or take smaller batches, which gives other numbers: --set schedule.batch_size={max(1, batch // 2)}"

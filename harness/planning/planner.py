@@ -535,6 +535,7 @@ def _of_file(suite: Suite) -> dict[str, Any]:
     return {
         "file": digest(suite),
         "metrics": list(suite.metrics),
+        **({"reference": suite.reference} if suite.reference else {}),
         "drawings": [asdict(drawing) for drawing in suite.drawings],
     }
 

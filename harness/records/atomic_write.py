@@ -9,13 +9,17 @@ import tempfile
 from pathlib import Path
 
 
-def write_json_atomically(file: Path, value: object) -> None:
+def write_json_atomically(file: Path, value: object, *, sync_folder: bool = True) -> None:
     """Write a value as JSON by ``write_atomically``. Raises OSError; ValueError for NaN and infinity."""
-    write_atomically(file, json_bytes(value))
+    write_atomically(file, json_bytes(value), sync_folder=sync_folder)
 
 
-def write_atomically(file: Path, data: bytes) -> None:
-    """Write durably: after a crash or a power loss the file has its old content or all of the new. Raises OSError."""
+def write_atomically(file: Path, data: bytes, *, sync_folder: bool = True) -> None:
+    """Write durably: after a crash or a power loss the file has its old content or all of the new. Raises OSError.
+
+    ``sync_folder`` False: for a file that counts only together with one that is written to the same folder afterwards, such as
+    a record, which names its hash. Its name then becomes durable with the other's.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-")
     try:
@@ -27,6 +31,8 @@ def write_atomically(file: Path, data: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+    if not sync_folder:
+        return
     with contextlib.suppress(OSError):
         folder = os.open(file.parent, os.O_RDONLY)
         try:

@@ -193,7 +193,7 @@ class Store:
     def write_result(self, run_id: str, result: Mapping[str, Any]) -> None:
         """Publish a record with its checksum; removes an earlier failure of the run."""
         folder = self.path(run_id)
-        write_json_atomically(folder / "spec.json", result["spec"])
+        write_json_atomically(folder / "spec.json", result["spec"], sync_folder=False)
         (folder / "failure.json").unlink(missing_ok=True)
         write_json_atomically(folder / "result.json", with_checksum(result))
 

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from smope_bench.harness.hardware.device import products_in
 from smope_bench.harness.hardware.memory import MIB
 from smope_bench.harness.timing.measure import interleaved, saved_bytes
 from smope_bench.harness.timing.records import Row, make_row, ratios, spread
@@ -39,7 +40,7 @@ def bench_attention(*, batch: int, repeats: int, precision: str, device: str) ->
     dtype = torch.bfloat16 if is_short else torch.float32
     heads = make_heads(batch, place, dtype)
     kinds = {"plain": plain_forms(), "shared": shared_forms(batch, place, dtype), "gated": gated_forms(place, dtype)}
-    with torch.autocast(place.type, dtype=torch.bfloat16, enabled=is_short, cache_enabled=False):  # as runs do
+    with products_in(precision, place.type):  # as runs do
         for logit, forms in kinds.items():
             times = interleaved({name: _step(form, heads) for name, form in forms.items()}, repeats, place)
             used = times[next(iter(forms))]

@@ -27,7 +27,7 @@ PICTURES, BATCHES = 64, 2
 STEP_BATCH = {"cuda": 32}
 """Images of the timed step; ``STEP_BATCH_ELSEWHERE`` on other devices."""
 STEP_BATCH_ELSEWHERE = 2
-OMITTED = "needs a GPU, on which torch reports them; left out here"
+OMITTED = "needs a GPU; python -m smope_bench.harness.maintenance.device_waits counts them on a pretend device"
 
 
 @dataclass(frozen=True)

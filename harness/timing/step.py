@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from smope_bench.harness.cost.method_walk import make_method
 from smope_bench.harness.cost.stored_counts import stored_counts
 from smope_bench.harness.errors import UserError
+from smope_bench.harness.hardware.device import products_in
 from smope_bench.harness.hardware.memory import MIB
 from smope_bench.harness.hardware.out_of_memory import PeakMemory
 from smope_bench.harness.planning.settings import validated
@@ -205,7 +206,7 @@ def bench_step(
         FROZEN: lambda: TimedStep(frozen_pass(vit, images)),
         **{name: partial(method_step, found, name, vit, images, finished) for name, found in classes.items()},
     }
-    with torch.autocast(place.type, dtype=torch.bfloat16, enabled=precision == "bf16", cache_enabled=False):
+    with products_in(precision, place.type):
         make |= _compiled(make) if is_compiled else {}
         peaks = {name: _peak(maker, place) for name, maker in make.items()}
         steps = {name: step for name, maker in make.items() if peaks[name] is not None and (step := maker())}

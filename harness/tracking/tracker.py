@@ -73,14 +73,16 @@ class Tracker:
     """Makes the shell command that shows a folder, given quoted; empty where there is none."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Variables that are set, unless the user has set them, before the library is imported."""
+    check: Callable[[], str] | None = None
+    """Gives a sentence on what the user has to do first; empty where nothing is."""
 
     @property
     def summary(self) -> str:
         """First line of the docstring of what was decorated."""
         return (self.open.__doc__ or "").strip().partition("\n")[0]
 
-    def require_library(self) -> None:
-        """Import the library. Raises UserError, with the command that installs it, where that fails."""
+    def require_usable(self) -> None:
+        """Import the library and check. Raises UserError, with the command that is the remedy."""
         for name, value in self.environment.items():
             os.environ.setdefault(name, value)
         try:
@@ -91,6 +93,8 @@ class Tracker:
                 f"--track {self.name} needs the package {self.library}, which cannot be imported ({sentence(error)});"
                 f" install it with: pip install {self.library}"
             ) from error
+        if self.check is not None and (fault := self.check()):
+            raise UserError(f"--track {self.name}: {fault}")
 
     def look_at(self, folder: Path) -> str:
         """The command that shows a folder; empty without one."""
@@ -103,9 +107,10 @@ def tracker(
     library: str = "",
     look: Callable[[str], str] | None = None,
     environment: Mapping[str, str] | None = None,
+    check: Callable[[], str] | None = None,
 ) -> Callable[[Open], Tracker]:
     """Decorator: makes ``open(run, folder)``, a function or a class, the tracker that ``--track NAME`` chooses."""
-    return lambda opened: Tracker(name, opened, library, look, environment or {})
+    return lambda opened: Tracker(name, opened, library, look, environment or {}, check)
 
 
 def open_trackers(plugins: Sequence[Path] = ()) -> Registry:
@@ -118,5 +123,5 @@ def find_trackers(names: Sequence[str], plugins: Sequence[Path] = ()) -> list[Tr
     registry: Any = open_trackers(plugins) if names else None
     found = [registry.load(name) for name in dict.fromkeys(names)]
     for one in found:
-        one.require_library()
+        one.require_usable()
     return found

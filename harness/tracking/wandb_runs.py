@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -15,10 +16,22 @@ def _sync(folder: str) -> str:
     return f"wandb sync {folder}/wandb/offline-run-*" if os.environ.get("WANDB_MODE") == "offline" else ""
 
 
+def _no_login() -> str:
+    import wandb
+
+    # In a terminal the library would ask for it in the middle of the sweep.
+    if "prompt" not in inspect.signature(wandb.login).parameters:
+        return "this wandb is too old; get a later one with: pip install 'wandb>=0.30'"
+    if os.environ.get("WANDB_MODE", "online") != "online" or wandb.login(prompt=False, verify=False):
+        return ""
+    return "you are not logged in; do it with: wandb login, or set WANDB_MODE=offline to keep the runs here"
+
+
 @tracker(
     "wandb",
     library="wandb",
     look=_sync,
+    check=_no_login,
     environment={"WANDB_ERROR_REPORTING": "false"},
 )
 class WandbRuns:

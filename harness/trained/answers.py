@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,14 +72,38 @@ def _counted(true: NDArray[np.int32], predicted: NDArray[np.int32], count: int) 
 def read_answers(run: str, results: Path) -> Answers:
     """The stored predictions of a run, by id or by the beginning of one. Raises UserError."""
     record = find_run(run, results)
-    file = results / record.run_id / PREDICTIONS
+    result = record.result
+    return answers_in(
+        results / record.run_id,
+        record.run_id,
+        result.get("predictions_sha256"),
+        [str(name) for name in result.get("class_names") or ()],
+        [int(count) for count in result["test_counts"]],
+        has_domains=bool(result.get("domains")),
+    )
+
+
+def answers_in(
+    folder: Path,
+    run_id: str,
+    sha256: str | None,
+    class_names: Sequence[str],
+    test_counts: Sequence[int],
+    *,
+    has_domains: bool = False,
+) -> Answers:
+    """The predictions that are stored in a run's folder. Raises UserError for files that are missing, damaged or not predictions.
+
+    ``sha256``: the hash that the record names, if any. ``class_names``: empty gives ``class 0`` and so on.
+    ``test_counts``: test images of each task.
+    """
+    file = folder / PREDICTIONS
     again = "run its suite again to make them anew"
     try:
         data = file.read_bytes()
     except OSError as error:
         raise UserError(f"the predictions {str(file)!r} cannot be read ({error.strerror}); {again}") from error
-    named = record.result.get("predictions_sha256")
-    if named is not None and hashlib.sha256(data).hexdigest() != named:
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
         raise UserError(f"{str(file)!r} is damaged: it does not have the hash that its record names; {again}")
     try:
         arrays = npz_arrays(data)
@@ -86,7 +111,6 @@ def read_answers(run: str, results: Path) -> Answers:
     except Exception as error:  # an archive that was cut raises many kinds of errors
         raise UserError(f"{str(file)!r} cannot be read as predictions ({type(error).__name__}); {again}") from error
     labels = labels[: len(last)]
-    names = record.result.get("class_names") or [f"class {label}" for label in range(int(labels.max(initial=-1)) + 1)]
-    counts = [int(count) for count in record.result["test_counts"]]
-    task = np.repeat(np.arange(len(counts), dtype=np.int32), counts)[: len(last)]
-    return Answers(record.run_id, tuple(map(str, names)), labels, last, task, bool(record.result.get("domains")))
+    names = class_names or [f"class {label}" for label in range(int(labels.max(initial=-1)) + 1)]
+    task = np.repeat(np.arange(len(test_counts), dtype=np.int32), test_counts)[: len(last)]
+    return Answers(run_id, tuple(names), labels, last, task, has_domains)

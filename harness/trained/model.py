@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from smope_bench.benchmarks.transforms.batch import Transforms
 from smope_bench.harness import provenance
 from smope_bench.harness.checkpointing.manager import UnfitError
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.hardware.device import resolve_device
+from smope_bench.harness.hardware.device import products_in, resolve_device
 from smope_bench.harness.registry.registry import Registries, open_registries
 from smope_bench.harness.run_spec import RunSpec
 from smope_bench.harness.text import plain
@@ -33,6 +32,7 @@ from smope_bench.harness.trained.find import KeptModel, find_model
 from smope_bench.harness.training.kept_model import read_tasks, restored
 from smope_bench.methods.common.api import Batch, Method, Setup
 from smope_bench.methods.common.backbone.backbones import Backbone
+from smope_bench.methods.common.errors import MethodError
 from smope_bench.methods.common.schedules import Schedule
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ Picture: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[np.uint8]"
 Pictures: TypeAlias = "Picture | Sequence[Picture]"
 """A file, a folder, a Pillow image, an array uint8 (H, W, 3) or (N, H, W, 3), or a sequence of these."""
 BATCH = 256
+DEVICES = ("auto", "cpu", "cuda")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
 """Endings of the files of a folder that are taken for pictures, in lower case."""
 
@@ -125,13 +126,8 @@ class TrainedModel:
         """Logits (n, C) of what ``preprocess`` returns."""
         inputs = inputs.to(self._device)
         query = (lambda: self.method.backbone.features(inputs)) if self.method.needs_query else None
-        with self._precision():
+        with products_in(self.spec.precision, self._device.type):
             return self.method.predict(Batch(inputs, None, query))
-
-    def _precision(self) -> contextlib.AbstractContextManager[Any]:
-        if self.spec.precision == "bf16":
-            return torch.autocast(self._device.type, dtype=torch.bfloat16, cache_enabled=False)
-        return contextlib.nullcontext()
 
     def _opened(self, images: Pictures) -> Iterator[tuple[str, NDArray[np.uint8]]]:
         """Each picture with its name, as pixels uint8 (H, W, 3); positions name those that are no files."""
@@ -153,7 +149,7 @@ def load_model(
     *,
     results: str | os.PathLike[str] = "results",
     data: str | os.PathLike[str] = "data",
-    plugins: Sequence[str | os.PathLike[str]] = (),
+    plugins: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
     device: str = "auto",
 ) -> TrainedModel:
     """The trained model of a run by its id, the beginning of one, or a folder that ``export`` wrote.
@@ -161,8 +157,13 @@ def load_model(
     ``data``: the folder with prepared backbones; ``plugins``: the files that the run was made with. Raises UserError where there
     is no such run or model, where it is damaged, or where method, benchmark or backbone are not those of the run.
     """
+    if not isinstance(run, str | os.PathLike):
+        raise UserError(f"a run is named by its id, a text, not by {plain(repr(run), 80)}")
+    if device not in DEVICES:
+        raise UserError(f"device={device!r} is none of {', '.join(DEVICES)}")
     kept = find_model(os.fspath(run), Path(results))
-    registries = open_registries([Path(file) for file in plugins])
+    files = [plugins] if isinstance(plugins, str | os.PathLike) else plugins
+    registries = open_registries([Path(file).expanduser() for file in files])
     return model_of(kept, registries, Path(data), torch.device(resolve_device(device)))
 
 
@@ -175,6 +176,8 @@ def model_of(kept: KeptModel, registries: Registries, data: Path, device: torch.
         method = _method_of(kept, spec, registries, data, device)
     except ValidationError as error:
         raise unknown_setting(kept, error) from error
+    except (BenchmarkError, MethodError) as error:
+        raise UserError(str(error)) from error
     return TrainedModel(kept, spec, method, benchmark)
 
 

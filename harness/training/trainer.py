@@ -19,6 +19,7 @@ from smope_bench.harness.checkpointing.checkpoint import Checkpoint, Checkpoints
 from smope_bench.harness.checkpointing.manager import CheckpointManager, UnfitError, load_after
 from smope_bench.harness.checkpointing.random_state import seed_everything
 from smope_bench.harness.errors import UserError
+from smope_bench.harness.hardware.device import precision_remark, products_in
 from smope_bench.harness.hardware.device_lost import DeviceLost, is_device_lost
 from smope_bench.harness.hardware.gpus import describe_device
 from smope_bench.harness.hardware.out_of_memory import OutOfMemoryRun, PeakMemory, is_out_of_memory
@@ -181,8 +182,11 @@ class Trainer:
         if here not in self.progress.devices:
             self.progress.devices.append(here)
         changes = {"device_changes": self.progress.device_changes} if self.progress.device_changes else {}
+        remark = precision_remark(self.spec.precision, str(self.device))
         facts = {
             "device": here,
+            "precision": self.spec.precision,
+            **({"precision_remark": remark} if remark else {}),
             **changes,
             "total_tasks": len(self.stream.tasks),
             "tasks_done": self.progress.tasks_done,
@@ -308,11 +312,8 @@ class Trainer:
         self.progress.peak_memory_mb = max(self.progress.peak_memory_mb, self.memory.read_mb())
         return self.progress.peak_memory_mb
 
-    def _precision(self) -> contextlib.AbstractContextManager[Any]:
-        if self.spec.precision == "bf16":
-            # Without the cache of cast weights: within one autocast region it would outlive the optimiser's steps.
-            return torch.autocast(self.device.type, dtype=torch.bfloat16, cache_enabled=False)
-        return contextlib.nullcontext()
+    def _precision(self) -> contextlib.AbstractContextManager[None]:
+        return products_in(self.spec.precision, self.device.type)
 
     # -- out of memory -------------------------------------------------------------------------------------------------
 

@@ -12,16 +12,31 @@ from typing import Any
 
 from smope_bench.methods.recipes.schema import INFERRED, TrainingRecipe, inferred, schedule_for
 
-STANDARD: dict[str, str] = {"cifar100": "sup1k", "imagenet_r": "sup1k", "cub200": "sup21k"}
-"""Weights of the SMoPE paper's Tables 1, 4, 6 and 7 (SMoPE card, section 7)."""
+STANDARD: dict[str, str] = {
+    "cifar100": "sup1k",
+    "imagenet_r": "sup1k",
+    "cub200": "sup21k",
+    "five_datasets": "sup21k_orig",
+}
+"""Weights of the SMoPE paper's Tables 1, 4, 6 and 7 (SMoPE card, section 7); of 5-Datasets, those of the Hash paper."""
 SELF_SUPERVISED = ("ibot1k", "dino1k", "moco1k")
-COUNTS: dict[str, tuple[int, ...]] = {"cifar100": (10, 20), "imagenet_r": (5, 10, 20, 50), "cub200": (10, 20)}
+COUNTS: dict[str, tuple[int, ...]] = {
+    "cifar100": (10, 20),
+    "imagenet_r": (5, 10, 20, 50),
+    "cub200": (10, 20),
+    "five_datasets": (5,),
+}
 """Numbers of tasks with a recipe."""
 
 CROP: dict[str, Any] = {"kind": "random_resized_crop", "scale": [0.08, 1.0]}
 WHOLE: dict[str, Any] = {"image_size": 224, "augment": CROP, "test_resize": None, "normalize": "none"}
 CENTRE: dict[str, Any] = WHOLE | {"test_resize": 256}
-PLAIN: dict[str, dict[str, Any]] = {"cifar100": WHOLE, "imagenet_r": CENTRE, "cub200": CENTRE}
+PLAIN: dict[str, dict[str, Any]] = {
+    "cifar100": WHOLE,
+    "imagenet_r": CENTRE,
+    "cub200": CENTRE,
+    "five_datasets": CENTRE,
+}
 """Transforms of CODA-Prompt, VQ-Prompt, OVOR and SMoPE: [0, 1] without normalisation (SMoPE card, section 6)."""
 
 WIDE: dict[str, Any] = CENTRE | {"augment": CROP | {"scale": [0.05, 1.0]}, "test_interpolation": "bicubic"}
@@ -30,8 +45,8 @@ JITTERED: dict[str, Any] = CENTRE | {
     "test_interpolation": "bicubic",
     "normalize": "cifar100",
 }
-HIDE_DATA: dict[str, dict[str, Any]] = {"cifar100": JITTERED, "imagenet_r": WIDE, "cub200": WIDE}
-"""Transforms of HiDe-Prompt and NoRGa (HiDe-Prompt card, section 6.3)."""
+HIDE_DATA: dict[str, dict[str, Any]] = {"cifar100": JITTERED, "imagenet_r": WIDE, "cub200": WIDE, "five_datasets": WIDE}
+"""Transforms of HiDe-Prompt and NoRGa (HiDe-Prompt card, section 6.3). On 5-Datasets those of the sets before CIFAR-10, for all."""
 CENTRED: dict[str, dict[str, Any]] = dict.fromkeys(PLAIN, CENTRE)
 """Crop and mirror, central square at test, on every benchmark (Hash card, section 9.3)."""
 
@@ -118,8 +133,10 @@ OVOR_STEPS: dict[str, Any] = EPOCH_COSINE | {"drop_last": False}
 OVOR_CARD = "OVOR card, sections 5 and 9"
 OVOR_SOURCE = f"{INFERRED}as in the script, whose own weights are an earlier AugReg checkpoint; {OVOR_CARD}"
 OVOR_CUB = f"{INFERRED}no published epochs, 40 + 10 as for 20-class tasks; {OVOR_CARD}"
+OVOR_FIVE = f"{INFERRED}no published setting, as on CIFAR-100; {OVOR_CARD}"
 OVOR = [
     *_stated("ovor", "cifar100", OVOR_SOURCE, OVOR_STEPS | {"epochs": 20}),
+    *_stated("ovor", "five_datasets", OVOR_FIVE, OVOR_STEPS | {"epochs": 20}, tasks=(5,)),
     *_stated("ovor", "imagenet_r", OVOR_SOURCE, OVOR_STEPS | {"epochs": 50}),
     *_stated("ovor", "cub200", OVOR_CUB, OVOR_STEPS | {"epochs": 50}),
 ]
@@ -181,6 +198,7 @@ CLIPPED: dict[str, Any] = {"batch_size": 128, "lr": 0.015, "grad_clip": 1.0, "dr
 STEP: dict[str, Any] = CLIPPED | {"epochs": 50, "shape": "step"}
 LONG: dict[str, Any] = CLIPPED | {"epochs": 150, "shape": "epoch_cosine", "min_lr": 1e-5}
 CONSTANT: dict[str, Any] = CLIPPED | {"epochs": 50, "shape": "constant"}
+FIVE: dict[str, Any] = CLIPPED | {"epochs": 20, "shape": "constant", "grad_clip": 2.0}
 SHORT: dict[str, Any] = CLIPPED | {"epochs": 20, "shape": "step"}
 SPLIT_RATES: dict[str, Any] = {"head_lr_mult": 0.1}
 CUB_RATES: dict[str, Any] = {"head_lr_mult": 1.0, "task_inference": {"lr": 0.005}}
@@ -188,6 +206,8 @@ CUB_RATES: dict[str, Any] = {"head_lr_mult": 1.0, "task_inference": {"lr": 0.005
 CIFAR_PREFIX: dict[str, Any] = SPLIT_RATES | {"length": 5, "contrastive": 0.1, "momentum": 0.01}
 IMAGENET_PREFIX: dict[str, Any] = SPLIT_RATES | {"length": 20, "contrastive": 0.5, "momentum": 0.01}
 CUB_PREFIX: dict[str, Any] = CUB_RATES | {"length": 20, "contrastive": 0.01, "momentum": 0.01}
+FIVE_RATES: dict[str, Any] = {"task_inference": {"lr": 0.0005}}
+FIVE_PREFIX: dict[str, Any] = SPLIT_RATES | FIVE_RATES | {"length": 40, "contrastive": 0.1, "momentum": 0.01}
 STRONG_TAP: dict[str, Any] = {"tap": {"epochs": 80, "lr": 0.05}}
 ORIGINAL = "sup21k_orig"
 HIDE_SOURCE = "HiDe-Prompt card, sections 4 and 6 (single-GPU variant: section 9.1)"
@@ -207,6 +227,7 @@ HIDE_HOME = [
     *_stated("hide_prompt", "imagenet_r", HIDE_SOURCE, LONG, IMAGENET_PREFIX, **HOME),
     *_stated("hide_prompt", "cub200", HIDE_SOURCE, STEP, CUB_PREFIX, **HOME),
 ]
+HIDE_FIVE = _stated("hide_prompt", "five_datasets", HIDE_SOURCE, FIVE, FIVE_PREFIX, tasks=(5,), **HOME)
 
 
 def _hide_self_supervised(backbone: str) -> list[TrainingRecipe]:
@@ -218,6 +239,7 @@ def _hide_self_supervised(backbone: str) -> list[TrainingRecipe]:
 
 HIDE = [
     *HIDE_HOME,
+    *HIDE_FIVE,
     *_on_table_weights(HIDE_HOME, UNCLEAR),
     *(recipe for backbone in SELF_SUPERVISED for recipe in _hide_self_supervised(backbone)),
 ]
@@ -229,6 +251,8 @@ NORGA_HOME = [
     *_stated("norga", "imagenet_r", NORGA_SOURCE, LONG, IMAGENET_PREFIX | SIGMOID, **HOME),
     *_stated("norga", "cub200", NORGA_SOURCE, STEP, CUB_PREFIX | NORGA_CUB | STRONG_TAP | SIGMOID, **HOME),
 ]
+NORGA_TANH = FIVE_PREFIX | {"activation": "tanh"}
+NORGA_FIVE = _stated("norga", "five_datasets", NORGA_SOURCE, FIVE, NORGA_TANH, tasks=(5,), **HOME)
 
 
 def _norga_self_supervised(backbone: str, gates: tuple[str, str], tap: Values) -> list[TrainingRecipe]:
@@ -243,6 +267,7 @@ def _norga_self_supervised(backbone: str, gates: tuple[str, str], tap: Values) -
 
 NORGA = [
     *NORGA_HOME,
+    *NORGA_FIVE,
     *_on_table_weights(NORGA_HOME, UNCLEAR),
     *_norga_self_supervised("ibot1k", ("sigmoid", "tanh"), {"epochs": 80}),
     *_norga_self_supervised("dino1k", ("tanh", "tanh"), {"epochs": 30}),
@@ -260,8 +285,18 @@ HASH_HOME = [
     *_stated("hash_prompt", "cub200", HASH_SOURCE, STEP, CUB_RATES | {"prefix_len": 20}, **HASH_PLACED),
 ]
 HASH_SELF = [replace(recipe, schedule=CONSTANT) for recipe in HASH_HOME if recipe.benchmark == "imagenet_r"]
+HASH_FIVE = _stated(
+    "hash_prompt",
+    "five_datasets",
+    f"{HASH_SOURCE}; epochs, rates and prefixes as HiDe-Prompt's",
+    FIVE,
+    SPLIT_RATES | FIVE_RATES | {"prefix_len": 40},
+    tasks=(5,),
+    **HASH_PLACED,
+)
 HASH = [
     *HASH_HOME,
+    *HASH_FIVE,
     *_on_table_weights(HASH_HOME, "as with the original 21k weights"),
     *_moved(HASH_SELF, "epochs and rate as HiDe-Prompt with such weights", *SELF_SUPERVISED),
 ]

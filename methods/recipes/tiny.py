@@ -1,6 +1,7 @@
 """Recipes of the tiny backbone: chosen on held-out training data, every method with the same small budget.
 
-``docs/tiny-recipes.md`` has the search and its log. ``tiny_random`` and ``fashion_mnist`` use the same ones, untuned.
+``docs/tiny-recipes.md`` has the search and its log. ``tiny_random``, ``fashion_mnist``, ``glyph_domains`` and
+``small_sets`` use the same ones, untuned.
 """
 
 from __future__ import annotations
@@ -99,4 +100,16 @@ def _on_glyph_domains() -> list[TrainingRecipe]:
     return inferred(own, "as on glyphs, untuned", benchmark="glyph_domains")
 
 
-TINY: tuple[TrainingRecipe, ...] = (*SEARCHED, *_on_random_weights(), *_on_fashion(), *_on_glyph_domains())
+def _on_small_sets() -> list[TrainingRecipe]:
+    """As on digits, which are one of the sets."""
+    own = [recipe for recipe in SEARCHED if recipe.benchmark == "digits"]
+    return inferred(own, "as on digits, untuned", benchmark="small_sets")
+
+
+TINY: tuple[TrainingRecipe, ...] = (
+    *SEARCHED,
+    *_on_random_weights(),
+    *_on_fashion(),
+    *_on_glyph_domains(),
+    *_on_small_sets(),
+)

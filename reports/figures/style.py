@@ -19,6 +19,7 @@ from matplotlib.colors import Colormap, ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from smope_bench.harness.metrics import PERCENT
 from smope_bench.reports.loading.model import Cell, SuiteResults, summarise
 
 # Okabe and Ito's colours, without the yellow that white paper swallows; line and marker carry the difference in grey.
@@ -174,8 +175,8 @@ def listed(labels: Sequence[str], most: int = 8) -> str:
 
 
 def t_interval(values: Iterable[float]) -> tuple[float, float]:
-    """The 95 % t-interval of the mean, for seaborn's ``errorbar``; the mean twice where one run has no interval."""
-    found = summarise(values)
+    """The 95 % interval of a mean accuracy in percent, for seaborn's ``errorbar``; the mean twice where there is none."""
+    found = summarise(values, PERCENT)
     if found is None:
         return np.nan, np.nan
     return (found.mean, found.mean) if found.low is None or found.high is None else (found.low, found.high)

@@ -14,7 +14,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import EngFormatter
 
 from smope_bench.harness.cost.stored_counts import MethodCounts, stored_counts
-from smope_bench.harness.metrics import learning_accuracy
+from smope_bench.harness.metrics import PERCENT, learning_accuracy
 from smope_bench.reports.figures.kinds import FigureData, Picture, figure
 from smope_bench.reports.figures.scatter import Spot, draw_spots, fixed_axes, frame
 from smope_bench.reports.figures.style import GREY, listed, row_label
@@ -77,7 +77,7 @@ def learnable_parameters(cell: Cell) -> float | None:
 def plasticity(cell: Cell) -> Summary | None:
     """Accuracy right after learning over the runs that measured it; ``None`` where one did not."""
     values = [learning_accuracy(outcome.accuracy_matrix) for outcome in cell.outcomes]
-    return None if None in values else summarise(value for value in values if value is not None)
+    return None if None in values else summarise((value for value in values if value is not None), PERCENT)
 
 
 def cost_front(spots: Sequence[Spot], *, ranked: bool) -> list[Spot]:

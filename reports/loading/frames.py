@@ -38,7 +38,7 @@ class ResultFrames:
 
 def read_results(
     folder: str | os.PathLike[str],
-    suites: Sequence[str] | None = None,
+    suites: str | Sequence[str] | None = None,
     *,
     mixed: bool = False,
     metrics: tuple[Metric, ...] = METRICS,
@@ -51,6 +51,7 @@ def read_results(
     if not Path(folder).is_dir():
         raise UserError(f"{os.fspath(folder)!r} is not a folder; name a results folder")
     store = Store(Path(folder))
+    suites = [suites] if isinstance(suites, str) else suites
     names = [name_in_results(name) for name in suites] if suites is not None else suites_in(store)
     if mixed:
         loaded = load_suites(store, names, code_fingerprint(), mixed=True, metrics=metrics).suites

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from smope_bench.benchmarks.suites import SUITES
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.metrics import METRICS, Metric
 from smope_bench.harness.planning.suites.find import run_argument
@@ -136,7 +137,10 @@ def _results(manifest: Manifest, reader: Reader, reference: str | None, mixed: b
     }
     texts = (manifest.suite, manifest.heading, manifest.description, manifest.tiny)
     own_metrics = tuple(name for name in manifest.metrics if name in {metric.name for metric in reader.metrics})
-    return SuiteResults(*texts, rows, columns, cells, reference, reader.metrics, own_metrics, manifest.drawings)
+    suite = SUITES.get(manifest.suite)
+    label = manifest.reference if suite is None else suite.reference
+    row = label if label in row_of else None
+    return SuiteResults(*texts, rows, columns, cells, reference, reader.metrics, own_metrics, manifest.drawings, row)
 
 
 def _agreeing(entry: PlannedRun, row: ResultRow, column: Column, found: StoredContent) -> StoredContent:

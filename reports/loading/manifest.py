@@ -40,9 +40,10 @@ class Manifest(BaseModel):
     """Labels of the suite's own rows in each of its sizes; none in old manifests. ``suite_columns`` likewise."""
     suite_columns: list[list[str]] = []
     file: str = ""
-    """Identity of what the user's file planned; empty for the project's own suites, as are the two fields below."""
+    """Identity of what the user's file planned; empty for the project's own suites, as are the three fields below."""
     metrics: tuple[str, ...] = ()
     drawings: tuple[Drawing, ...] = ()
+    reference: str = ""
     rows: list[ResultRow]
     columns: list[Column]
     cells: list[PlannedRun]

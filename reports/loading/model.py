@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from scipy.special import stdtrit
+from scipy.special import expit, logit, stdtrit
 
 from smope_bench.benchmarks.suites.schema import Drawing
 from smope_bench.harness.metrics import METRICS, Metric
@@ -20,9 +20,10 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Summary:
-    """``n`` values: their mean, sample standard deviation (n - 1) and two-sided 95 % t-interval of the mean.
+    """``n`` values: their mean, sample standard deviation (n - 1) and two-sided 95 % interval of the mean.
 
-    All in the unit of the values. One value has a mean only: ``std``, ``low`` and ``high`` are ``None``.
+    All in the unit of the values. One value has a mean only: ``std``, ``low`` and ``high`` are ``None``. Equal values have no
+    interval: with no spread to measure, how sure their mean is cannot be said.
     """
 
     n: int
@@ -32,10 +33,13 @@ class Summary:
     high: float | None
 
 
-def summarise(values: Iterable[float]) -> Summary | None:
+def summarise(values: Iterable[float], bounds: tuple[float, float] | None = None) -> Summary | None:
     """Summarise finite values; ``None`` for no values at all. Raises ValueError for NaN and infinity.
 
-    Sums are exactly rounded, so that the order of the runs does not matter.
+    The interval is Student's t. For values that lie within ``bounds`` it is formed on their logit scale, where the standard
+    error is that of the mean over m (1 - m), m the mean's place between the bounds (delta method), and turned back: it stays
+    within the bounds, and keeps its 95 % where a mean is close to one (``statistics/simulation.py``). Sums are exactly
+    rounded, so that the order of the runs does not matter.
     """
     found = [float(value) for value in values]
     if not found:
@@ -48,8 +52,16 @@ def summarise(values: Iterable[float]) -> Summary | None:
     if n == 1:
         return Summary(1, mean, None, None, None)
     std = math.sqrt(math.fsum((value - mean) ** 2 for value in found) / (n - 1))
+    if std == 0:
+        return Summary(n, mean, 0.0, None, None)
     reach = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * std / math.sqrt(n)
-    return Summary(n, mean, std, mean - reach, mean + reach)
+    if bounds is None or not bounds[0] < mean < bounds[1]:
+        return Summary(n, mean, std, mean - reach, mean + reach)
+    low, width = bounds[0], bounds[1] - bounds[0]
+    place = (mean - low) / width
+    wide = reach / width / (place * (1 - place))
+    ends = (low + width * float(expit(float(logit(place)) + side * wide)) for side in (-1, 1))
+    return Summary(n, mean, std, *ends)
 
 
 def median(values: Iterable[float]) -> float | None:
@@ -64,6 +76,8 @@ RowKind = Literal["method", "floor", "ceiling"]
 
 MIXED_CODE = "mixed code"
 NOT_VERIFIED = "weights not verified"
+SLIP = "normalize_slip"
+"""Setting of a benchmark whose pictures are normalised unlike, as in official code by an oversight."""
 UNRANKED = frozenset({"stale", MIXED_CODE, "leaking"})
 """Marks of cells that are not ranked and not tested."""
 TAKEN = "taken from "
@@ -159,13 +173,18 @@ class Cell:
             found.append("device changed")
         if any((run.recipe or "").startswith(TAKEN) for run in self.used):
             found.append("recipe of another setting")
+        if any(outcome.spec["benchmark"].get("config", {}).get(SLIP) for outcome in self.outcomes):
+            found.append("normalisation slip")
         limits = {outcome.limit: None for outcome in self.outcomes if outcome.limit is not None}
         return (*found, *(f"limit {limit}" for limit in limits))
 
     def summary(self, metric: str) -> Summary | None:
         """Summary of a metric by its name; ``None`` where nothing was measured or the metric is not defined."""
         values = [outcome.metrics[metric] for outcome in self.outcomes]
-        return None if None in values else summarise(value for value in values if value is not None)
+        if None in values or not values:
+            return None
+        bounds = self.outcomes[0].metric(metric).bounds
+        return summarise((value for value in values if value is not None), bounds)
 
     def counts(self) -> dict[RunState, int]:
         """Number of runs in each state that occurs."""
@@ -191,6 +210,8 @@ class SuiteResults:
     own_metrics: tuple[str, ...] = ()
     """Names of the metrics of a cell in the table of a suite of the user's file, and its figures; empty for other suites."""
     drawings: tuple[Drawing, ...] = ()
+    reference: str | None = None
+    """Label of the row that the others are compared with; None where no row was fixed beforehand."""
 
     def metric(self, name: str) -> Metric:
         """The metric of that name."""

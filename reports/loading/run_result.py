@@ -161,6 +161,10 @@ class RunResult(_Part):
         """
         return values_of(self._metrics, self.run_id, self.accuracy_matrix, self.test_counts)
 
+    def metric(self, name: str) -> Metric:
+        """The registered metric of that name."""
+        return next(metric for metric in self._metrics if metric.name == name)
+
 
 def read_outcome(run_id: str, result: Mapping[str, Any], metrics: Sequence[Metric] = METRICS) -> RunResult | LeftOut:
     """Check one stored result; ``LeftOut`` with the reason where it cannot be used. ``metrics``: those it will compute."""

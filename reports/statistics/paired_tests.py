@@ -1,7 +1,12 @@
 """Paired comparison of rows over shared class orders and training seeds.
 
-The test is Wilcoxon's signed-rank test with its exact distribution over all signs of the observed ranks. Equal differences share
-their mean rank and differences of zero are dropped (Wilcoxon 1945; Pratt and Gibbons 1981, section 3.7).
+The unit is the class order: differences of its training seeds are averaged, since they are independent only given the order.
+Runs of a single class order are compared training seed by training seed, and what is found then holds for that order.
+
+Two tests, of which the number of units chooses one for all comparisons of a family, whatever the values are: Wilcoxon's
+signed-rank test, exact over all signs of the observed ranks (equal differences share their mean rank, differences of zero are
+dropped: Wilcoxon 1945; Pratt and Gibbons 1981, section 3.7), where it can fall below ``ALPHA`` after Holm's correction;
+else the paired t-test, which assumes normal differences. ``simulation`` shows how often they claim a difference without one.
 """
 
 from __future__ import annotations
@@ -9,23 +14,27 @@ from __future__ import annotations
 import bisect
 import itertools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from scipy.special import gammaln
+from scipy.special import gammaln, stdtr
 
 from smope_bench.reports.loading.model import Column, ResultRow, SuiteResults, Summary, summarise
-from smope_bench.reports.statistics.samples import DIGITS, Sample, comparable
+from smope_bench.reports.statistics.samples import DIGITS, Pair, Sample, comparable
 
 ALPHA = 0.05
-TestVerdict = Literal["better", "worse", "no difference shown", "undecided", "equal", "not compared"]
+LEAST_UNITS = 3
+"""Class orders, or training seeds of one order, with which a comparison may be decided at all."""
+Verdict = Literal["better", "worse", "no difference shown", "undecided", "equal", "not compared"]
+TestName = Literal["signed rank", "t"]
 
 
 @dataclass(frozen=True)
 class SignedRank:
-    """An exact two-sided test: pairs, pairs that differ, the p-value, and the smallest possible one for so many pairs."""
+    """An exact two-sided test: units, units that differ, the p-value, and the smallest possible one for so many units."""
 
     pairs: int
     differing: int
@@ -35,13 +44,14 @@ class SignedRank:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A row compared with the reference, pair by pair; ``difference`` is row minus reference in percentage points.
+    """A row compared with another one; ``difference`` is row minus reference in percentage points, over units.
 
-    ``effect``: see ``effect_size``. ``wins``: pairs in which the row is better than the reference. ``p`` is exact and
-    two-sided, ``adjusted`` the same after Holm, ``orders`` the number of class orders among the pairs.
+    ``effect``: see ``effect_size``. ``wins``: units in which the row is better than the reference. ``p`` is two-sided, by
+    the family's test, ``adjusted`` the same after Holm. ``pairs``: pairs of runs, of which a unit may have several.
     """
 
     row: ResultRow
+    reference: ResultRow
     difference: Summary | None
     effect: float | None
     wins: int
@@ -49,24 +59,30 @@ class Comparison:
     losses: int
     p: float | None
     adjusted: float | None
-    verdict: TestVerdict
+    verdict: Verdict
     words: str
-    orders: int
+    pairs: int
     runs: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Family:
-    """The comparisons with the reference row on one benchmark. ``size`` tests were corrected for together.
+    """Comparisons on one benchmark that were corrected for together; ``size`` is the number of their tests.
 
-    ``is_chosen``: the reference is the row with the best mean of these runs, so ``size`` counts every pair of rows.
+    ``reference``: the row that all are compared with, None for every pair of rows. ``is_chosen``: it is the row with the best
+    mean of these runs, so that ``size`` counts every pair of rows. ``test``: the test of all. ``units``: class orders, or
+    training seeds where ``is_one_order``, of the comparison with most. ``needed``: units with which the exact test could decide.
     """
 
     column: Column
-    reference: ResultRow
+    reference: ResultRow | None
     comparisons: tuple[Comparison, ...]
     size: int
     is_chosen: bool
+    test: TestName
+    units: int
+    needed: int
+    is_one_order: bool
     left_out: tuple[str, ...] = ()
 
 
@@ -114,54 +130,55 @@ def effect_size(differences: Sequence[float]) -> float | None:
     return math.exp(log_j) * found.mean / found.std
 
 
-def pairs_needed(family: Sequence[float], index: int) -> int:
-    """The least number of differing pairs with which test ``index`` could fall below 0.05 after Holm's correction.
+def t_test(differences: Sequence[float]) -> float | None:
+    """Two-sided p-value of Student's paired t-test; ``None`` where it is not defined: one value, or no spread but a mean."""
+    found = summarise(round(float(one), DIGITS) for one in differences)
+    if found is None or found.n < 2 or (not found.std and found.mean):
+        return None
+    if not found.std:
+        return 1.0
+    return 2 * float(stdtr(found.n - 1, -abs(found.mean) / (found.std / math.sqrt(found.n))))
 
-    ``family``: the smallest possible p-value of each test.
-    """
-    others = sorted(value for i, value in enumerate(family) if i != index)
-    pairs = 1
-    while holm([2.0 ** (1 - pairs), *others])[0] > ALPHA:
-        pairs += 1
-    return pairs
+
+def units_needed(size: int) -> int:
+    """Differing units with which every one of ``size`` signed-rank tests could fall below 0.05 after Holm's correction."""
+    return 1 + math.ceil(math.log2(max(1, size) / ALPHA))
 
 
 def compare(results: SuiteResults, column: Column, metric: str = "faa", reference: str | None = None) -> Family | None:
     """Compare the sequential rows of a benchmark with one of them; ``None`` with fewer than two comparable rows.
 
-    ``reference``: a row's label, fixed beforehand; the family is then its comparisons. By default it is the row with the best
-    mean (of rows with several runs, if any), and Holm's correction is over every pair of rows, since the data chose it.
+    ``reference``: a row's label, fixed beforehand, by default the one that the report is about; the family is then its
+    comparisons. Without one, or where it takes no part, it is the row with the best mean (of rows with several runs, if any),
+    and Holm's correction is over every pair of rows, since the data chose it.
     """
     samples = comparable(results, column, metric)
     labels = [sample.row.label for sample in samples.rows]
     if len(labels) < 2 or (reference is not None and reference not in labels):
         return None
+    reference = reference or (results.reference if results.reference in labels else None)
     sign = results.metric(metric).sign
     base = _best(samples.rows, sign) if reference is None else labels.index(reference)
-    pairs = [(i, j) for i, j in itertools.combinations(range(len(labels)), 2) if reference is None or base in (i, j)]
-    found = {(i, j): _differences(samples.rows[i], samples.rows[j]) for i, j in pairs}
-    tests = {pair: signed_rank(list(values.values())) for pair, values in found.items() if values}
-    adjusted = dict(zip(tests, holm([test.p for test in tests.values()]), strict=True))
-    attainable = dict(zip(tests, holm([test.least for test in tests.values()]), strict=True))
-    least, needed = [test.least for test in tests.values()], dict[int, int]()
-    compared = []
-    for i, other in enumerate(samples.rows):
-        if i == base:
-            continue
-        key = (min(i, base), max(i, base))
-        test = tests.get(key)
-        if test is None:
-            words = "no class order and training seed in common"
-            compared.append(Comparison(other.row, None, None, 0, 0, 0, None, None, "not compared", words, 0, ()))
-            continue
-        if test.differing not in needed:
-            needed[test.differing] = pairs_needed(least, list(tests).index(key))
-        is_decidable = attainable[key] <= ALPHA
-        words = None if is_decidable else _undecided(test, needed[test.differing])
-        compared.append(_comparison(other, samples.rows[base], test, adjusted[key], sign, words))
-    return Family(
-        column, samples.rows[base].row, tuple(compared), len(tests), reference is None, left_out=samples.left_out
+    others = [(i, base) for i in range(len(labels)) if i != base]
+    # Every pair once, those with the reference as they are shown.
+    rest = [(i, j) for i, j in itertools.combinations(range(len(labels)), 2) if base not in (i, j)]
+    tested = others if reference is not None else [*others, *rest]
+    family = _family(column, samples.rows, tested, sign, samples.left_out)
+    shown = family.comparisons[: len(others)]
+    by_place = sorted(zip(others, shown, strict=True), key=lambda one: one[0])
+    return replace(
+        family,
+        reference=samples.rows[base].row,
+        comparisons=tuple(one for _, one in by_place),
+        is_chosen=reference is None,
     )
+
+
+def compare_all(results: SuiteResults, column: Column, metric: str = "faa") -> Family | None:
+    """Compare every pair of sequential rows of a benchmark; ``None`` with fewer than two comparable rows."""
+    samples = comparable(results, column, metric)
+    pairs = list(itertools.combinations(range(len(samples.rows)), 2))
+    return _family(column, samples.rows, pairs, results.metric(metric).sign, samples.left_out) if pairs else None
 
 
 def _best(samples: Sequence[Sample], sign: int) -> int:
@@ -174,53 +191,109 @@ def _best(samples: Sequence[Sample], sign: int) -> int:
     return max(repeated, key=mean)
 
 
-def _differences(one: Sample, other: Sample) -> dict[tuple[int, int], float]:
+def differences_of(one: Sample, other: Sample) -> dict[Pair, float]:
+    """The first row minus the second, for every class order and training seed that both have."""
     return {
         pair: round(value - other.values[pair], DIGITS) for pair, value in one.values.items() if pair in other.values
     }
 
 
-def _comparison(
-    one: Sample, reference: Sample, test: SignedRank, adjusted: float, sign: int, undecided: str | None
-) -> Comparison:
-    found = _differences(one, reference)
-    gains = [sign * value for value in found.values()]
-    wins, losses = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
-    verdict, words = _verdict(gains, test, adjusted, undecided)
-    return Comparison(
-        one.row,
-        summarise(found.values()),
-        effect_size(list(found.values())),
-        wins,
-        len(gains) - wins - losses,
-        losses,
-        test.p,
-        adjusted,
-        verdict,
-        words,
-        len({order for order, _ in found}),
-        tuple(sample.runs[pair] for sample in (one, reference) for pair in found),
+def in_units(differences: Mapping[Pair, float]) -> list[float]:
+    """The mean difference of each class order; of a single order, that of each training seed."""
+    orders: dict[int, list[float]] = {}
+    for (order, _), value in differences.items():
+        orders.setdefault(order, []).append(value)
+    if len(orders) == 1:
+        return list(differences.values())
+    return [round(statistics.fmean(values), DIGITS) for values in orders.values()]
+
+
+def chosen_test(units: Iterable[int]) -> TestName:
+    """The test of a family whose comparisons have so many units: the exact one where each could be decided by it."""
+    attainable = holm([2.0 ** (1 - count) for count in units])
+    return "signed rank" if all(value <= ALPHA for value in attainable) else "t"
+
+
+def _family(
+    column: Column, samples: Sequence[Sample], pairs: Sequence[tuple[int, int]], sign: int, left_out: tuple[str, ...]
+) -> Family:
+    """Comparisons of these pairs of rows, the first minus the second, in the order given."""
+    differences = [differences_of(samples[i], samples[j]) for i, j in pairs]
+    units = [in_units(found) for found in differences]
+    tested = [values for values in units if len(values) >= LEAST_UNITS]
+    test = chosen_test(map(len, tested))
+    chances = [None if len(values) < LEAST_UNITS else _p(values, test) for values in units]
+    # A test that the values do not define counts in the correction all the same, so that they do not decide how many there are.
+    counted = [1.0 if p is None else p for values, p in zip(units, chances, strict=True) if len(values) >= LEAST_UNITS]
+    corrected = iter(holm(counted))
+    adjusted = [next(corrected) if len(values) >= LEAST_UNITS else None for values in units]
+    compared = [
+        _comparison(samples[i], samples[j], found, values, p, None if p is None else after, sign, test)
+        for (i, j), found, values, p, after in zip(pairs, differences, units, chances, adjusted, strict=True)
+    ]
+    size = len(counted)
+    orders = {order for found in differences for order, _ in found}
+    return Family(
+        column,
+        None,
+        tuple(compared),
+        size,
+        False,
+        test,
+        max(map(len, units)),
+        units_needed(size),
+        len(orders) == 1,
+        left_out,
     )
 
 
-def _verdict(
-    gains: Sequence[float], test: SignedRank, adjusted: float, undecided: str | None
-) -> tuple[TestVerdict, str]:
-    if test.differing == 0:
-        return "equal", f"the same number in {'the only pair' if test.pairs == 1 else f'all {test.pairs} pairs'}"
-    if undecided is not None:
-        return "undecided", undecided
+def _p(units: Sequence[float], test: TestName) -> float | None:
+    return signed_rank(units).p if test == "signed rank" else t_test(units)
+
+
+def _comparison(
+    one: Sample,
+    reference: Sample,
+    differences: Mapping[Pair, float],
+    units: Sequence[float],
+    p: float | None,
+    adjusted: float | None,
+    sign: int,
+    test: TestName,
+) -> Comparison:
+    gains = [sign * value for value in units]
+    wins, losses = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
+    verdict, words = _verdict(gains, adjusted, test)
+    return Comparison(
+        one.row,
+        reference.row,
+        summarise(units),
+        effect_size(units),
+        wins,
+        len(gains) - wins - losses,
+        losses,
+        p,
+        adjusted,
+        verdict,
+        words,
+        len(differences),
+        tuple(sample.runs[pair] for sample in (one, reference) for pair in differences),
+    )
+
+
+def _verdict(gains: Sequence[float], adjusted: float | None, test: TestName) -> tuple[Verdict, str]:
+    if not gains:
+        return "not compared", "no class order and training seed in common"
+    if not any(gains):
+        return "equal", f"the same number in {'the only pair' if len(gains) == 1 else f'all {len(gains)}'}"
+    if adjusted is None:
+        few = f"fewer than {LEAST_UNITS} cannot decide"
+        return "undecided", few if len(gains) < LEAST_UNITS else "cannot be decided: all differ by the same"
     if adjusted > ALPHA:
         return "no difference shown", "no difference shown"
-    # The direction is that of the rank sums, as the test is on ranks.
-    moved = [gain for gain in gains if gain != 0]
-    balance = sum(math.copysign(rank, gain) for rank, gain in zip(_twice_ranks(moved), moved, strict=True))
+    if test == "t":
+        balance = math.fsum(gains)
+    else:  # the direction is that of the rank sums, as the test is on ranks
+        moved = [gain for gain in gains if gain != 0]
+        balance = sum(math.copysign(rank, gain) for rank, gain in zip(_twice_ranks(moved), moved, strict=True))
     return ("better", "better") if balance > 0 else ("worse", "worse")
-
-
-def _undecided(test: SignedRank, needed: int) -> str:
-    if test.differing < test.pairs:
-        return (
-            f"cannot be decided with n = {test.differing} differing pairs of {test.pairs}: at least n = {needed} needed"
-        )
-    return f"cannot be decided with n = {test.pairs}: at least n = {needed} pairs needed"

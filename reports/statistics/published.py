@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -36,7 +36,7 @@ NO_SPREAD_PRINTED, ONE_RUN = "no spread printed", "one run has no spread"
 OWN_SETTINGS = "own settings"
 TINY = "tiny run is no comparison"
 USUAL: Mapping[str, object] = {"split": None, "class_order": "shuffled", "holdout": 0, "limit": None}
-"""Settings of a benchmark that all suites with printed numbers share."""
+"""Settings of a benchmark that all suites with printed numbers share, but for those that a suite's column has itself."""
 TONES: Mapping[str, Tone] = {INSIDE: "good", OUTSIDE: "bad"}
 _UNMEASURED: Mapping[CellState, str] = {
     "missing": "not run yet",
@@ -188,16 +188,21 @@ def printed_table(results: SuiteResults) -> PrintedTable | None:
     if suite is None:
         return None
     runs = [run for cell in results.all_cells for run in cell.runs]
-    if any((run.recipe or "").startswith(TAKEN) or (run.outcome and is_other_protocol(run.outcome)) for run in runs):
+    columns = (*suite.tiny, *suite.full)
+    if any(
+        (run.recipe or "").startswith(TAKEN) or (run.outcome and is_other_protocol(run.outcome, columns))
+        for run in runs
+    ):
         return None
-    own = {(column.benchmark, column.config.get("tasks")) for column in (*suite.tiny, *suite.full)}
+    own = {(column.benchmark, column.config.get("tasks")) for column in columns}
     return table_of(suite) if any((column.benchmark, column.tasks) in own for column in results.columns) else None
 
 
-def is_other_protocol(outcome: RunResult) -> bool:
-    """Whether a run has a split, class order, held-out share or limit that no suite with printed numbers has."""
-    config = outcome.spec["benchmark"].get("config", {})
-    return any(config.get(key, usual) != usual for key, usual in USUAL.items())
+def is_other_protocol(outcome: RunResult, columns: Iterable[SuiteColumn]) -> bool:
+    """Whether a run's split, class order, held-out share or limit is neither the usual one nor its benchmark's in ``columns``."""
+    name, config = outcome.spec["benchmark"]["name"], outcome.spec["benchmark"].get("config", {})
+    own = next((column.config for column in columns if column.benchmark == name), {})
+    return any(config.get(key, wanted) != wanted for key, wanted in {**USUAL, **own}.items() if key in USUAL)
 
 
 def table_of(suite: Suite) -> PrintedTable | None:
@@ -232,7 +237,11 @@ def compare(cell: Cell, metric: str, published: PublishedValue, column: SuiteCol
             return Comparison(found[0])
         method, benchmark, backbone = (outcome.spec[part]["name"] for part in ("method", "benchmark", "backbone"))
         is_changed = len(outcome.spec["backbone"]) > 2  # beside name and hash: another input size or feature
-        if is_other_protocol(outcome) or is_changed or (method, benchmark, outcome.tasks, backbone) != printed:
+        if (
+            is_other_protocol(outcome, (column,))
+            or is_changed
+            or (method, benchmark, outcome.tasks, backbone) != printed
+        ):
             return Comparison("other protocol is no comparison")
     summary = cell.summary(metric)
     return Comparison("not defined") if summary is None else judge(summary, published)

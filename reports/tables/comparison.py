@@ -98,8 +98,10 @@ class CellChange:
         if all(_are_equal(*pair) for pair in self.pairs):
             return "equal"
         low, high = self.summary.low, self.summary.high
-        if low is None or high is None:
+        if self.summary.n == 1:
             return "single"
+        if low is None or high is None:  # every pair differs by the same
+            return "within" if self.summary.mean == 0 else "beyond"
         return "within" if low <= 0 <= high else "beyond"
 
     @property

@@ -29,6 +29,8 @@ class _Step(_Pass):
     query: bool
     traced: bool
     uncounted: dict[str, Any]
+    unknown: dict[str, Any] = {}
+    missing: dict[str, Any] = {}
 
 
 class _Phase(BaseModel):
@@ -254,10 +256,29 @@ def _executed(report: Report, key: str, title: str, label: str) -> Table:
     lines = [
         Row(row[label], _executed_entries(*step))
         for row in rows
-        for step in (*(_phase_steps(row, report) or [("closed form", None, None)]), ("test", None, row["test"]))
+        for step in (*(_phase_steps(row, report) or [("closed form", None, None)]), (test_text(row), None, row["test"]))
     ]
-    notes = tuple(note.format(**facts) for note in EXECUTED_NOTES)
+    notes = (*_unknown_work(rows, report), *(note.format(**facts) for note in EXECUTED_NOTES))
     return Table(key, f"{title}: as executed", "Method", headings, (Block(tuple(lines)),), EXECUTED_LEAD, notes)
+
+
+def _unknown_work(rows: Sequence[CostRow], report: Report) -> list[str]:
+    """A sentence for each step with products that a counter does not know."""
+    found = []
+    for row in rows:
+        for text, _, step in (*_phase_steps(row, report), ("test", None, row["test"])):
+            missing, unknown = (", ".join((step or {}).get(key) or {}) for key in ("missing", "unknown"))
+            where = f"{row['method']}, {text}"
+            if missing:
+                beneath = f" (beneath {unknown})" if unknown else ""
+                found.append(
+                    f"Counted in part: {where}: neither counter knows {missing}{beneath}; its work is not in the row."
+                )
+            elif unknown:
+                found.append(
+                    f"Counted by torch: {where}: fvcore does not know {unknown}; the larger of both counts is taken."
+                )
+    return found
 
 
 def _phase_steps(row: CostRow, report: Report) -> list[tuple[str, int | None, CostRow | None]]:
@@ -273,6 +294,12 @@ def _executed_entries(text: str, trains: int | None, step: CostRow | None) -> tu
     forward, *others = step["forward"], step["backward"], step["forward"] + step["backward"]
     operations = (TableCell(giga(value), (value / 1e9,)) for value in others)
     return (*head, TableCell(query, (query,)), TableCell(giga(forward), (forward / 1e9,), marks=marks), *operations)
+
+
+def test_text(row: CostRow) -> str:
+    """``test``, and how many passes of the backbone with an adaptation set each it takes after the last task, if several."""
+    passes = row.get("passes_at_test", 1)
+    return f"test ({passes} passes)" if passes > 1 else "test"
 
 
 def phase_text(phase: CostRow, report: Report) -> str:

@@ -6,55 +6,68 @@ from collections.abc import Sequence
 
 from smope_bench.reports.formatting import KIND_HELP, KIND_NAMES, column_text, interval, notes
 from smope_bench.reports.loading.model import KINDS, Cell, Column, ResultRow, SuiteResults, run_ids
-from smope_bench.reports.statistics.paired_tests import ALPHA, Comparison, Family, TestVerdict, compare
+from smope_bench.reports.statistics.images import ImageDifference, ReadAnswers, image_differences
+from smope_bench.reports.statistics.paired_tests import (
+    ALPHA,
+    LEAST_UNITS,
+    Comparison,
+    Family,
+    Verdict,
+    compare,
+    compare_all,
+)
 from smope_bench.reports.statistics.ranking import Ranking, Stability, friedman_words, rank_rows, stability
 from smope_bench.reports.statistics.samples import sample
 from smope_bench.reports.statistics.variance import REMEDY, VarianceSplit, split_variance
 from smope_bench.reports.tables.table import Block, Heading, Row, Table, TableCell
 from smope_bench.reports.text import NONE, Tone, file_name, number, p_text, signed
 
+INTERVAL_HELP = "Two-sided t-interval of the mean difference: for normal differences, and not corrected for other rows."
 HEADINGS = (
     Heading(
-        "Pairs", help="Runs of both rows with the same class order and training seed.", fields=("pairs", "class_orders")
+        "n",
+        help="Class orders that both rows were run with; training seeds of one order are averaged. Where there is a single "
+        "class order: its training seeds.",
+        fields=("n", "pairs"),
     ),
     Heading("Difference", help="Mean of row minus reference, in points.", fields=("difference", "std")),
-    Heading(
-        "95 % interval",
-        help="Two-sided t-interval of the mean difference: for normal differences, and not corrected for other rows.",
-        fields=("ci_low", "ci_high"),
-    ),
+    Heading("95 % interval", help=INTERVAL_HELP, fields=("ci_low", "ci_high")),
     Heading(
         "Effect size",
-        help="Cohen's d_z, the mean difference over its standard deviation, times Hedges' correction for few pairs: "
-        "J(m) = G(m/2) / (sqrt(m/2) G((m-1)/2)), m = pairs - 1, G the gamma function. A dash where all pairs differ by the "
-        "same, and with fewer than three.",
+        help="Cohen's d_z, the mean difference over its standard deviation, times Hedges' correction for few values: "
+        "J(m) = G(m/2) / (sqrt(m/2) G((m-1)/2)), m = n - 1, G the gamma function. A dash where all differ by the same, and "
+        "with fewer than three.",
         fields=("effect_size",),
     ),
-    Heading(
-        "Won, tied, lost", help="Pairs in which the row is better, equal, worse.", fields=("wins", "ties", "losses")
-    ),
-    Heading("p", help="Exact two-sided Wilcoxon signed-rank test, uncorrected.", fields=("p",), sort="up"),
+    Heading("Won, tied, lost", help="How often the row is better, equal, worse.", fields=("wins", "ties", "losses")),
+    Heading("p", help="Two-sided, by the test that is named below the table, uncorrected.", fields=("p",), sort="up"),
     Heading("p (Holm)", help="The same, corrected for all tests of the family.", fields=("p_holm",), sort="up"),
-    Heading(
-        "Against the reference", help="What may be said at 0.05.", fields=("verdict",), sort="text", is_numeric=False
-    ),
+    Heading("Verdict", help="What may be said at 0.05.", fields=("verdict",), sort="text", is_numeric=False),
 )
-_TONES: dict[TestVerdict, Tone] = {"better": "good", "worse": "bad", "undecided": "word", "not compared": "word"}
+IMAGE_HEADINGS = (
+    Heading("Images x seeds", help="Test images, and pairs of runs with the same seeds.", fields=("images", "seeds")),
+    Heading(
+        "Difference", help="Mean of row minus reference over the seeds, in points.", fields=("difference", "std_error")
+    ),
+    Heading("95 % interval", help="Over test images, seeds as they are.", fields=("ci_low", "ci_high")),
+    Heading("p (Holm)", help="Two-sided, corrected for all rows.", fields=("p", "p_holm"), sort="up"),
+    Heading("Verdict", help="At 0.05.", fields=("verdict",), sort="text", is_numeric=False),
+)
+_TONES: dict[Verdict, Tone] = {"better": "good", "worse": "bad", "undecided": "word", "not compared": "word"}
 
 
 def paired_table(results: SuiteResults, column: Column, number_: int, metric: str = "faa") -> Table | None:
-    """Every sequential row against the row with the best mean; ``None`` where no two rows share two pairs of seeds."""
+    """Every sequential row against the reference; ``None`` where no two rows share two class orders or training seeds."""
     family = compare(results, column, metric)
-    if family is None or all(one.difference is None or one.difference.n < 2 for one in family.comparisons):
+    if family is None or family.reference is None or _is_bare(family):
         return None
     blocks = tuple(
         Block(lines, KIND_NAMES[kind], KIND_HELP[kind])
         for kind in KINDS
         if (lines := tuple(_line(one, column) for one in family.comparisons if one.row.kind == kind))
     )
-    where = f": {column_text(column)}" if len(results.columns) > 1 else ""
     key = f"{file_name(results.suite)}-paired-{number_}"
-    title = f"Every row against {family.reference.label}{where}"
+    title = f"Every row against {family.reference.label}{_where(results, column)}"
     said = tuple(dict.fromkeys((*_words(family), *family.left_out, *notes(results, column))))
     lead = (
         f"{results.metric(metric).heading} of each row against {family.reference.label}, run against run with the same class order "
@@ -63,44 +76,111 @@ def paired_table(results: SuiteResults, column: Column, number_: int, metric: st
     return Table(key, title, "Row", HEADINGS, blocks, lead, said)
 
 
+def pairs_table(results: SuiteResults, column: Column, number_: int, metric: str = "faa") -> Table | None:
+    """Every pair of sequential rows; ``None`` as for ``paired_table``."""
+    family = compare_all(results, column, metric)
+    if family is None or _is_bare(family):
+        return None
+    lines = tuple(_line(one, column, f"{one.row.label} against {one.reference.label}") for one in family.comparisons)
+    key, title = f"{file_name(results.suite)}-pairs-{number_}", f"Every pair of rows{_where(results, column)}"
+    said = tuple(dict.fromkeys((*_words(family), *family.left_out, *notes(results, column))))
+    return Table(key, title, "Rows", HEADINGS, (Block(lines),), "The first row of each pair minus the second.", said)
+
+
+def images_table(
+    results: SuiteResults, column: Column, number_: int, reference: str, read: ReadAnswers
+) -> Table | None:
+    """Every sequential row against the reference over the test images; ``None`` where no predictions are stored."""
+    found = image_differences(results, column, reference, read)
+    if not found:
+        return None
+    lines = tuple(_image_line(one, column) for one in found)
+    lead = (
+        f"FAA of each row against {reference}: what would change with other test images of the same classes, the trained models "
+        "staying as they are."
+    )
+    said = (
+        "The interval is that of a paired bootstrap over test images within classes, for all seeds at once, in closed form. It "
+        "licenses: these trained models differ on images such as these. It does not license: the methods differ under other "
+        "class orders or training seeds, of which there are few; the table before this one is about those.",
+        *notes(results, column),
+    )
+    key, title = f"{file_name(results.suite)}-images-{number_}", f"The choice of test images{_where(results, column)}"
+    return Table(key, title, "Row", IMAGE_HEADINGS, (Block(lines),), lead, said)
+
+
+def _image_line(one: ImageDifference, column: Column) -> Row:
+    def entry(text: str, *values: float | int | str | None, tone: Tone = "") -> TableCell:
+        return TableCell(text, values, runs=one.runs, cell=(one.row.label, column.label), tone=tone)
+
+    words = "more than the images explain" if one.adjusted <= ALPHA else "the images may explain it"
+    entries = (
+        entry(f"{one.images} x {one.seeds}", one.images, one.seeds),
+        entry(signed(one.mean), one.mean, one.std),
+        entry(f"[{number(one.low, 1)}, {number(one.high, 1)}]", one.low, one.high, tone="muted"),
+        entry(p_text(one.adjusted), one.p, one.adjusted),
+        entry(words, words),
+    )
+    return Row(one.row.label, entries, url=one.row.url)
+
+
+def _where(results: SuiteResults, column: Column) -> str:
+    return f": {column_text(column)}" if len(results.columns) > 1 else ""
+
+
+def _is_bare(family: Family) -> bool:
+    return all(one.difference is None or one.difference.n < 2 for one in family.comparisons)
+
+
 def _words(family: Family) -> list[str]:
-    label, size = family.reference.label, family.size
-    tests = f"{size} test{'s' * (size != 1)}"
-    if family.is_chosen:
+    tests = f"{family.size} test{'s' * (family.size != 1)}"
+    if family.reference is None:
+        found = [f"Holm's correction is over {tests}, one for every pair of rows."]
+    elif family.is_chosen:
         found = [
-            f"Reference: {label}, the sequential row with the best mean. These runs chose it, and it could have been any row: "
-            f"Holm's correction is over {tests}, one for every pair of rows, of which those with {label} are shown."
+            f"Reference: {family.reference.label}, the sequential row with the best mean. These runs chose it, and it could have "
+            f"been any row: Holm's correction is over {tests}, one for every pair of rows, of which those with it are shown."
         ]
     else:
-        found = [f"Reference: {label}, fixed beforehand. Holm's correction is over the {tests} shown."]
-    found.append(
-        "The test is exact: with n differing pairs no p-value is below 2 / 2^n. Where even that, after Holm, stays above "
-        f"{ALPHA}, the runs cannot decide, whatever they show; that is not evidence of no difference."
-    )
-    compared = [one for one in family.comparisons if one.difference is not None]
-    if any(one.difference is not None and one.orders < one.difference.n for one in compared):
+        found = [f"Reference: {family.reference.label}, fixed beforehand. Holm's correction is over the {tests} shown."]
+    found.append(_test_words(family))
+    if family.is_one_order:
         found.append(
-            "Some pairs share a class order, and are independent only given that order: what is said holds for these class "
-            "orders, not for class orders in general."
+            "All runs share one class order: what is said holds for that order, not for class orders in general."
         )
-    if any(one.difference is not None and one.difference.std == 0 for one in compared):
-        found.append("Where all pairs differ by the same, the interval has no width and there is no effect size.")
+    compared = [one.difference for one in family.comparisons if one.difference is not None]
+    if any(one.std == 0 and one.n > 1 for one in compared):
+        found.append("Where all differ by the same, there is no interval and no effect size.")
     return found
 
 
-def _line(one: Comparison, column: Column) -> Row:
+def _test_words(family: Family) -> str:
+    unit = "training seed" if family.is_one_order else "class order"
+    if not family.size:
+        return f"No test: with fewer than {LEAST_UNITS} {unit}s nothing can be decided; that is not evidence of no difference."
+    if family.test == "signed rank":
+        return f"Test: Wilcoxon's signed-rank test, exact, over {family.units} {unit}s; it assumes no distribution."
+    return (
+        f"Test: the paired t-test over {family.units} {unit}s. It assumes that differences are normally distributed from {unit} "
+        f"to {unit}, which so few cannot show. The exact signed-rank test, which assumes nothing, cannot fall below {ALPHA} "
+        f"here, whatever the runs show; it would decide from {family.needed} {unit}s on."
+    )
+
+
+def _line(one: Comparison, column: Column, label: str = "") -> Row:
     place, found = (one.row.label, column.label), one.difference
 
     def entry(text: str, *values: float | int | str | None, tone: Tone = "") -> TableCell:
         return TableCell(text, values, runs=one.runs, cell=place, tone=tone)
 
     said = entry(one.words, one.words, tone=_TONES.get(one.verdict, ""))
+    name = label or one.row.label
     if found is None:
-        return Row(one.row.label, (entry("0", 0, 0), *(entry(NONE, tone="muted") for _ in HEADINGS[2:]), said))
+        return Row(name, (entry("0", 0, 0), *(entry(NONE, tone="muted") for _ in HEADINGS[2:]), said))
     counts = (one.wins, one.ties, one.losses)
-    orders = f" ({one.orders} order{'s' * (one.orders != 1)})" if one.orders < found.n else ""
+    more = f" ({one.pairs} runs)" if one.pairs > found.n else ""
     entries = (
-        entry(f"{found.n}{orders}", found.n, one.orders),
+        entry(f"{found.n}{more}", found.n, one.pairs),
         entry(signed(found.mean), found.mean, found.std),
         entry(interval(found), found.low, found.high, tone="muted"),
         entry(signed(one.effect), one.effect),
@@ -109,12 +189,24 @@ def _line(one: Comparison, column: Column) -> Row:
         entry(p_text(one.adjusted), one.adjusted),
         said,
     )
-    return Row(one.row.label, entries, url=one.row.url)
+    return Row(name, entries, url="" if label else one.row.url)
 
 
-def statistics_tables(results: SuiteResults) -> tuple[Table, ...]:
-    """All statistics of a suite on FAA that its runs allow; none for one run a cell on one benchmark."""
-    paired = [paired_table(results, column, i) for i, column in enumerate(results.columns, 1)]
+def statistics_tables(
+    results: SuiteResults, read: ReadAnswers | None = None, *, all_pairs: bool = False
+) -> tuple[Table, ...]:
+    """All statistics of a suite on FAA that its runs allow; none for one run a cell on one benchmark.
+
+    ``read``: stored predictions, for the comparison over test images. ``all_pairs``: compare every pair of rows, too.
+    """
+    paired = list[Table | None]()
+    for i, column in enumerate(results.columns, 1):
+        paired.append(paired_table(results, column, i))
+        family = compare(results, column)
+        if read is not None and family is not None and family.reference is not None:
+            paired.append(images_table(results, column, i, family.reference.label, read))
+        if all_pairs:
+            paired.append(pairs_table(results, column, i))
     ranking = rank_rows(results)
     ranks = None if ranking is None else _ranks_table(results, ranking)
     found = [*paired, ranks, _stability_table(results), _variance_table(results)]

@@ -47,11 +47,13 @@ def run(
     data: File = "data",
     workers: int | None = None,
     threads: int | None = None,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
+    device: Literal["auto", "cpu", "cuda", "mps", "xpu"] = "auto",
     executor: str = "auto",
     address: str | None = None,
     slurm: Iterable[str] = (),
     gpus_per_run: float = 1.0,
+    gpus: int | str | Iterable[int] | None = None,
+    allow_device_change: bool = False,
     deterministic: bool = False,
     checkpoint_every: float = 5.0,
     keep: bool = True,
@@ -93,6 +95,8 @@ def run(
         address=address,
         slurm=slurm,
         gpus_per_run=gpus_per_run,
+        gpus=gpus,
+        allow_device_change=allow_device_change,
         deterministic=deterministic,
         checkpoint_every=checkpoint_every,
         keep=keep,
@@ -147,7 +151,7 @@ def plan(
 
 
 def results(
-    folder: str | os.PathLike[str] = "results", suites: Sequence[str] | None = None, *, mixed: bool = False
+    folder: str | os.PathLike[str] = "results", suites: str | Sequence[str] | None = None, *, mixed: bool = False
 ) -> ResultFrames:
     """The results of a folder as two pandas data frames, ``.runs`` (one row a run) and ``.cells`` (one row a cell).
 
@@ -164,7 +168,7 @@ def load_model(
     *,
     results: str | os.PathLike[str] = "results",
     data: str | os.PathLike[str] = "data",
-    plugins: Sequence[str | os.PathLike[str]] = (),
+    plugins: File | Sequence[File] = (),
     device: str = "auto",
 ) -> TrainedModel:
     """The trained model of a run, by its id, by the beginning of one, or from a folder that ``export`` wrote.

@@ -177,7 +177,7 @@ def place_of(spec: RunSpec, registries: Registries, folder: Path) -> Any:
     return session.progress.tasks_done, inside and inside.position
 
 
-def full_disk(file: Path, *_: Any) -> None:
+def full_disk(file: Path, *_: Any, **__: Any) -> None:
     """In the place of a function that writes."""
     raise OSError(errno.ENOSPC, "No space left on device", str(file))
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from smope_bench import run_all
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.atomic_write import write_json_atomically
 from smope_bench.harness.records.checksum import RECORD_SCHEMA, with_checksum
+from smope_bench.harness.records.store import Store
 from smope_bench.reports import build
 from smope_bench.reports import cli as commands
+from smope_bench.reports.build import make_document
+from smope_bench.reports.cli import Comparisons
 from smope_bench.reports.document import Document
+from smope_bench.reports.loading.load import load_suites
 
 
 @pytest.fixture
@@ -30,7 +36,7 @@ def refused(results, out, said: str, suites=("smoke",), **options) -> None:
 @pytest.fixture(autouse=True)
 def no_work(monkeypatch) -> None:
     """Whatever is refused here is refused before any table is made."""
-    monkeypatch.setattr(build, "make_document", lambda *_: pytest.fail("tables were made first"))
+    monkeypatch.setattr(build, "make_document", lambda *_, **__: pytest.fail("tables were made first"))
 
 
 def test_an_out_that_is_a_file_is_refused_before_anything_is_computed(folder, tmp_path) -> None:
@@ -79,7 +85,7 @@ def test_counts_that_were_edited_are_refused_and_said_where_nobody_asked_for_the
     file.write_text(file.read_text().replace("5", "6"))
     refused(folder, tmp_path / "out", "its seal does not fit", suites=("table3",))
     seen = []
-    monkeypatch.setattr(build, "make_document", lambda loaded, *_: Document((), loaded.warnings))
+    monkeypatch.setattr(build, "make_document", lambda loaded, *_, **__: Document((), loaded.warnings))
     monkeypatch.setattr(build, "write_report", lambda document, out: seen.append(document) or SimpleNamespace(page=out))
     commands.write((), folder, tmp_path / "out", with_tables=False)
     assert "Suite 'table3' is not shown" in seen[0].warnings[0] and "seal" in seen[0].warnings[0]
@@ -91,7 +97,22 @@ def test_what_the_other_side_of_a_comparison_left_out_is_said(folder, factory, t
     file = next(other.glob("*/result.json"))
     file.write_text(file.read_text().replace("80.0", "81.0"))
     seen = []
-    monkeypatch.setattr(build, "make_document", lambda loaded, *_: Document((), loaded.warnings))
+    monkeypatch.setattr(build, "make_document", lambda loaded, *_, **__: Document((), loaded.warnings))
     monkeypatch.setattr(build, "write_report", lambda document, out: seen.append(document) or SimpleNamespace(page=out))
     commands.write(("smoke",), folder, tmp_path / "out", with_tables=False, against=other)
     assert seen[0].warnings == (f"In {other}: 1 of 1 record was left out: 1 edited by hand.",)
+
+
+def test_the_reference_row_is_chosen_by_label_or_method(
+    smoke: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["report", "smoke", "--results", str(smoke.root), "--out", str(tmp_path / "page"), "--mixed"]
+    loaded = load_suites(smoke, ["smoke"], None)
+    row = next(row for row in loaded.suites[0].rows if row.kind == "method")
+    for name in (row.label, row.method):
+        assert Comparisons(name).applied(loaded).suites[0].reference == row.label
+    assert run_all.main([*asked, "--reference", "nobody"]) == 2
+    assert "--reference 'nobody': no row is called so" in capsys.readouterr().err
+    (section,) = make_document(Comparisons(row.label).applied(loaded), smoke, all_pairs=True).sections
+    titles = [table.title for table in section.statistics]
+    assert f"Every row against {row.label}" in titles and "Every pair of rows" in titles

@@ -81,7 +81,7 @@ def test_a_report_of_it_is_measured(tmp_path: Path, monkeypatch) -> None:
     assert (tables.runs, tables.suites) == (4, 1)
     making, writing = whole
     grids = int(making.note.split(" tables, ")[0])
-    assert grids >= tables.grids == len(list(suite_grids(load_suites(made, ["ci"], None)))) >= 2
+    assert grids >= tables.grids == len(list(suite_grids(load_suites(made, ["ci"], None), made))) >= 2
     page = (tmp_path / "report" / "index.html").stat().st_size / 1e6
     assert writing["page_mb"].median == pytest.approx(page) and writing["page_mb"].is_count
     assert min(*tables.scan, *tables.tables, tables.peak_mb, writing["peak_mb"].median) > 0

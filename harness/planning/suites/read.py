@@ -78,11 +78,15 @@ class _Reader:
         )
         if given.tiny and tiny_columns:
             self.yaml.fail("tiny: true makes columns the tiny form already; leave tiny_columns out", "tiny_columns")
+        rows = self._rows(given, "rows")
+        if given.reference and given.reference not in {row.label for row in rows}:
+            hint = did_you_mean(given.reference, [row.label for row in rows])
+            self.yaml.fail(f"reference: no row has the label {given.reference!r}{hint}", "reference")
         return Suite(
             name=name,
             title=given.title or name,
             summary=given.summary,
-            rows=self._rows(given, "rows"),
+            rows=rows,
             tiny=columns if given.tiny else tiny_columns,
             full=() if given.tiny else columns,
             seeds=tuple(dict.fromkeys(given.seeds)),
@@ -95,6 +99,7 @@ class _Reader:
             drawings=tuple(Drawing(**one.model_dump()) for one in given.drawings),
             counts_only=given.counts_only,
             tiny_rows=self._rows(given, "tiny_rows"),
+            reference=given.reference,
             file=str(self.file),
         )
 

@@ -70,6 +70,7 @@ class SuiteFile(Strict):
     observe: list[str] = []
     metrics: list[str] = Field(default=list(DEFAULT_METRICS), min_length=1)
     drawings: list[DrawingEntry] = []
+    reference: str = ""
 
     @field_validator("seeds", mode="before")
     @classmethod

@@ -23,6 +23,7 @@ def suite_text(suite: Suite, name: str) -> str:
         "settings": {setting.partition("=")[0]: parse_setting(setting).value for setting in suite.settings},
         "observe": list(suite.observe),
         "metrics": list(suite.metrics),
+        "reference": suite.reference,
     }
     columns = {"columns": full, "tiny_columns": suite.tiny if suite.full else ()}
     parts: dict[str, list[dict[str, Any]]] = {

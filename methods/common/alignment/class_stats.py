@@ -106,12 +106,27 @@ class ClassStatistics(nn.Module):
     def sampler(self, classes: Tensor, jitter: float = 1e-4) -> GaussianSampler:
         """A sampler over ``classes``, its factors computed once; ``jitter`` is added to every variance."""
         covariance = self.covariance[classes]
-        if self.kind == "diag":
-            factor = (covariance + jitter).sqrt()
-        else:
-            eye = torch.eye(covariance.shape[-1], device=covariance.device)
-            factor = torch.linalg.cholesky(covariance.double() + jitter * eye).float()
+        is_diagonal = self.kind == "diag"
+        factor = (covariance + jitter).sqrt() if is_diagonal else factor_of(covariance.double(), jitter).float()
         return GaussianSampler(classes, self.mean[classes], factor)
+
+
+def factor_of(covariance: Tensor, jitter: float) -> Tensor:
+    """Lower triangular factors (n, d, d) of covariances (n, d, d) in double, with ``jitter`` added to every variance.
+
+    A covariance of few images has directions without variance. Where others are so wide that rounding in the stored matrix
+    outweighs the jitter, the sum is not positive definite: only there, negative eigenvalues are set to zero first.
+    """
+    eye = torch.eye(covariance.shape[-1], device=covariance.device)
+    factor, faults = torch.linalg.cholesky_ex(covariance + jitter * eye)
+    bad = torch.nonzero(faults).flatten()
+    if len(bad):
+        values, vectors = torch.linalg.eigh(covariance[bad])
+        # A root of the matrix, whose QR factor is the triangular one up to the signs of its columns.
+        root = (values.clamp(min=0) + jitter).sqrt()[:, :, None] * vectors.mT
+        upper = torch.linalg.qr(root, mode="r").R
+        factor[bad] = (upper * upper.diagonal(dim1=-2, dim2=-1).sign()[:, :, None]).mT
+    return factor
 
 
 class GaussianSampler:

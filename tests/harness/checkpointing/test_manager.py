@@ -74,8 +74,8 @@ def test_a_disk_that_is_full_until_the_next_task_of_a_continued_run(
         if event["event"] == "epoch" and event["task"] == 2:
             raise Killed
 
-    def writes(file: Path, data: bytes) -> None:
-        (full_disk if is_full else write)(file, data)
+    def writes(file: Path, data: bytes, **how: Any) -> None:
+        (full_disk if is_full else write)(file, data, **how)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(checkpoint, "write_atomically", writes)

@@ -84,6 +84,7 @@ def test_the_first_event_names_the_device(registries: Registries, tmp_path: Path
     finish(SPEC, registries, tmp_path)
     first = events(tmp_path, SPEC)[0]
     assert first["event"] == "run_started" and first["device"]["type"] == "cpu" and first["device"]["name"]
+    assert first["precision"] == "fp32" and "precision_remark" not in first
 
 
 def test_a_device_that_fails_ends_the_run_in_one_sentence_and_it_goes_on(

@@ -262,9 +262,9 @@ def test_a_disk_that_is_full_for_a_while(
     whole = finish(spec, registries, tmp_path / "whole")
     write, writes = checkpoint.write_atomically, iter(range(1000))
 
-    def fails_once(file: Path, data: bytes) -> None:
+    def fails_once(file: Path, data: bytes, **how: Any) -> None:
         # The first task's five epochs and fifteen steps take two files each, and so does its end.
-        return full_disk(file) if next(writes) == 42 else write(file, data)
+        return full_disk(file) if next(writes) == 42 else write(file, data, **how)
 
     def pull_the_plug(event: dict[str, Any]) -> None:
         if event["event"] == "epoch" and event["task"] == 1:

@@ -15,6 +15,9 @@ from smope_bench.harness.conformance.check import failed
 from smope_bench.harness.conformance.device_checks import DeviceRun, run_on_pretend_device
 from smope_bench.harness.conformance.pretend_device.device import NAME, pretend_device
 from smope_bench.harness.conformance.runner import different, register, spec_of
+from smope_bench.harness.maintenance import device_waits
+from smope_bench.harness.maintenance.device_waits import table_row
+from smope_bench.harness.provenance import PROJECT_ROOT
 from smope_bench.harness.records.store import Record, Store
 from smope_bench.harness.registry.registry import Registries, open_registries
 from smope_bench.harness.run_options import RunContext, RunOptions
@@ -29,6 +32,7 @@ pytestmark = pytest.mark.skipif(
     torch.cuda.is_available(), reason="the pretend device stands for a GPU where there is none"
 )
 
+PAGE = PROJECT_ROOT / "docs" / "performance.md"
 BUDGET = Path(__file__).with_name("waits.json")
 """Host synchronisations of each method in two tasks, by phase: only numbers that are not zero."""
 PHASES = ("training_step", "descend", "predict", "measure", "end_task", "fit_task")
@@ -55,6 +59,7 @@ def test_the_host_waits_no_more_than_its_budget(name: str, kit: Registries, tmp_
     counts, budget = observed(found), json.loads(BUDGET.read_text(encoding="utf-8"))[name]
     listed = "\n".join(f"{count} x {wait} in {wait.phase}" for wait, count in found.report.waits.most_common())
     assert counts == budget, f"{BUDGET.name} has {budget}: mend what grew, lower the budget where it fell\n{listed}"
+    assert table_row(name, found) in PAGE.read_text(encoding="utf-8"), f"docs: python -m {device_waits.__name__}"
 
 
 def test_the_host_never_waits_in_a_step() -> None:

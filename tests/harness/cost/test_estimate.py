@@ -25,6 +25,7 @@ from smope_bench.harness.records.store import Record
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
 from smope_bench.methods import BUILTIN
+from smope_bench.methods.common.api import Method, MethodCard
 
 FORWARD, BACKWARD = 100, 110
 STORED = StoredCounts(FORWARD, BACKWARD, 220, 33_721_790_208, {})
@@ -88,6 +89,32 @@ def test_operations_of_a_method_by_hand(known: Registries, tmp_path: Path) -> No
     assert joint is not None
     assert joint.train_flops == 1000 * (10 * (FORWARD + BACKWARD) + FORWARD), "one more look after the task"
     assert joint.test_flops == 200 * FORWARD, "joint training is tested once"
+
+
+class Ensemble(Method):
+    """A further pass at test with each task."""
+
+    name = "ensemble"
+    card = MethodCard("Ensemble", "for tests")
+
+    @property
+    def passes_at_test(self) -> int:
+        return self.task_index + 1
+
+
+class Single(Ensemble):
+    name = "single"
+    passes_at_test = Method.passes_at_test
+
+
+def test_passes_of_an_ensemble_grow_with_the_tasks(known: Registries, tmp_path: Path) -> None:
+    """Tests after tasks 1 to 4 are of 1 to 4 tasks' images, with 1 to 4 passes: 30 passes where a single one needs 10."""
+    for method in (Ensemble, Single):
+        known.methods.add(method.name, "a plugin", method)
+    work = Estimator(known, tmp_path).work
+    many, one = work(spec("ensemble")), work(spec("single"))
+    assert many is not None and one is not None and one.train_flops == many.train_flops
+    assert many.test_flops == pytest.approx(3 * one.test_flops)
 
 
 def test_a_method_nobody_counted_is_a_guess_from_passes(known: Registries, tmp_path: Path) -> None:

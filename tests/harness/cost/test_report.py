@@ -257,6 +257,7 @@ def test_both_counters_agree_on_every_method(name: str, registries: Registries) 
     assert all(count.forward == pytest.approx(count.forward_by_torch, rel=1e-2) for count in counts)
     assert row.test.forward > 0
     assert bool(row.phases) == (row.parameters > 0)
+    assert all(not step.unknown and not step.missing for step in (*(one.step for one in row.phases), row.test))
     kept = json.loads(cost_counts.FILE.read_text(encoding="utf-8"))["micro"].get(name)
     assert kept == cost_counts.counts_of(row), (
         "what plans estimate with is old: python -m smope_bench.harness.cost.stored_counts"

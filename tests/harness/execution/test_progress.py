@@ -214,7 +214,7 @@ def test_lines_fit_a_terminal_that_cannot_move_its_cursor(width: int) -> None:
     display.finish(RunStatus(planned(LONG), "failed", "RuntimeError: " + "x" * 90))
     lines = out.getvalue().splitlines()
     assert len(lines) == 4 and max(map(len, lines)) <= width
-    assert "running 0.0 of 40 runs done" in lines[1]
+    assert "running 0.0/40; A m" in lines[1]
     assert "finished FAA  87.65 %" in lines[2] and "FAILED [2/40]" in lines[3]
 
 

@@ -347,7 +347,7 @@ def test_data_is_prepared_once_a_benchmark(tmp_path: Path) -> None:
         def prepare(self, progress: Any) -> None:
             prepared.append((self.config.values, self.root))
 
-        def task_sizes(self) -> None:
+        def learnt_sizes(self) -> None:
             checked.append(self.config.values)
 
     Fake.Config = Config  # type: ignore[attr-defined]

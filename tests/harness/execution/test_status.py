@@ -196,3 +196,12 @@ def test_work_without_steps_is_shown(store: Store) -> None:
     assert _progress(folder)["work"] == "fit 5,120 of 50,000 images"
     say(folder, progress=shown | {"done": "x"})
     assert "work" not in _progress(folder)
+
+
+def test_why_a_run_failed_is_shown(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    for run_id in IDS[:2]:
+        store.write_failure(run_id, {"schema_version": RECORD_SCHEMA, "kind": "UserError", "error": "no GPU [here]"})
+    views = statuses(store, planned_cells(store, ()))
+    assert [view.reason for view in views] == ["no GPU [here]", "no GPU [here]", None, None]
+    assert run_all.main(["status", "--results", str(store.root)]) == 0
+    assert "failed (2): no GPU [here]" in capsys.readouterr().out

@@ -3,10 +3,12 @@
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from smope_bench.harness.execution import lease as claims
 from smope_bench.harness.executors import remote as cluster
@@ -152,3 +154,16 @@ def test_paths_travel_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     there = for_remote(RunOptions(Path("results"), Path("data"), plugins=(Path("p.py"),), threads=3))
     assert (there.results, there.data, there.plugins) == (tmp_path / "results", tmp_path / "data", (tmp_path / "p.py",))
     assert there.threads == 3
+
+
+def test_a_job_for_a_gpu_that_lands_without_one_does_not_train_on_the_cpu(
+    options: RunOptions,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    threads = torch.get_num_threads()
+    remote = replace(for_remote(options), device="cuda", runner=RunOptions.runner, threads=threads)
+    end = run_remotely(job(), remote, code_fingerprint())
+    sentence = (end.error or {})["error"]
+    assert end.state == "failed" and "the job landed where torch sees no cuda device" in sentence
+    assert "--slurm gres=gpu:1" in sentence and "--device cpu" in sentence

@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from smope_bench.benchmarks.transforms import resample
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.execution import launcher
 from smope_bench.harness.execution.executor_registry import open_executors
 from smope_bench.harness.hardware import device as precision
 from smope_bench.harness.hardware import memory
-from smope_bench.harness.hardware.device import cpu_instructions, precision_remark
-from smope_bench.harness.run_options import RunOptions
+from smope_bench.harness.hardware.device import cpu_instructions, fp32_remark, precision_remark, products_in
+from smope_bench.harness.run_options import Gpu, RunOptions
 from tests.harness.stand_ins import planned  # pyright: ignore[reportMissingImports]
 
 
@@ -57,6 +59,58 @@ def test_an_accelerator_without_bfloat16_is_refused(has: bool, monkeypatch: pyte
         return
     with pytest.raises(UserError, match=r"Old 1000 has compute capability 7\.5.*--precision fp32"):
         precision_remark("bf16", "cuda:0")
+
+
+def test_tf32_is_of_cuda_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(
+        UserError, match=r"TF32 is a format of NVIDIA's GPUs, and the runs are on cpu; use --device cuda"
+    ):
+        precision_remark("tf32", "cpu")
+    monkeypatch.setattr(precision, "visible_gpus", lambda: [Gpu("0", "Tesla T4", capability="7.5")])
+    with pytest.raises(
+        UserError, match=r"--precision tf32: Tesla T4 has compute capability 7\.5, and TF32 begins with 8\.0"
+    ):
+        precision_remark("tf32", "cuda")
+    monkeypatch.setattr(precision, "visible_gpus", lambda: [Gpu("0", "NVIDIA A100-SXM4-40GB", capability="8.0")])
+    assert precision_remark("tf32", "cuda") is None
+    assert "fp32 20, tf32 156, bf16 312 TFLOP/s" in (precision_remark("fp32", "cuda") or "")
+
+
+def test_what_fp32_costs() -> None:
+    assert fp32_remark([]) is None
+    assert "idle; --precision bf16 or tf32" in (fp32_remark(["NVIDIA GeForce RTX 3090"]) or "")
+    assert "NVIDIA H100 80GB HBM3 idle (data sheet: fp32 67, tf32 495, bf16 989" in (
+        fp32_remark(["Other", "NVIDIA H100 80GB HBM3"]) or ""
+    )
+
+
+def test_tf32_is_on_within_its_runs_alone_and_never_resizes_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    def state() -> tuple[object, object]:
+        return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+
+    seen: list[object] = []
+    along = resample._along_last
+
+    def watched(*arguments: Any) -> torch.Tensor:
+        seen.append(torch.backends.cuda.matmul.allow_tf32)
+        return along(*arguments)
+
+    monkeypatch.setattr(resample, "_along_last", watched)
+    precision.pin_arithmetic(1)
+    with products_in("tf32", "cuda"):
+        assert state() == (True, True)
+        boxes = torch.tensor([[0.0, 0.0, 8.0, 8.0]])
+        resample.resized(torch.zeros(1, 8, 8, 3, dtype=torch.uint8), resample.Parts.of(boxes, 4), 4)
+        assert state() == (True, True)
+    assert state() == (False, False) and seen == [False, False]
+    with products_in("fp32", "cuda"):
+        assert state() == (False, False)
+
+
+def test_the_plain_precision_keeps_its_id_and_tf32_has_another() -> None:
+    spec = planned(seed=0).spec
+    ids = {name: spec.model_copy(update={"precision": name}).run_id for name in ("fp32", "tf32", "bf16")}
+    assert ids["fp32"] == spec.run_id and len(set(ids.values())) == 3
 
 
 def test_a_launch_says_it_of_the_precision_of_its_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

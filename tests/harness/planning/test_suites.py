@@ -265,3 +265,13 @@ def test_suite_writes_a_file_and_never_over_one(
     assert run_all.main(["suite", "ci", "--out", "new/ci.yaml"]) == 2
     assert run_all.main(["suite", "ci", "--out", "ci.txt"]) == 2
     assert "exists and is not overwritten" in capsys.readouterr().err and not Path("ci.txt").exists()
+
+
+def test_a_reference_row_is_one_of_the_rows(tmp_path: Path) -> None:
+    text = "tiny: true\ncolumns: [digits]\nrows: [ncm, {method: ridge, label: Ours}]\nreference: %s\n"
+    (tmp_path / "a.yaml").write_text(text % "Ours", encoding="utf-8")
+    suite = read_suite(tmp_path / "a.yaml")
+    assert suite.reference == "Ours" and "reference: Ours" in suite_text(suite, "b")
+    (tmp_path / "b.yaml").write_text(text % "Our", encoding="utf-8")
+    with pytest.raises(UserError, match=r"line 4: reference: no row has the label 'Our'; did you mean 'Ours'"):
+        read_suite(tmp_path / "b.yaml")

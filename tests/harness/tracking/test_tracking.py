@@ -164,9 +164,13 @@ class FakeWandb:
 
     Settings = staticmethod(dict)
 
-    def __init__(self) -> None:
-        self.calls: list[Any] = []
+    def __init__(self, is_logged_in: bool = True) -> None:
+        self.is_logged_in, self.calls = is_logged_in, list[Any]()
         self.summary: dict[str, Any] = {}
+
+    def login(self, *, prompt: bool, verify: bool) -> bool:
+        assert not (prompt or verify), "nothing may be asked, no server waited for"
+        return self.is_logged_in
 
     def init(self, **given: Any) -> "FakeWandb":
         self.calls.append(given)
@@ -180,6 +184,19 @@ class FakeWandb:
 
     def finish(self, exit_code: int) -> None:
         self.calls.append(exit_code)
+
+
+def test_a_login_is_asked_for_before_the_sweep_and_never_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "wandb", FakeWandb(is_logged_in=False))  # pyright: ignore[reportArgumentType]
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    assert run_all.main(["run", "smoke", "--track", "wandb"]) == 2
+    assert "you are not logged in; do it with: wandb login" in capsys.readouterr().err
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    find_trackers(["wandb"])
 
 
 def test_wandb_gets_one_run_with_steps_of_its_own(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -369,6 +386,8 @@ def test_a_sweep_is_tracked_and_the_command_makes_the_same_of_it(
     assert run_all.main([*run, "--device", "cpu", "--track", "csv"]) == 0
     live = {file.name: file.read_text(encoding="utf-8") for file in Path("results/tracked/csv").glob("*.csv")}
     assert len(live) == 3 and "tracked in 'results/tracked/csv'" in capsys.readouterr().out
+    assert run_all.main([*run, "--device", "cpu", "--track", "csv"]) == 0
+    assert "for the finished ones, too: smope-bench track results --to csv" in capsys.readouterr().out
     assert run_all.main(["track", "results", "--to", "csv", "--out", "again"]) == 0
     again = {file.name: file.read_text(encoding="utf-8") for file in Path("again/csv").glob("*.csv")}
     assert {name: sorted(text.splitlines()) for name, text in again.items() if name != "runs.csv"} == {

@@ -16,7 +16,7 @@ from smope_bench.harness.errors import UserError
 from smope_bench.harness.planning.settings import parse_setting
 from smope_bench.harness.records.store import MODEL, Store
 from smope_bench.harness.registry.registry import Registries, open_registries
-from smope_bench.harness.run_spec import RunSpec
+from smope_bench.harness.run_spec import Component, RunSpec
 from smope_bench.harness.trained.extend import plan_extension
 from smope_bench.harness.trained.find import find_model
 from smope_bench.harness.trained.model import model_of
@@ -105,6 +105,20 @@ def test_an_extended_run_is_extended_and_predicts(registries: Registries, tmp_pa
     model = model_of(find_model(last.run_id, tmp_path), registries, tmp_path, torch.device("cpu"))
     assert len(model.class_names) == 6
     assert len({spec.run_id, child.run_id, last.run_id}) == 3
+
+
+def test_more_domains_of_the_same_classes(registries: Registries, tmp_path: Path) -> None:
+    small = {"classes": 3, "train_per_class": 4, "test_per_class": 2, "image_size": 16}
+    spec = longer("ncm").model_copy(update={"benchmark": Component(name="glyph_domains", config=small)})
+    kind = registries.benchmarks.load("glyph_domains")
+    for folder in (tmp_path, tmp_path / "whole"):
+        kind(kind.Config(**small), folder).prepare()
+    _, first, found = extended(stopped(spec), registries, tmp_path)
+    whole = finish(spec, registries, tmp_path / "whole")
+    assert found.matrix[2:] == whole.matrix[2:] and len(whole.matrix) > 3
+    assert [row[:2] for row in found.matrix[:2]] == first.matrix, "later domains are not tested before they arrive"
+    with pytest.raises(UserError, match="a stream of domains cannot be joined"):
+        extension(stopped(spec).run_id, tmp_path, registries, folder=pictures(tmp_path / "more", ["plum"]))
 
 
 def pictures(folder: Path, names: list[str], seed: int = 0) -> Path:

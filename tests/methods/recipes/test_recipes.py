@@ -14,7 +14,8 @@ from smope_bench.methods.recipes import ANY, GENERIC, RECIPES, TrainingRecipe, f
 from smope_bench.methods.recipes.schema import INFERRED, inferred
 from smope_bench.methods.recipes.tiny import TINY_SOURCE
 
-PAPER = ("cifar100", "imagenet_r", "cub200")
+PAPER = ("cifar100", "imagenet_r", "cub200", "five_datasets")
+UNTUNED = ("fashion_mnist", "glyph_domains", "small_sets")
 CARDS = {
     "l2p++": "L2P++ card",
     "deep_l2p++": "L2P++ card",
@@ -62,9 +63,7 @@ def test_every_source_is_a_card_the_search_or_marked_as_inferred() -> None:
             assert recipe.tasks is not None
         else:
             assert TINY_SOURCE in stated
-            assert recipe.is_inferred == (
-                recipe.backbone == "tiny_random" or recipe.benchmark in ("fashion_mnist", "glyph_domains")
-            )
+            assert recipe.is_inferred == (recipe.backbone == "tiny_random" or recipe.benchmark in UNTUNED)
 
 
 @pytest.mark.parametrize(
@@ -78,6 +77,8 @@ def test_every_source_is_a_card_the_search_or_marked_as_inferred() -> None:
         ("norga", "cub200", "sup21k_orig", 10),
         ("norga", "cifar100", "dino1k", 10),
         ("deep_l2p++", "cifar100", "sup1k", 10),
+        ("hide_prompt", "five_datasets", "sup21k_orig", 5),
+        ("norga", "five_datasets", "sup21k_orig", 5),
         *((method, "cifar100", weights, 10) for method in ("hide_prompt", "norga") for weights in ("ibot1k", "moco1k")),
         *((method, "imagenet_r", "moco1k", 10) for method in ("hide_prompt", "norga")),
     ],

@@ -6,6 +6,7 @@ import itertools
 import math
 import random
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,15 @@ from statsmodels.stats.multitest import multipletests
 
 from smope_bench.reports.loading.load import load_suite
 from smope_bench.reports.loading.model import SuiteResults
-from smope_bench.reports.statistics.paired_tests import compare, effect_size, holm, pairs_needed, signed_rank
+from smope_bench.reports.statistics.paired_tests import (
+    compare,
+    compare_all,
+    effect_size,
+    holm,
+    signed_rank,
+    t_test,
+    units_needed,
+)
 
 Values = Mapping[str, Mapping[tuple[int, int], float]]
 FLOORS = frozenset({"Floor"})
@@ -114,9 +123,9 @@ def test_holm_of_a_worked_example() -> None:
 
 
 @pytest.mark.parametrize(("size", "needed"), [(1, 6), (4, 8), (9, 9), (45, 11)])
-def test_pairs_needed_in_a_family(size: int, needed: int) -> None:
+def test_units_needed_in_a_family(size: int, needed: int) -> None:
     # 2 / 2^n times the size of the family has to come down to 0.05.
-    assert pairs_needed([0.0625] * size, 0) == needed
+    assert units_needed(size) == needed
     assert size * 2.0 ** (1 - needed) <= 0.05 < size * 2.0 ** (2 - needed)
 
 
@@ -128,11 +137,81 @@ def test_effect_size_by_hand() -> None:
     assert effect_size([]) is None
 
 
-def test_five_seeds_decide_nothing(factory: Any) -> None:
+@pytest.mark.parametrize("n", [2, 3, 5, 9])
+def test_agrees_with_scipys_t_test(n: int) -> None:
+    values = np.random.default_rng(n).normal(0.4, 1, n)
+    expected: Any = scipy_stats.ttest_1samp(values, 0.0)
+    assert t_test(values.tolist()) == pytest.approx(float(expected.pvalue), rel=1e-6)  # differences are rounded
+
+
+def test_no_t_test_without_spread() -> None:
+    assert (t_test([1.0]), t_test([2.0, 2.0, 2.0]), t_test([0.0, 0.0])) == (None, None, 1.0)
+
+
+def test_few_class_orders_are_judged_by_the_t_test(factory: Any) -> None:
     results = results_of(factory, {"A": seeded(90, 91, 92, 93, 94), "B": seeded(50, 52, 51, 54, 53)})
-    one = by_label(results)["B"]
-    assert (one.verdict, one.p, one.wins, one.losses) == ("undecided", 0.0625, 0, 5)
-    assert one.words == "cannot be decided with n = 5: at least n = 6 pairs needed"
+    family = compare(results, results.columns[0])
+    assert family is not None and (family.test, family.units, family.needed) == ("t", 5, 6)
+    (one,) = family.comparisons
+    expected: Any = scipy_stats.ttest_rel([50, 52, 51, 54, 53], [90, 91, 92, 93, 94])
+    assert (one.verdict, one.wins, one.losses) == ("worse", 0, 5)
+    assert one.p == pytest.approx(float(expected.pvalue), rel=1e-6)
+
+
+def test_two_seeds_decide_nothing(factory: Any) -> None:
+    one = by_label(results_of(factory, {"A": seeded(90, 91), "B": seeded(50, 53)}))["B"]
+    assert (one.verdict, one.p, one.words) == ("undecided", None, "fewer than 3 cannot decide")
+
+
+def test_equal_differences_have_no_spread_to_judge_by(factory: Any) -> None:
+    one = by_label(results_of(factory, {"A": seeded(90, 91, 92), "B": seeded(50, 51, 52)}))["B"]
+    assert (one.verdict, one.p) == ("undecided", None)
+    assert one.difference is not None and one.difference.low is None
+
+
+def test_training_seeds_of_a_class_order_count_once(factory: Any) -> None:
+    values = {
+        "A": {(order, train): 90.0 + order + train for order in range(3) for train in range(4)},
+        "B": {(order, train): 89.0 - order**2 + 2 * train for order in range(3) for train in range(4)},
+    }
+    one = by_label(results_of(factory, values), reference="A")["B"]
+    means = [-1 - order**2 - order + 1.5 for order in range(3)]
+    assert one.difference is not None and (one.difference.n, one.pairs) == (3, 12)
+    assert one.difference.mean == pytest.approx(np.mean(means)) and one.p == pytest.approx(t_test(means))
+
+
+def test_seeds_of_one_class_order_are_compared_within_it(factory: Any) -> None:
+    values = {"A": {(0, t): 90.0 + t for t in range(6)}, "B": {(0, t): 80.0 + 2 * t for t in range(6)}}
+    results = results_of(factory, values)
+    family = compare(results, results.columns[0])
+    assert family is not None and (family.is_one_order, family.units, family.test) == (True, 6, "signed rank")
+
+
+def test_the_suites_own_row_is_the_reference(factory: Any) -> None:
+    values = {name: seeded(*(80.0 + i + n / 7 for n in range(7))) for i, name in enumerate("ABC")}
+    results = replace(results_of(factory, values), reference="B")
+    family = compare(results, results.columns[0])
+    assert family is not None and family.reference is not None
+    assert (family.reference.label, family.size, family.is_chosen) == ("B", 2, False)
+    best = compare(replace(results, reference="not here"), results.columns[0])
+    assert best is not None and best.reference is not None and (best.reference.label, best.is_chosen) == ("C", True)
+
+
+def test_every_pair_is_compared_on_demand(factory: Any) -> None:
+    values = {name: seeded(*(80.0 + i + (n * (i + 2)) % 5 for n in range(5))) for i, name in enumerate("ABCD")}
+    results = results_of(factory, values)
+    family = compare_all(results, results.columns[0])
+    assert family is not None and family.reference is None and family.size == 6
+    assert [(one.row.label, one.reference.label) for one in family.comparisons][:3] == [
+        ("A", "B"),
+        ("A", "C"),
+        ("A", "D"),
+    ]
+    chosen = compare(results, results.columns[0])
+    assert chosen is not None and chosen.size == 6
+    with_chosen = {one.row.label: one.adjusted for one in chosen.comparisons}
+    same = {one.row.label: one.adjusted for one in family.comparisons if one.reference == chosen.reference}
+    assert same.items() <= with_chosen.items()
 
 
 def test_six_seeds_decide_between_two_rows(factory: Any) -> None:
@@ -152,10 +231,11 @@ def test_the_family_is_every_pair_unless_the_reference_was_fixed(factory: Any) -
     results = results_of(factory, values | {"Joint": seeded(99, 99)})
     chosen, fixed = (compare(results, results.columns[0], reference=name) for name in (None, "A"))
     assert chosen is not None and fixed is not None
+    assert chosen.reference is not None and fixed.reference is not None
     assert (chosen.reference.label, chosen.size, chosen.is_chosen) == ("D", 6, True)
     assert (fixed.reference.label, fixed.size, fixed.is_chosen) == ("A", 3, False)
     # 7 pairs: 3 / 64 is below 0.05 and 6 / 64 is not.
-    assert {one.verdict for one in chosen.comparisons} == {"undecided"}
+    assert (chosen.test, fixed.test) == ("t", "signed rank")
     assert {one.verdict for one in fixed.comparisons} == {"better"}
 
 
@@ -170,7 +250,7 @@ def test_only_shared_seeds_are_paired(factory: Any) -> None:
 def test_one_lucky_run_is_no_reference(factory: Any) -> None:
     results = results_of(factory, {"A": seeded(90, 91, 92), "B": seeded(89, 90, 91), "C": seeded(99)})
     family = compare(results, results.columns[0])
-    assert family is not None and family.reference.label == "A"
+    assert family is not None and family.reference is not None and family.reference.label == "A"
 
 
 def test_equal_rows_are_called_equal_and_not_different(factory: Any) -> None:
@@ -183,7 +263,8 @@ def test_leaking_and_stale_rows_take_no_part(factory: Any) -> None:
     leaking = {"flags": {"leaking": True, "tiny": True, "random_backbone": False}}
     results = results_of(factory, values, C=leaking, D={"fingerprint": factory.OLD})
     family = compare(results, results.columns[0])
-    assert family is not None and family.reference.label == "B" and family.size == 1
+    assert family is not None and family.reference is not None
+    assert (family.reference.label, len(family.comparisons)) == ("B", 1)
     assert "C (leaking); D (stale)" in family.left_out[0]
 
 

@@ -59,13 +59,19 @@ def test_every_number_is_traced_and_every_field_has_a_value(factory: Any) -> Non
                 assert len(entry.values) in {0, len(heading.fields)}
 
 
-def test_five_seeds_claim_nothing_and_say_what_is_needed(factory: Any) -> None:
-    results = filled(factory, 4, alike(range(5)))
-    paired = statistics_tables(results)[0]
-    assert [line.cells[-1].text for line in paired.rows] == [
-        "cannot be decided with n = 5: at least n = 8 pairs needed"
-    ] * 3
-    assert not any(word in words(table) for table in statistics_tables(results) for word in FORBIDDEN)
+def test_two_seeds_claim_nothing(factory: Any) -> None:
+    paired = statistics_tables(filled(factory, 4, alike(range(2))))[0]
+    assert [line.cells[-1].text for line in paired.rows] == ["fewer than 3 cannot decide"] * 3
+    assert any("that is not evidence of no difference" in note for note in paired.notes)
+
+
+def test_few_seeds_name_the_test_its_assumption_and_what_would_do_without(factory: Any) -> None:
+    tables = statistics_tables(filled(factory, 4, alike(range(5))))
+    assert [line.cells[-1].text for line in tables[0].rows] == ["worse"] * 3
+    (said,) = [note for note in tables[0].notes if note.startswith("Test: ")]
+    assert "paired t-test over 5 class orders" in said and "normally distributed" in said
+    assert "would decide from 8 class orders on" in said
+    assert not any(word in words(table) for table in tables for word in FORBIDDEN)
 
 
 def test_enough_seeds_may_decide(factory: Any) -> None:
@@ -94,10 +100,9 @@ def test_confounded_seeds_are_answered_in_words(factory: Any) -> None:
     assert "cannot be separated" in words(variance) and "--seeds 0:0,0:1,1:0,1:1" in words(variance)
 
 
-def test_shared_class_orders_are_said(factory: Any) -> None:
+def test_training_seeds_of_a_class_order_are_averaged(factory: Any) -> None:
     tables = statistics_tables(filled(factory, 2, [(0, 0), (0, 1), (1, 0), (1, 1)]))
-    assert any("share a class order" in note for note in tables[0].notes)
-    assert tables[0].rows[0].cells[0].text == "4 (2 orders)"
+    assert tables[0].rows[0].cells[0].text == "2 (4 runs)"
     assert tables[-1].rows[0].cells[0].values[-2:] == (2, 4)
 
 

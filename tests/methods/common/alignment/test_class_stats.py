@@ -11,7 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from smope_bench.methods.common.alignment.class_stats import STRETCH, ClassStatistics, Covariance, GaussianSampler
+from smope_bench.methods.common.alignment.class_stats import (
+    STRETCH,
+    ClassStatistics,
+    Covariance,
+    GaussianSampler,
+    factor_of,
+)
 from smope_bench.methods.common.alignment.tap import TapConfig, align
 from tests.tolerance import assert_sum_close  # pyright: ignore[reportMissingImports]
 
@@ -199,3 +205,24 @@ def test_alignment_repairs_a_biased_head() -> None:
     assert accuracy() < 0.4
     align(head, stats, old_classes=2, seen_classes=3, config=TapConfig(epochs=200, samples=16, lr=5.0))
     assert accuracy() > 0.95
+
+
+def test_few_widely_spread_images_of_a_class_have_a_factor() -> None:
+    """Three images of 64 features: rounding of their covariance to float32 outweighs the jitter in 62 directions."""
+    torch.manual_seed(0)
+    spread = torch.randn(3, 64) * 3000
+    statistics = ClassStatistics(2, 64, "full")
+    statistics.collect(range(2), [(torch.cat([spread, torch.randn(90, 64)]), torch.tensor([0] * 3 + [1] * 90))])
+    covariance = statistics.covariance.double()
+    jitter = 1e-4 * torch.eye(64)
+    assert torch.linalg.cholesky_ex(covariance + jitter).info.gt(0).tolist() == [True, False]
+    factor = factor_of(covariance, 1e-4)
+    assert torch.equal(factor, factor.tril()) and (factor.diagonal(dim1=1, dim2=2) > 0).all()
+    torch.testing.assert_close(factor @ factor.mT, covariance, rtol=1e-6, atol=1.0)
+    assert torch.equal(factor[1], torch.linalg.cholesky(covariance[1] + jitter)), (
+        "well-conditioned classes keep every bit"
+    )
+    sampler = statistics.sampler_of(2)
+    assert sampler is not None
+    drawn, _ = sampler.draw(torch.zeros(4000, dtype=torch.long))
+    torch.testing.assert_close(drawn.std(dim=0), spread.std(dim=0, correction=0), rtol=0.1, atol=0)
