@@ -17,8 +17,8 @@ from smope_bench.harness.errors import UserError, did_you_mean
 from smope_bench.harness.planning.suites.find import run_argument
 from smope_bench.harness.registry.plugins import call_outside_code, installed_points
 from smope_bench.harness.registry.registry import KINDS as PLUGIN_KINDS
-from smope_bench.reports.figures.style import FigureFile, FigureGroup, Look, render, row_looks
-from smope_bench.reports.loading.model import KINDS, Cell, Column, SuiteResults, run_ids
+from smope_bench.reports.figures.style import PALE, FigureFile, FigureGroup, Look, emphasised, render, row_looks
+from smope_bench.reports.loading.model import KINDS, REFERENCES, Cell, Column, SuiteResults, run_ids
 from smope_bench.reports.loading.observed import Observed
 
 if TYPE_CHECKING:
@@ -64,6 +64,21 @@ class FigureData:
     def looks(self) -> dict[str, Look]:
         """Row label -> colour, marker and dashes."""
         return row_looks(self.results)
+
+    @cached_property
+    def line_looks(self) -> dict[str, Look]:
+        """As ``looks``, where lines cross: at most ``EMPHASISED`` rows, adapters and ceilings keep their colours."""
+        kept = {
+            *emphasised(self.results, self.cells),
+            *(row.label for row in self.results.rows if row.kind in REFERENCES),
+        }
+        pale = Look(PALE, "", width=1.0)
+        return {label: look if label in kept else pale for label, look in self.looks.items()}
+
+    @property
+    def pale(self) -> list[str]:
+        """Labels of the rows whose lines are grey."""
+        return [cell.row.label for cell in self.cells if self.line_looks[cell.row.label].colour == PALE]
 
     @cached_property
     def runs(self) -> pd.DataFrame:
@@ -195,7 +210,7 @@ def _drawn(kind: FigureKind, data: FigureData, name: str) -> FigureFile | None:
     svg, png, pdf = render(picture.draw, picture.size, name)
     title = picture.title or (kind.title if kind.needs == "suite" else f"{kind.title} on {data.column.label}")
     runs = run_ids(data.cells) if picture.runs is None else picture.runs
-    return FigureFile(name, title, picture.caption, picture.alt, svg, png, pdf, runs)
+    return FigureFile(name, title, picture.caption, picture.alt, svg, png, pdf, runs, kind.name)
 
 
 def figure_data(

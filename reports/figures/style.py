@@ -25,7 +25,7 @@ from matplotlib.lines import Line2D
 
 from smope_bench.harness.metrics import PERCENT
 from smope_bench.harness.registry.registry import KINDS
-from smope_bench.reports.loading.model import Cell, SuiteResults, summarise
+from smope_bench.reports.loading.model import REFERENCES, Cell, RowKind, SuiteResults, summarise
 
 # Okabe and Ito's colours, without the yellow that white paper swallows and the black of texts, and two of Tol's; the marker carries
 # the difference in grey. The numbers of colours and markers have no common divisor: 88 pairs before one comes again.
@@ -67,6 +67,8 @@ class FigureFile:
     png: bytes
     pdf: bytes
     runs: tuple[str, ...] = ()
+    kind: str = ""
+    """Name of its kind of figure."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,9 @@ class Look:
     width: float = 1.6
 
 
+_DASHES: dict[RowKind, tuple[float, ...]] = {"floor": (4, 1.6), "adapter": (1, 1.65)}
+
+
 @cache
 def _built_in_methods() -> dict[str, int]:
     module, _, table = str(KINDS["method"].builtin).partition(":")
@@ -139,18 +144,19 @@ def row_looks(results: SuiteResults) -> dict[str, Look]:
     """Row label -> look: a method has one colour everywhere, and its first row in a suite one marker.
 
     Other rows of the method have other markers. Where all sequential rows are of one method, colours tell its settings apart.
-    Floors are dashed, ceilings grey and dotted, the row that others are compared with is drawn broader.
+    Floors are dashed, adapters dotted, ceilings dotted and grey; the row that others are compared with is drawn broader.
     """
     looks: dict[str, Look] = {}
     rows = [row for row in results.rows if row.kind != "ceiling"]
     is_one_method = len({row.method for row in rows}) == 1
     earlier: Counter[str] = Counter()
-    for i, row in enumerate(rows):
+    for row in rows:
         turn = earlier[row.method]
         earlier[row.method] += 1
         place = method_place(row.method)
         colour = COLOURS[(place + turn * is_one_method) % len(COLOURS)]
-        dashes = (4, 1.6) if row.kind == "floor" else (6, 1.5, 1, 1.5) if turn >= (8 if is_one_method else 1) else ()
+        again = (6, 1.5, 1, 1.5) if turn >= (len(COLOURS) if is_one_method else 1) else ()
+        dashes = _DASHES.get(row.kind, again)
         width = 2.4 if row.label == results.reference else 1.6
         looks[row.label] = Look(colour, MARKERS[(place + turn) % len(MARKERS)], dashes, width)
     for i, row in enumerate(results.rows_of("ceiling")):
@@ -159,9 +165,14 @@ def row_looks(results: SuiteResults) -> dict[str, Look]:
 
 
 def emphasised(results: SuiteResults, cells: Sequence[Cell]) -> list[str]:
-    """Labels of the rows that are not grey in a figure of many: the reference, then the best by mean FAA, ceilings apart."""
+    """Labels of the rows that keep their colours in a figure of many lines: the row compared with, then the best by mean FAA.
+
+    Adapters and ceilings are references in themselves, and take none of the places.
+    """
     means = {
-        cell.row.label: found.mean for cell in cells if cell.row.kind != "ceiling" and (found := cell.summary("faa"))
+        cell.row.label: found.mean
+        for cell in cells
+        if cell.row.kind not in REFERENCES and (found := cell.summary("faa"))
     }
     order = sorted(means, key=lambda label: (label != results.reference, -round(means[label], 2)))
     return order[:EMPHASISED]
