@@ -22,14 +22,13 @@ from smope_bench.reports.figures.style import (
     draw_heat_map,
     label_edges,
     legend_label,
-    listed,
     panels,
     row_label,
     within_percent,
 )
 from smope_bench.reports.formatting import mean_std
 from smope_bench.reports.loading.model import Cell, RowKind, Summary, runs_a_point, summarise
-from smope_bench.reports.text import number
+from smope_bench.reports.text import listed, number
 
 _MOST_MATRICES = 20
 
@@ -48,7 +47,7 @@ def final(data: FigureData) -> Picture:
     ]
     blocks = [block for block in blocks if block]
     shown = [one for block in blocks for one in block]
-    gaps = [y for y in np.cumsum([len(block) for block in blocks])[:-1]]
+    gaps = list(np.cumsum([len(block) for block in blocks])[:-1])
     heights = {cell.place: i + 0.45 * sum(i >= gap for gap in gaps) for i, (cell, _) in enumerate(shown)}
     zoom = crowded([found.mean for _, found in shown])
     limits = _limits(shown, zoom)
@@ -108,9 +107,10 @@ def _draw_final(axes: Axes, cell: Cell, found: Summary, y: float, look: Look, li
         axes.axvline(found.mean, color=PALE, linewidth=0.9, linestyle=(0, look.dashes), zorder=1)
     if found.low is not None and found.high is not None and found.low < high and found.high > low:
         axes.plot([max(found.low, low), min(found.high, high)], [y, y], color=look.colour, linewidth=2, zorder=2)
-        for end, is_beyond, marker in ((low, found.low < low, "<"), (high, found.high > high, ">")):
+        inside = 0.012 * (high - low)
+        for end, is_beyond, marker in ((low + inside, found.low < low, "<"), (high - inside, found.high > high, ">")):
             if is_beyond:
-                axes.plot(end, y, marker, color=look.colour, markersize=5, clip_on=False, zorder=3)
+                axes.plot(end, y, marker, color=look.colour, markersize=5, zorder=3)
     runs = [value for one in cell.outcomes if (value := one.metrics["faa"]) is not None]
     if len(runs) > 1:
         axes.plot(runs, [y] * len(runs), ".", color=look.colour, alpha=0.55, markersize=5, markeredgewidth=0, zorder=3)
@@ -119,7 +119,7 @@ def _draw_final(axes: Axes, cell: Cell, found: Summary, y: float, look: Look, li
             found.mean, y, look.marker, color=look.colour, markersize=7, markeredgecolor="white", markeredgewidth=0.8, zorder=4,
         )  # fmt: skip
     else:  # the arrow leads to the number
-        axes.plot(low, y, "<", color=look.colour, markersize=6, clip_on=False, zorder=4)
+        axes.plot(low + 0.015 * (high - low), y, "<", color=look.colour, markersize=6, zorder=4)
     axes.annotate(number(found.mean, 1), (1.015, y), xycoords=("axes fraction", "data"), va="center", fontweight="bold")
 
 
@@ -136,7 +136,7 @@ def stages(data: FigureData) -> Picture:
         found = figure.subplots(2 if zoom else 1, squeeze=False)[:, 0]
         for axes in found:
             for cell in cells:
-                _draw_stages(axes, cell, curves[cell.row.label], data.line_looks[cell.row.label], tasks)
+                _draw_stages(axes, curves[cell.row.label], data.line_looks[cell.row.label], tasks)
             axes.set_xlim(0.8, tasks + 0.2)
             axes.set_xticks(range(1, tasks + 1))
         within_percent(found[0], "y")
@@ -176,7 +176,7 @@ def _mean_stages(cell: Cell) -> list[tuple[int, float, float]]:
     return found
 
 
-def _draw_stages(axes: Axes, cell: Cell, curve: list[tuple[int, float, float]], look: Look, tasks: int) -> None:
+def _draw_stages(axes: Axes, curve: list[tuple[int, float, float]], look: Look, tasks: int) -> None:
     if not curve:
         return
     if len(curve) == 1 and tasks > 1:  # trained once on everything: a level to compare with

@@ -170,7 +170,7 @@ def names_at_ends(axes: Axes, ends: Mapping[str, float], data: FigureData) -> No
     for (label, end), place in zip(ends.items(), moved, strict=True):
         look = data.looks[label]
         axes.annotate(
-            f"{shortened(label)} {end:.1f}", (x, end), (1.045, place), textcoords=("axes fraction", "data"), va="center",
+            f"{shortened(label, 24)} {end:.1f}", (x, end), (1.045, place), textcoords=("axes fraction", "data"), va="center",
             fontsize=8, color=INK, fontweight="bold" if label == data.results.reference else "normal",
             annotation_clip=False, arrowprops={"arrowstyle": "-", "color": look.colour, "linewidth": 1.2, "shrinkB": 0},
         )  # fmt: skip
@@ -195,15 +195,14 @@ class Spot:
 
 
 def fixed_axes(figure: Figure, panels: int) -> list[Axes]:
-    """Axes side by side whose place is known before anything is drawn: names are placed by it, so no layout may move them."""
+    """Axes one below the other whose place is known before anything is drawn: names are placed by it, no layout may move them."""
     figure.set_layout_engine("none")
     width, height = figure.get_size_inches()
-    left, right, bottom, top, gap = 0.68 / width, 0.12 / width, 0.52 / height, 0.14 / height, 0.34 / width
-    each = (1 - left - right - gap * (panels - 1)) / panels
-    found = [figure.add_axes((left + i * (each + gap), bottom, each, 1 - bottom - top)) for i in range(panels)]
-    for axes in found[1:]:
-        axes.tick_params(labelleft=False)
-    return found
+    left, right, bottom, top, gap = 0.62 / width, 0.12 / width, 0.5 / height, 0.14 / height, 0.62 / height
+    each = (1 - bottom - top - gap * (panels - 1)) / panels
+    return [
+        figure.add_axes((left, bottom + (panels - 1 - i) * (each + gap), 1 - left - right, each)) for i in range(panels)
+    ]
 
 
 def frame(setter: Callable[..., object], values: Sequence[float]) -> None:

@@ -49,7 +49,6 @@ _STYLE: dict[str, Any] = {
 # Letters stay letters in the SVG: half the bytes, selectable, read aloud. A reader without the font that was measured gets one
 # of similar width; the last ones are narrower, so that nothing is cut.
 _FONTS = "'DejaVu Sans', 'Bitstream Vera Sans', Verdana, 'Segoe UI', Arial, sans-serif"
-_LONGEST = 32
 
 
 @dataclass(frozen=True)
@@ -204,9 +203,9 @@ def row_legend(place: Axes | Figure, cells: Iterable[Cell], looks: Mapping[str, 
     place.legend(handles=handles, frameon=False, handlelength=3.2, **options)
 
 
-def shortened(name: str) -> str:
+def shortened(name: str, longest: int = 32) -> str:
     """A row's name as figures write it: cut where it is very long."""
-    return name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"
+    return name if len(name) <= longest else name[: longest - 1] + "…"
 
 
 def row_label(cell: Cell) -> str:
@@ -217,12 +216,6 @@ def row_label(cell: Cell) -> str:
 def legend_label(cell: Cell) -> str:
     """The name for a legend or an axis: the space keeps matplotlib from hiding one that begins with an underscore."""
     return " " + row_label(cell)
-
-
-def listed(labels: Sequence[str], most: int = 8) -> str:
-    """``a, b and c``; of a long list the first few and how many more there are."""
-    shown = [*labels[:most], f"{len(labels) - most} more"] if len(labels) > most + 1 else list(labels)
-    return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
 
 
 def t_interval(values: Iterable[float]) -> tuple[float, float]:
