@@ -12,7 +12,7 @@ from smope_bench.reports.text import listed
 MOST = 4
 """Benchmarks of a suite that are spoken of one by one."""
 _EVERY: dict[RowKind, str] = {"floor": "every floor", "method": "every other method"}
-_TIED: tuple[Verdict, ...] = ("no difference shown", "undecided", "equal")
+_TIED: tuple[Verdict, ...] = ("no difference shown", "equal")
 
 
 def answer(results: SuiteResults) -> tuple[str, ...]:
@@ -78,13 +78,15 @@ def _verdicts(family: Family, is_named: bool) -> str:
     name = family.reference.label
     tied = _group(family, *_TIED)
     parts = [f"{tied} cannot be told apart from {name}"] if tied else []
-    few = [
-        one.row.label for one in family.comparisons if one.verdict in (*_TIED, "not compared") and not _is_tested(one)
-    ]
+    few = [one.row.label for one in family.comparisons if not _is_tested(one)]
     directions: tuple[tuple[str, Verdict], ...] = (("above", "worse"), ("below", "better"))
     places = [f"{word} {group}" for word, verdict in directions if (group := _group(family, verdict))]
     if places:
         parts.append(f"{name} is {' and '.join(places)}")
+    if same := _group(family, "undecided"):
+        parts.append(
+            f"{same} differ{'s' * (' and ' not in same)} from it by the same in every run, which no test decides"
+        )
     parts += [f"too few runs of {listed(few, 6)} to say anything"] if few else []
     where = f"{family.column.label}: with" if is_named else "With"
     return f"{where} {_units(family)}, {'; '.join(parts) or f'nothing can be compared with {name}'}."

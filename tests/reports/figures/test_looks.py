@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -49,7 +50,7 @@ def test_names_keep_their_order_and_their_distance(places: list[float]) -> None:
     moved = spread(places, 1.0, 0.0, 10.0)
     order = sorted(range(len(places)), key=lambda i: (places[i], i))
     kept = [moved[i] for i in order]
-    assert all(after - before >= 1.0 - 1e-9 for before, after in zip(kept, kept[1:], strict=False))
+    assert all(after - before >= 1.0 - 1e-9 for before, after in pairwise(kept))
     assert all(-1e-9 <= place <= 10 + 1e-9 for place in moved)
     assert spread([2.0, 8.0], 1.0, 0.0, 10.0) == [2.0, 8.0]
 

@@ -19,7 +19,7 @@ def suite(factory, levels: dict[str, tuple[str, float, float]], seeds: int):
 
 def test_rows_are_grouped_by_verdicts_on_the_row_compared_with(factory) -> None:
     levels = {
-        "A": ("method", 90.0, 0.3), "B": ("method", 90.05, 0.3), "C": ("method", 95.0, 0.3),
+        "A": ("method", 90.0, 0.3), "B": ("method", 90.05, 0.3), "C": ("method", 95.0, 0.1),
         "F1": ("floor", 70.0, 0.3), "F2": ("floor", 60.0, 0.2), "J": ("ceiling", 99.0, 0.1),
     }  # fmt: skip
     results = replace(suite(factory, levels, 5), reference="A")
@@ -28,6 +28,15 @@ def test_rows_are_grouped_by_verdicts_on_the_row_compared_with(factory) -> None:
     assert verdicts == "With 5 class orders, B cannot be told apart from A; A is above every floor and below C."
     assert basis.startswith("By the paired t-test on FAA, corrected for 4 comparisons (Holm)")
     assert "8 class orders could decide" in basis
+
+
+def test_rows_that_no_test_decides_are_not_said_to_be_alike(factory) -> None:
+    levels = {"A": ("method", 90.0, 0.3), "B": ("method", 91.0, -0.3), "C": ("method", 91.0, 0.1)}
+    suite(factory, levels, 3)
+    factory.publish("D", factory.spec("d", "digits", 0, 0, 1), [[50.0]])
+    results = replace(load_suite(factory.write(), "smoke", None), reference="A")
+    said = answer(results)[1]
+    assert "B differs from it by the same in every run" in said and "too few runs of D" in said and "above" not in said
 
 
 def test_one_seed_names_no_winner(factory) -> None:
