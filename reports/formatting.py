@@ -57,8 +57,14 @@ RUN_WORDS: Mapping[RunState, str] = {
 
 
 def mean_std(summary: Summary | None) -> str:
-    """``93.10 ± 0.42``; the deviation of a single run is a dash."""
-    return NONE if summary is None else f"{number(summary.mean)} ± {number(summary.std)}"
+    """``93.10 ± 0.42``, or ``93.10 (one seed)`` where a single run has no deviation."""
+    if summary is None:
+        return NONE
+    return (
+        f"{number(summary.mean)} (one seed)"
+        if summary.std is None
+        else f"{number(summary.mean)} ± {number(summary.std)}"
+    )
 
 
 def interval(summary: Summary | None) -> str:

@@ -63,7 +63,7 @@ def test_numbers_are_written_alike_everywhere() -> None:
     assert number(-0.0001) == "0.00"
     assert number(None) == "–"
     assert mean_std(summarise([90.0, 91.0])) == "90.50 ± 0.71"
-    assert (mean_std(summarise([90.0])), interval(summarise([90.0]))) == ("90.00 ± –", "–")
+    assert (mean_std(summarise([90.0])), interval(summarise([90.0]))) == ("90.00 (one seed)", "–")
     assert interval(summarise([90.0, 92.0, 97.0])) == "[84.0, 102.0]"
 
 
