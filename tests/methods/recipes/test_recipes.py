@@ -305,7 +305,9 @@ def test_published_values_are_what_a_run_gets(
 
 def test_every_method_has_a_recipe_for_each_benchmark_of_the_tables(built_in: Registries) -> None:
     for method in built_in.methods.names():
-        for benchmark, backbone in () if method in ON_OWN_WEIGHTS else (("cifar100", "sup1k"), ("imagenet_r", "sup1k"), ("cub200", "sup21k")):
+        for benchmark, backbone in (
+            () if method in ON_OWN_WEIGHTS else (("cifar100", "sup1k"), ("imagenet_r", "sup1k"), ("cub200", "sup21k"))
+        ):
             for tasks in (10, 20):
                 assert find_recipe(method, benchmark, backbone, tasks=tasks).benchmark == benchmark
         for benchmark in ("digits", "glyphs", "fashion_mnist"):
