@@ -56,7 +56,9 @@ def extend(
         from smope_bench.harness.records.store import Record, Store
         from smope_bench.harness.text import shell_command
         from smope_bench.harness.trained.extend import EXTENDED, plan_extension
+        from smope_bench.harness.trained.find import located
 
+    run, results = located(run, results)
     console = make_console()
     options = RunOptions(
         results,

@@ -12,12 +12,13 @@ from typing import Any
 
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.checksum import checksum_of
-from smope_bench.harness.records.store import MODEL, Broken, Record, Store
+from smope_bench.harness.records.store import MODEL, RECORD, Broken, Record, Store
 from smope_bench.harness.text import plain, shell_command
 
 DESCRIPTION = "model.json"
 """File of an exported model that describes it, as a record does."""
 NAMED_AT_MOST = 8
+ANEW = "run its suite again to train it anew"
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def find_run(run: str, results: Path) -> Record:
     store = Store(results)
     if not results.is_dir():
         raise UserError(f"there is no results folder {str(results)!r}; name it with --results DIR")
-    ids = sorted(file.parent.name for file in results.glob("*/result.json"))
+    ids = sorted(file.parent.name for file in results.glob(f"*/{RECORD}"))
     found = [run] if run in ids else [each for each in ids if run and each.startswith(run)]
     if not found:
         raise UserError(_unknown(run, store, ids))
@@ -54,7 +55,15 @@ def find_run(run: str, results: Path) -> Record:
     if isinstance(record, Record):
         return record
     reason = record.reason if isinstance(record, Broken) else f"run {found[0]} has no record"
-    raise UserError(f"{reason}; run its suite again to train it anew")
+    raise UserError(f"{reason}; {ANEW}")
+
+
+def located(run: str, results: Path) -> tuple[str, Path]:
+    """Id and results folder of a run; ``run`` may be the run's own folder, as a shell completes it, in any results folder."""
+    folder = Path(run).expanduser()
+    if len(folder.parts) > 1 and (folder / RECORD).is_file():
+        return folder.name, folder.parent
+    return run, results
 
 
 def is_exported(run: str) -> bool:
@@ -64,8 +73,12 @@ def is_exported(run: str) -> bool:
 
 def find_model(run: str, results: Path) -> KeptModel:
     """The trained model of a run, by its id, or of a folder that ``export`` wrote. Raises UserError."""
+    path = Path(run).expanduser()
     if is_exported(run):
-        return _read_exported(Path(run).expanduser())
+        return _read_exported(path)
+    if (path / MODEL).is_file() and not (path / RECORD).is_file():
+        raise UserError(f"the exported folder {run!r} has lost its {DESCRIPTION}; export it again")
+    run, results = located(run, results)
     record = find_run(run, results)
     folder = results / record.run_id
     if record.kept_model is None:
@@ -89,21 +102,20 @@ def _read_exported(folder: Path) -> KeptModel:
     if not is_whole:
         raise UserError(f"{str(file)!r} was changed after it was written: its seal does not fit; {again}")
     run_id = str(described["run_id"])
-    return KeptModel(run_id, described, _read_verified(folder / MODEL, described["model"], run_id), folder)
+    return KeptModel(run_id, described, _read_verified(folder / MODEL, described["model"], run_id, again), folder)
 
 
-def _read_verified(file: Path, entry: Mapping[str, Any], run_id: str) -> bytes:
+def _read_verified(file: Path, entry: Mapping[str, Any], run_id: str, remedy: str = ANEW) -> bytes:
     try:
         data = file.read_bytes()
     except OSError as error:
         raise UserError(
-            f"the trained model {str(file)!r} of run {run_id} cannot be read ({error.strerror}); run its suite again to"
-            " train it anew"
+            f"the trained model {str(file)!r} of run {run_id} cannot be read ({error.strerror}); {remedy}"
         ) from error
     if hashlib.sha256(data).hexdigest() != entry.get("sha256"):
         raise UserError(
             f"the trained model {str(file)!r} of run {run_id} is damaged: it does not have the hash that its record names;"
-            " run its suite again to train it anew"
+            f" {remedy}"
         )
     return data
 
