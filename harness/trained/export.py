@@ -126,7 +126,7 @@ def _card(kept: KeptModel, spec: RunSpec, registries: Registries, preprocessing:
     """The model card, Markdown."""
     record = kept.record
     method = registries.methods.load(spec.method.name)
-    sources = [registries.benchmarks.load(one.name).card for one in spec.benchmarks]
+    sources = list(dict.fromkeys(registries.benchmarks.load(one.name).card for one in spec.benchmarks))
     title = " and ".join(card.title for card in sources)
     backbone = registries.backbones.load(spec.backbone.name)
     accuracy = final_average_accuracy(record["accuracy_matrix"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -60,23 +61,31 @@ def find_run(run: str, results: Path) -> Record:
 
 def located(run: str, results: Path) -> tuple[str, Path]:
     """Id and results folder of a run; ``run`` may be the run's own folder, as a shell completes it, in any results folder."""
-    folder = Path(run).expanduser()
-    if len(folder.parts) > 1 and (folder / RECORD).is_file():
+    folder = _expanded(run)
+    if len(folder.parts) > 1 and _has(folder, RECORD):
         return folder.name, folder.parent
     return run, results
 
 
 def is_exported(run: str) -> bool:
     """Whether ``run`` is a folder that ``export`` wrote."""
-    return (Path(run).expanduser() / DESCRIPTION).is_file()
+    return _has(_expanded(run), DESCRIPTION)
+
+
+def _expanded(run: str) -> Path:
+    return Path(os.path.expanduser(run))  # noqa: PTH111  # unlike a Path, it leaves an unknown user's ~ as it is
+
+
+def _has(folder: Path, name: str) -> bool:
+    return os.path.isfile(folder / name)  # noqa: PTH113  # unlike a Path, it does not raise for names that are too long
 
 
 def find_model(run: str, results: Path) -> KeptModel:
     """The trained model of a run, by its id, or of a folder that ``export`` wrote. Raises UserError."""
-    path = Path(run).expanduser()
+    path = _expanded(run)
     if is_exported(run):
         return _read_exported(path)
-    if (path / MODEL).is_file() and not (path / RECORD).is_file():
+    if _has(path, MODEL) and not _has(path, RECORD):
         raise UserError(f"the exported folder {run!r} has lost its {DESCRIPTION}; export it again")
     run, results = located(run, results)
     record = find_run(run, results)
