@@ -199,7 +199,7 @@ def test_the_library_loads_a_model_by_the_beginning_of_an_id(home: Path) -> None
     [
         (["predict", "zz", "pictures"], "no run of 'results' has the id 'zz'"),
         (["predict", "z" * 300, "pictures"], "no run of 'results' has the id 'zzz"),
-        (["export", "~nobody/r", "--to", "new"], "no run of 'results' has the id '~nobody/r'"),
+        (["export", "~nosuchuser/r", "--to", "new"], "no run of 'results' has the id '~nosuchuser/r'"),
         (["predict", "NCM", "none.png"], "picture 'none.png' cannot be read"),
         (["predict", "NCM", "head_only.py"], "picture 'head_only.py' cannot be used: not an image"),
         (["predict", "NCM", "data"], "folder 'data' has no pictures"),

@@ -107,6 +107,8 @@ def test_what_trained_models_and_trackers_print_can_be_pasted(capsys: pytest.Cap
     assert len(tracked) == 1
     assert run_all.main(shlex.split(tracked[0])) == 1, "the tracker fails again, by its own fault"
     assert "No space left on device" in capsys.readouterr().err
+    later = [line for line in printed(capsys, [*learnt, "--track", "full_disk"]) if line.startswith("track ")]
+    assert len(later) == 1 and run_all.main(shlex.split(later[0])) == 1 and "No space" in capsys.readouterr().err
     (run,) = (file.parent.name for file in Path("my results").glob("*/result.json"))
     (line,) = printed(capsys, ["extend", run, "--executor", "serial", *place])
     assert run_all.main(shlex.split(line)) == 0 and "accuracy" in capsys.readouterr().out
