@@ -133,6 +133,17 @@ def test_stale_and_leaking_cells_are_marked_and_never_ranked(factory) -> None:
     assert marks == {"A": "", "B": "", "Old": "stale", "Leak": "leaking"}
 
 
+def test_methods_that_keep_exemplars_are_marked_with_their_budget_and_ranked_apart(factory) -> None:
+    factory.level("A", 80.0)
+    factory.level("B", 81.0)
+    factory.level("Rehearsal", 98.0, flags={"tiny": True, "exemplars": 2000})
+    results = load_suite(factory.write(), "smoke", factory.FRESH)
+    assert results.ranks(results.columns[0], "faa") == {"B": 1, "A": 2}
+    text = markdown(results)
+    assert "98.00 ± 0.00 (exemplars)" in text and "(Rehearsal up to 2,000); never ranked" in text
+    assert "Rehearsal (exemplars)" in drawn(results)
+
+
 @pytest.mark.parametrize("what", ["protocol", "split", "tiny"])
 def test_rows_under_different_protocols_are_not_ranked(factory, what: str) -> None:
     factory.level("A", 80.0)
