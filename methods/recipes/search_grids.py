@@ -51,6 +51,7 @@ GRIDS: Mapping[str, Grid] = {
         _ours("hide_prompt", "head_lr_mult", SHARE_OF_RATE),
         _ours("norga", "head_lr_mult", SHARE_OF_RATE),
         _ours("vq_prompt", "prompt_init", RANGE_OF_START),
+        _ours("cpg", "temperature", (28.0, 1.0)),
         _ours("one_prompt", "prompt_init", RANGE_OF_START),
         _ours("linear_probe", "beta1", (0.9, 0.0)),
         _ours("ranpac", "prompt_init", RANGE_OF_START),

@@ -67,7 +67,7 @@ SEARCHED: tuple[TrainingRecipe, ...] = (
     _tiny("vq_prompt", "glyphs", GLYPHS | {"lr": 0.015}, {"tap": SMALL_TAP}),
     _tiny("hash_prompt", "glyphs", GLYPHS | CLIPPED | {"lr": 0.045}, {"head_lr_mult": 1.0} | _inferring(2)),
     _tiny("smope", "glyphs", GLYPHS | {"lr": 0.015}, {"prompt_init": 0.2, "tap": SMALL_TAP}),
-    _tiny("cpg", "glyphs", GLYPHS | FALLING | {"lr": 0.015, "milestones": [1]}),
+    _tiny("cpg", "glyphs", GLYPHS | FALLING | {"lr": 0.045, "milestones": [1]}),
     _tiny("one_prompt", "glyphs", GLYPHS | {"lr": 0.015}, {"prompt_init": 0.2, "tap": NO_TAP}),
     _tiny("linear_probe", "glyphs", GLYPHS | {"lr": 0.015}, {"tap": NO_TAP}),
     _tiny("ranpac", "glyphs", GLYPHS | {"lr": 0.045}, {"prompt_init": 0.2}),
