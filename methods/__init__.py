@@ -21,6 +21,7 @@ BUILTIN: dict[str, str] = {
     "ncm": "smope_bench.methods.baselines.ncm:Ncm",
     "ridge": "smope_bench.methods.baselines.ridge:Ridge",
     "ranpac": "smope_bench.methods.ranpac:RanPAC",
+    "inflora": "smope_bench.methods.inflora:InfLoRA",
     "joint_head": "smope_bench.methods.baselines.joint:JointHead",
     "joint": "smope_bench.methods.baselines.joint:Joint",
 }
