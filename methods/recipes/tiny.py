@@ -29,6 +29,7 @@ SMALL_SGD_TAP: dict[str, Any] = {"samples": 32, "epochs": 20, "lr": 0.05}
 CLIPPED: dict[str, Any] = {"grad_clip": 1.0, "drop_last": False, "shape": "epoch_cosine"}
 BY_EPOCH: dict[str, Any] = {"shape": "cosine"}
 KEEP_LAST: dict[str, Any] = {"drop_last": False}
+STEADY_SGD: dict[str, Any] = {"shape": "constant", "optimizer": "sgd"} | KEEP_LAST
 ADAM: dict[str, Any] = BY_EPOCH | KEEP_LAST | {"optimizer": "adam"}
 
 
@@ -53,6 +54,7 @@ SEARCHED: tuple[TrainingRecipe, ...] = (
     _tiny("linear_probe", "digits", DIGITS | {"lr": 0.015}, {"tap": NO_TAP}),
     _tiny("ranpac", "digits", DIGITS | {"lr": 0.005}, {"prompt_init": 0.2}),
     _tiny("inflora", "digits", DIGITS | ADAM | {"lr": 0.005}),
+    _tiny("sd_lora", "digits", DIGITS | STEADY_SGD | {"lr": 0.015}),
     _tiny("joint_head", "digits", DIGITS | {"lr": 0.005}),
     _tiny("joint", "digits", DIGITS | {"lr": 0.005}, {"prompt_init": 0.2}),
     _tiny("l2p++", "glyphs", GLYPHS | BY_EPOCH | {"lr": 0.015}, {"prompt_init": 0.2}),
@@ -69,6 +71,7 @@ SEARCHED: tuple[TrainingRecipe, ...] = (
     _tiny("linear_probe", "glyphs", GLYPHS | {"lr": 0.015}, {"tap": NO_TAP}),
     _tiny("ranpac", "glyphs", GLYPHS | {"lr": 0.045}, {"prompt_init": 0.2}),
     _tiny("inflora", "glyphs", GLYPHS | ADAM | {"lr": 0.005}),
+    _tiny("sd_lora", "glyphs", GLYPHS | STEADY_SGD | {"lr": 0.015}),
     _tiny("joint_head", "glyphs", GLYPHS | {"lr": 0.015, "beta1": 0.0}),
     _tiny("joint", "glyphs", GLYPHS | {"lr": 0.015}, {"prompt_init": 0.2}),
     _tiny("ncm", ANY, {"batch_size": 128}),

@@ -44,7 +44,7 @@ class Data:
 def make(vit: PromptedViT, **config: Any) -> InfLoRA:
     torch.manual_seed(0)
     schedule = Schedule(batch_size=4, epochs=2, lr=LR, shape="cosine", optimizer="adam", drop_last=False)
-    return InfLoRA(InfLoRAConfig(**({"rank": 3} | config)), vit, Setup(2 * TASKS, TASKS, schedule))
+    return InfLoRA(InfLoRAConfig.model_validate({"rank": 3} | config), vit, Setup(2 * TASKS, TASKS, schedule))
 
 
 def data_of(index: int) -> Data:
@@ -190,9 +190,7 @@ def test_protected_space_of_the_card() -> None:
     assert round(float(reached.trace())) == 3
 
 
-@pytest.mark.parametrize(
-    ("energy", "eps", "expected"), [("squared", 0.95, 11), ("squared", 0.98, 28), ("plain", 0.95, 535)]
-)
+@pytest.mark.parametrize(("energy", "eps", "expected"), [("squared", 0.95, 11), ("plain", 0.95, 535)])
 def test_first_counts_of_the_card(energy: str, eps: float, expected: int) -> None:
     """Directions of 768 that are protected where the moments fall as 1/i."""
     config = InfLoRAConfig.model_validate({"energy": energy, "eps": eps})
