@@ -12,7 +12,7 @@ from smope_bench.methods.common.errors import MethodError
 from smope_bench.methods.common.schedules import Schedule
 from smope_bench.methods.recipes import ANY, GENERIC, RECIPES, TrainingRecipe, find_recipe
 from smope_bench.methods.recipes.schema import INFERRED, inferred
-from smope_bench.methods.recipes.tiny import TINY_SOURCE
+from smope_bench.methods.recipes.tiny import TINY_SOURCE, UNSEARCHED
 
 PAPER = ("cifar100", "imagenet_r", "cub200", "five_datasets")
 UNTUNED = ("fashion_mnist", "glyph_domains", "small_sets")
@@ -27,6 +27,8 @@ CARDS = {
     "vq_prompt": "VQ-Prompt card",
     "hash_prompt": "Hash card",
     "smope": "SMoPE card",
+    "inflora": "InfLoRA card",
+    "sd_lora": "SD-LoRA card",
 }
 
 
@@ -63,7 +65,8 @@ def test_every_source_is_a_card_the_search_or_marked_as_inferred() -> None:
             assert recipe.tasks is not None
         else:
             assert TINY_SOURCE in stated
-            assert recipe.is_inferred == (recipe.backbone == "tiny_random" or recipe.benchmark in UNTUNED)
+            is_untuned = recipe.backbone == "tiny_random" or recipe.benchmark in UNTUNED or recipe in UNSEARCHED
+            assert recipe.is_inferred == is_untuned
 
 
 @pytest.mark.parametrize(
@@ -76,6 +79,8 @@ def test_every_source_is_a_card_the_search_or_marked_as_inferred() -> None:
         ("hide_prompt", "imagenet_r", "dino1k", 10),
         ("norga", "cub200", "sup21k_orig", 10),
         ("norga", "cifar100", "dino1k", 10),
+        *(("inflora", "imagenet_r", "sup21k", tasks) for tasks in (5, 10, 20)),
+        ("sd_lora", "cifar100", "sup1k", 10),
         ("deep_l2p++", "cifar100", "sup1k", 10),
         ("hide_prompt", "five_datasets", "sup21k_orig", 5),
         ("norga", "five_datasets", "sup21k_orig", 5),
@@ -101,6 +106,8 @@ def test_what_a_card_states_is_not_marked_as_inferred(method: str, benchmark: st
         ("hash_prompt", "cifar100", "sup21k_orig", 10),
         ("smope", "imagenet_r", "ibot1k", 10),
         ("smope", "imagenet_r", "sup1k", 50),
+        ("inflora", "imagenet_r", "sup1k", 10),
+        ("sd_lora", "cub200", "sup21k", 10),
         ("joint", "cifar100", "sup1k", 10),
     ],
 )
@@ -111,7 +118,7 @@ def test_what_no_card_states_is_marked_as_inferred(method: str, benchmark: str, 
 def values_of(recipe: TrainingRecipe, registries: Registries) -> dict[str, Any]:
     """Everything that a run would be given, every default spelled out, with dotted names."""
     config = registries.methods.load(recipe.method).Config(**recipe.config).model_dump()
-    flat = {**Schedule(**recipe.schedule).model_dump(), **config, **recipe.data}
+    flat = {**dict(Schedule(**recipe.schedule)), **config, **recipe.data}
     for name in ("tap", "task_inference", "outliers", "augment"):
         flat |= {f"{name}.{key}": value for key, value in (flat.get(name) or {}).items()}
     inner = flat.get("task_inference.tap") or {}
@@ -284,6 +291,37 @@ SPOTS: list[tuple[str, str, str, int, dict[str, Any]]] = [
     ),
     ("smope", "imagenet_r", "sup1k", 50, WARM | {"steps_per_epoch": 8, "freeze_steps": 8, "epsilon": 0.3}),
     ("smope", "imagenet_r", "dino1k", 10, WARM | {"epsilon": 0.5, "tap.samples": 384}),
+    (
+        "inflora",
+        "cifar100",
+        "sup21k",
+        10,
+        PLAIN
+        | {
+            "epochs": 20,
+            "lr": 5e-4,
+            "optimizer": "adam",
+            "shape": "cosine",
+            "rank": 10,
+            "eps": 0.95,
+            "test_resize": None,
+        },
+    ),
+    (
+        "inflora",
+        "imagenet_r",
+        "sup21k",
+        20,
+        PLAIN | {"epochs": 50, "eps": 0.98, "drop_last": False, "weight_decay": 0.0},
+    ),
+    ("sd_lora", "cifar100", "sup1k", 10, {"epochs": 20, "lr": 0.008, "optimizer": "sgd", "test_resize": 256}),
+    (
+        "sd_lora",
+        "imagenet_r",
+        "sup1k",
+        20,
+        {"lr": 0.01, "shape": "constant", "momentum": 0.9, "augment.scale": [0.05, 1.0]},
+    ),
     ("joint", "imagenet_r", "sup1k", 10, {"batch_size": 64, "lr": 0.0025, "epochs": 20, "shape": "plain_cosine"}),
     ("one_prompt", "imagenet_r", "sup1k", 10, WARM | {"tap.enabled": False, "tap.samples": 384, "steps_per_epoch": 40}),
 ]
