@@ -175,6 +175,7 @@ class InfLoRA(Method):
         """Design the reductions."""
         made = [self._reduction(one, space) for one, space in zip(self._moments(data), self.protected, strict=True)]
         self.downs[self.task_index].copy_(torch.stack(made))
+        self._adaptations()  # merges here what the steps need
 
     def _reduction(self, moments: Tensor, protected: Tensor) -> Tensor:
         config, space = self.config, protected.double()

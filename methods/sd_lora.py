@@ -116,6 +116,7 @@ class SDLoRA(Method):
         self.downs[self.task_index].copy_(self.down)
         self.ups[self.task_index].copy_(self.up)
         self.is_finished.fill_(True)
+        self._adaptations()  # merges here what answers need
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """The current update, all magnitudes and the classifier, at one rate."""

@@ -171,7 +171,7 @@ def _factors(layers: list[Any], read: Any = None) -> Tensor:
     return found.unflatten(0, (SIZE["depth"], 2))
 
 
-def _magnitudes(backbone: Any, task: int) -> list[nn.Parameter]:
+def _magnitudes(backbone: Any, task: int) -> list[Any]:
     return [*(one.param for one in backbone.wrapped_param_prev[:task]), backbone.wrapped_param[0].param]
 
 
@@ -181,7 +181,7 @@ def pairs(learner: Any, ours: SDLoRA, task: int) -> dict[str, tuple[Tensor, Tens
     return {
         "down-projections": (ours.down, _factors(network.backbone.w_As)),
         "up-projections": (ours.up, _factors(network.backbone.w_Bs)),
-        "magnitudes": (ours.magnitudes[: task + 1], torch.cat(_magnitudes(network.backbone, task)).detach()),
+        "magnitudes": (ours.magnitudes[: task + 1], torch.cat([*_magnitudes(network.backbone, task)]).detach()),
         "classifier": (ours.head.weight[:seen], network.fc.weight),
     }
 
