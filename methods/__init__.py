@@ -20,6 +20,7 @@ BUILTIN: dict[str, str] = {
     "linear_probe": "smope_bench.methods.baselines.linear_probe:LinearProbe",
     "ncm": "smope_bench.methods.baselines.ncm:Ncm",
     "ridge": "smope_bench.methods.baselines.ridge:Ridge",
+    "ease": "smope_bench.methods.ease:EASE",
     "ranpac": "smope_bench.methods.ranpac:RanPAC",
     "joint_head": "smope_bench.methods.baselines.joint:JointHead",
     "joint": "smope_bench.methods.baselines.joint:Joint",

@@ -123,6 +123,7 @@ FLOORS = (
 REFERENCES = (
     Row("RanPAC", "ranpac"),
     Row("RanPAC + first-task prompt", "ranpac", {"first_task_tuning": True}),
+    Row("EASE", "ease"),
 )
 CEILINGS = (JOINT_HEAD, JOINT)
 METHODS = (L2P, DEEP_L2P, DUALPROMPT, CODA, OVOR, HIDE, NORGA, VQ, HASH, SMOPE)

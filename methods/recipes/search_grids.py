@@ -54,6 +54,7 @@ GRIDS: Mapping[str, Grid] = {
         _ours("one_prompt", "prompt_init", RANGE_OF_START),
         _ours("linear_probe", "beta1", (0.9, 0.0)),
         _ours("ranpac", "prompt_init", RANGE_OF_START),
+        _ours("ease", "proxy_scale", (1.0, 20.0)),
         _ours("joint_head", "beta1", (0.9, 0.0)),
         _ours("joint", "prompt_init", RANGE_OF_START),
         Grid("ncm", "ours: both metrics", {"metric": ("euclidean", "cosine")}),

@@ -29,6 +29,14 @@ SMALL_SGD_TAP: dict[str, Any] = {"samples": 32, "epochs": 20, "lr": 0.05}
 CLIPPED: dict[str, Any] = {"grad_clip": 1.0, "drop_last": False, "shape": "epoch_cosine"}
 BY_EPOCH: dict[str, Any] = {"shape": "cosine"}
 KEEP_LAST: dict[str, Any] = {"drop_last": False}
+EASE_SGD: dict[str, Any] = {
+    "optimizer": "sgd",
+    "shape": "epoch_cosine",
+    "epoch_lag": 0,
+    "min_lr": 0.0,
+    "weight_decay": 5e-4,
+    "drop_last": False,
+}
 
 
 def _inferring(epochs: int) -> dict[str, Any]:
@@ -51,6 +59,7 @@ SEARCHED: tuple[TrainingRecipe, ...] = (
     _tiny("one_prompt", "digits", DIGITS | {"lr": 0.015}, {"tap": NO_TAP}),
     _tiny("linear_probe", "digits", DIGITS | {"lr": 0.015}, {"tap": NO_TAP}),
     _tiny("ranpac", "digits", DIGITS | {"lr": 0.005}, {"prompt_init": 0.2}),
+    _tiny("ease", "digits", DIGITS | EASE_SGD | {"lr": 0.015}),
     _tiny("joint_head", "digits", DIGITS | {"lr": 0.005}),
     _tiny("joint", "digits", DIGITS | {"lr": 0.005}, {"prompt_init": 0.2}),
     _tiny("l2p++", "glyphs", GLYPHS | BY_EPOCH | {"lr": 0.015}, {"prompt_init": 0.2}),
@@ -66,6 +75,7 @@ SEARCHED: tuple[TrainingRecipe, ...] = (
     _tiny("one_prompt", "glyphs", GLYPHS | {"lr": 0.015}, {"prompt_init": 0.2, "tap": NO_TAP}),
     _tiny("linear_probe", "glyphs", GLYPHS | {"lr": 0.015}, {"tap": NO_TAP}),
     _tiny("ranpac", "glyphs", GLYPHS | {"lr": 0.045}, {"prompt_init": 0.2}),
+    _tiny("ease", "glyphs", GLYPHS | EASE_SGD | {"lr": 0.015}),
     _tiny("joint_head", "glyphs", GLYPHS | {"lr": 0.015, "beta1": 0.0}),
     _tiny("joint", "glyphs", GLYPHS | {"lr": 0.015}, {"prompt_init": 0.2}),
     _tiny("ncm", ANY, {"batch_size": 128}),
