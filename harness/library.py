@@ -22,7 +22,7 @@ from pydantic import BaseModel, Field, ValidationError
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.harness.cancellation import INTERRUPTED, Stopped, stop_signals
 from smope_bench.harness.cli.listing import planned
-from smope_bench.harness.cli.options import PrecisionName, RecipeName, read_gpus, split_values
+from smope_bench.harness.cli.options import DeviceName, PrecisionName, RecipeName, read_gpus, split_values
 from smope_bench.harness.cli.request import Request, read_request
 from smope_bench.harness.console import make_console
 from smope_bench.harness.cost.cost_suites import count_suite
@@ -93,18 +93,24 @@ class RunOutcomes:
         return self.frame().to_html(notebook=True)
 
 
+# Words of the command line, which a strict model would take as members of the enumerations alone.
+Recipe: TypeAlias = Annotated[RecipeName, Field(strict=False)]
+Number: TypeAlias = Annotated[PrecisionName, Field(strict=False)]
+Device: TypeAlias = Annotated[DeviceName, Field(strict=False)]
+
+
 class _Values(BaseModel, strict=True, extra="forbid"):
     """Arguments that are numbers, switches and words; the others are read by functions of their own."""
 
     tiny: bool
     backbone: str | None
-    recipe: Literal["published", "nearest"]
+    recipe: Recipe
     recipe_of: str | None
     limit: int | None
-    precision: Literal["fp32", "tf32", "bf16"]
+    precision: Number
     workers: Annotated[int, Field(ge=1)] | None = None
     threads: Annotated[int, Field(ge=1)] | None = None
-    device: Literal["auto", "cpu", "cuda", "mps", "xpu"] = "auto"
+    device: Device = DeviceName.auto
     executor: str = "auto"
     address: str | None = None
     gpus_per_run: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
@@ -191,7 +197,7 @@ def _read(
     options = RunOptions(
         _path("results", results),
         _path("data", data),
-        values.device,
+        values.device.value,
         values.workers,
         values.threads,
         tuple(_path("plugins", file) for file in _each("plugins", plugins)),
@@ -215,10 +221,10 @@ def _read(
         backbone=values.backbone,
         seeds=None if seeds is None else list(_seed_texts(seeds)),
         settings=None if settings is None else list(_setting_texts(settings)),
-        recipe=RecipeName(values.recipe),
+        recipe=values.recipe,
         recipe_of=values.recipe_of,
         limit=values.limit,
-        precision=PrecisionName(values.precision),
+        precision=values.precision,
     )
 
 

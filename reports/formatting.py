@@ -25,10 +25,16 @@ MAIN_METRICS = ("faa", "caa", "fm")
 """The metrics of a table whose suite names none, and of the table that ``run`` prints."""
 METRIC_NAMES: Mapping[str, str] = {metric.name: metric.heading for metric in METRICS}
 """Headings of the built-in metrics by name."""
-KIND_NAMES: Mapping[RowKind, str] = {"floor": "Floors", "method": "Methods", "ceiling": "Ceilings"}
+KIND_NAMES: Mapping[RowKind, str] = {
+    "floor": "Floors",
+    "method": "Methods",
+    "adapter": "Adapters, for reference",
+    "ceiling": "Ceilings",
+}
 KIND_HELP: Mapping[RowKind, str] = {
     "floor": "simple baselines that any method should beat",
     "method": "the methods under comparison",
+    "adapter": "adapters and low-rank updates instead of prompts; not ranked among the methods",
     "ceiling": "trained on all classes at once; not ranked",
 }
 CELL_HELP: Mapping[CellState, str] = {

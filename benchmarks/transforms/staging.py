@@ -16,7 +16,6 @@ from smope_bench.benchmarks.augmentation import Normalize, statistics_of
 
 PICTURES_A_PIECE = 8
 PIXELS_A_PIECE = 1 << 20
-KEPT_FREE = 2
 ALIGNMENT = 64  # bytes; of every type that is kept
 MakePicture = Callable[[int], NDArray[np.uint8]]
 """Makes one picture of the batch, uint8 (S, S, 3)."""
@@ -141,10 +140,11 @@ def to_unit(pixels: NDArray[np.uint8], out: NDArray[np.generic], normalization: 
 class Recycler:
     """Memory of images on the host, used again once no tensor and no graph refers to it: new memory costs the system time.
 
-    At most KEPT_FREE pieces are kept that nothing refers to.
+    At most ``kept`` pieces are kept that nothing refers to.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, kept: int = 0) -> None:
+        self._kept = kept
         self._free: list[NDArray[np.float32]] = []
         self._is_closed = False
 
@@ -163,7 +163,7 @@ class Recycler:
         return lent
 
     def _take_back(self, memory: NDArray[np.float32]) -> None:
-        if len(self._free) < KEPT_FREE and not self._is_closed:
+        if len(self._free) < self._kept and not self._is_closed:
             self._free.append(memory)
 
     def close(self) -> None:

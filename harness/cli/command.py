@@ -33,6 +33,7 @@ OTHERS = ("smope_bench.reports.cli", "smope_bench.reports.report_timing")
 EXAMPLES = {
     "list": "list methods",
     "describe": "describe digits",
+    "doctor": "doctor --json",
     "data": "",
     "data prepare": "data prepare cifar100",
     "data list": "data list --json",

@@ -100,9 +100,12 @@ def method_facts(registries: Registries, name: str) -> Facts:
         "title": card.title,
         "summary": card.summary,
         "facts": {
-            "kind": {"method": "", "floor": "a floor: methods should beat it", "ceiling": "a ceiling"}.get(
-                card.kind, card.kind
-            ),
+            "kind": {
+                "method": "",
+                "floor": "a floor: methods should beat it",
+                "ceiling": "a ceiling",
+                "adapter": "an adapter, for reference",
+            }.get(card.kind, card.kind),
             "paper": [part for part in (card.paper, card.paper_url) if part],
             "code": card.code_url,
             "training": "on the images of all tasks at once" if method.trains_jointly else "",

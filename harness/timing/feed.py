@@ -98,10 +98,10 @@ def bench_feed(images: int, batches: int, repeats: int, progress: ProgressCallba
         with _feeder(here, AHEAD_ELSEWHERE) as feeder, _feeder(there, AHEAD_ELSEWHERE) as host:
             epochs = {
                 **{name: _loader_epoch(loader) for name, loader in loaders.items()},
-                EXACT: _feeder_epoch(feeder, exact, batches),
-                FAST: _feeder_epoch(feeder, fast, batches),
-                HOST_EXACT: _feeder_epoch(host, exact, batches),
-                HOST_FAST: _feeder_epoch(host, fast, batches),
+                EXACT: feeder_epoch(feeder, exact, batches),
+                FAST: feeder_epoch(feeder, fast, batches),
+                HOST_EXACT: feeder_epoch(host, exact, batches),
+                HOST_FAST: feeder_epoch(host, fast, batches),
             }
             progress("timing batches")
             took = _in_turns(epochs, repeats)
@@ -126,10 +126,10 @@ def _rate_row(name: str, took: Mapping[str, list[Took]], batches: int) -> Row:
 
 def _simulated_rows(name: str, stream: Stream, feeder: Feeder, batches: int, repeats: int) -> list[Row]:
     """An accelerator that is busy as long as a batch takes to make, fed ahead and not; each repeat sets its own time."""
-    alone = _feeder_epoch(feeder, stream, batches)
+    alone = feeder_epoch(feeder, stream, batches)
     found: dict[str, list[float]] = {AHEAD: [], NOT_AHEAD: []}
     with _feeder(torch.device("cpu"), 0) as waiting:
-        sides = {AHEAD: alone, NOT_AHEAD: _feeder_epoch(waiting, stream, batches)}
+        sides = {AHEAD: alone, NOT_AHEAD: feeder_epoch(waiting, stream, batches)}
         for repeat in range(-1, repeats):
             for side, epoch in sides.items():
                 making = timed_epoch(alone, lambda: None).wall
@@ -194,7 +194,8 @@ def _feeder(device: torch.device, ahead: int) -> Feeder:
     return Feeder(device, threads=WORKERS, ahead=ahead)
 
 
-def _feeder_epoch(feeder: Feeder, stream: Stream, batches: int) -> Epoch:
+def feeder_epoch(feeder: Feeder, stream: Stream, batches: int) -> Epoch:
+    """Epochs of random crops of the stream's first task, each in another order."""
     view, generator, rng = stream.tasks[0].train, torch.Generator().manual_seed(0), np.random.default_rng(0)
 
     def epoch(step: Callable[[], object]) -> None:

@@ -24,7 +24,7 @@ from smope_bench.benchmarks.transforms.batch import Transforms
 from smope_bench.harness import provenance
 from smope_bench.harness.checkpointing.manager import UnfitError
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.hardware.device import products_in, resolve_device
+from smope_bench.harness.hardware.device import ACCELERATORS, products_in, resolve_device
 from smope_bench.harness.registry.registry import Registries, open_registries
 from smope_bench.harness.run_spec import RunSpec
 from smope_bench.harness.text import plain
@@ -42,7 +42,6 @@ Picture: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[np.uint8]"
 Pictures: TypeAlias = "Picture | Sequence[Picture]"
 """A file, a folder, a Pillow image, an array uint8 (H, W, 3) or (N, H, W, 3), or a sequence of these."""
 BATCH = 256
-DEVICES = ("auto", "cpu", "cuda")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
 """Endings of the files of a folder that are taken for pictures, in lower case."""
 
@@ -159,8 +158,8 @@ def load_model(
     """
     if not isinstance(run, str | os.PathLike):
         raise UserError(f"a run is named by its id, a text, not by {plain(repr(run), 80)}")
-    if device not in DEVICES:
-        raise UserError(f"device={device!r} is none of {', '.join(DEVICES)}")
+    if device not in (known := ("auto", "cpu", *ACCELERATORS)):
+        raise UserError(f"device={device!r} is none of {', '.join(known)}")
     kept = find_model(os.fspath(run), Path(results))
     files = [plugins] if isinstance(plugins, str | os.PathLike) else plugins
     registries = open_registries([Path(file).expanduser() for file in files])

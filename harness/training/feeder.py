@@ -42,7 +42,7 @@ class Feeder:
         self._ahead = (AHEAD_ON_CPU if device.type == "cpu" else AHEAD_ELSEWHERE) if ahead is None else ahead
         self._pool: ThreadPoolExecutor | None = None
         self._stream = BatchStream(device)
-        self._memory = Recycler()
+        self._memory = Recycler(self._ahead + 1)
 
     def __enter__(self) -> Feeder:
         return self
@@ -53,7 +53,7 @@ class Feeder:
     def close(self) -> None:
         """End all threads, after the pieces that they are working on; the feeder can be used again."""
         self._memory.close()
-        self._memory = Recycler()
+        self._memory = Recycler(self._ahead + 1)
         pool, self._pool = self._pool, None
         if pool is not None:
             pool.shutdown(wait=True, cancel_futures=True)

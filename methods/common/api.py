@@ -42,7 +42,8 @@ class MethodCard:
     paper_url: str | None = None
     code_url: str | None = None
     kind: str = "method"
-    """``method``, ``floor`` (a reference that methods should beat) or ``ceiling`` (a bound, such as joint training)."""
+    """``method``; ``floor``, a reference that methods should beat; ``adapter``, adapters or low-rank updates instead of prompts,
+    shown for reference; or ``ceiling``, a bound, such as joint training."""
 
 
 @dataclass(frozen=True)

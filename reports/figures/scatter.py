@@ -17,7 +17,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from smope_bench.reports.figures.style import GREY, INK, Look, by_row, row_label
-from smope_bench.reports.loading.model import Cell
+from smope_bench.reports.loading.model import REFERENCES, Cell
 
 Point = tuple[float, float]
 Line = tuple[Point, Point]
@@ -194,7 +194,7 @@ def draw_spots(
     texts = [
         axes.text(0, 0, spot.label, fontsize=7.6, va="bottom", ha="left", zorder=5,
                   fontweight="bold" if spot in bold else "normal",
-                  color=GREY if spot.cell.row.kind == "ceiling" else INK)
+                  color=GREY if spot.cell.row.kind in REFERENCES else INK)
         for spot in spots
     ]  # fmt: skip
     _place(axes, spots, texts, path, taken)

@@ -117,15 +117,15 @@ class Look:
 def row_looks(results: SuiteResults) -> dict[str, Look]:
     """Row label -> look, the same on every benchmark of a suite.
 
-    Methods are solid and the first to choose a colour, floors are dashed, ceilings grey and dotted. A method that has to take
-    a colour for the second time has dashes and dots.
+    Methods are solid and the first to choose a colour, floors are dashed, adapters and ceilings grey and dotted. A method that
+    has to take a colour for the second time has dashes and dots.
     """
     looks = {}
     for i, row in enumerate([*results.rows_of("method"), *results.rows_of("floor")]):
         dashes = (4, 1.6) if row.kind == "floor" else (6, 1.5, 1, 1.5) if i >= len(COLOURS) else ()
         looks[row.label] = Look(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)], dashes)
-    for i, row in enumerate(results.rows_of("ceiling")):
-        looks[row.label] = Look(GREY, "dPX"[i % 3], (1, 1.65))
+    for i, row in enumerate([*results.rows_of("adapter"), *results.rows_of("ceiling")]):
+        looks[row.label] = Look(GREY, "dPXv<>"[i % 6], (1, 1.65))
     return looks
 
 

@@ -18,7 +18,7 @@ from smope_bench.harness.metrics import PERCENT, learning_accuracy
 from smope_bench.reports.figures.kinds import FigureData, Picture, figure
 from smope_bench.reports.figures.scatter import Spot, draw_spots, fixed_axes, frame
 from smope_bench.reports.figures.style import GREY, listed, row_label
-from smope_bench.reports.loading.model import UNRANKED, Cell, Summary, median, run_ids, summarise
+from smope_bench.reports.loading.model import REFERENCES, UNRANKED, Cell, Summary, median, run_ids, summarise
 from smope_bench.reports.text import number
 
 
@@ -81,7 +81,7 @@ def plasticity(cell: Cell) -> Summary | None:
 
 
 def cost_front(spots: Sequence[Spot], *, ranked: bool) -> list[Spot]:
-    """The spots that no other beats on both cost and FAA. Ceilings, stale and leaking rows take no part."""
+    """The spots that no other beats on both cost and FAA. Adapters, ceilings, stale and leaking rows take no part."""
     rivals = [spot for spot in spots if _is_ranked(spot.cell)] if ranked else []
     # As printed: costs to three digits and accuracies to two decimals, so that no row wins by what nobody can read.
     printed = [(float(f"{spot.x:.3g}"), round(spot.y, 2)) for spot in rivals]
@@ -89,7 +89,7 @@ def cost_front(spots: Sequence[Spot], *, ranked: bool) -> list[Spot]:
 
 
 def _is_ranked(cell: Cell) -> bool:
-    return cell.row.kind != "ceiling" and not UNRANKED & set(cell.marks)
+    return cell.row.kind not in REFERENCES and not UNRANKED & set(cell.marks)
 
 
 def _panel(data: FigureData, word: str, unit: str, cost: Callable[[Cell], float | None]) -> _Panel:

@@ -72,7 +72,7 @@ def median(values: Iterable[float]) -> float | None:
 
 RunState = Literal["ok", "stale", "failed", "broken", "missing"]
 CellState = Literal["ok", "partial", "mixed", "stale", "failed", "unusable", "missing", "unplanned"]
-RowKind = Literal["method", "floor", "ceiling"]
+RowKind = Literal["method", "floor", "adapter", "ceiling"]
 
 MIXED_CODE = "mixed code"
 NOT_VERIFIED = "weights not verified"
@@ -82,12 +82,14 @@ UNRANKED = frozenset({"stale", MIXED_CODE, "leaking"})
 """Marks of cells that are not ranked and not tested."""
 TAKEN = "taken from "
 """Beginning of the sources of recipes that were taken from another setting."""
-KINDS: tuple[RowKind, ...] = ("floor", "method", "ceiling")
+KINDS: tuple[RowKind, ...] = ("floor", "method", "adapter", "ceiling")
+REFERENCES: frozenset[RowKind] = frozenset({"adapter", "ceiling"})
+"""Kinds of rows that stand beside the methods and take no place among them."""
 
 
 @dataclass(frozen=True)
 class ResultRow:
-    """A row of the table; ``kind``: floors stand before the methods, ceilings after them."""
+    """A row of the table; ``kind``: floors stand before the methods, adapters and ceilings after them."""
 
     label: str
     method: str
@@ -273,12 +275,13 @@ class SuiteResults:
     def ranks(self, column: Column, metric: str) -> dict[str, int]:
         """Row label -> 1 (best) or 2 (second) among sequential rows, by the mean as it is printed; ties share a place.
 
-        Ceilings and cells with a mark of ``UNRANKED`` take no part; with fewer than two rows, or a caution, no row is ranked.
+        Adapters, ceilings and cells with a mark of ``UNRANKED`` take no part; with fewer than two rows, or a caution, no row is
+        ranked.
         """
         means: dict[str, float] = {}
         for cell in self.cells_of(column):
             summary = cell.summary(metric)
-            if summary is not None and cell.row.kind != "ceiling" and not UNRANKED & set(cell.marks):
+            if summary is not None and cell.row.kind not in REFERENCES and not UNRANKED & set(cell.marks):
                 means[cell.row.label] = round(summary.mean, 2) * self.metric(metric).sign
         if len(means) < 2 or self.caution(column) is not None:
             return {}

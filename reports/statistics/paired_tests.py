@@ -22,7 +22,7 @@ from typing import Literal
 import numpy as np
 from scipy.special import gammaln, stdtr
 
-from smope_bench.reports.loading.model import Column, ResultRow, SuiteResults, Summary, summarise
+from smope_bench.reports.loading.model import REFERENCES, Column, ResultRow, SuiteResults, Summary, summarise
 from smope_bench.reports.statistics.samples import DIGITS, Pair, Sample, comparable
 
 ALPHA = 0.05
@@ -182,7 +182,8 @@ def compare_all(results: SuiteResults, column: Column, metric: str = "faa") -> F
 
 
 def _best(samples: Sequence[Sample], sign: int) -> int:
-    repeated = [i for i, sample in enumerate(samples) if len(sample.values) > 1] or range(len(samples))
+    ranked = [i for i, sample in enumerate(samples) if sample.row.kind not in REFERENCES] or range(len(samples))
+    repeated = [i for i in ranked if len(samples[i].values) > 1] or ranked
 
     def mean(i: int) -> float:
         found = summarise(samples[i].values.values())

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from smope_bench.harness.errors import UserError
     from smope_bench.harness.library import File, Files, RunOutcomes, Seeds, Settings
     from smope_bench.harness.registry.named import Names
+    from smope_bench.harness.run_spec import Precision
     from smope_bench.harness.trained.model import TrainedModel
     from smope_bench.reports.loading.frames import ResultFrames
 
@@ -41,7 +42,7 @@ def run(
     recipe: Literal["published", "nearest"] = "published",
     recipe_of: str | None = None,
     limit: int | None = None,
-    precision: Literal["fp32", "bf16"] = "fp32",
+    precision: Precision = "fp32",
     plugins: Files = (),
     results: File = "results",
     data: File = "data",
@@ -118,7 +119,7 @@ def plan(
     recipe: Literal["published", "nearest"] = "published",
     recipe_of: str | None = None,
     limit: int | None = None,
-    precision: Literal["fp32", "bf16"] = "fp32",
+    precision: Precision = "fp32",
     plugins: Files = (),
     results: File = "results",
     data: File = "data",

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from smope_bench.harness.registry.registry import open_registries
-from smope_bench.harness.timing.measure import timed
+from smope_bench.harness.timing.measure import synchronise, timed
 from smope_bench.harness.timing.records import ratios, spread
 from smope_bench.harness.timing.step import TimedStep, bare_step, method_step
 from tests.fidelity.ledger import revision  # pyright: ignore[reportMissingImports]
@@ -32,7 +32,6 @@ from tests.fidelity.official_loops import (  # pyright: ignore[reportMissingImpo
 )
 
 WARM_UPS = 1
-CPU = torch.device("cpu")
 
 
 class Turns:
@@ -41,7 +40,10 @@ class Turns:
     ``seconds``: of each candidate, the official loop under ``official``. Gives nothing to a second pass over it.
     """
 
-    def __init__(self, batch: tuple[Any, ...], others: Mapping[str, Callable[[], object]], repeats: int) -> None:
+    def __init__(
+        self, batch: tuple[Any, ...], others: Mapping[str, Callable[[], object]], repeats: int, device: torch.device
+    ) -> None:
+        self.device = device
         self.batch, self.others, self.repeats = batch, others, repeats
         self.seconds: dict[str, list[float]] = {name: [] for name in ("official", *others)}
         self.is_spent = False
@@ -54,29 +56,31 @@ class Turns:
             return
         self.is_spent = True
         for repeat in range(-WARM_UPS, self.repeats):
-            taken = {name: timed(step, CPU) for name, step in self.others.items()}
+            taken = {name: timed(step, self.device) for name, step in self.others.items()}
             started = time.perf_counter()
             yield self.batch
+            synchronise(self.device)
             taken["official"] = time.perf_counter() - started
             for name, seconds in taken.items():
                 if repeat >= 0:
                     self.seconds[name].append(seconds)
 
 
-def compare(root: Path, name: str, precision: str, batch: int, repeats: int) -> dict[str, Any]:
+def compare(root: Path, name: str, precision: str, batch: int, repeats: int, device: torch.device) -> dict[str, Any]:
     """A row of the report; RuntimeError where the two sides do not train the same."""
     official = OFFICIAL[name]
-    images = torch.rand(batch, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    labels = SIZE + torch.arange(batch) % SIZE
+    images = torch.rand(batch, 3, 224, 224, generator=torch.Generator().manual_seed(0)).to(device)
+    labels = (SIZE + torch.arange(batch) % SIZE).to(device)
     our, bare = _our_steps(name, precision, images)
     with contextlib.ExitStack() as stack:
         nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
         stack.enter_context(contextlib.redirect_stdout(nowhere))
-        loop = stack.enter_context(official.enter(root / official.repository, images))
+        loop = stack.enter_context(official.enter(root / official.repository, images.cpu()))
+        loop.network.to(device)
         passes: list[int] = []
         loop.patch_embed.register_forward_hook(lambda *_: passes.append(1))
-        steps = {"ours": _in_precision(our.take, precision), "bare": bare}
-        turns = Turns((images, labels, torch.ones(batch))[: loop.width], steps, repeats)
+        steps = {"ours": _in_precision(our.take, precision, device), "bare": bare}
+        turns = Turns((images, labels, torch.ones(batch, device=device))[: loop.width], steps, repeats, device)
         loop.run(turns)
     counts = {
         "passes": len(passes) / len(turns),
@@ -93,19 +97,19 @@ def _our_steps(name: str, precision: str, images: Tensor) -> tuple[TimedStep, Ca
     """Ours in the precision asked for, and the bare step, like the official one always in fp32, on weights of its own."""
     registries = open_registries(())
     random = registries.backbones.load("random")
-    vit = random.load()
+    vit = random.load().to(images.device)
     if precision == "bf16":
         vit.keep_products_in(torch.bfloat16)
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16", cache_enabled=False):
+    with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=precision == "bf16", cache_enabled=False):
         step = method_step(registries.methods.load(name), name, vit, images)
     if step is None:
         raise RuntimeError(f"{name} takes no training step")
-    return step, bare_step(random.load(), images)
+    return step, bare_step(random.load().to(images.device), images)
 
 
-def _in_precision(take: Callable[[], None], precision: str) -> Callable[[], None]:
+def _in_precision(take: Callable[[], None], precision: str, device: torch.device) -> Callable[[], None]:
     def step() -> None:
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16", cache_enabled=False):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16", cache_enabled=False):
             take()
 
     return step
@@ -160,9 +164,11 @@ def main() -> None:
     parser.add_argument("--precision", required=True)
     parser.add_argument("--batch", type=int, required=True)
     parser.add_argument("--repeats", type=int, required=True)
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     options = parser.parse_args()
     torch.manual_seed(0)
-    print(json.dumps(compare(options.official, options.name, options.precision, options.batch, options.repeats)))
+    sizes = (options.precision, options.batch, options.repeats, options.device)
+    print(json.dumps(compare(options.official, options.name, *sizes)))
 
 
 if __name__ == "__main__":

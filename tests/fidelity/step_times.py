@@ -47,7 +47,7 @@ def _kept(rows: list[Row], options: argparse.Namespace, code: Code) -> Measureme
     asked = {"precision": options.precision, "batch": options.batch, "repeats": options.repeats}
     chosen = " ".join(f"--{name} {value}" for name, value in asked.items())
     command = f"tests/fidelity/step_times.py --official DIR --methods {','.join(options.methods)} {chosen}"
-    return make_measurement("official", command, records.conditions_here("cpu", **asked), rows, code)
+    return make_measurement("official", command, records.conditions_here(options.device, **asked), rows, code)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -57,6 +57,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of our step")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=5, help="after one warm-up")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
@@ -77,7 +78,7 @@ def _row(name: str, options: argparse.Namespace) -> Row:
     """One method in a fresh process; stops with its message where it fails."""
     place = [str(ADAPTERS.parent), str(ROOT), "tests.fidelity.step_pairs", name]
     chosen = ["--official", str(options.official.resolve()), "--precision", options.precision]
-    sizes = ["--batch", str(options.batch), "--repeats", str(options.repeats)]
+    sizes = ["--batch", str(options.batch), "--repeats", str(options.repeats), "--device", options.device]
     command = [sys.executable, "-c", RUN_AS_MODULE, *place, *chosen, *sizes]
     found = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     if found.returncode:

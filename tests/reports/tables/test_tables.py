@@ -372,3 +372,13 @@ def test_plain_text_is_one_line_and_moves_no_cursor() -> None:
 def test_spans_are_of_neighbours() -> None:
     headings = [Heading("a", group) for group in ("", "x", "x", "y", "x")]
     assert [list(span) for span in spans(headings)] == [[0], [1, 2], [3], [4]]
+
+
+def test_adapters_stand_apart_and_take_no_place(factory) -> None:
+    factory.level("Prompt", 80.0)
+    factory.level("Other", 70.0)
+    factory.level("Adapter", 95.0, kind="adapter")
+    results = load_suite(factory.write(), "smoke", factory.FRESH)
+    assert results.ranks(results.columns[0], "faa") == {"Prompt": 1, "Other": 2}
+    text = markdown(results)
+    assert text.index("Prompt") < text.index("Adapters, for reference") < text.index("| Adapter |")
