@@ -99,6 +99,7 @@ class EASE(Method):
     on_host = ("_progress", "class_ends")
     config: EaseConfig
     prototypes: Tensor
+    bare_prototypes: Tensor
     class_ends: Tensor
     """Number of classes seen after each task (tasks,)."""
 

@@ -44,7 +44,8 @@ class Data:
 def make(vit: PromptedViT, tasks: int = 3, **config: Any) -> EASE:
     torch.manual_seed(0)
     schedule = Schedule(batch_size=4, epochs=2, lr=0.05, weight_decay=5e-4, **SGD)
-    return EASE(EaseConfig(**{"bottleneck": 4} | config), vit, Setup(PER_TASK * tasks, tasks, schedule))
+    settings: dict[str, Any] = {"bottleneck": 4} | config
+    return EASE(EaseConfig(**settings), vit, Setup(PER_TASK * tasks, tasks, schedule))
 
 
 def enter(method: EASE, index: int) -> None:

@@ -130,7 +130,7 @@ HIDE_TAP = {"tap.epochs": 30, "tap.lr": 0.005, "tap.samples": 640, "tap.cov": "f
 EASE_SGD = {
     "epochs": 20, "optimizer": "sgd", "momentum": 0.9, "nesterov": False, "shape": "epoch_cosine", "epoch_lag": 0,
     "min_lr": 0.0, "drop_last": False, "test_resize": 256, "test_interpolation": "bicubic", "normalize": "none",
-    "augment.scale": [0.05, 1.0], "augment.interpolation": "bilinear", "augment.flip": True,
+    "augment.scale": [0.05, 1.0],
 }  # fmt: skip
 SPOTS: list[tuple[str, str, str, int, dict[str, Any]]] = [
     ("l2p++", "cifar100", "sup1k", 10, CODA_FAMILY | {"epochs": 20, "pool_size": 30, "length": 20, "top_k": 5}),
