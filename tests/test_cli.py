@@ -47,7 +47,7 @@ SURFACE = {
 CHOICES = [
     (["list", "?"], "'methods', 'benchmarks', 'backbones', 'suites'"),
     (["run", "smoke", "--device", "?"], "'auto', 'cpu', 'cuda'"),
-    (["run", "smoke", "--precision", "?"], "'fp32', 'bf16'"),
+    (["run", "smoke", "--precision", "?"], "'fp32', 'tf32', 'bf16'"),
 ]
 
 PLUGIN = """

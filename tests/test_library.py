@@ -177,7 +177,7 @@ def test_values_of_python_mean_what_texts_of_the_command_line_mean(
         ({"suites": []}, "suites=[] names nothing"),
         ({"settings": {"epsilom": 1}}, "epsilom"),
         ({"settings": {3: 1}}, "the name 3 is not a text"),
-        ({"settings": {"schedule.lr": object()}}, "of type object, which no setting takes"),
+        ({"settings": {"schedule.lr": Ellipsis}}, "of type ellipsis, which no setting takes"),
         ({"settings": 3}, "settings=3 is of type int"),
         ({"workers": 0}, "workers=0: Input should be greater than or equal to 1"),
         ({"workers": "2"}, "workers='2': Input should be a valid integer"),

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
+from pydantic import BaseModel
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -27,7 +28,8 @@ from smope_bench.harness.records.checksum import checksum_of, with_checksum
 from smope_bench.harness.records.observations import VALIDATION_LOSS, Arrays, npz_arrays, npz_bytes
 
 METHOD, START, TRAINING, OBSERVED = "method", "start", "training", "observed"
-DAMAGE = (ValueError, LookupError, TypeError, AttributeError, RecursionError, BadZipFile, SafetensorError)
+DAMAGE = (ValueError, BadZipFile, SafetensorError)
+"""What reading a damaged file raises; ValueError includes pydantic's of a marker of another form. Others are faults of ours."""
 ABSENT = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
 """Error numbers of an OSError that mean that a file does not exist. With any other one it may exist: a disk that cannot be
 reached now may come back."""
@@ -115,11 +117,31 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
+class _File:
+    name: str
+    sha256: str
+
+
+class _Marker(BaseModel):
+    """A marker's JSON, its checksum aside."""
+
+    fingerprint: str
+    files: dict[str, _File]
+    progress: RunProgress
+    observe: tuple[str, ...]
+    position: Position | None
+    values: dict[str, Any]
+    plan: dict[str, Any]
+    log: tuple[int, float]
+    device: str = ""
+
+
+@dataclass(frozen=True)
 class _Stored:
     """A checkpoint on disk. It must not share the run's ``RunProgress``, which changes while the run continues."""
 
     number: int
-    files: Mapping[str, Mapping[str, str]]
+    files: Mapping[str, _File]
     is_inside: bool
     """Inside a task, not between two."""
     tasks_done: int
@@ -142,10 +164,11 @@ class Checkpoints:
         self._last = None
         for number, file in self._markers():
             try:
-                marker = json.loads(file.read_text(encoding="utf-8"))
-                if marker["seal"] != checksum_of(marker) or marker["fingerprint"] != self._fingerprint:
+                marker = _read_marker(file.read_text(encoding="utf-8"))
+                if marker.fingerprint != self._fingerprint:
                     continue
-                stored, found = _stored(number, marker), self._read(marker)
+                stored = _Stored(number, marker.files, marker.position is not None, marker.progress.tasks_done)
+                found = self._read(marker)
             except DAMAGE:
                 continue
             except OSError as error:
@@ -191,7 +214,7 @@ class Checkpoints:
     # -- files ---------------------------------------------------------------------------------------------------------
 
     def _write_all(self, number: int, state: Checkpoint) -> _Stored:
-        files: dict[str, Mapping[str, str]] = {}
+        files: dict[str, _File] = {}
         files[METHOD] = self._write(f"{number:06d}.safetensors", save(storable(state.tensors)))
         if state.training:
             files[TRAINING] = self._write(f"{number:06d}.training.safetensors", save(storable(state.training)))
@@ -204,7 +227,7 @@ class Checkpoints:
                 files[START] = start
         marker = {
             "fingerprint": self._fingerprint,
-            "files": files,
+            "files": {role: asdict(file) for role, file in files.items()},
             "progress": asdict(state.progress),
             "observe": list(state.observe),
             "position": None if state.position is None else asdict(state.position),
@@ -214,31 +237,30 @@ class Checkpoints:
             "device": state.device,
         }
         write_json_atomically(self._folder / f"{number:06d}.json", with_checksum(marker))
-        return _stored(number, marker)
+        return _Stored(number, files, state.position is not None, state.progress.tasks_done)
 
-    def _write(self, name: str, data: bytes) -> dict[str, str]:
+    def _write(self, name: str, data: bytes) -> _File:
         write_atomically(self._folder / name, data, sync_folder=False)  # the marker is written after it
-        return {"name": name, "sha256": hashlib.sha256(data).hexdigest()}
+        return _File(name, hashlib.sha256(data).hexdigest())
 
-    def _read(self, marker: Mapping[str, Any]) -> Checkpoint:
+    def _read(self, marker: _Marker) -> Checkpoint:
         found: dict[str, bytes] = {}
-        for role, file in marker["files"].items():
-            found[role] = (self._folder / Path(file["name"]).name).read_bytes()
-            if hashlib.sha256(found[role]).hexdigest() != file["sha256"]:
-                raise ValueError(f"{file['name']} does not have the hash that its marker names")
-        position = marker["position"]
+        for role, file in marker.files.items():
+            found[role] = (self._folder / Path(file.name).name).read_bytes()
+            if hashlib.sha256(found[role]).hexdigest() != file.sha256:
+                raise ValueError(f"{file.name} does not have the hash that its marker names")
         return Checkpoint(
             load(found[METHOD]),
-            RunProgress(**marker["progress"]),
-            tuple(marker["observe"]),
+            marker.progress,
+            marker.observe,
             npz_arrays(found[OBSERVED]) if OBSERVED in found else {},
-            None if position is None else Position(**position),
+            marker.position,
             load(found[TRAINING]) if TRAINING in found else {},
-            marker["values"],
-            marker["plan"],
-            (int(marker["log"][0]), float(marker["log"][1])),
+            marker.values,
+            marker.plan,
+            marker.log,
             load(found[START]) if START in found else None,
-            str(marker.get("device", "")),
+            marker.device,
         )
 
     def _markers(self) -> Iterator[tuple[int, Path]]:
@@ -261,15 +283,25 @@ class Checkpoints:
         kept: set[str] = set()
         for one in checkpoints:
             if one is not None:
-                kept |= {f"{one.number:06d}.json", *(file["name"] for file in one.files.values())}
+                kept |= {f"{one.number:06d}.json", *(file.name for file in one.files.values())}
         with contextlib.suppress(OSError):
             for other in list(self._folder.iterdir()):
                 if other.name not in kept:
                     other.unlink(missing_ok=True)
 
 
-def _stored(number: int, marker: Mapping[str, Any]) -> _Stored:
-    return _Stored(number, marker["files"], marker["position"] is not None, len(marker["progress"]["timings"]))
+def _read_marker(text: str) -> _Marker:
+    """Raises ValueError where the text is no JSON, another than was written, or lacks a part."""
+    try:
+        raw = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply for a marker") from error
+    if not isinstance(raw, dict) or raw.get("seal") != checksum_of(raw):
+        raise ValueError("the marker does not have the checksum that it names")
+    marker = _Marker.model_validate(raw)
+    if METHOD not in marker.files:
+        raise ValueError("the marker names no tensors of the method")
+    return marker
 
 
 def storable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from smope_bench.audit import TOLERANCE, gaps, other_answers, scale_of
 from smope_bench.harness.conformance.runner import CheckResult, CheckRun, MethodUnderCheck, Verdict, different, state_of
 from smope_bench.harness.training.data import features_of, test_batches
 from smope_bench.harness.training.kept_model import kept_tensors, restored
 from smope_bench.harness.training.task_trainer import task_info
 from smope_bench.methods.common.api import Batch, Method
-
-TOLERANCE = 1e-4
 
 
 def predicts_without_trace(subject: MethodUnderCheck) -> Verdict:
@@ -42,11 +42,9 @@ def batch_independence(subject: MethodUnderCheck) -> list[CheckResult]:
         "the task it is served with": place.argsort(stable=True).split(2 * len(sizes)),
     }
     reference = logits_of(subject.first, rows.split(sizes))
-    scale = max(1.0, float(reference.abs().max()))
     results: list[CheckResult] = []
     for name, logits in {name: logits_of(subject.first, parts) for name, parts in served.items()}.items():
-        expected = reference[torch.cat(served[name])]
-        gap = float((logits - expected).abs().max()) / scale
+        gap = largest_gap(reference[torch.cat(served[name])], logits)
         same = gap <= TOLERANCE  # then classes can differ only where the tolerance cannot tell two apart
         detail = f"largest relative difference {gap:.1e}"
         results.append(CheckResult(f"independent of {name}", same, detail, "" if same else PER_IMAGE))
@@ -68,11 +66,9 @@ def task_id_hidden(subject: MethodUnderCheck) -> Verdict:
     sizes = [len(view) for view in trainer.stream.tests]
     parts = torch.arange(sum(sizes)).split(sizes)[::-1]
     logits = logits_of(subject.first, parts)[torch.cat(parts).argsort()]
-    inside = torch.tensor(trainer.progress.predictions[-1])
-    rows = torch.arange(len(inside))
+    inside = np.array(trainer.progress.predictions[-1])
     # Frozen features may come from batches of another size, so a tie may be broken either way.
-    scale = max(1.0, float(logits.abs().max()))
-    other = logits.max(dim=1).values - logits[rows, inside.to(logits.device)] > TOLERANCE * scale
+    other = other_answers(numbers(logits), inside, TOLERANCE)
     if other.any():
         return False, f"{int(other.sum())} of {len(inside)} answers change when tasks are not asked in turn"
     return True, "same answers to the last task's images first, outside the run"
@@ -89,9 +85,19 @@ def predicts_when_kept(subject: MethodUnderCheck) -> Verdict:
             [task_info(task) for task in trainer.stream.tasks],
         )
     rows = torch.arange(sum(len(view) for view in trainer.stream.tests)).split(128)
-    logits = logits_of(subject.first, rows)
-    gap = float((logits_of(subject.first, rows, again) - logits).abs().max()) / max(1.0, float(logits.abs().max()))
+    gap = largest_gap(logits_of(subject.first, rows), logits_of(subject.first, rows, again))
     return gap <= TOLERANCE, f"largest relative difference {gap:.1e} of a method made from its kept tensors"
+
+
+def largest_gap(reference: Tensor, logits: Tensor) -> float:
+    """The largest difference of two tensors (N, classes), relative to the largest magnitude in the first, at least 1."""
+    expected = numbers(reference)
+    return float(gaps(expected, numbers(logits), scale_of(expected)).max())
+
+
+def numbers(logits: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    """The values as doubles on the host."""
+    return logits.detach().cpu().double().numpy()
 
 
 @torch.no_grad()

@@ -21,8 +21,8 @@ from smope_bench.benchmarks.avalanche import reader
 from smope_bench.benchmarks.download import safe_pickle
 from smope_bench.benchmarks.image_store import cache, pictures, stores
 from smope_bench.benchmarks.suites import SUITES
-from smope_bench.harness.checkpointing import manager, random_state
-from smope_bench.harness.checkpointing.checkpoint import Position
+from smope_bench.harness.checkpointing import checkpoint, manager, random_state
+from smope_bench.harness.checkpointing.checkpoint import Checkpoint, Checkpoints, Position, RunProgress
 from smope_bench.harness.cli import expectations
 from smope_bench.harness.cost import cost_suites
 from smope_bench.harness.execution import memory_budget, status
@@ -182,6 +182,15 @@ def restore_training(_: Path) -> None:
     trainer._restore(found)
 
 
+def stored_state(folder: Path) -> None:
+    observed = {"a": np.zeros(1)}
+    Checkpoints(folder, "x").save(Checkpoint({"a": torch.zeros(2)}, RunProgress(), ("a",), observed))
+
+
+def load_state(folder: Path) -> None:
+    assert Checkpoints(folder, "x").load() is not None
+
+
 def log(folder: Path) -> None:
     lines = (
         {"event": "run_started", "total_tasks": 3, "tasks_done": 1},
@@ -243,6 +252,10 @@ READERS = {
     "metric": Reader(type(METRICS[0]), "compute", nothing, metric),
     "tasks that are begun again": Reader(Growing, "begin_task", nothing, grow_again),
     "training in a checkpoint": Reader(task_trainer, "restore_random_state", nothing, restore_training),
+    "checkpoint": Reader(checkpoint, "load", stored_state, load_state),
+    "checkpoint, observations": Reader(checkpoint, "npz_arrays", stored_state, load_state),
+    "checkpoint, checksum": Reader(checkpoint, "checksum_of", stored_state, load_state),
+    "checkpoint, marker": Reader(checkpoint, "_read_marker", stored_state, load_state),
     "status": Reader(status, "events_in", log, read_status),
     "status, progress": Reader(status, "read_progress", log, read_status),
     "progress from elsewhere": Reader(remote, "read_progress", log, follow_progress),
