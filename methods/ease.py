@@ -221,11 +221,11 @@ class EASE(Method):
                 )
             return cosine(rows, columns)
         others = self.task_index if config.share_alpha else 1
-        weights = prototypes.new_full((len(prototypes), subspaces), config.alpha / max(others, 1))
+        weights = prototypes.new_full((subspaces, 1, len(prototypes)), config.alpha / max(others, 1))
         for task in range(self.task_index + 1):
-            weights[self._classes_of(task), task] = 1
-        cosines = torch.einsum("bsd,csd->bcs", F.normalize(features, dim=-1), F.normalize(prototypes, dim=-1))
-        found = (cosines * weights).sum(-1)
+            weights[task, :, self._classes_of(task)] = 1
+        rows, columns = F.normalize(features, dim=-1).transpose(0, 1), F.normalize(prototypes, dim=-1).permute(1, 2, 0)
+        found = (rows @ columns * weights).sum(0)
         if bare is not None:
             found = found + config.beta * cosine(bare, self.bare_prototypes[: len(prototypes)])
         return found
