@@ -27,6 +27,8 @@ from smope_bench.reports.figures.kinds import figure_groups, find_kinds
 from smope_bench.reports.loading.load import Loaded
 from smope_bench.reports.loading.model import SuiteResults
 from smope_bench.reports.loading.run_result import RunResult
+from smope_bench.reports.statistics.answer import answer
+from smope_bench.reports.statistics.images import ReadAnswers
 from smope_bench.reports.tables.benchmark import benchmark_tables
 from smope_bench.reports.tables.comparison import comparison_tables
 from smope_bench.reports.tables.costs import CountedReport, cost_table, counted_grids
@@ -79,9 +81,10 @@ def make_document(
     sections = []
     for results in loaded.suites:
         keys.append(file_name(results.suite, keys))
-        section = table_section(results, keys[-1], store, all_pairs=all_pairs)
+        answered = stored_answers(store)
+        section = table_section(results, keys[-1], answered, all_pairs=all_pairs)
         observed, logged = partial(read_observations, store), partial(_events, store)
-        figures = figure_groups(results, keys[-1], observed, kinds.values(), logged)
+        figures = figure_groups(results, keys[-1], observed, kinds.values(), logged, answered)
         sections.append(replace(section, figures=figures))
     for name, counts in (counted or {}).items():
         keys.append(file_name(name, keys))
@@ -111,19 +114,33 @@ def write_report(document: Document, out: Path) -> ReportFiles:
     return ReportFiles(out / "index.html", out / "table.md", out / "table.tex", out / "table.csv", tables, figures)
 
 
-def table_section(results: SuiteResults, key: str, store: Store, *, all_pairs: bool = False) -> Section:
-    """A suite with its tables and without its figures, which take most of the time."""
+def stored_answers(store: Store) -> ReadAnswers:
+    """Reads the predictions of runs, those of each run once."""
+    found: dict[str, Answers | UserError] = {}
 
     def answers(run: RunResult) -> Answers:
-        return answers_in(
-            store.path(run.run_id),
-            run.run_id,
-            run.predictions_sha256,
-            run.class_names,
-            run.test_counts,
-            has_domains=bool(run.domains),
-        )
+        if run.run_id not in found:
+            try:
+                found[run.run_id] = answers_in(
+                    store.path(run.run_id),
+                    run.run_id,
+                    run.predictions_sha256,
+                    run.class_names,
+                    run.test_counts,
+                    has_domains=bool(run.domains),
+                )
+            except UserError as error:
+                found[run.run_id] = error
+        one = found[run.run_id]
+        if isinstance(one, UserError):
+            raise one
+        return one
 
+    return answers
+
+
+def table_section(results: SuiteResults, key: str, answered: ReadAnswers, *, all_pairs: bool = False) -> Section:
+    """A suite with its tables and without its figures, which take most of the time."""
     return Section(
         key,
         results.title,
@@ -131,8 +148,9 @@ def table_section(results: SuiteResults, key: str, store: Store, *, all_pairs: b
         results,
         tables=(paper_table(results), *benchmark_tables(results)),
         published=published_comparison(results),
-        statistics=statistics_tables(results, answers, all_pairs=all_pairs),
+        statistics=statistics_tables(results, answered, all_pairs=all_pairs),
         costs=cost_table(results),
+        answer=answer(results),
     )
 
 

@@ -25,6 +25,8 @@ class Section:
     statistics: tuple[Table, ...] = ()
     costs: Table | None = None
     figures: tuple[FigureGroup, ...] = ()
+    answer: tuple[str, ...] = ()
+    """What the results say and do not say, a sentence each."""
 
     @property
     def all_tables(self) -> tuple[Table, ...]:

@@ -57,8 +57,14 @@ RUN_WORDS: Mapping[RunState, str] = {
 
 
 def mean_std(summary: Summary | None) -> str:
-    """``93.10 ± 0.42``; the deviation of a single run is a dash."""
-    return NONE if summary is None else f"{number(summary.mean)} ± {number(summary.std)}"
+    """``93.10 ± 0.42``, or ``93.10 (one seed)`` where a single run has no deviation."""
+    if summary is None:
+        return NONE
+    return (
+        f"{number(summary.mean)} (one seed)"
+        if summary.std is None
+        else f"{number(summary.mean)} ± {number(summary.std)}"
+    )
 
 
 def interval(summary: Summary | None) -> str:
@@ -131,6 +137,11 @@ def notes(results: SuiteResults, column: Column | None = None) -> list[str]:
         found.append("Stale: made by another version of the code; never averaged with fresh runs and never ranked.")
     if any("leaking" in cell.marks for cell in cells):
         found.append("Leaking: the protocol lets information through that a test must not have; never ranked.")
+    budgets = {cell.row.label: outcome.flags.exemplars for cell in cells for outcome in cell.outcomes}
+    if kept := [f"{label} up to {count:,}" for label, count in budgets.items() if count]:
+        found.append(
+            f"Exemplars: keeps training images of earlier tasks ({', '.join(kept)}); never ranked with methods that keep none."
+        )
     if any("random backbone" in cell.marks for cell in cells):
         found.append("Random backbone: the frozen weights were drawn at random, not pre-trained.")
     if any(NOT_VERIFIED in cell.marks for cell in cells):

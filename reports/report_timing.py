@@ -109,10 +109,10 @@ def measure_report(store: Store, out: Path) -> list[Row]:
 
 def suite_grids(loaded: Loaded, store: Store) -> Iterator[Table]:
     """Every table of every suite."""
-    from smope_bench.reports.build import table_section
+    from smope_bench.reports.build import stored_answers, table_section
 
     for results in loaded.suites:
-        yield from table_section(results, results.suite, store).all_tables
+        yield from table_section(results, results.suite, stored_answers(store)).all_tables
 
 
 def _seconds(times: Sequence[Seconds]) -> dict[str, Spread]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 NONE = "–"
@@ -26,6 +26,12 @@ def signed(value: float | None) -> str:
 def whole(value: float | None) -> str:
     """``12 345`` with narrow spaces that no line breaks at; a dash for ``None``."""
     return NONE if value is None else f"{value:,.0f}".replace(",", "\u202f")
+
+
+def listed(labels: Sequence[str], most: int = 8) -> str:
+    """``a, b and c``; of a long list the first few and how many more there are."""
+    shown = [*labels[:most], f"{len(labels) - most} more"] if len(labels) > most + 1 else list(labels)
+    return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
 
 
 def plain(text: str) -> str:

@@ -15,7 +15,7 @@ from smope_bench import api, run_all
 ROOT = Path(run_all.__file__).resolve().parent
 PAGE = ROOT / "docs" / "add-a-method.md"
 PUBLIC = re.compile(r"^from smope_bench\.api import (\([^)]*\)|[^\n]*)", re.MULTILINE)
-PRIVATE = re.compile(r"^\s*(?:from|import) smope_bench\.(?!api\b).*", re.MULTILINE)
+PRIVATE = re.compile(r"^\s*(?:from|import) smope_bench\.(?!(?:api|audit)\b).*", re.MULTILINE)
 PLUGINS = [
     ROOT / "README.md",
     *(ROOT / "docs").glob("*.md"),

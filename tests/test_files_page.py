@@ -46,8 +46,12 @@ RARE = {
     "device_changes[].to",
     "device_changes[].task",
     "flags.device_changed",
+    "flags.exemplars",
 }
-WRITERS = "".join((ROOT / "harness" / part).read_text() for part in ("training/publish.py", "checkpointing/manager.py"))
+WRITERS = "".join(
+    (ROOT / "harness" / part).read_text()
+    for part in ("training/publish.py", "training/data.py", "checkpointing/manager.py")
+)
 
 
 def rows(file: str) -> list[list[str]]:

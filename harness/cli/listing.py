@@ -172,9 +172,42 @@ def _state(row: dict[str, Any]) -> str:
     return f"[{_STATE_STYLES[row['state']]}]{row['state']}[/]"
 
 
+def _run(row: dict[str, Any]) -> str:
+    more = f" +{row['runs'] - 1}" if row.get("runs", 1) > 1 else ""
+    return f"{row['run_id']}{more}" if row["run_id"] else "weights missing"
+
+
 def _seeds(row: dict[str, Any]) -> str:
-    order, train = row["order_seed"], row["train_seed"]
-    return str(order) if order == train else f"{order}:{train}"
+    """The seeds of one run or of several, in the form of ``--seeds``: ``0-4``, ``0,2``, ``0:1``."""
+    pairs: list[tuple[int, int]] = row.get("seeds") or [(row["order_seed"], row["train_seed"])]
+    parts: list[list[int]] = []
+    for order in sorted(order for order, train in pairs if order == train):
+        if parts and order == parts[-1][-1] + 1:
+            parts[-1].append(order)
+        else:
+            parts.append([order])
+    alike = [f"{part[0]}-{part[-1]}" if len(part) > 2 else ",".join(map(str, part)) for part in parts]
+    return ",".join([*alike, *(f"{order}:{train}" for order, train in pairs if order != train)])
+
+
+def seeds_together(rows: Rows) -> Rows:
+    """The rows of ``list_plan`` with runs that differ in their seeds alone as one row, which has their sums and ``seeds``."""
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        same = tuple(text(row) for heading, text in PLAN_COLUMNS if heading not in _BY_RUN)
+        groups.setdefault((*same, str(bool(row["run_id"]))), []).append(row)
+    return [_together(found) if len(found) > 1 else found[0] for found in groups.values()]
+
+
+def _together(rows: Rows) -> dict[str, Any]:
+    rows = list({row["run_id"] or number: row for number, row in enumerate(rows)}.values())  # suites may share runs
+
+    def total(key: str) -> Any:
+        return None if any(row[key] is None for row in rows) else sum(row[key] for row in rows)
+
+    sums = {key: total(key) for key in ("train_image_passes", "flops", "seconds")}
+    pairs = [(row["order_seed"], row["train_seed"]) for row in rows]
+    return {**rows[0], **sums, "runs": len(rows), "seeds": list(dict.fromkeys(pairs))}
 
 
 def _passes(row: dict[str, Any]) -> str:
@@ -210,7 +243,7 @@ LIST_COLUMNS: dict[str, Columns] = {
     "suites": (("suite", _name), ("what it compares", _summary), ("methods", lambda row: str(len(row["methods"])))),
 }
 PLAN_COLUMNS: Columns = (
-    ("run", lambda row: row["run_id"] or "weights missing"),
+    ("run", _run),
     ("state", _state),
     ("row", lambda row: escape(row["row"])),
     ("benchmark", lambda row: escape(row["benchmark"])),
@@ -224,6 +257,7 @@ PLAN_COLUMNS: Columns = (
     ("PFLOP", _petaflops),
     ("time", _seconds),
 )
+_BY_RUN = ("run", "seeds", "image passes", "PFLOP", "time")
 DROPPED_FIRST = ("image passes", "batch", "PFLOP", "epochs", "lr", "run", "recipe", "set by hand", "time")
 """Columns that a terminal may be too narrow for, in the order in which they are left out."""
 GAP = 3
@@ -231,8 +265,11 @@ GAP = 3
 
 
 def print_plan(rows: Rows, closing: Sequence[str]) -> None:
-    """Print planned runs as one line each, without the columns that the terminal has no room for; then sources and ``closing``."""
+    """Print planned runs, those that differ in their seeds alone as one line, without the columns that the terminal has no room
+    for; then sources and ``closing``."""
     console = make_console()
+    counts = Counter(row["recipe"] for row in rows)
+    rows = seeds_together(rows)
     empty = {"run": not any(row["run_id"] for row in rows), "set by hand": not any(row["settings"] for row in rows)}
     columns = [one for one in PLAN_COLUMNS if not empty.get(one[0])]
     widths = {
@@ -242,7 +279,7 @@ def print_plan(rows: Rows, closing: Sequence[str]) -> None:
     room = console.width if console.is_terminal else sum(widths.values())
     dropped = list(_without_room(widths, room))
     lines = [f"Too narrow for the columns {', '.join(dropped)}; --json has all."] if dropped else []
-    for source, count in Counter(row["recipe"] for row in rows).items():
+    for source, count in counts.items():
         lines += [f"recipe {plain(source)} ({counted(count, 'run')})"] if short_source(source) != source else []
     console.width = room
     fixed = {heading: width - GAP for heading, width in widths.items()} if sum(widths.values()) <= room else None

@@ -22,6 +22,7 @@ from smope_bench.harness.conformance.device_checks import runs_on_a_device
 from smope_bench.harness.conformance.fixtures import ColouredNoise, domain_stream, kept_test_images, with_other_future
 from smope_bench.harness.conformance.memory_checks import survives_short_memory
 from smope_bench.harness.conformance.object_graph import kept_images
+from smope_bench.harness.conformance.pictures import NOT_SEARCHED, Shown, kept_pictures, stored
 from smope_bench.harness.conformance.prediction_checks import (
     batch_independence,
     predicts_when_kept,
@@ -106,12 +107,13 @@ def check_one_by_one(name: str, registries: Registries, backbone: Backbone = MIC
     with TemporaryDirectory() as folder:
         root = Path(folder)
         try:
-            first = run(name, registries, root / "first")
+            shown = Shown()
+            first = run(name, registries, root / "first", prepare=shown.watch)
         except FAULTS as error:  # the method's fault, not the kit's
             yield CheckResult("runs", False, sentence(error) + where(error, method), HOOKS_SHOWN)
             return
         detail = "three tasks of two classes, trained and evaluated on the CPU in fp32" + mistaken_hooks(method)
-        subject = MethodUnderCheck(name, registries, root, first)
+        subject = MethodUnderCheck(name, registries, root, first, tuple(shown.images.values()))
         yield CheckResult("runs", True, detail)
         for each in CHECKS:
             yield from each.results(subject)
@@ -149,9 +151,18 @@ def _kept(done: CheckRun) -> Verdict:
 
 
 def _keeps_no_data(subject: MethodUnderCheck) -> Verdict:
-    found = kept_images(subject.first.trainer.method, "method", subject.first.trainer.stream)
-    detail = f"images within reach of the method after the run: {', '.join(found[:5])}"
-    return not found, detail if found else "no view, batch or stored pixels within its reach"
+    """Neither the stream's own arrays nor copies of its pictures, but for as many as the method declares exemplars."""
+    method, stream = subject.first.trainer.method, subject.first.trainer.stream
+    if held := kept_images(method, "method", stream):
+        return False, f"images within reach of the method after the run: {', '.join(held[:5])}"
+    states = [stage.state for stage in subject.first.stages]
+    found = kept_pictures(method, states, [*stored(stream), *subject.shown])
+    count, most = sum(found.values()), method.exemplars
+    where = ", ".join(f"{path} ({copies})" for path, copies in list(found.items())[:5])
+    if count > most:
+        return False, f"{count} pictures of the stream among its tensors, and {most} declared as exemplars: {where}"
+    kept = f"{count} of {most} declared exemplars: {where}" if most else "no view, batch or picture within its reach"
+    return True, f"{kept}; {NOT_SEARCHED}"
 
 
 def _blind_to_the_rest(subject: MethodUnderCheck) -> Verdict:
@@ -278,7 +289,8 @@ CHECKS = (
     Check(
         "keeps no data",
         _keeps_no_data,
-        "keep statistics, not images, batches or views: earlier data is gone when a task is over",
+        "keep statistics, not images, batches or views: earlier data is gone when a task is over; a method that rehearses declares"
+        " how many images it keeps at most in Method.exemplars, and is shown and ranked apart",
     ),
     Check(
         "blind to later tasks and test images",

@@ -1,6 +1,6 @@
-"""The check of short memory: recomputed blocks, and batches divided into a few images at a time.
+"""The check of short memory: recomputed hidden layers, recomputed blocks, and batches divided into a few images at a time.
 
-Both plans must also take effect: a method that enters the backbone's blocks by another way than its passes is not helped.
+Every plan must also take effect: a method that enters the backbone's blocks by another way than its passes is not helped.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from smope_bench.methods.common.api import Batch, Phase
 from smope_bench.methods.common.backbone.memory_plan import MemoryPlan
 from smope_bench.methods.common.backbone.vit import PromptedViT
 
-RECOMPUTED, DIVIDED = MemoryPlan(checkpoint_blocks=True), MemoryPlan(micro_batch=3)
+HIDDEN, RECOMPUTED = MemoryPlan(checkpoint_mlps=True), MemoryPlan(checkpoint_blocks=True)
+DIVIDED = MemoryPlan(micro_batch=3)
 SMALLEST = 1e-3
 """Differences are relative to a tensor's largest entry, but at least to this: smaller values are rounding errors."""
 
 
 def survives_short_memory(subject: MethodUnderCheck) -> Verdict:
-    """Recomputed blocks must change no bit, and divided batches no number beyond rounding.
+    """Recomputation must change no bit, and divided batches no number beyond rounding.
 
     Rounding grows from step to step, so losses and gradients are compared from the same state.
     """
@@ -36,12 +37,12 @@ def survives_short_memory(subject: MethodUnderCheck) -> Verdict:
     if moved:
         return False, f"{RECOMPUTED.words}: differs in {', '.join(moved)}"
     if passes.kept:
-        return (
-            False,
-            f"{RECOMPUTED.words}: without effect in {_numbered(passes.kept)}, whose graph is kept all the same",
-        )
+        return False, _without_effect(passes)
     steps = _Steps()
     divided = subject.again("divided", prepare=steps.watch, stop=("task_evaluated", 1))
+    if steps.hidden.kept or steps.moved:
+        moved = f"{HIDDEN.words}: differs in {', '.join(steps.moved)}"
+        return False, _without_effect(steps.hidden) if steps.hidden.kept else moved
     if steps.passes.whole:
         most = max(steps.passes.whole.values())
         return (
@@ -62,23 +63,28 @@ def survives_short_memory(subject: MethodUnderCheck) -> Verdict:
 
 
 class BlockPasses:
-    """Counts, by block, of how the memory plan of a backbone takes effect; listens until the backbone is freed.
+    """Counts, by block, of how a memory plan of a backbone takes effect; listens until the backbone is freed.
 
     ``graphs``: passes that leave a graph for the backward pass. ``again``: recomputations in the backward pass. ``whole``: most
     images that went through a block at a time, where these are more than the plan's micro-batch.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, plan: MemoryPlan) -> None:
+        """Passes under other plans are not counted."""
+        self.plan = plan
         self.graphs, self.again, self.whole = Counter[int](), Counter[int](), Counter[int]()
 
     def listen(self, backbone: PromptedViT) -> None:
-        """Count from now on. The first norm of a block is what every pass through it calls first."""
+        """Count from now on. A norm is what every pass through a block, or through its MLP, calls first."""
         for number, block in enumerate(backbone.blocks):
-            block.norm1.register_forward_pre_hook(partial(self._note, backbone, number))
+            norm = block.norm2 if self.plan.checkpoint_mlps else block.norm1
+            norm.register_forward_pre_hook(partial(self._note, backbone, number))
 
     def _note(self, backbone: PromptedViT, number: int, norm: nn.Module, given: tuple[Any, ...]) -> None:
         del norm
-        tokens, most = given[0], backbone.memory.micro_batch
+        tokens, most = given[0], self.plan.micro_batch
+        if backbone.memory != self.plan:
+            return
         if torch._C._current_graph_task_id() != -1:
             self.again[number] += 1
             return
@@ -92,13 +98,17 @@ class BlockPasses:
         return [number for number, count in self.graphs.items() if count and not self.again[number]]
 
 
+def _without_effect(passes: BlockPasses) -> str:
+    return f"{passes.plan.words}: without effect in {_numbered(passes.kept)}, whose graph is kept all the same"
+
+
 def _numbered(blocks: Any) -> str:
     return f"block{'s' * (len(blocks) > 1)} {', '.join(map(str, sorted(blocks)))}"
 
 
 def _moved_by_recomputation(subject: MethodUnderCheck) -> tuple[list[str], BlockPasses]:
     """Names of what differs after two tasks, and what went through the blocks."""
-    passes = BlockPasses()
+    passes = BlockPasses(RECOMPUTED)
 
     def recompute(trainer: Trainer) -> None:
         trainer.backbone.memory = RECOMPUTED
@@ -111,16 +121,21 @@ def _moved_by_recomputation(subject: MethodUnderCheck) -> tuple[list[str], Block
 
 
 class _Steps:
-    """Runs the first step of each phase also with the undivided batch, from the same state, and keeps the differences."""
+    """Runs the first step of each phase also with the undivided batch, from the same state, and keeps the differences.
+
+    ``moved``: names of what recomputed hidden layers change. ``hidden``, ``passes``: how they and divided batches take effect.
+    """
 
     def __init__(self) -> None:
         self.gaps: dict[str, float] = {}
-        self.passes = BlockPasses()
+        self.moved: list[str] = []
+        self.hidden, self.passes = BlockPasses(HIDDEN), BlockPasses(DIVIDED)
 
     def watch(self, trainer: Trainer) -> None:
         """Make a trainer divide its batches, and compare the first step of each phase."""
         trainer.backbone.memory = DIVIDED
-        self.passes.listen(trainer.backbone)
+        for passes in (self.hidden, self.passes):
+            passes.listen(trainer.backbone)
         method = trainer.method
         begin_phase, training_step = method.begin_phase, method.training_step
         is_first = False
@@ -133,8 +148,9 @@ class _Steps:
         def stepped(batch: Batch) -> Tensor:
             nonlocal is_first
             if is_first:
-                is_first, plans = False, (MemoryPlan(), DIVIDED)
-                whole, parts = (_step_result(trainer, training_step, batch, plan) for plan in plans)
+                is_first, plans = False, (MemoryPlan(), HIDDEN, DIVIDED)
+                whole, again, parts = (_step_result(trainer, training_step, batch, plan) for plan in plans)
+                self.moved += different(whole, again)
                 self._note(differences(whole, parts))
             return training_step(batch)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import FunctionType, GeneratorType, MethodType, ModuleType
 from typing import Any
 
@@ -24,25 +24,33 @@ MAX_DEPTH = 12
 def kept_images(root: object, name: str, stream: Stream) -> list[str]:
     """Paths, such as ``method.data``, at which ``root`` holds views, task data, batches or the stored pixels of ``stream``.
 
-    Searched are attributes, those of its own class, containers, closures, bound methods and generators. Copies of pixels are
-    indistinguishable from other tensors and are not found.
+    Copies of pixels are found by ``pictures.kept_pictures``.
     """
     stores = [view.images for task in stream.tasks for view in (task.train, task.validation, task.test)]
     stores += [view.images for view in stream.tests]
-    found: list[str] = []
+    return [
+        f"{path} ({type(one).__name__})"
+        for path, one in reachable(root, name, lambda one: isinstance(one, HOLDERS) or _shares(one, stores))
+    ]
+
+
+def reachable(root: object, name: str, wanted: Callable[[object], bool]) -> Iterator[tuple[str, Any]]:
+    """The objects that are ``wanted``, with the paths at which ``root`` reaches them; what they hold is not searched.
+
+    Searched are attributes, those of its own class, containers, closures, bound methods and generators.
+    """
     known = {id(root)}
     queue: deque[tuple[str, Any, int]] = deque([(name, root, 0)])
     queue.extend((f"{name}.{key}", value, 1) for key, value in vars(type(root)).items() if not _is_atom(value))
     while queue and len(known) < MAX_OBJECTS:
         path, one, depth = queue.popleft()
-        if isinstance(one, HOLDERS) or _shares(one, stores):
-            found.append(f"{path} ({type(one).__name__})")
+        if wanted(one):
+            yield path, one
         elif depth < MAX_DEPTH:
             for label, child in _children(one):
                 if not _is_atom(child) and id(child) not in known:
                     known.add(id(child))
                     queue.append((path + label, child, depth + 1))
-    return found
 
 
 def _is_atom(one: object) -> bool:

@@ -65,12 +65,16 @@ class CheckRun:
 
 @dataclass(frozen=True)
 class MethodUnderCheck:
-    """A method under check: its name, where it is registered, a scratch folder, and its first complete run."""
+    """A method under check: its name, where it is registered, a scratch folder, and its first complete run.
+
+    ``shown``: every different image (3, S, S) that this run made for the model.
+    """
 
     name: str
     registries: Registries
     root: Path
     first: CheckRun
+    shown: tuple[Tensor, ...] = ()
 
     def again(self, folder: str, **options: Any) -> CheckRun:
         """Another run in a subfolder; the options are those of ``run``."""

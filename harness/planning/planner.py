@@ -184,15 +184,14 @@ class Planner:
         return self.selection.tiny or suite.is_tiny_only
 
     def _rows(self, suite: Suite) -> tuple[Row, ...]:
-        """The suite's rows of the selected methods; a method that the suite lacks becomes a row of its own."""
+        """The suite's rows of the selected methods, in the suite's order; a method that it lacks becomes a row of its own below."""
         own = suite.tiny_rows if self._is_tiny(suite) and suite.tiny_rows else suite.rows
         if not self.selection.methods:
             return own
-        rows: list[Row] = []
-        for name in self.selection.methods:
-            method = self.registries.methods.load(name)
-            rows += [row for row in own if row.method == name] or [Row(method.card.title, name)]
-        return tuple(rows)
+        methods = {name: self.registries.methods.load(name) for name in self.selection.methods}
+        known = {row.method for row in own}
+        others = [Row(method.card.title, name) for name, method in methods.items() if name not in known]
+        return (*(row for row in own if row.method in methods), *others)
 
     def _cell(self, suite: Suite, row: Row, column: Column, seeds: Sequence[Seeds]) -> list[PlannedRun]:
         from smope_bench.benchmarks.protocol import require_order_seed

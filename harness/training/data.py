@@ -154,9 +154,9 @@ def load_backbone(registries: Registries, spec: RunSpec, data_root: Path) -> Pro
     return loaded
 
 
-def flags_of(registries: Registries, spec: RunSpec, method: Method, data_root: Path) -> dict[str, bool]:
+def flags_of(registries: Registries, spec: RunSpec, method: Method, data_root: Path) -> dict[str, bool | int]:
     """Warnings that accompany the run's results: a rehearsal (``tiny``), random weights, weights without a publicly stated
-    hash, a method that leaks test information.
+    hash, a method that leaks test information, the number of ``exemplars`` of one that keeps training images.
     """
     backbone = registries.backbone(spec.backbone, data_root)
     return {
@@ -164,4 +164,5 @@ def flags_of(registries: Registries, spec: RunSpec, method: Method, data_root: P
         "random_backbone": backbone.is_random,
         "unverified_weights": not backbone.is_verified,
         "leaking": type(method).leaks(method.config),
+        **({"exemplars": method.exemplars} if method.exemplars else {}),
     }

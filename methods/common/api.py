@@ -199,6 +199,9 @@ class Method(nn.Module):
     """All tasks' training data at once: a ceiling, not a continual learner."""
     protocols: ClassVar[frozenset[str]] = frozenset({"class"})
     """Streams that the method handles: ``class``, new classes with each task; ``domain``, known classes in a new domain."""
+    exemplars: ClassVar[int] = 0
+    """Training images of earlier tasks that it keeps at most, all classes together. Runs of a method that keeps any are marked in
+    all reports and not ranked with the others."""
     unfit_because: ClassVar[str] = ""
     """Why another protocol is refused, as the end of a sentence."""
     only_for_training: ClassVar[tuple[str, ...]] = ()

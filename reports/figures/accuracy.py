@@ -3,113 +3,194 @@
 from __future__ import annotations
 
 import textwrap
-from statistics import fmean
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from smope_bench.reports.figures.kinds import FigureData, Picture, figure
+from smope_bench.reports.figures.scatter import names_at_ends
 from smope_bench.reports.figures.style import (
-    INK,
-    by_row,
+    PALE,
+    Look,
     colour_bar,
+    crowded,
     draw_heat_map,
     label_edges,
     legend_label,
     panels,
     row_label,
-    row_legend,
-    t_interval,
     within_percent,
 )
 from smope_bench.reports.formatting import mean_std
-from smope_bench.reports.loading.model import Cell
-from smope_bench.reports.text import number
+from smope_bench.reports.loading.model import Cell, RowKind, Summary, runs_a_point, summarise
+from smope_bench.reports.text import listed, number
 
 _MOST_MATRICES = 20
 
 
+_BLOCKS: tuple[tuple[RowKind, ...], ...] = (("ceiling",), ("method",), ("adapter",), ("floor",))
+"""From the top: kinds of rows that are sorted together."""
+
+
 @figure("final", "FAA")
 def final(data: FigureData) -> Picture:
-    """Each run's FAA as a dot, the mean and its t-interval as a bar."""
+    """Rows sorted by mean FAA: every run, the mean in the row's marker, its interval; floors and ceilings as lines through all."""
+    placed = [(cell, found) for cell in data.cells if (found := cell.summary("faa")) is not None]
+    blocks = [
+        sorted((one for one in placed if one[0].row.kind in kinds), key=lambda one: -round(one[1].mean, 2))
+        for kinds in _BLOCKS
+    ]
+    blocks = [block for block in blocks if block]
+    shown = [one for block in blocks for one in block]
+    gaps = list(np.cumsum([len(block) for block in blocks])[:-1])
+    heights = {cell.place: i + 0.45 * sum(i >= gap for gap in gaps) for i, (cell, _) in enumerate(shown)}
+    zoom = crowded([found.mean for _, found in shown])
+    limits = _limits(shown, zoom)
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        rows = {"x": "faa", "y": "row", "order": [cell.row.label for cell in data.cells], "orient": "h", "ax": axes}
-        palette = by_row(data.looks)["palette"]
-        sns.stripplot(data.runs, **rows, hue="row", palette=palette, legend=False, jitter=False, alpha=0.6, size=4.5)
-        sns.pointplot(
-            data.runs, **rows, errorbar=t_interval, color=INK, err_kws={"linewidth": 1.5}, linestyle="none", marker="D",
-            markersize=5.5, markeredgecolor="white", markeredgewidth=1,
-        )  # fmt: skip
-        for y, cell in enumerate(data.cells):
-            summary = cell.summary("faa")
-            text = "" if summary is None else number(summary.mean, 1)
-            axes.annotate(text, (1.01, y), xycoords=("axes fraction", "data"), va="center")
-        axes.set_yticks(range(len(data.cells)), [legend_label(cell) for cell in data.cells])
+        axes.set_xlim(*limits)
+        for cell, found in shown:
+            _draw_final(axes, cell, found, heights[cell.place], data.looks[cell.row.label], limits)
+        axes.set_ylim(max(heights.values(), default=0) + 0.6, -0.6)
+        axes.set_yticks(list(heights.values()), [legend_label(cell) for cell, _ in shown])
+        for label, (cell, _) in zip(axes.get_yticklabels(), shown, strict=True):
+            label.set_fontweight("bold" if cell.row.label == data.results.reference else "normal")
         axes.tick_params(axis="y", length=0)
         axes.grid(visible=False, axis="y")
-        axes.set(xlabel="FAA (%)", ylabel="")
-        within_percent(axes, "x")
+        axes.set(xlabel="FAA (%)")
 
+    outside = [cell.row.label for cell, found in shown if not limits[0] <= found.mean <= limits[1]]
+    few = all(found.n == 1 for _, found in shown)
     caption = (
-        "Final average accuracy: each run (dot), mean (diamond) and 95 % t-interval (bar). "
-        "The bars are wide where runs are few."
+        f"Final average accuracy: {runs_a_point(data.cells)} (dots) and the mean"
+        + (
+            ". One run has no interval: near values must not be told apart."
+            if few
+            else " with its 95 % interval (bar)."
+        )
+        + " Dashed lines: floors and ceilings."
+        + (f" The axis shows where most rows are; outside it: {listed(outside)}." if outside else "")
+        + (" A bar that ends in an arrow goes on." if any(_is_cut(found, limits) for _, found in shown) else "")
     )
-    alt = "; ".join(f"{cell.row.label} {mean_std(cell.summary('faa'))}" for cell in data.cells)
-    return Picture(draw, caption, f"FAA on {data.column.label}: {alt}.", (7.2, 0.9 + 0.34 * len(data.cells)))
+    alt = "; ".join(f"{cell.row.label} {mean_std(found)}" for cell, found in shown)
+    size = (5.0, 0.62 + 0.24 * (len(shown) + 0.45 * len(gaps)))
+    return Picture(draw, caption, f"FAA on {data.column.label}: {alt}.", size)
+
+
+def _limits(shown: Sequence[tuple[Cell, Summary]], zoom: tuple[float, float] | None) -> tuple[float, float]:
+    """Limits of the axis: around runs and intervals, of an interval at most as far as the runs of all rows reach."""
+    inside = [one for one in shown if zoom is None or zoom[0] <= one[1].mean <= zoom[1]]
+    runs = [value for cell, _ in inside for one in cell.outcomes if (value := one.metrics["faa"]) is not None]
+    low, high = min(runs), max(runs)
+    reach = max(high - low, 1.0)
+    ends = [end for _, found in inside for end in (found.low, found.high) if end is not None]
+    low = min(low, max(min(ends, default=low), low - reach))
+    high = max(high, min(max(ends, default=high), high + reach))
+    margin = 0.04 * (high - low) + 0.1
+    return max(-1.0, low - margin), min(101.0, high + margin)
+
+
+def _is_cut(found: Summary, limits: tuple[float, float]) -> bool:
+    reaches = found.low is not None and found.high is not None and limits[0] <= found.mean <= limits[1]
+    return reaches and (found.low < limits[0] or found.high > limits[1])  # pyright: ignore[reportOptionalOperand]
+
+
+def _draw_final(axes: Axes, cell: Cell, found: Summary, y: float, look: Look, limits: tuple[float, float]) -> None:
+    low, high = limits
+    if cell.row.kind in ("floor", "ceiling") and low <= found.mean <= high:
+        axes.axvline(found.mean, color=PALE, linewidth=0.9, linestyle=(0, look.dashes), zorder=1)
+    if found.low is not None and found.high is not None and found.low < high and found.high > low:
+        axes.plot([max(found.low, low), min(found.high, high)], [y, y], color=look.colour, linewidth=2, zorder=2)
+        inside = 0.012 * (high - low)
+        for end, is_beyond, marker in ((low + inside, found.low < low, "<"), (high - inside, found.high > high, ">")):
+            if is_beyond:
+                axes.plot(end, y, marker, color=look.colour, markersize=5, zorder=3)
+    runs = [value for one in cell.outcomes if (value := one.metrics["faa"]) is not None]
+    if len(runs) > 1:
+        axes.plot(runs, [y] * len(runs), ".", color=look.colour, alpha=0.55, markersize=5, markeredgewidth=0, zorder=3)
+    if low <= found.mean <= high:
+        axes.plot(
+            found.mean, y, look.marker, color=look.colour, markersize=7, markeredgecolor="white", markeredgewidth=0.8, zorder=4,
+        )  # fmt: skip
+    else:  # the arrow leads to the number
+        axes.plot(low + 0.015 * (high - low), y, "<", color=look.colour, markersize=6, zorder=4)
+    axes.annotate(number(found.mean, 1), (1.015, y), xycoords=("axes fraction", "data"), va="center", fontweight="bold")
 
 
 @figure("stages", "Accuracy after each task")
 def stages(data: FigureData) -> Picture:
-    """A_t after every task: the mean over runs with a band of one standard deviation."""
-    curves = pd.DataFrame(
-        [
-            (cell.row.label, task, accuracy)
-            for cell in data.cells
-            for outcome in cell.outcomes
-            for task, accuracy in enumerate(outcome.stages, 1)
-            if accuracy is not None
-        ],
-        columns=["row", "task", "accuracy"],
-    )
-    means: Any = curves.groupby(["row", "task"])["accuracy"].agg(fmean)
-    tasks, unit = data.column.tasks, data.column.unit
+    """A_t after every task, named at the end of its line; a second panel where lines crowd at the end."""
+    curves = {cell.row.label: _mean_stages(cell) for cell in data.cells}
+    tasks, unit, pale = data.column.tasks, data.column.unit, data.pale
+    ends = {label: curve[-1][1] for label, curve in curves.items() if curve and label not in pale}
+    zoom = crowded(list(ends.values())) if tasks > 1 else None
+    cells = sorted(data.cells, key=lambda cell: cell.row.label not in pale)  # grey lines lie below
 
     def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        sns.lineplot(
-            curves, x="task", y="accuracy", errorbar="sd", err_kws={"alpha": 0.13, "linewidth": 0}, markersize=5.5,
-            markeredgewidth=0.5,            ax=axes, **by_row(data.looks),
-        )  # fmt: skip
-        for cell in data.cells:
-            if tasks > 1 and len(means[cell.row.label]) == 1:  # Trained once on everything: a level to compare with.
-                colour = data.looks[cell.row.label].colour
-                axes.axhline(means[cell.row.label].iloc[0], linewidth=1.2, color=colour, linestyle=":")
-        axes.set_xticks(range(1, tasks + 1))
-        axes.set_xlim(0.8, tasks + 0.2)
-        axes.set(xlabel=f"{unit}s learned", ylabel=f"average accuracy on the {unit}s seen (%)")
-        within_percent(axes, "y")
-        row_legend(axes, data.cells, data.looks, loc="center left", bbox_to_anchor=(1.01, 0.5), labelspacing=0.7)
+        found = figure.subplots(2 if zoom else 1, squeeze=False)[:, 0]
+        for axes in found:
+            for cell in cells:
+                _draw_stages(axes, curves[cell.row.label], data.line_looks[cell.row.label], tasks)
+            axes.set_xlim(0.8, tasks + 0.2)
+            axes.set_xticks(range(1, tasks + 1))
+        within_percent(found[0], "y")
+        if zoom:
+            found[1].set_ylim(*zoom)
+        found[-1].set_xlabel(f"{unit}s learned")
+        figure.supylabel(f"average accuracy on the {unit}s seen (%)", fontsize=9)
+        for axes in found[-1:] if zoom else found:
+            low, high = axes.get_ylim()
+            names_at_ends(axes, {label: end for label, end in ends.items() if low <= end <= high}, data)
+        if zoom:
+            names_at_ends(found[0], {label: end for label, end in ends.items() if not zoom[0] <= end <= zoom[1]}, data)
 
     def said(cell: Cell) -> str:
-        curve = means[cell.row.label]
+        curve = curves[cell.row.label]
         if len(curve) == 1 and tasks > 1:
-            return f"{cell.row.label} {curve.iloc[0]:.1f} at the end"
-        return f"{cell.row.label} from {curve.iloc[0]:.1f} to {curve.iloc[-1]:.1f}"
+            return f"{cell.row.label} {curve[0][1]:.1f} at the end"
+        return f"{cell.row.label} from {curve[0][1]:.1f} to {curve[-1][1]:.1f}"
 
     caption = (
         f"Average accuracy on the {unit}s seen so far after each {unit}: mean over runs, shaded by one standard deviation. "
-        "Floors are dashed; a dotted line is a ceiling, which is trained once on everything."
+        "Floors are dashed; a dotted line is an adapter or, level, a ceiling, which is trained once on everything."
+        + (" Below, the same lines where most of them end." if zoom else "")
+        + (f" Grey: {listed(pale, 12)}." if pale else "")
     )
     alt = f"Average accuracy after each {unit} on {data.column.label}: {'; '.join(map(said, data.cells))}."
-    # The legend has a line a row: with many rows it would leave no room for the curves.
-    return Picture(draw, caption, alt, (7.2, max(3.5, 0.9 + 0.2 * len(data.cells))))
+    return Picture(draw, caption, alt, (5.0, max(2.9, 0.8 + 0.17 * len(ends)) * (1.75 if zoom else 1)))
+
+
+def _mean_stages(cell: Cell) -> list[tuple[int, float, float]]:
+    """(task from 1, mean, standard deviation) of A_t, for tasks after which every run was tested."""
+    found = []
+    for task, values in enumerate(zip(*(outcome.stages for outcome in cell.outcomes), strict=True), 1):
+        one = summarise(value for value in values if value is not None) if None not in values else None
+        if one is not None:
+            found.append((task, one.mean, one.std or 0.0))
+    return found
+
+
+def _draw_stages(axes: Axes, curve: list[tuple[int, float, float]], look: Look, tasks: int) -> None:
+    if not curve:
+        return
+    if len(curve) == 1 and tasks > 1:  # trained once on everything: a level to compare with
+        axes.axhline(curve[0][1], linewidth=1.2, color=look.colour, linestyle=":")
+        return
+    xs, means, stds = map(np.array, zip(*curve, strict=True))
+    style: Any = (0, look.dashes) if look.dashes else "-"
+    order = 1 if look.colour == PALE else 2 + (look.width > 2)
+    if look.colour != PALE and stds.any():
+        axes.fill_between(xs, means - stds, means + stds, color=look.colour, alpha=0.1, linewidth=0, zorder=order)
+    axes.plot(
+        xs, means, color=look.colour, linestyle=style, linewidth=look.width, marker=look.marker or "", markersize=5,
+        markeredgecolor="white", markeredgewidth=0.5, zorder=order,
+    )  # fmt: skip
 
 
 def mean_matrix(cell: Cell) -> pd.DataFrame:
@@ -128,14 +209,14 @@ def matrices(data: FigureData) -> Picture | None:
     found = [mean_matrix(cell) for cell in cells]
     low = 10 * np.floor(min(float(matrix.min(axis=None)) for matrix in found) / 10)
     norm = Normalize(min(low, 90.0), 100)
-    across = min(3 if len(cells) <= 9 else 4, len(cells))
+    across = min(2 if len(cells) <= 4 else 3, len(cells))
     down = -(-len(cells) // across)
 
     def draw(figure: Figure) -> None:
         grid = panels(figure, len(cells), across, share=False)
         for axes, cell, matrix in zip(grid, cells, found, strict=True):
             _draw_matrix(axes, matrix, norm)
-            axes.set_title(textwrap.fill(row_label(cell), 34 if across <= 3 else 22), loc="left", fontsize=9)
+            axes.set_title(textwrap.fill(row_label(cell), 30 if across <= 2 else 20), loc="left", fontsize=8.5)
         label_edges(grid, across, f"accuracy on {unit}", f"after {unit}")
         colour_bar(figure, grid, norm, "accuracy (%)", shrink=min(1.0, 1.6 / down))
 
@@ -149,7 +230,7 @@ def matrices(data: FigureData) -> Picture | None:
         for cell, matrix in zip(cells, found, strict=True)
     )
     alt = f"Accuracy matrices on {data.column.label}; their last rows are {lasts}."
-    return Picture(draw, caption, alt, (8.4, (2.5 if across <= 3 else 2.0) * down + 0.3))
+    return Picture(draw, caption, alt, (5.4, (2.4 if across <= 2 else 1.8) * down + 0.3))
 
 
 def _draw_matrix(axes: Axes, matrix: pd.DataFrame, norm: Normalize) -> None:

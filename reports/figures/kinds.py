@@ -17,9 +17,11 @@ from smope_bench.harness.errors import UserError, did_you_mean
 from smope_bench.harness.planning.suites.find import run_argument
 from smope_bench.harness.registry.plugins import call_outside_code, installed_points
 from smope_bench.harness.registry.registry import KINDS as PLUGIN_KINDS
-from smope_bench.reports.figures.style import FigureFile, FigureGroup, Look, render, row_looks
-from smope_bench.reports.loading.model import KINDS, Cell, Column, SuiteResults, run_ids
+from smope_bench.harness.trained.answers import Answers
+from smope_bench.reports.figures.style import PALE, FigureFile, FigureGroup, Look, emphasised, render, row_looks
+from smope_bench.reports.loading.model import KINDS, REFERENCES, Cell, Column, SuiteResults, run_ids
 from smope_bench.reports.loading.observed import Observed
+from smope_bench.reports.loading.run_result import RunResult
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 GROUP = "smope_bench.figures"
 """Entry points of installed packages that name figure kinds."""
 NO_DRAWING = Drawing("")
+Answered: TypeAlias = Callable[[RunResult], Answers]
+"""The stored predictions of a run; raises UserError where there are none."""
 Logged: TypeAlias = Callable[[str], Sequence[Mapping[str, Any]]]
 """Run id -> the events of its log; none where there is no log."""
 
@@ -35,6 +39,11 @@ Logged: TypeAlias = Callable[[str], Sequence[Mapping[str, Any]]]
 def nothing_logged(run_id: str) -> Sequence[Mapping[str, Any]]:  # noqa: ARG001
     """No events, where there is no results folder."""
     return ()
+
+
+def nothing_answered(run: RunResult) -> Answers:
+    """Raises UserError, where there is no results folder."""
+    raise UserError(f"run {run.run_id}: no predictions are at hand")
 
 
 _MISSING = (
@@ -48,8 +57,8 @@ class FigureData:
     """What a figure kind may draw: ``cells`` of one benchmark of a suite (of all benchmarks for a kind that needs the suite).
 
     ``cells``: floors first, ceilings last. ``drawing``: the settings along the axes, where a suite names the kind.
-    ``observed``: run id -> the arrays of its observations. ``logged``: run id -> its events. ``ranked``: whether the rows
-    may be compared at all.
+    ``observed``: run id -> the arrays of its observations. ``logged``: run id -> its events. ``answered``: run -> its
+    predictions. ``ranked``: whether the rows may be compared at all.
     """
 
     results: SuiteResults
@@ -59,11 +68,27 @@ class FigureData:
     drawing: Drawing = NO_DRAWING
     ranked: bool = True
     logged: Logged = nothing_logged
+    answered: Answered = nothing_answered
 
     @cached_property
     def looks(self) -> dict[str, Look]:
         """Row label -> colour, marker and dashes."""
         return row_looks(self.results)
+
+    @cached_property
+    def line_looks(self) -> dict[str, Look]:
+        """As ``looks``, where lines cross: at most ``EMPHASISED`` rows, adapters and ceilings keep their colours."""
+        kept = {
+            *emphasised(self.results, self.cells),
+            *(row.label for row in self.results.rows if row.kind in REFERENCES),
+        }
+        pale = Look(PALE, "", width=1.0)
+        return {label: look if label in kept else pale for label, look in self.looks.items()}
+
+    @property
+    def pale(self) -> list[str]:
+        """Labels of the rows whose lines are grey."""
+        return [cell.row.label for cell in self.cells if self.line_looks[cell.row.label].colour == PALE]
 
     @cached_property
     def runs(self) -> pd.DataFrame:
@@ -195,16 +220,20 @@ def _drawn(kind: FigureKind, data: FigureData, name: str) -> FigureFile | None:
     svg, png, pdf = render(picture.draw, picture.size, name)
     title = picture.title or (kind.title if kind.needs == "suite" else f"{kind.title} on {data.column.label}")
     runs = run_ids(data.cells) if picture.runs is None else picture.runs
-    return FigureFile(name, title, picture.caption, picture.alt, svg, png, pdf, runs)
+    return FigureFile(name, title, picture.caption, picture.alt, svg, png, pdf, runs, kind.name)
 
 
 def figure_data(
-    results: SuiteResults, columns: Sequence[Column], observed: Observed, logged: Logged = nothing_logged
+    results: SuiteResults,
+    columns: Sequence[Column],
+    observed: Observed,
+    logged: Logged = nothing_logged,
+    answered: Answered = nothing_answered,
 ) -> FigureData:
     """The data of some benchmarks of a suite."""
     cells = (results.cell(row, column) for column in columns for kind in KINDS for row in results.rows_of(kind))
     ranked = all(results.caution(column) is None for column in columns)
-    return FigureData(results, columns[0], tuple(cells), observed, ranked=ranked, logged=logged)
+    return FigureData(results, columns[0], tuple(cells), observed, ranked=ranked, logged=logged, answered=answered)
 
 
 def figure_groups(
@@ -213,6 +242,7 @@ def figure_groups(
     observed: Observed,
     plugins: Iterable[FigureKind] | None = None,
     logged: Logged = nothing_logged,
+    answered: Answered = nothing_answered,
 ) -> tuple[FigureGroup, ...]:
     """Every figure of a suite, ``prefix`` beginning their names: by benchmark those of its paper and those of every suite,
     then those of the suite as a whole. A benchmark without any usable run has none.
@@ -227,7 +257,7 @@ def figure_groups(
     common = [kind for kind in kinds.values() if kind.drawn == "always" and not alone and kind.needs != "suite"]
     groups = []
     for i, column in enumerate(results.columns, 1):
-        data = figure_data(results, [column], observed, logged)
+        data = figure_data(results, [column], observed, logged, answered)
         papers, failed = _draw_all(_named(kinds, drawings, data), f"{prefix}-{i}")
         others, also_failed = _draw_all([(kind, data) for kind in common], f"{prefix}-{i}")
         unknown = [one.kind for one in results.drawings if one.kind not in kinds]
@@ -241,7 +271,7 @@ def figure_groups(
         if papers or others or notes:
             groups.append(FigureGroup(column.label, (*papers, *others), tuple(notes)))
     if results.columns:
-        data = figure_data(results, results.columns, observed, logged)
+        data = figure_data(results, results.columns, observed, logged, answered)
         whole = [kind for kind in kinds.values() if kind.needs == "suite" and kind.drawn == "always"]
         figures, notes = _draw_all([(kind, data) for kind in whole], prefix)
         if figures or notes:

@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from smope_bench.reports.figures.style import GREY, INK, Look, by_row, row_label
+from smope_bench.reports.figures.kinds import FigureData
+from smope_bench.reports.figures.style import GREY, INK, Look, by_row, row_label, shortened
 from smope_bench.reports.loading.model import REFERENCES, Cell
 
 Point = tuple[float, float]
@@ -135,6 +136,46 @@ def _crosses_box(a: Point, b: Point, box: Box) -> bool:
     return _cross(a, b, corners[0], corners[1]) or _cross(a, b, corners[2], corners[3])
 
 
+def spread(places: Sequence[float], least: float, low: float, high: float) -> list[float]:
+    """Places moved apart to a distance of ``least``, as little as possible and in their order, within ``low`` and ``high``.
+
+    Where there is no room for all, they share it evenly.
+    """
+    order = sorted(range(len(places)), key=lambda i: (places[i], i))
+    least = min(least, (high - low) / max(1, len(places) - 1))
+    groups: list[tuple[float, int]] = []  # (place of the first, how many stand upon it)
+    for i in order:
+        groups.append((places[i], 1))
+        while True:
+            start, count = groups[-1]
+            groups[-1] = (min(max(start, low), high - least * (count - 1)), count)
+            if len(groups) == 1 or groups[-2][0] + least * groups[-2][1] <= groups[-1][0] + 1e-9:
+                break
+            (start, count), (before, others) = groups.pop(), groups.pop()
+            both = others + count
+            # The mean of where every one of them would put the first.
+            groups.append(((before * others + (start - least * others) * count) / both, both))
+    moved = [start + least * k for start, count in groups for k in range(count)]
+    return [moved[order.index(i)] for i in range(len(places))]
+
+
+def names_at_ends(axes: Axes, ends: Mapping[str, float], data: FigureData) -> None:
+    """Names at the right of lines that end at the heights ``ends``, in the lines' colours, moved apart where they would meet."""
+    figure = axes.figure
+    assert isinstance(figure, Figure)
+    low, high = axes.get_ylim()
+    height = axes.get_position().height * figure.get_size_inches()[1] * 0.82  # the layout leaves about as much
+    moved = spread(list(ends.values()), (high - low) * 0.14 / max(height, 0.5), low, high)
+    x = axes.get_xlim()[1]
+    for (label, end), place in zip(ends.items(), moved, strict=True):
+        look = data.looks[label]
+        axes.annotate(
+            f"{shortened(label, 24)} {end:.1f}", (x, end), (1.045, place), textcoords=("axes fraction", "data"), va="center",
+            fontsize=8, color=INK, fontweight="bold" if label == data.results.reference else "normal",
+            annotation_clip=False, arrowprops={"arrowstyle": "-", "color": look.colour, "linewidth": 1.2, "shrinkB": 0},
+        )  # fmt: skip
+
+
 _NEAR = 8.5
 
 
@@ -154,15 +195,14 @@ class Spot:
 
 
 def fixed_axes(figure: Figure, panels: int) -> list[Axes]:
-    """Axes side by side whose place is known before anything is drawn: names are placed by it, so no layout may move them."""
+    """Axes one below the other whose place is known before anything is drawn: names are placed by it, no layout may move them."""
     figure.set_layout_engine("none")
     width, height = figure.get_size_inches()
-    left, right, bottom, top, gap = 0.68 / width, 0.12 / width, 0.52 / height, 0.14 / height, 0.34 / width
-    each = (1 - left - right - gap * (panels - 1)) / panels
-    found = [figure.add_axes((left + i * (each + gap), bottom, each, 1 - bottom - top)) for i in range(panels)]
-    for axes in found[1:]:
-        axes.tick_params(labelleft=False)
-    return found
+    left, right, bottom, top, gap = 0.62 / width, 0.12 / width, 0.5 / height, 0.14 / height, 0.62 / height
+    each = (1 - bottom - top - gap * (panels - 1)) / panels
+    return [
+        figure.add_axes((left, bottom + (panels - 1 - i) * (each + gap), 1 - left - right, each)) for i in range(panels)
+    ]
 
 
 def frame(setter: Callable[..., object], values: Sequence[float]) -> None:
@@ -185,7 +225,8 @@ def draw_spots(
     labels = [spot.cell.row.label for spot in spots]
     points = pd.DataFrame({"row": labels, "x": [spot.x for spot in spots], "y": [spot.y for spot in spots]})
     style, names = by_row(looks), (axes.get_xlabel(), axes.get_ylabel())
-    del style["dashes"]
+    for unused in ("dashes", "size", "sizes"):
+        del style[unused]
     sns.scatterplot(points, x="x", y="y", s=46, linewidth=0.7, zorder=4, ax=axes, **style)
     axes.set(xlabel=names[0], ylabel=names[1])
     for spot, label in zip(spots, labels, strict=True):

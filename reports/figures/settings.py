@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,14 +19,16 @@ from smope_bench.reports.figures.style import (
     INK,
     colour_bar,
     draw_heat_map,
-    listed,
     row_label,
     t_interval,
     within_percent,
 )
 from smope_bench.reports.formatting import METRIC_NAMES, mean_std
 from smope_bench.reports.loading.model import UNRANKED, Cell, Summary, run_ids, runs_a_point
-from smope_bench.reports.text import number
+from smope_bench.reports.text import listed, number
+
+SHADED = 8.0
+"""Standard errors that the shades of a heat map span at least: means that differ by noise alone then look much alike."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +57,35 @@ def setting_value(cell: Cell, dotted: str) -> float | None:
 
 
 def best_points(points: Sequence[Point]) -> list[Point]:
-    """The points of the highest mean as it is printed; stale and leaking ones take no part, and a lone one is no best."""
+    """The points of the highest mean as it is printed; stale and leaking ones take no part.
+
+    A lone point is no best, nor is one of single runs: another seed would mark another.
+    """
     ranked = [point for point in points if not UNRANKED & set(point.cell.marks)]
-    if len(ranked) < 2:
+    if len(ranked) < 2 or any(point.faa.n < 2 for point in ranked):
         return []
     highest = max(round(point.faa.mean, 2) for point in ranked)
     return [point for point in ranked if round(point.faa.mean, 2) == highest]
+
+
+def noise_of(points: Sequence[Point]) -> float:
+    """How far a point's mean may be off, in percentage points: the larger of two standard errors.
+
+    That of the mean over runs, by the pooled standard deviation of the points, and that of a share of so many test images.
+    """
+    degrees = sum(point.faa.n - 1 for point in points)
+    pooled = math.fsum((point.faa.n - 1) * (point.faa.std or 0.0) ** 2 for point in points) / max(1, degrees)
+    of_runs = math.sqrt(pooled / max(1, min(point.faa.n for point in points)))
+    share = math.fsum(point.faa.mean for point in points) / len(points) / 100
+    images = min(sum(outcome.test_counts) for point in points for outcome in point.cell.outcomes)
+    return max(of_runs, 100 * math.sqrt(share * (1 - share) / images))
+
+
+def shades_of(points: Sequence[Point]) -> Normalize:
+    """The scale of shades: from the lowest to the highest mean, and over at least ``SHADED`` times their noise."""
+    low, high = min(point.faa.mean for point in points), max(point.faa.mean for point in points)
+    missing = max(0.0, max(SHADED * noise_of(points), 0.1) - (high - low)) / 2
+    return Normalize(low - missing, high + missing)
 
 
 def ticks_of(values: Sequence[float]) -> list[str]:
@@ -166,12 +192,12 @@ def heat_map(data: FigureData) -> Picture | None:
     )
     xs, ys = sorted({point.x for point in points}), sorted({point.y for point in points})
     low, high = min(point.faa.mean for point in points), max(point.faa.mean for point in points)
-    norm = Normalize(low, max(high, low + 0.1))
+    norm = shades_of(points)
     holes = len(points) < len(xs) * len(ys)
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        options = {"fontsize": 8, "linespacing": 1.1}
+        options = {"fontsize": 7.5, "linespacing": 1.1}
         draw_heat_map(axes, means, texts, norm, ticks_of(xs), ticks_of(ys), linewidths=1, annot_kws=options)
         colour_bar(figure, [axes], norm, "FAA (%)")
         if holes:
@@ -183,16 +209,22 @@ def heat_map(data: FigureData) -> Picture | None:
         axes.set(xlabel=x_word, ylabel=y_word)
 
     if all(point.faa.n == 1 for point in points):
-        spread = " One run says nothing of the spread: near values must not be told apart."
+        spread = (
+            " One run says nothing of the spread: no square is called best, and near values must not be told apart."
+        )
     else:
         spread = " Below the mean, its standard deviation over runs."
+    spread += (
+        f" The shades span at least {SHADED:g} standard errors ({number(noise_of(points))} points, the larger of those over runs "
+        "and over test images), so that noise looks even."
+    )
     caption = (
         f"Mean final average accuracy over {runs_a_point(found.cells)} by {x_word} and {y_word}{found.marked('frame')}.{spread}"
         f"{' Hatched: no run with these two values.' * holes}{found.missing}"
     )
     label, both = data.column.label, f"{x_word} and {y_word}"
     alt = f"FAA on {label} over {both}, from {number(low)} to {number(high)}.{found.best} All: {found.all}."
-    size = (2.2 + 0.78 * len(xs), 1.2 + 0.56 * len(ys))
+    size = (1.9 + 0.62 * len(xs), 1.1 + 0.48 * len(ys))
     return Picture(draw, caption, alt, size, run_ids(found.cells), f"FAA over {both}, {label}")
 
 
@@ -243,4 +275,4 @@ def curve(data: FigureData) -> Picture | None:
     )
     label = data.column.label
     alt = f"FAA on {label} over {word}: {found.all}.{found.best}"
-    return Picture(draw, caption, alt, (6.4, 3.6), run_ids(found.cells), f"FAA over {word}, {label}")
+    return Picture(draw, caption, alt, (5.2, 3.2), run_ids(found.cells), f"FAA over {word}, {label}")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
 from typing import Any
 
 import matplotlib as mpl
@@ -20,12 +24,16 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from smope_bench.harness.metrics import PERCENT
-from smope_bench.reports.loading.model import Cell, SuiteResults, summarise
+from smope_bench.harness.registry.registry import KINDS
+from smope_bench.reports.loading.model import REFERENCES, Cell, RowKind, SuiteResults, summarise
 
-# Okabe and Ito's colours, without the yellow that white paper swallows; line and marker carry the difference in grey.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6A51A3", "#7F7F7F")
+# Okabe and Ito's colours, without the yellow that white paper swallows and the black of texts, and two of Tol's; the marker carries
+# the difference in grey. The numbers of colours and markers have no common divisor: 88 pairs before one comes again.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6A51A3", "#882255")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "<", ">", "h")
-INK, GREY = "#1f2933", "#8a94a0"
+INK, GREY, PALE = "#1f2933", "#8a94a0", "#c3c9d0"
+EMPHASISED = 8
+"""Lines of a figure that have their colours; the rest is grey."""
 # The first shade is not white, so that a low number does not look like a missing one; with few shades matplotlib writes a
 # colour bar into the vector file as shapes instead of pixels.
 SHADES = ListedColormap(mpl.colormaps["Blues"](np.linspace(0.08, 1, 40)))
@@ -41,7 +49,6 @@ _STYLE: dict[str, Any] = {
 # Letters stay letters in the SVG: half the bytes, selectable, read aloud. A reader without the font that was measured gets one
 # of similar width; the last ones are narrower, so that nothing is cut.
 _FONTS = "'DejaVu Sans', 'Bitstream Vera Sans', Verdana, 'Segoe UI', Arial, sans-serif"
-_LONGEST = 32
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,8 @@ class FigureFile:
     png: bytes
     pdf: bytes
     runs: tuple[str, ...] = ()
+    kind: str = ""
+    """Name of its kind of figure."""
 
 
 @dataclass(frozen=True)
@@ -107,26 +116,65 @@ def slim_svg(svg: str) -> str:
 
 @dataclass(frozen=True)
 class Look:
-    """How a row is drawn in every figure of a suite; ``dashes`` (on, off, ...) in line widths, empty for a solid line."""
+    """How a row is drawn in every figure; ``dashes`` (on, off, ...) in line widths, empty for a solid line."""
 
     colour: str
     marker: str
     dashes: tuple[float, ...] = ()
+    width: float = 1.6
+
+
+_DASHES: dict[RowKind, tuple[float, ...]] = {"floor": (4, 1.6), "adapter": (1, 1.65)}
+
+
+@cache
+def _built_in_methods() -> dict[str, int]:
+    module, _, table = str(KINDS["method"].builtin).partition(":")
+    return {name: place for place, name in enumerate(getattr(import_module(module), table))}
+
+
+def method_place(method: str) -> int:
+    """The number that gives a method its colour and marker in every report: its place in the registry, or a hash of its name."""
+    place = _built_in_methods().get(method)
+    return int(hashlib.sha256(method.encode()).hexdigest()[:8], 16) if place is None else place
 
 
 def row_looks(results: SuiteResults) -> dict[str, Look]:
-    """Row label -> look, the same on every benchmark of a suite.
+    """Row label -> look: a method has one colour everywhere, and its first row in a suite one marker.
 
-    Methods are solid and the first to choose a colour, floors are dashed, adapters and ceilings grey and dotted. A method that
-    has to take a colour for the second time has dashes and dots.
+    Other rows of the method have other markers. Where all sequential rows are of one method, colours tell its settings apart.
+    Floors are dashed, adapters dotted, ceilings dotted and grey; the row that others are compared with is drawn broader.
     """
-    looks = {}
-    for i, row in enumerate([*results.rows_of("method"), *results.rows_of("floor")]):
-        dashes = (4, 1.6) if row.kind == "floor" else (6, 1.5, 1, 1.5) if i >= len(COLOURS) else ()
-        looks[row.label] = Look(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)], dashes)
-    for i, row in enumerate([*results.rows_of("adapter"), *results.rows_of("ceiling")]):
-        looks[row.label] = Look(GREY, "dPXv<>"[i % 6], (1, 1.65))
+    looks: dict[str, Look] = {}
+    rows = [row for row in results.rows if row.kind != "ceiling"]
+    is_one_method = len({row.method for row in rows}) == 1
+    earlier: Counter[str] = Counter()
+    for row in rows:
+        turn = earlier[row.method]
+        earlier[row.method] += 1
+        place = method_place(row.method)
+        colour = COLOURS[(place + turn * is_one_method) % len(COLOURS)]
+        again = (6, 1.5, 1, 1.5) if turn >= (len(COLOURS) if is_one_method else 1) else ()
+        dashes = _DASHES.get(row.kind, again)
+        width = 2.4 if row.label == results.reference else 1.6
+        looks[row.label] = Look(colour, MARKERS[(place + turn) % len(MARKERS)], dashes, width)
+    for i, row in enumerate(results.rows_of("ceiling")):
+        looks[row.label] = Look(GREY, "dPX"[i % 3], (1, 1.65))
     return looks
+
+
+def emphasised(results: SuiteResults, cells: Sequence[Cell]) -> list[str]:
+    """Labels of the rows that keep their colours in a figure of many lines: the row compared with, then the best by mean FAA.
+
+    Adapters and ceilings are references in themselves, and take none of the places.
+    """
+    means = {
+        cell.row.label: found.mean
+        for cell in cells
+        if cell.row.kind not in REFERENCES and (found := cell.summary("faa"))
+    }
+    order = sorted(means, key=lambda label: (label != results.reference, -round(means[label], 2)))
+    return order[:EMPHASISED]
 
 
 def by_row(looks: Mapping[str, Look]) -> dict[str, Any]:
@@ -137,6 +185,8 @@ def by_row(looks: Mapping[str, Look]) -> dict[str, Any]:
         "palette": {label: look.colour for label, look in looks.items()},
         "markers": {label: look.marker for label, look in looks.items()},
         "dashes": {label: look.dashes or "" for label, look in looks.items()},
+        "size": "row",
+        "sizes": {label: look.width for label, look in looks.items()},
         "legend": False,
     }
 
@@ -153,9 +203,9 @@ def row_legend(place: Axes | Figure, cells: Iterable[Cell], looks: Mapping[str, 
     place.legend(handles=handles, frameon=False, handlelength=3.2, **options)
 
 
-def shortened(name: str) -> str:
+def shortened(name: str, longest: int = 32) -> str:
     """A row's name as figures write it: cut where it is very long."""
-    return name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"
+    return name if len(name) <= longest else name[: longest - 1] + "…"
 
 
 def row_label(cell: Cell) -> str:
@@ -168,18 +218,29 @@ def legend_label(cell: Cell) -> str:
     return " " + row_label(cell)
 
 
-def listed(labels: Sequence[str], most: int = 8) -> str:
-    """``a, b and c``; of a long list the first few and how many more there are."""
-    shown = [*labels[:most], f"{len(labels) - most} more"] if len(labels) > most + 1 else list(labels)
-    return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
-
-
 def t_interval(values: Iterable[float]) -> tuple[float, float]:
     """The 95 % interval of a mean accuracy in percent, for seaborn's ``errorbar``; the mean twice where there is none."""
     found = summarise(values, PERCENT)
     if found is None:
         return np.nan, np.nan
     return (found.mean, found.mean) if found.low is None or found.high is None else (found.low, found.high)
+
+
+def crowded(values: Sequence[float]) -> tuple[float, float] | None:
+    """Limits around the values at the upper end where they crowd there, and others leave them less than a third of the axis.
+
+    ``None`` where all may share one axis.
+    """
+    ordered = sorted(values, reverse=True)
+    if len(ordered) < 4:
+        return None
+    whole = ordered[0] - ordered[-1]
+    for count in range(len(ordered) - 1, len(ordered) // 2, -1):
+        near = ordered[0] - ordered[count - 1]
+        if near < whole / 3:
+            margin = max(0.3, 0.35 * near)
+            return max(-1.0, ordered[count - 1] - margin), min(101.0, ordered[0] + margin)
+    return None
 
 
 def within_percent(axes: Axes, axis: str) -> None:

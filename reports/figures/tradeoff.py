@@ -17,9 +17,9 @@ from smope_bench.harness.cost.stored_counts import MethodCounts, stored_counts
 from smope_bench.harness.metrics import PERCENT, learning_accuracy
 from smope_bench.reports.figures.kinds import FigureData, Picture, figure
 from smope_bench.reports.figures.scatter import Spot, draw_spots, fixed_axes, frame
-from smope_bench.reports.figures.style import GREY, listed, row_label
+from smope_bench.reports.figures.style import GREY, row_label
 from smope_bench.reports.loading.model import REFERENCES, UNRANKED, Cell, Summary, median, run_ids, summarise
-from smope_bench.reports.text import number
+from smope_bench.reports.text import listed, number
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -121,7 +121,7 @@ def tradeoff(data: FigureData) -> Picture | None:
         all_axes = fixed_axes(figure, len(panels))
         for axes, panel in zip(all_axes, panels, strict=True):
             _draw_costs(axes, panel, data)
-        all_axes[0].set_ylabel("FAA (%)")
+            axes.set_ylabel("FAA (%)")
 
     line = "The step line is the Pareto front: no other row is as cheap and as accurate, and better in one of the two. "
     fronts = " ".join(_front_text(panel) for panel in panels)
@@ -137,7 +137,7 @@ def tradeoff(data: FigureData) -> Picture | None:
         draw,
         caption,
         f"FAA against cost on {data.column.label}. {said}. {fronts}",
-        (9.6 if len(panels) > 1 else 6.4, min(7.0, 3.6 + 0.11 * max(len(panel.spots) for panel in panels))),
+        (5.2, len(panels) * min(5.2, 2.9 + 0.1 * max(len(panel.spots) for panel in panels))),
         run_ids(spot.cell for panel in panels for spot in panel.spots),
     )
 
@@ -236,7 +236,7 @@ def forgetting(data: FigureData) -> Picture | None:
         draw,
         caption,
         f"Forgetting against accuracy right after learning on {data.column.label}: {said}.",
-        (7.2, min(6.4, 3.8 + 0.1 * len(spots))),
+        (5.2, min(5.6, 3.2 + 0.1 * len(spots))),
         run_ids(spot.cell for spot in spots),
     )
 

@@ -120,7 +120,7 @@ def make_cell(row: ResultRow, column: Column, runs: Sequence[Run], *, mixed: boo
 def _kind(outcome: RunResult, mixed: bool) -> tuple[object, ...]:
     flags = outcome.flags
     code = None if mixed else outcome.made_by
-    return (outcome.setting, code, outcome.tasks, flags.leaking, flags.tiny, flags.random_backbone)
+    return (outcome.setting, code, outcome.tasks, flags.leaking, flags.exemplars, flags.tiny, flags.random_backbone)
 
 
 def _results(manifest: Manifest, reader: Reader, reference: str | None, mixed: bool) -> SuiteResults:

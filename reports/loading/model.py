@@ -78,7 +78,8 @@ MIXED_CODE = "mixed code"
 NOT_VERIFIED = "weights not verified"
 SLIP = "normalize_slip"
 """Setting of a benchmark whose pictures are normalised unlike, as in official code by an oversight."""
-UNRANKED = frozenset({"stale", MIXED_CODE, "leaking"})
+EXEMPLARS = "exemplars"
+UNRANKED = frozenset({"stale", MIXED_CODE, "leaking", EXEMPLARS})
 """Marks of cells that are not ranked and not tested."""
 TAKEN = "taken from "
 """Beginning of the sources of recipes that were taken from another setting."""
@@ -167,6 +168,8 @@ class Cell:
             found.append(MIXED_CODE)
         if any(outcome.flags.leaking for outcome in self.outcomes):
             found.append("leaking")
+        if any(outcome.flags.exemplars for outcome in self.outcomes):
+            found.append(EXEMPLARS)
         if any(outcome.flags.random_backbone for outcome in self.outcomes):
             found.append("random backbone")
         if any(outcome.flags.unverified_weights for outcome in self.outcomes):

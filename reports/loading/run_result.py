@@ -79,6 +79,8 @@ class Flags(_Part):
     unverified_weights: bool = False
     device_changed: bool = False
     """The run was continued on another type of device than the one that began it."""
+    exemplars: Count = 0
+    """Training images of earlier tasks that the method keeps at most."""
 
 
 class RunResult(_Part):

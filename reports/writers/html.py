@@ -7,8 +7,9 @@ import hashlib
 import json
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from itertools import chain
 from pathlib import PurePosixPath
@@ -20,10 +21,9 @@ from smope_bench.harness.metrics import METRICS
 from smope_bench.reports.document import Document, Section, all_tables
 from smope_bench.reports.formatting import RUN_WORDS, counts_text
 from smope_bench.reports.loading.environments import Environments, version_line
-from smope_bench.reports.loading.model import Column, SuiteResults
 from smope_bench.reports.loading.run_result import RunResult
 from smope_bench.reports.tables.table import Table, TableCell, spans, traces
-from smope_bench.reports.text import number, without_controls
+from smope_bench.reports.text import without_controls
 from smope_bench.reports.writers.page_data import PageData, cell_anchors, drill_down, problems_by_row
 from smope_bench.reports.writers.svg import PageFigure, place_figures
 
@@ -31,6 +31,9 @@ FIGURE_ROOM = 4_000_000
 """Bytes of drawings inside a page, so that it opens quickly; other drawings are files beside it."""
 CARRIED_ROOM = 7_000_000
 """Bytes of drawings, runs and packed files together; with the tables, a page of 2,000 runs stays below 10 MB."""
+ANSWERS = frozenset({"final", "heat_map", "curve"})
+"""Kinds of figures that stand first on the page: one of each benchmark."""
+MOST_CHARTS = 4
 _NAMES = {".csv": "CSV", ".tex": "LaTeX", ".md": "Markdown"}
 _Anchors = Mapping[tuple[str, str], str]
 
@@ -67,6 +70,9 @@ class TableView:
     first: frozenset[int]
     anchors: _Anchors
     downloads: tuple[Download, ...]
+    lead: str = ""
+    notes: tuple[str, ...] = ()
+    """As in the table, without what the section says once for several tables."""
 
     def link(self, entry: TableCell) -> str | None:
         """Anchor of the runs of an entry, if on this page."""
@@ -111,6 +117,7 @@ def render_page(document: Document, downloads: Sequence[Download] = ()) -> str:
     script_data, packed_files = data.script(), packed(downloads)
     room = min(FIGURE_ROOM, CARRIED_ROOM - len(script_data.encode()) - len(packed_files))
     figures = place_figures([[*chain(*(group.figures for group in one.figures))] for one in document.sections], room)
+    many = len(document.sections) > 1
     sections = [
         _section(section, f"s{i}", anchors[i - 1], views, iter(placed))
         for i, (section, placed) in enumerate(zip(document.sections, figures, strict=True), 1)
@@ -127,6 +134,7 @@ def render_page(document: Document, downloads: Sequence[Download] = ()) -> str:
         warnings=document.warnings,
         left_out=None if document.left_out is None else views.view(document.left_out, {}),
         sections=sections,
+        many=many,
         comparison=[views.view(grid, {}) for grid in document.comparison],
         environments=environments.listed,
         downloads=views.others,
@@ -173,8 +181,28 @@ class _Views:
         ranges = spans(grid.headings) if grid.is_grouped else []
         groups = tuple((grid.headings[part.start].group, len(part)) for part in ranges)
         return TableView(
-            grid, anchor, groups, frozenset(part.start for part in ranges), anchors, self._own.get(grid.key, ())
+            grid,
+            anchor,
+            groups,
+            frozenset(part.start for part in ranges),
+            anchors,
+            self._own.get(grid.key, ()),
+            grid.lead,
+            grid.notes,
         )
+
+    def section(self, section: Section, anchors: _Anchors) -> tuple[dict[int, TableView], tuple[str, ...]]:
+        """Views of a section's tables by their place, and the notes that several of them have, which are said once."""
+        grids = section.all_tables
+        counts = Counter(note for grid in grids for note in dict.fromkeys(grid.notes))
+        shared = tuple(note for note, count in counts.items() if count > 1)
+        leads: set[str] = set()
+        views = {}
+        for i, grid in enumerate(grids):
+            notes = tuple(note for note in grid.notes if note not in shared)
+            views[i] = replace(self.view(grid, anchors), lead="" if grid.lead in leads else grid.lead, notes=notes)
+            leads.add(grid.lead)
+        return views, shared
 
 
 def _take_runs(section: Section, key: str, data: PageData) -> _Anchors:
@@ -191,46 +219,37 @@ def _section(
     section: Section, key: str, anchors: _Anchors, views: _Views, figures: Iterator[PageFigure]
 ) -> dict[str, object]:
     results = section.results
-    groups = [(group.title, [next(figures) for _ in group.figures], group.notes) for group in section.figures]
+    charts: list[PageFigure] = []
+    groups = []
+    for group in section.figures:
+        placed = [next(figures) for _ in group.figures]
+        taken = [one for one in placed if one.figure.kind in ANSWERS][:1] if len(charts) < MOST_CHARTS else []
+        charts += taken
+        groups.append((group.title, [one for one in placed if one not in taken], group.notes))
+    made, shared = views.section(section, anchors)
+    tables = iter(made.values())
     view: dict[str, object] = {
         "key": key,
         "section": section,
         "results": results,
         "counts": {} if results is None else results.counts(),
         "counts_text": "counted, not trained" if results is None else counts_text(results),
-        "headlines": [] if results is None else [line for one in results.columns if (line := headline(results, one))],
-        "tables": [views.view(grid, anchors) for grid in section.tables],
-        "ledger": None if section.published is None else views.view(section.published, anchors),
-        "statistics": [views.view(grid, anchors) for grid in section.statistics],
-        "costs": None if section.costs is None else views.view(section.costs, anchors),
+        "charts": charts,
+        "shared": shared,
+        "tables": [next(tables) for _ in section.tables],
+        "ledger": None if section.published is None else next(tables),
+        "statistics": [next(tables) for _ in section.statistics],
+        "costs": None if section.costs is None else next(tables),
         "problems": [] if results is None else problems_by_row(results),
-        "figures": groups,
+        "figures": [group for group in groups if group[1] or group[2]],
         "drill": [] if results is None else drill_down(results, key),
     }
     names = {
-        "tables": "Tables", "ledger": "Published and measured", "statistics": "Statistics", "figures": "Figures",
-        "costs": "Costs", "problems": "Missing, stale and failed runs", "drill": "Runs",
+        "answer": "Answer", "tables": "Tables", "ledger": "Published and measured", "statistics": "Statistics",
+        "figures": "Figures", "costs": "Costs", "problems": "Missing, stale and failed runs", "drill": "Runs",
     }  # fmt: skip
+    view["answer"] = bool(charts or section.answer)
     return view | {"parts": [(f"{key}-{part}", name) for part, name in names.items() if view[part]]}
-
-
-def headline(results: SuiteResults, column: Column) -> str | None:
-    """A sentence on the row with the highest mean FAA and the ceiling; ``None`` for ties."""
-    ranks = results.ranks(column, "faa")
-    leaders = [label for label, place in ranks.items() if place == 1]
-    if len(leaders) != 1:
-        return None
-    means = {cell.row.label: summary.mean for cell in results.cells_of(column) if (summary := cell.summary("faa"))}
-    first = means[leaders[0]]
-    said = f"{column.label}: {leaders[0]} has the highest mean FAA of the sequential rows, {number(first)} %"
-    seconds = [label for label, place in ranks.items() if place == 2]
-    if seconds:
-        gap = first - max(means[label] for label in seconds)
-        said += f", {number(gap)} points above {' and '.join(seconds)}"
-    tops = [(means[row.label], row.label) for row in results.rows_of("ceiling") if row.label in means]
-    if tops:
-        said += f"; {max(tops)[1]}, trained on all classes at once, reaches {number(max(tops)[0])} %"
-    return said + "."
 
 
 def _outcomes(document: Document) -> list[RunResult]:

@@ -49,6 +49,7 @@ def document_markdown(document: Document) -> str:
     for section in document.sections:
         lines.append(f"## {escape(section.title)}\n")
         lines += [f"{escape(section.description)}\n"] * bool(section.description)
+        lines += [f"{escape(' '.join(section.answer))}\n"] * bool(section.answer)
         lines += [table_markdown(table) for table in section.all_tables]
         wanting = problem_lines(section.results) if section.results is not None else []
         if wanting:

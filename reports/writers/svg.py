@@ -11,6 +11,8 @@ from markupsafe import Markup
 from smope_bench.reports.figures.style import FigureFile
 from smope_bench.reports.text import plain
 
+_PHONE = 400
+"""Points: a drawing of at most this width can be read on a telephone."""
 _UNSEEN = re.compile(r"<!--.*?-->|<metadata>.*?</metadata>|<style type=.*?</style>", re.DOTALL)
 _NUMBER = re.compile(r"(\d+\.\d{2})\d+(?![\de])")
 _RECTANGLE = re.compile(r"M([\d.]+) ([\d.]+)L([\d.]+) \2L\3 ([\d.]+)L\1 \4(?:L\1 \2)?[zZ]?")
@@ -49,8 +51,15 @@ def inline_svg(figure: FigureFile, prefix: str) -> Markup:
     box = re.search(r'viewBox="([^"]*)"', head)
     body = re.sub(r">\s*\n\s*<", "><", _UNSEEN.sub("", body)).strip()
     body = re.sub(r"<[^>]+>", lambda tag: _squeeze(tag.group(0)), _rename(body, prefix))
-    opening = Markup('<svg viewBox="{}" role="img" aria-label="{}">')
-    return opening.format(box.group(1) if box else "0 0 100 100", plain(figure.alt)) + Markup(body)
+    view = box.group(1) if box else "0 0 100 100"
+    opening = Markup('<svg viewBox="{}" style="{}" role="img" aria-label="{}">')
+    return opening.format(view, _size(float(view.split()[2])), plain(figure.alt)) + Markup(body)
+
+
+def _size(width: float) -> str:
+    """How wide a drawing of so many points is shown: a wide one scrolls where its letters would be too small to read."""
+    least = f";min-width:{width:.0f}px" if width > _PHONE else ""
+    return f"max-width:{1.6 * width:.0f}px{least}"
 
 
 def _rename(body: str, prefix: str) -> str:

@@ -1,4 +1,5 @@
-"""The public face: what methods, benchmarks and other additions of one's own import. Nothing else is promised.
+"""The public face: what methods, benchmarks and other additions of one's own import. Beside ``smope_bench`` itself
+and ``smope_bench.audit``, nothing else is promised.
 
 A name's module is imported when the name is first used: a benchmark needs no torch, and Avalanche takes seconds.
 """

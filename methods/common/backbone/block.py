@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor
 from smope_bench.methods.common.backbone.attention import attend
 from smope_bench.methods.common.backbone.attention_rules import TokenRule
 from smope_bench.methods.common.backbone.block_adaptation import QKV, UNCHANGED, BlockAdaptation, LowRank, Target
+from smope_bench.methods.common.backbone.memory_plan import recomputed
 
 if TYPE_CHECKING:  # importing timm takes longer than torch
     from timm.models.vision_transformer import Attention, Block
@@ -71,8 +74,13 @@ def run_block(
     adaptation: BlockAdaptation,
     layout: Layout,
     read: int | None = None,
+    *,
+    recomputes_mlp: bool = False,
 ) -> Tensor:
-    """Tokens (B, N, d) through a block. With ``read``, the outputs of the first ``read`` tokens alone: (B, read, d)."""
+    """Tokens (B, N, d) through a block. With ``read``, the outputs of the first ``read`` tokens alone: (B, read, d).
+
+    ``recomputes_mlp``: keep nothing of the MLP but its input, the tokens before the norm, for the backward pass.
+    """
     attention, extra, rule = cast("Attention", block.attn), adaptation.tokens, adaptation.attention
     count = tokens.shape[1]
     tokens, normed, layout, at, added = enter_block(block, tokens, adaptation, layout)
@@ -84,7 +92,8 @@ def run_block(
         tokens = tokens[:, :queries]
     elif is_dropped:
         tokens, heads = _without(tokens, at, added, 1), _without(heads, at, added, 2)
-    return _residuals(block, tokens, _leave_heads(attention, heads, adaptation), adaptation)
+    mlp = partial(recomputed, _mlp, may_draw=False) if recomputes_mlp else _mlp
+    return _residuals(block, tokens, _leave_heads(attention, heads, adaptation), adaptation, mlp)
 
 
 def _without(tensor: Tensor, at: int, count: int, dim: int) -> Tensor:
@@ -237,13 +246,15 @@ def _mlp(block: Any, tokens: Tensor, adaptation: BlockAdaptation) -> Tensor:
     return mlp.drop2(_layer("fc2", mlp.fc2, hidden, adaptation))
 
 
-def _residuals(block: Any, tokens: Tensor, attended: Tensor, adaptation: BlockAdaptation) -> Tensor:
+def _residuals(
+    block: Any, tokens: Tensor, attended: Tensor, adaptation: BlockAdaptation, mlp: Callable[..., Tensor]
+) -> Tensor:
     if has_scale := hasattr(block, "ls1"):
         tokens = tokens + block.drop_path1(block.ls1(attended))
-        mixed = block.ls2(_mlp(block, tokens, adaptation))
+        mixed = block.ls2(mlp(block, tokens, adaptation))
     else:
         tokens = tokens + (attended if block.gamma_1 is None else block.gamma_1 * attended)
-        mixed = _mlp(block, tokens, adaptation)
+        mixed = mlp(block, tokens, adaptation)
         mixed = mixed if block.gamma_2 is None else block.gamma_2 * mixed
     if adaptation.beside_mlp is not None:
         mixed = mixed + adaptation.beside_mlp(tokens)

@@ -1,6 +1,6 @@
-"""How a pass through the backbone spends memory: whole, block by block, or a few images at a time.
+"""How a pass through the backbone spends memory: whole, without hidden layers, block by block, or a few images at a time.
 
-Plans change results by rounding only, recomputed blocks not at all, if attention rules keep their contract; the conformance
+Plans change results by rounding only, recomputation not at all, if attention rules keep their contract; the conformance
 kit checks it. Recomputation is torch's non-reentrant checkpointing, in which values that rules record keep their gradient.
 """
 
@@ -38,11 +38,13 @@ class MemoryPlan:
     """What a backbone keeps for the backward pass.
 
     ``checkpoint_blocks``: only each block's input; the block is recomputed. ``micro_batch``: images that go through the backbone
-    at a time and are recomputed as a whole; losses still see the features of the whole batch.
+    at a time and are recomputed as a whole; losses still see the features of the whole batch. ``checkpoint_mlps``: of each MLP
+    and the norm before it, only their input; what is in between is recomputed. It adds nothing to recomputed blocks.
     """
 
     checkpoint_blocks: bool = False
     micro_batch: int | None = None
+    checkpoint_mlps: bool = False
 
     def __post_init__(self) -> None:
         if self.micro_batch is not None and self.micro_batch < 1:
@@ -52,7 +54,8 @@ class MemoryPlan:
     def words(self) -> str:
         """Description for messages, such as ``16 images at a time``."""
         images = "" if self.micro_batch is None else f"{self.micro_batch} image{'s' * (self.micro_batch > 1)} at a time"
-        blocks = "blocks recomputed" if self.checkpoint_blocks else ""
+        hidden = "hidden layers recomputed" if self.checkpoint_mlps else ""
+        blocks = "blocks recomputed" if self.checkpoint_blocks else hidden
         return ", ".join(filter(None, (images, blocks))) or "all at once"
 
     def tighter(self, batch: int) -> MemoryPlan | None:
@@ -61,7 +64,7 @@ class MemoryPlan:
             halved = min(self.micro_batch, batch) // 2
             return replace(self, micro_batch=halved) if halved else None
         if not self.checkpoint_blocks:
-            return MemoryPlan(checkpoint_blocks=True)
+            return MemoryPlan(checkpoint_blocks=True) if self.checkpoint_mlps else MemoryPlan(checkpoint_mlps=True)
         return MemoryPlan(micro_batch=max(1, batch // FIRST_SHARE)) if batch > 1 else None
 
     def slices(self, batch: int) -> list[slice]:

@@ -183,7 +183,7 @@ class PromptedViT(nn.Module):
         if self.memory.checkpoint_blocks and (is_adapted or tokens.requires_grad):
             found = recomputed(run_block, *inputs, may_draw=is_adapted)
         else:
-            found = run_block(*inputs)
+            found = run_block(*inputs, recomputes_mlp=self.memory.checkpoint_mlps)
         layout = stream.layout if read else stream.layout.after(adaptation, found.shape[1] - tokens.shape[1])
         return _Stream(found, stream.rotations, layout, number + 1)
 

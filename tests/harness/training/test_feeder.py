@@ -194,7 +194,7 @@ def test_a_run_fed_ahead_goes_on_with_less_memory(
     monkeypatch.setattr(Hoarder, "training_step", short_of_memory)
     monkeypatch.setattr(feeder_module, "AHEAD_ON_CPU", 3)
     found = finish(spec, registries, tmp_path / "short", **OFTEN)
-    assert found.costs.pop("memory_plan") == "blocks recomputed"
+    assert found.costs.pop("memory_plan") == "hidden layers recomputed"
     found.events = [event for event in found.events if event["event"] != "memory_plan"]
     assert_same(found, whole)
     assert not feeders()

@@ -23,7 +23,7 @@ from tests.harness.resumed import (  # pyright: ignore[reportMissingImports]
     finish,
 )
 
-RECOMPUTED = MemoryPlan(checkpoint_blocks=True)
+HIDDEN, RECOMPUTED = MemoryPlan(checkpoint_mlps=True), MemoryPlan(checkpoint_blocks=True)
 
 
 class Device:
@@ -62,21 +62,21 @@ def test_a_run_goes_on_with_less_memory(
     whole = finish(spec, registries, tmp_path / "whole")
     device, said = Device(monkeypatch, passes, MemoryPlan()), []
     found = finish(spec, registries, tmp_path / "short", on_event=said.append, checkpoint_every_s=often)
-    assert plan_events(said) == ["blocks recomputed"]
-    assert device.used[:passes] == [MemoryPlan()] * passes and set(device.used[passes:]) == {RECOMPUTED}
-    assert found.costs.pop("memory_plan") == "blocks recomputed"
+    assert plan_events(said) == ["hidden layers recomputed"]
+    assert device.used[:passes] == [MemoryPlan()] * passes and set(device.used[passes:]) == {HIDDEN}
+    assert found.costs.pop("memory_plan") == "hidden layers recomputed"
     assert "memory_plan" not in whole.costs
     found.events = [event for event in found.events if event["event"] != "memory_plan"]
-    assert_same(found, whole)  # recomputed blocks give the same bits
+    assert_same(found, whole)  # recomputation gives the same bits
 
 
 def test_plans_are_tightened_until_one_fits(
     registries: Registries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Device(monkeypatch, 5, MemoryPlan(), RECOMPUTED)
+    Device(monkeypatch, 5, MemoryPlan(), HIDDEN, RECOMPUTED)
     said: list[dict[str, Any]] = []
     found = finish(micro_spec("hoarder"), registries, tmp_path, on_event=said.append)
-    assert plan_events(said) == ["blocks recomputed", "1 image at a time"]
+    assert plan_events(said) == ["hidden layers recomputed", "blocks recomputed", "1 image at a time"]
     assert found.costs["memory_plan"] == "1 image at a time"
     assert isinstance(Store(tmp_path).load(micro_spec("hoarder").run_id), Record)
 
@@ -85,7 +85,8 @@ def test_where_nothing_fits_one_sentence_has_the_numbers(
     registries: Registries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Device(monkeypatch, 20)
-    with pytest.raises(OutOfMemoryRun, match=r"batches of 8 \(all at once, blocks recomputed, 1 image at a time\)"):
+    tried = r"batches of 8 \(all at once, hidden layers recomputed, blocks recomputed, 1 image at a time\)"
+    with pytest.raises(OutOfMemoryRun, match=tried):
         finish(micro_spec("hoarder"), registries, tmp_path)
 
 
@@ -97,8 +98,8 @@ def test_a_resumed_run_keeps_its_plan(registries: Registries, tmp_path: Path, mo
         finish(spec, registries, tmp_path, may_publish=dies_at_save(30), checkpoint_every_s=0.0)
     device, said = Device(monkeypatch, 10**6), []
     found = finish(spec, registries, tmp_path, on_event=said.append)
-    assert set(device.used) == {RECOMPUTED} and plan_events(said) == []
-    assert found.costs["memory_plan"] == "blocks recomputed"
+    assert set(device.used) == {HIDDEN} and plan_events(said) == []
+    assert found.costs["memory_plan"] == "hidden layers recomputed"
 
 
 def test_other_errors_are_not_retried(registries: Registries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from smope_bench.benchmarks.suites.schema import Drawing
 from smope_bench.reports.figures.kinds import figure_groups, paper_figures
-from smope_bench.reports.figures.settings import best_points, setting_value, ticks_of
+from smope_bench.reports.figures.settings import Point, best_points, noise_of, setting_value, shades_of, ticks_of
 from smope_bench.reports.loading.load import load_suite
 
 pytestmark = pytest.mark.usefixtures("only_svg")
@@ -35,23 +35,45 @@ def grid(factory, left_out=(), seeds=(0,)) -> None:
 
 
 def test_a_heat_map_shows_every_mean_at_its_settings_and_frames_the_best(factory) -> None:
-    grid(factory)
+    grid(factory, seeds=(0, 2))
     (figure,) = draw(factory, GRID)
     assert figure.name == "x-1-settings"
-    for text in ("66.0", "68.0", "76.0", "78.0", "length", "chosen"):
+    for text in ("67.0", "69.0", "77.0", "79.0"):
         assert f">{text}</text>" in figure.svg
-    assert "length 5, chosen 3: 68.00 ± –" in figure.alt
-    assert "The highest mean is at length 15, chosen 3: 78.00" in figure.alt
+    for text in ("length", "chosen"):
+        assert f">{text}</text>" in figure.svg
+    assert "length 5, chosen 3: 69.00 ± 1.41" in figure.alt
+    assert "The highest mean is at length 15, chosen 3: 79.00" in figure.alt
     assert figure.svg.count("#d55e00") == 1, "one frame"
     assert "Hatched" not in figure.caption and "Not drawn" not in figure.caption
-    assert "One run says nothing of the spread" in figure.caption
-    assert len(figure.runs) == 4
+    assert len(figure.runs) == 8
+
+
+def test_of_single_runs_no_square_is_best(factory) -> None:
+    grid(factory)
+    (figure,) = draw(factory, GRID)
+    assert "One run says nothing of the spread: no square is called best" in figure.caption
+    assert "highest" not in figure.caption + figure.alt and "#d55e00" not in figure.svg
+
+
+def test_shades_span_the_noise_so_that_it_is_no_ridge(factory) -> None:
+    for top_k in (1, 3):
+        for seed, level in enumerate((60.0, 68.0)):
+            spec = factory.spec("a", "digits", seed, seed, 1, size={"length": 5}, top_k=top_k)
+            matrix = [[level + top_k / 10]]
+            factory.publish(f"k {top_k}", spec, matrix, test_counts=[10_000])
+    results = load_suite(factory.write(), "smoke", None)
+    points = [Point(0, i, cell, cell.summary("faa")) for i, cell in enumerate(results.all_cells)]
+    assert noise_of(points) == pytest.approx(4.0), "standard deviation 5.66 over two runs"
+    shades = shades_of(points)
+    assert shades.vmax - shades.vmin == pytest.approx(32.0)
+    assert (shades.vmax + shades.vmin) / 2 == pytest.approx(64.2)
 
 
 @pytest.mark.parametrize("drawing", [GRID, CURVE])
 def test_no_caption_tells_of_a_best_that_is_not_marked(factory, drawing: Drawing) -> None:
     for top_k in (1, 3):
-        publish(factory, f"anything {top_k}", 60.0 + top_k, size={"length": 5}, top_k=top_k, epsilon=top_k / 10)
+        publish(factory, f"anything {top_k}", 60.0 + top_k, (0, 2), size={"length": 5}, top_k=top_k, epsilon=top_k / 10)
     (stale,) = draw(factory, drawing, "0" * 16)
     assert "the highest" not in stale.caption and "asterisk" in stale.caption
     (fresh,) = draw(factory, drawing)
@@ -60,7 +82,7 @@ def test_no_caption_tells_of_a_best_that_is_not_marked(factory, drawing: Drawing
     factory.publish("Old", old, [[99.0]], fingerprint=factory.OLD)
     (beside,) = draw(factory, drawing, factory.FRESH)
     assert "marks the highest mean of those that are ranked" in beside.caption
-    assert "The highest mean of those that are ranked is at" in beside.alt and "63.00" in beside.alt
+    assert "The highest mean of those that are ranked is at" in beside.alt and "64.00" in beside.alt
 
 
 def test_a_square_with_several_runs_shows_their_deviation(factory) -> None:
@@ -101,17 +123,17 @@ def test_one_seed_has_no_band_and_says_so(factory) -> None:
         publish(factory, f"any {epsilon}", 60.0, epsilon=epsilon)
     (figure,) = draw(factory, CURVE)
     assert "there is no band" in figure.caption
-    assert figure.alt.count("60.00 ± –") == 4, "equal means share the first place"
+    assert figure.alt.count("60.00 (one seed)") == 2 and "highest" not in figure.alt, "single runs have no best"
 
 
 def test_stale_points_are_starred_and_never_best(factory) -> None:
-    publish(factory, "fresh low", 60.0, epsilon=0.0)
-    publish(factory, "fresh lower", 50.0, epsilon=0.5)
+    publish(factory, "fresh low", 60.0, (0, 2), epsilon=0.0)
+    publish(factory, "fresh lower", 50.0, (0, 2), epsilon=0.5)
     spec = factory.spec("a", "digits", 0, 0, 1, epsilon=1.0)
     factory.publish("stale high", spec, [[90.0]], fingerprint=factory.OLD)
     (figure,) = draw(factory, CURVE, factory.FRESH)
     assert "An asterisk means stale." in figure.caption and ">*</text>" in figure.svg
-    assert "The highest mean of those that are ranked is at handicap 0: 60.00" in figure.alt
+    assert "The highest mean of those that are ranked is at handicap 0: 61.00" in figure.alt
 
 
 @pytest.mark.filterwarnings("error")

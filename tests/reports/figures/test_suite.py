@@ -95,7 +95,7 @@ def test_odd_labels_and_task_counts_are_drawn(factory, tasks: int) -> None:
     figures = figures_of(load_suite(factory.write(), "smoke", None))
     assert ("forgetting" in figures) == (tasks > 1)
     assert all("--> <g>" not in figure.svg for figure in figures.values())
-    assert "_hidden</text>" in figures["stages"].svg, "the legend names a row that begins with an underscore"
+    assert ">_hidden " in figures["stages"].svg, "the end of the line names a row that begins with an underscore"
     assert "中文 label" in figures["final"].svg
 
 

@@ -63,7 +63,7 @@ def test_numbers_are_written_alike_everywhere() -> None:
     assert number(-0.0001) == "0.00"
     assert number(None) == "–"
     assert mean_std(summarise([90.0, 91.0])) == "90.50 ± 0.71"
-    assert (mean_std(summarise([90.0])), interval(summarise([90.0]))) == ("90.00 ± –", "–")
+    assert (mean_std(summarise([90.0])), interval(summarise([90.0]))) == ("90.00 (one seed)", "–")
     assert interval(summarise([90.0, 92.0, 97.0])) == "[84.0, 102.0]"
 
 
@@ -131,6 +131,17 @@ def test_stale_and_leaking_cells_are_marked_and_never_ranked(factory) -> None:
         line["Method"]: line["marks"] for line in csv.DictReader(io.StringIO(table_csv(benchmark_tables(results)[0])))
     }
     assert marks == {"A": "", "B": "", "Old": "stale", "Leak": "leaking"}
+
+
+def test_methods_that_keep_exemplars_are_marked_with_their_budget_and_ranked_apart(factory) -> None:
+    factory.level("A", 80.0)
+    factory.level("B", 81.0)
+    factory.level("Rehearsal", 98.0, flags={"tiny": True, "exemplars": 2000})
+    results = load_suite(factory.write(), "smoke", factory.FRESH)
+    assert results.ranks(results.columns[0], "faa") == {"B": 1, "A": 2}
+    text = markdown(results)
+    assert "98.00 ± 0.00 (exemplars)" in text and "(Rehearsal up to 2,000); never ranked" in text
+    assert "Rehearsal (exemplars)" in drawn(results)
 
 
 @pytest.mark.parametrize("what", ["protocol", "split", "tiny"])

@@ -30,7 +30,8 @@ from smope_bench.methods.common.prefix import PlainPrefix
 
 WIDTH, DEPTH, HEADS, IMAGES = 24, 3, 2, 5
 SHAPE = {"img_size": 16, "patch_size": 8, "embed_dim": WIDTH, "depth": DEPTH, "num_heads": HEADS, "num_classes": 0}
-PLANS = [MemoryPlan(), MemoryPlan(checkpoint_blocks=True), MemoryPlan(micro_batch=2), MemoryPlan(True, 3)]
+HIDDEN, BLOCKS = MemoryPlan(checkpoint_mlps=True), MemoryPlan(checkpoint_blocks=True)
+PLANS = [MemoryPlan(), HIDDEN, BLOCKS, MemoryPlan(micro_batch=2), MemoryPlan(True, 3)]
 EACH = range(DEPTH)
 Leaves = dict[str, Tensor]
 
@@ -372,10 +373,11 @@ def test_recomputed_blocks_keep_less(images: int = 16) -> None:
     given = torch.rand(images, 3, 16, 16, dtype=torch.double)
     _, adaptations, _ = adapter("beside")
     kept: dict[str, int] = {}
-    for plan in PLANS[:3]:
+    for plan in PLANS[:4]:
         model.memory = plan
         kept[plan.words] = saved_bytes(lambda: model(given, adaptations).sum())
     assert max(kept["blocks recomputed"], kept["2 images at a time"]) < kept["all at once"] / 2
+    assert kept["hidden layers recomputed"] < 0.65 * kept["all at once"]
 
 
 TOO_WIDE = "rank 25 of a low-rank update exceeds the width 24 of its layer; lower the rank"
