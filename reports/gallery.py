@@ -35,7 +35,7 @@ from smope_bench.reports.tables.paper import LEAD, TINY_LEAD, paper_table
 from smope_bench.reports.tables.table import Block, Table
 from smope_bench.reports.writers.markdown import escape, table_markdown
 
-EXAMPLES = ("stages", "matrices", "tradeoff", "critical-difference")
+EXAMPLES = ("final", "stages", "matrices", "tradeoff", "critical-difference")
 """Suffixes of the names of figures; one example of each is shown."""
 
 

@@ -56,7 +56,9 @@ def extend(
         from smope_bench.harness.records.store import Record, Store
         from smope_bench.harness.text import shell_command
         from smope_bench.harness.trained.extend import EXTENDED, plan_extension
+        from smope_bench.harness.trained.find import located
 
+    run, results = located(run, results)
     console = make_console()
     options = RunOptions(
         results,
@@ -83,7 +85,7 @@ def extend(
         benchmark=benchmark,
         folder=source,
         settings=opt.read_settings(settings, None),
-        notify=lambda text: console.print(text, markup=False),
+        notify=lambda text: console.print(text, markup=False, soft_wrap=True),
     )
     summary = launch_runs([EXTENDED], [planned], registries, options, console, opt.split_values(track))
     print_summary(console, summary)

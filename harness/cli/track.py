@@ -43,7 +43,9 @@ def track(results: Folder, to: To, out: TrackOut = None, plugin: opt.Plugins = N
     if not runs:
         raise UserError(f"no finished run is in {str(results)!r}; name the folder that 'run' wrote with --results")
     out = out or results / FOLDER
-    writer = TrackWriter(trackers, store, out, open_metrics(plugin or ()), lambda text: print(text, file=sys.stderr))
+    writer = TrackWriter(
+        trackers, store, out, open_metrics(plugin or ()), lambda text: print(text, file=sys.stderr), plugin or ()
+    )
     for run in runs:
         writer.write(run, "done")
     for line in writer.looks():

@@ -75,7 +75,7 @@ def kept_pictures(method: Method, states: Sequence[Mapping[str, Tensor]], pictur
     by_size: dict[tuple[int, ...], list[Tensor]] = {}
     for picture in pictures:
         by_size.setdefault(tuple(picture.shape), []).append(picture)
-    known = {size: _unit(torch.stack(group).double().flatten(2)) for size, group in by_size.items()}
+    known = {size: torch.stack([_unit(one.double().flatten(1)) for one in group]) for size, group in by_size.items()}
     found: dict[str, int] = {}
     for path, values in _tensors(method, states):
         if not CHANNELS < values.numel() <= MOST_VALUES:
@@ -120,10 +120,11 @@ def _copies(values: Tensor, size: tuple[int, ...], units: Tensor) -> int:
 
 
 def _unit(values: Tensor) -> Tensor:
-    """Rows (..., n) without their mean and of length 1; rows of one value become zero."""
+    """Rows (..., n) of doubles without their mean and of length 1, in float32; rows of one value become zero."""
     centred = values - values.mean(dim=-1, keepdim=True)
     length = centred.norm(dim=-1, keepdim=True)
-    return torch.where(length > 1e-9 * values.abs().amax(dim=-1, keepdim=True), centred / length.clamp(min=1e-300), 0.0)
+    varies = length > 1e-9 * values.abs().amax(dim=-1, keepdim=True)
+    return torch.where(varies, centred / length.clamp(min=1e-300), 0.0).float()
 
 
 def _alike(rows: Tensor, units: Tensor) -> Tensor:

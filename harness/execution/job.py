@@ -17,7 +17,7 @@ from smope_bench.harness.cancellation import Interrupted, StopRequest
 from smope_bench.harness.errors import UserError, without_home
 from smope_bench.harness.execution.lease import CANCEL, Lease, LeaseState, acquire, remove_leftovers_of
 from smope_bench.harness.hardware.device import pin_arithmetic, resolve_device
-from smope_bench.harness.records.store import Store
+from smope_bench.harness.records.store import RECORD, Store
 from smope_bench.harness.registry.plugins import plugin_place
 from smope_bench.harness.registry.registry import open_registries
 from smope_bench.harness.run_options import RunContext, RunOptions
@@ -82,10 +82,13 @@ def run_job(job: Job, options: RunOptions, on_event: OnEvent, stop_request: Stop
     if isinstance(lease, LeaseState):
         return JobResult(job.run_id, "held")
 
+    before = _written(job, options.results)
+
     def may_publish() -> bool:
         # A process that slept while its lease was taken over must not publish once the other one has: it then finds no lease
-        # file, or a newer one.
-        return lease.still_ours() and not _is_done(job, options.results)
+        # file, or a newer one. A record that was there before, and lacked a file, is not another process's: it fits again as
+        # soon as that file is made anew.
+        return lease.still_ours() and (before == _written(job, options.results) or not _is_done(job, options.results))
 
     result = JobResult(job.run_id, "interrupted")
     try:
@@ -95,6 +98,15 @@ def run_job(job: Job, options: RunOptions, on_event: OnEvent, stop_request: Stop
     if result.state == "skipped":
         remove_leftovers_of(options.results / job.run_id)
     return result
+
+
+def _written(job: Job, results: Path) -> tuple[int, int] | None:
+    """When and as which file the record of a job was written; None where there is none."""
+    try:
+        status = (results / job.run_id / RECORD).stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ino
 
 
 def _under_lease(job: Job, options: RunOptions, context: RunContext, lease: Lease) -> JobResult:
@@ -131,7 +143,7 @@ def _attempt(job: Job, options: RunOptions, context: RunContext) -> JobResult:
 
 
 def _is_done(job: Job, results: Path) -> bool:
-    if not os.path.exists(results / job.run_id / "result.json"):  # noqa: PTH110  # unlike a Path, it never raises
+    if not os.path.exists(results / job.run_id / RECORD):  # noqa: PTH110  # unlike a Path, it never raises
         return False
     return Store(results).state(job.run_id, job.spec.fingerprint, job.observe) == "done"
 

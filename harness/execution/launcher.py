@@ -103,7 +103,7 @@ def launch(
     from smope_bench.harness.planning.assets import supply_weights
 
     def notify(text: str) -> None:
-        console.print(text, markup=False)
+        console.print(text, markup=False, soft_wrap=True)  # a command in it can be pasted
 
     find_executor(options)
     require_guard(options)
@@ -126,7 +126,7 @@ def launch_runs(
     from smope_bench.harness.planning.assets import prepare_benchmarks
 
     def notify(text: str) -> None:
-        console.print(text, markup=False)
+        console.print(text, markup=False, soft_wrap=True)  # a command in it can be pasted
 
     started, store, executor = time.monotonic(), Store(options.results), find_executor(options)
     store.require_writable()
@@ -152,9 +152,9 @@ def launch_runs(
                 f"note: suite {suite.name!r} was planned from other rows or columns before: its tables show the present plan."
             )
     if trackers and done:
-        command = shell_command(
-            "track", str(options.results), *(word for one in trackers for word in ("--to", one.name))
-        )
+        named = [word for one in trackers for word in ("--to", one.name)]
+        plugins = [word for file in options.plugins for word in ("--plugin", str(file))]
+        command = shell_command("track", str(options.results), *named, *plugins)
         notify(f"note: only runs that are to do are tracked; for the finished ones, too: {command}")
     if not to_do:
         console.print(f"{len(done)} of {len(done)} runs are already done; nothing trained.")

@@ -26,7 +26,7 @@ class TrackedLaunch:
         self._writer, self._facts = None, dict[str, RunFacts]()
         if trackers:
             store, metrics = Store(options.results), open_metrics(options.plugins)
-            self._writer = TrackWriter(trackers, store, options.results / FOLDER, metrics, notify)
+            self._writer = TrackWriter(trackers, store, options.results / FOLDER, metrics, notify, options.plugins)
         self._tracking = Tracking(self._writer)
 
     def __enter__(self) -> Self:

@@ -25,6 +25,7 @@ from smope_bench.harness.text import INSTALLED, plain
 State = Literal["new", "done", "stale", "failed"]
 Fault = Literal["unreadable", "schema", "incomplete", "edited", "misplaced"]
 
+RECORD = "result.json"
 OBSERVATIONS, PREDICTIONS, MODEL = "observations.npz", "predictions.npz", "model.safetensors"
 """Files beside a record, which has their hashes: observations for figures, predicted classes, and the trained model."""
 REQUIRED = ("spec", "accuracy_matrix", "test_counts", "provenance", "costs", "timings")
@@ -162,7 +163,7 @@ class Store:
 
     def load(self, run_id: str) -> Record | Broken | None:
         """The record of a run; None where there is none, ``Broken`` where it is damaged or was edited."""
-        file = self.path(run_id) / "result.json"
+        file = self.path(run_id) / RECORD
         try:
             return _checked(run_id, json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse_constant))
         except FileNotFoundError:
@@ -185,7 +186,7 @@ class Store:
         if not self.root.is_dir():
             return
         for folder in sorted(self.root.iterdir()):
-            if (folder / "result.json").is_file():
+            if (folder / RECORD).is_file():
                 found = self.load(folder.name)
                 if found is not None:
                     yield found
@@ -195,12 +196,12 @@ class Store:
         folder = self.path(run_id)
         write_json_atomically(folder / "spec.json", result["spec"], sync_folder=False)
         (folder / "failure.json").unlink(missing_ok=True)
-        write_json_atomically(folder / "result.json", with_checksum(result))
+        write_json_atomically(folder / RECORD, with_checksum(result))
 
     def write_failure(self, run_id: str, failure: Mapping[str, Any]) -> None:
         """Store the error that ended a run; removes an earlier record, which was made by other code."""
         folder = self.path(run_id)
-        (folder / "result.json").unlink(missing_ok=True)
+        (folder / RECORD).unlink(missing_ok=True)
         write_json_atomically(folder / "failure.json", failure)
 
     def read_manifest(self, suite: str) -> dict[str, Any] | None:

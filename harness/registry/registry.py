@@ -99,6 +99,9 @@ class Kind:
         own = getattr(value, "Config", None)
         if self.config and not (isinstance(own, type) and issubclass(own, _target(self.config))):
             return f"{value.__name__}.Config is not a subclass of {_public(_target(self.config))}"
+        kept = getattr(value, "exemplars", 0)
+        if type(kept) is not int or kept < 0:
+            return f"{value.__name__}.exemplars is {kept!r}, not the number of training images that it keeps at most"
         return None
 
 

@@ -56,10 +56,17 @@ class TrackWriter:
     """Writes runs with some trackers, each below ``out``; a tracker that fails is left out."""
 
     def __init__(
-        self, trackers: Sequence[Tracker], store: Store, out: Path, metrics: Sequence[Metric], notify: Notify
+        self,
+        trackers: Sequence[Tracker],
+        store: Store,
+        out: Path,
+        metrics: Sequence[Metric],
+        notify: Notify,
+        plugins: Sequence[Path] = (),
     ) -> None:
         self._trackers = {one.name: one for one in trackers}
         self._store, self._out, self._metrics, self._notify = store, out, metrics, notify
+        self._more = [word for file in plugins for word in ("--plugin", str(file))]
         self._runs: dict[str, _Open] = {}
         self.working = sorted(self._trackers)
         """Names of the trackers that have not failed."""
@@ -129,7 +136,7 @@ class TrackWriter:
         self.working = []
 
     def _remedy(self, name: str) -> str:
-        again = shell_command("track", str(self._store.root), "--to", name, "--out", str(self._out))
+        again = shell_command("track", str(self._store.root), "--to", name, "--out", str(self._out), *self._more)
         return f"no run is lost by it. Once the cause is mended, write all of them with: {again}"
 
     def looks(self) -> list[str]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.observations import npz_arrays
 from smope_bench.harness.records.store import PREDICTIONS
-from smope_bench.harness.trained.find import find_run
+from smope_bench.harness.trained.find import find_run, located
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ def _counted(true: NDArray[np.int32], predicted: NDArray[np.int32], count: int) 
 
 def read_answers(run: str, results: Path) -> Answers:
     """The stored predictions of a run, by id or by the beginning of one. Raises UserError."""
+    run, results = located(run, results)
     record = find_run(run, results)
     result = record.result
     return answers_in(

@@ -36,18 +36,17 @@ import sys
 from pathlib import Path
 
 try:
-    import smope_bench
+    from smope_bench import UserError, load_model
 except ImportError:
     sys.exit("error: install smope-bench {version}, which has the method and its frozen backbone")
-
 here = Path(__file__).parent
-model = smope_bench.load_model(here{more})
-found = model.predict(sys.argv[1:])
-
+try:
+    model = load_model(here{more})
+    found = model.predict(sys.argv[1:])  # found.frame() is a pandas data frame
+except UserError as error:
+    sys.exit(f"error: {{error}}")
 for name, label, probabilities in zip(found.names, found.classes, found.probabilities):
     print(f"{{name}}: {{label}} ({{probabilities.max():.1%}})")
-
-# found.frame() is a pandas data frame; model.preprocess(images) is what the network sees.
 '''
 
 
@@ -61,7 +60,7 @@ def export_model(
     """
     names = (MODEL, DESCRIPTION, CLASSES, PREPROCESSING, CARD, PROGRAM, *(file.name for file in plugins))
     try:
-        others = sorted(file.name for file in folder.iterdir() if file.name not in names) if folder.exists() else []
+        others = sorted(file.name for file in folder.iterdir()) if folder.exists() else []
         if others and not (folder / DESCRIPTION).is_file():
             raise UserError(f"folder {str(folder)!r} is not empty: it has {others[0]!r}; name another with --to DIR")
         spec = RunSpec(**kept.record["spec"])
@@ -127,7 +126,7 @@ def _card(kept: KeptModel, spec: RunSpec, registries: Registries, preprocessing:
     """The model card, Markdown."""
     record = kept.record
     method = registries.methods.load(spec.method.name)
-    sources = [registries.benchmarks.load(one.name).card for one in spec.benchmarks]
+    sources = list(dict.fromkeys(registries.benchmarks.load(one.name).card for one in spec.benchmarks))
     title = " and ".join(card.title for card in sources)
     backbone = registries.backbones.load(spec.backbone.name)
     accuracy = final_average_accuracy(record["accuracy_matrix"])

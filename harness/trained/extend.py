@@ -106,7 +106,7 @@ def plan_extension(
         suite=EXTENDED.name,
         row=method.card.title,
         method=method.name,
-        benchmark=f"{' + '.join(names)}, {len(stream.tests)} tasks, from {kept.run_id[:8]}",
+        benchmark=f"{' + '.join(names)}, {len(stream.tests)} tasks, {spec.run_id[:8]} from {kept.run_id[:8]}",
         spec=spec,
         leaking=method.leaks(method.Config(**spec.method.config)),
         recipe=f"that of run {kept.run_id}",

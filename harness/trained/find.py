@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,12 +13,13 @@ from typing import Any
 
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.checksum import checksum_of
-from smope_bench.harness.records.store import MODEL, Broken, Record, Store
+from smope_bench.harness.records.store import MODEL, RECORD, Broken, Record, Store
 from smope_bench.harness.text import plain, shell_command
 
 DESCRIPTION = "model.json"
 """File of an exported model that describes it, as a record does."""
 NAMED_AT_MOST = 8
+ANEW = "run its suite again to train it anew"
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ def find_run(run: str, results: Path) -> Record:
     store = Store(results)
     if not results.is_dir():
         raise UserError(f"there is no results folder {str(results)!r}; name it with --results DIR")
-    ids = sorted(file.parent.name for file in results.glob("*/result.json"))
+    ids = sorted(file.parent.name for file in results.glob(f"*/{RECORD}"))
     found = [run] if run in ids else [each for each in ids if run and each.startswith(run)]
     if not found:
         raise UserError(_unknown(run, store, ids))
@@ -54,18 +56,38 @@ def find_run(run: str, results: Path) -> Record:
     if isinstance(record, Record):
         return record
     reason = record.reason if isinstance(record, Broken) else f"run {found[0]} has no record"
-    raise UserError(f"{reason}; run its suite again to train it anew")
+    raise UserError(f"{reason}; {ANEW}")
+
+
+def located(run: str, results: Path) -> tuple[str, Path]:
+    """Id and results folder of a run; ``run`` may be the run's own folder, as a shell completes it, in any results folder."""
+    folder = _expanded(run)
+    if len(folder.parts) > 1 and _has(folder, RECORD):
+        return folder.name, folder.parent
+    return run, results
 
 
 def is_exported(run: str) -> bool:
     """Whether ``run`` is a folder that ``export`` wrote."""
-    return (Path(run).expanduser() / DESCRIPTION).is_file()
+    return _has(_expanded(run), DESCRIPTION)
+
+
+def _expanded(run: str) -> Path:
+    return Path(os.path.expanduser(run))  # noqa: PTH111  # unlike a Path, it leaves an unknown user's ~ as it is
+
+
+def _has(folder: Path, name: str) -> bool:
+    return os.path.isfile(folder / name)  # noqa: PTH113  # unlike a Path, it does not raise for names that are too long
 
 
 def find_model(run: str, results: Path) -> KeptModel:
     """The trained model of a run, by its id, or of a folder that ``export`` wrote. Raises UserError."""
+    path = _expanded(run)
     if is_exported(run):
-        return _read_exported(Path(run).expanduser())
+        return _read_exported(path)
+    if _has(path, MODEL) and not _has(path, RECORD):
+        raise UserError(f"the exported folder {run!r} has lost its {DESCRIPTION}; export it again")
+    run, results = located(run, results)
     record = find_run(run, results)
     folder = results / record.run_id
     if record.kept_model is None:
@@ -89,21 +111,20 @@ def _read_exported(folder: Path) -> KeptModel:
     if not is_whole:
         raise UserError(f"{str(file)!r} was changed after it was written: its seal does not fit; {again}")
     run_id = str(described["run_id"])
-    return KeptModel(run_id, described, _read_verified(folder / MODEL, described["model"], run_id), folder)
+    return KeptModel(run_id, described, _read_verified(folder / MODEL, described["model"], run_id, again), folder)
 
 
-def _read_verified(file: Path, entry: Mapping[str, Any], run_id: str) -> bytes:
+def _read_verified(file: Path, entry: Mapping[str, Any], run_id: str, remedy: str = ANEW) -> bytes:
     try:
         data = file.read_bytes()
     except OSError as error:
         raise UserError(
-            f"the trained model {str(file)!r} of run {run_id} cannot be read ({error.strerror}); run its suite again to"
-            " train it anew"
+            f"the trained model {str(file)!r} of run {run_id} cannot be read ({error.strerror}); {remedy}"
         ) from error
     if hashlib.sha256(data).hexdigest() != entry.get("sha256"):
         raise UserError(
             f"the trained model {str(file)!r} of run {run_id} is damaged: it does not have the hash that its record names;"
-            " run its suite again to train it anew"
+            f" {remedy}"
         )
     return data
 

@@ -39,7 +39,7 @@ class FinishedRun:
     backbone: PromptedViT
     device: str
     started: str
-    flags: dict[str, bool]
+    flags: dict[str, bool | int]
     method: Method | None = None
     extendable: bool = False
 

@@ -74,7 +74,7 @@ def final(data: FigureData) -> Picture:
             if few
             else " with its 95 % interval (bar)."
         )
-        + " Dashed lines: floors and ceilings."
+        + " Lines through all rows: floors (dashed) and ceilings (dotted)."
         + (f" The axis shows where most rows are; outside it: {listed(outside)}." if outside else "")
         + (" A bar that ends in an arrow goes on." if any(_is_cut(found, limits) for _, found in shown) else "")
     )

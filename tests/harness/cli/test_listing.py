@@ -190,10 +190,20 @@ def test_a_plan_shows_recipes_whatever_the_width(monkeypatch: pytest.MonkeyPatch
 def test_a_narrow_terminal_loses_columns_and_no_line_is_broken(
     monkeypatch: pytest.MonkeyPatch, width: int, kept: str
 ) -> None:
-    out = shown_plan(monkeypatch, [PLANNED] * 2, width)
+    out = shown_plan(monkeypatch, [PLANNED, PLANNED | {"row": "[Mine]."}], width)
     assert max(len(line) for line in out.splitlines()) <= width
     assert kept in out and sum("[Mine]" in line and "digits, 5 tasks" in line for line in out.splitlines()) == 2
     assert "Too narrow for the columns image passes" in out
+
+
+def test_runs_that_differ_in_their_seeds_alone_are_one_line_with_their_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = [(0, 0), (1, 1), (2, 2), (4, 4), (5, 0)]
+    runs = [PLANNED | {"run_id": f"{i}" * 16, "order_seed": a, "train_seed": b} for i, (a, b) in enumerate(seeds)]
+    out = shown_plan(monkeypatch, [*runs, PLANNED | {"state": "done"}], None)
+    lines = [line for line in out.splitlines() if "[Mine]" in line]
+    assert len(lines) == 2
+    for text in ("0000000000000000 +4", " 0-2,4,5:0 ", "61,725", "5:00 min"):
+        assert text in lines[0], text
 
 
 def test_columns_without_anything_to_show_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,6 +56,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert run_all.main(["run", "smoke", "--methods", "ncm", *small]) == 0
         more = ["--plugin", "head_only.py", "--set", "schedule.epochs=1"]
         assert run_all.main(["run", "smoke", "--methods", "head_only", *small, *more]) == 0
+        for place in ("mine/README.md", "half exported/model.safetensors"):
+            Path(place).parent.mkdir()
+            Path(place).touch()
         Path("pictures").mkdir()
         images, _ = load_digits(return_X_y=True)
         for number in range(6):
@@ -159,11 +162,26 @@ def test_an_export_works_without_results_and_plugin(
         patch.setitem(sys.modules, "smope_bench", None)
         runpy.run_path(str(program), run_name="__main__")
     assert f"{picture}: {expected['class']} ({expected['probability']:.1%})" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", [str(program), "none.png"])
+    with pytest.raises(SystemExit, match=r"^error: picture 'none.png' cannot be read"):
+        runpy.run_path(str(program), run_name="__main__")
+    kept = (tmp_path / "out" / "model.safetensors").read_bytes()
+    (tmp_path / "out" / "model.safetensors").write_bytes(kept[:-1])
+    with pytest.raises(UserError, match=r"is damaged: .*; export it again"):
+        smope_bench.load_model(tmp_path / "out")
     assert say("export", run, "--to", str(tmp_path / "out"), "--results", str(tmp_path), status=2).count("no run") == 1
     described = tmp_path / "out" / "model.json"
     described.write_text(described.read_text().replace('"run_id"', '"run_Id"'))
     with pytest.raises(UserError, match="its seal does not fit; export it again"):
         smope_bench.load_model(tmp_path / "out")
+
+
+def test_a_run_is_named_by_its_folder(say: Say, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    run, home = run_of("ncm"), Path.cwd()
+    assert say("predictions", f"results/{run}") == say("predictions", run)
+    monkeypatch.chdir(tmp_path)
+    picture = str(home / "pictures" / "3.png")
+    assert run_all.main(["predict", f"{home}/results/{run}/", picture, "--data", str(home / "data")]) == 0
 
 
 def test_the_library_loads_a_model_by_the_beginning_of_an_id(home: Path) -> None:
@@ -180,6 +198,8 @@ def test_the_library_loads_a_model_by_the_beginning_of_an_id(home: Path) -> None
     ("arguments", "message"),
     [
         (["predict", "zz", "pictures"], "no run of 'results' has the id 'zz'"),
+        (["predict", "z" * 300, "pictures"], "no run of 'results' has the id 'zzz"),
+        (["export", "~nosuchuser/r", "--to", "new"], "no run of 'results' has the id '~nosuchuser/r'"),
         (["predict", "NCM", "none.png"], "picture 'none.png' cannot be read"),
         (["predict", "NCM", "head_only.py"], "picture 'head_only.py' cannot be used: not an image"),
         (["predict", "NCM", "data"], "folder 'data' has no pictures"),
@@ -189,6 +209,8 @@ def test_the_library_loads_a_model_by_the_beginning_of_an_id(home: Path) -> None
         (["predictions", "zz"], "no run of 'results' has the id 'zz'"),
         (["predictions", "--results", "pictures"], "'pictures' has no finished run"),
         (["export", "NCM", "--to", "pictures"], "folder 'pictures' is not empty: it has '0.png'"),
+        (["export", "NCM", "--to", "mine"], "folder 'mine' is not empty: it has 'README.md'"),
+        (["predict", "half exported", "pictures"], "the exported folder 'half exported' has lost its model.json"),
         (["export", "NCM", "--to", "head_only.py"], "'head_only.py' cannot be written"),
     ],
 )

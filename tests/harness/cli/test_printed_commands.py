@@ -77,6 +77,46 @@ def test_what_is_printed_names_the_folder_that_was_given(place: list[str], capsy
     assert "page" in capsys.readouterr().out
 
 
+TRACKER = """
+from smope_bench.api import tracker
+
+@tracker("full_disk")
+def full_disk(run, folder):
+    raise OSError(28, "No space left on device")
+"""
+
+
+def test_what_trained_models_and_trackers_print_can_be_pasted(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("full disk.py").write_text(TRACKER, encoding="utf-8")
+    place = ["--results", "my results"]
+    first = [
+        "run",
+        "smoke",
+        "--methods",
+        "ncm",
+        "--benchmarks",
+        "digits",
+        "--seeds",
+        "0",
+        "--executor",
+        "serial",
+        *place,
+    ]
+    learnt = [*first, "--limit", "20", "--set", "benchmark.stop_after=2", "--plugin", "full disk.py"]
+    tracked = [line for line in printed(capsys, [*learnt, "--track", "full_disk"]) if line.startswith("track ")]
+    assert len(tracked) == 1
+    assert run_all.main(shlex.split(tracked[0])) == 1, "the tracker fails again, by its own fault"
+    assert "No space left on device" in capsys.readouterr().err
+    later = [line for line in printed(capsys, [*learnt, "--track", "full_disk"]) if line.startswith("track ")]
+    assert len(later) == 1 and run_all.main(shlex.split(later[0])) == 1 and "No space" in capsys.readouterr().err
+    (run,) = (file.parent.name for file in Path("my results").glob("*/result.json"))
+    (line,) = printed(capsys, ["extend", run, "--executor", "serial", *place])
+    assert run_all.main(shlex.split(line)) == 0 and "accuracy" in capsys.readouterr().out
+    Path("my results/0123456789abcdef").mkdir()
+    (line,) = printed(capsys, ["predictions", "0123", *place])
+    assert run_all.main(shlex.split(line)) == 0
+
+
 def test_the_program_is_named_as_it_was_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["/my tools/smope-bench"])
     assert shell_command("run", "a b.yaml") == "'/my tools/smope-bench' run 'a b.yaml'"

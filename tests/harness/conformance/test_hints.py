@@ -77,7 +77,7 @@ def test_parameters_that_stand_still_are_named_with_the_task_they_last_moved_in(
     [
         (Misspells, r"no attribute 'surved' \(end_task, test_hints.py line \d+\)"),
         (ReturnsNothing, "training_step of 'honest' returned None; return the loss"),
-        (PromptsBlocksThatAreNotThere, r"rules are given for blocks \[6\], but the backbone has 6"),
+        (PromptsBlocksThatAreNotThere, r"adaptations are given for blocks \[6\], but the backbone has 6"),
     ],
 )
 def test_what_stops_a_run_is_said_with_its_place(method: type[Method], says: str) -> None:

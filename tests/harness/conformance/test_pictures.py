@@ -78,6 +78,7 @@ def verdict_on(method: type[Honest], folder: Path) -> Verdict:
     register(registries)
     shown = Shown()
     done = run("candidate", registries, folder, prepare=shown.watch)
+    assert done.trainer.flags.get("exemplars", 0) == method.exemplars  # as in the record of a run
     return _keeps_no_data(MethodUnderCheck("candidate", registries, folder, done, tuple(shown.images.values())))
 
 

@@ -29,6 +29,17 @@ def planned(registries: Registries, suite: str = "smoke", *settings: str, **sele
     return plan([suite], chosen, registries, Path("data"))
 
 
+def test_rows_keep_the_order_of_the_suite_whatever_was_asked_for(built_in: Registries) -> None:
+    def rows(*methods: str) -> list[str]:
+        return list(
+            dict.fromkeys(run.row for run in planned(built_in, methods=methods, seeds=(Seeds(0, 0),), tiny=True))
+        )
+
+    found = rows("ridge", "ncm", "linear_probe")
+    assert found == rows("linear_probe", "ridge", "ncm")
+    assert found == [row.label for row in SUITES["smoke"].rows if row.method in ("ridge", "ncm", "linear_probe")]
+
+
 @pytest.mark.parametrize("suite", SUITES)
 def test_every_suite_plans(suite: str, built_in: Registries) -> None:
     runs = planned(built_in, suite, tiny=True)

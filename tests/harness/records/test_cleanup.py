@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from smope_bench.harness.execution.lease import CANCEL, PROBE, Lease, acquire, r
 from smope_bench.harness.provenance import code_fingerprint
 from smope_bench.harness.records.checksum import RECORD_SCHEMA
 from smope_bench.harness.records.cleanup import remove_temporary_files
-from smope_bench.harness.records.store import Store
+from smope_bench.harness.records.store import MODEL, Store
 from smope_bench.harness.run_options import RunContext, RunOptions
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
 
@@ -115,6 +116,19 @@ def test_what_another_published_meanwhile_is_not_published_again(
 
     assert done(tmp_path, monkeypatch, overtaken).state == "skipped"
     assert names(tmp_path / SPEC.run_id) == {"result.json", "spec.json"}
+
+
+def test_a_run_whose_file_was_lost_is_published_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sealed = {**record(), "model": {"sha256": hashlib.sha256(b"learnt").hexdigest()}}
+    Store(tmp_path).write_result(SPEC.run_id, sealed)
+
+    def repeated(job: Job, options: RunOptions, context: RunContext) -> None:
+        (options.results / job.run_id / MODEL).write_bytes(b"learnt")
+        assert context.may_publish(), "the old record fits the new file, and was taken for another launcher's"
+        Store(options.results).write_result(job.run_id, sealed)
+        assert not context.may_publish()
+
+    assert done(tmp_path, monkeypatch, repeated).state == "done"
 
 
 def test_a_run_whose_claim_was_taken_stops_within_a_beat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

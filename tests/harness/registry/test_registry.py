@@ -270,6 +270,10 @@ def test_a_list_of_entry_points_that_cannot_be_read_hurts_its_own_package_alone(
         (dict, "it is of type type, not a subclass of smope_bench.api.Method"),
         (type("Bare", (Method,), {"name": "x"}), "Bare has no class attribute `card` of type"),
         (type("Odd", (Method,), {"card": MethodCard("t", "s"), "Config": dict}), "Odd.Config is not a subclass of"),
+        (
+            type("Keeps", (Method,), {"card": MethodCard("t", "s"), "exemplars": -1}),
+            "Keeps.exemplars is -1, not the number of training images",
+        ),
     ],
 )
 def test_what_is_no_method_says_what_it_lacks(value: object, message: str) -> None:

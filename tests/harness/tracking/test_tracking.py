@@ -62,7 +62,8 @@ def writer_of(
     store: Store, *names: str, trackers: Sequence[Tracker] = (), said: list[str] | None = None
 ) -> TrackWriter:
     notify = (said if said is not None else []).append
-    return TrackWriter([*find_trackers(names), *trackers], store, store.root / "tracked", METRICS, notify)
+    plugins = [Path("my own.py")] if trackers else []
+    return TrackWriter([*find_trackers(names), *trackers], store, store.root / "tracked", METRICS, notify, plugins)
 
 
 def rows_of(store: Store) -> list[tuple[str, int, float]]:
@@ -327,7 +328,9 @@ def test_a_tracker_that_fails_is_left_out_and_said_once(store: Store, call: str)
     assert failing.calls == ("open", "write", "end").index(call) + 1, "not called again"
     (sentence,) = said
     assert "tracking with mine has ended (OSError: [Errno 28] No space left on device)" in sentence
-    assert sentence.endswith(f"smope-bench track {store.root} --to mine --out {store.root / 'tracked'}")
+    assert sentence.endswith(
+        f"smope-bench track {store.root} --to mine --out {store.root / 'tracked'} --plugin 'my own.py'"
+    )
     assert writer.working == ["csv"] and len(rows_of(store)) == 16
 
 

@@ -154,6 +154,14 @@ def test_a_folder_of_new_classes(method: str, registries: Registries, tmp_path: 
         extension(child.run_id, tmp_path, registries, folder=pictures(tmp_path / "twice", ["plum", "date"]))
 
 
+def test_two_extensions_of_a_run_are_two_columns(registries: Registries, tmp_path: Path) -> None:
+    spec = longer("ncm")
+    finish(spec, registries, tmp_path)
+    folders = pictures(tmp_path / "fruit", ["kiwi", "plum"]), pictures(tmp_path / "more", ["fig", "lime"])
+    planned = [plan_extension(spec.run_id, tmp_path, tmp_path, registries, folder=folder) for folder in folders]
+    assert len({(one.row, one.benchmark, one.spec.order_seed, one.spec.train_seed) for one in planned}) == 2
+
+
 def test_what_cannot_be_extended_is_said_in_a_sentence(registries: Registries, tmp_path: Path) -> None:
     spec = longer("ncm")
     finish(spec, registries, tmp_path)

@@ -94,6 +94,17 @@ def test_it_opens_without_complaint_or_request_and_fits(visit, file: Path, width
     assert tab.page.locator("h1").inner_text().startswith("Smoke")
 
 
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)])
+def test_the_first_screen_is_the_answer_and_navigation_stays(visit, file: Path, width: int, height: int) -> None:
+    page = visit(file, width).page
+    chart, row = (page.locator(place).first.bounding_box() for place in (".answer svg", TABLE + "tbody tr:not(.kind)"))
+    assert chart["y"] + chart["height"] <= height and chart["x"] + chart["width"] <= width, "whole, and not cut"
+    assert width < 1000 or row["y"] + row["height"] <= height
+    assert page.locator(".answer .said p").count() >= 3
+    page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
+    assert page.locator("nav").bounding_box()["y"] == 0
+
+
 def test_a_heading_sorts_by_number_within_each_block_and_back(visit, file: Path) -> None:
     page = visit(file).page
     before = [body.all_inner_texts() for body in page.locator(TABLE + "tbody").all()]
