@@ -26,7 +26,7 @@ EASE_SGD: dict[str, Any] = {
 EASE_SOURCE = "EASE card, section 7"
 
 
-def _ease(benchmark: str, backbone: str, tasks: int, schedule: Values, config: Values) -> TrainingRecipe:
+def _ease(benchmark: str, backbone: str, tasks: int, schedule: dict[str, Any], config: Values) -> TrainingRecipe:
     return TrainingRecipe("ease", benchmark, backbone, EASE_SOURCE, EASE_SGD | schedule, config, WIDE, tasks)
 
 
