@@ -38,8 +38,12 @@ def print_rows(
     """
     console = console or make_console()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading, _ in columns:
-        table.add_column(heading, justify="right" if heading in _RIGHT else "left", width=(widths or {}).get(heading))
+    for heading, render in columns:
+        is_id = heading == "run" and all(
+            " " not in render(row) for row in rows
+        )  # never cut: the next command needs it whole
+        justify = "right" if heading in _RIGHT else "left"
+        table.add_column(heading, justify=justify, width=(widths or {}).get(heading), no_wrap=is_id)
     for row in rows:
         table.add_row(*(render(row) for _, render in columns))
     console.print(table)

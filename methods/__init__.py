@@ -16,6 +16,7 @@ BUILTIN: dict[str, str] = {
     "vq_prompt": "smope_bench.methods.vq_prompt:VQPrompt",
     "hash_prompt": "smope_bench.methods.hash_prompt:HashPrompt",
     "smope": "smope_bench.methods.smope:SMoPE",
+    "cpg": "smope_bench.methods.cpg:CPG",
     "one_prompt": "smope_bench.methods.baselines.one_prompt:OnePrompt",
     "linear_probe": "smope_bench.methods.baselines.linear_probe:LinearProbe",
     "ncm": "smope_bench.methods.baselines.ncm:Ncm",

@@ -1,4 +1,8 @@
-"""The experiments of the Hash paper, all on three class orders; its baseline CPG is not hosted here."""
+"""The experiments of the Hash paper, and of CPG's, all on three class orders.
+
+Hash prints CPG's own number, which is from the AugReg weights of ImageNet-21k, 100 passes and AutoAugment: CPG has a suite
+of its own on these weights, ``cpg_main``, and no row beside methods on the original 21k weights.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ from dataclasses import replace
 
 from smope_bench.benchmarks.suites.schema import (
     CIFAR_10,
+    CPG,
     CUB_10,
     DIGITS_5,
     GLYPHS_10,
@@ -48,6 +53,26 @@ def _layers(*spans: tuple[int, int]) -> tuple[Row, ...]:
         for first, last in spans
     )
 
+
+AUGREG = "sup21k"
+CPG_SUITE = Suite(
+    name="cpg_main",
+    title="CPG: prompts from consistent experts",
+    summary="CPG with its projection and without, 100 passes a task, on AugReg 21k weights and iBOT; tiny: digits and glyphs",
+    rows=(CPG, Row("CPG, steps not projected", "cpg", {"projection": "off"}, "no_projection")),
+    reference=CPG.label,
+    tiny=(DIGITS_5, GLYPHS_10),
+    full=(
+        imagenet_r(10, AUGREG, "Sup-21K"),
+        replace(CIFAR_10, backbone=AUGREG),
+        imagenet_r(50, AUGREG, "Sup-21K"),
+        imagenet_r(100, AUGREG, "Sup-21K"),
+        imagenet_r(10, "ibot1k", "iBOT-1K"),
+    ),
+    seeds=SEEDS,
+    printed=Printed("cpg", "cpg_main", "the authors' later paper and a summary of it, partly second-hand"),
+    metrics=("faa",),
+)
 
 HASH_SUITES: tuple[Suite, ...] = (
     Suite(
@@ -141,4 +166,5 @@ HASH_SUITES: tuple[Suite, ...] = (
         seeds=SEEDS,
         metrics=WITH_FORGETTING,
     ),
+    CPG_SUITE,
 )

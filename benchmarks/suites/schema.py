@@ -109,6 +109,7 @@ NORGA = Row("NoRGa", "norga")
 VQ = Row("VQ-Prompt", "vq_prompt")
 HASH = Row("Hash", "hash_prompt")
 SMOPE = Row("SMoPE", "smope")
+CPG = Row("CPG", "cpg")
 JOINT_HEAD = Row("Joint (head)", "joint_head")
 JOINT = Row("Joint (prompt + head)", "joint")
 
@@ -126,7 +127,7 @@ REFERENCES = (
     Row("EASE", "ease"),
 )
 CEILINGS = (JOINT_HEAD, JOINT)
-METHODS = (L2P, DEEP_L2P, DUALPROMPT, CODA, OVOR, HIDE, NORGA, VQ, HASH, SMOPE)
+METHODS = (L2P, DEEP_L2P, DUALPROMPT, CODA, OVOR, HIDE, NORGA, VQ, HASH, SMOPE, CPG)
 ZOO = METHODS + FLOORS + REFERENCES + CEILINGS
 
 DIGITS_5 = Column("digits, 5 tasks", "digits", {"tasks": 5})

@@ -1,4 +1,7 @@
-"""How many jobs Slurm takes: the size of an array and the jobs that a user may have in the queue, as its tools tell them."""
+"""How many jobs Slurm takes: the size of an array and the jobs that a user may have in the queue, as its tools tell them.
+
+``slurm`` splits and submits arrays by them.
+"""
 
 from __future__ import annotations
 

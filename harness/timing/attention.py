@@ -21,6 +21,7 @@ from smope_bench.harness.timing.records import Row, make_row, ratios, spread
 from smope_bench.methods.common.backbone.attention import attend
 from smope_bench.methods.common.prefix import prepend
 from smope_bench.methods.common.prompts import prefix_logits
+from smope_bench.methods.common.prompts.fused_kernels import kernel_for
 from smope_bench.methods.common.prompts.gated_prefix import GatedPrefix
 
 HEADS, TOKENS, HEAD_DIM = 12, 197, 64
@@ -104,7 +105,11 @@ def shared_forms(batch: int, device: torch.device, dtype: torch.dtype) -> dict[s
 
     return {
         "as used": lambda q, k, v: prefix_logits.attend_with_shared_logits(q, k, v, logits, values),
-        **({"one pair, beside the kernel": beside} if _kernel_by_name(device, dtype) else {}),
+        **(
+            {"one pair, beside the kernel": beside}
+            if kernel_for(torch.empty(1, 1, 1, HEAD_DIM, dtype=dtype, device=device))
+            else {}
+        ),
         "one pair, extra channel": channel,
         "one pair, additive mask": lambda q, k, v: with_mask(q, k, v, *merged()),
         "all pairs, additive mask": all_masked,
@@ -135,16 +140,20 @@ def gated_forms(device: torch.device, dtype: torch.dtype) -> dict[str, Form]:
 
     return {
         "as used": GatedPrefix(keys, values, tau, alpha, "sigmoid"),
-        **({"one pair, beside the kernel": beside} if _kernel_by_name(device, dtype) else {}),
+        **(
+            {"one pair, beside the kernel": beside}
+            if kernel_for(torch.empty(1, 1, 1, HEAD_DIM, dtype=dtype, device=device))
+            else {}
+        ),
         "extra channel a prefix": lambda q, k, v: prefix_logits.through_channels(q, k, v, gated(q), values),
         "additive mask": masked,
         "plain products": lambda q, k, v: prefix_logits.in_plain_products(q, k, v, gated(q), values),
     }
 
 
-def _kernel_by_name(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether the attention kernel that returns its log-sum-exp can be called directly."""
-    return device.type == "cpu" and dtype == torch.float32
+def _has_kernel(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether an attention kernel that returns its log-sum-exp is called directly."""
+    return kernel_for(torch.empty(1, 1, 1, HEAD_DIM, dtype=dtype, device=device)) is not None
 
 
 def _step(form: Form, heads: Heads) -> Callable[[], None]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from smope_bench.methods.recipes.cpg import CPG
 from smope_bench.methods.recipes.schema import INFERRED, TrainingRecipe, inferred, schedule_for
 
 STANDARD: dict[str, str] = {
@@ -312,6 +313,7 @@ MOVED = [
     *_moved(SMOPE, NO_SCRIPT, "ibot1k", "dino1k"),
 ]
 
-OFFICIAL: tuple[TrainingRecipe, ...] = tuple(
-    with_other_counts([*L2P, *DUALPROMPT, *CODA, *OVOR, *VQ, *HIDE, *NORGA, *HASH, *SMOPE, *MOVED])
+OFFICIAL: tuple[TrainingRecipe, ...] = (
+    *with_other_counts([*L2P, *DUALPROMPT, *CODA, *OVOR, *VQ, *HIDE, *NORGA, *HASH, *SMOPE, *MOVED]),
+    *CPG,
 )

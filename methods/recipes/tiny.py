@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from smope_bench.methods.recipes.cpg import STEPS
 from smope_bench.methods.recipes.schema import ANY, TrainingRecipe, inferred
 
 TINY_SOURCE = "docs/tiny-recipes.md"
@@ -38,6 +39,8 @@ EASE_SGD: dict[str, Any] = {
     "weight_decay": 5e-4,
     "drop_last": False,
 }
+FALLING: dict[str, Any] = STEPS | {"shape": "milestones"}
+"""CPG's Adam, whose rate falls after 40 and 70 % of the epochs."""
 
 
 def _inferring(epochs: int) -> dict[str, Any]:
@@ -57,6 +60,7 @@ SEARCHED: tuple[TrainingRecipe, ...] = (
     _tiny("vq_prompt", "digits", DIGITS | {"lr": 0.005}, {"tap": SMALL_TAP}),
     _tiny("hash_prompt", "digits", DIGITS | CLIPPED | {"lr": 0.015}, {"head_lr_mult": 1.0} | _inferring(6)),
     _tiny("smope", "digits", DIGITS | {"lr": 0.0015}, {"prompt_init": 0.2, "tap": SMALL_TAP}),
+    _tiny("cpg", "digits", DIGITS | FALLING | {"lr": 0.045, "milestones": [2, 4]}),
     _tiny("one_prompt", "digits", DIGITS | {"lr": 0.015}, {"tap": NO_TAP}),
     _tiny("linear_probe", "digits", DIGITS | {"lr": 0.015}, {"tap": NO_TAP}),
     _tiny("ranpac", "digits", DIGITS | {"lr": 0.005}, {"prompt_init": 0.2}),
@@ -72,6 +76,7 @@ SEARCHED: tuple[TrainingRecipe, ...] = (
     _tiny("vq_prompt", "glyphs", GLYPHS | {"lr": 0.015}, {"tap": SMALL_TAP}),
     _tiny("hash_prompt", "glyphs", GLYPHS | CLIPPED | {"lr": 0.045}, {"head_lr_mult": 1.0} | _inferring(2)),
     _tiny("smope", "glyphs", GLYPHS | {"lr": 0.015}, {"prompt_init": 0.2, "tap": SMALL_TAP}),
+    _tiny("cpg", "glyphs", GLYPHS | FALLING | {"lr": 0.015, "milestones": [1]}),
     _tiny("one_prompt", "glyphs", GLYPHS | {"lr": 0.015}, {"prompt_init": 0.2, "tap": NO_TAP}),
     _tiny("linear_probe", "glyphs", GLYPHS | {"lr": 0.015}, {"tap": NO_TAP}),
     _tiny("ranpac", "glyphs", GLYPHS | {"lr": 0.045}, {"prompt_init": 0.2}),

@@ -138,7 +138,7 @@ def _printed_cell(value: PublishedValue | None, cell: Cell | None, column: Suite
 
 
 def _unhosted(table: PrintedTable, parts: Sequence[_Part], metrics: Sequence[str]) -> tuple[Block, ...]:
-    """Printed rows of methods that are not hosted, by their names in ``published_results.csv``."""
+    """Printed rows of methods without a row in the suite, by their names in ``published_results.csv``."""
     printed: dict[str, dict[tuple[str, str], PublishedValue]] = {}
     for key, value in table.values.items():
         row, column = table.place(key)
@@ -147,13 +147,15 @@ def _unhosted(table: PrintedTable, parts: Sequence[_Part], metrics: Sequence[str
 
     def entry(name: str, part: _Part, metric: str) -> TableCell:
         if part.printed is None:
-            return TableCell("not hosted", tone="word")
+            return TableCell("not in this suite", tone="word")
         plain = _printed_cell(printed[name].get((part.printed.label, metric)), None, part.printed, metric)
         is_compared = plain.values and part.column is not None
-        return replace(plain, values=(*plain.values, None, None, "not hosted")) if is_compared else plain
+        return replace(plain, values=(*plain.values, None, None, "not in this suite")) if is_compared else plain
 
     lines = [Row(name, tuple(entry(name, *place) for place in product(parts, metrics))) for name in printed]
-    return (Block(tuple(lines), "Printed only", "methods of the paper that are not hosted here"),) if lines else ()
+    return (
+        (Block(tuple(lines), "Printed only", "methods of the paper that have no row in this suite"),) if lines else ()
+    )
 
 
 def _notes(results: SuiteResults) -> tuple[str, ...]:

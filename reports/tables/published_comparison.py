@@ -25,7 +25,7 @@ from smope_bench.reports.statistics.published import (
 from smope_bench.reports.tables.table import Block, Heading, Row, Table, TableCell
 from smope_bench.reports.text import NONE, file_name, number, signed
 
-NOT_HOSTED, NOT_ASKED = "not hosted", "not part of these results"
+NO_PLACE, NOT_ASKED = "not in this suite", "not part of these results"
 HEADINGS = (
     Heading("Benchmark", sort="text", is_numeric=False),
     Heading("Metric", sort="text", is_numeric=False),
@@ -49,7 +49,7 @@ def published_comparison(results: SuiteResults) -> Table | None:
         row, column = table.place(key)
         cell = cells.get((row.label, column.label)) if row and column else None
         if row is None or column is None:
-            compared = Comparison(NOT_HOSTED)
+            compared = Comparison(NO_PLACE)
         elif cell is None:
             compared = Comparison(TINY if results.tiny else NOT_ASKED)
         else:

@@ -6,7 +6,9 @@ import io
 import sys
 
 import pytest
+from rich.console import Console
 
+from smope_bench.harness.console import print_rows
 from smope_bench.run_all import main
 
 
@@ -25,3 +27,12 @@ def test_what_the_terminal_cannot_print_is_replaced(
     assert main(command.split()) == (2 if command == "nonsense" else 0)
     print("🧭", flush=True)
     assert written["stdout"].getvalue().endswith(b"?\n")
+
+
+def test_ids_are_whole_in_a_narrow_terminal() -> None:
+    out = io.StringIO()
+    rows = [{"run": "37ab4a23e79e7bbe", **dict.fromkeys("abcde", "some words here")}]
+    columns = tuple((key, lambda row, key=key: row[key]) for key in rows[0])
+    print_rows(rows, columns, Console(file=out, width=60))
+    lines = out.getvalue().splitlines()
+    assert any("37ab4a23e79e7bbe" in line for line in lines) and max(map(len, lines)) <= 60

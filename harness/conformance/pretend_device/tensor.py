@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from smope_bench.harness.conformance.pretend_device.fused_attention import OPERATORS
 from smope_bench.harness.conformance.pretend_device.report import Report, place
 
 DEVICE = torch.device("cuda:0")
@@ -287,7 +288,9 @@ def dispatch(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     if torch.Tag.nondeterministic_seeded in func.tags and "attention" not in name:
         result = _drawn(state, func, *plain, on_device=on_device)
     else:
-        result = func(*plain[0], **plain[1])
+        kernel, run = OPERATORS.get(func, (None, func)) if on_device else (None, func)
+        state.report.kernels.update([kernel] if kernel else [])
+        result = run(*plain[0], **plain[1])
     if pins:
         pin(result)
     return _returned(func, args, kwargs, result) if on_device else result

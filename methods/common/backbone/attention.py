@@ -20,7 +20,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, scale
 
 def product_type(q: Tensor) -> torch.dtype:
     """What autocast would compute the products in."""
-    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else q.dtype
+    kind = q.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else q.dtype
 
 
 def _plain(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:

@@ -1,7 +1,7 @@
 """Attention with prefixes of given logits, in the fastest form for the device (docs/performance.md).
 
 Prefixes act on a query token together as one pair: its logit is their log-sum-exp, its value their softmax-weighted mean. Adding
-such a pair to attention over the tokens needs only the log-sum-exp of the tokens' scores, which the fused kernel returns.
+such a pair to attention over the tokens needs only the log-sum-exp of the tokens' scores, which fused kernels return.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from torch import Tensor
 
 from smope_bench.methods.common.backbone.attention import attend, product_type
 from smope_bench.methods.common.prefix import prepend
-
-Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+from smope_bench.methods.common.prompts.fused_kernels import KERNELS, kernel_for
 
 
 def attend_with_shared_logits(q: Tensor, k: Tensor, v: Tensor, logits: Tensor, values: Tensor) -> Tensor:
@@ -24,7 +23,7 @@ def attend_with_shared_logits(q: Tensor, k: Tensor, v: Tensor, logits: Tensor, v
     ``logits``: (B, heads, P), already scaled, -inf for an absent prefix (at least one must be present); ``values``: (heads,
     P, head_dim).
     """
-    form = beside_the_kernel if _kernel_tells_its_sum(q) else through_a_channel
+    form = through_a_channel if kernel_for(q) is None else beside_the_kernel
     return form(q, k, v, *shared_pair(logits, values))
 
 
@@ -39,52 +38,55 @@ def attend_with_logits(q: Tensor, k: Tensor, v: Tensor, logits: Tensor, values: 
 
     ``logits``: (B, heads, N, P), already scaled; ``values``: (heads, P, head_dim) or (B, heads, P, head_dim).
     """
-    if _kernel_tells_its_sum(q):
-        return beside_the_kernel(q, k, v, logits.logsumexp(dim=-1), logits.softmax(dim=-1) @ values)
+    if kernel_for(q) is not None:
+        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return beside_the_kernel(q, k, v, wide.logsumexp(dim=-1), wide.softmax(dim=-1) @ values)
     form = in_plain_products if q.device.type == "cpu" else through_channels
     return form(q, k, v, logits, values)
 
 
-def _kernel_tells_its_sum(q: Tensor) -> bool:
-    """Whether the fused CPU kernel may be called directly: in full precision, not disabled, and not while tracing."""
-    full = product_type(q) in (torch.float32, torch.float64)
-    return q.device.type == "cpu" and full and torch.backends.cuda.flash_sdp_enabled() and not torch.jit.is_tracing()
-
-
 def beside_the_kernel(q: Tensor, k: Tensor, v: Tensor, logit: Tensor, value: Tensor) -> Tensor:
-    """The kernel attends to the tokens; its log-sum-exp gives the weight of the added pair."""
-    return _Beside.apply(q, k, v, logit, value)
+    """The kernel attends to the tokens; its log-sum-exp gives the weight of the added pair.
+
+    ``logit``: (B, heads, N or 1); ``value``: (B, heads, N or 1, head_dim). Only where ``kernel_for`` names a kernel.
+    """
+    name, dtype = kernel_for(q), product_type(q)
+    return _Beside.apply(name, *(each.to(dtype) for each in (q, k, v)), logit, value.to(dtype))
 
 
 class _Beside(torch.autograd.Function):
     """Attention over the tokens and one more pair: logit (B, heads, N or 1), value (B, heads, N or 1, head_dim).
 
     The kernel's backward takes output and log-sum-exp. Given those of tokens and pair together, it yields the gradients of
-    the joint softmax.
+    the joint softmax. Sums and logits have float32 beside half precision.
     """
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, logit: Tensor, value: Tensor) -> Tensor:
-        tokens, of_tokens = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v)
+    def forward(ctx: Any, name: str, q: Tensor, k: Tensor, v: Tensor, logit: Tensor, value: Tensor) -> Tensor:
+        tokens, of_tokens, rest = KERNELS[name].forward(q, k, v)
         share = torch.sigmoid(logit - of_tokens)
-        output = torch.lerp(tokens, value, share[..., None])
-        ctx.save_for_backward(q, k, v, output, torch.logaddexp(of_tokens, logit), share, value)
+        output = torch.lerp(tokens, value, share[..., None].to(tokens.dtype))
+        # Below the first trained prompt, q, k and v have no gradient, and that of the pair needs none of them.
+        heads = (q, k, v) if any(ctx.needs_input_grad[1:4]) else (None, None, None)
+        ctx.name = name
+        ctx.save_for_backward(*heads, output, torch.logaddexp(of_tokens, logit), share, value, *rest)
         return output
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # the decorator hides parameter names
         ctx: Any, *gradients: Tensor
-    ) -> Gradients:
-        q, k, v, output, total, share, value = ctx.saved_tensors
-        gradient = gradients[0]
-        of_heads = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-            gradient, q, k, v, output, total, 0.0, False
-        )
-        of_value = share[:, :, None] @ gradient if value.shape[2] == 1 else share[..., None] * gradient
-        through_sum = share * (gradient * output).sum(dim=-1)
-        of_logit = (of_value * value).sum(dim=-1) - through_sum.sum_to_size(value.shape[:3])
-        return (*of_heads, of_logit, of_value)
+    ) -> tuple[Tensor | None, ...]:
+        q, k, v, output, total, share, value, *rest = ctx.saved_tensors
+        gradient, of_heads = gradients[0], (None, None, None)
+        if q is not None:
+            of_heads = KERNELS[ctx.name].backward(gradient, q, k, v, output, total, *rest)
+        one_value = value.shape[2] == 1
+        weights = share.to(gradient.dtype)
+        of_value = weights[:, :, None] @ gradient if one_value else weights[..., None] * gradient
+        through_sum = share * (gradient.to(share.dtype) * output).sum(dim=-1)
+        of_logit = (of_value.to(share.dtype) * value).sum(dim=-1) - through_sum.sum_to_size(value.shape[:3])
+        return (None, *of_heads, of_logit, of_value)
 
 
 def through_a_channel(q: Tensor, k: Tensor, v: Tensor, logit: Tensor, value: Tensor) -> Tensor:

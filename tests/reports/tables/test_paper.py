@@ -135,14 +135,14 @@ def test_a_tiny_suite_has_the_printed_numbers_last_and_uncompared(factory: Any) 
     assert "not compared" in table.lead
 
 
-def test_rows_of_the_paper_that_are_not_hosted_stand_last(factory: Any) -> None:
+def test_rows_of_the_paper_without_a_row_stand_last(factory: Any) -> None:
     column = SUITES["hash_main"].full[1]
     factory.suite = "hash_main"
     factory.publish_levels("Hash", "hash_prompt", column, (78.0, 79.0, 80.0))
     table = paper_table(load_suite(factory.write(), "hash_main", factory.FRESH))
     assert [heading.text for heading in table.headings] == ["FAA", "CAA", "FM (max)"] * 2
     assert table.blocks[-1].title == "Printed only"
-    assert at(table, "cpg", column.label).text == "not hosted"
+    assert at(table, "cpg", column.label).text == "not in this suite"
     assert at(table, "cpg", f"as printed: {column.label}", "FM (max)").text == "7.18"
     assert at(table, "Hash", f"as printed: {column.label}").small == "-0.02, no spread printed"
 

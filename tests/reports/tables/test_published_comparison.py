@@ -83,7 +83,7 @@ def test_what_is_not_hosted_is_named(factory: Any) -> None:
     factory.suite = "hash_main"
     factory.publish_levels("Hash", "hash_prompt", SUITES["hash_main"].full[0], (95.0, 95.0))
     grid = ledger(factory, "hash_main")
-    assert line_of(grid, "cpg", "ImageNet-R, 10 tasks", "FM (max)").cells[VERDICT].text == "not hosted"
+    assert line_of(grid, "cpg", "ImageNet-R, 10 tasks", "FM (max)").cells[VERDICT].text == "not in this suite"
     assert line_of(grid, "Hash", "CIFAR-100, 10 tasks").cells[VERDICT].text == "no spread printed"
     assert line_of(grid, "Hash", "CIFAR-100, 10 tasks").cells[DIFFERENCE].text == "-0.02"
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -10,7 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from smope_bench.harness.conformance.pretend_device.device import pretend_device
 from smope_bench.methods.common.prompts import prefix_logits
+from smope_bench.methods.common.prompts.fused_kernels import kernel_for
 from smope_bench.methods.common.prompts.prefix_logits import attend_with_logits, attend_with_shared_logits
 
 SHARED = (2, 3, 6)
@@ -129,3 +132,70 @@ def test_rows_of_a_batch_stay_apart_to_the_bit() -> None:
     q, k, v, logits, values = (each.detach() for each in inputs(SHARED, torch.float32))
     whole = attend_with_shared_logits(q, k, v, logits, values)
     assert torch.equal(attend_with_shared_logits(q[1:], k[1:], v[1:], logits[1:], values), whole[1:])
+
+
+# -- CUDA's kernels, on the pretend device ------------------------------------------------------------------------------
+
+SWITCHES = ("flash", "cudnn", "mem_efficient")
+NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="the pretend device stands for a GPU where there is none")
+
+
+@contextlib.contextmanager
+def switched_on(*kernels: str) -> Iterator[None]:
+    """torch's switches of CUDA's kernels: these alone."""
+    named = {"flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION}
+    with sdpa_kernel([named.get(each, SDPBackend.EFFICIENT_ATTENTION) for each in kernels] or [SDPBackend.MATH]):
+        yield
+
+
+@NO_GPU
+@pytest.mark.parametrize(
+    ("dtype", "width", "switches", "kernel"),
+    [
+        (torch.bfloat16, 64, SWITCHES, "flash"),
+        (torch.float16, 64, ("cudnn", "mem_efficient"), "cudnn"),
+        (torch.bfloat16, 64, ("mem_efficient",), "efficient"),
+        (torch.bfloat16, 256, SWITCHES, "efficient"),
+        (torch.float32, 64, SWITCHES, "efficient"),
+        (torch.float32, 12, SWITCHES, "efficient"),
+        (torch.float32, 65, SWITCHES, None),
+        (torch.bfloat16, 12, SWITCHES, None),
+        (torch.float32, 64, ("flash", "cudnn"), None),
+        (torch.float64, 64, SWITCHES, None),
+        (torch.bfloat16, 64, (), None),
+    ],
+)
+def test_the_rules_of_cuda(dtype: torch.dtype, width: int, switches: tuple[str, ...], kernel: str | None) -> None:
+    with pretend_device(), switched_on(*switches):
+        assert kernel_for(torch.empty(1, 1, 2, width, dtype=dtype, device="cuda")) == kernel
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            autocast = kernel_for(torch.empty(1, 1, 2, width, device="cuda"))
+        assert autocast == kernel or dtype != torch.bfloat16
+
+
+@NO_GPU
+@pytest.mark.parametrize(("shape", "form"), [(SHARED, attend_with_shared_logits), (OF_TOKENS, attend_with_logits)])
+@pytest.mark.parametrize("kernel", ["flash", "cudnn", "efficient"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_kernel_of_cuda_gives_the_joint_softmax(
+    shape: tuple[int, ...], form: Callable[..., Tensor], kernel: str, dtype: torch.dtype
+) -> None:
+    if dtype == torch.float32 and kernel != "efficient":
+        pytest.skip("these kernels take half precision")
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(2, 3, 5, 8)] * 3 + [shape, (3, 6, 8)]
+    tensors = [torch.randn(each, generator=generator).requires_grad_() for each in shapes]
+    expected = explicit(*tensors)
+    weights = torch.linspace(-1, 1, expected.numel()).view_as(expected)
+    theirs = torch.autograd.grad((expected * weights).sum(), tensors)
+    with pretend_device() as report, switched_on(kernel):
+        given = [each.detach().to("cuda").requires_grad_() for each in tensors]
+        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+            output = form(*given)
+        ours = torch.autograd.grad((output.float() * weights.to("cuda")).sum(), given)
+        assert dict(report.kernels) == {kernel: 1}
+        found = [each.cpu() for each in (output, *ours)]
+    tolerance = 1e-5 if dtype == torch.float32 else BF16_TOLERANCE
+    for mine, other in zip(found, (expected, *theirs), strict=True):
+        scale = max(1.0, float(other.abs().max()))
+        torch.testing.assert_close(mine.float(), other, rtol=0, atol=tolerance * scale)
