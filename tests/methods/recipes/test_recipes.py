@@ -12,7 +12,7 @@ from smope_bench.methods.common.errors import MethodError
 from smope_bench.methods.common.schedules import Schedule
 from smope_bench.methods.recipes import ANY, GENERIC, RECIPES, TrainingRecipe, find_recipe
 from smope_bench.methods.recipes.schema import INFERRED, inferred
-from smope_bench.methods.recipes.tiny import RELEASED, TINY_SOURCE
+from smope_bench.methods.recipes.tiny import TINY_SOURCE, UNSEARCHED
 
 PAPER = ("cifar100", "imagenet_r", "cub200", "five_datasets")
 UNTUNED = ("fashion_mnist", "glyph_domains", "small_sets")
@@ -30,6 +30,8 @@ CARDS = {
     "hash_prompt": "Hash card",
     "smope": "SMoPE card",
     "ease": "EASE card",
+    "inflora": "InfLoRA card",
+    "sd_lora": "SD-LoRA card",
     "cpg": "CPG card",
 }
 
@@ -67,8 +69,8 @@ def test_every_source_is_a_card_the_search_or_marked_as_inferred() -> None:
             assert recipe.tasks is not None
         else:
             assert TINY_SOURCE in stated
-            is_moved = recipe.backbone == "tiny_random" or recipe.benchmark in UNTUNED
-            assert recipe.is_inferred == (is_moved or recipe in RELEASED)
+            is_untuned = recipe.backbone == "tiny_random" or recipe.benchmark in UNTUNED or recipe in UNSEARCHED
+            assert recipe.is_inferred == is_untuned
 
 
 @pytest.mark.parametrize(
@@ -83,6 +85,8 @@ def test_every_source_is_a_card_the_search_or_marked_as_inferred() -> None:
         ("norga", "cifar100", "dino1k", 10),
         *(("ease", "cifar100", weights, 20) for weights in ("sup1k", "sup21k")),
         ("ease", "imagenet_r", "sup1k", 10),
+        *(("inflora", "imagenet_r", "sup21k", tasks) for tasks in (5, 10, 20)),
+        ("sd_lora", "cifar100", "sup1k", 10),
         ("deep_l2p++", "cifar100", "sup1k", 10),
         ("hide_prompt", "five_datasets", "sup21k_orig", 5),
         ("norga", "five_datasets", "sup21k_orig", 5),
@@ -109,6 +113,8 @@ def test_what_a_card_states_is_not_marked_as_inferred(method: str, benchmark: st
         ("smope", "imagenet_r", "ibot1k", 10),
         ("smope", "imagenet_r", "sup1k", 50),
         ("ease", "cifar100", "sup1k", 10),
+        ("inflora", "imagenet_r", "sup1k", 10),
+        ("sd_lora", "cub200", "sup21k", 10),
         ("joint", "cifar100", "sup1k", 10),
         ("cpg", "imagenet_r", "sup21k", 10),
     ],
@@ -316,6 +322,37 @@ SPOTS: list[tuple[str, str, str, int, dict[str, Any]]] = [
         | {"batch_size": 16, "lr": 0.005, "weight_decay": 5e-4, "alpha": 0.005, "bare_features": True, "beta": 1.0},
     ),
     ("ease", "cub200", "sup21k", 20, EASE_SGD | {"batch_size": 32, "lr": 0.008, "alpha": 0.05, "bare_features": False}),
+    (
+        "inflora",
+        "cifar100",
+        "sup21k",
+        10,
+        PLAIN
+        | {
+            "epochs": 20,
+            "lr": 5e-4,
+            "optimizer": "adam",
+            "shape": "cosine",
+            "rank": 10,
+            "eps": 0.95,
+            "test_resize": None,
+        },
+    ),
+    (
+        "inflora",
+        "imagenet_r",
+        "sup21k",
+        20,
+        PLAIN | {"epochs": 50, "eps": 0.98, "drop_last": False, "weight_decay": 0.0},
+    ),
+    ("sd_lora", "cifar100", "sup1k", 10, {"epochs": 20, "lr": 0.008, "optimizer": "sgd", "test_resize": 256}),
+    (
+        "sd_lora",
+        "imagenet_r",
+        "sup1k",
+        20,
+        {"lr": 0.01, "shape": "constant", "momentum": 0.9, "augment.scale": [0.05, 1.0]},
+    ),
     ("joint", "imagenet_r", "sup1k", 10, {"batch_size": 64, "lr": 0.0025, "epochs": 20, "shape": "plain_cosine"}),
     ("one_prompt", "imagenet_r", "sup1k", 10, WARM | {"tap.enabled": False, "tap.samples": 384, "steps_per_epoch": 40}),
 ]
