@@ -124,6 +124,7 @@ FLOORS = (
 REFERENCES = (
     Row("RanPAC", "ranpac"),
     Row("RanPAC + first-task prompt", "ranpac", {"first_task_tuning": True}),
+    Row("EASE", "ease"),
     Row("InfLoRA", "inflora"),
     Row("SD-LoRA", "sd_lora"),
 )

@@ -30,6 +30,15 @@ SMALL_SGD_TAP: dict[str, Any] = {"samples": 32, "epochs": 20, "lr": 0.05}
 CLIPPED: dict[str, Any] = {"grad_clip": 1.0, "drop_last": False, "shape": "epoch_cosine"}
 BY_EPOCH: dict[str, Any] = {"shape": "cosine"}
 KEEP_LAST: dict[str, Any] = {"drop_last": False}
+EASE_SGD: dict[str, Any] = {
+    "lr": 0.025,
+    "optimizer": "sgd",
+    "shape": "epoch_cosine",
+    "epoch_lag": 0,
+    "min_lr": 0.0,
+    "weight_decay": 5e-4,
+    "drop_last": False,
+}
 STEADY_SGD: dict[str, Any] = {"shape": "constant", "optimizer": "sgd"} | KEEP_LAST
 ADAM: dict[str, Any] = BY_EPOCH | KEEP_LAST | {"optimizer": "adam"}
 FALLING: dict[str, Any] = STEPS | {"shape": "milestones"}
@@ -88,6 +97,10 @@ UNSEARCHED: tuple[TrainingRecipe, ...] = (
             _tiny("sd_lora", "glyphs", GLYPHS | STEADY_SGD | {"lr": 0.015}),
         ],
         "the rate that most methods have, not searched",
+    ),
+    *inferred(
+        [_tiny("ease", "digits", DIGITS | EASE_SGD), _tiny("ease", "glyphs", GLYPHS | EASE_SGD)],
+        "rate and optimiser as released, not searched to the end",
     ),
 )
 """Of rows that came after the search."""
