@@ -21,7 +21,10 @@ BUILTIN: dict[str, str] = {
     "linear_probe": "smope_bench.methods.baselines.linear_probe:LinearProbe",
     "ncm": "smope_bench.methods.baselines.ncm:Ncm",
     "ridge": "smope_bench.methods.baselines.ridge:Ridge",
+    "ease": "smope_bench.methods.ease:EASE",
     "ranpac": "smope_bench.methods.ranpac:RanPAC",
+    "inflora": "smope_bench.methods.inflora:InfLoRA",
+    "sd_lora": "smope_bench.methods.sd_lora:SDLoRA",
     "joint_head": "smope_bench.methods.baselines.joint:JointHead",
     "joint": "smope_bench.methods.baselines.joint:Joint",
 }

@@ -30,7 +30,7 @@ CI_SETTINGS = (
 )
 """A few steps of each phase: nothing learned well, everything computed."""
 
-ONE_TASK_A_CLASS = ("ovor", "hide_prompt", "norga", "hash_prompt")
+ONE_TASK_A_CLASS = ("ovor", "hide_prompt", "norga", "hash_prompt", "ease")
 """Methods for which a class must belong to one task; they are refused where classes come again."""
 
 REHEARSALS: tuple[Suite, ...] = (

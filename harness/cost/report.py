@@ -123,9 +123,7 @@ def _uncountable(name: str, registries: Registries, error: Exception) -> str:
 
 def geometry_of(backbone: PromptedViT) -> Geometry:
     """The sizes on which published costs depend, for 200 classes in 10 tasks."""
-    vit: Any = backbone.vit
-    tokens = int(vit.patch_embed.num_patches + vit.num_prefix_tokens)
-    return Geometry(backbone.feature_dim, backbone.num_heads, backbone.depth, tokens, CLASSES, TASKS)
+    return Geometry(backbone.feature_dim, backbone.num_heads, backbone.depth, backbone.num_tokens, CLASSES, TASKS)
 
 
 def published_cost(method_class: type[Method], geometry: Geometry, a_pass: int) -> PublishedCost | None:

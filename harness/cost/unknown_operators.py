@@ -13,7 +13,7 @@ MOVED = re.compile(
     r"(native_|fused_|cudnn_)?(layer|batch|group|instance|rms)_norm\w*|\w*_loss(_forward|2d|nd)?\w*|embedding\w*"
     r"|(cosine_similarity|pairwise_distance|normalize)"
     r"|(_unsafe_)?index\w*|(masked_)?scatter\w*|gather|take\w*|masked_\w+|slice_scatter|select_scatter|diagonal_scatter"
-    r"|copy_?|_to_copy|cat|concat\w*|stack|[hvd]stack|column_stack|broadcast_tensors|meshgrid|cartesian_prod|block_diag"
+    r"|copy_?|fill_?|_to_copy|cat|concat\w*|stack|[hvd]stack|column_stack|broadcast_tensors|meshgrid|cartesian_prod|block_diag"
     r"|\w+_as|repeat_interleave\w*|bucketize|searchsorted|isin|isclose|allclose|equal|bincount|histc|histogram\w*|unique\w*"
     r"|\w*sort|topk|kthvalue|outer|ger|kron|addr|normal\w*|bernoulli\w*|multinomial|binomial|poisson|\w*dropout\w*|lerp\w*|put\w*|set_|resize\w*|random\w*"
 )

@@ -11,6 +11,8 @@ from smope_bench.harness.planning.recipe_text import flat, grouped, schedule_tex
 from smope_bench.harness.provenance import PROJECT_ROOT
 from smope_bench.harness.registry.registry import Registries, open_registries
 from smope_bench.methods.common.schedules import Schedule
+from smope_bench.methods.recipes.adapters import ADAPTERS
+from smope_bench.methods.recipes.low_rank import LOW_RANK
 from smope_bench.methods.recipes.official import OFFICIAL
 from smope_bench.methods.recipes.schema import INFERRED, TrainingRecipe
 
@@ -59,7 +61,7 @@ def recipe_tables(recipes: Sequence[TrainingRecipe], registries: Registries) -> 
 
 def official_recipes() -> str:
     """The tables of the recipes taken from papers and official code."""
-    return recipe_tables(OFFICIAL, open_registries())
+    return recipe_tables((*OFFICIAL, *ADAPTERS, *LOW_RANK), open_registries())
 
 
 def _section(recipes: Sequence[TrainingRecipe], registries: Registries) -> str:

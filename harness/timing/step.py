@@ -34,7 +34,7 @@ from smope_bench.harness.timing.measure import interleaved
 from smope_bench.harness.timing.records import Row, make_row, ratios, spread
 from smope_bench.harness.training.optimization import LossMeter, OptimizationSegment, declare_trainable
 from smope_bench.methods.common.api import Batch, Method, Phase, Setup, TaskInfo
-from smope_bench.methods.common.backbone import vit
+from smope_bench.methods.common.backbone import block
 from smope_bench.methods.common.backbone.backbones import Backbone
 from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.schedules import Schedule, adamw
@@ -306,7 +306,7 @@ def _operations(name: str, step: TimedStep) -> int | None:
     return None if counts is None else counts.phases.get(step.phase)
 
 
-PARTS = ("_heads", "_leave_heads", "_residuals", "_first_tokens")
+PARTS = ("_heads", "_leave_heads", "_residuals")
 """Functions of a block that no attention rule changes. Rules are not compiled: they hold tensors of their own pass."""
 
 
@@ -317,7 +317,7 @@ class CompiledBlocks:
     """
 
     def __init__(self, backend: str = "inductor") -> None:
-        places: list[tuple[Any, str]] = [(Block, "forward"), *((vit, name) for name in PARTS if hasattr(vit, name))]
+        places: list[tuple[Any, str]] = [(Block, "forward"), *((block, name) for name in PARTS)]
         self._places = [
             (owner, name, torch.compile(getattr(owner, name), backend=backend, fullgraph=True))
             for owner, name in places

@@ -1,7 +1,8 @@
 """Recipes: method x benchmark x backbone -> hyper-parameters. Data only: an unknown combination is refused.
 
-``official`` has what the papers and their code state, with the section of the method's card as source; ``floors`` what this project
-chose for its floors and ceilings at that scale; ``tiny`` the searched ones.
+``official`` has what the papers and their code state, with the section of the method's card as source, ``adapters`` and
+``low_rank`` the same for adapters and low-rank updates; ``floors`` what this project chose for its floors and ceilings at that
+scale; ``tiny`` the searched ones.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from smope_bench.methods.common.errors import MethodError
+from smope_bench.methods.recipes.adapters import ADAPTERS
 from smope_bench.methods.recipes.floors import FLOORS
+from smope_bench.methods.recipes.low_rank import LOW_RANK
 from smope_bench.methods.recipes.official import OFFICIAL
 from smope_bench.methods.recipes.schema import ANY, TAKEN, RecipeFrom, TrainingRecipe, schedule_for
 from smope_bench.methods.recipes.tiny import TINY
@@ -18,7 +21,7 @@ __all__ = ["ANY", "GENERIC", "RECIPES", "RecipeFrom", "TrainingRecipe", "find_re
 
 SMALL = 32
 """Side in pixels of the images that recipes without transforms of their own were made for."""
-RECIPES: tuple[TrainingRecipe, ...] = (*TINY, *OFFICIAL, *FLOORS)
+RECIPES: tuple[TrainingRecipe, ...] = (*TINY, *OFFICIAL, *ADAPTERS, *LOW_RANK, *FLOORS)
 
 GENERIC = TrainingRecipe(
     ANY, ANY, ANY, "generic: not tuned for this combination", {"batch_size": 32, "epochs": 10, "lr": 0.005}

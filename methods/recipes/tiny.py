@@ -30,6 +30,17 @@ SMALL_SGD_TAP: dict[str, Any] = {"samples": 32, "epochs": 20, "lr": 0.05}
 CLIPPED: dict[str, Any] = {"grad_clip": 1.0, "drop_last": False, "shape": "epoch_cosine"}
 BY_EPOCH: dict[str, Any] = {"shape": "cosine"}
 KEEP_LAST: dict[str, Any] = {"drop_last": False}
+EASE_SGD: dict[str, Any] = {
+    "lr": 0.025,
+    "optimizer": "sgd",
+    "shape": "epoch_cosine",
+    "epoch_lag": 0,
+    "min_lr": 0.0,
+    "weight_decay": 5e-4,
+    "drop_last": False,
+}
+STEADY_SGD: dict[str, Any] = {"shape": "constant", "optimizer": "sgd"} | KEEP_LAST
+ADAM: dict[str, Any] = BY_EPOCH | KEEP_LAST | {"optimizer": "adam"}
 FALLING: dict[str, Any] = STEPS | {"shape": "milestones"}
 """CPG's Adam, whose rate falls after 40 and 70 % of the epochs."""
 
@@ -55,6 +66,7 @@ SEARCHED: tuple[TrainingRecipe, ...] = (
     _tiny("one_prompt", "digits", DIGITS | {"lr": 0.015}, {"tap": NO_TAP}),
     _tiny("linear_probe", "digits", DIGITS | {"lr": 0.015}, {"tap": NO_TAP}),
     _tiny("ranpac", "digits", DIGITS | {"lr": 0.005}, {"prompt_init": 0.2}),
+    _tiny("inflora", "digits", DIGITS | ADAM | {"lr": 0.015}, {"eps": 0.98}),
     _tiny("joint_head", "digits", DIGITS | {"lr": 0.005}),
     _tiny("joint", "digits", DIGITS | {"lr": 0.005}, {"prompt_init": 0.2}),
     _tiny("l2p++", "glyphs", GLYPHS | BY_EPOCH | {"lr": 0.015}, {"prompt_init": 0.2}),
@@ -77,18 +89,35 @@ SEARCHED: tuple[TrainingRecipe, ...] = (
     _tiny("ridge", ANY, {"batch_size": 128}),
 )
 
+UNSEARCHED: tuple[TrainingRecipe, ...] = (
+    *inferred([_tiny("inflora", "glyphs", GLYPHS | ADAM | {"lr": 0.015}, {"eps": 0.98})], "as on digits, not searched"),
+    *inferred(
+        [
+            _tiny("sd_lora", "digits", DIGITS | STEADY_SGD | {"lr": 0.015}),
+            _tiny("sd_lora", "glyphs", GLYPHS | STEADY_SGD | {"lr": 0.015}),
+        ],
+        "the rate that most methods have, not searched",
+    ),
+    *inferred(
+        [_tiny("ease", "digits", DIGITS | EASE_SGD), _tiny("ease", "glyphs", GLYPHS | EASE_SGD)],
+        "rate and optimiser as released, not searched to the end",
+    ),
+)
+"""Of rows that came after the search."""
+EVERY = (*SEARCHED, *UNSEARCHED)
+
 WHOLE: dict[str, Any] = {"image_size": 32, "augment": {"kind": "none"}, "test_resize": None}
 
 
 def _on_random_weights() -> list[TrainingRecipe]:
     """For the second weights of the tiny Table 2: the recipes of ``tiny``, so that only the weights differ."""
-    return inferred(SEARCHED, "as with the weights of tiny, untuned", backbone="tiny_random")
+    return inferred(EVERY, "as with the weights of tiny, untuned", backbone="tiny_random")
 
 
 def _on_fashion() -> list[TrainingRecipe]:
     """As on digits, but one epoch: there are 40 times as many images."""
     found: list[TrainingRecipe] = []
-    for recipe in SEARCHED:
+    for recipe in EVERY:
         if recipe.benchmark not in ("digits", ANY):
             continue
         config = dict(recipe.config)
@@ -101,18 +130,18 @@ def _on_fashion() -> list[TrainingRecipe]:
 
 def _on_glyph_domains() -> list[TrainingRecipe]:
     """As on glyphs, whose tasks have as many images."""
-    own = [recipe for recipe in SEARCHED if recipe.benchmark == "glyphs"]
+    own = [recipe for recipe in EVERY if recipe.benchmark == "glyphs"]
     return inferred(own, "as on glyphs, untuned", benchmark="glyph_domains")
 
 
 def _on_small_sets() -> list[TrainingRecipe]:
     """As on digits, which are one of the sets."""
-    own = [recipe for recipe in SEARCHED if recipe.benchmark == "digits"]
+    own = [recipe for recipe in EVERY if recipe.benchmark == "digits"]
     return inferred(own, "as on digits, untuned", benchmark="small_sets")
 
 
 TINY: tuple[TrainingRecipe, ...] = (
-    *SEARCHED,
+    *EVERY,
     *_on_random_weights(),
     *_on_fashion(),
     *_on_glyph_domains(),

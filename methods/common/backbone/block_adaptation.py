@@ -52,9 +52,18 @@ class LowRank:
             )
 
     @classmethod
+    def of(cls, down: Tensor, up: Tensor) -> LowRank:
+        """The product of factors of any rank: one above the width of the layer is lowered to it."""
+        if len(down) <= min(down.shape[1], len(up)):
+            return cls(down, up)
+        dense, narrow_inputs = up @ down, down.shape[1] <= len(up)
+        one = torch.eye(min(dense.shape), dtype=dense.dtype, device=dense.device)
+        return cls(one, dense) if narrow_inputs else cls(dense, one)
+
+    @classmethod
     def joined(cls, *updates: LowRank) -> LowRank:
-        """The sum of several updates as one, of the sum of their ranks."""
-        return cls(torch.cat([one.down for one in updates]), torch.cat([one.up for one in updates], dim=1))
+        """The sum of several updates as one, of the sum of their ranks, or of the layer's width where that is less."""
+        return cls.of(torch.cat([one.down for one in updates]), torch.cat([one.up for one in updates], dim=1))
 
 
 @dataclass(frozen=True)

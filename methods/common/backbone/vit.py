@@ -86,6 +86,11 @@ class PromptedViT(nn.Module):
         """Number of blocks."""
         return len(self.blocks)
 
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of an image, class token and registers included."""
+        return int(self.vit.patch_embed.num_patches + self.vit.num_prefix_tokens)
+
     def train(self, mode: bool = True) -> PromptedViT:
         """Stay in evaluation mode: nothing in a frozen backbone may be stochastic."""
         del mode

@@ -36,7 +36,7 @@ PAGE = PROJECT_ROOT / "docs" / "performance.md"
 BUDGET = Path(__file__).with_name("waits.json")
 """Host synchronisations of each method in two tasks, by phase: only numbers that are not zero."""
 PHASES = ("training_step", "descend", "predict", "measure", "end_task", "fit_task")
-DRAW_ON_THE_DEVICE = ("coda_prompt", "hash_prompt", "smope", "vq_prompt")
+DRAW_ON_THE_DEVICE = ("coda_prompt", "ease", "hash_prompt", "smope", "vq_prompt")
 
 
 @pytest.fixture(scope="module")

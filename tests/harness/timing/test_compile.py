@@ -14,7 +14,7 @@ from smope_bench.harness.errors import UserError
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.timing import step as bench_compile
 from smope_bench.harness.timing.step import COMPILED, PARTS, WARM_UPS, CompiledBlocks, bench_step
-from smope_bench.methods.common.backbone import vit
+from smope_bench.methods.common.backbone import block
 from smope_bench.methods.common.backbone.vit import PromptedViT, plain_attention
 
 
@@ -31,15 +31,15 @@ def test_compiled_blocks_compute_the_same_without_falling_back(micro_vit: Prompt
 
 
 def test_the_plain_blocks_come_back_even_after_an_error() -> None:
-    before = [Block.forward, *(getattr(vit, name) for name in PARTS)]
+    before = [Block.forward, *(getattr(block, name) for name in PARTS)]
     with pytest.raises(ZeroDivisionError), CompiledBlocks("eager").in_place():
-        assert Block.forward is not before[0] and vit._residuals is not before[3]  # pyright: ignore[reportPrivateUsage]
+        assert Block.forward is not before[0] and block._residuals is not before[3]  # pyright: ignore[reportPrivateUsage]
         raise ZeroDivisionError
-    assert [Block.forward, *(getattr(vit, name) for name in PARTS)] == before
+    assert [Block.forward, *(getattr(block, name) for name in PARTS)] == before
 
 
 def test_every_part_is_there() -> None:
-    assert not [name for name in PARTS if not hasattr(vit, name)], "the backbone's code has other parts now"
+    assert not [name for name in PARTS if not hasattr(block, name)], "the backbone's code has other parts now"
 
 
 def test_every_step_is_also_timed_compiled(registries: Registries, monkeypatch: pytest.MonkeyPatch) -> None:

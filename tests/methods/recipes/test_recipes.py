@@ -12,7 +12,7 @@ from smope_bench.methods.common.errors import MethodError
 from smope_bench.methods.common.schedules import Schedule
 from smope_bench.methods.recipes import ANY, GENERIC, RECIPES, TrainingRecipe, find_recipe
 from smope_bench.methods.recipes.schema import INFERRED, inferred
-from smope_bench.methods.recipes.tiny import TINY_SOURCE
+from smope_bench.methods.recipes.tiny import TINY_SOURCE, UNSEARCHED
 
 PAPER = ("cifar100", "imagenet_r", "cub200", "five_datasets")
 UNTUNED = ("fashion_mnist", "glyph_domains", "small_sets")
@@ -29,6 +29,9 @@ CARDS = {
     "vq_prompt": "VQ-Prompt card",
     "hash_prompt": "Hash card",
     "smope": "SMoPE card",
+    "ease": "EASE card",
+    "inflora": "InfLoRA card",
+    "sd_lora": "SD-LoRA card",
     "cpg": "CPG card",
 }
 
@@ -66,7 +69,8 @@ def test_every_source_is_a_card_the_search_or_marked_as_inferred() -> None:
             assert recipe.tasks is not None
         else:
             assert TINY_SOURCE in stated
-            assert recipe.is_inferred == (recipe.backbone == "tiny_random" or recipe.benchmark in UNTUNED)
+            is_untuned = recipe.backbone == "tiny_random" or recipe.benchmark in UNTUNED or recipe in UNSEARCHED
+            assert recipe.is_inferred == is_untuned
 
 
 @pytest.mark.parametrize(
@@ -79,6 +83,10 @@ def test_every_source_is_a_card_the_search_or_marked_as_inferred() -> None:
         ("hide_prompt", "imagenet_r", "dino1k", 10),
         ("norga", "cub200", "sup21k_orig", 10),
         ("norga", "cifar100", "dino1k", 10),
+        *(("ease", "cifar100", weights, 20) for weights in ("sup1k", "sup21k")),
+        ("ease", "imagenet_r", "sup1k", 10),
+        *(("inflora", "imagenet_r", "sup21k", tasks) for tasks in (5, 10, 20)),
+        ("sd_lora", "cifar100", "sup1k", 10),
         ("deep_l2p++", "cifar100", "sup1k", 10),
         ("hide_prompt", "five_datasets", "sup21k_orig", 5),
         ("norga", "five_datasets", "sup21k_orig", 5),
@@ -104,6 +112,9 @@ def test_what_a_card_states_is_not_marked_as_inferred(method: str, benchmark: st
         ("hash_prompt", "cifar100", "sup21k_orig", 10),
         ("smope", "imagenet_r", "ibot1k", 10),
         ("smope", "imagenet_r", "sup1k", 50),
+        ("ease", "cifar100", "sup1k", 10),
+        ("inflora", "imagenet_r", "sup1k", 10),
+        ("sd_lora", "cub200", "sup21k", 10),
         ("joint", "cifar100", "sup1k", 10),
         ("cpg", "imagenet_r", "sup21k", 10),
     ],
@@ -115,7 +126,7 @@ def test_what_no_card_states_is_marked_as_inferred(method: str, benchmark: str, 
 def values_of(recipe: TrainingRecipe, registries: Registries) -> dict[str, Any]:
     """Everything that a run would be given, every default spelled out, with dotted names."""
     config = registries.methods.load(recipe.method).Config(**recipe.config).model_dump()
-    flat = {**Schedule(**recipe.schedule).model_dump(), **config, **recipe.data}
+    flat = {**dict(Schedule(**recipe.schedule)), **config, **recipe.data}
     for name in ("tap", "task_inference", "outliers", "augment"):
         flat |= {f"{name}.{key}": value for key, value in (flat.get(name) or {}).items()}
     inner = flat.get("task_inference.tap") or {}
@@ -127,6 +138,11 @@ HIDE_FAMILY = {"batch_size": 128, "lr": 0.015, "grad_clip": 1.0, "drop_last": Fa
 WARM = {"epochs": 20, "shape": "coswm", "lr_first_step_full": True, "drop_last": True, "prompt_lr_mult": 5.0}
 PLAIN = {"augment.scale": [0.08, 1.0], "normalize": "none", "test_resize": 256, "image_size": 224}
 HIDE_TAP = {"tap.epochs": 30, "tap.lr": 0.005, "tap.samples": 640, "tap.cov": "full", "tap.optimizer": "sgd"}
+EASE_SGD = {
+    "epochs": 20, "optimizer": "sgd", "momentum": 0.9, "nesterov": False, "shape": "epoch_cosine", "epoch_lag": 0,
+    "min_lr": 0.0, "drop_last": False, "test_resize": 256, "test_interpolation": "bicubic", "normalize": "none",
+    "augment.scale": [0.05, 1.0],
+}  # fmt: skip
 SPOTS: list[tuple[str, str, str, int, dict[str, Any]]] = [
     ("l2p++", "cifar100", "sup1k", 10, CODA_FAMILY | {"epochs": 20, "pool_size": 30, "length": 20, "top_k": 5}),
     ("l2p++", "imagenet_r", "sup1k", 10, CODA_FAMILY | PLAIN | {"epochs": 50, "prompt_blocks": 1}),
@@ -288,6 +304,55 @@ SPOTS: list[tuple[str, str, str, int, dict[str, Any]]] = [
     ),
     ("smope", "imagenet_r", "sup1k", 50, WARM | {"steps_per_epoch": 8, "freeze_steps": 8, "epsilon": 0.3}),
     ("smope", "imagenet_r", "dino1k", 10, WARM | {"epsilon": 0.5, "tap.samples": 384}),
+    (
+        "ease",
+        "cifar100",
+        "sup1k",
+        20,
+        EASE_SGD
+        | {"batch_size": 48, "lr": 0.025, "weight_decay": 5e-4, "bottleneck": 64, "alpha": 0.1, "bare_features": False},
+    ),
+    ("ease", "imagenet_r", "sup21k", 10, EASE_SGD | {"batch_size": 16, "lr": 0.05, "weight_decay": 5e-3, "alpha": 0.1}),
+    (
+        "ease",
+        "cub200",
+        "sup1k",
+        20,
+        EASE_SGD
+        | {"batch_size": 16, "lr": 0.005, "weight_decay": 5e-4, "alpha": 0.005, "bare_features": True, "beta": 1.0},
+    ),
+    ("ease", "cub200", "sup21k", 20, EASE_SGD | {"batch_size": 32, "lr": 0.008, "alpha": 0.05, "bare_features": False}),
+    (
+        "inflora",
+        "cifar100",
+        "sup21k",
+        10,
+        PLAIN
+        | {
+            "epochs": 20,
+            "lr": 5e-4,
+            "optimizer": "adam",
+            "shape": "cosine",
+            "rank": 10,
+            "eps": 0.95,
+            "test_resize": None,
+        },
+    ),
+    (
+        "inflora",
+        "imagenet_r",
+        "sup21k",
+        20,
+        PLAIN | {"epochs": 50, "eps": 0.98, "drop_last": False, "weight_decay": 0.0},
+    ),
+    ("sd_lora", "cifar100", "sup1k", 10, {"epochs": 20, "lr": 0.008, "optimizer": "sgd", "test_resize": 256}),
+    (
+        "sd_lora",
+        "imagenet_r",
+        "sup1k",
+        20,
+        {"lr": 0.01, "shape": "constant", "momentum": 0.9, "augment.scale": [0.05, 1.0]},
+    ),
     ("joint", "imagenet_r", "sup1k", 10, {"batch_size": 64, "lr": 0.0025, "epochs": 20, "shape": "plain_cosine"}),
     ("one_prompt", "imagenet_r", "sup1k", 10, WARM | {"tap.enabled": False, "tap.samples": 384, "steps_per_epoch": 40}),
 ]

@@ -13,6 +13,7 @@ from smope_bench.benchmarks.suites import SUITES
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.methods import BUILTIN
 from smope_bench.methods.recipes.search_grids import GRIDS, find_grid
+from smope_bench.methods.recipes.tiny import UNSEARCHED
 
 
 def test_grids_are_published_or_labelled_ours() -> None:
@@ -52,7 +53,8 @@ def searched(benchmark: str) -> dict[str, list[tuple[float, str, Any, float]]]:
 @pytest.mark.parametrize("benchmark", RATES)
 def test_every_method_got_the_same_number_of_trials(benchmark: str) -> None:
     found = searched(benchmark)
-    assert found.keys() == GRIDS.keys() - {"ncm", "ridge"}, "all that train"
+    later = {recipe.method for recipe in UNSEARCHED if recipe.benchmark == benchmark}
+    assert found.keys() == GRIDS.keys() - {"ncm", "ridge"} - later, "all that train"
     for trials in found.values():
         (key,) = {key for _, key, _, _ in trials}
         values = {value for _, _, value, _ in trials}
