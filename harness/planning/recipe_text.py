@@ -66,7 +66,9 @@ def schedule_text(schedule: Schedule) -> str:
     if not schedule.epoch_lag and schedule.shape in ("step", "epoch_cosine", "milestones"):
         shape += " without lag"
     parts = [f"batch {schedule.batch_size}", counted(schedule.epochs, "epoch"), f"lr {schedule.lr:g}", shape]
-    momentum = f" with {'Nesterov ' * schedule.nesterov}momentum {schedule.momentum:g}" if schedule.momentum else ""
+    momentum = (
+        f" with {'Nesterov ' * schedule.nesterov}momentum {schedule.sgd_momentum:g}" if schedule.sgd_momentum else ""
+    )
     names = {"adamw": [], "adam": ["Adam"], "sgd": [f"SGD{momentum}"]}
     parts += names[schedule.optimizer]
     parts += [f"clip {schedule.grad_clip:g}"] if schedule.grad_clip else []

@@ -343,8 +343,9 @@ class Method(nn.Module):
         """Called by the trainer before ``begin_task``: stores the numbers of the task and of its classes."""
         self._progress.copy_(torch.tensor([task.old_classes, task.seen_classes, task.index]))
         absent = [label for label, count in zip(task.new_classes, task.class_counts, strict=True) if not count]
-        device = next(self.backbone.parameters()).device
-        self.absent_classes = torch.tensor(absent, device=device) if absent else None
+        self.absent_classes = None
+        if absent:
+            self.absent_classes = torch.tensor(absent, device=next(self.backbone.parameters()).device)
 
 
 def learnable_count(groups: Iterable[ParameterGroup]) -> int:

@@ -55,7 +55,7 @@ class Schedule(BaseModel):
     optimizer: Literal["adamw", "adam", "sgd"] = Field(
         default="adamw", description="adam and sgd add the weight decay to the gradient"
     )
-    momentum: float = Field(default=0.9, ge=0, lt=1, description="sgd: momentum")
+    sgd_momentum: float = Field(default=0.9, ge=0, lt=1, description="sgd: momentum")
     nesterov: bool = Field(default=False, description="sgd: Nesterov's form of the momentum")
     epoch_lag: int = Field(
         default=1,
@@ -70,9 +70,9 @@ class Schedule(BaseModel):
 
     @model_validator(mode="after")
     def _nesterov_has_momentum(self) -> Schedule:
-        if self.nesterov and (self.optimizer != "sgd" or not self.momentum):
+        if self.nesterov and (self.optimizer != "sgd" or not self.sgd_momentum):
             raise ValueError(
-                f"nesterov=True needs optimizer=sgd with a momentum, not optimizer={self.optimizer} with momentum={self.momentum:g}"
+                f"nesterov=True needs optimizer=sgd with a momentum, not optimizer={self.optimizer} with sgd_momentum={self.sgd_momentum:g}"
             )
         return self
 
@@ -87,7 +87,7 @@ class Schedule(BaseModel):
         }
 
 
-LATER = frozenset({"optimizer", "momentum", "nesterov", "epoch_lag", "milestones"})
+LATER = frozenset({"optimizer", "sgd_momentum", "nesterov", "epoch_lag", "milestones"})
 
 
 def restart_cosine(step: int, *, base: float, total: int, freeze: int = 0, first: float | None = None) -> float:
@@ -168,7 +168,7 @@ def optimizer_of(
     ]
     decay = schedule.weight_decay
     if schedule.optimizer == "sgd":
-        momentum, nesterov = schedule.momentum, schedule.nesterov
+        momentum, nesterov = schedule.sgd_momentum, schedule.nesterov
         return torch.optim.SGD(options, momentum=momentum, nesterov=nesterov, weight_decay=decay, fused=True)
     kind = torch.optim.AdamW if schedule.optimizer == "adamw" else torch.optim.Adam
     betas = schedule.beta1, schedule.beta2

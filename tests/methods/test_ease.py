@@ -19,7 +19,7 @@ from smope_bench.methods.ease import EASE, EaseConfig, cosine
 from tests.tolerance import printed_tolerance  # pyright: ignore[reportMissingImports]
 
 SGD: dict[str, Any] = {
-    "optimizer": "sgd", "momentum": 0.9, "shape": "epoch_cosine", "epoch_lag": 0, "min_lr": 0.0, "drop_last": False
+    "optimizer": "sgd", "sgd_momentum": 0.9, "shape": "epoch_cosine", "epoch_lag": 0, "min_lr": 0.0, "drop_last": False
 }  # fmt: skip
 PER_TASK = 2
 

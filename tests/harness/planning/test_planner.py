@@ -229,7 +229,7 @@ def test_the_manifest_holds_what_reports_need(built_in: Registries) -> None:
     assert [row["label"] for row in noted["rows"]] == [row.label for row in SUITES["smoke"].rows]
     assert {cell["run_id"] for cell in noted["cells"]} == {run.run_id for run in runs}
     assert noted["tiny"] is True
-    assert {row["kind"] for row in noted["rows"]} == {"method", "floor", "ceiling"}
+    assert {row["kind"] for row in noted["rows"]} == {"method", "floor", "adapter", "ceiling"}
 
 
 def test_a_split_alone_is_enough_and_replaces_the_columns_number_of_tasks(built_in: Registries) -> None:

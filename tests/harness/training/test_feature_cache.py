@@ -27,7 +27,8 @@ def stream_of(tmp_path: Path, order: int = 0, *, for_search: bool = False) -> St
 
 
 def queries(vit: PromptedViT, stream: Stream, folder: Path | None, **changes: str) -> FrozenFeatureCache:
-    return FrozenFeatureCache(vit, stream, CPU, folder, **({"weights": "w", "precision": "fp32"} | changes))
+    given = {"weights": "w", "precision": "fp32"} | changes
+    return FrozenFeatureCache(vit, stream, CPU, folder, given["weights"], given["precision"])
 
 
 def test_what_is_found_is_what_was_made(micro_vit: PromptedViT, tmp_path: Path, counted: list[int]) -> None:

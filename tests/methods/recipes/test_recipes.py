@@ -139,7 +139,7 @@ WARM = {"epochs": 20, "shape": "coswm", "lr_first_step_full": True, "drop_last":
 PLAIN = {"augment.scale": [0.08, 1.0], "normalize": "none", "test_resize": 256, "image_size": 224}
 HIDE_TAP = {"tap.epochs": 30, "tap.lr": 0.005, "tap.samples": 640, "tap.cov": "full", "tap.optimizer": "sgd"}
 EASE_SGD = {
-    "epochs": 20, "optimizer": "sgd", "momentum": 0.9, "nesterov": False, "shape": "epoch_cosine", "epoch_lag": 0,
+    "epochs": 20, "optimizer": "sgd", "sgd_momentum": 0.9, "nesterov": False, "shape": "epoch_cosine", "epoch_lag": 0,
     "min_lr": 0.0, "drop_last": False, "test_resize": 256, "test_interpolation": "bicubic", "normalize": "none",
     "augment.scale": [0.05, 1.0],
 }  # fmt: skip
@@ -351,7 +351,7 @@ SPOTS: list[tuple[str, str, str, int, dict[str, Any]]] = [
         "imagenet_r",
         "sup1k",
         20,
-        {"lr": 0.01, "shape": "constant", "momentum": 0.9, "augment.scale": [0.05, 1.0]},
+        {"lr": 0.01, "shape": "constant", "sgd_momentum": 0.9, "augment.scale": [0.05, 1.0]},
     ),
     ("joint", "imagenet_r", "sup1k", 10, {"batch_size": 64, "lr": 0.0025, "epochs": 20, "shape": "plain_cosine"}),
     ("one_prompt", "imagenet_r", "sup1k", 10, WARM | {"tap.enabled": False, "tap.samples": 384, "steps_per_epoch": 40}),
