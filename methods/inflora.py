@@ -49,10 +49,12 @@ class InfLoRAConfig(MethodConfig):
         max_length=3,
         description="projections with a branch; they share the reduction",
     )
-    eps: float = Field(
+    threshold: float = Field(
         default=0.95, gt=0, le=1, description="share of the energy that is protected after the first task"
     )
-    eps_final: float = Field(default=1.0, gt=0, le=1, description="the share rises linearly to this with the tasks")
+    threshold_final: float = Field(
+        default=1.0, gt=0, le=1, description="the share rises linearly to this with the tasks"
+    )
     row_norm: float = Field(default=1 / math.sqrt(3), gt=0, description="norm of a reduction's rows; 1 in the paper")
     design: Literal["squared", "inputs"] = Field(
         default="squared",
@@ -84,7 +86,7 @@ class InfLoRAConfig(MethodConfig):
 
 def share_to_protect(config: InfLoRAConfig, task: int, tasks: int) -> float:
     """Share of the energy of a task's inputs that is inside the protected space after the 0-based ``task``."""
-    return config.eps + (config.eps_final - config.eps) * task / tasks
+    return config.threshold + (config.threshold_final - config.threshold) * task / tasks
 
 
 def outside(moments: Tensor, protected: Tensor, measure: str) -> Tensor:

@@ -72,7 +72,8 @@ class Schedule(BaseModel):
     def _nesterov_has_momentum(self) -> Schedule:
         if self.nesterov and (self.optimizer != "sgd" or not self.sgd_momentum):
             raise ValueError(
-                f"nesterov=True needs optimizer=sgd with a momentum, not optimizer={self.optimizer} with sgd_momentum={self.sgd_momentum:g}"
+                f"nesterov=True needs optimizer=sgd with a momentum, not optimizer={self.optimizer}"
+                f" with sgd_momentum={self.sgd_momentum:g}"
             )
         return self
 

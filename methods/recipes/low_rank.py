@@ -21,7 +21,7 @@ INFLORA_ADAM: dict[str, Any] = {
     "drop_last": False,
 }
 ADAM_20, ADAM_50 = INFLORA_ADAM | {"epochs": 20}, INFLORA_ADAM | {"epochs": 50}
-FEWER: dict[str, Any] = {"eps": 0.98}
+FEWER: dict[str, Any] = {"threshold": 0.98}
 
 
 def _inflora(benchmark: str, tasks: int, schedule: Values, config: Values, backbone: str = "sup21k") -> TrainingRecipe:

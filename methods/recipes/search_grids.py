@@ -56,7 +56,7 @@ GRIDS: Mapping[str, Grid] = {
         _ours("linear_probe", "beta1", (0.9, 0.0)),
         _ours("ranpac", "prompt_init", RANGE_OF_START),
         _ours("ease", "proxy_scale", (1.0, 20.0)),
-        _ours("inflora", "eps", (0.95, 0.98)),
+        _ours("inflora", "threshold", (0.95, 0.98)),
         _ours("sd_lora", "magnitude", (0.8, 0.2)),
         _ours("joint_head", "beta1", (0.9, 0.0)),
         _ours("joint", "prompt_init", RANGE_OF_START),

@@ -66,7 +66,7 @@ SEARCHED: tuple[TrainingRecipe, ...] = (
     _tiny("one_prompt", "digits", DIGITS | {"lr": 0.015}, {"tap": NO_TAP}),
     _tiny("linear_probe", "digits", DIGITS | {"lr": 0.015}, {"tap": NO_TAP}),
     _tiny("ranpac", "digits", DIGITS | {"lr": 0.005}, {"prompt_init": 0.2}),
-    _tiny("inflora", "digits", DIGITS | ADAM | {"lr": 0.015}, {"eps": 0.98}),
+    _tiny("inflora", "digits", DIGITS | ADAM | {"lr": 0.015}, {"threshold": 0.98}),
     _tiny("joint_head", "digits", DIGITS | {"lr": 0.005}),
     _tiny("joint", "digits", DIGITS | {"lr": 0.005}, {"prompt_init": 0.2}),
     _tiny("l2p++", "glyphs", GLYPHS | BY_EPOCH | {"lr": 0.015}, {"prompt_init": 0.2}),
@@ -90,7 +90,9 @@ SEARCHED: tuple[TrainingRecipe, ...] = (
 )
 
 UNSEARCHED: tuple[TrainingRecipe, ...] = (
-    *inferred([_tiny("inflora", "glyphs", GLYPHS | ADAM | {"lr": 0.015}, {"eps": 0.98})], "as on digits, not searched"),
+    *inferred(
+        [_tiny("inflora", "glyphs", GLYPHS | ADAM | {"lr": 0.015}, {"threshold": 0.98})], "as on digits, not searched"
+    ),
     *inferred(
         [
             _tiny("sd_lora", "digits", DIGITS | STEADY_SGD | {"lr": 0.015}),

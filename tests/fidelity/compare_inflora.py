@@ -132,7 +132,7 @@ def our_method(network: Any) -> InfLoRA:
         {name: value for name, value in network.image_encoder.state_dict().items() if name in vit.state_dict()}
     )
     schedule = Schedule(batch_size=BATCH, epochs=EPOCHS, lr=LR, shape="cosine", optimizer="adam", drop_last=False)
-    method = InfLoRA(InfLoRAConfig(rank=RANK, eps=EPS), PromptedViT(vit), Setup(CLASSES, TASKS, schedule))
+    method = InfLoRA(InfLoRAConfig(rank=RANK, threshold=EPS), PromptedViT(vit), Setup(CLASSES, TASKS, schedule))
     with torch.no_grad():
         method.head.weight.copy_(torch.cat([head.weight for head in network.classifier_pool]))
         method.head.bias.copy_(torch.cat([head.bias for head in network.classifier_pool]))

@@ -193,7 +193,7 @@ def test_protected_space_of_the_card() -> None:
 @pytest.mark.parametrize(("energy", "eps", "expected"), [("squared", 0.95, 11), ("plain", 0.95, 535)])
 def test_first_counts_of_the_card(energy: str, eps: float, expected: int) -> None:
     """Directions of 768 that are protected where the moments fall as 1/i."""
-    config = InfLoRAConfig.model_validate({"energy": energy, "eps": eps})
+    config = InfLoRAConfig.model_validate({"energy": energy, "threshold": eps})
     values = 1 / torch.arange(1, 769, dtype=torch.double)
     space = protect(values.diag(), torch.zeros(768, 768, dtype=torch.double), 0, 10, config)
     assert round(float(space.trace())) == expected
@@ -204,7 +204,7 @@ def test_first_counts_of_the_card(energy: str, eps: float, expected: int) -> Non
     [(0.95, 10, {0: 0.95, 1: 0.955, 9: 0.995}), (0.98, 5, {0: 0.98, 1: 0.984, 2: 0.988, 3: 0.992, 4: 0.996})],
 )
 def test_thresholds_of_the_card(eps: float, tasks: int, expected: dict[int, float]) -> None:
-    config = InfLoRAConfig(eps=eps)
+    config = InfLoRAConfig(threshold=eps)
     assert {task: share_to_protect(config, task, tasks) for task in expected} == pytest.approx(expected)
 
 
@@ -246,7 +246,7 @@ def test_parameters_of_the_card(config: dict[str, Any], classes: int, expected: 
 
 def test_reductions_lie_outside_the_protected_space(micro_vit: PromptedViT) -> None:
     """Conditions on R, and on U R for the spaces of all earlier tasks."""
-    method, kept = make(micro_vit, eps=0.6), list[Tensor]()
+    method, kept = make(micro_vit, threshold=0.6), list[Tensor]()
     for index in range(TASKS):
         train(method, index)
         for rows, up in zip(method.downs[index], method.ups[index], strict=True):
@@ -329,7 +329,7 @@ def test_basis_and_complement_give_the_same_space() -> None:
 
 @pytest.mark.parametrize("reduction", ["random", "current_only", "orthogonal_random"])
 def test_other_reductions(micro_vit: PromptedViT, reduction: str) -> None:
-    method = make(micro_vit, reduction=reduction, eps=0.6)
+    method = make(micro_vit, reduction=reduction, threshold=0.6)
     for index in range(2):
         train(method, index)
         enter(method, index + 1)

@@ -334,7 +334,7 @@ SPOTS: list[tuple[str, str, str, int, dict[str, Any]]] = [
             "optimizer": "adam",
             "shape": "cosine",
             "rank": 10,
-            "eps": 0.95,
+            "threshold": 0.95,
             "test_resize": None,
         },
     ),
@@ -343,7 +343,7 @@ SPOTS: list[tuple[str, str, str, int, dict[str, Any]]] = [
         "imagenet_r",
         "sup21k",
         20,
-        PLAIN | {"epochs": 50, "eps": 0.98, "drop_last": False, "weight_decay": 0.0},
+        PLAIN | {"epochs": 50, "threshold": 0.98, "drop_last": False, "weight_decay": 0.0},
     ),
     ("sd_lora", "cifar100", "sup1k", 10, {"epochs": 20, "lr": 0.008, "optimizer": "sgd", "test_resize": 256}),
     (
