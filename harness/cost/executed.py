@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from smope_bench.harness.cost.flop_counters import HANDLES, Dispatched, Traced, dispatched_flops, traced_flops
 from smope_bench.harness.cost.unknown_operators import beneath, in_products
 from smope_bench.methods.common.api import Batch, Method
+from smope_bench.methods.common.backbone.merging import Derived
 from smope_bench.methods.common.backbone.vit import PromptedViT
 
 IMAGES = 2
@@ -89,6 +90,9 @@ class Counters:
 
     def _count(self, method: Method, run: Callable[[Tensor, _Query], Tensor], *, trains: bool) -> Executed:
         query, traced = _Query(IMAGES, self.backbone.feature_dim), None
+        if any(isinstance(value, Derived) for value in vars(method).values()):
+            with torch.no_grad():  # what is derived from tensors is made once a task, and is no work of an image
+                run(self.images, query)
         with contextlib.suppress(RuntimeError):  # tracing meets operators or arguments that it does not support
             traced = traced_flops(_Calling(lambda images: run(images, query), method, self.backbone), self.images)
         with counted_passes(self.backbone) as passes:

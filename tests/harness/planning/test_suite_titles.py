@@ -84,9 +84,11 @@ def test_a_title_is_the_suites_only_where_its_rows_and_columns_are() -> None:
 
 
 def test_settings_of_rows_stand_in_the_title_and_those_of_columns_in_their_labels() -> None:
-    assert planned("ci", "schedule.lr=0.1", methods="ncm").heading.endswith("(1 of 20 rows), with schedule.lr=0.1")
+    size = len(SUITES["ci"].rows)
+    title = planned("ci", "schedule.lr=0.1", methods="ncm").heading
+    assert title.endswith(f"(1 of {size} rows), with schedule.lr=0.1")
     found = planned("ci", "smope.epsilon=0.1", "benchmark.tasks=5", methods="ncm smope").heading
-    assert found == "2 of 20 rows of ci on digits, 5 tasks, some runs with settings of one's own"
+    assert found == f"2 of {size} rows of ci on digits, 5 tasks, some runs with settings of one's own"
 
 
 def test_uneven_tasks_are_listed_in_runs() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,9 @@ def test_the_tuned_prompt_of_a_first_task_is_kept(registries: Registries, tmp_pa
 def test_methods_that_divide_in_advance_are_refused(method: str, registries: Registries, tmp_path: Path) -> None:
     spec = stopped(longer(method, {"components": 4} if method == "coda_prompt" else None))
     finish(spec, registries, tmp_path)
-    with pytest.raises(UserError, match=rf"run {spec.run_id} of {method} cannot be extended: it.* tasks"):
+    reason = registries.methods.load(method).not_extended_because
+    assert reason
+    with pytest.raises(UserError, match=re.escape(f"run {spec.run_id} of {method} cannot be extended: {reason}")):
         extension(spec.run_id, tmp_path, registries)
 
 
