@@ -12,6 +12,7 @@ from smope_bench.reports.text import listed
 MOST = 4
 """Benchmarks of a suite that are spoken of one by one."""
 _EVERY: dict[RowKind, str] = {"floor": "every floor", "method": "every other method"}
+_ALL = "every other row"
 _TIED: tuple[Verdict, ...] = ("no difference shown", "equal")
 
 
@@ -77,7 +78,8 @@ def _verdicts(family: Family, is_named: bool) -> str:
     assert family.reference is not None
     name = family.reference.label
     tied = _group(family, *_TIED)
-    parts = [f"{tied} cannot be told apart from {name}"] if tied else []
+    apart = f"no other row can be told apart from {name}"
+    parts = [apart if tied == _ALL else f"{tied} cannot be told apart from {name}"] if tied else []
     few = [one.row.label for one in family.comparisons if not _is_tested(one)]
     directions: tuple[tuple[str, Verdict], ...] = (("above", "worse"), ("below", "better"))
     places = [f"{word} {group}" for word, verdict in directions if (group := _group(family, verdict))]
@@ -100,7 +102,7 @@ def _group(family: Family, *verdicts: Verdict) -> str:
     """The rows with these verdicts: each kind of rows as one where all of it has them, else by their names."""
     mine = [one.row for one in family.comparisons if one.verdict in verdicts and _is_tested(one)]
     if len(mine) > 1 and len(mine) == len(family.comparisons):
-        return "every other row"
+        return _ALL
     names: list[str] = []
     for kind in dict.fromkeys(row.kind for row in mine):
         own = [row.label for row in mine if row.kind == kind]

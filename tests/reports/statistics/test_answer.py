@@ -54,3 +54,9 @@ def test_two_seeds_decide_nothing(factory) -> None:
 def test_without_a_finished_run_there_is_nothing_to_say(factory) -> None:
     factory.plan("A", factory.spec("a", "digits", 0, 0, 1))
     assert answer(load_suite(factory.write(), "smoke", None)) == ()
+
+
+def test_where_nothing_differs_it_is_said_of_no_row(factory) -> None:
+    levels = {"A": ("method", 90.0, 0.3), "B": ("method", 90.05, 0.3), "C": ("method", 90.02, 0.2)}
+    results = replace(suite(factory, levels, 5), reference="A")
+    assert answer(results)[1] == "With 5 class orders, no other row can be told apart from A."
