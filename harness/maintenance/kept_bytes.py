@@ -1,10 +1,11 @@
-"""What autograd keeps of a training step, on the pretend device: ``python -m smope_bench.harness.maintenance.kept_bytes``.
+"""What autograd keeps of a training step, on the pretend device: ``python -m smope_bench.harness.maintenance.kept_bytes METHOD``.
 
-Prints the table of docs/performance.md: MiB an image of SMoPE on ViT-B/16 at 224 px, second task, by precision and memory plan.
+Prints the table of docs/performance.md: MiB an image of a method on ViT-B/16 at 224 px, second task, by precision and memory plan.
 """
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from functools import partial
@@ -22,7 +23,6 @@ from smope_bench.methods.common.backbone.memory_plan import MemoryPlan
 from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.schedules import Schedule
 
-METHOD = "smope"
 PLANS = (MemoryPlan(), MemoryPlan(checkpoint_mlps=True), MemoryPlan(checkpoint_blocks=True))
 
 
@@ -87,10 +87,10 @@ def kept_mib(
     return {block: (three[block] - two[block]) / MIB for block in three}
 
 
-def main() -> None:
-    """Print the table."""
+def main(name: str) -> None:
+    """Print the table of a method."""
     registries = open_registries()
-    smope = registries.methods.load(METHOD)
+    method = registries.methods.load(name)
     print("| precision | " + " | ".join(plan.words for plan in PLANS) + " |\n|" + " --- |" * (1 + len(PLANS)))
     for precision in ("fp32", "bf16"):
         found: list[float] = []
@@ -98,9 +98,9 @@ def main() -> None:
             vit = registries.backbones.load("random").load()
             if precision == "bf16":
                 vit.keep_products_in(torch.bfloat16)
-            found.append(sum(kept_mib(smope, {}, vit, precision, plan).values()))
+            found.append(sum(kept_mib(method, {}, vit, precision, plan).values()))
         print(f"| {precision} | " + " | ".join(f"{each:.1f}" for each in found) + " |", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])
