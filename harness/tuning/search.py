@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from smope_bench.benchmarks.download.locks import locked
+from smope_bench.benchmarks.durable import make_folder
 from smope_bench.benchmarks.suites import SUITES, Column, Row
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.execution.display import Display
@@ -190,7 +191,7 @@ def search(
     def refuse() -> None:
         raise UserError(f"another process is working on this search ({plan.folder}): wait for it, or stop it")
 
-    plan.folder.mkdir(parents=True, exist_ok=True)
+    make_folder(plan.folder)
     with locked(plan.folder / "lock", refuse):
         study = Study(plan.folder, plan.space, request.seeds[0].train, learns=request.sampler == "tpe")
         options = RunOptions(
