@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.hardware.memory import MIB, forget_peak, peak_mb, total_mb
+from smope_bench.harness.hardware.memory import MIB, forget_peak, own_mb, peak_mb, return_freed, total_mb
 from smope_bench.methods.common.backbone.memory_plan import MemoryPlan, is_memory_shortage
 
 
@@ -81,11 +81,24 @@ class PeakMemory:
         self._device = device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
+            self._start = self._before = torch.cuda.memory_allocated(device) / MIB
         else:
-            forget_peak()  # of earlier runs in this process
+            return_freed()  # what earlier runs in this process have left
+            is_forgotten = forget_peak()
+            self._start = own_mb()
+            self._before = self._start if is_forgotten else peak_mb()
 
     def read_mb(self) -> float:
         """Peak in MiB."""
         if self._device.type == "cuda":
             return torch.cuda.max_memory_allocated(self._device) / MIB
         return peak_mb()
+
+    def increase_mb(self) -> float:
+        """By how many MiB the peak is above what was in use at the start.
+
+        Where the system cannot forget the peak of earlier runs and this one is below it, by how much the memory that is in use
+        now is above; the most of several readings is then a lower bound.
+        """
+        peak = self.read_mb()
+        return max(0.0, (peak if peak > self._before or self._before == self._start else own_mb()) - self._start)

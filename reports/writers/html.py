@@ -116,7 +116,8 @@ def render_page(document: Document, downloads: Sequence[Download] = ()) -> str:
     anchors = [_take_runs(section, f"s{i}", data) for i, section in enumerate(document.sections, 1)]
     script_data, packed_files = data.script(), packed(downloads)
     room = min(FIGURE_ROOM, CARRIED_ROOM - len(script_data.encode()) - len(packed_files))
-    figures = place_figures([[*chain(*(group.figures for group in one.figures))] for one in document.sections], room)
+    of_sections = [[*chain(*(group.figures for group in one.figures))] for one in document.sections]
+    *figures, changes = place_figures([*of_sections, document.changes], room)
     many = len(document.sections) > 1
     sections = [
         _section(section, f"s{i}", anchors[i - 1], views, iter(placed))
@@ -127,7 +128,8 @@ def render_page(document: Document, downloads: Sequence[Download] = ()) -> str:
         css=Markup(_resource("page.css")),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        title=titles[0] if len(titles) == 1 else f"{len(titles)} suites",
+        title=document.page.title if document.page else titles[0] if len(titles) == 1 else f"{len(titles)} suites",
+        page=document.page,
         newest=max((section.results.newest or "" for section in document.sections if section.results), default=""),
         versions=version_line(outcomes),
         runs=len({run.run_id for section in document.sections if section.results for run in section.results.runs}),
@@ -135,10 +137,11 @@ def render_page(document: Document, downloads: Sequence[Download] = ()) -> str:
         left_out=None if document.left_out is None else views.view(document.left_out, {}),
         sections=sections,
         many=many,
+        changes=changes,
         comparison=[views.view(grid, {}) for grid in document.comparison],
         environments=environments.listed,
         downloads=views.others,
-        outside=sum(figure.svg is None for placed in figures for figure in placed),
+        outside=sum(figure.svg is None for placed in (*figures, changes) for figure in placed),
         metrics=[(metric.heading, metric.explanation) for metric in metrics],
         words=RUN_WORDS,
         data=script_data,
@@ -254,7 +257,7 @@ def _section(
 
 def _outcomes(document: Document) -> list[RunResult]:
     of_suites = [section.results.outcomes for section in document.sections if section.results]
-    return list({outcome.run_id: outcome for outcomes in of_suites for outcome in outcomes}.values())
+    return list({(one.run_id, one.made_by): one for outcomes in of_suites for one in outcomes}.values())
 
 
 def _resource(name: str) -> str:
