@@ -81,12 +81,12 @@ class PeakMemory:
         self._device = device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-            self._start = self._before = torch.cuda.memory_allocated(device) / MIB
+            self._start = torch.cuda.memory_allocated(device) / MIB
         else:
             return_freed()  # what earlier runs in this process have left
             is_forgotten = forget_peak()
-            self._start = own_mb()
-            self._before = self._start if is_forgotten else peak_mb()
+            self._start, self._mapped = own_mb()
+            self._earlier = 0.0 if is_forgotten else peak_mb()
 
     def read_mb(self) -> float:
         """Peak in MiB."""
@@ -95,10 +95,14 @@ class PeakMemory:
         return peak_mb()
 
     def increase_mb(self) -> float:
-        """By how many MiB the peak is above what was in use at the start.
+        """By how many MiB the peak is above what was in use at the start; of a process without mapped files.
 
-        Where the system cannot forget the peak of earlier runs and this one is below it, by how much the memory that is in use
-        now is above; the most of several readings is then a lower bound.
+        Code of a library is read when it is first used, which is no matter of the run but of what ran before. Where the system
+        cannot forget the peak of earlier runs and this one is below it, it is what is in use now that counts: the most of
+        several readings is then a lower bound.
         """
         peak = self.read_mb()
-        return max(0.0, (peak if peak > self._before or self._before == self._start else own_mb()) - self._start)
+        if self._device.type == "cuda":
+            return max(0.0, peak - self._start)
+        now, mapped = own_mb()
+        return max(0.0, (peak if peak > self._earlier else now) - self._start - max(0.0, mapped - self._mapped))
