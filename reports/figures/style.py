@@ -68,6 +68,8 @@ class FigureFile:
     runs: tuple[str, ...] = ()
     kind: str = ""
     """Name of its kind of figure."""
+    chart: Mapping[str, Any] | None = None
+    """What the page's script draws of it (``interactive.py``), where it can."""
 
 
 @dataclass(frozen=True)

@@ -82,16 +82,14 @@ for (const table of document.querySelectorAll("table.grid")) {
 
 // What a mouse learns by resting on a number, the keyboard and a finger learn by reaching it.
 const tip = document.getElementById("tip");
-addEventListener("focusin", (event) => {
-  const text = event.target.title;
-  tip.hidden = !text;
-  if (!text) return;
-  tip.textContent = text;
-  const place = event.target.getBoundingClientRect();
+function showTip(place, ...content) {
+  tip.replaceChildren(...content);
+  tip.hidden = false;
   tip.style.left = `${Math.max(8, Math.min(place.left, innerWidth - tip.offsetWidth - 8))}px`;
   const below = place.bottom + 6;
   tip.style.top = `${below + tip.offsetHeight < innerHeight ? below : Math.max(0, place.top - tip.offsetHeight - 6)}px`;
-});
+}
+addEventListener("focusin", (event) => !event.target.closest(".canvas") && (event.target.title ? showTip(event.target.getBoundingClientRect(), event.target.title) : hideTip()));
 const hideTip = () => (tip.hidden = true);
 addEventListener("focusout", hideTip);
 addEventListener("scroll", hideTip, { capture: true, passive: true });
