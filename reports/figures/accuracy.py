@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from smope_bench.reports.figures.interactive import Chart, limits_of, seeded, series, shortened, spread_of
+from smope_bench.reports.figures.interactive import Chart, limits_of, seeded, series, spread_of, to_thousandth
 from smope_bench.reports.figures.kinds import FigureData, Picture, figure
 from smope_bench.reports.figures.scatter import names_at_ends
 from smope_bench.reports.figures.style import (
@@ -100,7 +100,7 @@ def _final_chart(
                 cell,
                 data.looks[cell.row.label],
                 value=spread_of(found),
-                runs=seeded(cell, [shortened(one.metrics["faa"]) for one in cell.outcomes]),
+                runs=seeded(cell, [to_thousandth(one.metrics["faa"]) for one in cell.outcomes]),
             )
             for cell, found in shown
         ],
@@ -209,10 +209,10 @@ def _stages_chart(
                 cell,
                 data.looks[cell.row.label],
                 pale=cell.row.label in data.pale,
-                points=[[task, shortened(mean), shortened(std)] for task, mean, std in curves[cell.row.label]],
+                points=[[task, to_thousandth(mean), to_thousandth(std)] for task, mean, std in curves[cell.row.label]],
                 runs=seeded(
                     cell,
-                    [[shortened(one.stages[task - 1]) for task, *_ in curves[cell.row.label]] for one in cell.outcomes],
+                    [[to_thousandth(one.stages[task - 1]) for task, *_ in curves[cell.row.label]] for one in cell.outcomes],
                 ),
             )
             for cell in cells

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
 from matplotlib.markers import MarkerStyle
+from matplotlib.path import Path
 
 from smope_bench.reports.figures.style import Look, row_label
 from smope_bench.reports.formatting import KIND_NAMES
@@ -37,10 +39,10 @@ def seeded(cell: Cell, values: Sequence[Any]) -> list[list[Any]]:
 
 def spread_of(found: Summary) -> list[float | None]:
     """[mean, standard deviation, lower and upper end of the interval], to a thousandth."""
-    return [shortened(value) for value in (found.mean, found.std, found.low, found.high)]
+    return [to_thousandth(value) for value in (found.mean, found.std, found.low, found.high)]
 
 
-def shortened(value: float | None) -> float | None:
+def to_thousandth(value: float | None) -> float | None:
     """A number to a thousandth, which is more than a chart shows."""
     return None if value is None else round(value, 3)
 
@@ -59,6 +61,6 @@ def shapes(markers: Iterable[str]) -> dict[str, list[list[float]]]:
     for marker in sorted(set(markers)):
         style = MarkerStyle(marker)
         path = style.get_path().transformed(style.get_transform())
-        is_round = path.codes is not None and 4 in path.codes
-        found[marker] = [] if is_round else [[round(float(x), 3), round(float(-y), 3)] for x, y in path.vertices]
+        is_round = path.codes is not None and Path.CURVE4 in np.asarray(path.codes)
+        found[marker] = [] if is_round else (np.asarray(path.vertices) * (1, -1)).round(3).tolist()
     return found

@@ -127,3 +127,13 @@ addEventListener("beforeprint", () => {
   closed.forEach((part) => (part.open = true));
 });
 addEventListener("afterprint", () => closed.forEach((part) => (part.open = false)));
+
+// On a narrow screen long sentences scroll in their box, which the keyboard must reach.
+function reachSentences() {
+  for (const box of document.querySelectorAll(".answer .said")) {
+    if (box.scrollHeight > box.clientHeight + 1) box.tabIndex = 0;
+    else box.removeAttribute("tabindex");
+  }
+}
+addEventListener("resize", reachSentences);
+reachSentences();

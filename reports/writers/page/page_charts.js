@@ -1,7 +1,7 @@
 // Charts of the same numbers as the drawings: values and seeds at the pointer or the focus, a click shows a row alone.
 // A drawing stays in the page for print, for browsers without scripts, and where a chart cannot be made.
 
-const INK = "#1f2933", PALE = "#c3c9d0", LETTER = 6.4, FADED = 0.12;
+const INK = "#1f2933", PALE = "#c3c9d0", LETTER = 6.9, FADED = 0.12;
 const chartData = JSON.parse(document.getElementById("charts").textContent);
 const isolated = (text) => `\u2068${text}\u2069`; // a name from right to left must not turn the words around it
 const fixed = (value, digits = 2) => value.toFixed(digits);
@@ -181,10 +181,11 @@ function liveChart(figure, data) {
 
   function room() {
     if (state.all || data.form !== "rows" || !figure.closest(".answer")) return Infinity;
-    // What stands below the chart on the first screen: its tools and caption; where the table is not beside it, the table's head too.
-    const top = figure.getBoundingClientRect().top + scrollY, beside = matchMedia("(min-width: 62rem)").matches && !figure.closest(".several");
-    const step = stepOf(state.width), gaps = kinds.length - 1;
-    return Math.max(5, Math.floor((innerHeight - top - (beside ? 120 : 340)) / step - gaps));
+    // What stands below the chart on the first screen: its tools and caption, and the table's first row where that is not beside it.
+    const at = canvas.getBoundingClientRect(), row = figure.closest("section").querySelector("table.grid tbody tr:not(.kind)");
+    const ends = [figure, ...(row ? [row] : [])].map((part) => part.getBoundingClientRect()).filter((part) => part.left < at.right);
+    const below = Math.max(...ends.map((part) => part.bottom)) - at.bottom;
+    return Math.max(5, Math.floor((innerHeight - at.top - scrollY - below - 52) / stepOf(state.width) - kinds.length + 1));
   }
 
   function draw() {
@@ -287,8 +288,8 @@ function liveChart(figure, data) {
   return (width) => {
     if (Math.abs(width - state.width) < 1) return;
     state.width = width;
-    draw();
     figure.classList.add("drawn");
+    draw();
   };
 }
 
