@@ -11,6 +11,7 @@ BUILTIN: dict[str, str] = {
     "digits": "smope_bench.benchmarks.datasets.digits:Digits",
     "domain_folder": "smope_bench.benchmarks.datasets.domain_folder:DomainFolder",
     "domainnet": "smope_bench.benchmarks.datasets.published.domainnet:DomainNet",
+    "domainnet_200": "smope_bench.benchmarks.datasets.published.domainnet:DomainNet200",
     "domainnet_classes": "smope_bench.benchmarks.datasets.published.domainnet:DomainNetClasses",
     "emoji_r": "smope_bench.benchmarks.datasets.emoji_r:EmojiR",
     "fashion_mnist": "smope_bench.benchmarks.datasets.published.fashion_mnist:FashionMnist",
@@ -18,6 +19,7 @@ BUILTIN: dict[str, str] = {
     "glyph_domains": "smope_bench.benchmarks.datasets.glyph_domains:GlyphDomains",
     "glyphs": "smope_bench.benchmarks.datasets.glyphs:Glyphs",
     "imagefolder": "smope_bench.benchmarks.datasets.image_folder:ImageFolder",
+    "imagenet_a": "smope_bench.benchmarks.datasets.published.imagenet_a:ImageNetA",
     "imagenet_r": "smope_bench.benchmarks.datasets.published.imagenet_r:ImageNetR",
     "small_sets": "smope_bench.benchmarks.datasets.small_sets:SmallSets",
 }
