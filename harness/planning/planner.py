@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 MISSING = "missing"
 BACKBONE = ("backbone",)
 """The setting that replaces the backbone of every column: ``--set backbone=NAME``."""
-TRANSFORMS = ("augment", "normalize", "test_resize", "test_interpolation")
+TRANSFORMS = ("augment", "normalize", "test_resize", "test_interpolation", "test_squeeze")
 """Settings of a benchmark that may be given for one method; recipes differ in them, too."""
 Supply = Callable[[Any], None]
 

@@ -102,7 +102,8 @@ def _preprocessing(spec: RunSpec, registries: Registries, data: Path) -> dict[st
     return {
         "turned_by_exif_and_put_on_white": benchmark.upright,
         "central_square": benchmark.kept_side,
-        "resize_shorter_side": config.test_resize,
+        "resize_shorter_side": None if config.test_squeeze else config.test_resize,
+        **({"resize_to_square": config.test_resize} if config.test_squeeze else {}),
         "image_size": config.image_size,
         "interpolation": config.test_interpolation,
         "scale": "divided by 255",

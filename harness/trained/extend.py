@@ -32,7 +32,7 @@ from smope_bench.methods.common.schedules import Schedule
 
 EXTENDED = Suite("extended", "Extended runs", "Runs that went on from the trained model of an earlier one.", (), ())
 """What reports show extended runs under."""
-SEEN_ALIKE = ("image_size", "normalize", "test_resize", "test_interpolation")
+SEEN_ALIKE = ("image_size", "normalize", "test_resize", "test_interpolation", "test_squeeze")
 """Settings of a benchmark that added tasks share with those of the parent: all pictures are shown to the network alike."""
 FOLDERS = "imagefolder"
 
@@ -178,12 +178,12 @@ def _added(
 ) -> Component:
     """Another benchmark, whose pictures are shown to the network as the parent's; in one task unless more are asked for."""
     kind: type[Benchmark[Any]] = registries.benchmarks.load(name)
-    first = registries.benchmarks.load(old.benchmark.name).Config(**old.benchmark.config).model_dump(mode="json")
-    alike = {field: first[field] for field in (*SEEN_ALIKE, "augment")}
+    first = registries.benchmarks.load(old.benchmark.name).Config(**old.benchmark.config)
+    alike = {field: getattr(first, field) for field in SEEN_ALIKE} | {"augment": first.augment.model_dump(mode="json")}
     tasks = {} if {"tasks", "split"} & values.keys() or kind.Config.tasks_follow_data else {"tasks": 1}
     typed = validated(kind.Config, merged({**alike, **tasks}, values), "benchmark")
     for field in SEEN_ALIKE:
-        if typed.model_dump(mode="json")[field] != alike[field]:
+        if getattr(typed, field) != alike[field]:
             raise UserError(
                 f"--set benchmark.{field}: added pictures are shown to the network as the first ones,"
                 f" {field}={alike[field]}; leave it out"
