@@ -41,6 +41,11 @@ def listed(labels: Sequence[str], most: int = 8) -> str:
     return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
 
 
+def shortened(name: str, longest: int = 32) -> str:
+    """A name as figures and sentences write it: cut where it is very long."""
+    return name if len(name) <= longest else name[: longest - 1] + "…"
+
+
 def plain(text: str) -> str:
     """One line of text without control characters."""
     flat = re.sub(r"[^\S\u00a0\u202f]+", " ", text).strip()

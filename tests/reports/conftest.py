@@ -231,6 +231,12 @@ def make_factory(tmp_path: Path) -> Callable[..., Factory]:
 
 
 @pytest.fixture(scope="session")
+def make_suite() -> Callable[[Path], Factory]:
+    """Makes an empty suite in a folder of the test's own."""
+    return Factory
+
+
+@pytest.fixture(scope="session")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A finished suite of five rows, three seeds and one benchmark."""
     return Factory(tmp_path_factory.mktemp("smoke")).fill(range(3), {"digits": 5}).write()
