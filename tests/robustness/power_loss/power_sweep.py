@@ -45,6 +45,10 @@ DONE = 10**9
 """What is promised of a run that is published: more than any checkpoint."""
 
 
+LITTER = (CHECKPOINT, "progress.json", "cancel", "claim.*", ".*")
+"""What only an unfinished run needs."""
+
+
 @dataclass(frozen=True)
 class Promise:
     """What the user or the product itself relies on at a point of the life."""
@@ -137,11 +141,6 @@ class Folder:
             else:
                 (self.root / path).write_bytes(data)
             self._has[path] = data
-
-
-def write_tree(root: Path, tree: Tree) -> None:
-    """A new folder with the content of a state."""
-    Folder(root).set(tree)
 
 
 class Sweep:
@@ -276,7 +275,7 @@ class Sweep:
         """Call the command that was under way, and those after it; compare what comes of it."""
         self.tally.continued += 1
         root, promise = self.folder / f"on-{self.tally.continued}", self.promises[state.operations - 1]
-        write_tree(root, state.tree)
+        Folder(root).set(state.tree)
         before = Path.cwd()
         os.chdir(root)
         try:
@@ -295,6 +294,9 @@ class Sweep:
             for run in self.truth.keys() | found.keys():
                 if (wrong := differing(self.truth.get(run), found.get(run))) is not None:
                     self.tally.fault(f"after going on, {wrong} of a run differs", state, f"{root.name} {run}")
+                left = [file.name for name in LITTER for file in (root / "results" / run).glob(name)]
+                if left:
+                    self.tally.fault("after going on, files are left over", state, f"{run}: {', '.join(left)}")
         finally:
             os.chdir(before)
         shutil.rmtree(root)
