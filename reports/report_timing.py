@@ -140,4 +140,4 @@ def _timed(work: Callable[[], T]) -> tuple[T, Seconds]:
 
 def _cpu_s() -> float:
     """CPU time of this process and of the finished ones that it started."""
-    return sum(os.times()[:4])
+    return time.process_time() + sum(os.times()[2:4])
