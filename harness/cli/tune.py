@@ -19,6 +19,7 @@ from smope_bench.harness.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from smope_bench.harness.tracking.tracker import Tracker
     from smope_bench.harness.tuning.search import Plan, SearchRequest
     from smope_bench.harness.tuning.study import Candidate, TrialResult
 
@@ -53,6 +54,14 @@ GridValues = Annotated[
         "--grid", metavar="KEY=V1,V2", help="Values to try instead of, or beside, the method's grid. Repeatable."
     ),
 ]
+Track = Annotated[
+    list[str] | None,
+    opt.how(
+        "--track",
+        metavar="tensorboard|wandb|mlflow|csv",
+        help="Also write the trials' curves for a viewer, below the search's folder. Repeatable.",
+    ),
+]
 Sampler = Annotated[SamplerName, opt.what("--sampler", help="All combinations, or Optuna's TPE among them.")]
 
 
@@ -76,6 +85,7 @@ def tune(
     workers: opt.Workers = None,
     threads: opt.Threads = None,
     device: opt.Device = opt.DeviceName.auto,
+    track: Track = None,
     results: opt.Results = opt.RESULTS,
     data: opt.Data = opt.DATA,
     as_json: opt.AsJson = False,
@@ -83,6 +93,7 @@ def tune(
     """Search a method's settings on held-out training images. Test images are never read; the same command goes on."""
     from smope_bench.harness.hardware.device import resolve_device
     from smope_bench.harness.planning.settings import Seeds, parse_seeds
+    from smope_bench.harness.tracking.tracker import find_trackers
     from smope_bench.harness.tuning.search import SEED, SearchRequest
 
     request = SearchRequest(
@@ -104,13 +115,15 @@ def tune(
         threads=threads,
         device=resolve_device(device.value),
     )
-    report = _searched(request, plugin or (), as_json=as_json)
+    report = _searched(request, plugin or (), find_trackers(opt.split_values(track), plugin or ()), as_json=as_json)
     if as_json:
         print(json.dumps(report, indent=2, ensure_ascii=False))
     raise typer.Exit(0 if report["best"] else NONE_WORKED)
 
 
-def _searched(request: SearchRequest, plugins: Sequence[Path], *, as_json: bool) -> dict[str, Any]:
+def _searched(
+    request: SearchRequest, plugins: Sequence[Path], trackers: Sequence[Tracker], *, as_json: bool
+) -> dict[str, Any]:
     """Plan, prepare, compute and write the files; progress goes to standard error if the report is printed as JSON."""
     from smope_bench.harness.console import make_console
     from smope_bench.harness.execution.display import make_display
@@ -135,7 +148,8 @@ def _searched(request: SearchRequest, plugins: Sequence[Path], *, as_json: bool)
         plan,
         lambda total: make_display(console, total),
         *_workers(plan),
-        lambda text: console.print(text, markup=False, highlight=False),
+        lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True),
+        trackers,
     )
     report = describe(plan, found)
     write_files(plan.folder, report)
