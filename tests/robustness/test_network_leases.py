@@ -35,5 +35,5 @@ def test_a_rule_that_is_left_out_is_found_missing(broken: str, world: Any) -> No
 
 def test_a_stale_handle_that_is_taken_for_an_error_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "_GONE", (errno.ENOENT,))
-    world = EXPLORER.SHORT[-1]
+    world = EXPLORER.LONG[0]
     assert "Stale file handle" in explore(world).broken

@@ -357,10 +357,11 @@ SHORT = (
     World("old names and contents, one crash", weather=replace(OLD, cache=1), crashes=1, work=2),
     World("clocks apart, old names and contents", weather=SKEWED, work=4),
     World("an answer lost", weather=_TWICE, work=1),
-    World("an answer lost, old names and contents", weather=replace(OLD, lost_answers=1), work=1),
+    World("an answer lost, old names and contents", weather=replace(OLD, cache=1, lost_answers=1), work=1),
 )
 """What the test suite explores."""
 LONG = (
+    World("an answer lost, names and contents of a minute ago", weather=replace(OLD, lost_answers=1), work=1),
     World("a local file system, one crash, one stop", weather=HONEST, crashes=1, stops=1, work=1),
     World("a local file system, two crashes, one answer lost", 3, weather=_TWICE, crashes=2, work=1),
     World(
