@@ -12,6 +12,8 @@ import secrets
 import tempfile
 from pathlib import Path
 
+from smope_bench.benchmarks.durable import make_folder
+
 PROBE = ".clock-"
 """Prefix of the files from which the file system's clock is read."""
 LONGEST = 4096
@@ -23,7 +25,7 @@ class LeaseFiles:
 
     def make_folder(self, folder: Path) -> None:
         """Create a run's folder if it is missing."""
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
 
     def names(self, folder: Path) -> list[str]:
         """Names of the files in a folder; none if it is missing."""

@@ -29,6 +29,7 @@ from smope_bench.harness.planning.suites.titles import column_label, distinct
 from smope_bench.harness.records.observations import require_observable
 from smope_bench.harness.registry.registry import BUILT_IN, Registries
 from smope_bench.harness.run_spec import BackboneRef, Component, Precision, RunSpec, canonical_json
+from smope_bench.harness.text import DATA
 from smope_bench.methods.common.backbone.backbones import Backbone, BackboneSettings
 from smope_bench.methods.common.errors import MethodError
 
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 MISSING = "missing"
 BACKBONE = ("backbone",)
 """The setting that replaces the backbone of every column: ``--set backbone=NAME``."""
-TRANSFORMS = ("augment", "normalize", "test_resize", "test_interpolation")
+TRANSFORMS = ("augment", "normalize", "test_resize", "test_interpolation", "test_squeeze")
 """Settings of a benchmark that may be given for one method; recipes differ in them, too."""
 Supply = Callable[[Any], None]
 
@@ -78,6 +79,8 @@ class PlannedRun:
     protocol: Protocol = "class"
     notes: tuple[str, ...] = ()
     """What the benchmark says of a user's own images."""
+    command: tuple[str, ...] = ()
+    """Words of the command that does this run, without the results folder; empty where none does it alone."""
 
     @property
     def lacks_weights(self) -> bool:
@@ -226,9 +229,23 @@ class Planner:
                 observe=suite.observe,
                 protocol=self._protocols[column.label],
                 notes=self._notes.get(column.label, ()),
+                command=self._command(suite, row, column, seed, by_hand),
             )
             for seed in seeds
         ]
+
+    def _command(self, suite: Suite, row: Row, column: Column, seed: Seeds, by_hand: Sequence[str]) -> tuple[str, ...]:
+        """The words of ``PlannedRun.command``; they select other rows of the method, too."""
+        selection, recipe = self.selection, self.selection.recipe
+        words = ["run", suite.file or suite.name, "--methods", row.method, "--benchmarks", column.benchmark]
+        words += ["--seeds", f"{seed.order}:{seed.train}", *(["--tiny"] if selection.tiny else [])]
+        words += ["--precision", selection.precision] if selection.precision != "fp32" else []
+        if recipe is not None:
+            source = ":".join(filter(None, (recipe.benchmark, recipe.backbone)))
+            words += ["--recipe-of", source] if source else ["--recipe", "nearest"]
+        words += [word for text in by_hand for word in ("--set", text)]
+        words += [word for file in self.registries.plugins for word in ("--plugin", str(file))]
+        return (*words, *(["--data", str(self.data_root)] if self.data_root != DATA else []))
 
     def spec(
         self, row: Row, column: Column, suite_settings: Sequence[str] = ()
@@ -523,6 +540,7 @@ def manifest(suite: Suite | str, runs: Sequence[PlannedRun], registries: Registr
                 "recipe": run.recipe,
                 "settings": [without_home(text) for text in run.settings],
                 **({"plugins": run.spec.sources} if run.spec.sources else {}),
+                **({"command": [without_home(word) for word in run.command]} if run.command else {}),
             }
             for run in mine
         ],

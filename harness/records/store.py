@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import tempfile
@@ -16,11 +17,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ValidationError
 
 from smope_bench.benchmarks.download.locks import locked
+from smope_bench.benchmarks.durable import make_folder
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.provenance import with_sources
 from smope_bench.harness.records.atomic_write import json_bytes, write_atomically, write_json_atomically
 from smope_bench.harness.records.checksum import RECORD_SCHEMA, checksum_of, with_checksum
-from smope_bench.harness.text import INSTALLED, plain
+from smope_bench.harness.text import INSTALLED, plain, shell_command
 
 State = Literal["new", "done", "stale", "failed"]
 Fault = Literal["unreadable", "schema", "incomplete", "edited", "misplaced"]
@@ -90,6 +92,7 @@ class _Cell(BaseModel):
     train_seed: int
     run_id: str
     plugins: dict[str, str] = {}
+    command: list[str] = []
 
 
 class _Plan(BaseModel):
@@ -122,7 +125,7 @@ class Store:
     def require_writable(self) -> None:
         """Create the folder and write a file, to fail before training rather than after it. Raises UserError."""
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
+            make_folder(self.root)
             with tempfile.NamedTemporaryFile(dir=self.root, prefix=".probe-"):
                 pass
         except OSError as error:
@@ -197,7 +200,8 @@ class Store:
         ``replace`` False: for a run that had no record; FileExistsError where there is one by now, which then stays.
         """
         folder = self.path(run_id)
-        write_json_atomically(folder / "spec.json", result["spec"], sync_folder=False)
+        # Its folder is synced with it: the names of the files that the record names are durable before the record's own.
+        write_json_atomically(folder / "spec.json", result["spec"])
         (folder / "failure.json").unlink(missing_ok=True)
         write_json_atomically(folder / RECORD, with_checksum(result), exclusive=not replace)
 
@@ -234,6 +238,15 @@ class Store:
             ) from error
         return manifest["cells"]
 
+    def remedy(self, run_id: str) -> str:
+        """How to do a run again, as a clause with the command that its plan has; older plans have none."""
+        for file in sorted((self.root / "suites").glob("*.json")):
+            with contextlib.suppress(UserError):  # another suite's plan that is damaged
+                for cell in self.read_cells(file.stem):
+                    if cell["run_id"] == run_id and cell.get("command"):
+                        return f"do the run again: {shell_command(*cell['command'], results=self.root)}"
+        return "run its suite again"
+
     def write_manifest(self, suite: str, manifest: Mapping[str, Any]) -> bool:
         """Store a suite's plan, merged with the cells of earlier plans by (row, column, seeds): a run of some rows keeps the rest.
 
@@ -241,7 +254,7 @@ class Store:
         returns whether this was so.
         """
         folder = self.root / "suites"
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         # Two launchers may store their parts at the same time.
         with locked(folder / f".{suite}.lock", lambda: None):
             other = False
