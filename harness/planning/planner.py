@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +85,7 @@ class PlannedRun:
         """Whether the backbone's weights were missing when this was planned: such a run has no final id yet."""
         return self.spec.backbone.sha256 == MISSING
 
-    @property
+    @cached_property
     def run_id(self) -> str:
         """Identity of the run; two suites may plan the same one."""
         return self.spec.run_id
