@@ -110,8 +110,13 @@ class RunSpec(_Frozen):
 
 
 def run_id_of(spec: object) -> str:
+    """As ``run_id_of_text`` of the specification's canonical JSON."""
+    return run_id_of_text(canonical_json(spec))
+
+
+def run_id_of_text(canonical: str) -> str:
     """First 16 hexadecimal digits of the SHA-256 of a specification's canonical JSON."""
-    return hashlib.sha256(canonical_json(spec).encode()).hexdigest()[:16]
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
 def canonical_json(value: object) -> str:

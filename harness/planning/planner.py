@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ from smope_bench.harness.planning.suites.find import digest, find_suite, find_su
 from smope_bench.harness.planning.suites.titles import column_label, distinct
 from smope_bench.harness.records.observations import require_observable
 from smope_bench.harness.registry.registry import BUILT_IN, Registries
-from smope_bench.harness.run_spec import BackboneRef, Component, Precision, RunSpec, canonical_json
+from smope_bench.harness.run_spec import BackboneRef, Component, Precision, RunSpec, canonical_json, run_id_of
 from smope_bench.methods.common.backbone.backbones import Backbone, BackboneSettings
 from smope_bench.methods.common.errors import MethodError
 
@@ -85,10 +85,13 @@ class PlannedRun:
         """Whether the backbone's weights were missing when this was planned: such a run has no final id yet."""
         return self.spec.backbone.sha256 == MISSING
 
+    known_id: str = field(default="", compare=False, repr=False)
+    """``run_id`` where it was computed already."""
+
     @cached_property
     def run_id(self) -> str:
         """Identity of the run; two suites may plan the same one."""
-        return self.spec.run_id
+        return self.known_id or self.spec.run_id
 
 
 def plan(
@@ -214,6 +217,7 @@ class Planner:
             if not suite.file:
                 raise
             raise UserError(f"{_place(suite, row, column)}{error}") from error
+        plain = spec.model_dump(mode="json")
         return [
             PlannedRun(
                 suite=suite.name,
@@ -227,6 +231,7 @@ class Planner:
                 observe=suite.observe,
                 protocol=self._protocols[column.label],
                 notes=self._notes.get(column.label, ()),
+                known_id=run_id_of({**plain, "order_seed": seed.order, "train_seed": seed.train}),
             )
             for seed in seeds
         ]

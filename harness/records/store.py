@@ -268,7 +268,10 @@ class Store:
                 if old:
                     _MergeablePlan.model_validate(old, strict=True)
                 other = bool(old) and old.get("file") != manifest.get("file")
-                data = json_bytes(manifest if other else _merged(old, manifest))
+                new = dict(manifest) if other else _merged(old, manifest)
+                if new == old:
+                    return False
+                data = json_bytes(new)
             except (UserError, ValueError, RecursionError):
                 data = json_bytes(manifest)
             write_atomically(folder / f"{suite}.json", data)

@@ -41,13 +41,14 @@ ROOMS = tuple(
 )
 TOKENS = (
     b"", b"\0", b"\xff", b"\xed\xa0\x80", b"[" * 2000, b"{", b"}", b"]", b"null", b"true", b"-1", b"0", b"1e999", b"NaN",
-    b"9" * 400, b"9" * 5000, b"4294967296", b'"\\ud800"', b'"\\u0000"', b"../", b"/etc/passwd", b"~nobody_of_this_name/x", b"\n", b"\r\n",
-    b"\t", b": ", b"- ", b"&a [*a]", b"*a", b"!!python/name:os.system", b"<<: ", b"\x80\x02", b"PK\x03\x04", b"\x1f\x8b", b"\xe2\x80\xae", b"\x1b[2J",
-    b"\x7f\xff\xff\xff", b"\xff\xff\xff\xff\xff\xff\xff\xff", b"\x00\x00\x00\x00", b"{}", b"[]", b'""', b"0x10", b"1_0", b"\xef\xbb\xbf",
+    b"9" * 400, b"9" * 5000, b"4294967296", b'"\\ud800"', b'"\\u0000"', b"../", b"/etc/passwd", b"~nobody_of_this_name/x", b"\n",
+    b"\r\n", b"\t", b": ", b"- ", b"&a [*a]", b"*a", b"!!python/name:os.system", b"<<: ", b"\x80\x02", b"PK\x03\x04", b"\x1f\x8b",
+    b"\xe2\x80\xae", b"\x1b[2J", b"\x7f\xff\xff\xff", b"\xff\xff\xff\xff\xff\xff\xff\xff", b"\x00\x00\x00\x00", b"{}", b"[]", b'""',
+    b"0x10", b"1_0", b"\xef\xbb\xbf",
 )  # fmt: skip
 VALUES: tuple[Any, ...] = (
-    None, True, -1, 0, 2**31, 2**63, 2**70, 10**400, 0.5, 1e308, -0.0, "", "x", "0", "nan", "1e999", "\0", "\ud800", "../x", "/", "~no_one/x",
-    "\x1b[2J", "a" * 5000, [], [[]], {}, {"a": []}, {"": 0}, [None] * 3, [0] * 2000,
+    None, True, -1, 0, 2**31, 2**63, 2**70, 10**400, 0.5, 1e308, -0.0, "", "x", "0", "nan", "1e999", "\0", "\ud800", "../x", "/",
+    "~no_one/x", "\x1b[2J", "a" * 5000, [], [[]], {}, {"a": []}, {"": 0}, [None] * 3, [0] * 2000,
 )  # fmt: skip
 
 
