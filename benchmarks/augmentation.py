@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isfinite
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 Channels = tuple[float, float, float]
 
@@ -48,6 +56,8 @@ def normalize_text(mean: Sequence[float], std: Sequence[float]) -> str:
 Normalize = Annotated[str, AfterValidator(lambda text: normalize_text(*statistics_of(text)))]
 """Equal statistics have one spelling, so that a run has one identity."""
 Interpolation = Literal["bilinear", "bicubic"]
+Policy = Literal["imagenet", "cifar10", "svhn"]
+"""AutoAugment's published policies."""
 
 
 class _Settings(BaseModel):
@@ -74,7 +84,10 @@ class Affine(_Settings):
 
 
 class RandomResizedCrop(_Settings):
-    """A random box, resized with antialiasing, then mirrored half of the time: torchvision's transform of that name."""
+    """A random box, resized with antialiasing, then mirrored half of the time: torchvision's transform of that name.
+
+    ``policy``, which came after the first records, is absent from a dump where there is none.
+    """
 
     kind: Literal["random_resized_crop"] = "random_resized_crop"
     scale: tuple[float, float] = Field(
@@ -88,6 +101,15 @@ class RandomResizedCrop(_Settings):
     brightness: float = Field(
         default=0.0, ge=0, le=1, description="pixels are multiplied by a factor from [1 - brightness, 1 + brightness]"
     )
+    policy: Policy | None = Field(
+        default=None,
+        description="before that, operations on the whole picture that AutoAugment's policy of this name draws, with bilinear"
+        " interpolation; none = no operation",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_no_policy(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in dump(self).items() if key != "policy" or value is not None}
 
     @model_validator(mode="after")
     def _ranges_rise(self) -> Self:

@@ -53,7 +53,7 @@ class BenchmarkConfig(BaseModel):
     """Typed settings of a benchmark; every field is part of a run's identity (see ``Benchmark.pinned``)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    unstated_defaults: ClassVar[frozenset[str]] = frozenset({"limit", "stop_after"})
+    unstated_defaults: ClassVar[frozenset[str]] = frozenset({"limit", "stop_after", "test_squeeze"})
     """Fields that a dump leaves out while they have their default: a run's id does not change when such a field is added."""
     task_word: ClassVar[str] = "task"
     """What a task is called in labels."""
@@ -85,6 +85,11 @@ class BenchmarkConfig(BaseModel):
         " none = the whole image is resized to image_size",
     )
     test_interpolation: Interpolation = Field(default="bilinear", description="filter of the resize at test")
+    test_squeeze: bool = Field(
+        default=False,
+        description="at test the whole picture is squeezed to a square of test_resize, whatever its proportions, before the"
+        " central square is cut out",
+    )
     normalize: Normalize = Field(
         default="none",
         description="channel statistics subtracted and divided by: none = [0, 1], imagenet, half, cifar100, or mean and"
@@ -153,6 +158,11 @@ class BenchmarkConfig(BaseModel):
         if self.test_resize is not None and self.test_resize < self.image_size:
             raise ValueError(
                 f"test_resize={self.test_resize} leaves no square of image_size={self.image_size}; raise it or give none"
+            )
+        if self.test_squeeze and self.test_resize is None:
+            raise ValueError(
+                "test_squeeze=True has no effect without test_resize, where the whole picture is squeezed to image_size; leave"
+                " out one of them"
             )
         return self
 

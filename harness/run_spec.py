@@ -93,6 +93,11 @@ class RunSpec(_Frozen):
         return (*(self.parent.before if self.parent else ()), self.benchmark)
 
     @property
+    def seeds(self) -> dict[str, int]:
+        """The fields that differ between the runs of a cell."""
+        return {"order_seed": self.order_seed, "train_seed": self.train_seed}
+
+    @property
     def num_tasks(self) -> int | None:
         """Tasks that are learnt; None where a benchmark of a plugin does not name its number."""
         counts = [one.config.get("stop_after") or one.config.get("tasks") for one in self.benchmarks]

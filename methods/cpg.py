@@ -26,7 +26,7 @@ from smope_bench.methods.common.api import (
 from smope_bench.methods.common.backbone.attention_rules import Recorder, Trace, of_images
 from smope_bench.methods.common.backbone.block_adaptation import BlockAdaptation, ExtraTokens
 from smope_bench.methods.common.backbone.vit import PromptedViT
-from smope_bench.methods.common.classifier import current_task_loss, make_head, seen_logits
+from smope_bench.methods.common.classifier import current_task_loss, make_head, seen_logits, settled_rows
 from smope_bench.methods.common.null_space import Ties, null_projector
 from smope_bench.methods.common.schedules import projected_step
 
@@ -364,7 +364,4 @@ class CPG(Method):
 
     def settled(self) -> dict[str, Tensor]:
         """Classifiers of finished tasks, where classes do not come again."""
-        if self.setup.protocol != "class":
-            return {}
-        rows = torch.cat([self.head.weight, self.head.bias[:, None]], dim=1)[: self.seen_classes]
-        return {f"classifier of class {label}": row for label, row in enumerate(rows)}
+        return settled_rows(self.head, self.seen_classes) if self.setup.protocol == "class" else {}

@@ -202,6 +202,11 @@ class EASE(Method):
         """One for each adapter so far."""
         return min(self.task_index + 1, len(self.adapters))
 
+    @property
+    def statistics_passes(self) -> int:
+        """Class means are taken in every subspace."""
+        return self.passes_at_test + self.uses_bare
+
     def predict(self, batch: Batch) -> Tensor:
         features = self._features(batch).float().transpose(0, 1)
         bare = batch.features.float() if self.uses_bare else None

@@ -28,7 +28,7 @@ from smope_bench.methods.common.api import (
 from smope_bench.methods.common.backbone.block_adaptation import BlockAdaptation, Layer, LowRank, Target
 from smope_bench.methods.common.backbone.merging import Derived
 from smope_bench.methods.common.backbone.vit import PromptedViT
-from smope_bench.methods.common.classifier import current_task_loss, make_head, seen_logits
+from smope_bench.methods.common.classifier import current_task_loss, make_head, seen_logits, settled_rows
 
 Projection = Literal["q", "k", "v"]
 
@@ -238,8 +238,7 @@ class InfLoRA(Method):
         for task in range(self.task_index + int(self.is_merged)):
             kept |= {f"reductions of task {task}": self.downs[task], f"branches of task {task}": self.ups[task]}
         if self.setup.protocol == "class":
-            rows = torch.cat([self.head.weight, self.head.bias[:, None]], dim=1)
-            kept |= {f"classifier of class {number}": rows[number] for number in range(self.seen_classes)}
+            kept |= settled_rows(self.head, self.seen_classes)
         return kept
 
     def _adaptations(self, readers: dict[int, Callable[[Tensor], None]] | None = None) -> dict[int, BlockAdaptation]:

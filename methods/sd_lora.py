@@ -26,7 +26,7 @@ from smope_bench.methods.common.api import (
 from smope_bench.methods.common.backbone.block_adaptation import BlockAdaptation, Layer, LowRank, Target
 from smope_bench.methods.common.backbone.merging import Derived
 from smope_bench.methods.common.backbone.vit import PromptedViT
-from smope_bench.methods.common.classifier import current_task_loss, make_head, seen_logits
+from smope_bench.methods.common.classifier import current_task_loss, make_head, seen_logits, settled_rows
 
 TARGETS: tuple[Target, ...] = ("q", "v")
 LEAST_NORM = 1.0
@@ -118,6 +118,11 @@ class SDLoRA(Method):
         self.is_finished.fill_(True)
         self._adaptations()  # merges here what answers need
 
+    @property
+    def statistics_passes(self) -> int:
+        """``end_task`` reads no image."""
+        return 0
+
     def parameter_groups(self) -> list[ParameterGroup]:
         """The current update, all magnitudes and the classifier, at one rate."""
         return [
@@ -139,8 +144,7 @@ class SDLoRA(Method):
         for task in range(self.task_index + int(self.is_finished)):
             kept |= {f"update of task {task}, down": self.downs[task], f"update of task {task}, up": self.ups[task]}
         if self.setup.protocol == "class":
-            rows = torch.cat([self.head.weight, self.head.bias[:, None]], dim=1)
-            kept |= {f"classifier of class {number}": rows[number] for number in range(self.seen_classes)}
+            kept |= settled_rows(self.head, self.seen_classes)
         return kept
 
     def _adaptations(self) -> dict[int, BlockAdaptation]:

@@ -9,4 +9,4 @@ from tests.page_blocks import ROOT, follow  # pyright: ignore[reportMissingImpor
 
 def test_the_page_is_followed(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "protocols.md").read_text(encoding="utf-8")
-    assert follow(text, tmp_path / "reader") == {"bash": 12, "python": 1, "text": 7}
+    assert follow(text, tmp_path / "reader") == {"bash": 13, "python": 1, "text": 8}

@@ -20,7 +20,7 @@ from smope_bench.benchmarks.download.transfer import Pace, Part, RefusedError, s
 from smope_bench.benchmarks.errors import BenchmarkError
 
 CHUNK = 1 << 22
-DIGEST = re.compile(r"md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}|gitblob:[0-9a-f]{40}")
+DIGEST = re.compile(r"md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}|gitblob:[0-9a-f]{40}")
 GIT_BLOB = "gitblob"
 """The id that git gives a file's content: sha1 over ``blob <size>``, a zero byte and the content."""
 SIZE_SLACK = 2.0  # published sizes are rounded; a file off by more than this factor is not read
@@ -36,7 +36,7 @@ class Remote:
     urls: tuple[str, ...]
     """The first is the owners', the others are mirrors."""
     digest: str | None
-    """``md5:<hex>``, ``sha256:<hex>`` or ``gitblob:<hex>``; None if none is published.
+    """``md5:<hex>``, ``sha256:<hex>``, ``sha512:<hex>`` or ``gitblob:<hex>``; None if none is published.
 
     A file without one is pinned at first use, with a message.
     """
@@ -48,7 +48,8 @@ class Remote:
             raise BenchmarkError(f"{self.name!r} is not a plain file name")
         if self.digest is not None and not DIGEST.fullmatch(self.digest):
             raise BenchmarkError(
-                f"{self.name}: digest {self.digest!r} is none of md5:<hex>, sha256:<hex> and gitblob:<hex>"
+                f"{self.name}: digest {self.digest!r} is none of md5:<hex>, sha256:<hex>, sha512:<hex> and"
+                " gitblob:<hex>"
             )
 
 

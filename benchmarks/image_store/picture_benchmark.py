@@ -91,6 +91,7 @@ class PictureBenchmark(CachedBenchmark[PictureConfigT]):
         if config.image_mode == "exact":
             return (Part({**common, "keeps": "files"}, "encoded", upright=self.upright),)
         frame = {"size": config.image_size, "resize": config.test_resize, "filter": config.test_interpolation}
+        frame |= {"squeeze": True} if config.test_squeeze else {}
         return (
             Part({**common, "keeps": "squeezed train", "side": config.store_size}, "squeezed", ("train",)),
             Part({**common, "keeps": "finished test", "frame": frame}, "finished", ("test",)),
@@ -143,7 +144,9 @@ class PictureBenchmark(CachedBenchmark[PictureConfigT]):
             return None
         if kind == "squeezed":
             return squeezed(image, config.store_size)
-        return framed(image, Frame(config.image_size, config.test_resize, config.test_interpolation))
+        return framed(
+            image, Frame(config.image_size, config.test_resize, config.test_interpolation, config.test_squeeze)
+        )
 
 
 _reading = threading.local()

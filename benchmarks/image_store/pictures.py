@@ -60,11 +60,15 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class Frame:
-    """The test transform: the shorter side to ``resize`` and a central square of ``size``; None: the whole to ``size``."""
+    """The test transform: the shorter side to ``resize`` and a central square of ``size``; None: the whole to ``size``.
+
+    ``squeeze``: the whole picture becomes a square of ``resize``, whatever its proportions.
+    """
 
     size: int
     resize: int | None = None
     interpolation: Interpolation = "bilinear"
+    squeeze: bool = False
 
     def lengths(self, sizes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Heights and widths (B, 2) after the resize and the top left corner (B, 2) of the square, as torchvision rounds.
@@ -73,7 +77,8 @@ class Frame:
         """
         if self.resize is None:
             return np.full_like(sizes, self.size), np.zeros_like(sizes)
-        resized = self.resize * sizes // sizes.min(axis=1, keepdims=True)
+        shorter = sizes if self.squeeze else sizes.min(axis=1, keepdims=True)
+        resized = self.resize * sizes // shorter
         return resized, np.rint((resized - self.size) / 2).astype(np.int64)
 
 
@@ -177,7 +182,7 @@ def framed(image: Image.Image, frame: Frame, shape: tuple[int, int] | None = Non
 
     ``shape``: height and width that the picture had before it was squeezed, where it was.
     """
-    if frame.resize is not None and max(image.size) > SLIVER * min(image.size):
+    if frame.resize is not None and not frame.squeeze and max(image.size) > SLIVER * min(image.size):
         # A very elongated picture, resized whole, would fill the memory; its middle alone differs by rounding.
         box = _central_box(image.width, image.height, frame.resize, frame.size)
         return np.asarray(_resized(image, frame.size, frame.size, frame.interpolation, box))

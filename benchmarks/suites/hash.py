@@ -55,6 +55,12 @@ def _layers(*spans: tuple[int, int]) -> tuple[Row, ...]:
 
 
 AUGREG = "sup21k"
+
+
+def _domainnet(tasks: int) -> Column:
+    return Column(f"DomainNet (200 classes), {tasks} tasks", "domainnet_200", {"tasks": tasks}, AUGREG)
+
+
 CPG_SUITE = Suite(
     name="cpg_main",
     title="CPG: prompts from consistent experts",
@@ -68,6 +74,7 @@ CPG_SUITE = Suite(
         imagenet_r(50, AUGREG, "Sup-21K"),
         imagenet_r(100, AUGREG, "Sup-21K"),
         imagenet_r(10, "ibot1k", "iBOT-1K"),
+        *(_domainnet(tasks) for tasks in (10, 50, 100)),
     ),
     seeds=SEEDS,
     printed=Printed("cpg", "cpg_main", "the authors' later paper and a summary of it, partly second-hand"),

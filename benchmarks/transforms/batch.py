@@ -39,6 +39,7 @@ from smope_bench.benchmarks.image_store.pictures import (
     open_picture,
     picture_size,
 )
+from smope_bench.benchmarks.transforms.auto_augment import auto_augmented
 from smope_bench.benchmarks.transforms.crops import CropDraws, Crops
 from smope_bench.benchmarks.transforms.resample import Axis, Parts, resized
 from smope_bench.benchmarks.transforms.staging import (
@@ -72,11 +73,19 @@ class Transforms:
     normalize: Normalize = "none"
     test_resize: int | None = None
     test_interpolation: Interpolation = "bilinear"
+    test_squeeze: bool = False
 
     @classmethod
     def from_config(cls, config: BenchmarkConfig) -> Transforms:
         """The transforms of a configuration."""
-        return cls(config.image_size, config.augment, config.normalize, config.test_resize, config.test_interpolation)
+        return cls(
+            config.image_size,
+            config.augment,
+            config.normalize,
+            config.test_resize,
+            config.test_interpolation,
+            config.test_squeeze,
+        )
 
     @property
     def is_deterministic(self) -> bool:
@@ -86,7 +95,7 @@ class Transforms:
     @property
     def frame(self) -> Frame:
         """The test transform."""
-        return Frame(self.image_size, self.test_resize, self.test_interpolation)
+        return Frame(self.image_size, self.test_resize, self.test_interpolation, self.test_squeeze)
 
     def draw(self, count: int, generator: Generator) -> Draws:
         """The random numbers of the augmentation of ``count`` images, in the order of batches, from a CPU generator."""
@@ -139,7 +148,7 @@ class Transforms:
                     found = tuple(pixels.shape[1:3])
                     raise ValueError(f"images of {found} were finished for another image size than {size}")
                 return self._staged(partial(copied_pieces, pixels.cpu().numpy()), device, draws, labels, memory)
-            if not is_host(device):
+            if not is_host(device) and (crops is None or crops.operations is None):  # Pillow's operations need the host
                 return self._resized_there(pixels, self._parts(raw, crops), crops, draws, device, labels)
         make = self._picture(raw, crops)
         return self._staged(partial(made_pieces, len(raw), make), device, draws, labels, memory)
@@ -263,7 +272,12 @@ class Transforms:
 
         if crops is not None:
             assert isinstance(self.augment, RandomResizedCrop)
-            drawn, interpolation = _one_by_one(crops), self.augment.interpolation
+            drawn, interpolation, policy = _one_by_one(crops), self.augment.interpolation, self.augment.policy
+            if policy is not None and crops.operations is not None:
+                numbers = crops.operations.tolist()
+                return lambda number: cropped(
+                    auto_augmented(opened(number), policy, numbers[number]), drawn[number], size, interpolation
+                )
             if pixels is not None:
                 return lambda number: cropped(pixels[number], drawn[number], size, interpolation)
             return lambda number: cropped(opened(number), drawn[number], size, interpolation)

@@ -1,4 +1,4 @@
-"""What is drawn for training images: boxes by torchvision's rule, flips and brightness, for a whole batch at once."""
+"""What is drawn for training images, for a whole batch at once: boxes by torchvision's rule, flips, brightness, operations."""
 
 from __future__ import annotations
 
@@ -9,31 +9,37 @@ import torch
 from torch import Generator, Tensor
 
 from smope_bench.benchmarks.augmentation import RandomResizedCrop
+from smope_bench.benchmarks.transforms.auto_augment import DRAWS
 
 ATTEMPTS = 10  # torchvision's number of tries before it falls back to a centred box
 
 
 @dataclass(frozen=True)
 class Crops:
-    """One crop an image. ``boxes``: int64 (B, 4): top, left, height, width; ``flip``: bool (B,); ``brightness``: (B,)."""
+    """One crop an image. ``boxes``: int64 (B, 4): top, left, height, width; ``flip``: bool (B,); ``brightness``: (B,).
+
+    ``operations``: float64 (B, auto_augment.DRAWS), uniform on [0, 1), of AutoAugment's policy.
+    """
 
     boxes: Tensor
     flip: Tensor | None
     brightness: Tensor | None
+    operations: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class CropDraws:
     """The random numbers of the crops of a batch, drawn before the sizes of its images are known.
 
-    ``shapes``: float64 (B, ATTEMPTS, 2) and ``places``: float64 (B, 2), uniform on [0, 1); ``flip`` and ``brightness`` as in
-    ``Crops``.
+    ``shapes``: float64 (B, ATTEMPTS, 2) and ``places``: float64 (B, 2), uniform on [0, 1); ``flip``, ``brightness`` and
+    ``operations`` as in ``Crops``.
     """
 
     shapes: Tensor
     places: Tensor
     flip: Tensor | None
     brightness: Tensor | None
+    operations: Tensor | None = None
 
     @classmethod
     def draw(cls, count: int, config: RandomResizedCrop, generator: Generator) -> CropDraws:
@@ -44,11 +50,14 @@ class CropDraws:
         brightness = None
         if config.brightness:
             brightness = 1 + config.brightness * (torch.rand(count, generator=generator, dtype=torch.float64) * 2 - 1)
-        return cls(shapes, places, flip, brightness)
+        operations = None
+        if config.policy is not None:
+            operations = torch.rand(count, DRAWS, generator=generator, dtype=torch.float64)
+        return cls(shapes, places, flip, brightness, operations)
 
     def crops(self, sizes: Tensor, config: RandomResizedCrop) -> Crops:
         """The crops of images of ``sizes``, int64 (B, 2): heights and widths."""
-        return Crops(_boxes(sizes, config, self.shapes, self.places), self.flip, self.brightness)
+        return Crops(_boxes(sizes, config, self.shapes, self.places), self.flip, self.brightness, self.operations)
 
 
 def draw_crops(sizes: Tensor, config: RandomResizedCrop, generator: Generator) -> Crops:

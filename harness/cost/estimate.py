@@ -96,6 +96,8 @@ class Estimator:
         self._images: dict[str, ImageCounts | None] = {}
         self._epochs: dict[str, Mapping[str, float] | None] = {}
         self._ensembles: dict[str, list[int]] = {}
+        self._statistics: dict[str, float] = {}
+        """Mean ``statistics_passes`` of a task."""
         self._scales: dict[str, float] = {}
         self._narrow: Any = None
 
@@ -116,7 +118,7 @@ class Estimator:
             step = stored.forward + stored.backward + query
             each = {name: (counts.phases.get(name, step) if counts else step) for name in epochs}
             operations = sum(train * epochs[name] * each[name] for name in epochs)
-            operations += train * stored.forward * _has_statistics(method)
+            operations += train * stored.forward * self._statistics[self._key(spec)]
         scale = self.scale(spec.backbone)
         tests = images.test * self._test_passes(spec, method, images.protocol)
         query_pass = stored.forward if (counts.queries_at_test if counts else method.needs_query) else 0
@@ -178,18 +180,21 @@ class Estimator:
         method_class, schedule = self._registries.methods.load(spec.method.name), Schedule(**spec.schedule)
         if method_class.fit_task is not Method.fit_task:
             return None
+        key = self._key(spec)
         tasks = 1 if method_class.trains_jointly else int(spec.benchmark.config.get("tasks") or 1)
         config, setup = method_class.Config(**spec.method.config), Setup(2 * tasks, tasks, schedule)
 
         def walk(vit: Any) -> Mapping[str, float]:
             found: dict[str, float] = {}
-            ensemble = self._ensembles[self._key(spec)] = list[int]()
+            ensemble = self._ensembles[key] = list[int]()
+            self._statistics[key] = 0.0
             method = method_class(config, vit, setup)
             for index in range(tasks):
                 task = TaskInfo(index, range(2 * index, 2 * index + 2), (1, 1))
                 method.enter_task(task)
                 method.begin_task(task)
                 ensemble.append(method.passes_at_test)
+                self._statistics[key] += method.statistics_passes / tasks
                 for phase in method.phases():
                     found[phase.name] = found.get(phase.name, 0.0) + phase.epochs / tasks
             return found
@@ -202,7 +207,8 @@ class Estimator:
             if is_built_in and isinstance(error, AttributeError | ImportError | NameError | TypeError):
                 raise
             # A plugin's method may need a real backbone; then assume one phase and one pass, as most methods have.
-            self._ensembles.pop(self._key(spec), None)
+            self._ensembles.pop(key, None)
+            self._statistics[key] = float(method_class.end_task is not Method.end_task)
             return {"train": float(schedule.epochs)}
 
     def _skeleton(self) -> Any:
@@ -254,13 +260,6 @@ def count_split(registries: Registries, component: Component, data: Path, split:
 def _opened(registries: Registries, component: Component, data: Path) -> Benchmark[Any]:
     benchmark = registries.benchmarks.load(component.name)
     return benchmark(benchmark.Config(**component.config), data)
-
-
-def _has_statistics(method: Any) -> bool:
-    """Whether a method overrides ``end_task``, which is at least one more pass over the task's images."""
-    from smope_bench.methods.common.api import Method
-
-    return method.end_task is not Method.end_task
 
 
 def measured_rate(records: Iterable[Record], estimator: Estimator, spec: RunSpec) -> Rate | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -9,7 +10,7 @@ from torch import nn
 
 from smope_bench.harness.planning.settings import validated
 from smope_bench.harness.training.optimization import declare_trainable
-from smope_bench.methods.common.api import Method, ParameterGroup, Phase, Setup, TaskInfo
+from smope_bench.methods.common.api import Batch, Method, ParameterGroup, Phase, Setup, TaskInfo
 from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.schedules import Schedule
 
@@ -66,6 +67,29 @@ def walk(method: Method, tasks: list[TaskInfo]) -> Iterator[tuple[TaskInfo, Phas
             declare_trainable(method, groups)
             yield task, phase, groups
         method.eval()
+
+
+class _ImagesWanted(Exception):  # no error: it ends the call
+    """A method asks for the images of its task."""
+
+
+class _NoImages:
+    """Task data that ends the call which reads it."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def batches(self, *, shuffle: bool = False, drop_last: bool = False, augment: bool = True) -> Iterator[Batch]:
+        """Raises _ImagesWanted; all arguments are ignored."""
+        del shuffle, drop_last, augment
+        raise _ImagesWanted
+
+
+def finish(method: Method) -> None:
+    """End the current task as far as no image is read: a method that merges its finished weights then answers with them."""
+    if not method.is_closed_form:
+        with contextlib.suppress(_ImagesWanted):
+            method.end_task(_NoImages())
 
 
 def declared(method: Method, tasks: list[TaskInfo]) -> Declared:

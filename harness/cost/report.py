@@ -14,7 +14,7 @@ import torch
 
 from smope_bench.harness.cost.executed import IMAGES, Counters, Executed
 from smope_bench.harness.cost.flop_counters import published_classifier, published_pass
-from smope_bench.harness.cost.method_walk import declared, make_method, walk
+from smope_bench.harness.cost.method_walk import declared, finish, make_method, walk
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.text import program
@@ -149,6 +149,7 @@ def _row(method_class: type[Method], name: str, geometry: Geometry, counters: Co
         numbers = tuple(found.tasks_of[phase.name])
         if numbers[-1] == task.index + 1:
             phases[phase.name] = PhaseCost(phase.name, numbers, learnable_count(groups), counters.step(method))
+    finish(method)
     return MethodCost(
         method=name,
         title=method_class.card.title,

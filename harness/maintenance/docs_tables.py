@@ -88,10 +88,12 @@ def _images(recipe: TrainingRecipe, registries: Registries) -> str:
     """Transforms of training and test images, and the scale of the values."""
     config = registries.benchmarks.load(recipe.benchmark).Config(**recipe.data)
     crop, size = config.augment, config.image_size
-    train = f"crop {crop.scale[0]:g}–{crop.scale[1]:g} {crop.interpolation}"
+    train = f"AutoAugment ({crop.policy}), " if crop.policy else ""
+    train += f"crop {crop.scale[0]:g}–{crop.scale[1]:g} {crop.interpolation}"
     train += ", mirror" if crop.flip else ""
     train += f", brightness ±{crop.brightness:.3g}" if crop.brightness else ""
-    test = f"whole to {size}" if config.test_resize is None else f"{config.test_resize}, central {size}"
+    squeezed = "whole squeezed to " if config.test_squeeze else ""
+    test = f"whole to {size}" if config.test_resize is None else f"{squeezed}{config.test_resize}, central {size}"
     scale = "[0, 1]" if config.normalize == "none" else f"{config.normalize} statistics"
     return f"train: {train}; test: {test} {config.test_interpolation}; {scale}"
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -21,7 +22,7 @@ from smope_bench.harness.errors import UserError
 from smope_bench.harness.provenance import with_sources
 from smope_bench.harness.records.atomic_write import json_bytes, write_atomically, write_json_atomically
 from smope_bench.harness.records.checksum import RECORD_SCHEMA, checksum_of, with_checksum
-from smope_bench.harness.text import INSTALLED, plain
+from smope_bench.harness.text import INSTALLED, plain, shell_command
 
 State = Literal["new", "done", "stale", "failed"]
 Fault = Literal["unreadable", "schema", "incomplete", "edited", "misplaced"]
@@ -98,6 +99,7 @@ class _Cell(BaseModel):
     train_seed: int
     run_id: str
     plugins: dict[str, str] = {}
+    command: list[str] = []
 
 
 class _Plan(BaseModel):
@@ -251,6 +253,15 @@ class Store:
                 f"the plan of suite {plain(suite)!r} cannot be used; run the suite again to write it anew"
             ) from error
         return manifest["cells"]
+
+    def remedy(self, run_id: str) -> str:
+        """How to do a run again, as a clause with the command that its plan has; older plans have none."""
+        for file in sorted((self.root / "suites").glob("*.json")):
+            with contextlib.suppress(UserError):  # another suite's plan that is damaged
+                for cell in self.read_cells(file.stem):
+                    if cell["run_id"] == run_id and cell.get("command"):
+                        return f"do the run again: {shell_command(*cell['command'], results=self.root)}"
+        return "run its suite again"
 
     def write_manifest(self, suite: str, manifest: Mapping[str, Any]) -> bool:
         """Store a suite's plan, merged with the cells of earlier plans by (row, column, seeds): a run of some rows keeps the rest.

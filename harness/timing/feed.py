@@ -1,7 +1,8 @@
 """Timing of the feeder: training batches a second against torch's DataLoader, and epochs of a simulated accelerator.
 
 All sides make float32 batches of random crops of the same JPEG files, on the same two cores, two processes or threads each.
-*The host's part* is what is left of it where an accelerator takes 8-bit pixels, and in fast mode whole pictures to cut from.
+*The host's part* is what is left of it where an accelerator takes 8-bit pixels, and in fast mode whole pictures to cut from:
+up to the memory from which a batch is copied to the device. What runs there, and the copy itself, is left out.
 The accelerator is simulated by a sleep, which leaves the interpreter to other threads, as waiting for a device does.
 """
 
@@ -12,7 +13,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,6 +26,8 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from smope_bench.benchmarks.base import ProgressCallback, silent
 from smope_bench.benchmarks.stream import Stream
+from smope_bench.benchmarks.transforms.batch import Transforms
+from smope_bench.benchmarks.transforms.staging import Staged
 from smope_bench.harness.timing.data import BATCH, SIZE, made_files, made_stream
 from smope_bench.harness.timing.records import Row, make_row, ratios, spread
 from smope_bench.harness.training.feeder import AHEAD_ELSEWHERE, Feeder
@@ -93,15 +96,14 @@ def bench_feed(images: int, batches: int, repeats: int, progress: ProgressCallba
             (root / f"{number}.jpg").write_bytes(data)
         exact, fast = (made_stream(files, root, mode) for mode in ("exact", "fast"))
         loaders = {name: _loader(root, images, batches, name == PILLOW_LOADER) for name in (LOADER, PILLOW_LOADER)}
-        # On the device "meta" tensors have no content: what is left is the host's part.
         here, there = torch.device("cpu"), torch.device("meta")
         with _feeder(here, AHEAD_ELSEWHERE) as feeder, _feeder(there, AHEAD_ELSEWHERE) as host:
             epochs = {
                 **{name: _loader_epoch(loader) for name, loader in loaders.items()},
                 EXACT: feeder_epoch(feeder, exact, batches),
                 FAST: feeder_epoch(feeder, fast, batches),
-                HOST_EXACT: feeder_epoch(host, exact, batches),
-                HOST_FAST: feeder_epoch(host, fast, batches),
+                HOST_EXACT: feeder_epoch(host, exact, batches, HostTransforms.of(exact.transforms)),
+                HOST_FAST: feeder_epoch(host, fast, batches, HostTransforms.of(fast.transforms)),
             }
             progress("timing batches")
             took = _in_turns(epochs, repeats)
@@ -138,6 +140,19 @@ def _simulated_rows(name: str, stream: Stream, feeder: Feeder, batches: int, rep
                 if repeat >= 0:
                     found[side].append(whole / max(making, busy.slept))
     return [make_row(f"{name}, simulated accelerator, {side}", to_longer=spread(found[side])) for side in found]
+
+
+class HostTransforms(Transforms):
+    """Transforms of an accelerator without what runs there: batches end in the memory that would be copied to it."""
+
+    def stage(self, *args: Any, **kwargs: Any) -> Staged:
+        """The pieces of a batch, which has no images once they are done."""
+        return replace(super().stage(*args, **kwargs), finish=lambda: (torch.empty(0), torch.empty(0)))
+
+    @classmethod
+    def of(cls, transforms: Transforms) -> HostTransforms:
+        """The same transforms, up to the copy."""
+        return cls(**{each.name: getattr(transforms, each.name) for each in fields(transforms)})
 
 
 class Accelerator:
@@ -194,15 +209,16 @@ def _feeder(device: torch.device, ahead: int) -> Feeder:
     return Feeder(device, threads=WORKERS, ahead=ahead)
 
 
-def feeder_epoch(feeder: Feeder, stream: Stream, batches: int) -> Epoch:
-    """Epochs of random crops of the stream's first task, each in another order."""
+def feeder_epoch(feeder: Feeder, stream: Stream, batches: int, transforms: Transforms | None = None) -> Epoch:
+    """Epochs of random crops of the stream's first task, each in another order. ``transforms``: other than the stream's."""
+    chosen = transforms or stream.transforms
     view, generator, rng = stream.tasks[0].train, torch.Generator().manual_seed(0), np.random.default_rng(0)
 
     def epoch(step: Callable[[], object]) -> None:
         count = len(view)
         rows = np.concatenate([rng.permutation(count) for _ in range(-(-batches * BATCH // count))])
         parts = [rows[number * BATCH : (number + 1) * BATCH] for number in range(batches)]
-        for _ in feeder.batches(view, stream.transforms, parts, generator):
+        for _ in feeder.batches(view, chosen, parts, generator):
             step()
 
     return epoch

@@ -34,7 +34,7 @@ from smope_bench.harness.timing.measure import interleaved
 from smope_bench.harness.timing.records import Row, make_row, ratios, spread
 from smope_bench.harness.training.optimization import LossMeter, OptimizationSegment, declare_trainable
 from smope_bench.methods.common.api import Batch, Method, Phase, Setup, TaskInfo
-from smope_bench.methods.common.backbone import block
+from smope_bench.methods.common.backbone import block, plain_vit
 from smope_bench.methods.common.backbone.backbones import Backbone
 from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.schedules import Schedule, adamw
@@ -311,13 +311,17 @@ PARTS = ("_heads", "_leave_heads", "_residuals")
 
 
 class CompiledBlocks:
-    """timm's blocks, and the method-independent parts of prompted ones, compiled once and patched in when needed.
+    """Blocks as they are, and the method-independent parts of prompted ones, compiled once and patched in when needed.
 
     Each is compiled as one graph: a graph break is an error instead of a slow measurement.
     """
 
     def __init__(self, backend: str = "inductor") -> None:
-        places: list[tuple[Any, str]] = [(Block, "forward"), *((block, name) for name in PARTS)]
+        places: list[tuple[Any, str]] = [
+            (Block, "forward"),
+            (plain_vit.Block, "forward"),
+            *((block, name) for name in PARTS),
+        ]
         self._places = [
             (owner, name, torch.compile(getattr(owner, name), backend=backend, fullgraph=True))
             for owner, name in places

@@ -36,15 +36,16 @@ import sys
 from pathlib import Path
 
 try:
-    from smope_bench import UserError, load_model
+    import smope_bench
 except ImportError:
-    sys.exit("error: install smope-bench {version}, which has the method and its frozen backbone")
+    print("error: install smope-bench {version}, which has the method and its frozen backbone", file=sys.stderr)
+    sys.exit(2)
 here = Path(__file__).parent
 try:
-    model = load_model(here{more})
-    found = model.predict(sys.argv[1:])  # found.frame() is a pandas data frame
-except UserError as error:
-    sys.exit(f"error: {{error}}")
+    found = smope_bench.load_model(here{more}).predict(sys.argv[1:])  # found.frame() is a pandas data frame
+except smope_bench.UserError as error:
+    print(f"error: {{error}}", file=sys.stderr)
+    sys.exit(2)
 for name, label, probabilities in zip(found.names, found.classes, found.probabilities):
     print(f"{{name}}: {{label}} ({{probabilities.max():.1%}})")
 '''
@@ -101,7 +102,8 @@ def _preprocessing(spec: RunSpec, registries: Registries, data: Path) -> dict[st
     return {
         "turned_by_exif_and_put_on_white": benchmark.upright,
         "central_square": benchmark.kept_side,
-        "resize_shorter_side": config.test_resize,
+        "resize_shorter_side": None if config.test_squeeze else config.test_resize,
+        **({"resize_to_square": config.test_resize} if config.test_squeeze else {}),
         "image_size": config.image_size,
         "interpolation": config.test_interpolation,
         "scale": "divided by 255",

@@ -144,9 +144,11 @@ def _write(file: Path, values: Tensor) -> None:
 def _identity(stream: Stream, device: torch.device, weights: str, precision: str) -> dict[str, object]:
     """Everything that can change a bit of a feature, except the code."""
     transforms = stream.transforms
+    squeezed = ["squeezed"] if transforms.test_squeeze else []
+    size = [transforms.image_size, transforms.test_resize, transforms.test_interpolation, transforms.normalize]
     return {
         "images": stream.content_hash,
-        "size": [transforms.image_size, transforms.test_resize, transforms.test_interpolation, transforms.normalize],
+        "size": [*size, *squeezed],
         "weights": weights,
         "precision": precision,
         "device": [str(device.type), provenance.device_name(str(device))],

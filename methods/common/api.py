@@ -291,6 +291,15 @@ class Method(nn.Module):
         """Passes of the backbone in ``predict`` with an adaptation set each, the query's not among them; after this task."""
         return 1
 
+    @property
+    def statistics_passes(self) -> int:
+        """Passes of the backbone over this task's images in ``prepare_task`` and ``end_task``, for plans.
+
+        One for each of the two that a method overrides, unless it states their number.
+        """
+        kind = type(self)
+        return (kind.prepare_task is not Method.prepare_task) + (kind.end_task is not Method.end_task)
+
     def observed_state(self) -> dict[str, Tensor]:
         """Learned state after a task that figures draw, by name; called only if a suite observes it.
 

@@ -25,6 +25,12 @@ def seen_logits(head: nn.Linear, features: Tensor, seen_classes: int) -> Tensor:
         return F.linear(features.float(), head.weight[:seen_classes], head.bias[:seen_classes])
 
 
+def settled_rows(head: nn.Linear, seen_classes: int) -> dict[str, Tensor]:
+    """Weights and bias (d + 1,) of each seen class, by name, for ``Method.settled`` where classes do not come again."""
+    rows = torch.cat([head.weight, head.bias[:, None]], dim=1)[:seen_classes]
+    return {f"classifier of class {number}": row for number, row in enumerate(rows)}
+
+
 def current_task_loss(
     logits: Tensor, labels: Tensor, old_classes: int, *, mask_old: bool = True, absent: Tensor | None = None
 ) -> Tensor:

@@ -36,6 +36,7 @@ EASE_CUB: dict[str, Any] = {"batch_size": 32, "lr": 0.008, "weight_decay": 5e-4}
 EASE_STATED = [
     *(_ease("cifar100", backbone, 20, EASE_CIFAR, {}) for backbone in ("sup1k", "sup21k")),
     *(_ease("imagenet_r", backbone, 10, EASE_IMAGENET_R, {}) for backbone in ("sup1k", "sup21k")),
+    *(_ease("imagenet_a", backbone, 10, EASE_IMAGENET_R | {"batch_size": 32}, {}) for backbone in ("sup1k", "sup21k")),
     _ease("cub200", "sup21k", 20, EASE_CUB, {"alpha": 0.05}),
     _ease(
         "cub200",
@@ -48,6 +49,9 @@ EASE_STATED = [
 EASE_FIVE = inferred(
     [_ease("five_datasets", "sup21k_orig", 5, EASE_CIFAR, {})], "no setting for 5-Datasets; as on CIFAR-100"
 )
-EASE = [*EASE_STATED, *EASE_FIVE]
+EASE_DOMAINNET = inferred(
+    [_ease("domainnet_classes", "sup1k", 5, EASE_IMAGENET_R, {})], "no setting for DomainNet; as on ImageNet-R"
+)
+EASE = [*EASE_STATED, *EASE_FIVE, *EASE_DOMAINNET]
 
 ADAPTERS: tuple[TrainingRecipe, ...] = tuple(with_other_counts([*EASE]))

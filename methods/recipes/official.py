@@ -18,14 +18,18 @@ STANDARD: dict[str, str] = {
     "imagenet_r": "sup1k",
     "cub200": "sup21k",
     "five_datasets": "sup21k_orig",
+    "domainnet_classes": "sup1k",
 }
-"""Weights of the SMoPE paper's Tables 1, 4, 6 and 7 (SMoPE card, section 7); of 5-Datasets, those of the Hash paper."""
+"""Weights of the SMoPE paper's Tables 1, 4, 6 and 7 (SMoPE card, section 7); of 5-Datasets, those of the Hash paper, of
+DomainNet, those of CODA-Prompt's scripts."""
 SELF_SUPERVISED = ("ibot1k", "dino1k", "moco1k")
 COUNTS: dict[str, tuple[int, ...]] = {
     "cifar100": (10, 20),
     "imagenet_r": (5, 10, 20, 50),
     "cub200": (10, 20),
     "five_datasets": (5,),
+    "domainnet_classes": (5,),
+    "imagenet_a": (10,),
 }
 """Numbers of tasks with a recipe."""
 
@@ -37,6 +41,7 @@ PLAIN: dict[str, dict[str, Any]] = {
     "imagenet_r": CENTRE,
     "cub200": CENTRE,
     "five_datasets": CENTRE,
+    "domainnet_classes": CENTRE,
 }
 """Transforms of CODA-Prompt, VQ-Prompt, OVOR and SMoPE: [0, 1] without normalisation (SMoPE card, section 6)."""
 
@@ -111,15 +116,18 @@ EPOCH_COSINE: dict[str, Any] = {"batch_size": 128, "lr": 1e-3, "shape": "cosine"
 
 
 def _coda_family(method: str, card: str) -> list[TrainingRecipe]:
-    """20 epochs on CIFAR-100, 50 elsewhere; the prompts' sizes are the methods' defaults."""
+    """20 epochs on CIFAR-100, 5 on DomainNet, 50 elsewhere; the prompts' sizes are the methods' defaults."""
     longer, source = EPOCH_COSINE | {"epochs": 50}, f"{card}, section 5.1"
     cub = f"{INFERRED}no published setting, the first of two candidates; {card}, section 9.2"
-    imagenet_r = _stated(method, "imagenet_r", source, longer, tasks=(5, 10, 20))
+    pictures = [
+        *_stated(method, "imagenet_r", source, longer, tasks=(5, 10, 20)),
+        *_stated(method, "domainnet_classes", source, EPOCH_COSINE | {"epochs": 5}, tasks=(5,)),
+    ]
     if method == "deep_l2p++":
-        imagenet_r = inferred(imagenet_r, "as L2P++, the official script covers CIFAR-100 only")
+        pictures = inferred(pictures, "as L2P++, the official script covers CIFAR-100 only")
     return [
         *_stated(method, "cifar100", source, EPOCH_COSINE | {"epochs": 20}),
-        *imagenet_r,
+        *pictures,
         *_stated(method, "cub200", cub, longer),
     ]
 
@@ -134,12 +142,14 @@ OVOR_STEPS: dict[str, Any] = EPOCH_COSINE | {"drop_last": False}
 OVOR_CARD = "OVOR card, sections 5 and 9"
 OVOR_SOURCE = f"{INFERRED}as in the script, whose own weights are an earlier AugReg checkpoint; {OVOR_CARD}"
 OVOR_CUB = f"{INFERRED}no published epochs, 40 + 10 as for 20-class tasks; {OVOR_CARD}"
+OVOR_DOMAINNET = f"{INFERRED}no published setting, as CODA-Prompt's scripts; {OVOR_CARD}"
 OVOR_FIVE = f"{INFERRED}no published setting, as on CIFAR-100; {OVOR_CARD}"
 OVOR = [
     *_stated("ovor", "cifar100", OVOR_SOURCE, OVOR_STEPS | {"epochs": 20}),
     *_stated("ovor", "five_datasets", OVOR_FIVE, OVOR_STEPS | {"epochs": 20}, tasks=(5,)),
     *_stated("ovor", "imagenet_r", OVOR_SOURCE, OVOR_STEPS | {"epochs": 50}),
     *_stated("ovor", "cub200", OVOR_CUB, OVOR_STEPS | {"epochs": 50}),
+    *_stated("ovor", "domainnet_classes", OVOR_DOMAINNET, OVOR_STEPS | {"epochs": 5}, tasks=(5,)),
 ]
 
 # -- VQ-Prompt and SMoPE: one trainer, rates a step --------------------------------------------------------------------

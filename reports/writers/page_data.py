@@ -25,6 +25,7 @@ FACTS = (
 )  # fmt: skip
 _LABELS = {
     "test_resize": "Size before the crop at test", "test_interpolation": "Interpolation at test",
+    "test_squeeze": "Whole picture squeezed to that size",
     "normalize": "Normalisation", "augment": "Augmentation in training", "split": "Published split",
     "holdout": "Held out for validation",
 }  # fmt: skip

@@ -151,7 +151,7 @@ def test_streams_and_benchmarks_need_no_torch() -> None:
 
 
 def test_the_table_names_every_file_in_one_form() -> None:
-    files = {"imagefolder": "image_folder", "domainnet_classes": "domainnet"}
+    files = {"imagefolder": "image_folder", "domainnet_classes": "domainnet", "domainnet_200": "domainnet"}
     assert all(
         re.fullmatch(rf"smope_bench\.benchmarks\.datasets\.(published\.)?{files.get(name, name)}:\w+", target)
         for name, target in BUILTIN.items()

@@ -56,7 +56,6 @@ DEVIATIONS = [
         "the official epoch lists every image ten times: 10 x 10 passes are 100 epochs here, whose last batches are each"
         " incomplete (1,400 steps a task of CIFAR-100 for 1,390)",
     ),
-    ("No AutoAugment", "the benchmarks have none; crops without a mirror image are the official ones"),
     (
         "The noise routers, which never get a gradient, exist only with noisy_gating=true",
         "the official code keeps its generator in evaluation mode, so that no noise is drawn",

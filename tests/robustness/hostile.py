@@ -127,7 +127,7 @@ def attack(parser: Parser, cases: int, number: int = 0) -> Found:
         database=None,
         deadline=None,
         phases=(Phase.generate, Phase.target),
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=tuple(HealthCheck),
     )
     @given(damaged(parser))
     def one(data: bytes) -> None:

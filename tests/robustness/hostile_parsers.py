@@ -205,7 +205,7 @@ def parsers(template: Path) -> dict[str, Parser]:
         answers = answers_in(
             in_run(data, folder, PREDICTIONS), run_id, None, record["class_names"], record["test_counts"]
         )
-        answers.per_class(), answers.confusion()
+        assert answers.per_class() is not None and answers.confusion() is not None
 
     def counts(data: bytes, folder: Path) -> None:
         store = placed(folder, "suites/cost.cost.json", data, ())
@@ -229,7 +229,7 @@ def parsers(template: Path) -> dict[str, Parser]:
         stores.prepared_stores(folder)
         list(cache.verify_caches(folder / "mine"))
         if (opened := cache.open_cache(folder / "mine", cache.Part({"benchmark": "test"}))) is not None:
-            opened.split("train")
+            opened.image_set("train")
 
     def end_of_job(data: bytes, folder: Path) -> None:
         result_file(folder, run_id).write_bytes(data)

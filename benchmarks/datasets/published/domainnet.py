@@ -1,9 +1,13 @@
-"""``domainnet`` and ``domainnet_classes``: DomainNet's 345 classes as six domains, or mixed as new classes; official lists."""
+"""``domainnet``, ``domainnet_classes``, ``domainnet_200``: DomainNet's classes in six domains, or mixed as new classes.
+
+The first two have all 345 classes in the owners' lists of training and test pictures, the third has CPG's lists of 200.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,6 +25,7 @@ DOMAINS = ("clipart", "infograph", "painting", "quickdraw", "real", "sketch")
 CLASSES = 345
 LINE = re.compile(r"([^/]+)/([^/]+)/([^/]+) (\d+)")
 LIST_BYTES = 1 << 26
+CPG_LISTS = "https://raw.githubusercontent.com/zugexiaodui/ConsistentMoEPromptGenerator/3821f6ab42903828b5e6ece14721f157d1627fc7/tools/"
 HOLDER = "http://csr.bu.edu/ftp/visda/2019/multi-source/"
 KNOWN: dict[str, tuple[str, str, str, float]] = {
     "clipart": (
@@ -65,19 +70,36 @@ CLEANED = ("clipart", "painting")
 """Domains whose archives the owners replaced by ones without duplicates, which lie in a folder of their own."""
 
 
-def _remotes(domain: str) -> Iterator[Remote]:
-    archive, *lists, gigabytes = KNOWN[domain]
+def _archive(domain: str) -> Remote:
+    digest, *_, gigabytes = KNOWN[domain]
     folder = "groundtruth/" if domain in CLEANED else ""
-    yield Remote(f"{domain}.zip", (f"{HOLDER}{folder}{domain}.zip",), f"md5:{archive}", int(float(gigabytes) * 10**9))
-    for split, md5 in zip(SPLITS, lists, strict=True):
+    return Remote(f"{domain}.zip", (f"{HOLDER}{folder}{domain}.zip",), f"md5:{digest}", int(float(gigabytes) * 10**9))
+
+
+def _lists(domain: str) -> Iterator[Remote]:
+    for split, md5 in zip(SPLITS, KNOWN[domain][1:3], strict=True):
         name = f"{domain}_{split}.txt"
         yield Remote(name, (f"{HOLDER}domainnet/txt/{name}",), f"md5:{md5}")
 
 
-class _Published(PublishedFiles):
-    """The six archives and twelve lists that both protocols read."""
+@dataclass(frozen=True)
+class PictureList:
+    """A published list of the pictures of one split; ``domains``: those that it may name."""
 
-    remotes: ClassVar[tuple[Remote, ...]] = tuple(remote for domain in DOMAINS for remote in _remotes(domain))
+    name: str
+    split: Split
+    domains: tuple[str, ...] = DOMAINS
+
+
+class _Published(PublishedFiles):
+    """The six archives and the lists that the protocols read."""
+
+    remotes: ClassVar[tuple[Remote, ...]] = tuple(
+        remote for domain in DOMAINS for remote in (_archive(domain), *_lists(domain))
+    )
+    lists: ClassVar[tuple[PictureList, ...]] = tuple(
+        PictureList(f"{domain}_{split}.txt", split, (domain,)) for domain in DOMAINS for split in SPLITS
+    )
     layout: ClassVar[str] = (
         "clipart.zip, infograph.zip, painting.zip, quickdraw.zip, real.zip, sketch.zip, and clipart_train.txt, clipart_test.txt"
         " and so on"
@@ -87,26 +109,26 @@ class _Published(PublishedFiles):
 
     @property
     def downloads(self) -> Path:
-        """One folder for both protocols."""
+        """One folder for all protocols."""
         return downloads_folder(self.root, "domainnet")
 
     def listed(self, progress: ProgressCallback) -> dict[str, tuple[Split, int, str]]:
         """``<domain>/<class>/<file>`` of every list to its split, class id and class name. Raises BenchmarkError."""
         found: dict[str, tuple[Split, int, str]] = {}
-        for domain in DOMAINS:
-            for split in SPLITS:
-                path = self.remote_file(f"{domain}_{split}.txt", progress)
-                for row, line in enumerate(_lines(path), start=1):
-                    entry = LINE.fullmatch(line)
-                    if entry is None or entry[1] != domain or int(entry[4]) >= self.class_count:
-                        raise BenchmarkError(
-                            f"{path}, line {row}: {line[:80]!r} is not {domain}/<class>/<file> and an id below"
-                            f" {self.class_count}; fetch it again"
-                        )
-                    picture = line.rpartition(" ")[0]
-                    if picture in found:
-                        raise BenchmarkError(f"{path}, line {row}: {picture!r} is listed twice; fetch it again")
-                    found[picture] = (split, int(entry[4]), entry[2])
+        for one in self.lists:
+            path = self.remote_file(one.name, progress)
+            for row, line in enumerate(_lines(path), start=1):
+                entry = LINE.fullmatch(line)
+                if entry is None or entry[1] not in one.domains or int(entry[4]) >= self.class_count:
+                    domain = one.domains[0] if len(one.domains) == 1 else "<domain>"
+                    raise BenchmarkError(
+                        f"{path}, line {row}: {line[:80]!r} is not {domain}/<class>/<file> and an id below"
+                        f" {self.class_count}; fetch it again"
+                    )
+                picture = line.rpartition(" ")[0]
+                if picture in found:
+                    raise BenchmarkError(f"{path}, line {row}: {picture!r} is listed twice; fetch it again")
+                found[picture] = (one.split, int(entry[4]), entry[2])
         return found
 
     def class_names_of(self, listed: dict[str, tuple[Split, int, str]]) -> tuple[str, ...]:
@@ -159,7 +181,7 @@ LICENCE = "for research, as stated by the authors; the pictures belong to their 
 
 
 def everything(benchmark: _Published) -> dict[str, Any]:
-    """What the pictures of both protocols depend on."""
+    """What the pictures of every protocol depend on."""
     return {"rules": RULES, "files": {remote.name: remote.digest for remote in benchmark.remotes}}
 
 
@@ -263,3 +285,46 @@ class DomainNetClasses(_Published, PictureBenchmark[DomainNetClassesConfig]):
         """Every listed picture, domain after domain."""
         for _, picture, split, label, data in self.files(progress):
             yield Picture(split, label, picture, data)
+
+
+class DomainNet200Config(PaperPictureConfig):
+    """Settings of ``domainnet_200``."""
+
+    tasks: int = Field(default=10, ge=1, description="number of tasks the 200 classes are split into: 10 of 20")
+
+
+class DomainNet200(DomainNetClasses):
+    """Two hundred of the classes, which CPG's lists number and split."""
+
+    name: ClassVar[str] = "domainnet_200"
+    Config: ClassVar[type[BenchmarkConfig]] = DomainNet200Config
+    card: ClassVar[BenchmarkCard] = BenchmarkCard(
+        title="DomainNet, 200 classes",
+        source=f"{SOURCE}; lists: Y. Lu et al., CPG, AAAI 2025, https://github.com/zugexiaodui/ConsistentMoEPromptGenerator",
+        licence=LICENCE,
+        summary="200 classes in ten tasks, pictures of six domains mixed, in CPG's lists of training and test pictures",
+    )
+    remotes: ClassVar[tuple[Remote, ...]] = (
+        *map(_archive, DOMAINS),
+        Remote(
+            "sdomain_train.txt",
+            (f"{CPG_LISTS}sdomain_train.txt",),
+            "sha256:87671cd9a6309dc5e9ebfa8eab8c14abbc270d605c9430c7525ff8e9d7e7e74e",
+            1_926_106,
+        ),
+        Remote(
+            "sdomain_val.txt",
+            (f"{CPG_LISTS}sdomain_val.txt",),
+            "sha256:112d39337e19ea1b5b81f1a423145be007c5a42e16aeea84473a98c28462a8d2",
+            828_845,
+        ),
+    )
+    lists: ClassVar[tuple[PictureList, ...]] = (
+        PictureList("sdomain_train.txt", "train"),
+        PictureList("sdomain_val.txt", "test"),
+    )
+    layout: ClassVar[str] = (
+        "clipart.zip, infograph.zip, painting.zip, quickdraw.zip, real.zip, sketch.zip, sdomain_train.txt and sdomain_val.txt"
+    )
+    class_count: ClassVar[int] = 200
+    published_counts: ClassVar[tuple[int, int] | None] = (47_532, 20_450)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from smope_bench.benchmarks.base import BenchmarkCard, BenchmarkConfig, ProgressCallback, Split
+from smope_bench.benchmarks.base import SPLITS, BenchmarkCard, BenchmarkConfig, ProgressCallback, Split
 from smope_bench.benchmarks.download.fetch import Remote
 from smope_bench.benchmarks.download.published_files import PaperPictureConfig, PublishedFiles, below, named
 from smope_bench.benchmarks.errors import BenchmarkError
@@ -143,7 +143,10 @@ class ImageNetR(PublishedFiles, PictureBenchmark[ImageNetRConfig]):
         """All pictures in the archive's order, after a first pass that checks that none is missing."""
         source = self.archive_or_folder(self.remotes[0], TOP, progress)
         files = self._files(source)
-        assigned = self._seeded(files) if self.config.lists == "seeded" else self._published(source, files, progress)
+        if self.config.lists == "seeded":
+            assigned = seeded_split(files, f"imagenet_r {self.config.split_seed}")
+        else:
+            assigned = self._published(source, files, progress)
         ids = {wnid: label for label, wnid in enumerate(self.class_names)}
         for name, member in below(source, TOP):
             if name in assigned:
@@ -172,7 +175,7 @@ class ImageNetR(PublishedFiles, PictureBenchmark[ImageNetRConfig]):
     def _published(self, source: Path, files: list[str], progress: ProgressCallback) -> Assigned:
         """The split of the published lists, which name every picture of the archive once."""
         assigned: Assigned = {}
-        for split, remote in zip(("train", "test"), self.remotes[1:], strict=True):
+        for split, remote in zip(SPLITS, self.remotes[1:], strict=True):
             try:
                 path = self.obtain(remote, progress)
             except BenchmarkError as error:
@@ -193,19 +196,20 @@ class ImageNetR(PublishedFiles, PictureBenchmark[ImageNetRConfig]):
             )
         return assigned
 
-    def _seeded(self, files: list[str]) -> Assigned:
-        """A fifth of each class to test on, drawn from its file names in rising order by ``split_seed`` and the wnid."""
-        classes: dict[str, list[str]] = defaultdict(list)
-        for name in files:
-            classes[name.split("/")[0]].append(name)
-        assigned: Assigned = {}
-        for wnid, names in classes.items():
-            if len(names) < 2:
-                raise BenchmarkError(f"class {wnid} has one picture; at least two are needed, one to test on")
-            parts = stratum(len(names), TEST_FRACTION, f"imagenet_r {self.config.split_seed} class {wnid}")
-            for split, rows in zip(("train", "test"), parts, strict=True):
-                assigned |= {names[row]: (split, wnid) for row in rows}
-        return assigned
+
+def seeded_split(files: list[str], seed: str) -> Assigned:
+    """A fifth of each class to test on, drawn from its file names ``<wnid>/<file>`` in rising order by ``seed`` and the wnid."""
+    classes: dict[str, list[str]] = defaultdict(list)
+    for name in files:
+        classes[name.split("/")[0]].append(name)
+    assigned: Assigned = {}
+    for wnid, names in classes.items():
+        if len(names) < 2:
+            raise BenchmarkError(f"class {wnid} has one picture; at least two are needed, one to test on")
+        parts = stratum(len(names), TEST_FRACTION, f"{seed} class {wnid}")
+        for split, rows in zip(SPLITS, parts, strict=True):
+            assigned |= {names[row]: (split, wnid) for row in rows}
+    return assigned
 
 
 @cache

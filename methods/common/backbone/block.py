@@ -1,4 +1,4 @@
-"""The computation of one frozen block of timm, as it is or adapted, for all of its tokens or for the first ones alone."""
+"""The computation of one frozen block, as it is or adapted, for all of its tokens or for the first ones alone."""
 
 from __future__ import annotations
 

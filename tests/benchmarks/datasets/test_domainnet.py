@@ -1,4 +1,4 @@
-"""``domainnet`` and ``domainnet_classes``: the official lists over archives in their layout, in both protocols."""
+"""``domainnet``, ``domainnet_classes`` and ``domainnet_200``: published lists over archives in their layout."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from smope_bench.benchmarks.datasets.published.domainnet import DOMAINS, DomainNet, DomainNetClasses
+from smope_bench.benchmarks.datasets.published.domainnet import DOMAINS, DomainNet, DomainNet200, DomainNetClasses
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.stream import build_stream
 
@@ -74,6 +74,37 @@ def test_mixed_domains_are_classes(layouts: ModuleType, tmp_path: Path) -> None:
     assert sorted(stream.class_names) == sorted(NAMES)
     other = made(layouts, tmp_path, DomainNet, published(layouts))
     assert other.downloads == images.downloads, "17 GB are not fetched twice"
+
+
+def test_the_lists_of_200_classes_number_and_split_them(layouts: ModuleType, tmp_path: Path) -> None:
+    tree = {name: data for name, data in published(layouts).items() if name.endswith(".zip")}
+    ids = {"The_Eiffel_Tower": 0, "airplane": 1}
+    for row, name in enumerate(("sdomain_train.txt", "sdomain_val.txt")):
+        lines = [
+            f"{domain}/{kind}/{domain}_{NAMES.index(kind):03d}_{row:06d}.jpg {label}"
+            for kind, label in ids.items()
+            for domain in reversed(DOMAINS)
+        ]
+        tree[name] = "\n".join(lines).encode()  # the real test list has no end of line at its end either
+    images = made(layouts, tmp_path, DomainNet200, tree, tasks=2)
+    images.class_count = 2  # type: ignore[misc]
+    assert images.downloads == tmp_path / "data" / "domainnet" / "downloads"
+    images.prepare()
+    assert images.class_names == tuple(ids)
+    stream = build_stream(images, 0)
+    assert [len(task.train) for task in stream.tasks] == [len(task.test) for task in stream.tasks] == [6, 6]
+    place = stream.class_order.index(0)
+    raw, _ = stream.tasks[place].train.take(slice(0, 6))
+    reds = stream.transforms.test(raw).mean(dim=(2, 3))[:, 0] * 255
+    assert np.allclose(reds, 80, atol=3), "pictures of the third class, under the id of the list"
+    assert images.source() != made(layouts, tmp_path / "other", DomainNetClasses, published(layouts)).source()
+
+
+def test_the_real_lists_of_200_classes_are_known_by_hash() -> None:
+    lists = [remote for remote in DomainNet200.remotes if remote.name.endswith(".txt")]
+    assert [remote.name for remote in lists] == [one.name for one in DomainNet200.lists]
+    assert all((remote.digest or "").startswith("sha256:") and "/3821f6a" in remote.urls[0] for remote in lists)
+    assert DomainNet200.Config().tasks == 10 and sum(DomainNet200.published_counts or ()) == 67_982
 
 
 BAD = {

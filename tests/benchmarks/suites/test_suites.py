@@ -10,7 +10,7 @@ import pytest
 from smope_bench.benchmarks.suites import SUITES, Suite
 from smope_bench.benchmarks.suites.figures import ALPHAS
 
-PAPER = {"cifar100", "imagenet_r", "cub200", "five_datasets"}
+PAPER = {"cifar100", "imagenet_r", "cub200", "five_datasets", "domainnet_200"}
 TINY = {"glyphs", "digits", "small_sets"}
 NAMES = [f"table{number}" for number in (1, 2, 3, 4, 6, 7)] + [f"fig{number}" for number in range(2, 10)]
 NAMES += ["imagenet_r_50", "hash_main", "hash_cub200", "hash_20_tasks", "hash_five_datasets", "hash_ablation"]

@@ -25,7 +25,7 @@ from smope_bench.harness.records.store import Record
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
 from smope_bench.methods import BUILTIN
-from smope_bench.methods.common.api import Method, MethodCard
+from smope_bench.methods.common.api import Method, MethodCard, TrainingData
 
 FORWARD, BACKWARD = 100, 110
 STORED = StoredCounts(FORWARD, BACKWARD, 220, 33_721_790_208, {})
@@ -118,6 +118,39 @@ def test_passes_of_an_ensemble_grow_with_the_tasks(known: Registries, tmp_path: 
     many, one = work(spec("ensemble")), work(spec("single"))
     assert many is not None and one is not None and one.train_flops == many.train_flops
     assert many.test_flops == pytest.approx(3 * one.test_flops)
+
+
+class Reader(Method):
+    """Overrides both hooks around the steps."""
+
+    name = "reader"
+    card = MethodCard("Reader", "for tests")
+
+    def prepare_task(self, data: TrainingData) -> None:
+        """Reads the task's images."""
+
+    def end_task(self, data: TrainingData) -> None:
+        """Reads the task's images."""
+
+
+class Growing(Reader):
+    name = "growing"
+
+    @property
+    def statistics_passes(self) -> int:
+        return self.task_index + 1
+
+
+def test_passes_for_statistics_are_those_that_a_method_declares(known: Registries, tmp_path: Path) -> None:
+    """Of 1,000 images in four equal tasks: two passes each, or 1 to 4; none for SD-LoRA, and one an adapter for EASE."""
+    for method in (Reader, Growing, Single):
+        known.methods.add(method.name, "a plugin", method)
+    work = Estimator(known, tmp_path, STORED).work
+    names = ("single", "reader", "growing", "sd_lora", "inflora", "ease")
+    flops = {name: found.train_flops for name in names if (found := work(spec(name))) is not None}
+    steps = flops["single"]
+    passes = {name: (value - steps) / (1000 * FORWARD) for name, value in flops.items()}
+    assert passes == {"single": 0, "reader": 2, "growing": 2.5, "sd_lora": 0, "inflora": 2, "ease": 2.5}
 
 
 def test_a_method_nobody_counted_is_a_guess_from_passes(known: Registries, tmp_path: Path) -> None:

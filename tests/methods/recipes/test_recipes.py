@@ -14,7 +14,7 @@ from smope_bench.methods.recipes import ANY, GENERIC, RECIPES, TrainingRecipe, f
 from smope_bench.methods.recipes.schema import INFERRED, inferred
 from smope_bench.methods.recipes.tiny import TINY_SOURCE, UNSEARCHED
 
-PAPER = ("cifar100", "imagenet_r", "cub200", "five_datasets")
+PAPER = ("cifar100", "imagenet_r", "cub200", "five_datasets", "domainnet_classes", "domainnet_200", "imagenet_a")
 UNTUNED = ("fashion_mnist", "glyph_domains", "small_sets")
 ON_OWN_WEIGHTS = ("cpg",)
 """Methods without a row in the tables, whose own paper has other weights."""
@@ -92,6 +92,10 @@ def test_every_source_is_a_card_the_search_or_marked_as_inferred() -> None:
         ("norga", "five_datasets", "sup21k_orig", 5),
         *((method, "cifar100", weights, 10) for method in ("hide_prompt", "norga") for weights in ("ibot1k", "moco1k")),
         *((method, "imagenet_r", "moco1k", 10) for method in ("hide_prompt", "norga")),
+        *(("cpg", benchmark, "sup21k", 10) for benchmark in ("cifar100", "imagenet_r", "domainnet_200")),
+        *((method, "domainnet_classes", "sup1k", 5) for method in ("l2p++", "dualprompt", "coda_prompt", "sd_lora")),
+        ("inflora", "domainnet_classes", "sup21k", 5),
+        ("ease", "imagenet_a", "sup21k", 10),
     ],
 )
 def test_what_a_card_states_is_not_marked_as_inferred(method: str, benchmark: str, backbone: str, tasks: int) -> None:
@@ -116,7 +120,9 @@ def test_what_a_card_states_is_not_marked_as_inferred(method: str, benchmark: st
         ("inflora", "imagenet_r", "sup1k", 10),
         ("sd_lora", "cub200", "sup21k", 10),
         ("joint", "cifar100", "sup1k", 10),
-        ("cpg", "imagenet_r", "sup21k", 10),
+        ("cpg", "imagenet_r", "sup21k", 50),
+        ("sd_lora", "imagenet_a", "sup1k", 10),
+        *((method, "domainnet_classes", "sup1k", 5) for method in ("ease", "ovor", "deep_l2p++", "inflora")),
     ],
 )
 def test_what_no_card_states_is_marked_as_inferred(method: str, benchmark: str, backbone: str, tasks: int) -> None:
@@ -143,7 +149,37 @@ EASE_SGD = {
     "min_lr": 0.0, "drop_last": False, "test_resize": 256, "test_interpolation": "bicubic", "normalize": "none",
     "augment.scale": [0.05, 1.0],
 }  # fmt: skip
+CPG = {
+    "batch_size": 360, "epochs": 100, "lr": 0.01, "optimizer": "adam", "weight_decay": 5e-5, "milestones": (40, 70),
+    "normalize": "half", "augment.flip": False, "augment.scale": [0.08, 1.0],
+}  # fmt: skip
+CPG_PICTURES = CPG | {"augment.policy": "imagenet", "test_resize": 256, "test_squeeze": True}
 SPOTS: list[tuple[str, str, str, int, dict[str, Any]]] = [
+    (
+        "cpg",
+        "cifar100",
+        "sup21k",
+        20,
+        CPG | {"augment.policy": "cifar10", "augment.interpolation": "bicubic", "keep": 4},
+    ),
+    ("cpg", "imagenet_r", "sup21k", 10, CPG_PICTURES | {"temperature": 30.0, "keep": 4}),
+    ("cpg", "domainnet_200", "sup21k", 10, CPG_PICTURES | {"temperature": 30.0, "keep": 16}),
+    ("coda_prompt", "domainnet_classes", "sup1k", 5, CODA_FAMILY | PLAIN | {"epochs": 5}),
+    (
+        "inflora",
+        "domainnet_classes",
+        "sup21k",
+        5,
+        PLAIN | {"epochs": 5, "lr": 0.005, "optimizer": "sgd", "milestones": (4,), "rank": 30, "head_lr_mult": 2.0},
+    ),
+    (
+        "sd_lora",
+        "domainnet_classes",
+        "sup1k",
+        5,
+        {"epochs": 10, "lr": 0.02, "decay_factor": 0.005, "milestones": (4, 6, 8)},
+    ),
+    ("ease", "imagenet_a", "sup1k", 10, EASE_SGD | {"batch_size": 32, "lr": 0.05, "weight_decay": 5e-3, "alpha": 0.1}),
     ("l2p++", "cifar100", "sup1k", 10, CODA_FAMILY | {"epochs": 20, "pool_size": 30, "length": 20, "top_k": 5}),
     ("l2p++", "imagenet_r", "sup1k", 10, CODA_FAMILY | PLAIN | {"epochs": 50, "prompt_blocks": 1}),
     ("l2p++", "cub200", "sup21k", 10, CODA_FAMILY | PLAIN | {"epochs": 50}),
