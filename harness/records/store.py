@@ -18,6 +18,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ValidationError
 
 from smope_bench.benchmarks.download.locks import locked
+from smope_bench.benchmarks.durable import make_folder
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.provenance import with_sources
 from smope_bench.harness.records.atomic_write import json_bytes, write_atomically, write_json_atomically
@@ -132,7 +133,7 @@ class Store:
     def require_writable(self) -> None:
         """Create the folder and write a file, to fail before training rather than after it. Raises UserError."""
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
+            make_folder(self.root)
             with tempfile.NamedTemporaryFile(dir=self.root, prefix=".probe-"):
                 pass
         except OSError as error:
@@ -218,7 +219,8 @@ class Store:
     def write_result(self, run_id: str, result: Mapping[str, Any]) -> None:
         """Publish a record with its checksum; removes an earlier failure of the run."""
         folder = self.path(run_id)
-        write_json_atomically(folder / "spec.json", result["spec"], sync_folder=False)
+        # Its folder is synced with it: the names of the files that the record names are durable before the record's own.
+        write_json_atomically(folder / "spec.json", result["spec"])
         (folder / "failure.json").unlink(missing_ok=True)
         write_json_atomically(folder / RECORD, with_checksum(result))
 
@@ -270,7 +272,7 @@ class Store:
         returns whether this was so.
         """
         folder = self.root / "suites"
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         # Two launchers may store their parts at the same time.
         with locked(folder / f".{suite}.lock", lambda: None):
             other = False

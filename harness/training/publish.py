@@ -56,7 +56,7 @@ def publish(store: Store, run: FinishedRun, observer: Observer, require_lease: C
     labels = np.concatenate([view.labels for view in run.stream.tests]).astype(np.int32)
     predictions = npz_bytes({"labels": labels, **stages})
     try:
-        write_atomically(folder / PREDICTIONS, predictions, sync_folder=False)
+        write_atomically(folder / PREDICTIONS, predictions, sync_name=False)
         observations = write_observations(folder, observer.names, observer.arrays())
         model = _write_model(store, run)
         record = make_record(run, hashlib.sha256(predictions).hexdigest(), observations, model)
@@ -73,7 +73,7 @@ def _write_model(store: Store, run: FinishedRun) -> dict[str, Any] | None:
         file.unlink(missing_ok=True)
         return None
     data = save(kept_tensors(run.method, extendable=run.extendable))
-    write_atomically(file, data, sync_folder=False)
+    write_atomically(file, data, sync_name=False)
     tasks = [task_entry(task) for task in run.stream.tasks]
     return {
         "file": MODEL,
