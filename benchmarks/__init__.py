@@ -13,6 +13,7 @@ BUILTIN: dict[str, str] = {
     "domainnet": "smope_bench.benchmarks.datasets.published.domainnet:DomainNet",
     "domainnet_200": "smope_bench.benchmarks.datasets.published.domainnet:DomainNet200",
     "domainnet_classes": "smope_bench.benchmarks.datasets.published.domainnet:DomainNetClasses",
+    "emoji_r": "smope_bench.benchmarks.datasets.emoji_r:EmojiR",
     "fashion_mnist": "smope_bench.benchmarks.datasets.published.fashion_mnist:FashionMnist",
     "five_datasets": "smope_bench.benchmarks.datasets.published.five_datasets:FiveDatasets",
     "glyph_domains": "smope_bench.benchmarks.datasets.glyph_domains:GlyphDomains",

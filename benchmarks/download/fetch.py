@@ -17,10 +17,11 @@ from pathlib import Path
 from smope_bench.benchmarks.base import ProgressCallback, silent
 from smope_bench.benchmarks.download.locks import locked
 from smope_bench.benchmarks.download.transfer import Pace, Part, RefusedError, shown_bytes, transfer
+from smope_bench.benchmarks.durable import make_folder, sync_folder
 from smope_bench.benchmarks.errors import BenchmarkError
 
 CHUNK = 1 << 22
-DIGEST = re.compile(r"md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}|gitblob:[0-9a-f]{40}")
+DIGEST = re.compile(r"md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}|gitblob:[0-9a-f]{40}")
 GIT_BLOB = "gitblob"
 """The id that git gives a file's content: sha1 over ``blob <size>``, a zero byte and the content."""
 SIZE_SLACK = 2.0  # published sizes are rounded; a file off by more than this factor is not read
@@ -36,7 +37,7 @@ class Remote:
     urls: tuple[str, ...]
     """The first is the owners', the others are mirrors."""
     digest: str | None
-    """``md5:<hex>``, ``sha256:<hex>`` or ``gitblob:<hex>``; None if none is published.
+    """``md5:<hex>``, ``sha256:<hex>``, ``sha512:<hex>`` or ``gitblob:<hex>``; None if none is published.
 
     A file without one is pinned at first use, with a message.
     """
@@ -48,7 +49,8 @@ class Remote:
             raise BenchmarkError(f"{self.name!r} is not a plain file name")
         if self.digest is not None and not DIGEST.fullmatch(self.digest):
             raise BenchmarkError(
-                f"{self.name}: digest {self.digest!r} is none of md5:<hex>, sha256:<hex> and gitblob:<hex>"
+                f"{self.name}: digest {self.digest!r} is none of md5:<hex>, sha256:<hex>, sha512:<hex> and"
+                " gitblob:<hex>"
             )
 
 
@@ -233,10 +235,14 @@ def _pin(remote: Remote, folder: Path, checked: Checked, progress: ProgressCallb
         if read_pin(pin) == checked.sha256:
             return
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         temporary = pin.with_name(f"{pin.name}.{os.getpid()}")
-        temporary.write_text(checked.sha256 + "\n", "utf-8")
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(checked.sha256 + "\n")
+            file.flush()
+            os.fsync(file.fileno())
         temporary.replace(pin)
+        sync_folder(folder)
     except OSError as error:
         raise BenchmarkError(
             f"the digest of {remote.name} cannot be noted in {pin} ({error.strerror or error}); choose another data folder"
@@ -304,12 +310,7 @@ def _publish(remote: Remote, folder: Path, part: Part, checked: Checked, progres
     _pin(remote, folder, checked, progress)
     part.path.replace(folder / remote.name)
     part.discard()
-    if os.name != "nt":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    sync_folder(folder)
 
 
 def _unpin(remote: Remote, folder: Path) -> str:

@@ -24,6 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from smope_bench.benchmarks.durable import make_folder
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.cleanup import CHECKPOINT, TEMPORARY, matching_files, remove_temporary_files
 from smope_bench.harness.records.event_log import PROGRESS
@@ -198,7 +199,7 @@ def acquire(
     Whether a holder on another machine is dead is not judged here, because that takes time: ``LeaseMonitor`` does.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         held = newest(folder)
         if held is not None and not held.is_free:
             return held

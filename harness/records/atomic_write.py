@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import tempfile
 from pathlib import Path
 
+from smope_bench.benchmarks.durable import make_folder, sync_folder
 
-def write_json_atomically(file: Path, value: object, *, sync_folder: bool = True) -> None:
+
+def write_json_atomically(file: Path, value: object, *, sync_name: bool = True) -> None:
     """Write a value as JSON by ``write_atomically``. Raises OSError; ValueError for NaN and infinity."""
-    write_atomically(file, json_bytes(value), sync_folder=sync_folder)
+    write_atomically(file, json_bytes(value), sync_name=sync_name)
 
 
-def write_atomically(file: Path, data: bytes, *, sync_folder: bool = True) -> None:
+def write_atomically(file: Path, data: bytes, *, sync_name: bool = True) -> None:
     """Write durably: after a crash or a power loss the file has its old content or all of the new. Raises OSError.
 
-    ``sync_folder`` False: for a file that counts only together with one that is written to the same folder afterwards, such as
+    ``sync_name`` False: for a file that counts only together with one that is written to the same folder afterwards, such as
     a record, which names its hash. Its name then becomes durable with the other's.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
+    if not file.parent.is_dir():
+        make_folder(file.parent)
     handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-")
     try:
         with os.fdopen(handle, "wb") as stream:
@@ -31,14 +33,8 @@ def write_atomically(file: Path, data: bytes, *, sync_folder: bool = True) -> No
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-    if not sync_folder:
-        return
-    with contextlib.suppress(OSError):
-        folder = os.open(file.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    if sync_name:
+        sync_folder(file.parent)
 
 
 def json_bytes(value: object) -> bytes:

@@ -56,7 +56,7 @@ def publish(store: Store, run: FinishedRun, observer: Observer, require_lease: C
     labels = np.concatenate([view.labels for view in run.stream.tests]).astype(np.int32)
     predictions = npz_bytes({"labels": labels, **stages})
     try:
-        write_atomically(folder / PREDICTIONS, predictions, sync_folder=False)
+        write_atomically(folder / PREDICTIONS, predictions, sync_name=False)
         observations = write_observations(folder, observer.names, observer.arrays())
         model = _write_model(store, run)
         record = make_record(run, hashlib.sha256(predictions).hexdigest(), observations, model)
@@ -73,7 +73,7 @@ def _write_model(store: Store, run: FinishedRun) -> dict[str, Any] | None:
         file.unlink(missing_ok=True)
         return None
     data = save(kept_tensors(run.method, extendable=run.extendable))
-    write_atomically(file, data, sync_folder=False)
+    write_atomically(file, data, sync_name=False)
     tasks = [task_entry(task) for task in run.stream.tasks]
     return {
         "file": MODEL,
@@ -130,6 +130,7 @@ def _costs(progress: RunProgress, backbone: PromptedViT) -> dict[str, Any]:
         "learnable_parameters": sum(progress.learned.values()),
         "backbone_parameters": sum(parameter.numel() for parameter in backbone.parameters()),
         "peak_memory_mb": round(progress.peak_memory_mb, 1),
+        "memory_increase_mib": round(progress.memory_increase_mib, 1),
         "train_images": progress.train_images,
         "test_images": progress.test_images,
     }

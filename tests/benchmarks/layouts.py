@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import json
 import struct
 import tarfile
 import zipfile
@@ -355,3 +356,32 @@ def five_datasets_over(benchmark: type, folder: Path, tree: Tree) -> type:
         for one in kind.remotes  # type: ignore[attr-defined]
     )
     return kind
+
+
+def emoji_icons(set_name: str) -> dict[str, object]:
+    """The ``icons.json`` of a set, with a drawing of its own for each class: a disc in the class's colour, or of ink alone."""
+    from smope_bench.benchmarks.datasets.emoji_sets import concepts
+
+    icons: dict[str, object] = {}
+    for number, concept in enumerate(concepts("class")):
+        fill = "currentColor" if "monotone" in set_name else f"#{(number * 40_503) % (1 << 24):06x}"
+        icons[concept.icons[set_name]] = {"body": f'<circle cx="8" cy="8" r="7" fill="{fill}"/>'}
+    return {"prefix": set_name, "icons": icons, "width": 16, "height": 16}
+
+
+def emoji_archives(**changed: dict[str, object]) -> Tree:
+    """The twelve archives as npm packs them; ``changed``: other icons of a set, its name with underscores."""
+    from smope_bench.benchmarks.datasets.emoji_sets import SETS
+
+    def packed(name: str) -> bytes:
+        content = changed.get(name.replace("-", "_"), emoji_icons(name))
+        files = {"package/package.json": b"{}", "package/icons.json": json.dumps(content).encode()}
+        return packed_tar(files)
+
+    return {one.remote().name: packed(one.name) for one in SETS}
+
+
+def emoji_over(benchmark: type, folder: Path, tree: Tree) -> type:
+    """``emoji_r`` over the archives below ``folder``, which are written."""
+    unpack(folder, tree)
+    return over(benchmark, {name: folder / name for name in tree})
