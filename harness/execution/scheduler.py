@@ -45,8 +45,8 @@ def merge_duplicates(planned: Iterable[PlannedRun]) -> list[PlannedRun]:
     runs: dict[str, PlannedRun] = {}
     for run in planned:
         known = runs.get(run.run_id)
-        observe = set(run.observe) | set(known.observe if known else ())
-        runs[run.run_id] = replace(run, observe=tuple(sorted(observe)))
+        observe = tuple(sorted({*run.observe, *(known.observe if known else ())}))
+        runs[run.run_id] = run if observe == run.observe else replace(run, observe=observe)
     return list(runs.values())
 
 
