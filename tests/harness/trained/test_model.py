@@ -181,7 +181,7 @@ def test_a_run_is_found_by_the_beginning_of_its_id(registries: Registries, tmp_p
     with pytest.raises(UserError, match=r"2 runs of .* begin with .*; give more of the id"):
         find_run(spec.run_id[:4], tmp_path)
     with pytest.raises(
-        UserError, match="is a copy, or its folder was renamed: .*; delete .*, or give it back its name"
+        UserError, match=r"is a copy, or its folder was renamed: .*; delete .*, or give it back its name"
     ):
         find_run(f"{spec.run_id}b", tmp_path)
     with pytest.raises(UserError, match=rf"no run of .* has the id 'nothing'.*it has {spec.run_id}"):

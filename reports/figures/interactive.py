@@ -1,0 +1,66 @@
+"""What the page's script draws of a figure: its numbers as plain values, and how each row looks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from matplotlib.markers import MarkerStyle
+from matplotlib.path import Path
+
+from smope_bench.reports.figures.style import Look, row_label
+from smope_bench.reports.formatting import KIND_NAMES
+from smope_bench.reports.loading.model import Cell, Summary
+from smope_bench.reports.text import without_controls
+
+Chart: TypeAlias = Mapping[str, Any]
+"""``form`` (rows, lines), names of the axes, limits, and ``series``, one a row; only what JSON has."""
+
+
+def series(cell: Cell, look: Look, **values: Any) -> dict[str, Any]:
+    """A row's name, kind and look, with ``values``."""
+    return {
+        "row": without_controls(row_label(cell)),
+        "kind": KIND_NAMES[cell.row.kind],
+        "colour": look.colour,
+        "marker": look.marker,
+        "dashes": list(look.dashes),
+        "width": look.width,
+        **values,
+    }
+
+
+def seeded(cell: Cell, values: Sequence[Any]) -> list[list[Any]]:
+    """[order seed, training seed, value] of each averaged run."""
+    runs = [run for run in cell.used if run.outcome is not None]
+    return [[run.order_seed, run.train_seed, value] for run, value in zip(runs, values, strict=True)]
+
+
+def spread_of(found: Summary) -> list[float | None]:
+    """[mean, standard deviation, lower and upper end of the interval], to a thousandth."""
+    return [to_thousandth(value) for value in (found.mean, found.std, found.low, found.high)]
+
+
+def to_thousandth(value: float | None) -> float | None:
+    """A number to a thousandth, which is more than a chart shows."""
+    return None if value is None else round(value, 3)
+
+
+def limits_of(values: Iterable[float]) -> list[float]:
+    """Limits of an axis of percentages with all values inside."""
+    found = list(values)
+    low, high = min(found), max(found)
+    margin = 0.04 * (high - low) + 0.1
+    return [round(max(-1.0, low - margin), 3), round(min(101.0, high + margin), 3)]
+
+
+def shapes(markers: Iterable[str]) -> dict[str, list[list[float]]]:
+    """Marker -> corners of its outline around 0, one wide and y downwards; a circle has none."""
+    found = {}
+    for marker in sorted(set(markers)):
+        style = MarkerStyle(marker)
+        path = style.get_path().transformed(style.get_transform())
+        is_round = path.codes is not None and Path.CURVE4 in np.asarray(path.codes)
+        found[marker] = [] if is_round else (np.asarray(path.vertices) * (1, -1)).round(3).tolist()
+    return found
