@@ -375,8 +375,7 @@ PLACES = """
     import os
 
     def run(job, options, context):
-        options.results.mkdir(parents=True, exist_ok=True)
-        (options.results / f"{job.run_id}.gpu").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
+        (options.results.parent / f"{job.run_id}.gpu").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
         context.emit({"event": "run_finished", "faa": 50.0, "caa": None, "seconds": 1.0})
 """
 TWO = (Gpu("GPU-a", "A", free_mb=40000.0), Gpu("GPU-b", "B", free_mb=40000.0))
@@ -392,7 +391,7 @@ def test_trials_take_turns_on_the_gpus(
     plan = plan_search(asked(tmp_path, device="cuda", gpus=TWO, grid={"lr": rates, "beta1": (0.9,)}), sealed)
     found = search(plan, lambda total: Quiet(), workers, 1, memory_mb=1000.0)
     assert [outcome.faa for _, outcome in found] == [50.0] * 6
-    seen = [file.read_text() for file in (plan.folder / "running").glob("*.gpu")]
+    seen = [file.read_text() for file in plan.folder.glob("*.gpu")]
     assert len(seen) == 6 and set(seen) == {gpu.token for gpu in TWO[:workers]}
     assert VISIBLE not in os.environ
 
