@@ -15,7 +15,7 @@ from smope_bench.reports.loading.model import Cell, Summary
 from smope_bench.reports.text import without_controls
 
 Chart: TypeAlias = Mapping[str, Any]
-"""``form`` (rows, lines), names of the axes, limits, and ``series``, one a row; only what JSON has."""
+"""``form`` (rows, lines, points), names of the axes, limits, and ``series``, one a row; only what JSON has."""
 
 
 def series(cell: Cell, look: Look, **values: Any) -> dict[str, Any]:
