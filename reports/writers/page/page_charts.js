@@ -178,11 +178,11 @@ function drawPoints(data, rows, view) {
   const shown = rows.filter((one) => one.at[view.panel]), at = (one) => one.at[view.panel];
   const height = width < 480 ? 300 : 380, font = width < 480 ? 11 : 12;
   const frame = { marginLeft: 48, marginRight: 14, marginTop: 10, marginBottom: 40 };
-  const x = { type: panel.scale, constant: panel.constant, domain: panel.limits, range: [frame.marginLeft, width - frame.marginRight] };
+  const x = { type: panel.scale, constant: panel.threshold, domain: panel.limits, range: [frame.marginLeft, width - frame.marginRight] };
   const y = { domain: panel.whole, range: [height - frame.marginBottom, frame.marginTop] };
   const [across, up] = [Plot.scale({ x }).apply, Plot.scale({ y }).apply];
   const marks = [
-    Plot.axisX({ label: panel.x, tickSize: 3, ticks: width < 480 ? 4 : 6, tickFormat: "~s", fontSize: font, labelAnchor: "center", labelArrow: "none" }),
+    Plot.axisX({ label: panel.x, tickSize: 3, ticks: panel.ticks ?? (width < 480 ? 4 : 6), tickFormat: panel.scale === "linear" ? undefined : "~s", fontSize: font, labelAnchor: "center", labelArrow: "none" }),
     Plot.axisY({ label: data.y, tickSize: 3, ticks: 6, fontSize: font, labelAnchor: "center", labelArrow: "none" }),
     Plot.line(panel.front, { x: "0", y: "1", stroke: "#374151", strokeOpacity: chosen ? 0.3 : 0.75, strokeWidth: 1.3 }),
   ];
