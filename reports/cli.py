@@ -56,9 +56,18 @@ def report(
     mixed: opt.Mixed = False,
     reference: opt.Reference = None,
     all_pairs: opt.AllPairs = False,
+    merge: opt.Merge = None,
     plugin: opt.Plugins = None,
 ) -> None:
     """Write page, tables and figures of some suites, or of all that were run, from stored records. Never trains."""
+    if merge:
+        given = {"--against": against, "--mixed": mixed, "--reference": reference, "--all-pairs": all_pairs}
+        if named := [name for name, value in given.items() if value]:
+            raise UserError(
+                f"--merge makes a site of all its folders, without what {named[0]} adds; leave one of them out"
+            )
+        merge_folders(merge, suites or (), out, plugin or ())
+        return
     found = (suites or (), results, out)
     asked = Comparisons(reference, all_pairs)
     write(*found, against=against, mixed=mixed, comparisons=asked, plugins=plugin or (), with_tables=True)
@@ -100,6 +109,25 @@ def write(
     if with_tables:
         print_document(make_console(), document)
     print(f"page: {write_report(document, out).page}")
+
+
+def merge_folders(folders: Sequence[str], suites: Sequence[str], out: Path, plugins: Sequence[Path] = ()) -> None:
+    """Join results folders, ``LABEL=DIR`` or ``DIR`` each, and write the site of all their results."""
+    from smope_bench.harness.console import make_console
+    from smope_bench.harness.planning.suites.find import name_in_results
+    from smope_bench.harness.registry.metrics import open_metrics
+    from smope_bench.reports.leaderboard.site import DATA, INDEX, make_site, parse_folders, read_folders, write_site
+    from smope_bench.reports.writers.terminal import print_document
+
+    found = parse_folders(folders)
+    for folder in found.values():
+        _require_places(folder, out)
+    joined = read_folders(found, list(map(name_in_results, suites)), open_metrics(plugins))
+    site = make_site(joined)
+    print_document(make_console(), site[INDEX])
+    page = write_site(site, joined, out)
+    print(f"site: {page}")
+    print(f"data: {page.parent / DATA}")
 
 
 def print_suites(console: Console, suites: Sequence[str], results: Path, plugins: Sequence[Path] = ()) -> None:

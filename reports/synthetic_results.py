@@ -129,6 +129,7 @@ def _record(spec: RunSpec, level: float, *, is_joint: bool, tasks: int) -> dict[
             "learnable_parameters": draw.randrange(100_000, 900_000),
             "backbone_parameters": 85_798_656,
             "peak_memory_mb": 7000.5,
+            "memory_increase_mib": 2000.5 + draw.randrange(1000),
             "train_images": 480_000,
             "test_images": 60_000,
         },

@@ -17,6 +17,13 @@ def number(value: float | None, digits: int = 2) -> str:
     return text.removeprefix("-") if float(text) == 0 else text
 
 
+def memory(value: float | None) -> str:
+    """``858 MiB``, ``12.3 GiB``, or a dash."""
+    if value is None:
+        return NONE
+    return f"{value:.0f} MiB" if value < 10_240 else f"{value / 1024:.1f} GiB"
+
+
 def signed(value: float | None) -> str:
     """``+0.31``, ``-0.31`` or ``0.00``; a dash for ``None``."""
     text = number(value)

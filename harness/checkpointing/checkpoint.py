@@ -47,6 +47,8 @@ class RunProgress:
     learned: dict[str, int] = field(default_factory=dict)
     """Name and size of every parameter that has been trained in any phase so far."""
     peak_memory_mb: float = 0.0
+    memory_increase_mib: float = 0.0
+    """By how much the peak was above what was in use when training began, over all attempts."""
     devices: list[dict[str, Any]] = field(default_factory=list)
     """Every device that the run has used, in order, as ``describe_device`` gives them."""
     device_changes: list[dict[str, Any]] = field(default_factory=list)

@@ -177,6 +177,14 @@ Plugins = Annotated[
 Against = Annotated[
     Path | None, what("--against", metavar="DIR", help="Also show what moved from another results folder.")
 ]
+Merge = Annotated[
+    list[str] | None,
+    what(
+        "--merge",
+        metavar="[LABEL=]DIR",
+        help="Join results folders instead, one with each --merge: a site of all their results, with who ran what where.",
+    ),
+]
 Reference = Annotated[
     str | None,
     what("--reference", metavar="ROW", help="Compare every row with this one: its label, or its method's name."),

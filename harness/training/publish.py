@@ -130,6 +130,7 @@ def _costs(progress: RunProgress, backbone: PromptedViT) -> dict[str, Any]:
         "learnable_parameters": sum(progress.learned.values()),
         "backbone_parameters": sum(parameter.numel() for parameter in backbone.parameters()),
         "peak_memory_mb": round(progress.peak_memory_mb, 1),
+        "memory_increase_mib": round(progress.memory_increase_mib, 1),
         "train_images": progress.train_images,
         "test_images": progress.test_images,
     }

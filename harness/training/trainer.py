@@ -310,6 +310,7 @@ class Trainer:
 
     def _update_peak_memory(self) -> float:
         self.progress.peak_memory_mb = max(self.progress.peak_memory_mb, self.memory.read_mb())
+        self.progress.memory_increase_mib = max(self.progress.memory_increase_mib, self.memory.increase_mb())
         return self.progress.peak_memory_mb
 
     def _precision(self) -> contextlib.AbstractContextManager[None]:

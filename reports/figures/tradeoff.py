@@ -1,4 +1,4 @@
-"""What accuracy costs: FAA against operations and parameters with the Pareto front, and forgetting against plasticity."""
+"""What accuracy costs: FAA against operations, parameters, time and memory with the Pareto front; forgetting and plasticity."""
 
 from __future__ import annotations
 
@@ -53,8 +53,9 @@ _FLOPS_NOTE = (
 
 @dataclass(frozen=True)
 class _Panel:
-    """A scatter plot of FAA against one cost; ``left_out``: rows whose cost is not known."""
+    """A scatter plot of FAA against one cost, which ``name`` names in a sentence; ``left_out``: rows whose cost is not known."""
 
+    name: str
     word: str
     unit: str
     spots: Sequence[Spot]
@@ -95,7 +96,9 @@ def _is_ranked(cell: Cell) -> bool:
     return cell.row.kind not in REFERENCES and not UNRANKED & set(cell.marks)
 
 
-def _panel(data: FigureData, word: str, unit: str, cost: Callable[[Cell], float | None]) -> _Panel:
+def _panel(
+    data: FigureData, name: str, word: str, unit: str, cost: Callable[[Cell], float | None], *, ranked: bool
+) -> _Panel:
     spots, left_out = [], []
     for cell in data.cells:
         x, faa = cost(cell), cell.summary("faa")
@@ -103,7 +106,7 @@ def _panel(data: FigureData, word: str, unit: str, cost: Callable[[Cell], float 
             left_out.append(row_label(cell))
         else:
             spots.append(Spot(cell, x, faa.mean, faa.std))
-    return _Panel(word, unit, spots, cost_front(spots, ranked=data.ranked), left_out)
+    return _Panel(name, word, unit, spots, cost_front(spots, ranked=ranked), left_out)
 
 
 @figure("tradeoff", "Accuracy and cost")
@@ -112,10 +115,38 @@ def tradeoff(data: FigureData) -> Picture | None:
 
     No front is drawn where the rows may not be compared.
     """
+    recorded = "learnable parameters, as recorded by these runs"
     both = (
-        _panel(data, _FLOPS, " GFLOPs", lambda cell: training_gflops(cell.row.method)),
-        _panel(data, "learnable parameters, as recorded by these runs", " parameters", learnable_parameters),
+        _panel(
+            data, "operations", _FLOPS, " GFLOPs", lambda cell: training_gflops(cell.row.method), ranked=data.ranked
+        ),
+        _panel(data, "parameters", recorded, " parameters", learnable_parameters, ranked=data.ranked),
     )
+    return _against_costs(data, both, _FLOPS_NOTE if len({spot.x for spot in both[0].spots}) > 1 else "")
+
+
+@figure("measured_cost", "Accuracy, training time and memory")
+def measured_cost(data: FigureData) -> Picture | None:
+    """FAA against training time and memory as measured; no front where the runs were made by several machines."""
+    machines = {
+        " ".join(str(outcome.provenance.get(part)) for part in ("device", "device_name", "cpu"))
+        for cell in data.cells
+        for outcome in cell.outcomes
+    }
+    ranked = data.ranked and len(machines) == 1
+    both = (
+        _panel(data, "training time", "training time (s), as measured", " s", lambda cell: cell.train_s, ranked=ranked),
+        _panel(data, "memory", "memory beyond the start of training (MiB)", " MiB", lambda cell: cell.memory_increase,
+               ranked=ranked),
+    )  # fmt: skip
+    where = "on the machine of these runs, which other work may have slowed down"
+    if len(machines) > 1:
+        where = f"on {len(machines)} machines, so that they must not be compared with each other"
+    return _against_costs(data, both, f"Times and memory are medians over runs {where}. ")
+
+
+def _against_costs(data: FigureData, both: Sequence[_Panel], note: str) -> Picture | None:
+    """A panel for each cost that is not the same for all rows; None without any."""
     panels = [panel for panel in both if len({spot.x for spot in panel.spots}) > 1]
     if not panels:
         return None
@@ -131,7 +162,7 @@ def tradeoff(data: FigureData) -> Picture | None:
     caption = (
         "Final average accuracy against what it costs; up and to the left is better. "
         f"{line * any(panel.front for panel in panels)}{fronts} Bars: one "
-        f"standard deviation over runs. {_FLOPS_NOTE * (panels[0].word == _FLOPS)}Ceilings are shown and take no part."
+        f"standard deviation over runs. {note}Ceilings are shown and take no part."
     )
     said = "; ".join(
         f"{panel.word}: {', '.join(_spot_text(spot, panel.unit) for spot in panel.spots)}" for panel in panels
@@ -146,12 +177,12 @@ def tradeoff(data: FigureData) -> Picture | None:
 
 
 def _spot_text(spot: Spot, unit: str) -> str:
-    cost = f"{spot.x:,.0f}" if spot.x >= 1000 else f"{spot.x:.3g}"
+    cost = f"{spot.x:,.0f}" if spot.x >= 100 else f"{spot.x:.3g}"
     return f"{spot.label} {number(spot.y, 1)} % at {cost}{unit}"
 
 
 def _front_text(panel: _Panel) -> str:
-    word = "By operations" if panel.unit == " GFLOPs" else "By parameters"
+    word = f"By {panel.name}"
     parts = [f"on the front: {listed([spot.label for spot in panel.front], 12)}"] if panel.front else []
     parts += [f"left out, as it is not known of them: {listed(panel.left_out)}"] if panel.left_out else []
     return f"{word}, {'; '.join(parts)}." if parts else f"{word} nothing is ranked."

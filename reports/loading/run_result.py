@@ -21,7 +21,7 @@ Percent = Annotated[float, Field(ge=0, le=100, strict=True)]
 # Bounds beyond any machine keep sums finite.
 Seconds = Annotated[float, Field(ge=0, le=1e12)]
 Count = Annotated[int, Field(ge=0, le=10**15)]
-Megabytes = Annotated[float, Field(ge=0, le=1e12)]
+Mebibytes = Annotated[float, Field(ge=0, le=1e12)]
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,16 @@ class Timings(_Part):
 
 
 class Costs(_Part):
-    """Learnable and frozen parameters, peak memory in MB, and images processed."""
+    """Learnable and frozen parameters, memory in MiB, and images processed.
+
+    ``memory_increase_mib``: the peak less what was in use when training began; None in older records. ``peak_memory_mb``: the
+    whole peak, on a CPU that of the process, which depends on what the process did before the run.
+    """
 
     learnable_parameters: Count | None = None
     backbone_parameters: Count | None = None
-    peak_memory_mb: Megabytes | None = None
+    peak_memory_mb: Mebibytes | None = None
+    memory_increase_mib: Mebibytes | None = None
     train_images: Count | None = None
     test_images: Count | None = None
 

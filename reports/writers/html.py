@@ -117,7 +117,7 @@ def render_page(document: Document, downloads: Sequence[Download] = ()) -> str:
     charted = any(figure.chart is not None for figure in chain(*drawn))
     charts = chart_data(chain(*drawn)) if charted else None
     room = min(FIGURE_ROOM, CARRIED_ROOM - len(script_data.encode()) - len(packed_files) - len((charts or "").encode()))
-    figures = place_figures(drawn, room)
+    *figures, changes = place_figures([*drawn, document.changes], room)
     many = len(document.sections) > 1
     sections = [
         _section(section, f"s{i}", anchors[i - 1], views, iter(placed))
@@ -129,7 +129,8 @@ def render_page(document: Document, downloads: Sequence[Download] = ()) -> str:
         scripts=scripts(charts=charted),
         libraries=libraries() if charted else (),
         charts=charts,
-        title=titles[0] if len(titles) == 1 else f"{len(titles)} suites",
+        title=document.page.title if document.page else titles[0] if len(titles) == 1 else f"{len(titles)} suites",
+        page=document.page,
         newest=max((section.results.newest or "" for section in document.sections if section.results), default=""),
         versions=version_line(outcomes),
         runs=len({run.run_id for section in document.sections if section.results for run in section.results.runs}),
@@ -137,10 +138,11 @@ def render_page(document: Document, downloads: Sequence[Download] = ()) -> str:
         left_out=None if document.left_out is None else views.view(document.left_out, {}),
         sections=sections,
         many=many,
+        changes=changes,
         comparison=[views.view(grid, {}) for grid in document.comparison],
         environments=environments.listed,
         downloads=views.others,
-        outside=sum(figure.svg is None for placed in figures for figure in placed),
+        outside=sum(figure.svg is None for placed in (*figures, changes) for figure in placed),
         metrics=[(metric.heading, metric.explanation) for metric in metrics],
         words=RUN_WORDS,
         data=script_data,
@@ -256,4 +258,4 @@ def _section(
 
 def _outcomes(document: Document) -> list[RunResult]:
     of_suites = [section.results.outcomes for section in document.sections if section.results]
-    return list({outcome.run_id: outcome for outcomes in of_suites for outcome in outcomes}.values())
+    return list({(one.run_id, one.made_by): one for outcomes in of_suites for one in outcomes}.values())

@@ -76,6 +76,7 @@ def result_of(
             "learnable_parameters": 12_345,
             "backbone_parameters": 1_600_000,
             "peak_memory_mb": 812.5,
+            "memory_increase_mib": 41.5,
             "train_images": 14_370,
             "test_images": 1_077,
         },
