@@ -57,16 +57,22 @@ def points_panel(
     limits: tuple[float, float],
     **options: Any,
 ) -> dict[str, Any]:
-    """One scatter plot: what is across, its limits, and in ``options`` its scale, ticks, the line of the best and their names."""
+    """One scatter plot: what is across, its limits, and in ``options`` its scale, ticks, the line of the best and their names.
+
+    ``slope``: that of lines of equal FAA.
+    """
     ends = [spot.y + sign * (spot.std or 0.0) for spot in spots for sign in (-1, 1)]
     panel = {"name": name, "x": word, "unit": unit, "limits": list(map(exactly, limits)), "whole": limits_of(ends)}
     return panel | {"scale": "linear", "threshold": 1, "ticks": None, "front": [], "best": []} | options
 
 
 def points_chart(
-    data: FigureData, value: str, y: str, panels: Sequence[tuple[dict[str, Any], Sequence[Spot]]]
+    data: FigureData, value: str, y: str, panels: Sequence[tuple[dict[str, Any], Sequence[Spot]]], seeds: str = ""
 ) -> Chart:
-    """Scatter plots of the same rows, of which one is shown at a time; ``value`` names what goes upwards."""
+    """Scatter plots of the same rows, of which one is shown at a time; ``value`` names what goes upwards.
+
+    ``seeds``: the metric that is shown for each run.
+    """
     cells = {spot.cell.row.label: spot.cell for _, spots in panels for spot in spots}
     places = [{spot.cell.row.label: spot for spot in spots} for _, spots in panels]
     reference = cells.get(data.results.reference or "")
@@ -74,10 +80,14 @@ def points_chart(
         "form": "points", "unit": "%", "value": value, "y": y, "near": None, "whole": None,
         "reference": reference and row_label(reference), "panels": [panel for panel, _ in panels],
         "series": [
-            series(cell, data.looks[label], at=[_place(one.get(label)) for one in places], runs=[])
+            series(cell, data.looks[label], at=[_place(one.get(label)) for one in places], runs=_by_seed(cell, seeds))
             for label, cell in cells.items()
         ],
     }  # fmt: skip
+
+
+def _by_seed(cell: Cell, metric: str) -> list[list[Any]]:
+    return seeded(cell, [to_thousandth(one.metrics[metric]) for one in cell.outcomes]) if metric else []
 
 
 def _place(spot: Spot | None) -> list[float | None] | None:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,7 +17,7 @@ from matplotlib.ticker import EngFormatter
 
 from smope_bench.harness.cost.stored_counts import MethodCounts, stored_counts
 from smope_bench.harness.metrics import PERCENT, learning_accuracy
-from smope_bench.reports.figures.interactive import Chart, points_chart, points_panel
+from smope_bench.reports.figures.interactive import Chart, exactly, points_chart, points_panel
 from smope_bench.reports.figures.kinds import FigureData, Picture, figure
 from smope_bench.reports.figures.scatter import Spot, draw_spots, fixed_axes, frame
 from smope_bench.reports.figures.style import GREY, row_label
@@ -173,6 +173,25 @@ def _against_costs(data: FigureData, both: Sequence[_Panel], note: str) -> Pictu
         f"FAA against cost on {data.column.label}. {said}. {fronts}",
         (5.2, len(panels) * min(5.2, 2.9 + 0.1 * max(len(panel.spots) for panel in panels))),
         run_ids(spot.cell for panel in panels for spot in panel.spots),
+        chart=points_chart(
+            data, "FAA", "FAA (%)", [(_panel_chart(panel), panel.spots) for panel in panels], seeds="faa"
+        ),
+    )
+
+
+def _panel_chart(panel: _Panel) -> dict[str, Any]:
+    scale = _scale_of([spot.x for spot in panel.spots])
+    return points_panel(
+        panel.name,
+        panel.word,
+        panel.unit,
+        panel.spots,
+        scale.limits,
+        scale=scale.kind,
+        threshold=scale.threshold,
+        ticks=scale.ticks or None,
+        front=[list(map(exactly, corner)) for corner in _steps(panel.front, scale.limits[1])],
+        best=[spot.label for spot in panel.front],
     )
 
 
@@ -294,9 +313,9 @@ def forgetting(data: FigureData) -> Picture | None:
 def _forgetting_chart(data: FigureData, spots: Sequence[Spot]) -> Chart:
     xs = [spot.x for spot in spots]
     margin = max(0.5, 0.08 * (max(xs) - min(xs)))
-    panel = points_panel(
-        "forgetting", "forgetting FM (percentage points)", " points", spots, (min(xs) - margin, max(xs) + margin)
-    )
+    slope = (data.column.tasks - 1) / data.column.tasks  # as in _equal_accuracy
+    limits = (min(xs) - margin, max(xs) + margin)
+    panel = points_panel("forgetting", "forgetting FM (percentage points)", " points", spots, limits, slope=slope)
     return points_chart(data, "right after learning", "accuracy right after learning (%)", [(panel, spots)])
 
 

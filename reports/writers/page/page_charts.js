@@ -156,6 +156,20 @@ const end = (one) => one.points.at(-1)[1];
 
 const amount = (value, unit) => `${value >= 100 ? Math.round(value).toLocaleString("en") : Number(value.toPrecision(3))}${unit}`;
 
+const costOf = (panel, value) => (panel.unit.trim() === panel.name ? "" : `${panel.name} `) + amount(value, panel.unit);
+
+// Lines along which y = level + slope x, each with its level.
+function levelLines({ slope, limits: [left, right], whole: [low, high] }) {
+  const lowest = low - slope * right, highest = Math.min(high - slope * left, 100), marks = [];
+  const step = [1, 2, 5, 10, 20].find((one) => (highest - lowest) / one <= 10) ?? 25;
+  for (let level = Math.ceil(lowest / step) * step; level <= highest; level += step) {
+    const end = Math.min(right, (high - level) / slope);
+    marks.push(Plot.link([0], { x1: left, y1: level + slope * left, x2: right, y2: level + slope * right, stroke: "#d3d8de", clip: true }));
+    if (end > left + 0.12 * (right - left)) marks.push(Plot.text([`FAA ${level}`], { x: end, y: level + slope * end, dx: -3, dy: 8, textAnchor: "end", fontSize: 9.5, fill: "#5f6b7a" }));
+  }
+  return marks;
+}
+
 // Names beside their points where there is room; the others are shown at the pointer and the focus.
 function placeNames(spots, width, height) {
   const taken = spots.map(({ x, y }) => [x - 6, y - 6, x + 6, y + 6]), placed = [];
@@ -182,8 +196,9 @@ function drawPoints(data, rows, view) {
   const y = { domain: panel.whole, range: [height - frame.marginBottom, frame.marginTop] };
   const [across, up] = [Plot.scale({ x }).apply, Plot.scale({ y }).apply];
   const marks = [
-    Plot.axisX({ label: panel.x, tickSize: 3, ticks: panel.ticks ?? (width < 480 ? 4 : 6), tickFormat: panel.scale === "linear" ? undefined : "~s", fontSize: font, labelAnchor: "center", labelArrow: "none" }),
+    Plot.axisX({ label: panel.x, tickSize: 3, ticks: panel.ticks ?? (width < 480 ? 4 : 6), tickFormat: (tick) => (tick < 1000 ? String(tick) : d3.format("~s")(tick)), fontSize: font, labelAnchor: "center", labelArrow: "none" }),
     Plot.axisY({ label: data.y, tickSize: 3, ticks: 6, fontSize: font, labelAnchor: "center", labelArrow: "none" }),
+    ...(panel.slope ? levelLines(panel) : []),
     Plot.line(panel.front, { x: "0", y: "1", stroke: "#374151", strokeOpacity: chosen ? 0.3 : 0.75, strokeWidth: 1.3 }),
   ];
   for (const one of shown) {
@@ -198,9 +213,9 @@ function drawPoints(data, rows, view) {
   }
   const hits = shown.map((one) => ({
     one, x: at(one)[0], y: at(one)[1],
-    lines: [`${data.value} ${spread([at(one)[1], at(one)[2]], data.unit)}`, `${panel.name} ${amount(at(one)[0], panel.unit)}`, ...seeds(one.runs)],
+    lines: [`${data.value} ${fixed(at(one)[1])}${at(one)[2] === null ? "" : ` ± ${fixed(at(one)[2])}`} ${data.unit}`, costOf(panel, at(one)[0]), ...seeds(one.runs)],
   }));
-  return { hits, options: { width, height, ...frame, x, y: { ...y, grid: true }, marks } };
+  return { hits, options: { width, height, ...frame, x, y: { ...y, grid: !panel.slope }, marks } };
 }
 
 /* What all charts have: a box that is filled when it comes near the screen, tools, tips, and the keyboard. */
