@@ -19,6 +19,7 @@ from smope_bench.harness.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from smope_bench.harness.planning.planner import PlannedRun
     from smope_bench.harness.tuning.search import Plan, SearchRequest
     from smope_bench.harness.tuning.study import Candidate, TrialResult
 
@@ -76,15 +77,19 @@ def tune(
     workers: opt.Workers = None,
     threads: opt.Threads = None,
     device: opt.Device = opt.DeviceName.auto,
+    gpus: opt.Gpus = None,
     results: opt.Results = opt.RESULTS,
     data: opt.Data = opt.DATA,
     as_json: opt.AsJson = False,
 ) -> None:
     """Search a method's settings on held-out training images. Test images are never read; the same command goes on."""
-    from smope_bench.harness.hardware.device import resolve_device
+    from smope_bench.harness.execution.launcher import find_executor, placed
     from smope_bench.harness.planning.settings import Seeds, parse_seeds
+    from smope_bench.harness.run_options import RunOptions
     from smope_bench.harness.tuning.search import SEED, SearchRequest
 
+    here = RunOptions(results, data, device.value, gpu_numbers=opt.read_gpus(gpus))
+    kind, here = placed(find_executor(here), here)
     request = SearchRequest(
         method,
         benchmark,
@@ -102,7 +107,8 @@ def tune(
         precision=precision.value,
         workers=workers,
         threads=threads,
-        device=resolve_device(device.value),
+        device=kind,
+        gpus=here.gpus,
     )
     report = _searched(request, plugin or (), as_json=as_json)
     if as_json:
@@ -134,8 +140,9 @@ def _searched(request: SearchRequest, plugins: Sequence[Path], *, as_json: bool)
     found = search(
         plan,
         lambda total: make_display(console, total),
-        *_workers(plan),
+        *(workers := _workers(plan)),
         lambda text: console.print(text, markup=False, highlight=False),
+        _memory(plan, run, workers[0]),
     )
     report = describe(plan, found)
     write_files(plan.folder, report)
@@ -236,7 +243,21 @@ def _workers(plan: Plan) -> tuple[int, int]:
     jobs = plan.trials * len(request.seeds)
     weights = plan.registries.backbones.load(plan.column.backbone).at(request.data).weight_count
     threads = request.threads or device.default_threads(weights)
-    return min(request.workers or device.default_workers(request.device, jobs, threads), jobs), threads
+    default = device.default_workers(request.device, jobs, threads, max(1, len(request.gpus)))
+    return min(request.workers or default, jobs), threads
+
+
+def _memory(plan: Plan, run: PlannedRun, workers: int) -> float:
+    """MiB that a trial needs by finished runs of its kind, 0 if unknown. Raises UserError where they do not fit on the GPUs."""
+    from smope_bench.harness.execution.launcher import expected_memory
+    from smope_bench.harness.execution.memory_budget import require_room
+    from smope_bench.harness.run_options import RunOptions
+
+    request = plan.request
+    options = RunOptions(request.results, request.data, request.device, workers=workers)
+    (needed,) = expected_memory(options, request.device, [run], plan.registries).values()
+    require_room(workers, request.gpus, [needed] * workers)
+    return needed
 
 
 def _print_report(console: Console, report: dict[str, Any]) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import torch
 
 from smope_bench import run_all
 from smope_bench.benchmarks.base import ImageSet, Split
@@ -19,12 +21,14 @@ from smope_bench.harness.conformance.check import MICRO, ColouredNoise
 from smope_bench.harness.errors import RunDivergedError, UserError
 from smope_bench.harness.execution.display import Display
 from smope_bench.harness.execution.job import Job
+from smope_bench.harness.hardware import gpus
+from smope_bench.harness.hardware.gpus import VISIBLE
 from smope_bench.harness.planning.planner import PlannedRun
 from smope_bench.harness.planning.settings import Seeds, parse_setting
 from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry import registry
 from smope_bench.harness.registry.registry import Registries
-from smope_bench.harness.run_options import RunContext, RunOptions
+from smope_bench.harness.run_options import Gpu, RunContext, RunOptions
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
 from smope_bench.harness.tuning import search as tune
 from smope_bench.harness.tuning import trial as tune_trial
@@ -32,7 +36,7 @@ from smope_bench.harness.tuning.expected_time import expected_time, trial_second
 from smope_bench.harness.tuning.search import SEED, SearchRequest, find_column, plan_search, search, search_space
 from smope_bench.harness.tuning.study import JOURNAL, Study, TrialResult, grid_order
 from smope_bench.methods.recipes.search_grids import OURS
-from tests.harness.stand_ins import publish  # pyright: ignore[reportMissingImports]
+from tests.harness.stand_ins import publish, with_runner  # pyright: ignore[reportMissingImports]
 
 
 class Sealed(ColouredNoise):
@@ -343,6 +347,57 @@ def test_the_command(
         assert "warning: seed 0:0 is a suite's" in told.out and "the loss became nan" in told.out
     assert run_all.main([*command, "--holdout", "0"]) == 2
     assert "--holdout 0 must lie between 0 and 1" in capsys.readouterr().err
+
+
+PLACES = """
+    import os
+
+    def run(job, options, context):
+        options.results.mkdir(parents=True, exist_ok=True)
+        (options.results / f"{job.run_id}.gpu").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
+        context.emit({"event": "run_finished", "faa": 50.0, "caa": None, "seconds": 1.0})
+"""
+TWO = (Gpu("GPU-a", "A", free_mb=40000.0), Gpu("GPU-b", "B", free_mb=40000.0))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_trials_take_turns_on_the_gpus(
+    workers: int, sealed: Registries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(VISIBLE, raising=False)
+    monkeypatch.setattr(tune, "RUNNER", with_runner(tmp_path, monkeypatch, PLACES).runner)
+    rates = tuple(n / 100 for n in range(1, 7))
+    plan = plan_search(asked(tmp_path, device="cuda", gpus=TWO, grid={"lr": rates, "beta1": (0.9,)}), sealed)
+    found = search(plan, lambda total: Quiet(), workers, 1, memory_mb=1000.0)
+    assert [outcome.faa for _, outcome in found] == [50.0] * 6
+    seen = [file.read_text() for file in (plan.folder / "running").glob("*.gpu")]
+    assert len(seen) == 6 and set(seen) == {gpu.token for gpu in TWO[:workers]}
+    assert VISIBLE not in os.environ
+
+
+def test_the_command_places_trials_as_a_launch_places_runs(
+    sealed: Registries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(VISIBLE, raising=False)
+    monkeypatch.setattr(registry, "open_registries", lambda plugins=(): sealed)
+    monkeypatch.setattr(gpus, "machine_gpus", lambda: (list(TWO), []))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    asked_for: list[tuple[tuple[Gpu, ...], int]] = []
+    monkeypatch.setattr(
+        tune, "search", lambda plan, display, workers, *_: asked_for.append((plan.request.gpus, workers)) or []
+    )
+    command = ["tune", "linear_probe", "sealed", "--backbone", MICRO.name, "--set", "benchmark.tasks=3"]
+    command += ["--set", "benchmark.image_size=16", "--grid", "lr=0.01,0.02,0.03,0.04", "--set", "beta1=0.9"]
+    assert run_all.main(command) == run_all.main([*command, "--gpus", "1"]) == 1, "no trial has a score"
+    assert asked_for == [(TWO, 2), (TWO[1:], 1)]
+    capsys.readouterr()
+    assert run_all.main([*command, "--gpus", "2"]) == 2
+    assert "--gpus 2: there is no GPU 2 here; GPUs: 0: A; 1: B" in capsys.readouterr().err
+    monkeypatch.setattr(gpus, "machine_gpus", lambda: ([replace(TWO[0], free_mb=500.0)], []))
+    assert run_all.main([*command, "--workers", "3"]) == 2
+    assert "--workers 3 with 1 GPU puts 3 runs on GPU 0" in capsys.readouterr().err
+    assert len(asked_for) == 2
 
 
 def test_the_default_seed_is_no_suites() -> None:
