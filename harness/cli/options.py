@@ -190,6 +190,7 @@ Reference = Annotated[
     what("--reference", metavar="ROW", help="Compare every row with this one: its label, or its method's name."),
 ]
 AllPairs = Annotated[bool, what("--all-pairs", help="Compare every pair of rows, too.")]
+TablesOnly = Annotated[bool, what("--tables-only", help="Write tables alone: no page and no figures.")]
 Mixed = Annotated[bool, what("--mixed", help="Report records of several versions of the code together, and say so.")]
 
 Results = Annotated[Path, where("--results", metavar="DIR", help="Where records are kept.")]
