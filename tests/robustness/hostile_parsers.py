@@ -9,7 +9,8 @@ import pickle
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,16 @@ from smope_bench.harness.trained.find import find_model
 from smope_bench.methods.common.pretrained_files.containers import read_entries
 from smope_bench.reports.build import counted_section
 from smope_bench.reports.loading.load import load_suites, suites_in
-from tests.robustness.hostile import Parser  # pyright: ignore[reportMissingImports]
+
+
+@dataclass(frozen=True)
+class Parser:
+    """Sound contents of a file by kind, and what reads one in an empty folder. ``is_json``: values are replaced, too."""
+
+    samples: tuple[bytes, ...]
+    read: Callable[[bytes, Path], object]
+    is_json: bool = False
+
 
 SUITE = b"""
 title: Prompts on my birds
