@@ -120,6 +120,9 @@ def _released(
     """
     pause = LOOK_S[0]
     while held:
+        # First: a network client may go on showing as free what another process took meanwhile.
+        time.sleep(pause)
+        pause = min(pause * 1.5, LOOK_S[1])
         free: list[PlannedRun] = []
         for run in list(held):
             if _is_done(run, store):
@@ -133,9 +136,6 @@ def _released(
                     free.append(run)
         if free:
             return free
-        if held:
-            time.sleep(pause)
-            pause = min(pause * 1.5, LOOK_S[1])
     return []
 
 

@@ -216,18 +216,22 @@ class Store:
         """Every published record, in the order of run ids. Raises UserError."""
         return (found for run_id in self.published() if (found := self.load(run_id)) is not None)
 
-    def write_result(self, run_id: str, result: Mapping[str, Any]) -> None:
-        """Publish a record with its checksum; removes an earlier failure of the run."""
+    def write_result(self, run_id: str, result: Mapping[str, Any], *, replace: bool = True) -> None:
+        """Publish a record with its checksum; removes an earlier failure of the run.
+
+        ``replace`` False: for a run that had no record; FileExistsError where there is one by now, which then stays.
+        """
         folder = self.path(run_id)
         # Its folder is synced with it: the names of the files that the record names are durable before the record's own.
         write_json_atomically(folder / "spec.json", result["spec"])
         (folder / "failure.json").unlink(missing_ok=True)
-        write_json_atomically(folder / RECORD, with_checksum(result))
+        write_json_atomically(folder / RECORD, with_checksum(result), exclusive=not replace)
 
     def write_failure(self, run_id: str, failure: Mapping[str, Any]) -> None:
         """Store the error that ended a run; removes an earlier record, which was made by other code."""
         folder = self.path(run_id)
-        (folder / RECORD).unlink(missing_ok=True)
+        if (folder / RECORD).exists():  # one that a network client does not show yet was judged by nobody
+            (folder / RECORD).unlink(missing_ok=True)
         write_json_atomically(folder / "failure.json", failure)
 
     def read_manifest(self, suite: str) -> dict[str, Any] | None:

@@ -67,6 +67,7 @@ SEARCHED: tuple[TrainingRecipe, ...] = (
     _tiny("linear_probe", "digits", DIGITS | {"lr": 0.015}, {"tap": NO_TAP}),
     _tiny("ranpac", "digits", DIGITS | {"lr": 0.005}, {"prompt_init": 0.2}),
     _tiny("inflora", "digits", DIGITS | ADAM | {"lr": 0.015}, {"threshold": 0.98}),
+    _tiny("sd_lora", "digits", DIGITS | STEADY_SGD | {"lr": 0.005}),
     _tiny("joint_head", "digits", DIGITS | {"lr": 0.005}),
     _tiny("joint", "digits", DIGITS | {"lr": 0.005}, {"prompt_init": 0.2}),
     _tiny("l2p++", "glyphs", GLYPHS | BY_EPOCH | {"lr": 0.015}, {"prompt_init": 0.2}),
@@ -83,6 +84,7 @@ SEARCHED: tuple[TrainingRecipe, ...] = (
     _tiny("one_prompt", "glyphs", GLYPHS | {"lr": 0.015}, {"prompt_init": 0.2, "tap": NO_TAP}),
     _tiny("linear_probe", "glyphs", GLYPHS | {"lr": 0.015}, {"tap": NO_TAP}),
     _tiny("ranpac", "glyphs", GLYPHS | {"lr": 0.045}, {"prompt_init": 0.2}),
+    _tiny("inflora", "glyphs", GLYPHS | ADAM | {"lr": 0.015}, {"threshold": 0.98}),
     _tiny("joint_head", "glyphs", GLYPHS | {"lr": 0.015, "beta1": 0.0}),
     _tiny("joint", "glyphs", GLYPHS | {"lr": 0.015}, {"prompt_init": 0.2}),
     _tiny("ncm", ANY, {"batch_size": 128}),
@@ -91,11 +93,7 @@ SEARCHED: tuple[TrainingRecipe, ...] = (
 
 UNSEARCHED: tuple[TrainingRecipe, ...] = (
     *inferred(
-        [_tiny("inflora", "glyphs", GLYPHS | ADAM | {"lr": 0.015}, {"threshold": 0.98})], "as on digits, not searched"
-    ),
-    *inferred(
         [
-            _tiny("sd_lora", "digits", DIGITS | STEADY_SGD | {"lr": 0.015}),
             _tiny("sd_lora", "glyphs", GLYPHS | STEADY_SGD | {"lr": 0.015}),
         ],
         "the rate that most methods have, not searched",
