@@ -125,7 +125,7 @@ def attack(parser: Parser, cases: int, number: int = 0) -> Found:
     def one(data: bytes) -> None:
         found.cases += 1
         with tempfile.TemporaryDirectory(prefix="hostile-") as folder:
-            lines, fault = _read(parser, data, Path(folder))
+            lines, fault = read(parser, data, Path(folder))
         found.lines |= lines
         if fault is not None:
             found.faults.setdefault(*fault)
@@ -137,7 +137,7 @@ def attack(parser: Parser, cases: int, number: int = 0) -> Found:
     return found
 
 
-def _read(parser: Parser, data: bytes, folder: Path) -> tuple[set[tuple[str, int]], tuple[str, str] | None]:
+def read(parser: Parser, data: bytes, folder: Path) -> tuple[set[tuple[str, int]], tuple[str, str] | None]:
     """(lines of the project that were reached, place and words of a fault)."""
     lines: set[tuple[str, int]] = set()
     fault: tuple[str, str] | None = None
@@ -206,15 +206,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--cases", type=int, default=5000, help="of all parsers together")
     options.add_argument("--seed", type=int, default=0)
-    options.add_argument("--parsers", default="", help="names, separated by commas; all unless given")
     given_ = options.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="hostile-") as folder:
         places = ["--results", f"{folder}/results", "--data", f"{folder}/data"]
         with contextlib.redirect_stdout(sys.stderr):
             assert run_all.main(["run", "ci", "--methods", "ncm", "--workers", "1", "--device", "cpu", *places]) == 0
         known = parsers(Path(folder) / "results")
-        names = given_.parsers.split(",") if given_.parsers else list(known)
-        found = {name: attack(known[name], -(-given_.cases // len(names)), given_.seed) for name in names}
+        each = -(-given_.cases // len(known))
+        found = {name: attack(parser, each, given_.seed) for name, parser in known.items()}
     said = {name: {"cases": one.cases, "lines": len(one.lines), "faults": one.faults} for name, one in found.items()}
     cases, faults = sum(one.cases for one in found.values()), sum(len(one.faults) for one in found.values())
     print(json.dumps({"parsers": said, "cases": cases, "faults": faults}, indent=1))
