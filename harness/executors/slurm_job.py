@@ -21,6 +21,8 @@ from smope_bench.harness.hardware.gpus import only_gpus
 from smope_bench.harness.records.atomic_write import write_json_atomically
 from smope_bench.harness.run_options import Gpu, RunOptions
 
+_ALIVE = ("RUNNING", "SIGNALING", "RESIZING")
+"""States of a job that goes on; while Slurm sends it a signal, that is its state."""
 TAKE_OVER_S, LOOK_S = 180.0, 5.0
 """How long a requeued job waits for the lease of its own earlier attempt to expire, on a node that it cannot see."""
 
@@ -131,4 +133,4 @@ def _is_preempted() -> bool:
     # The last element of an array has the array's own number, which stands for all of its elements.
     job = f"{array}_{element}" if array and element else os.environ.get("SLURM_JOB_ID")
     answer = query("squeue", "--noheader", f"--jobs={job}", "--format=%T") if job is not None else None
-    return answer is not None and answer.split()[:1] == ["RUNNING"]
+    return answer is not None and answer.strip() in _ALIVE

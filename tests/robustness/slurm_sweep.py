@@ -177,6 +177,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--times", type=int, default=4, help="how often nodes are taken away, in each part")
     parser.add_argument("--methods", default=",".join(METHODS), help="names, separated by commas")
+    parser.add_argument("--long-method", default="l2p++", help="of the runs that are longer than the time limit")
+    parser.add_argument("--epochs", type=int, default=60, help="of those runs: a task must take more than a minute")
     parser.add_argument(
         "--parts", default="", help="words of the names of the parts to do, separated by commas; all by default"
     )

@@ -73,7 +73,9 @@ def test_near_the_time_limit_a_run_is_saved_before_it_is_put_back(
     assert attempts(long, options) == 2
 
 
-@pytest.mark.parametrize(("state", "is_put_back"), [("RUNNING", True), ("COMPLETING", False), ("", False)])
+@pytest.mark.parametrize(
+    ("state", "is_put_back"), [("RUNNING", True), ("SIGNALING", True), ("COMPLETING", False), ("", False)]
+)
 def test_after_a_termination_only_a_pre_empted_run_is_put_back(
     options: RunOptions,  # noqa: F811
     requeued: list[int],
