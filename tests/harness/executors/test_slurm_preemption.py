@@ -44,6 +44,14 @@ def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def quick(options: RunOptions, monkeypatch: pytest.MonkeyPatch) -> RunOptions:  # noqa: F811
+    """Options for launchers that ask Slurm often."""
+    monkeypatch.setattr(slurm_queue, "ASK_S", 0.5)
+    monkeypatch.setattr(SlurmQueue, "lag_s", 2.0)
+    return options
+
+
 def while_they_run(jobs: list[Job], options: RunOptions, *command: str) -> list[JobResult]:  # noqa: F811
     """The ends of ``jobs``, of which the first two run on both nodes when Slurm is given a command."""
     with ThreadPoolExecutor(1) as pool:
@@ -57,23 +65,23 @@ def while_they_run(jobs: list[Job], options: RunOptions, *command: str) -> list[
 
 
 @pytest.mark.usefixtures("two_nodes")
-@pytest.mark.parametrize("what", ["requeue", "cancel", "down"])
-def test_runs_whose_nodes_are_taken_away_are_done_once(
-    options: RunOptions,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
-    what: str,
-) -> None:
-    monkeypatch.setattr(slurm_queue, "ASK_S", 0.5)
-    monkeypatch.setattr(SlurmQueue, "lag_s", 2.0)
-    partition = "cancel" if what == "cancel" else "requeue"
-    on_slurm = replace(options, slurm=(f"partition={partition}", "time=30"))
-    jobs = [job(0, sleep=60), job(1, sleep=60), job(2)]
-    if what == "down":
-        ends = while_they_run(jobs, on_slurm, "scontrol", "update", "nodename=n0", "state=down", "reason=test")
-        subprocess.run(["scontrol", "update", "nodename=n0", "state=resume"], check=True)
-        assert sorted(attempts(each, on_slurm) for each in jobs) == [1, 1, 2]
-    else:
-        first = ("--partition=first", "--nodes=2", "--time=1", "--output=/dev/null", "--chdir=/", "--wrap=true")
-        ends = while_they_run(jobs, on_slurm, "sbatch", "--wait", *first)
-        assert [(on_slurm.results / each.run_id / "saved").exists() for each in jobs] == [True, True, False]
+@pytest.mark.parametrize("partition", ["requeue", "cancel"])
+def test_runs_whose_nodes_go_to_a_job_that_goes_first_are_saved_and_put_back(quick: RunOptions, partition: str) -> None:
+    on_slurm, jobs = (
+        replace(quick, slurm=(f"partition={partition}", "time=30")),
+        [job(0, sleep=60), job(1, sleep=60), job(2)],
+    )
+    first = ("--partition=first", "--nodes=2", "--time=1", "--output=/dev/null", "--chdir=/", "--wrap=true")
+    ends = while_they_run(jobs, on_slurm, "sbatch", "--wait", *first)
+    assert [(on_slurm.results / each.run_id / "saved").exists() for each in jobs] == [True, True, False]
     assert_done_once(jobs, ends, on_slurm)
+
+
+@pytest.mark.usefixtures("two_nodes")
+def test_a_run_on_a_node_that_is_set_to_down_is_done_once(quick: RunOptions) -> None:
+    """Slurm starts its job anew elsewhere, while its process may go on: the lease keeps the two apart."""
+    on_slurm, jobs = replace(quick, slurm=("partition=requeue", "time=30")), [job(0, sleep=8), job(1, sleep=8)]
+    ends = while_they_run(jobs, on_slurm, "scontrol", "update", "nodename=n0", "state=down", "reason=test")
+    subprocess.run(["scontrol", "update", "nodename=n0", "state=resume"], check=True)
+    assert {end.state for end in ends} <= {"done", "skipped"}
+    assert [(on_slurm.results / each.run_id / "published").read_text() for each in jobs] == ["once\n"] * 2
