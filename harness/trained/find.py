@@ -60,6 +60,8 @@ def find_run(run: str, results: Path) -> Record:
     if isinstance(record, Record):
         return record
     reason = record.reason if isinstance(record, Broken) else f"run {found[0]} has no record"
+    if isinstance(record, Broken) and record.fault == "misplaced":
+        raise UserError(f"{reason}; delete {str(store.path(found[0]))!r}, or give it back its name")
     raise UserError(f"{reason}; {store.remedy(found[0])}")
 
 
