@@ -103,8 +103,8 @@ def _lay_out(figure: Figure) -> None:
     """Find the layout once, by the letters of the SVG; to save a figure with a layout engine, matplotlib draws it twice."""
     engine, dpi = figure.get_layout_engine(), figure.dpi
     if engine is not None:
-        FigureCanvasSVG(figure)  # becomes the figure's
-        figure.dpi = FigureCanvasSVG.fixed_dpi
+        canvas = FigureCanvasSVG(figure)  # becomes the figure's
+        figure.dpi = canvas.fixed_dpi or dpi
         engine.execute(figure)
         figure.dpi = dpi
     figure.set_layout_engine(None)

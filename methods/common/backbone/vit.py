@@ -30,6 +30,7 @@ from smope_bench.methods.common.backbone.block_adaptation import (
 )
 from smope_bench.methods.common.backbone.memory_plan import MemoryPlan, recomputed
 from smope_bench.methods.common.backbone.merging import merged_layers
+from smope_bench.methods.common.backbone.packed_linear import pack_products
 from smope_bench.methods.common.backbone.plain_vit import PlainViT
 from smope_bench.methods.common.errors import MethodError
 
@@ -82,6 +83,8 @@ class PromptedViT(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 module.to(precision)
+            if isinstance(module, nn.Linear) and precision == torch.bfloat16:
+                pack_products(module)
 
     @property
     def depth(self) -> int:
