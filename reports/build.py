@@ -97,7 +97,7 @@ def make_document(
         sections.append(counted_section(name, counts, keys[-1]))
     comparison = comparison_tables(loaded, against) if against is not None else ()
     warnings = (*loaded.warnings, *wrong)
-    changes = change_figures(loaded, against) if against is not None else ()
+    changes = change_figures(loaded, against) if against is not None and with_figures else ()
     return _distinct(Document(tuple(sections), warnings, integrity_table(loaded.integrity), comparison, changes))
 
 
