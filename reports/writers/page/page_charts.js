@@ -372,13 +372,14 @@ function redraw(figure) {
   const width = figure.clientWidth;
   if (width > 0) live.get(figure)(Math.min(width, 760));
 }
-const near = new IntersectionObserver((entries) => {
-  for (const { target, isIntersecting } of entries) {
-    if (!isIntersecting || live.has(target)) continue;
-    near.unobserve(target);
-    live.set(target, liveChart(target, chartData.charts[target.dataset.chart]));
-    redraw(target);
-    resized.observe(target);
-  }
-}, { rootMargin: "600px" });
+function begin(figure) {
+  near.unobserve(figure);
+  if (live.has(figure)) return;
+  live.set(figure, liveChart(figure, chartData.charts[figure.dataset.chart]));
+  redraw(figure);
+  resized.observe(figure);
+}
+const near = new IntersectionObserver(
+  (entries) => entries.forEach(({ target, isIntersecting }) => isIntersecting && begin(target)), { rootMargin: "600px" });
 document.querySelectorAll("figure[data-chart]").forEach((figure) => near.observe(figure));
+document.querySelector(".answer")?.querySelectorAll("figure[data-chart]").forEach(begin); // those of the first screen, at once
