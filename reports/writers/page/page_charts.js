@@ -69,8 +69,8 @@ function drawRows(data, shown, view) {
     else marks.push(Plot.dot([one], { ...style, x: inside(mean), dx: mean < low ? 5 : -5, r: 4, symbol: symbolOf(mean < low ? "<" : ">"), fill: "white", stroke: one.colour, strokeOpacity: fade }));
   }
   const bold = (one) => one.row === data.reference;
-  for (const is_bold of [true, false]) {
-    const named = shown.filter((one) => bold(one) === is_bold), weight = is_bold ? 700 : 400;
+  for (const isBold of [true, false]) {
+    const named = shown.filter((one) => bold(one) === isBold), weight = isBold ? 700 : 400;
     const text = { y: place, fill: INK, fontSize: font, fillOpacity: opacity };
     marks.push(Plot.text(named, { ...text, text: "row", frameAnchor: "left", textAnchor: "end", dx: -7, fontWeight: weight, lineWidth: (left - 9) / font, textOverflow: "ellipsis" }));
     marks.push(Plot.text(named, { ...text, text: (one) => fixed(one.value[0], 1), frameAnchor: "right", textAnchor: "end", dx: 36, fontWeight: 700 }));
