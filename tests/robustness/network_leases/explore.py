@@ -363,17 +363,19 @@ SHORT = (
 LONG = (
     World("an answer lost, names and contents of a minute ago", weather=replace(OLD, lost_answers=1), work=1),
     World("a local file system, one crash, one stop", weather=HONEST, crashes=1, stops=1, work=1),
-    World("a local file system, two crashes, one answer lost", 3, weather=_TWICE, crashes=2, work=1),
     World(
-        "old names and contents, one crash, two answers lost", weather=replace(OLD, lost_answers=2), crashes=1, work=4
+        "old names and contents, one crash, an answer lost",
+        weather=replace(OLD, cache=1, lost_answers=1),
+        crashes=1,
+        work=1,
     ),
     World("old names and contents, one stop of any length", weather=replace(OLD, cache=1), stops=1, work=1),
     World("clocks apart, old names and contents, one crash", weather=SKEWED, crashes=1, work=4),
-    World("three launchers, a local file system", 3, weather=HONEST, work=1),
     World("three launchers, a local file system, one crash", 3, weather=HONEST, crashes=1, work=1),
     World("three launchers, old names and contents", 3, weather=replace(OLD, cache=1), work=1),
+    World("three launchers, old names and contents, one crash", 3, weather=replace(OLD, cache=1), crashes=1, work=1),
 )
-"""What the script explores beside these."""
+"""What the script explores with ``--long``."""
 BROKEN = {
     "published": (
         World("records replace each other, one stop", weather=HONEST, stops=1, work=1, exclusive_record=False),
