@@ -24,7 +24,7 @@ from smope_bench.harness.text import shell_command
 from smope_bench.harness.trained.answers import Answers, answers_in
 from smope_bench.reports.document import Document, Section, all_tables
 from smope_bench.reports.figures.changes import change_figures
-from smope_bench.reports.figures.kinds import figure_groups, find_kinds
+from smope_bench.reports.figures.kinds import draw_groups, find_kinds, plan_figures
 from smope_bench.reports.loading.load import Loaded
 from smope_bench.reports.loading.model import SuiteResults
 from smope_bench.reports.loading.run_result import RunResult
@@ -44,8 +44,8 @@ from smope_bench.reports.writers.html import Download, render_page
 from smope_bench.reports.writers.latex import latex_document, table_latex
 from smope_bench.reports.writers.markdown import document_markdown, table_markdown
 
-WRITTEN = "files.json"
-"""Lists the files of a report with their hashes, so that the next report can remove outdated ones."""
+PAGE, WRITTEN = "index.html", "files.json"
+"""``WRITTEN`` lists the files of a report with their hashes, so that the next report can remove outdated ones."""
 _MEDIA = {".md": "text/markdown", ".tex": "application/x-tex", ".csv": "text/csv"}
 
 
@@ -69,43 +69,48 @@ def make_document(
     plugins: Iterable[ModuleType] = (),
     *,
     all_pairs: bool = False,
+    with_figures: bool = True,
 ) -> Document:
     """A report of trained suites in the given order, then of counted ones.
 
     ``counted``: suite -> its stored counts. ``against``: the baseline of a comparison. ``plugins``: modules that may define
-    figure kinds. ``all_pairs``: compare every pair of rows. Raises UserError without any suite.
+    figure kinds. ``all_pairs``: compare every pair of rows. ``with_figures`` False leaves them out.
+    Raises UserError without any suite.
     """
     if not loaded.suites and not counted:
         raise UserError(f"a report needs at least one suite; name one, as in: {shell_command('report', 'smoke')}")
     kinds, wrong = find_kinds(plugins)
     keys: list[str] = []
-    sections = []
+    sections: list[Section] = []
+    planned = []
     for results in loaded.suites:
         keys.append(file_name(results.suite, keys))
         answered = stored_answers(store)
-        section = table_section(results, keys[-1], answered, all_pairs=all_pairs)
+        sections.append(table_section(results, keys[-1], answered, all_pairs=all_pairs))
         observed, logged = partial(read_observations, store), partial(_events, store)
-        figures = figure_groups(results, keys[-1], observed, kinds.values(), logged, answered)
-        sections.append(replace(section, figures=figures))
+        found = (results, keys[-1], observed, kinds.values(), logged, answered)
+        planned.append(plan_figures(*found) if with_figures else ())
+    drawn = draw_groups(planned)
+    sections = [replace(section, figures=figures) for section, figures in zip(sections, drawn, strict=True)]
     for name, counts in (counted or {}).items():
         keys.append(file_name(name, keys))
         sections.append(counted_section(name, counts, keys[-1]))
     comparison = comparison_tables(loaded, against) if against is not None else ()
     warnings = (*loaded.warnings, *wrong)
-    changes = change_figures(loaded, against) if against is not None else ()
+    changes = change_figures(loaded, against) if against is not None and with_figures else ()
     return _distinct(Document(tuple(sections), warnings, integrity_table(loaded.integrity), comparison, changes))
 
 
-def write_report(document: Document, out: Path) -> ReportFiles:
+def write_report(document: Document, out: Path, *, with_page: bool = True) -> ReportFiles:
     """Write the page, every table as Markdown, LaTeX and CSV, and the figures into ``out``.
 
-    The bytes depend on the document alone. Unchanged tables and figures of an earlier report in ``out`` that are not part of
-    this one are removed. Raises UserError where ``out`` cannot be written.
+    The bytes depend on the document alone. Unchanged files of an earlier report in ``out`` that are not part of this one are
+    removed. ``with_page`` False leaves the page out. Raises UserError where ``out`` cannot be written.
     """
-    files = _files(document)
+    files = _files(document, with_page=with_page)
     write_files(files, out)
     tables, figures = (tuple(out / name for name in files if name.startswith(part)) for part in ("tables/", "figures/"))
-    return ReportFiles(out / "index.html", out / "table.md", out / "table.tex", out / "table.csv", tables, figures)
+    return ReportFiles(out / PAGE, out / "table.md", out / "table.tex", out / "table.csv", tables, figures)
 
 
 def write_files(files: Mapping[str, bytes], out: Path) -> None:
@@ -211,7 +216,7 @@ def _distinct(document: Document) -> Document:
     )
 
 
-def _files(document: Document) -> dict[str, bytes]:
+def _files(document: Document, *, with_page: bool) -> dict[str, bytes]:
     """Name -> content of every file of a report."""
     grids = all_tables(document)
     texts = {
@@ -221,7 +226,7 @@ def _files(document: Document) -> dict[str, bytes]:
         **table_texts(grids),
     }
     written = {name: text.encode() for name, text in texts.items()} | dict(figure_files(document))
-    return written | {"index.html": render_page(document, downloads_of(texts)).encode()}
+    return written | ({PAGE: render_page(document, downloads_of(texts)).encode()} if with_page else {})
 
 
 def _remove_stale(out: Path, files: Mapping[str, bytes]) -> None:
@@ -230,9 +235,9 @@ def _remove_stale(out: Path, files: Mapping[str, bytes]) -> None:
     except (FileNotFoundError, ValueError, RecursionError):
         return
     for name, digest in earlier.items() if isinstance(earlier, dict) else ():
-        # The list may have been edited: only a plain name in the two folders, or of a site's page, may be taken away.
+        # The list may have been edited: only a plain name in the two folders, or of a page, may be taken away.
         if name in files or not re.fullmatch(
-            r"(tables|figures)/[\w-]+\.[a-z]{2,3}|(benchmark|method)-[\w-]+\.html", name
+            rf"(tables|figures)/[\w-]+\.[a-z]{{2,3}}|(benchmark|method)-[\w-]+\.html|{re.escape(PAGE)}", name
         ):
             continue
         file = out / name

@@ -190,6 +190,7 @@ Reference = Annotated[
     what("--reference", metavar="ROW", help="Compare every row with this one: its label, or its method's name."),
 ]
 AllPairs = Annotated[bool, what("--all-pairs", help="Compare every pair of rows, too.")]
+TablesOnly = Annotated[bool, what("--tables-only", help="Write tables alone: no page and no figures.")]
 Mixed = Annotated[bool, what("--mixed", help="Report records of several versions of the code together, and say so.")]
 
 Results = Annotated[Path, where("--results", metavar="DIR", help="Where records are kept.")]
@@ -305,6 +306,9 @@ BenchTests = Annotated[int, typer.Option("--images", min=1, max=10_000, help="Te
 BenchRepeats = Annotated[int, typer.Option("--repeats", min=1, help="How often each is timed, after a warm-up.")]
 BenchFinished = Annotated[
     int, typer.Option("--finished", min=0, max=9, help="Tasks that are finished before the timed step, of ten.")
+]
+BenchPlans = Annotated[
+    bool, typer.Option("--plans", help="Also time methods' steps as runs short of memory take them, by recomputation.")
 ]
 BenchCompile = Annotated[bool, typer.Option("--compile", help="Also time every step with blocks compiled by torch.")]
 BenchOut = Annotated[Path | None, where("--out", metavar="FILE.json", help="Keep the measurement.")]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from smope_bench.harness.planning.planner import PlannedRun
+    from smope_bench.harness.tracking.tracker import Tracker
     from smope_bench.harness.tuning.search import Plan, SearchRequest
     from smope_bench.harness.tuning.study import Candidate, TrialResult
 
@@ -54,6 +55,14 @@ GridValues = Annotated[
         "--grid", metavar="KEY=V1,V2", help="Values to try instead of, or beside, the method's grid. Repeatable."
     ),
 ]
+Track = Annotated[
+    list[str] | None,
+    opt.how(
+        "--track",
+        metavar="tensorboard|wandb|mlflow|csv",
+        help="Also write the trials' curves for a viewer, below the search's folder. Repeatable.",
+    ),
+]
 Sampler = Annotated[SamplerName, opt.what("--sampler", help="All combinations, or Optuna's TPE among them.")]
 
 
@@ -78,6 +87,7 @@ def tune(
     threads: opt.Threads = None,
     device: opt.Device = opt.DeviceName.auto,
     gpus: opt.Gpus = None,
+    track: Track = None,
     results: opt.Results = opt.RESULTS,
     data: opt.Data = opt.DATA,
     as_json: opt.AsJson = False,
@@ -86,6 +96,7 @@ def tune(
     from smope_bench.harness.execution.launcher import find_executor, placed
     from smope_bench.harness.planning.settings import Seeds, parse_seeds
     from smope_bench.harness.run_options import RunOptions
+    from smope_bench.harness.tracking.tracker import find_trackers
     from smope_bench.harness.tuning.search import SEED, SearchRequest
 
     here = RunOptions(results, data, device.value, gpu_numbers=opt.read_gpus(gpus))
@@ -110,17 +121,20 @@ def tune(
         device=kind,
         gpus=here.gpus,
     )
-    report = _searched(request, plugin or (), as_json=as_json)
+    report = _searched(request, plugin or (), find_trackers(opt.split_values(track), plugin or ()), as_json=as_json)
     if as_json:
         print(json.dumps(report, indent=2, ensure_ascii=False))
     raise typer.Exit(0 if report["best"] else NONE_WORKED)
 
 
-def _searched(request: SearchRequest, plugins: Sequence[Path], *, as_json: bool) -> dict[str, Any]:
+def _searched(
+    request: SearchRequest, plugins: Sequence[Path], trackers: Sequence[Tracker], *, as_json: bool
+) -> dict[str, Any]:
     """Plan, prepare, compute and write the files; progress goes to standard error if the report is printed as JSON."""
     from smope_bench.harness.console import make_console
     from smope_bench.harness.execution.display import make_display
     from smope_bench.harness.execution.launcher import launch_remarks
+    from smope_bench.harness.hardware.device import precision_remark, unsupported_remark
     from smope_bench.harness.planning.assets import prepare_benchmarks
     from smope_bench.harness.planning.planner import PlannedRun
     from smope_bench.harness.records.store import Store
@@ -130,6 +144,12 @@ def _searched(request: SearchRequest, plugins: Sequence[Path], *, as_json: bool)
     console = _to_stderr() if as_json else make_console()
     registries = open_registries(plugins)
     plan = plan_search(request, registries)
+    for remark in (
+        precision_remark(request.precision, request.device),
+        unsupported_remark(request.device, request.precision, deterministic=False),
+    ):
+        if remark:
+            console.print(f"note: {remark}", markup=False, soft_wrap=True)
     Store(request.results).require_writable()
     spec = plan.spec({key: values[0] for key, values in plan.space.items()})
     run = PlannedRun("tune", plan.row.label, request.method, plan.column.label, spec, recipe=plan.recipe)
@@ -141,8 +161,9 @@ def _searched(request: SearchRequest, plugins: Sequence[Path], *, as_json: bool)
         plan,
         lambda total: make_display(console, total),
         *(workers := _workers(plan)),
-        lambda text: console.print(text, markup=False, highlight=False),
+        lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True),
         _memory(plan, run, workers[0]),
+        trackers,
     )
     report = describe(plan, found)
     write_files(plan.folder, report)

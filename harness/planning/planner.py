@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ from smope_bench.harness.planning.suites.find import digest, find_suite, find_su
 from smope_bench.harness.planning.suites.titles import column_label, distinct
 from smope_bench.harness.records.observations import require_observable
 from smope_bench.harness.registry.registry import BUILT_IN, Registries
-from smope_bench.harness.run_spec import BackboneRef, Component, Precision, RunSpec, canonical_json
+from smope_bench.harness.run_spec import BackboneRef, Component, Precision, RunSpec, canonical_json, run_id_of
 from smope_bench.harness.text import DATA
 from smope_bench.methods.common.backbone.backbones import Backbone, BackboneSettings
 from smope_bench.methods.common.errors import MethodError
@@ -87,7 +88,7 @@ class PlannedRun:
         """Whether the backbone's weights were missing when this was planned: such a run has no final id yet."""
         return self.spec.backbone.sha256 == MISSING
 
-    @property
+    @cached_property
     def run_id(self) -> str:
         """Identity of the run; two suites may plan the same one."""
         return self.spec.run_id
@@ -216,7 +217,8 @@ class Planner:
             if not suite.file:
                 raise
             raise UserError(f"{_place(suite, row, column)}{error}") from error
-        return [
+        plain = spec.model_dump(mode="json")
+        runs = [
             PlannedRun(
                 suite=suite.name,
                 row=row.label,
@@ -233,6 +235,9 @@ class Planner:
             )
             for seed in seeds
         ]
+        for run in runs:  # of thousands of seeds, a dump each would take most of the time of planning
+            vars(run)["run_id"] = run_id_of({**plain, **run.spec.seeds})
+        return runs
 
     def _command(self, suite: Suite, row: Row, column: Column, seed: Seeds, by_hand: Sequence[str]) -> tuple[str, ...]:
         """The words of ``PlannedRun.command``; they select other rows of the method, too."""

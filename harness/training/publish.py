@@ -12,11 +12,12 @@ from safetensors.torch import save
 
 from smope_bench.benchmarks.stream import Stream
 from smope_bench.harness import provenance
+from smope_bench.harness.cancellation import LeaseLost
 from smope_bench.harness.checkpointing.checkpoint import RunProgress
 from smope_bench.harness.records.atomic_write import write_atomically
 from smope_bench.harness.records.checksum import RECORD_SCHEMA
 from smope_bench.harness.records.observations import npz_bytes, write_observations
-from smope_bench.harness.records.store import MODEL, PREDICTIONS, Store, unwritable
+from smope_bench.harness.records.store import MODEL, PREDICTIONS, RECORD, Store, unwritable
 from smope_bench.harness.run_spec import RunSpec
 from smope_bench.harness.training.kept_model import kept_tensors, task_entry
 from smope_bench.harness.training.observer import Observer
@@ -48,7 +49,7 @@ def publish(store: Store, run: FinishedRun, observer: Observer, require_lease: C
     """Write predictions and observations, then the record, which marks the run as finished.
 
     ``require_lease`` is called right before the record is written and raises where another process has taken over the run.
-    Raises UserError where the folder cannot be written.
+    Raises LeaseLost where another process has published the run, UserError where the folder cannot be written.
     """
     run_id = run.spec.run_id
     folder = store.path(run_id)
@@ -60,8 +61,13 @@ def publish(store: Store, run: FinishedRun, observer: Observer, require_lease: C
         observations = write_observations(folder, observer.names, observer.arrays())
         model = _write_model(store, run)
         record = make_record(run, hashlib.sha256(predictions).hexdigest(), observations, model)
+        # Before the look at the lease: a record that appears afterwards is another process's.
+        replace = (folder / RECORD).exists()
         require_lease()
-        store.write_result(run_id, record)
+        try:
+            store.write_result(run_id, record, replace=replace)
+        except FileExistsError as error:
+            raise LeaseLost("another process has published this run") from error
     except OSError as error:
         raise unwritable(run_id, folder, error) from error
 

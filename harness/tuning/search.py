@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
+import shutil
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ from smope_bench.harness.errors import UserError
 from smope_bench.harness.execution.display import Display
 from smope_bench.harness.execution.job import Job, JobResult, OnEvent, run_job
 from smope_bench.harness.execution.scheduler import RunStatus
+from smope_bench.harness.execution.tracked import TrackedLaunch
 from smope_bench.harness.executors.local import WorkerPool
 from smope_bench.harness.hardware.gpus import only_gpus
 from smope_bench.harness.planning.own_backbones import find_backbone, without_file_settings
@@ -31,6 +33,8 @@ from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_options import Gpu, RunOptions
 from smope_bench.harness.run_spec import Precision, RunSpec, canonical_json
 from smope_bench.harness.text import shell_command
+from smope_bench.harness.tracking.follow import FOLDER
+from smope_bench.harness.tracking.tracker import Tracker
 from smope_bench.harness.tuning.expected_time import expected_time, trial_seconds
 from smope_bench.harness.tuning.study import REFUSED, Candidate, Study, TrialResult, candidate_key, grid_order
 from smope_bench.harness.tuning.trial import RUNNER
@@ -185,11 +189,12 @@ def search(
     threads: int,
     notify: Callable[[str], None] = lambda _: None,
     memory_mb: float = 0.0,
+    trackers: Sequence[Tracker] = (),
 ) -> list[tuple[Candidate, TrialResult]]:
     """Compute the missing trials; returns all trials in the order of the grid or of the sampler. Data must be prepared.
 
     ``notify`` receives a sentence on how long it will take before the first trial, and after it where only that tells.
-    ``memory_mb``: MiB that a run of a trial is expected to need; 0 if unknown.
+    ``memory_mb``: MiB that a run of a trial is expected to need; 0 if unknown. ``trackers`` follow the trials.
     """
     request = plan.request
 
@@ -209,8 +214,13 @@ def search(
             gpus=request.gpus,
             leases=False,
         )
-        with _computing(workers, options) as compute:
-            return _Search(plan, study, compute, display, notify, memory_mb).run(workers)
+        tracking = TrackedLaunch(trackers, options, notify, plan.folder / FOLDER)
+        with _computing(workers, options) as compute, tracking:
+            found = _Search(plan, study, compute, display, notify, memory_mb, tracking).run(workers)
+        for line in tracking.looks():
+            notify(line)
+        shutil.rmtree(options.results, ignore_errors=True)  # the event logs of the trials
+        return found
 
 
 class _Search:
@@ -224,6 +234,7 @@ class _Search:
         display: Callable[[int], Display],
         notify: Callable[[str], None],
         memory_mb: float,
+        tracking: TrackedLaunch,
     ) -> None:
         self.plan = plan
         self.memory_mb = memory_mb
@@ -231,6 +242,7 @@ class _Search:
         self.compute = compute
         self.display = display
         self.notify = notify
+        self.tracking = tracking
         self.left, self.workers, self.is_timed = 0, 1, False
         """Trials that are left, how many go at a time, and whether it was said how long they take."""
         self.known = {candidate_key(candidate): result for candidate, result in study.results() if result.is_final}
@@ -278,16 +290,19 @@ class _Search:
         scores: dict[str, dict[str, Any]] = {}
         ends: dict[str, list[JobResult]] = {}
         display = self.display(len(wave) * len(seeds))
+        update = self.tracking.after(display.update)
 
         def on_event(run_id: str, event: dict[str, Any]) -> None:
             if event.get("event") == "run_finished":
                 scores[run_id] = event
-            display.update(runs[run_id], event)
+            update(runs[run_id], event)
 
         with display:
             for end in self.compute(jobs, on_event):
                 error = end.error["error"] if end.error else None
-                display.finish(RunStatus(runs[end.run_id], "failed" if error else "done", error))
+                status = RunStatus(runs[end.run_id], "failed" if error else "done", error)
+                display.finish(status)
+                self.tracking.finish(status)
                 for candidate in trials[end.run_id]:
                     own = ends.setdefault(candidate_key(candidate), [])
                     own.append(end)

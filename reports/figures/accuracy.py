@@ -200,7 +200,7 @@ def _stages_chart(
         return None
     means = [mean for curve in curves.values() for _, mean, _ in curve]
     return {
-        "form": "lines", "unit": "%", "word": unit, "x": f"{unit}s learned",
+        "form": "lines", "unit": "%", "word": f"after {unit}", "x": f"{unit}s learned",
         "y": f"average accuracy on the {unit}s seen (%)", "domain": [1, tasks], "margin": round(0.05 * max(1, tasks - 1), 2),
         "ticks": list(range(1, tasks + 1, -(-tasks // 10))),
         "near": zoom and [round(limit, 3) for limit in zoom], "whole": limits_of(means),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,6 +17,7 @@ from matplotlib.ticker import EngFormatter
 
 from smope_bench.harness.cost.stored_counts import MethodCounts, stored_counts
 from smope_bench.harness.metrics import PERCENT, learning_accuracy
+from smope_bench.reports.figures.interactive import Chart, exactly, points_chart, points_panel
 from smope_bench.reports.figures.kinds import FigureData, Picture, figure
 from smope_bench.reports.figures.scatter import Spot, draw_spots, fixed_axes, frame
 from smope_bench.reports.figures.style import GREY, row_label
@@ -170,6 +173,25 @@ def _against_costs(data: FigureData, both: Sequence[_Panel], note: str) -> Pictu
         f"FAA against cost on {data.column.label}. {said}. {fronts}",
         (5.2, len(panels) * min(5.2, 2.9 + 0.1 * max(len(panel.spots) for panel in panels))),
         run_ids(spot.cell for panel in panels for spot in panel.spots),
+        chart=points_chart(
+            data, "FAA", "FAA (%)", [(_panel_chart(panel), panel.spots) for panel in panels], seeds="faa"
+        ),
+    )
+
+
+def _panel_chart(panel: _Panel) -> dict[str, Any]:
+    scale = _scale_of([spot.x for spot in panel.spots])
+    return points_panel(
+        panel.name,
+        panel.word,
+        panel.unit,
+        panel.spots,
+        scale.limits,
+        scale=scale.kind,
+        threshold=scale.threshold,
+        ticks=scale.ticks or None,
+        front=[list(map(exactly, corner)) for corner in _steps(panel.front, scale.limits[1])],
+        best=[spot.label for spot in panel.front],
     )
 
 
@@ -194,28 +216,43 @@ def _draw_costs(axes: Axes, panel: _Panel, data: FigureData) -> None:
     draw_spots(axes, panel.spots, data.looks, bold=panel.front, path=corners)
 
 
-def _scale_costs(axes: Axes, xs: Sequence[float]) -> None:
+@dataclass(frozen=True)
+class _Scale:
+    """An axis of costs; ``threshold``: where a symlog axis turns linear; ``ticks``: of axes that are not linear."""
+
+    kind: Literal["linear", "log", "symlog"]
+    limits: tuple[float, float]
+    threshold: float = 1.0
+    ticks: tuple[float, ...] = ()
+
+
+def _scale_of(xs: Sequence[float]) -> _Scale:
     """A logarithmic axis where costs are far apart; a cost of nothing stands at its left edge, named 0."""
     positive = [x for x in xs if x > 0]
     low, high = min(positive), max(positive)
-    if high / low < _WIDE and len(positive) == len(xs):
+    zero = len(positive) < len(xs)
+    if high / low < _WIDE and not zero:
         # Costs that hardly differ must not look far apart.
         margin = max(0.1 * (high - low), 0.05 * high)
-        axes.set_xlim(low - margin, high + margin)
-        return
-    threshold = 10 ** math.floor(math.log10(low))
-    zero = len(positive) < len(xs)
-    if zero:
-        axes.set_xscale("symlog", linthresh=threshold, linscale=0.4)
-        axes.set_xlim(-0.4 * threshold, high * 2)
-    else:
-        axes.set_xscale("log")
-        axes.set_xlim(low / 1.8, high * 1.8)
-    first, last = axes.get_xlim()
+        return _Scale("linear", (low - margin, high + margin))
+    threshold = 10.0 ** math.floor(math.log10(low))
+    first, last = (-0.4 * threshold, high * 2) if zero else (low / 1.8, high * 1.8)
     decades = [10.0**power for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
     few = [step * decade for decade in decades for step in (1, 2, 5)]
     ticks = next(ticks for ticks in ([x for x in decades if first <= x <= last], few) if len(ticks) > 2 or ticks is few)
-    axes.set_xticks([0.0] * zero + [x for x in ticks if first <= x <= last])
+    shown = ([0.0] * zero, [x for x in ticks if first <= x <= last])
+    return _Scale("symlog" if zero else "log", (first, last), threshold, tuple(itertools.chain(*shown)))
+
+
+def _scale_costs(axes: Axes, xs: Sequence[float]) -> None:
+    scale = _scale_of(xs)
+    if scale.kind == "linear":
+        axes.set_xlim(*scale.limits)
+        return
+    options = {"linthresh": scale.threshold, "linscale": 0.4} if scale.kind == "symlog" else {}
+    axes.set_xscale(scale.kind, **options)
+    axes.set_xlim(*scale.limits)
+    axes.set_xticks(scale.ticks)
     axes.xaxis.set_major_formatter(EngFormatter())
     axes.xaxis.set_minor_formatter(lambda _value, _place: "")
 
@@ -269,7 +306,17 @@ def forgetting(data: FigureData) -> Picture | None:
         f"Forgetting against accuracy right after learning on {data.column.label}: {said}.",
         (5.2, min(5.6, 3.2 + 0.1 * len(spots))),
         run_ids(spot.cell for spot in spots),
+        chart=_forgetting_chart(data, spots),
     )
+
+
+def _forgetting_chart(data: FigureData, spots: Sequence[Spot]) -> Chart:
+    xs = [spot.x for spot in spots]
+    margin = max(0.5, 0.08 * (max(xs) - min(xs)))
+    slope = (data.column.tasks - 1) / data.column.tasks  # as in _equal_accuracy
+    limits = (min(xs) - margin, max(xs) + margin)
+    panel = points_panel("forgetting", "forgetting FM (percentage points)", " points", spots, limits, slope=slope)
+    return points_chart(data, "right after learning", "accuracy right after learning (%)", [(panel, spots)])
 
 
 def _equal_accuracy(axes: Axes, tasks: int) -> list[Text]:

@@ -8,8 +8,8 @@ const fixed = (value, digits = 2) => value.toFixed(digits);
 const spread = ([mean, std, low, high], unit) =>
   `${fixed(mean)}${std === null ? " (one seed)" : ` ± ${fixed(std)}`} ${unit}` + (low == null ? "" : `, 95 % interval [${fixed(low, 1)}, ${fixed(high, 1)}]`);
 
-function seeds(runs, value) {
-  const shown = runs.slice(0, 10).map(([order, training, found]) => `order ${order}, training ${training}: ${fixed(value(found))}`);
+function seeds(runs) {
+  const shown = runs.slice(0, 10).map(([order, training, value]) => `order ${order}, training ${training}: ${fixed(value)}`);
   return runs.length > 10 ? [...shown, `and ${runs.length - 10} more runs`] : shown;
 }
 
@@ -69,15 +69,15 @@ function drawRows(data, shown, view) {
     else marks.push(Plot.dot([one], { ...style, x: inside(mean), dx: mean < low ? 5 : -5, r: 4, symbol: symbolOf(mean < low ? "<" : ">"), fill: "white", stroke: one.colour, strokeOpacity: fade }));
   }
   const bold = (one) => one.row === data.reference;
-  for (const is_bold of [true, false]) {
-    const named = shown.filter((one) => bold(one) === is_bold), weight = is_bold ? 700 : 400;
+  for (const isBold of [true, false]) {
+    const named = shown.filter((one) => bold(one) === isBold), weight = isBold ? 700 : 400;
     const text = { y: place, fill: INK, fontSize: font, fillOpacity: opacity };
     marks.push(Plot.text(named, { ...text, text: "row", frameAnchor: "left", textAnchor: "end", dx: -7, fontWeight: weight, lineWidth: (left - 9) / font, textOverflow: "ellipsis" }));
     marks.push(Plot.text(named, { ...text, text: (one) => fixed(one.value[0], 1), frameAnchor: "right", textAnchor: "end", dx: 36, fontWeight: 700 }));
   }
   const hits = shown.map((one) => ({
     one, x: inside(one.value[0]), y: place(one),
-    lines: [`${data.value} ${spread(one.value, data.unit)}`, ...seeds(one.runs, (found) => found)],
+    lines: [`${data.value} ${spread(one.value, data.unit)}`, ...seeds(one.runs)],
   }));
   return {
     hits,
@@ -88,7 +88,9 @@ function drawRows(data, shown, view) {
   };
 }
 
-/* Lines: a value after every task, with the band of one standard deviation. */
+/* Lines: values over tasks or over a setting, with the band of one standard deviation or of the interval. */
+
+const valuesAt = (one, k) => (one.each ? one.each[k] : one.runs.map(([order, training, found]) => [order, training, found[k]]));
 
 function apart(places, least, low, high) {
   const order = places.map((_, i) => i).sort((a, b) => places[a] - places[b]), found = [...places];
@@ -124,7 +126,7 @@ function drawLines(data, shown, view) {
       continue;
     }
     if (!isPale(one)) {
-      marks.push(Plot.areaY(one.points, { x: "0", y1: (p) => p[1] - (p[2] ?? 0), y2: (p) => p[1] + (p[2] ?? 0), fill: colour, fillOpacity: 0.1 * fade, clip: true }));
+      marks.push(Plot.areaY(one.points, { x: "0", y1: (p) => p[3] ?? p[1] - (p[2] ?? 0), y2: (p) => p[4] ?? p[1] + (p[2] ?? 0), fill: colour, fillOpacity: 0.1 * fade, clip: true }));
     }
     marks.push(Plot.lineY(one.points, { x: "0", y: "1", ...line }));
     if (!isPale(one)) {
@@ -138,7 +140,7 @@ function drawLines(data, shown, view) {
   marks.push(Plot.text(labels, { y: "y", frameAnchor: "right", textAnchor: "start", dx: 4, text: (label) => label.one.row, fill: INK, fillOpacity: (label) => opacity(label.one), fontSize: font, lineWidth: (right - 6) / font, textOverflow: "ellipsis" }));
   const hits = shown.flatMap((one) => one.points.flatMap((point, k) => (point[1] < low || point[1] > high ? [] : [{
     one, x: point[0], y: point[1],
-    lines: [`after ${data.word} ${point[0]}: ${spread(point.slice(1), data.unit)}`, ...seeds(one.runs, (found) => found[k])],
+    lines: [`${data.word} ${point[0]}: ${spread(point.slice(1), data.unit)}`, ...seeds(valuesAt(one, k))],
   }])));
   return {
     hits,
@@ -150,13 +152,79 @@ function drawLines(data, shown, view) {
 }
 const end = (one) => one.points.at(-1)[1];
 
+/* Points: what is gained against what it costs, one panel a cost, with the line of the best where there is one. */
+
+const amount = (value, unit) => `${value >= 100 ? Math.round(value).toLocaleString("en") : Number(value.toPrecision(3))}${unit}`;
+
+const costOf = (panel, value) => (panel.unit.trim() === panel.name ? "" : `${panel.name} `) + amount(value, panel.unit);
+
+// Lines along which y = level + slope x, each with its level.
+function levelLines({ slope, limits: [left, right], whole: [low, high] }) {
+  const lowest = low - slope * right, highest = Math.min(high - slope * left, 100), marks = [];
+  const step = [1, 2, 5, 10, 20].find((one) => (highest - lowest) / one <= 10) ?? 25;
+  for (let level = Math.ceil(lowest / step) * step; level <= highest; level += step) {
+    const end = Math.min(right, (high - level) / slope);
+    marks.push(Plot.link([0], { x1: left, y1: level + slope * left, x2: right, y2: level + slope * right, stroke: "#d3d8de", clip: true }));
+    if (end > left + 0.12 * (right - left)) marks.push(Plot.text([`FAA ${level}`], { x: end, y: level + slope * end, dx: -3, dy: 8, textAnchor: "end", fontSize: 9.5, fill: "#5f6b7a" }));
+  }
+  return marks;
+}
+
+// Names beside their points where there is room; the others are shown at the pointer and the focus.
+function placeNames(spots, width, height) {
+  const taken = spots.map(({ x, y }) => [x - 6, y - 6, x + 6, y + 6]), placed = [];
+  for (const spot of spots) {
+    const wide = LETTER * Math.min(spot.name.length, 26), { x, y } = spot;
+    for (const [dx, dy, anchor] of [[9, 0, "start"], [-9, 0, "end"], [0, -12, "middle"], [0, 13, "middle"], [8, -11, "start"], [8, 12, "start"], [-8, -11, "end"], [-8, 12, "end"]]) {
+      const left = x + dx - (anchor === "end" ? wide : anchor === "middle" ? wide / 2 : 0), box = [left, y + dy - 7, left + wide, y + dy + 7];
+      const isFree = left > 48 && box[2] < width && box[1] > 0 && box[3] < height - 40;
+      if (!isFree || taken.some((other) => box[0] < other[2] && other[0] < box[2] && box[1] < other[3] && other[1] < box[3])) continue;
+      taken.push(box);
+      placed.push({ ...spot, dx, dy, anchor });
+      break;
+    }
+  }
+  return placed;
+}
+
+function drawPoints(data, rows, view) {
+  const { width, opacity, chosen } = view, panel = data.panels[view.panel];
+  const shown = rows.filter((one) => one.at[view.panel]), at = (one) => one.at[view.panel];
+  const height = width < 480 ? 300 : 380, font = width < 480 ? 11 : 12;
+  const frame = { marginLeft: 48, marginRight: 14, marginTop: 10, marginBottom: 40 };
+  const x = { type: panel.scale, constant: panel.threshold, domain: panel.limits, range: [frame.marginLeft, width - frame.marginRight] };
+  const y = { domain: panel.whole, range: [height - frame.marginBottom, frame.marginTop] };
+  const [across, up] = [Plot.scale({ x }).apply, Plot.scale({ y }).apply];
+  const marks = [
+    Plot.axisX({ label: panel.x, tickSize: 3, ticks: panel.ticks ?? (width < 480 ? 4 : 6), tickFormat: (tick) => (tick < 1000 ? String(tick) : d3.format("~s")(tick)), fontSize: font, labelAnchor: "center", labelArrow: "none" }),
+    Plot.axisY({ label: data.y, tickSize: 3, ticks: 6, fontSize: font, labelAnchor: "center", labelArrow: "none" }),
+    ...(panel.slope ? levelLines(panel) : []),
+    Plot.line(panel.front, { x: "0", y: "1", stroke: "#374151", strokeOpacity: chosen ? 0.3 : 0.75, strokeWidth: 1.3 }),
+  ];
+  for (const one of shown) {
+    const [gain, cost, std] = [at(one)[1], at(one)[0], at(one)[2]], fade = opacity(one);
+    if (std) marks.push(Plot.ruleX([one], { x: cost, y1: Math.max(panel.whole[0], gain - std), y2: Math.min(panel.whole[1], gain + std), stroke: one.colour, strokeOpacity: 0.6 * fade }));
+    marks.push(Plot.dot([one], { x: cost, y: gain, r: 4.6, symbol: symbolOf(one.marker), fill: one.colour, fillOpacity: fade, stroke: "white", strokeWidth: 0.7 }));
+  }
+  const first = [...shown].sort((a, b) => (b.row === data.reference) - (a.row === data.reference) || panel.best.includes(b.row) - panel.best.includes(a.row));
+  const spots = first.map((one) => ({ one, name: one.row, x: across(at(one)[0]), y: up(at(one)[1]) }));
+  for (const { one, name, dx, dy, anchor } of placeNames(spots, width, height)) {
+    marks.push(Plot.text([one], { x: at(one)[0], y: at(one)[1], dx, dy, textAnchor: anchor, text: () => name, lineWidth: 15, textOverflow: "ellipsis", fontSize: font, fill: INK, fillOpacity: opacity(one), fontWeight: panel.best.includes(name) ? 700 : 400 }));
+  }
+  const hits = shown.map((one) => ({
+    one, x: at(one)[0], y: at(one)[1],
+    lines: [`${data.value} ${fixed(at(one)[1])}${at(one)[2] === null ? "" : ` ± ${fixed(at(one)[2])}`} ${data.unit}`, costOf(panel, at(one)[0]), ...seeds(one.runs)],
+  }));
+  return { hits, options: { width, height, ...frame, x, y: { ...y, grid: !panel.slope }, marks } };
+}
+
 /* What all charts have: a box that is filled when it comes near the screen, tools, tips, and the keyboard. */
 
-const DRAW = { rows: drawRows, lines: drawLines };
+const DRAW = { rows: drawRows, lines: drawLines, points: drawPoints };
 
 function liveChart(figure, data) {
   const drawing = figure.querySelector(".drawing"), title = figure.querySelector("figcaption b").textContent.replace(/\.$/, "");
-  const state = { hidden: new Set(), chosen: null, near: data.near !== null && data.form === "rows", all: false, current: 0, width: 0 };
+  const state = { hidden: new Set(), chosen: null, near: data.near !== null && data.form === "rows", all: false, panel: 0, current: 0, width: 0 };
   const canvas = make("div", { class: "canvas" }), status = make("span", { class: "muted", role: "status" });
   const tools = make("div", { class: "tools", role: "group", "aria-label": `What is shown of: ${title}` });
   const box = make("div", { class: "live" }, canvas, tools);
@@ -177,7 +245,12 @@ function liveChart(figure, data) {
   const zoom = toggle("Zoomed in", state.near, () => (state.near = !state.near));
   const whole = make("button", { type: "button", hidden: "" }, "Show all rows again");
   whole.addEventListener("click", () => choose(null));
-  tools.append(more, ...(kinds.length > 1 ? groups : []), ...(data.near ? [zoom] : []), whole, status);
+  const panels = (data.panels ?? []).map((panel, i) => toggle(`By ${panel.name}`, i === 0, () => {
+    panels.forEach((button, k) => button.setAttribute("aria-pressed", k === i));
+    state.panel = i;
+    return true;
+  }));
+  tools.append(...(panels.length > 1 ? panels : []), more, ...(kinds.length > 1 ? groups : []), ...(data.near ? [zoom] : []), whole, status);
 
   function room() {
     if (state.all || data.form !== "rows" || !figure.closest(".answer")) return Infinity;
@@ -204,7 +277,7 @@ function liveChart(figure, data) {
     }
     const opacity = (one) => (state.chosen === null || state.chosen === one ? 1 : FADED);
     const limits = state.near ? data.near : data.whole;
-    const view = { width: state.width, limits: shown.length < wanted.length ? around(shown, limits) : limits, opacity, chosen: state.chosen };
+    const view = { width: state.width, limits: shown.length < wanted.length ? around(shown, limits) : limits, opacity, chosen: state.chosen, panel: state.panel };
     const drawn = DRAW[data.form](data, shown, view);
     hits = drawn.hits;
     const over = Plot.dot(hits, { x: "x", y: "y", r: 8, fill: "transparent", ariaLabel: (hit) => `${isolated(hit.one.row)}: ${hit.lines.join("; ")}` });
@@ -273,7 +346,7 @@ function liveChart(figure, data) {
       if (down) {
         const row = same(rows[rows.indexOf(here.one) + down]);
         next = row.find((hit) => hit.x === here.x) ?? row.at(-1);
-      } else if (across) next = data.form === "rows" ? hits[state.current + across] : same(here.one)[same(here.one).indexOf(here) + across];
+      } else if (across) next = data.form !== "lines" ? hits[state.current + across] : same(here.one)[same(here.one).indexOf(here) + across];
       else return;
       if (next) {
         here.point.setAttribute("tabindex", "-1");
@@ -299,13 +372,14 @@ function redraw(figure) {
   const width = figure.clientWidth;
   if (width > 0) live.get(figure)(Math.min(width, 760));
 }
-const near = new IntersectionObserver((entries) => {
-  for (const { target, isIntersecting } of entries) {
-    if (!isIntersecting || live.has(target)) continue;
-    near.unobserve(target);
-    live.set(target, liveChart(target, chartData.charts[target.dataset.chart]));
-    redraw(target);
-    resized.observe(target);
-  }
-}, { rootMargin: "600px" });
+function begin(figure) {
+  near.unobserve(figure);
+  if (live.has(figure)) return;
+  live.set(figure, liveChart(figure, chartData.charts[figure.dataset.chart]));
+  redraw(figure);
+  resized.observe(figure);
+}
+const near = new IntersectionObserver(
+  (entries) => entries.forEach(({ target, isIntersecting }) => isIntersecting && begin(target)), { rootMargin: "600px" });
 document.querySelectorAll("figure[data-chart]").forEach((figure) => near.observe(figure));
+document.querySelector(".answer")?.querySelectorAll("figure[data-chart]").forEach(begin); // those of the first screen, at once

@@ -180,7 +180,9 @@ def test_a_run_is_found_by_the_beginning_of_its_id(registries: Registries, tmp_p
     assert find_run(spec.run_id, tmp_path).run_id == spec.run_id, "a whole id is not the beginning of another"
     with pytest.raises(UserError, match=r"2 runs of .* begin with .*; give more of the id"):
         find_run(spec.run_id[:4], tmp_path)
-    with pytest.raises(UserError, match="is a copy, or its folder was renamed"):
+    with pytest.raises(
+        UserError, match=r"is a copy, or its folder was renamed: .*; delete .*, or give it back its name"
+    ):
         find_run(f"{spec.run_id}b", tmp_path)
     with pytest.raises(UserError, match=rf"no run of .* has the id 'nothing'.*it has {spec.run_id}"):
         find_run("nothing", tmp_path)

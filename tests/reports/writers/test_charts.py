@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
+from smope_bench.benchmarks.suites.schema import Drawing
 from smope_bench.reports.build import table_section, write_report
 from smope_bench.reports.document import Document
 from smope_bench.reports.figures.accuracy import final, stages
-from smope_bench.reports.figures.kinds import figure_groups, nothing_answered
-from smope_bench.reports.figures.style import row_looks
+from smope_bench.reports.figures.kinds import FigureKind, draw_figure, figure_data, figure_groups, nothing_answered
+from smope_bench.reports.figures.settings import curve
+from smope_bench.reports.figures.style import FigureGroup, row_looks
+from smope_bench.reports.figures.tradeoff import forgetting, tradeoff
 from smope_bench.reports.formatting import mean_std
 from smope_bench.reports.loading.load import load_suite
 from smope_bench.reports.loading.model import SuiteResults
@@ -37,13 +41,21 @@ def results(tmp_path_factory, make_suite) -> SuiteResults:
     return load_suite(store, "smoke", None)
 
 
+def written(results: SuiteResults, groups: tuple[FigureGroup, ...], out: Path) -> Path:
+    """A page of tables and figures."""
+    section = replace(table_section(results, "smoke", nothing_answered), figures=groups)
+    return write_report(Document((section,)), out).page
+
+
+def page_of(results: SuiteResults, kinds: list[FigureKind], out: Path) -> Path:
+    """A page of tables and of figures of these kinds."""
+    return written(results, figure_groups(results, "smoke", lambda run: {}, kinds), out)
+
+
 @pytest.fixture(scope="module")
 def file(results: SuiteResults, tmp_path_factory) -> Path:
-    """A page of tables and the two charts."""
-    groups = figure_groups(results, "smoke", lambda run: {}, [final, stages])
-    section = table_section(results, "smoke", nothing_answered)
-    document = Document((type(section)(**{**vars(section), "figures": groups}),))
-    return write_report(document, tmp_path_factory.mktemp("wide-report")).page
+    """A page of tables and the charts of final accuracy and of that after each task."""
+    return page_of(results, [final, stages], tmp_path_factory.mktemp("wide-report"))
 
 
 def box_of(page: Page, place: str) -> tuple[float, float]:
@@ -131,6 +143,41 @@ def test_lines_have_a_value_a_task_and_a_zoom(visit, file: Path, results: SuiteR
     cell = next(cell for cell in results.all_cells if cell.row.label == "SMoPE")
     for run in cell.outcomes:
         assert f"{run.stages[2]:.2f}" in text
+
+
+def test_points_have_their_cost_and_a_panel_for_each(visit, smoke, tmp_path) -> None:
+    results = load_suite(smoke, "smoke", None)
+    page = visit(page_of(results, [tradeoff, forgetting], tmp_path)).page
+    costs = page.locator("figure[data-chart$='-tradeoff'] ")
+    costs.scroll_into_view_if_needed()
+    expect(costs.locator(".hit")).to_have_count(5)
+    assert "GFLOPs" in (costs.locator(".hit").first.get_attribute("aria-label") or "")
+    learned = page.locator("figure[data-chart$='-forgetting'] ")
+    learned.scroll_into_view_if_needed()
+    expect(learned.locator(".hit")).to_have_count(4)  # joint training forgets nothing
+    said = learned.locator(".hit").last.get_attribute("aria-label") or ""
+    cell = next(cell for cell in results.all_cells if cell.row.label == "SMoPE")
+    lost = cell.summary("fm")
+    assert lost is not None and said.startswith("\u2068SMoPE\u2069") and f"forgetting {lost.mean:.3g} points" in said
+
+
+def test_a_setting_has_a_line_with_the_runs_of_each_value(visit, make_suite, tmp_path) -> None:
+    factory = make_suite(tmp_path / "curve")
+    for prompts in (5, 10, 20):
+        for seed in (0, 1):
+            spec = factory.spec("smope", "digits", seed, seed, 1, prompts=prompts)
+            factory.publish(f"{prompts} prompts", spec, [[90.0 + prompts / 10 + seed]])
+    results = load_suite(factory.write(), "smoke", None)
+    column = results.columns[0]
+    data = replace(
+        figure_data(results, [column], lambda run: {}), drawing=Drawing("curve", x="prompts", x_label="prompts")
+    )
+    drawn = draw_figure(curve, data, "smoke-1")
+    assert drawn is not None
+    page = visit(written(results, (FigureGroup("", (drawn,)),), tmp_path / "out")).page
+    said = [hit.get_attribute("aria-label") for hit in page.locator("figure[data-chart] .hit").all()]
+    assert [text.partition("\u2069: ")[2][:11] for text in said] == ["prompts 5: ", "prompts 10:", "prompts 20:"]
+    assert "order 1, training 1: 93.00" in said[2]
 
 
 def test_charts_answer_to_the_keyboard(visit, file: Path) -> None:
