@@ -337,8 +337,8 @@ def remove_leftovers_of(folder: Path) -> None:
         if not matching_files(folder, names):
             return
         lease = acquire(folder)
-        if isinstance(lease, LeaseState) and lease.age_s() > GONE_S:  # its holder went down with its machine
-            _create(folder, lease.number + 1, _content(secrets.token_hex(16), 0, FREE))
+        if isinstance(lease, LeaseState) and file_system_now(folder) - lease.written > GONE_S:  # its machine went down
+            _create(folder, lease.number + 1, _content(FILES.new_token(), 0, FREE), FILES)
             lease = acquire(folder)
         if isinstance(lease, LeaseState):
             return

@@ -75,7 +75,8 @@ def test_what_a_machine_that_went_down_left_of_a_finished_run_is_removed_later(
     silent_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed(tmp_path)
-    os.utime(tmp_path / "claim.4", (time.time() - silent_s,) * 2)
+    then = time.time() - silent_s
+    os.utime(tmp_path / "claim.4", (then, then))
     monkeypatch.setattr(claims, "this_machine", lambda: "another boot")
     remove_leftovers_of(tmp_path)
     assert ("checkpoint" in names(tmp_path)) == (silent_s < claims.GONE_S)

@@ -280,7 +280,8 @@ class Sweep:
         root, promise = self.folder / f"on-{self.tally.continued}", self.promises[state.operations - 1]
         Folder(root).set(state.tree)
         for file in root.glob("results/*/claim.*"):  # the machine was down for hours
-            os.utime(file, (time.time() - HOURS_S,) * 2)
+            then = time.time() - HOURS_S
+            os.utime(file, (then, then))
         before = Path.cwd()
         os.chdir(root)
         try:
