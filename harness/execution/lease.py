@@ -307,7 +307,7 @@ def _read(folder: Path, number: int, files: LeaseFiles) -> LeaseState:
     text = data.decode("utf-8", errors="replace")
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     named = {"token", "machine", "pid", "process_started", "state"}
     if not isinstance(found, dict) or not named <= found.keys() or not isinstance(found["pid"], int):

@@ -68,7 +68,7 @@ def read_result(folder: Path, run_id: str) -> JobResult | None:
     """The result of the run's job; ``None`` until there is one."""
     try:
         found = json.loads(result_file(folder, run_id).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # not there, or half written
+    except (OSError, ValueError, RecursionError):  # not there, or half written
         return None
     is_ours = (
         isinstance(found, dict) and found.keys() <= JobResult.__annotations__.keys() and found.get("run_id") == run_id
