@@ -39,29 +39,20 @@ TIDY_S = 20.0
 
 
 class Clock:
-    """The wall clock of all processes: shifted by libfaketime where it is loaded, else ``time.time`` alone is."""
+    """The wall clock that Python's ``time.time`` shows to all launchers and workers; files get their times from the true one."""
 
     def __init__(self) -> None:
         self._shift = multiprocessing.RawValue(ctypes.c_double, 0.0)
-        self._file = os.environ.get("FAKETIME_TIMESTAMP_FILE")
-
-    @property
-    def kind(self) -> str:
-        """How clocks jump."""
-        return "libfaketime" if self._file else "time.time"
 
     def jump(self, seconds: float) -> None:
         """Put the clock forward or back, within about a year of the true time."""
         shifted = self._shift.value + seconds
         self._shift.value = shifted if abs(shifted) < 5e7 else seconds
-        if self._file:
-            Path(self._file).write_text(f"{self._shift.value:+.0f}\n", encoding="ascii")
 
-    def install(self) -> None:
+    def install(self) -> None:  # pragma: no cover
         """In a fork: take the place of the real clock."""
-        if not self._file:
-            real, shift = time.time, self._shift
-            time.time = lambda: real() + shift.value  # type: ignore[assignment]
+        real, shift = time.time, self._shift
+        time.time = lambda: real() + shift.value
 
 
 class Code:
@@ -183,7 +174,7 @@ class Disturbed:
         slot = self.any_slot()
         if slot is None:
             return False
-        slot.launcher.poll() is None and os.kill(slot.launcher.pid, signal.SIGTERM)
+        os.kill(slot.launcher.pid, signal.SIGTERM)
         self.end(slot)
         self._slots[slot.number] = self._start(slot.number, before)
         return True
@@ -345,7 +336,7 @@ def _digest(folder: Path) -> str:
 def _quicken() -> None:  # pragma: no cover
     """In a fork: leases that are noticed to be dead within seconds."""
     for function in (lease.LeaseMonitor.__init__, lease.acquire, lease.without_heartbeat):
-        defaults = function.__kwdefaults__
+        defaults = function.__kwdefaults__ or {}
         defaults.update({name: value for name, value in FAST.items() if name in defaults})
     lease.GONE_S, scheduler.LOOK_S = GONE_S, (0.1, 0.5)
 
