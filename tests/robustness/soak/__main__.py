@@ -1,8 +1,8 @@
 """``python tests/robustness/soak --disturbances 1000 --seed 0``: a tiny sweep on two launchers that nothing leaves in peace.
 
 After each disturbance all promises are checked. It prints its figures as JSON; the exit status is 1 where a promise was broken.
-Runs on Linux; as root it gives the sweep a small disk of its own, which can be filled. The seed decides what is done, in which order
-and for how long; what the processes are doing at that moment is the machine's affair.
+Runs on Linux; as root it gives the sweep a small disk of its own, which can be filled. The seed decides what is done, in which
+order and for how long; what the processes are doing at that moment is the machine's affair.
 """
 
 from __future__ import annotations
