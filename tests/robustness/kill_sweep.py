@@ -137,10 +137,11 @@ class Sweep:
 
     def outcome(self) -> dict[str, dict[str, Any]]:
         """By run id, all of a finished run that must come out the same however often it was interrupted."""
-        return {file.parent.name: _bits(file.parent) for file in sorted(self.results.glob("*/result.json"))}
+        return {file.parent.name: bits(file.parent) for file in sorted(self.results.glob("*/result.json"))}
 
 
-def _bits(folder: Path) -> dict[str, Any]:
+def bits(folder: Path) -> dict[str, Any]:
+    """All of a finished run that must come out the same however often it was interrupted."""
     record = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     events = [json.loads(line) for line in (folder / "events.jsonl").read_text(encoding="utf-8").splitlines()]
     kept = ("spec", "accuracy_matrix", "test_counts", "predictions_sha256", "class_order", "split_hash", "flags")

@@ -59,7 +59,7 @@ def soak(folder: Path, disturbances: int, seed: int, seeds: str, seconds: float)
     if calm.do_here("--executor", "serial") != 0:  # forks of this process begin with what it imports
         raise RuntimeError("the undisturbed sweep failed")
     truth = {run: {part: bits[part] for part in bits if part != "epochs"} for run, bits in calm.outcome().items()}
-    code = Code(folder / "code")
+    code, noticed = Code(folder / "code"), list[str]()
 
     def is_over() -> bool:
         return figures.disturbances.total() >= disturbances or time.monotonic() - started > seconds
@@ -81,6 +81,8 @@ def soak(folder: Path, disturbances: int, seed: int, seeds: str, seconds: float)
                     figures.disturbances[kind.__name__] += 1
                 disturbed.check()
             disturbed.complete()
+            if is_over() and not any(figures.broken.values()):
+                noticed = disturbed.control()
         if not any(figures.broken.values()):
             shutil.rmtree(sweep.results.parent)
     return {
@@ -95,6 +97,7 @@ def soak(folder: Path, disturbances: int, seed: int, seeds: str, seconds: float)
         "of them made stale": figures.stale,
         "disk": f"tmpfs of {DISK_MB} MiB" if has_disk else "none of its own: never filled",
         **figures.broken,
+        "breaches noticed": noticed,
         "seconds": round(time.monotonic() - started),
     }
 

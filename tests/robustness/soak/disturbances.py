@@ -106,7 +106,7 @@ def folder_away(sweep: Disturbed) -> bool:
     sweep.pause(2.0)
     while True:
         if sweep.results.exists():
-            sweep.results.rename(sweep.results.with_name(f"hidden-{time.monotonic_ns()}"))
+            sweep.hide()
         try:
             away.rename(sweep.results)
             return True

@@ -21,12 +21,22 @@ from typing import Any, Literal
 from unittest import mock
 
 import psutil
-from kill_sweep import LONGEST_S, Launcher, Sweep, Tally, hold_against, litter  # pyright: ignore[reportMissingImports]
+from kill_sweep import (  # pyright: ignore[reportMissingImports]
+    LONGEST_S,
+    Launcher,
+    Sweep,
+    Tally,
+    bits,
+    hold_against,
+    litter,
+)  # pyright: ignore[reportMissingImports]
 from watch import Watch  # pyright: ignore[reportMissingImports]
 
 from smope_bench import run_all
 from smope_bench.harness import provenance
 from smope_bench.harness.execution import lease, lease_files, scheduler
+from smope_bench.harness.records.atomic_write import write_json_atomically
+from smope_bench.harness.records.checksum import with_checksum
 from smope_bench.harness.records.store import Record, Store
 
 FAST = {"beat_s": 0.25, "dead_s": 3.0, "cache_s": 1.0}
@@ -106,6 +116,8 @@ class Slot:
     log: Path
     launcher: Launcher
     is_done: bool = False
+    saw_another_folder: bool = False
+    """Whether it may have finished runs in a folder that took the place of the real one for a while."""
 
 
 class Disturbed:
@@ -206,17 +218,13 @@ class Disturbed:
         self.check()
         if self._code.edit(part) != (part == "code"):
             self.figures.invalid.append(f"an edit of {part} changed the fingerprint, or one of code did not")
-        hold_against(self._finished_truth(), self._sweep, self._watch, self.figures)
-        shown = self.shown()
-        wanted = "stale" if part == "code" else "done"
-        self.figures.different += [
-            f"{run} is shown as {shown[run]}, not {wanted}" for run in self._known if shown[run] != wanted
-        ]
+        self._hold({run: self._truth[run] for run in self._known})
         if part == "code":
             self.figures.stale += len(self._known)
             self._stale = set(self._known)
-            self._watch.__exit__(None, None, None)
-            self._watch = Watch(self._places).__enter__()
+        for run, state in self.shown().items():
+            if run in self._known and state != ("stale" if run in self._stale else "done"):
+                self.figures.different.append(f"{run} is shown as {state} after an edit of {part}")
         for slot in self._slots:
             slot.is_done = False
         self._slots = [self._start(slot.number) for slot in self._slots]
@@ -243,13 +251,35 @@ class Disturbed:
             if not isinstance(found, Record):
                 (self.figures.lost if known and found is None else self.figures.invalid).append(f"{run}: {found}")
                 continue
+            if digest != _digest(self.results / run):  # a stale record was replaced meanwhile
+                continue
             if (found.fingerprint == made_by and run not in self._stale) or found.fingerprint != fingerprint:
                 self.figures.different.append(f"{run}: its files changed, or were made by no code that is in use")
             if damaged := store.damaged_files(found):
                 self.figures.invalid.append(f"{run}: {damaged}")
+            else:
+                made = bits(self.results / run)
+                parts = [part for part, value in self._truth[run].items() if value != made[part]]
+                self.figures.different += [f"{run}: {part}" for part in parts]
             self._known[run] = digest, found.fingerprint
             self._stale.discard(run)
             self.figures.finished += 1
+
+    def control(self) -> list[str]:
+        """The promises whose breach is noticed when finished runs are damaged here, once everything else is over."""
+        figures, self.figures, self._slots = self.figures, Figures(), []
+        file = next(iter(self._places)) / "result.json"
+        data = file.read_bytes()
+        file.unlink()
+        self.check()  # lost
+        file.write_bytes(data[: len(data) // 2])
+        self.check()  # invalid
+        write_json_atomically(file, with_checksum({**json.loads(data), "seal": None, "timings": {}}))
+        self.check()  # different
+        self._hold(self._truth)  # published twice
+        noticed = [promise for promise, broken in self.figures.broken.items() if broken]
+        self.figures = figures
+        return noticed
 
     def complete(self) -> None:
         """After the last disturbance: the same command ends with everything done, and nothing else is left."""
@@ -269,17 +299,26 @@ class Disturbed:
             for slot in self._slots:
                 self.end(slot)
         self.check()
-        hold_against(self._truth, self._sweep, self._watch, self.figures)
+        self._hold(self._truth)
         self.figures.different += [
             f"{run} is shown as {state}" for run, state in self.shown().items() if state != "done"
         ]
         self.figures.litter += litter(self._places)
 
+    def hide(self) -> None:
+        """What took the place of the results folder is not seen any more."""
+        self.results.rename(self.results.with_name(f"hidden-{time.monotonic_ns()}"))
+        for slot in self._slots:
+            slot.saw_another_folder = True
+
     def _running(self) -> list[Slot]:
         return [slot for slot in self._slots if slot.launcher.poll() is None]
 
-    def _finished_truth(self) -> dict[str, Any]:
-        return {run: self._truth[run] for run in self._known}
+    def _hold(self, truth: dict[str, Any]) -> None:
+        """Compare finished runs; how often each is published is counted anew from here on."""
+        self._watch.__exit__(None, None, None)  # which has then seen everything
+        hold_against(truth, self._sweep, self._watch, self.figures)
+        self._watch = Watch(self._places).__enter__()
 
     def _start(self, number: int, before: Callable[[], None] = lambda: None) -> Slot:
         log = self.folder / f"log-{number}.txt"
@@ -310,7 +349,8 @@ class Disturbed:
         if status == 0:
             missing = [run for run in self._truth if not (self.results / run / "result.json").exists()]
             slot.is_done = not missing
-        slot.launcher.returncode = status
+            if missing and not slot.saw_another_folder:
+                self.figures.lost.append(f"exit status 0, and not done: {missing}")
 
     def _await_processes(self) -> None:
         """Workers that outlived their launcher end by themselves, after the run that they are doing."""
@@ -327,10 +367,11 @@ class Disturbed:
 def _digest(folder: Path) -> str:
     """Of a finished run's record and predictions; empty where there is no record."""
     try:
-        data = [(folder / name).read_bytes() for name in ("result.json", "predictions.npz")]
-    except OSError:
+        record = (folder / "result.json").read_bytes()
+    except FileNotFoundError:
         return ""
-    return hashlib.sha256(b"".join(data)).hexdigest()
+    predictions = folder / "predictions.npz"
+    return hashlib.sha256(record + (predictions.read_bytes() if predictions.exists() else b"none")).hexdigest()
 
 
 def _quicken() -> None:  # pragma: no cover
