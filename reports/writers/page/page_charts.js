@@ -284,16 +284,17 @@ function liveChart(figure, data) {
     const svg = Plot.plot({ ...drawn.options, style: { color: INK, background: "white", fontFamily: "inherit", overflow: "visible" }, marks: [...drawn.options.marks, over] });
     svg.setAttribute("role", "group");
     svg.setAttribute("aria-label", `${title}. Arrow keys move between values, Enter shows a row alone.`);
+    svg.querySelectorAll("g[aria-label]").forEach((group) => group.removeAttribute("aria-label")); // Plot's names of its marks
+    canvas.replaceChildren(svg);
+    if (!hits.length) return; // all values are outside of a zoomed axis, or have no such cost
     Array.from(svg.lastElementChild.children).forEach((point, i) => {
       hits[i].point = point;
       point.setAttribute("role", "button");
       point.setAttribute("tabindex", "-1");
       point.classList.add("hit");
     });
-    svg.querySelectorAll("g[aria-label]").forEach((group) => group.removeAttribute("aria-label")); // Plot's names of its marks
     state.current = Math.min(state.current, hits.length - 1);
     hits[state.current].point.setAttribute("tabindex", "0");
-    canvas.replaceChildren(svg);
     if (hadFocus) hits[state.current].point.focus();
   }
 
