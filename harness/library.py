@@ -370,6 +370,7 @@ def _undisturbed() -> Iterator[None]:
         torch.set_num_threads(threads)
         torch.set_default_dtype(dtype)
         torch.set_float32_matmul_precision(products)
-        torch.use_deterministic_algorithms(deterministic, warn_only=warns)
+        if torch.are_deterministic_algorithms_enabled() != deterministic:  # the call imports torch's compiler
+            torch.use_deterministic_algorithms(deterministic, warn_only=warns)
         for name, value in flags.items():
             setattr(cudnn, name, value)

@@ -13,6 +13,7 @@ import itertools
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 Matrix = Sequence[Sequence[float | None]]
@@ -48,7 +49,11 @@ class Metric:
     def compute(self, matrix: Matrix, test_counts: Sequence[int] = ()) -> float | None:
         """The value for a run; ``None`` where the metric is not defined. The function gets the inputs that it declares."""
         given: dict[str, object] = dict(zip(INPUTS, (matrix, test_counts), strict=True))
-        return self.function(**{name: given[name] for name in inspect.signature(self.function).parameters})
+        return self.function(**{name: given[name] for name in self._takes})
+
+    @cached_property
+    def _takes(self) -> tuple[str, ...]:
+        return tuple(inspect.signature(self.function).parameters)
 
     def suits(self, protocol: str) -> bool:
         """Whether it is shown for streams of this protocol."""
@@ -114,7 +119,7 @@ def average_accuracies(matrix: Matrix) -> list[float | None]:
 )
 def final_average_accuracy(matrix: Matrix) -> float | None:
     """FAA = A_T; ``None`` for an unfinished run."""
-    return average_accuracies(matrix)[-1] if matrix else None
+    return _mean(matrix[-1]) if matrix else None
 
 
 @metric(

@@ -93,6 +93,11 @@ class RunSpec(_Frozen):
         return (*(self.parent.before if self.parent else ()), self.benchmark)
 
     @property
+    def seeds(self) -> dict[str, int]:
+        """The fields that differ between the runs of a cell."""
+        return {"order_seed": self.order_seed, "train_seed": self.train_seed}
+
+    @property
     def num_tasks(self) -> int | None:
         """Tasks that are learnt; None where a benchmark of a plugin does not name its number."""
         counts = [one.config.get("stop_after") or one.config.get("tasks") for one in self.benchmarks]
@@ -110,8 +115,13 @@ class RunSpec(_Frozen):
 
 
 def run_id_of(spec: object) -> str:
+    """As ``run_id_of_text`` of the specification's canonical JSON."""
+    return run_id_of_text(canonical_json(spec))
+
+
+def run_id_of_text(canonical: str) -> str:
     """First 16 hexadecimal digits of the SHA-256 of a specification's canonical JSON."""
-    return hashlib.sha256(canonical_json(spec).encode()).hexdigest()[:16]
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
 def canonical_json(value: object) -> str:

@@ -14,8 +14,8 @@ from typing import Any
 
 INSTALLED = "smope-bench"
 """Name of the installed command."""
-RESULTS = Path("results")
-"""Results folder of commands that name none."""
+RESULTS, DATA = Path("results"), Path("data")
+"""Results folder and data folder of commands that name none."""
 LONGEST = 2_000
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 # Control, format (bidirectional overrides, zero width), surrogate, line and paragraph separator.

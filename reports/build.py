@@ -23,6 +23,7 @@ from smope_bench.harness.records.store import Store
 from smope_bench.harness.text import shell_command
 from smope_bench.harness.trained.answers import Answers, answers_in
 from smope_bench.reports.document import Document, Section, all_tables
+from smope_bench.reports.figures.changes import change_figures
 from smope_bench.reports.figures.kinds import figure_groups, find_kinds
 from smope_bench.reports.loading.load import Loaded
 from smope_bench.reports.loading.model import SuiteResults
@@ -43,8 +44,8 @@ from smope_bench.reports.writers.html import Download, render_page
 from smope_bench.reports.writers.latex import latex_document, table_latex
 from smope_bench.reports.writers.markdown import document_markdown, table_markdown
 
-WRITTEN = "files.json"
-"""Lists the files of a report with their hashes, so that the next report can remove outdated ones."""
+PAGE, WRITTEN = "index.html", "files.json"
+"""``WRITTEN`` lists the files of a report with their hashes, so that the next report can remove outdated ones."""
 _MEDIA = {".md": "text/markdown", ".tex": "application/x-tex", ".csv": "text/csv"}
 
 
@@ -68,11 +69,13 @@ def make_document(
     plugins: Iterable[ModuleType] = (),
     *,
     all_pairs: bool = False,
+    with_figures: bool = True,
 ) -> Document:
     """A report of trained suites in the given order, then of counted ones.
 
     ``counted``: suite -> its stored counts. ``against``: the baseline of a comparison. ``plugins``: modules that may define
-    figure kinds. ``all_pairs``: compare every pair of rows. Raises UserError without any suite.
+    figure kinds. ``all_pairs``: compare every pair of rows. ``with_figures`` False leaves them out.
+    Raises UserError without any suite.
     """
     if not loaded.suites and not counted:
         raise UserError(f"a report needs at least one suite; name one, as in: {shell_command('report', 'smoke')}")
@@ -83,35 +86,65 @@ def make_document(
         keys.append(file_name(results.suite, keys))
         answered = stored_answers(store)
         section = table_section(results, keys[-1], answered, all_pairs=all_pairs)
-        observed, logged = partial(read_observations, store), partial(_events, store)
-        figures = figure_groups(results, keys[-1], observed, kinds.values(), logged, answered)
-        sections.append(replace(section, figures=figures))
+        if with_figures:
+            observed, logged = partial(read_observations, store), partial(_events, store)
+            figures = figure_groups(results, keys[-1], observed, kinds.values(), logged, answered)
+            section = replace(section, figures=figures)
+        sections.append(section)
     for name, counts in (counted or {}).items():
         keys.append(file_name(name, keys))
         sections.append(counted_section(name, counts, keys[-1]))
     comparison = comparison_tables(loaded, against) if against is not None else ()
     warnings = (*loaded.warnings, *wrong)
-    return _distinct(Document(tuple(sections), warnings, integrity_table(loaded.integrity), comparison))
+    changes = change_figures(loaded, against) if against is not None else ()
+    return _distinct(Document(tuple(sections), warnings, integrity_table(loaded.integrity), comparison, changes))
 
 
-def write_report(document: Document, out: Path) -> ReportFiles:
+def write_report(document: Document, out: Path, *, with_page: bool = True) -> ReportFiles:
     """Write the page, every table as Markdown, LaTeX and CSV, and the figures into ``out``.
 
-    The bytes depend on the document alone. Unchanged tables and figures of an earlier report in ``out`` that are not part of
-    this one are removed. Raises UserError where ``out`` cannot be written.
+    The bytes depend on the document alone. Unchanged files of an earlier report in ``out`` that are not part of this one are
+    removed. ``with_page`` False leaves the page out. Raises UserError where ``out`` cannot be written.
     """
-    files = dict(_files(document))
+    files = _files(document, with_page=with_page)
+    write_files(files, out)
+    tables, figures = (tuple(out / name for name in files if name.startswith(part)) for part in ("tables/", "figures/"))
+    return ReportFiles(out / PAGE, out / "table.md", out / "table.tex", out / "table.csv", tables, figures)
+
+
+def write_files(files: Mapping[str, bytes], out: Path) -> None:
+    """Write files by their names and ``WRITTEN``, the list of them; unchanged ones of an earlier list that are not among them go.
+
+    Raises UserError where ``out`` cannot be written.
+    """
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     try:
         _remove_stale(out, files)
-        for name, data in files.items():
+        for name, data in {**files, WRITTEN: (json.dumps(hashes, indent=1) + "\n").encode()}.items():
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             (out / name).write_bytes(data)
     except OSError as error:
         raise UserError(
             f"the report cannot be written to {str(out)!r} ({error.strerror}); name another --out DIR"
         ) from error
-    tables, figures = (tuple(out / name for name in files if name.startswith(part)) for part in ("tables/", "figures/"))
-    return ReportFiles(out / "index.html", out / "table.md", out / "table.tex", out / "table.csv", tables, figures)
+
+
+def table_texts(grids: Iterable[Table]) -> dict[str, str]:
+    """File name -> text of every table as CSV, LaTeX and Markdown."""
+    writers = {"csv": table_csv, "tex": table_latex, "md": table_markdown}
+    return {f"tables/{grid.key}.{ending}": write(grid) for grid in grids for ending, write in writers.items()}
+
+
+def downloads_of(texts: Mapping[str, str]) -> list[Download]:
+    """Files that a page carries."""
+    return [Download(name, _MEDIA[Path(name).suffix], text) for name, text in texts.items()]
+
+
+def figure_files(document: Document) -> Iterator[tuple[str, bytes]]:
+    """(name, content) of every figure in its three forms."""
+    for figure in document.all_figures:
+        name = f"figures/{figure.name}"
+        yield from {f"{name}.svg": figure.svg.encode(), f"{name}.pdf": figure.pdf, f"{name}.png": figure.png}.items()
 
 
 def stored_answers(store: Store) -> ReadAnswers:
@@ -182,29 +215,17 @@ def _distinct(document: Document) -> Document:
     )
 
 
-def _files(document: Document) -> Iterator[tuple[str, bytes]]:
-    """(name, content) of every file of a report, ``WRITTEN`` last."""
-    written: dict[str, bytes] = {}
+def _files(document: Document, *, with_page: bool) -> dict[str, bytes]:
+    """Name -> content of every file of a report."""
     grids = all_tables(document)
     texts = {
         "table.md": document_markdown(document),
         "table.tex": latex_document(grids),
         "table.csv": tidy_csv([section.results for section in document.sections if section.results is not None]),
+        **table_texts(grids),
     }
-    for grid in grids:
-        texts[f"tables/{grid.key}.csv"] = table_csv(grid)
-        texts[f"tables/{grid.key}.tex"] = table_latex(grid)
-        texts[f"tables/{grid.key}.md"] = table_markdown(grid)
-    downloads = [Download(name, _MEDIA[Path(name).suffix], text) for name, text in texts.items()]
-    written |= {name: text.encode() for name, text in texts.items()}
-    figures = (figure for section in document.sections for group in section.figures for figure in group.figures)
-    for figure in figures:
-        name = f"figures/{figure.name}"
-        written |= {f"{name}.svg": figure.svg.encode(), f"{name}.pdf": figure.pdf, f"{name}.png": figure.png}
-    written["index.html"] = render_page(document, downloads).encode()
-    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in written.items()}
-    yield from written.items()
-    yield WRITTEN, (json.dumps(hashes, indent=1) + "\n").encode()
+    written = {name: text.encode() for name, text in texts.items()} | dict(figure_files(document))
+    return written | ({PAGE: render_page(document, downloads_of(texts)).encode()} if with_page else {})
 
 
 def _remove_stale(out: Path, files: Mapping[str, bytes]) -> None:
@@ -213,8 +234,10 @@ def _remove_stale(out: Path, files: Mapping[str, bytes]) -> None:
     except (FileNotFoundError, ValueError, RecursionError):
         return
     for name, digest in earlier.items() if isinstance(earlier, dict) else ():
-        # The list may have been edited: only a plain name in the two folders may be taken away.
-        if name in files or not re.fullmatch(r"(tables|figures)/[\w-]+\.[a-z]{2,3}", name):
+        # The list may have been edited: only a plain name in the two folders, or of a page, may be taken away.
+        if name in files or not re.fullmatch(
+            rf"(tables|figures)/[\w-]+\.[a-z]{{2,3}}|(benchmark|method)-[\w-]+\.html|{re.escape(PAGE)}", name
+        ):
             continue
         file = out / name
         if file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == digest:

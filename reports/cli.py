@@ -56,12 +56,30 @@ def report(
     mixed: opt.Mixed = False,
     reference: opt.Reference = None,
     all_pairs: opt.AllPairs = False,
+    tables_only: opt.TablesOnly = False,
+    merge: opt.Merge = None,
     plugin: opt.Plugins = None,
 ) -> None:
     """Write page, tables and figures of some suites, or of all that were run, from stored records. Never trains."""
+    if merge:
+        given = {"--against": against, "--mixed": mixed, "--reference": reference, "--all-pairs": all_pairs}
+        given |= {"--tables-only": tables_only}
+        if named := [name for name, value in given.items() if value]:
+            raise UserError(
+                f"--merge makes a site of all its folders, without what {named[0]} adds; leave one of them out"
+            )
+        merge_folders(merge, suites or (), out, plugin or ())
+        return
     found = (suites or (), results, out)
     asked = Comparisons(reference, all_pairs)
-    write(*found, against=against, mixed=mixed, comparisons=asked, plugins=plugin or (), with_tables=True)
+    more = {
+        "against": against,
+        "mixed": mixed,
+        "comparisons": asked,
+        "plugins": plugin or (),
+        "tables_only": tables_only,
+    }
+    write(*found, **more, with_tables=True)
 
 
 def write(
@@ -73,47 +91,75 @@ def write(
     mixed: bool = False,
     comparisons: Comparisons = Comparisons(),
     plugins: Sequence[Path] = (),
+    tables_only: bool = False,
     with_tables: bool,
 ) -> None:
-    """As the command ``report``; ``with_tables``: print them too."""
+    """As the command ``report``; ``with_tables``: print them too. ``tables_only``: no page and no figures."""
     from smope_bench.harness.console import make_console
     from smope_bench.harness.provenance import code_fingerprint
-    from smope_bench.harness.records.store import Store
+    from smope_bench.harness.records.index import IndexedStore
     from smope_bench.harness.registry.metrics import open_metrics
     from smope_bench.harness.registry.plugins import run_file
     from smope_bench.reports.build import make_document, write_report
     from smope_bench.reports.loading.load import load_suites
     from smope_bench.reports.writers.terminal import print_document
 
-    store = Store(results)
     _require_places(results, out)
-    trained, counted = _asked(suites, store)
-    metrics = open_metrics(plugins)
-    loaded = load_suites(store, trained, code_fingerprint(), mixed=mixed, metrics=metrics)
-    loaded = comparisons.applied(loaded)
-    counts, wrong = _counts(store, counted, asked=bool(suites))
-    other = None if against is None else _other(against, trained)
-    document = make_document(
-        loaded, store, counts, other, [run_file(file) for file in plugins], all_pairs=comparisons.all_pairs
-    )
+    with IndexedStore(results) as store:
+        trained, counted = _asked(suites, store)
+        metrics = open_metrics(plugins)
+        loaded = load_suites(store, trained, code_fingerprint(), mixed=mixed, metrics=metrics)
+        loaded = comparisons.applied(loaded)
+        counts, wrong = _counts(store, counted, asked=bool(suites))
+        other = None if against is None else _other(against, trained)
+        document = make_document(
+            loaded,
+            store,
+            counts,
+            other,
+            [run_file(file) for file in plugins],
+            all_pairs=comparisons.all_pairs,
+            with_figures=not tables_only,
+        )
     document = replace(document, warnings=(*document.warnings, *wrong, *_said_of(other)))
     if with_tables:
         print_document(make_console(), document)
-    print(f"page: {write_report(document, out).page}")
+    files = write_report(document, out, with_page=not tables_only)
+    print(f"tables: {files.markdown}" if tables_only else f"page: {files.page}")
+
+
+def merge_folders(folders: Sequence[str], suites: Sequence[str], out: Path, plugins: Sequence[Path] = ()) -> None:
+    """Join results folders, ``LABEL=DIR`` or ``DIR`` each, and write the site of all their results."""
+    from smope_bench.harness.console import make_console
+    from smope_bench.harness.planning.suites.find import name_in_results
+    from smope_bench.harness.registry.metrics import open_metrics
+    from smope_bench.reports.leaderboard.site import DATA, INDEX, make_site, parse_folders, read_folders, write_site
+    from smope_bench.reports.writers.terminal import print_document
+
+    found = parse_folders(folders)
+    for folder in found.values():
+        _require_places(folder, out)
+    joined = read_folders(found, list(map(name_in_results, suites)), open_metrics(plugins))
+    site = make_site(joined)
+    print_document(make_console(), site[INDEX])
+    page = write_site(site, joined, out)
+    print(f"site: {page}")
+    print(f"data: {page.parent / DATA}")
 
 
 def print_suites(console: Console, suites: Sequence[str], results: Path, plugins: Sequence[Path] = ()) -> None:
     """Print the tables of some suites as they stand, as ``run`` does at its end, with the metrics of ``plugins``."""
     from smope_bench.harness.planning.suites.find import name_in_results
     from smope_bench.harness.provenance import code_fingerprint
-    from smope_bench.harness.records.store import Store
+    from smope_bench.harness.records.index import IndexedStore
     from smope_bench.harness.registry.metrics import open_metrics
     from smope_bench.reports.loading.load import load_suite
     from smope_bench.reports.writers.terminal import print_results
 
     metrics = open_metrics(plugins)
-    for name in dict.fromkeys(map(name_in_results, suites)):
-        print_results(console, load_suite(Store(results), name, code_fingerprint(), metrics))
+    with IndexedStore(results) as store:
+        for name in dict.fromkeys(map(name_in_results, suites)):
+            print_results(console, load_suite(store, name, code_fingerprint(), metrics))
 
 
 @command("cost")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from smope_bench.reports.figures.style import FigureGroup
+from smope_bench.reports.figures.style import FigureFile, FigureGroup
 from smope_bench.reports.loading.model import SuiteResults
 from smope_bench.reports.tables.table import Table
 
@@ -36,6 +36,15 @@ class Section:
 
 
 @dataclass(frozen=True)
+class SitePage:
+    """A page of a site: its title, a line of facts below it, and (text, address) of the pages that it leads to."""
+
+    title: str
+    facts: str
+    links: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class Document:
     """A whole report. ``warnings``: for its head. ``left_out``: records that cannot be used. ``comparison``: of two folders."""
 
@@ -43,6 +52,16 @@ class Document:
     warnings: tuple[str, ...] = ()
     left_out: Table | None = None
     comparison: tuple[Table, ...] = ()
+    changes: tuple[FigureFile, ...] = ()
+    """Figures of the comparison."""
+    page: SitePage | None = None
+    """Set where the report is one page of a site."""
+
+    @property
+    def all_figures(self) -> list[FigureFile]:
+        """Every figure, in the order of the page."""
+        own = [figure for section in self.sections for group in section.figures for figure in group.figures]
+        return [*own, *self.changes]
 
 
 def all_tables(document: Document) -> list[Table]:

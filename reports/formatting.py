@@ -19,7 +19,7 @@ from smope_bench.reports.loading.model import (
     SuiteResults,
     Summary,
 )
-from smope_bench.reports.text import NONE, number
+from smope_bench.reports.text import NONE, listed, number
 
 MAIN_METRICS = ("faa", "caa", "fm")
 """The metrics of a table whose suite names none, and of the table that ``run`` prints."""
@@ -103,8 +103,17 @@ def column_text(column: Column) -> str:
 
 
 def seeds_text(run: Run) -> str:
-    """``order 0, training 1``."""
-    return f"order {run.order_seed}, training {run.train_seed}"
+    """``order 0, training 1``, and where folders are joined the labels of those that have the run."""
+    said = f"order {run.order_seed}, training {run.train_seed}"
+    return f"{said}, by {listed(run.sources)}" if run.sources else said
+
+
+def counted(met: Mapping[str, int]) -> str:
+    """``2.4.0``, or ``2.4.0 (12 runs), 2.5.0 (3 runs)`` where there are several values."""
+    if len(met) < 2:
+        return next(iter(met), NONE)
+    ordered = sorted(met.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{value} ({n} run{'s' * (n != 1)})" for value, n in ordered)
 
 
 def problem_lines(results: SuiteResults) -> list[str]:

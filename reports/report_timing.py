@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from smope_bench.harness.cli import options as opt
+from smope_bench.harness.cli.command import command
 from smope_bench.harness.hardware.memory import forget_peak, peak_mb
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class TablesMeasured:
     peak_mb: float
 
 
+@command("bench report")
 def bench_report(
     runs: Runs = 2000, repeats: Repeats = 3, tables_only: TablesOnly = False, as_json: opt.AsJson = False
 ) -> None:

@@ -1,4 +1,4 @@
-"""Made-up results folders of any size, seeded: every suite at paper scale, with as many seeds as needed."""
+"""Made-up results folders of any size, seeded: every suite at paper scale, or the finished runs of a plan."""
 
 from __future__ import annotations
 
@@ -8,20 +8,26 @@ import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from smope_bench.benchmarks.suites import SUITES, Column, Row, Suite
 from smope_bench.benchmarks.suites.schema import CEILINGS, FLOORS
+from smope_bench.harness.records.atomic_write import json_bytes
 from smope_bench.harness.records.checksum import RECORD_SCHEMA, with_checksum
 from smope_bench.harness.records.observations import LABELS, VALIDATION_LOSS, npz_bytes
-from smope_bench.harness.records.store import OBSERVATIONS, Store
+from smope_bench.harness.records.store import OBSERVATIONS, PREDICTIONS, RECORD, Store
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
+
+if TYPE_CHECKING:
+    from smope_bench.harness.planning.planner import PlannedRun
 
 FINGERPRINT = "5" * 64
 _TASKS, _IMAGES, _CLASSES = 10, 500, 200
+_TESTS = 40
+"""Test images of a task of a planned run."""
 _SHAPES: Mapping[str, tuple[int, ...]] = {
     "activation_counts": (_TASKS, 6, 4, 25),
     "prefix_keys": (_TASKS, 6, 4, 25, 32),
@@ -64,6 +70,33 @@ def make_store(root: Path, runs: int) -> Store:
     for suite in _suites():
         store.write_manifest(suite.name, _manifest(suite, manifests[suite.name]))
     return store
+
+
+def finish_all(store: Store, planned: Iterable[PlannedRun]) -> None:
+    """Write a record and predictions for each planned run, as if this code had finished it, without syncing the disk."""
+    predictions: dict[int, tuple[bytes, str]] = {}
+    for run in planned:
+        tasks = run.spec.num_tasks or _TASKS
+        if tasks not in predictions:
+            data = _predictions(tasks)
+            predictions[tasks] = data, hashlib.sha256(data).hexdigest()
+        data, digest = predictions[tasks]
+        record = _record(run.spec, 70 + sum(run.row.encode()) % 20, is_joint=False, tasks=tasks)
+        record["test_counts"], record["predictions_sha256"] = [_TESTS] * tasks, digest
+        record["provenance"]["code_fingerprint"] = run.spec.fingerprint
+        folder = store.path(run.run_id)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / PREDICTIONS).write_bytes(data)
+        (folder / RECORD).write_bytes(json_bytes(with_checksum(record)))
+
+
+def _predictions(tasks: int) -> bytes:
+    """An archive of predictions: ``_TESTS`` images a task, each task of classes of its own, eight of ten right."""
+    labels = np.repeat(np.arange(2 * tasks, dtype=np.int32), _TESTS // 2)
+    found = {f"stage_{t}": labels[: (t + 1) * _TESTS].copy() for t in range(tasks)}
+    for row in found.values():
+        row[::5] = 0
+    return npz_bytes({"labels": labels, **found})
 
 
 def _suites() -> list[Suite]:
@@ -129,6 +162,7 @@ def _record(spec: RunSpec, level: float, *, is_joint: bool, tasks: int) -> dict[
             "learnable_parameters": draw.randrange(100_000, 900_000),
             "backbone_parameters": 85_798_656,
             "peak_memory_mb": 7000.5,
+            "memory_increase_mib": 2000.5 + draw.randrange(1000),
             "train_images": 480_000,
             "test_images": 60_000,
         },

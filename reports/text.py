@@ -17,6 +17,13 @@ def number(value: float | None, digits: int = 2) -> str:
     return text.removeprefix("-") if float(text) == 0 else text
 
 
+def memory(value: float | None) -> str:
+    """``858 MiB``, ``12.3 GiB``, or a dash."""
+    if value is None:
+        return NONE
+    return f"{value:.0f} MiB" if value < 10_240 else f"{value / 1024:.1f} GiB"
+
+
 def signed(value: float | None) -> str:
     """``+0.31``, ``-0.31`` or ``0.00``; a dash for ``None``."""
     text = number(value)
@@ -32,6 +39,11 @@ def listed(labels: Sequence[str], most: int = 8) -> str:
     """``a, b and c``; of a long list the first few and how many more there are."""
     shown = [*labels[:most], f"{len(labels) - most} more"] if len(labels) > most + 1 else list(labels)
     return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
+
+
+def shortened(name: str, longest: int = 32) -> str:
+    """A name as figures and sentences write it: cut where it is very long."""
+    return name if len(name) <= longest else name[: longest - 1] + "…"
 
 
 def plain(text: str) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from smope_bench.benchmarks.base import ProgressCallback, silent
 from smope_bench.benchmarks.download.locks import locked
 from smope_bench.benchmarks.download.transfer import Pace, Part, RefusedError, shown_bytes, transfer
+from smope_bench.benchmarks.durable import make_folder, sync_folder
 from smope_bench.benchmarks.errors import BenchmarkError
 
 CHUNK = 1 << 22
@@ -234,10 +235,14 @@ def _pin(remote: Remote, folder: Path, checked: Checked, progress: ProgressCallb
         if read_pin(pin) == checked.sha256:
             return
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         temporary = pin.with_name(f"{pin.name}.{os.getpid()}")
-        temporary.write_text(checked.sha256 + "\n", "utf-8")
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(checked.sha256 + "\n")
+            file.flush()
+            os.fsync(file.fileno())
         temporary.replace(pin)
+        sync_folder(folder)
     except OSError as error:
         raise BenchmarkError(
             f"the digest of {remote.name} cannot be noted in {pin} ({error.strerror or error}); choose another data folder"
@@ -305,12 +310,7 @@ def _publish(remote: Remote, folder: Path, part: Part, checked: Checked, progres
     _pin(remote, folder, checked, progress)
     part.path.replace(folder / remote.name)
     part.discard()
-    if os.name != "nt":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    sync_folder(folder)
 
 
 def _unpin(remote: Remote, folder: Path) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import functools
+import hashlib
 import http.client
 import json
 import os
@@ -46,6 +48,9 @@ class Noted:
     url: str
     validator: str | None
     length: int | None
+    boot: str | None = None
+    """Hash of the boot of the machine. A power loss may leave zeros in a file that grew: without a digest, the rest of a download
+    is fetched only within the same boot."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,12 @@ class Part:
             found = json.loads(self.note.read_text("utf-8"))
         except (OSError, ValueError, RecursionError):
             return None
-        return Noted(**found) if isinstance(found, dict) and found.keys() == Noted.__annotations__.keys() else None
+        if (
+            not isinstance(found, dict)
+            or not {"url", "validator", "length"} <= found.keys() <= Noted.__annotations__.keys()
+        ):
+            return None
+        return Noted(**found)
 
     def begin(self, noted: Noted) -> None:
         """Start again: the old bytes are removed before the new note is written."""
@@ -81,6 +91,15 @@ class Part:
         """Remove both files."""
         self.path.unlink(missing_ok=True)
         self.note.unlink(missing_ok=True)
+
+
+@functools.cache
+def this_boot() -> str | None:
+    """Hash of the present boot of the machine; None where the system does not tell boots apart."""
+    try:
+        return hashlib.sha256(Path("/proc/sys/kernel/random/boot_id").read_bytes()).hexdigest()[:16]
+    except OSError:
+        return None
 
 
 class Pace:
@@ -195,6 +214,8 @@ def _continued(url: str, part: Part, checked_later: bool) -> Noted | None:
         return None
     if noted.validator is None and not (checked_later and noted.length is not None):
         return None
+    if not checked_later and noted.boot != this_boot():
+        return None
     return noted if noted.length is None or part.size <= noted.length else None
 
 
@@ -211,7 +232,9 @@ def _range(noted: Noted | None, start: int) -> dict[str, str]:
 def _answered(url: str, response: Any) -> Noted:
     headers: Mapping[str, str] = response.headers
     total = headers.get("Content-Range", "").rpartition("/")[2] or headers.get("Content-Length", "")
-    return Noted(url, headers.get("ETag") or headers.get("Last-Modified"), int(total) if total.isdigit() else None)
+    return Noted(
+        url, headers.get("ETag") or headers.get("Last-Modified"), int(total) if total.isdigit() else None, this_boot()
+    )
 
 
 def _unchanged(noted: Noted, now: Noted) -> bool:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from smope_bench.benchmarks.base import ImageSet, Split
+from smope_bench.benchmarks.durable import make_folder, sync_folder
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.image_store.arrays import (
     EncodedStore,
@@ -168,7 +169,7 @@ def build_caches(
     folders: list[Path] = []
     try:
         with ExitStack() as open_files:
-            parent.mkdir(parents=True, exist_ok=True)
+            make_folder(parent)
             _sweep(parent)
             writers = []
             for part in parts:
@@ -179,6 +180,7 @@ def build_caches(
             manifests = [writer.finish() for writer in writers]
         for folder, manifest in zip(folders, manifests, strict=True):
             _write_synced(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
+            sync_folder(folder)
         return [_publish(folder, part, parent) for folder, part in zip(folders, parts, strict=True)]
     except OSError as error:
         raise BenchmarkError(_in_words(error, parent)) from error
@@ -218,7 +220,7 @@ def _publish(temporary: Path, part: Part, parent: Path) -> ImageCache:
         shutil.rmtree(aside, ignore_errors=True)
     try:
         temporary.rename(target)
-        _sync_folder(parent)
+        sync_folder(parent)
     except OSError as error:
         if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
             raise
@@ -246,14 +248,6 @@ def _write_synced(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _sha256(path: Path) -> str | None:

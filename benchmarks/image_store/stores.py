@@ -61,6 +61,8 @@ def note_use(folder: Path, source: Path | None, remarks: Sequence[str] | None = 
         descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".use-")
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             json.dump(use, file)
+            file.flush()
+            os.fsync(file.fileno())
         Path(temporary).replace(folder / USE)
 
 

@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from smope_bench.benchmarks.durable import make_folder
 from smope_bench.harness.records.atomic_write import write_atomically, write_json_atomically
 from smope_bench.harness.records.checksum import checksum_of, with_checksum
 from smope_bench.harness.records.observations import VALIDATION_LOSS, Arrays, npz_arrays, npz_bytes
@@ -47,6 +48,8 @@ class RunProgress:
     learned: dict[str, int] = field(default_factory=dict)
     """Name and size of every parameter that has been trained in any phase so far."""
     peak_memory_mb: float = 0.0
+    memory_increase_mib: float = 0.0
+    """By how much the peak was above what was in use when training began, over all attempts."""
     devices: list[dict[str, Any]] = field(default_factory=list)
     """Every device that the run has used, in order, as ``describe_device`` gives them."""
     device_changes: list[dict[str, Any]] = field(default_factory=list)
@@ -214,6 +217,8 @@ class Checkpoints:
     # -- files ---------------------------------------------------------------------------------------------------------
 
     def _write_all(self, number: int, state: Checkpoint) -> _Stored:
+        if self._last is None:
+            make_folder(self._folder)  # which also makes the name of the event log beside it durable
         files: dict[str, _File] = {}
         files[METHOD] = self._write(f"{number:06d}.safetensors", save(storable(state.tensors)))
         if state.training:
@@ -240,7 +245,7 @@ class Checkpoints:
         return _Stored(number, files, state.position is not None, state.progress.tasks_done)
 
     def _write(self, name: str, data: bytes) -> _File:
-        write_atomically(self._folder / name, data, sync_folder=False)  # the marker is written after it
+        write_atomically(self._folder / name, data, sync_name=False)  # the marker is written after it
         return _File(name, hashlib.sha256(data).hexdigest())
 
     def _read(self, marker: _Marker) -> Checkpoint:

@@ -29,7 +29,7 @@ from smope_bench.harness.text import INSTALLED, program
 
 GROUP = "smope_bench.commands"
 ROOM = "smope_bench.harness.cli"
-OTHERS = ("smope_bench.reports.cli", "smope_bench.reports.report_timing")
+OTHERS = ("smope_bench.reports.cli", "smope_bench.reports.report_timing", "smope_bench.reports.store_timing")
 EXAMPLES = {
     "list": "list methods",
     "describe": "describe digits",
@@ -56,6 +56,7 @@ EXAMPLES = {
     "bench": "",
     "bench step": "bench step --backbone tiny --batch 1",
     "migrate": "migrate --results results",
+    "verify": "verify --results results",
 }
 """An example of each command, in the order of work, which is that of ``--help``; other commands follow by name."""
 

@@ -12,7 +12,12 @@ from smope_bench.harness.cli.command import command
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.run_options import CHECKPOINT_EVERY_S, RunOptions
 
-Run = Annotated[str, typer.Argument(metavar="RUN", help="The id of a finished run, or its beginning.")]
+Run = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN", help="The id of a finished run, or its beginning.", autocompletion=opt.runs_that_begin
+    ),
+]
 From = Annotated[
     Path | None, opt.what("--from", metavar="FOLDER", help="A folder of pictures whose classes are learnt next.")
 ]

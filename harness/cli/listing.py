@@ -133,11 +133,12 @@ def _precision_notes(runs: Sequence[PlannedRun]) -> list[str]:
 def planned(request: Request, tflops: float | None = None) -> tuple[list[PlannedRun], Rows]:
     """The runs of a request, and their rows (``list_plan``)."""
     from smope_bench.harness.execution.launcher import plan_suites
-    from smope_bench.harness.records.store import Store
+    from smope_bench.harness.records.index import IndexedStore
 
     options = request.options
     runs, registries = plan_suites(request.trained, request.selection, options)
-    return runs, list_plan(runs, Store(options.results), registries, options.data, tflops)
+    with IndexedStore(options.results) as store:
+        return runs, list_plan(runs, store, registries, options.data, tflops)
 
 
 def _text(key: str) -> Callable[[dict[str, Any]], str]:

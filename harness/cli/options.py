@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from smope_bench.harness import text
 from smope_bench.harness.errors import UserError
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class RecipeName(StrEnum):
 
 
 WHAT, WHERE, HOW = "What to run", "Where things are", "How to run"
-RESULTS, DATA, REPORT = Path("results"), Path("data"), Path("report")
+RESULTS, DATA, REPORT = text.RESULTS, text.DATA, Path("report")
 
 
 def _in(panel: str, *names: str, help: str, **more: Any) -> Any:
@@ -76,14 +77,36 @@ def how(*names: str, help: str, **more: Any) -> Any:
     return _in(HOW, *names, help=help, **more)
 
 
+def suites_that_begin(incomplete: str) -> list[str]:
+    """Names of suites for a shell's completion; where none fits, shells offer files."""
+    from smope_bench.benchmarks.suites import SUITES
+
+    return [name for name in SUITES if name.startswith(incomplete)]
+
+
+def runs_that_begin(context: typer.Context, incomplete: str) -> list[str]:
+    """Ids of finished runs for a shell's completion, in the results folder that the line names before."""
+    from smope_bench.harness.records.store import RECORD
+
+    results = Path(context.params.get("results") or RESULTS)
+    return sorted(file.parent.name for file in results.glob(f"*/{RECORD}") if file.parent.name.startswith(incomplete))
+
+
 KindToList = Annotated[Kind, typer.Argument(help="What to list.")]
 Suites = Annotated[
-    list[str], typer.Argument(metavar="SUITE...", help="Suites ('list suites') or one's own files, docs/suites.md.")
+    list[str],
+    typer.Argument(
+        metavar="SUITE...",
+        help="Suites ('list suites') or one's own files, docs/suites.md.",
+        autocompletion=suites_that_begin,
+    ),
 ]
 SuitesFound = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[SUITE...]", help="Suites or their files; all that the results folder holds, unless given."
+        metavar="[SUITE...]",
+        help="Suites or their files; all that the results folder holds, unless given.",
+        autocompletion=suites_that_begin,
     ),
 ]
 CheckTarget = Annotated[str, typer.Argument(metavar="METHOD|FILE.py", help="A method by name, or a plugin file.")]
@@ -154,11 +177,20 @@ Plugins = Annotated[
 Against = Annotated[
     Path | None, what("--against", metavar="DIR", help="Also show what moved from another results folder.")
 ]
+Merge = Annotated[
+    list[str] | None,
+    what(
+        "--merge",
+        metavar="[LABEL=]DIR",
+        help="Join results folders instead, one with each --merge: a site of all their results, with who ran what where.",
+    ),
+]
 Reference = Annotated[
     str | None,
     what("--reference", metavar="ROW", help="Compare every row with this one: its label, or its method's name."),
 ]
 AllPairs = Annotated[bool, what("--all-pairs", help="Compare every pair of rows, too.")]
+TablesOnly = Annotated[bool, what("--tables-only", help="Write tables alone: no page and no figures.")]
 Mixed = Annotated[bool, what("--mixed", help="Report records of several versions of the code together, and say so.")]
 
 Results = Annotated[Path, where("--results", metavar="DIR", help="Where records are kept.")]

@@ -34,9 +34,17 @@ class Form(StrEnum):
 
 
 Run = Annotated[
-    str, typer.Argument(metavar="RUN", help="A run's id or its beginning, or a folder that 'export' wrote.")
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="A run's id or its beginning, or a folder that 'export' wrote.",
+        autocompletion=opt.runs_that_begin,
+    ),
 ]
-RunOrAll = Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run's id or its beginning.")]
+RunOrAll = Annotated[
+    str | None,
+    typer.Argument(metavar="[RUN]", help="A run's id or its beginning.", autocompletion=opt.runs_that_begin),
+]
 Pictures = Annotated[list[Path], typer.Argument(metavar="IMAGE...|FOLDER", help="Pictures, or folders of pictures.")]
 AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV with the probability of every class.")]
 As = Annotated[

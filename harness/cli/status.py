@@ -36,10 +36,13 @@ def status(
 
     from smope_bench.harness.console import make_console
     from smope_bench.harness.execution.status import planned_cells, statuses
-    from smope_bench.harness.records.store import Store
+    from smope_bench.harness.records.index import IndexedStore
 
-    store = Store(results)
-    views = statuses(store, planned_cells(store, suites or ()))
+    def looked() -> list[RunView]:
+        with IndexedStore(results) as store:
+            return statuses(store, planned_cells(store, suites or ()))
+
+    views = looked()
     if as_json:
         print(json.dumps([view.as_json() for view in views], indent=2, ensure_ascii=False))
         return
@@ -50,7 +53,7 @@ def status(
     with Live(_shown(views), console=console, auto_refresh=False) as live:
         while any(view.state == "running" for view in views):
             time.sleep(LOOK_S)
-            views = statuses(store, planned_cells(store, suites or ()))
+            views = looked()
             live.update(_shown(views), refresh=True)
 
 

@@ -12,7 +12,14 @@ from smope_bench.harness.cli.command import command
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.text import shell_command
 
-SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="A suite by name ('list suites'), or a file.")]
+SuiteName = Annotated[
+    str,
+    typer.Argument(
+        metavar="SUITE",
+        help="A suite by name ('list suites'), or a file.",
+        autocompletion=opt.suites_that_begin,
+    ),
+]
 SuiteOut = Annotated[
     Path | None, opt.where("--out", metavar="FILE.yaml", help="Where it is written; printed otherwise.")
 ]

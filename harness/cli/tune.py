@@ -19,6 +19,8 @@ from smope_bench.harness.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from smope_bench.harness.planning.planner import PlannedRun
+    from smope_bench.harness.tracking.tracker import Tracker
     from smope_bench.harness.tuning.search import Plan, SearchRequest
     from smope_bench.harness.tuning.study import Candidate, TrialResult
 
@@ -53,6 +55,14 @@ GridValues = Annotated[
         "--grid", metavar="KEY=V1,V2", help="Values to try instead of, or beside, the method's grid. Repeatable."
     ),
 ]
+Track = Annotated[
+    list[str] | None,
+    opt.how(
+        "--track",
+        metavar="tensorboard|wandb|mlflow|csv",
+        help="Also write the trials' curves for a viewer, below the search's folder. Repeatable.",
+    ),
+]
 Sampler = Annotated[SamplerName, opt.what("--sampler", help="All combinations, or Optuna's TPE among them.")]
 
 
@@ -76,15 +86,21 @@ def tune(
     workers: opt.Workers = None,
     threads: opt.Threads = None,
     device: opt.Device = opt.DeviceName.auto,
+    gpus: opt.Gpus = None,
+    track: Track = None,
     results: opt.Results = opt.RESULTS,
     data: opt.Data = opt.DATA,
     as_json: opt.AsJson = False,
 ) -> None:
     """Search a method's settings on held-out training images. Test images are never read; the same command goes on."""
-    from smope_bench.harness.hardware.device import resolve_device
+    from smope_bench.harness.execution.launcher import find_executor, placed
     from smope_bench.harness.planning.settings import Seeds, parse_seeds
+    from smope_bench.harness.run_options import RunOptions
+    from smope_bench.harness.tracking.tracker import find_trackers
     from smope_bench.harness.tuning.search import SEED, SearchRequest
 
+    here = RunOptions(results, data, device.value, gpu_numbers=opt.read_gpus(gpus))
+    kind, here = placed(find_executor(here), here)
     request = SearchRequest(
         method,
         benchmark,
@@ -102,15 +118,18 @@ def tune(
         precision=precision.value,
         workers=workers,
         threads=threads,
-        device=resolve_device(device.value),
+        device=kind,
+        gpus=here.gpus,
     )
-    report = _searched(request, plugin or (), as_json=as_json)
+    report = _searched(request, plugin or (), find_trackers(opt.split_values(track), plugin or ()), as_json=as_json)
     if as_json:
         print(json.dumps(report, indent=2, ensure_ascii=False))
     raise typer.Exit(0 if report["best"] else NONE_WORKED)
 
 
-def _searched(request: SearchRequest, plugins: Sequence[Path], *, as_json: bool) -> dict[str, Any]:
+def _searched(
+    request: SearchRequest, plugins: Sequence[Path], trackers: Sequence[Tracker], *, as_json: bool
+) -> dict[str, Any]:
     """Plan, prepare, compute and write the files; progress goes to standard error if the report is printed as JSON."""
     from smope_bench.harness.console import make_console
     from smope_bench.harness.execution.display import make_display
@@ -134,8 +153,10 @@ def _searched(request: SearchRequest, plugins: Sequence[Path], *, as_json: bool)
     found = search(
         plan,
         lambda total: make_display(console, total),
-        *_workers(plan),
-        lambda text: console.print(text, markup=False, highlight=False),
+        *(workers := _workers(plan)),
+        lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True),
+        _memory(plan, run, workers[0]),
+        trackers,
     )
     report = describe(plan, found)
     write_files(plan.folder, report)
@@ -236,7 +257,21 @@ def _workers(plan: Plan) -> tuple[int, int]:
     jobs = plan.trials * len(request.seeds)
     weights = plan.registries.backbones.load(plan.column.backbone).at(request.data).weight_count
     threads = request.threads or device.default_threads(weights)
-    return min(request.workers or device.default_workers(request.device, jobs, threads), jobs), threads
+    default = device.default_workers(request.device, jobs, threads, max(1, len(request.gpus)))
+    return min(request.workers or default, jobs), threads
+
+
+def _memory(plan: Plan, run: PlannedRun, workers: int) -> float:
+    """MiB that a trial needs by finished runs of its kind, 0 if unknown. Raises UserError where they do not fit on the GPUs."""
+    from smope_bench.harness.execution.launcher import expected_memory
+    from smope_bench.harness.execution.memory_budget import require_room
+    from smope_bench.harness.run_options import RunOptions
+
+    request = plan.request
+    options = RunOptions(request.results, request.data, request.device, workers=workers)
+    (needed,) = expected_memory(options, request.device, [run], plan.registries).values()
+    require_room(workers, request.gpus, [needed] * workers)
+    return needed
 
 
 def _print_report(console: Console, report: dict[str, Any]) -> None:

@@ -33,6 +33,7 @@ from smope_bench.harness.planning.own_backbones import Notify, to_stderr
 from smope_bench.harness.planning.planner import PlannedRun, Selection, Supply, manifest, plan
 from smope_bench.harness.planning.remarks import notes_of, remarks
 from smope_bench.harness.planning.suites.find import find_suite, find_suites
+from smope_bench.harness.records.index import IndexedStore
 from smope_bench.harness.records.store import Record, Store
 from smope_bench.harness.registry.metrics import open_metrics
 from smope_bench.harness.registry.plugins import run_file
@@ -134,7 +135,8 @@ def launch_runs(
     device, options = placed(executor, options)
     for remark in _device_remarks(executor, runs, device, options):
         notify(f"note: {remark}")
-    to_do, done = partition_finished(runs, store)
+    with IndexedStore(options.results) as known:
+        to_do, done = partition_finished(runs, known)
     for run in done:  # what a process that was killed just after publishing left there
         remove_leftovers_of(store.path(run.run_id))
     if (
@@ -291,8 +293,9 @@ def expected_memory(
 
     A number of workers that the user gave is reduced by measurements only, never by estimates.
     """
-    records = (found for found in Store(options.results).scan() if isinstance(found, Record))
-    estimator, needs = MemoryEstimator(records, device), dict[str, float]()
+    with IndexedStore(options.results) as store:
+        estimator = MemoryEstimator((found for found in store.scan() if isinstance(found, Record)), device)
+    needs: dict[str, float] = {}
     for run in to_do:
         found = estimator.measured(run.spec.model_dump())
         if found is None and options.workers is None:

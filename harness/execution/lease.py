@@ -11,56 +11,19 @@ A lease identifies its holder by a hash of the machine's boot, a process number 
 from __future__ import annotations
 
 import contextlib
-import functools
-import hashlib
+import errno
 import json
-import os
 import re
-import secrets
-import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from smope_bench.harness.errors import UserError
+from smope_bench.harness.execution.lease_files import PROBE, LeaseFiles, lives, this_machine
 from smope_bench.harness.records.cleanup import CHECKPOINT, TEMPORARY, matching_files, remove_temporary_files
 from smope_bench.harness.records.event_log import PROGRESS
-
-
-@functools.cache
-def this_machine() -> str | None:
-    """Hash of this boot of this machine and of the process namespace; None if the system reports neither."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
-        return hashlib.sha256(f"{boot}{Path('/proc/self/ns/pid').readlink()}".encode()).hexdigest()[:16]
-    except (OSError, ValueError):
-        return None
-
-
-def lives(pid: int, started: str) -> bool:
-    """Whether a process of this machine runs and is the one that ``started`` then; a zombie does not count.
-
-    Call it only if ``this_machine`` is known: on other systems ``os.kill`` itself could end a process.
-    """
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:  # another user's process, whose start time may be hidden
-        return True
-    return process_started(pid) == started
-
-
-def process_started(pid: int) -> str:
-    """Start time of a process in clock ticks since the boot; empty if it is gone or the system does not report it."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] in "ZX" else fields[19]
-
 
 CANCEL = "cancel"
 """A file of this name in a run's folder asks its holder to save and stop."""
@@ -70,9 +33,14 @@ CANCEL_S = 1.0
 """Seconds between two checks for a cancel request."""
 QUIET_BEATS = 3.0
 """Missed heartbeats after which the file system's clock is consulted."""
+CACHE_S = 60.0
+"""Longest time in seconds for which a network client goes on showing what was in a file before."""
+SKEW_S = 600.0
+"""Largest difference in seconds between the clocks of two machines whose times a network file system gives to files."""
 HELD, FREE = "held", "free"
-PROBE = ".clock-"
 LOOKS = 3
+FILES = LeaseFiles()
+_GONE = (errno.ENOENT, errno.ESTALE)
 
 _NAME = re.compile(r"claim\.(\d{1,9})")
 
@@ -103,10 +71,6 @@ class LeaseState:
         """Whether the run may be taken at once: the lease was released, or its holder is known to be gone."""
         return self.is_released or (self.is_here and not lives(self.pid, self.process_started))
 
-    def age_s(self) -> float:
-        """Seconds since the last heartbeat by the file system's own clock."""
-        return file_system_now(self.folder) - self.written
-
 
 class Lease:
     """A lease that this process holds until ``release``; a thread writes its heartbeat."""
@@ -119,10 +83,13 @@ class Lease:
         beat_s: float,
         on_cancel: Callable[[], None],
         stop_file: Path | None = None,
+        files: LeaseFiles = FILES,
     ) -> None:
         self.folder, self.number, self.token = folder, number, token
+        self._files = files
         self.is_lost = self.cancelled = False
-        self._beat_s, self._beats, self._on_cancel, self._stop_file = beat_s, 0, on_cancel, stop_file
+        self._beat_s, self._on_cancel, self._stop_file = beat_s, on_cancel, stop_file
+        self.beats = 0  # written so far
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep_alive, name="lease", daemon=True)
 
@@ -130,8 +97,8 @@ class Lease:
         """Whether no process has taken it over; to be checked before publishing. Raises OSError if that cannot be read."""
         if not self.is_lost:
             with contextlib.suppress(OSError):  # a full disk can still be read
-                file_system_now(self.folder)  # a write makes a network client refresh its cache
-            found = newest(self.folder)
+                self._files.now(self.folder)  # a write makes most network clients refresh their cache
+            found = newest(self.folder, self._files)
             self.is_lost = found is None or found.number != self.number or found.token != self.token
         return not self.is_lost
 
@@ -144,11 +111,13 @@ class Lease:
             if not forget:
                 self._write(FREE)
                 return
-            for number in sorted(_numbers(self.folder)):  # its own last: until then it is valid
+            names = self._files.names(self.folder)
+            for number in sorted(_numbers(names)):  # its own last: until then it is valid
                 if number <= self.number:
-                    _file(self.folder, number).unlink(missing_ok=True)
-            for left in (self.folder / CANCEL, *self.folder.glob(f"{PROBE}*")):
-                left.unlink(missing_ok=True)
+                    self._files.remove(_file(self.folder, number))
+            for name in names:
+                if name == CANCEL or name.startswith(PROBE):
+                    self._files.remove(self.folder / name)
 
     def start(self) -> Lease:
         """Start the heartbeat."""
@@ -159,27 +128,29 @@ class Lease:
         due = time.monotonic() + self._beat_s
         while not self._ended.wait(min(self._beat_s, CANCEL_S)):
             with contextlib.suppress(OSError):  # a network file system may come back; if not, the lease is lost
-                if not self.cancelled and (self.folder / CANCEL).exists():
+                if not self.cancelled and self._files.exists(self.folder / CANCEL):
                     self.cancelled = True
                     self._on_cancel()
-                if self._stop_file is not None and self._stop_file.exists():
+                if self._stop_file is not None and self._files.exists(self._stop_file):
                     self._on_cancel()
                 if time.monotonic() >= due:
                     due = time.monotonic() + self._beat_s
-                    if not self.still_ours():
+                    if not self.beat():
                         self._on_cancel()  # from here on the run would write into the new holder's files
                         return
-                    if not self._ended.is_set():  # else it was released while this thread waited for the file system
-                        self._write(HELD)
+
+    def beat(self) -> bool:
+        """Write one heartbeat; False, and none is written, if another process has taken the lease over. Raises OSError."""
+        if not self.still_ours():
+            return False
+        if not self._ended.is_set():  # else it was released while this thread waited for the file system
+            self._write(HELD)
+        return True
 
     def _write(self, state: str) -> None:
-        """Overwrite the file in place with the same length: a concurrent reader always reads a whole lease."""
-        self._beats += 1
-        handle = os.open(_file(self.folder, self.number), os.O_WRONLY)
-        try:
-            os.write(handle, _content(self.token, self._beats, state))
-        finally:
-            os.close(handle)
+        self.beats += 1
+        content = _content(self.token, self.beats, state, self._files)
+        self._files.overwrite(_file(self.folder, self.number), content)
 
 
 def acquire(
@@ -198,78 +169,105 @@ def acquire(
     Whether a holder on another machine is dead is not judged here, because that takes time: ``LeaseMonitor`` does.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        held = newest(folder)
-        if held is not None and not held.is_free:
-            return held
-        token, number = secrets.token_hex(16), held.number + 1 if held else 1
-        if not _create(folder, number, _content(token, 0, HELD)):
-            return newest(folder) or LeaseState(folder, number, "")
-        lease = Lease(folder, number, token, beat_s, on_cancel, stop_file)
-        if max(_numbers(folder), default=0) > number:  # another process came and went since the folder was listed
-            lease.release(forget=False)
-            return newest(folder) or LeaseState(folder, number, "")
+        lease = without_heartbeat(folder, beat_s=beat_s, on_cancel=on_cancel, stop_file=stop_file)
     except OSError as error:
         raise UserError(
             f"run {folder.name} cannot be leased in the results folder {str(folder.parent)!r}"
             f" ({error.strerror or error}); name another with --results DIR"
         ) from error
-    return lease.start()
+    return lease.start() if isinstance(lease, Lease) else lease
+
+
+def without_heartbeat(
+    folder: Path,
+    *,
+    beat_s: float = BEAT_S,
+    on_cancel: Callable[[], None] = lambda: None,
+    stop_file: Path | None = None,
+    files: LeaseFiles = FILES,
+) -> Lease | LeaseState:
+    """The same as ``acquire`` for a caller that starts the heartbeat, or calls ``beat``, itself. Raises OSError."""
+    files.make_folder(folder)
+    held = newest(folder, files)
+    if held is not None and not held.is_free:
+        return held
+    token, number = files.new_token(), held.number + 1 if held else 1
+    if not _create(folder, number, _content(token, 0, HELD, files), files):
+        return newest(folder, files) or LeaseState(folder, number, "")
+    lease = Lease(folder, number, token, beat_s, on_cancel, stop_file, files)
+    if (
+        max(_numbers(files.names(folder)), default=0) > number
+    ):  # another process came and went since the folder was listed
+        lease.release(forget=False)
+        return newest(folder, files) or LeaseState(folder, number, "")
+    return lease
 
 
 class LeaseMonitor:
     """Decides when runs that other processes hold become free; to be polled.
 
-    A holder on another machine is dead if its lease has not changed for ``dead_s`` seconds of this process's monotonic clock;
-    or for ``QUIET_BEATS`` heartbeats, if by the file system's clock it was silent for ``dead_s`` seconds before. So a wall
-    clock that jumps, on any machine, takes no run from its holder.
+    A holder on another machine is dead if its lease was seen not to change for ``dead_s`` + ``cache_s`` seconds of this process's
+    monotonic clock; or for ``QUIET_BEATS`` heartbeats, if by the file system's clock it was silent for that time and ``skew_s``
+    before. So neither a clock that jumps or is wrong, on any machine, nor a client that shows what was there ``cache_s`` ago
+    takes a run from its holder.
     """
 
     def __init__(
-        self, *, beat_s: float = BEAT_S, dead_s: float = DEAD_S, clock: Callable[[], float] = time.monotonic
+        self,
+        *,
+        beat_s: float = BEAT_S,
+        dead_s: float = DEAD_S,
+        cache_s: float = CACHE_S,
+        skew_s: float = SKEW_S,
+        clock: Callable[[], float] = time.monotonic,
+        files: LeaseFiles = FILES,
     ) -> None:
-        self._quiet_s, self._dead_s, self._clock = QUIET_BEATS * beat_s, dead_s, clock
-        self._seen: dict[Path, tuple[str, float]] = {}
+        self._quiet_s, self._silent_s, self._skew_s = QUIET_BEATS * beat_s, dead_s + cache_s, skew_s
+        self._clock, self._files = clock, files
+        self.seen: dict[Path, tuple[int, str, float]] = {}  # number and content of each lease, and since when
 
     def is_free(self, folder: Path) -> bool:
         """Whether the run may be tried now; releases the lease of a dead holder. Raises OSError."""
-        held = newest(folder)
+        held = newest(folder, self._files)
         if held is None or held.is_free:
             return True
-        content, since = self._seen.get(folder, ("", 0.0))
-        if content != held.content or folder not in self._seen:
-            self._seen[folder] = (held.content, self._clock())
+        number, content, since = self.seen.get(folder, (0, "", 0.0))
+        if (number, content) != (
+            held.number,
+            held.content,
+        ):  # two that were not written yet have the same content: none
+            self.seen[folder] = (held.number, held.content, self._clock())
             return False
         silent = self._clock() - since
-        if silent > self._dead_s or (silent > self._quiet_s and held.age_s() > self._dead_s):
-            return _create(folder, held.number + 1, _content(secrets.token_hex(16), 0, FREE))
+        if silent > self._silent_s or (silent > self._quiet_s and self._age_s(held) > self._silent_s + self._skew_s):
+            free = _content(self._files.new_token(), 0, FREE, self._files)
+            return _create(folder, held.number + 1, free, self._files)
         return False
 
+    def _age_s(self, held: LeaseState) -> float:
+        return self._files.now(held.folder) - held.written
 
-def newest(folder: Path) -> LeaseState | None:
+
+def newest(folder: Path, files: LeaseFiles = FILES) -> LeaseState | None:
     """The valid lease, or the last one; None if the run was never leased, or is done. Raises OSError."""
     for _ in range(LOOKS):
-        number = max(_numbers(folder), default=None)
+        number = max(_numbers(files.names(folder)), default=None)
         if number is None:
             break
-        with contextlib.suppress(FileNotFoundError):  # removed meanwhile
-            return _read(folder, number)
+        try:
+            return _read(folder, number, files)
+        except OSError as error:
+            if error.errno not in _GONE:  # else it was removed since the folder was listed
+                raise
     return None
 
 
 def file_system_now(folder: Path) -> float:
     """Time by the clock of the file system of ``folder``, which on a network is another machine's."""
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=PROBE) as probe:
-        probe.write(b".")
-        probe.flush()
-        return os.fstat(probe.fileno()).st_mtime
+    return FILES.now(folder)
 
 
-def _numbers(folder: Path) -> list[int]:
-    try:
-        names = [entry.name for entry in folder.iterdir()]
-    except FileNotFoundError:
-        return []
+def _numbers(names: Iterable[str]) -> list[int]:
     return [int(match[1]) for name in names if (match := _NAME.fullmatch(name))]
 
 
@@ -277,40 +275,36 @@ def _file(folder: Path, number: int) -> Path:
     return folder / f"claim.{number}"
 
 
-def _create(folder: Path, number: int, content: bytes) -> bool:
-    """Whether this call created the file: exactly one caller's does."""
+def _create(folder: Path, number: int, content: bytes, files: LeaseFiles) -> bool:
+    """Whether this call created the file: at most one caller's does.
+
+    Where the server's answer was lost and the client asked again, nobody's does: the file then counts as the lease of a holder
+    that never shows a heartbeat.
+    """
     try:
-        handle = os.open(_file(folder, number), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        files.create(_file(folder, number), content)
     except FileExistsError:
         return False
-    try:
-        os.write(handle, content)
-    except OSError:  # on a full disk: an unreadable lease would keep all others waiting
-        _file(folder, number).unlink(missing_ok=True)
-        raise
-    finally:
-        os.close(handle)
     return True
 
 
-def _content(token: str, beat: int, state: str) -> bytes:
-    pid = os.getpid()
+def _content(token: str, beat: int, state: str, files: LeaseFiles = FILES) -> bytes:
+    machine, pid, started = files.process()
     lease = {
         "token": token,
         "beat": f"{beat:010d}",
         "state": state,
-        "machine": this_machine() or "",
+        "machine": machine,
         "pid": pid,
-        "process_started": process_started(pid),
+        "process_started": started,
     }
     return (json.dumps(lease) + "\n").encode()
 
 
-def _read(folder: Path, number: int) -> LeaseState:
+def _read(folder: Path, number: int, files: LeaseFiles) -> LeaseState:
     """An unreadable lease counts as held by an unknown process: it is being written, or its writer died meanwhile."""
-    with _file(folder, number).open("rb") as stream:
-        text = stream.read(4096).decode("utf-8", errors="replace")
-        written = os.fstat(stream.fileno()).st_mtime
+    data, written = files.read(_file(folder, number))
+    text = data.decode("utf-8", errors="replace")
     try:
         found = json.loads(text)
     except ValueError:

@@ -92,8 +92,8 @@ def require_room(workers: int, gpus: Sequence[Gpu], needs_mb: Sequence[float]) -
         used = sum(needs[:count])
         if count > 1 and budget is not None and used > budget:
             raise UserError(
-                f"--workers {workers} with {len(gpus)} GPUs puts {count} runs on GPU {i}, {gpu.words}: they need about"
-                f" {used / 1024:.1f} GiB and {budget / 1024:.1f} GiB are to be had; use --workers {len(gpus)}"
+                f"--workers {workers} with {len(gpus)} GPU{'s' * (len(gpus) > 1)} puts {count} runs on GPU {i}, {gpu.words}:"
+                f" they need about {used / 1024:.1f} GiB and {budget / 1024:.1f} GiB are to be had; use --workers {len(gpus)}"
             )
 
 

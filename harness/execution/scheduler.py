@@ -45,8 +45,8 @@ def merge_duplicates(planned: Iterable[PlannedRun]) -> list[PlannedRun]:
     runs: dict[str, PlannedRun] = {}
     for run in planned:
         known = runs.get(run.run_id)
-        observe = set(run.observe) | set(known.observe if known else ())
-        runs[run.run_id] = replace(run, observe=tuple(sorted(observe)))
+        observe = tuple(sorted({*run.observe, *(known.observe if known else ())}))
+        runs[run.run_id] = run if observe == run.observe else replace(run, observe=observe)
     return list(runs.values())
 
 
@@ -120,6 +120,9 @@ def _released(
     """
     pause = LOOK_S[0]
     while held:
+        # First: a network client may go on showing as free what another process took meanwhile.
+        time.sleep(pause)
+        pause = min(pause * 1.5, LOOK_S[1])
         free: list[PlannedRun] = []
         for run in list(held):
             if _is_done(run, store):
@@ -133,9 +136,6 @@ def _released(
                     free.append(run)
         if free:
             return free
-        if held:
-            time.sleep(pause)
-            pause = min(pause * 1.5, LOOK_S[1])
     return []
 
 

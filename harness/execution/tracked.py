@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 from smope_bench.harness.execution.progress import run_label
@@ -22,11 +23,15 @@ ENDS: dict[str, End] = {"done": "done", "skipped": "done", "failed": "failed"}
 class TrackedLaunch:
     """Tracks the runs of one launch into its results folder; without trackers it does nothing. A context manager around it."""
 
-    def __init__(self, trackers: Sequence[Tracker], options: RunOptions, notify: Notify) -> None:
+    def __init__(
+        self, trackers: Sequence[Tracker], options: RunOptions, notify: Notify, trials_out: Path | None = None
+    ) -> None:
+        """``trials_out``: the folder to write to where the runs are trials of a search, which leave no records."""
         self._writer, self._facts = None, dict[str, RunFacts]()
         if trackers:
             store, metrics = Store(options.results), open_metrics(options.plugins)
-            self._writer = TrackWriter(trackers, store, options.results / FOLDER, metrics, notify, options.plugins)
+            out, stays = trials_out or options.results / FOLDER, trials_out is None
+            self._writer = TrackWriter(trackers, store, out, metrics, notify, options.plugins, has_records=stays)
         self._tracking = Tracking(self._writer)
 
     def __enter__(self) -> Self:

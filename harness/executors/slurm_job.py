@@ -127,6 +127,8 @@ def _limit_signal() -> int:
 
 def _is_preempted() -> bool:
     """After SIGTERM: whether Slurm needs the node for another job. A job that a user cancelled is completing by now."""
-    job = os.environ.get("SLURM_JOB_ID")
+    array, element = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    # The last element of an array has the array's own number, which stands for all of its elements.
+    job = f"{array}_{element}" if array and element else os.environ.get("SLURM_JOB_ID")
     answer = query("squeue", "--noheader", f"--jobs={job}", "--format=%T") if job is not None else None
     return answer is not None and answer.split()[:1] == ["RUNNING"]

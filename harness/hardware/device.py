@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,8 +20,12 @@ FAST_BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16", "svebf16"})
 """Instructions for bfloat16 products, x86 and ARM, by the names that Linux gives them."""
 
 
-PEAKS: Mapping[str, tuple[int, int, int]] = {"H100": (67, 495, 989), "H200": (67, 495, 989), "A100": (20, 156, 312)}
-"""TFLOP/s of products in fp32, tf32 and bf16, dense, by NVIDIA's data sheets of the SXM cards."""
+PEAKS: Mapping[str, tuple[int, int, int]] = {
+    r"H[12]00\b(?!.*(PCIe|NVL))": (67, 495, 989),
+    r"A100\b": (20, 156, 312),
+}
+"""Names of cards to TFLOP/s of products in fp32, tf32 and bf16, dense (half of what is given with sparsity), by NVIDIA's data
+sheets: H100 and H200 SXM, A100 in every form. PCIe and NVL cards of Hopper have lower clocks, and are not listed."""
 
 
 def precision_remark(precision: str, device: str) -> str | None:
@@ -49,16 +54,17 @@ def precision_remark(precision: str, device: str) -> str | None:
     )
 
 
+def data_sheet(name: str) -> tuple[int, int, int] | None:
+    """The figures of ``PEAKS`` for a GPU, by its name as the driver gives it; None for other cards."""
+    return next((peaks for card, peaks in PEAKS.items() if re.search(rf"\b{card}", name)), None)
+
+
 def fp32_remark(names: Sequence[str]) -> str | None:
     """What fp32 costs on GPUs of these names; None without names."""
     if not names:
         return None
-    name = next((each for each in names if any(card in each for card in PEAKS)), names[0])
-    card = next((card for card in PEAKS if card in name), None)
-    rates = ""
-    if card is not None:
-        fp32, tf32, bf16 = PEAKS[card]
-        rates = f" (data sheet: fp32 {fp32}, tf32 {tf32}, bf16 {bf16} TFLOP/s)"
+    name, peaks = next(((each, found) for each in names if (found := data_sheet(each))), (names[0], None))
+    rates = "" if peaks is None else " (NVIDIA's data sheet, dense: fp32 {}, tf32 {}, bf16 {} TFLOP/s)".format(*peaks)
     return (
         f"--precision fp32: products in full float32 leave the matrix units of {name} idle{rates}; --precision bf16 or tf32"
         " uses them, for results that differ by rounding and have run ids of their own"
@@ -209,7 +215,8 @@ def pin_arithmetic(threads: int, *, deterministic: bool = False) -> None:
     threadpool_limits(limits=threads)
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
-    torch.use_deterministic_algorithms(deterministic)
+    if deterministic or torch.are_deterministic_algorithms_enabled():  # the call imports torch's compiler
+        torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.deterministic = deterministic
     if deterministic:
         torch.backends.cudnn.benchmark = False

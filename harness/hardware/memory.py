@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import gc
 import os
 import sys
 from pathlib import Path
@@ -10,10 +12,20 @@ from pathlib import Path
 MIB = 1024 * 1024
 
 
-def forget_peak() -> None:
-    """Reset the peak of this process's resident memory, where the system can (Linux)."""
-    with contextlib.suppress(OSError):
+def forget_peak() -> bool:
+    """Reset the peak of this process's resident memory; False where the system cannot (it is Linux that can)."""
+    try:
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+    except OSError:
+        return False
+    return True
+
+
+def return_freed() -> None:
+    """Give memory that nothing refers to back to the system, where it would count as in use."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # other C libraries than glibc have no such call
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def peak_mb() -> float:
@@ -86,6 +98,14 @@ def resident_mb(pid: int) -> float:
         pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / MIB
     return 0.0
+
+
+def own_mb() -> tuple[float, float]:
+    """Resident memory of this process: all of it, and the part of mapped files, such as libraries; 0 where it is not told apart."""
+    import psutil
+
+    found = psutil.Process().memory_info()
+    return found.rss / MIB, getattr(found, "shared", 0) / MIB
 
 
 def _own_folders() -> list[Path]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.hardware.memory import MIB, forget_peak, peak_mb, total_mb
+from smope_bench.harness.hardware.memory import MIB, forget_peak, own_mb, peak_mb, return_freed, total_mb
 from smope_bench.methods.common.backbone.memory_plan import MemoryPlan, is_memory_shortage
 
 
@@ -81,11 +81,28 @@ class PeakMemory:
         self._device = device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
+            self._start = torch.cuda.memory_allocated(device) / MIB
         else:
-            forget_peak()  # of earlier runs in this process
+            return_freed()  # what earlier runs in this process have left
+            is_forgotten = forget_peak()
+            self._start, self._mapped = own_mb()
+            self._earlier = 0.0 if is_forgotten else peak_mb()
 
     def read_mb(self) -> float:
         """Peak in MiB."""
         if self._device.type == "cuda":
             return torch.cuda.max_memory_allocated(self._device) / MIB
         return peak_mb()
+
+    def increase_mb(self) -> float:
+        """By how many MiB the peak is above what was in use at the start; of a process without mapped files.
+
+        Code of a library is read when it is first used, which is no matter of the run but of what ran before. Where the system
+        cannot forget the peak of earlier runs and this one is below it, it is what is in use now that counts: the most of
+        several readings is then a lower bound.
+        """
+        peak = self.read_mb()
+        if self._device.type == "cuda":
+            return max(0.0, peak - self._start)
+        now, mapped = own_mb()
+        return max(0.0, (peak if peak > self._earlier else now) - self._start - max(0.0, mapped - self._mapped))

@@ -8,8 +8,8 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ from smope_bench.harness.hardware.memory import MIB
 from smope_bench.harness.registry.registry import open_registries
 from smope_bench.harness.training.optimization import declare_trainable
 from smope_bench.methods.common.api import Batch, Method, Setup, TaskInfo
+from smope_bench.methods.common.backbone import vit as vit_module
+from smope_bench.methods.common.backbone.block import run_block
 from smope_bench.methods.common.backbone.memory_plan import MemoryPlan
 from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.schedules import Schedule
@@ -39,9 +41,17 @@ class KeptBytes:
         """Of the forward pass of one training step."""
         found, seen, block = Counter[int](), dict[int, Tensor](), -1
 
-        def enter(number: int, *_: Any) -> None:
+        vit, is_short = self._vit, precision == "bf16"
+        numbers = {id(one): number for number, one in enumerate(vit.blocks)}
+
+        def entered(one: Any, *inputs: Any, **named: Any) -> Tensor:
             nonlocal block
-            block = number
+            block = numbers[id(one)]
+            return run_block(one, *inputs, **named)
+
+        def leave(*_: Any) -> None:
+            nonlocal block
+            block = -1
 
         def pack(tensor: Tensor) -> Tensor:
             storage = tensor.untyped_storage()
@@ -50,16 +60,17 @@ class KeptBytes:
                 found[block] += storage.nbytes()
             return tensor
 
-        vit, is_short = self._vit, precision == "bf16"
-        hooks = [one.norm1.register_forward_pre_hook(partial(enter, number)) for number, one in enumerate(vit.blocks)]
-        hooks.append(vit.vit.norm.register_forward_pre_hook(partial(enter, -1)))
+        hook = vit.vit.norm.register_forward_pre_hook(leave)
         autocast = torch.autocast(images.device.type, torch.bfloat16, enabled=is_short, cache_enabled=False)
-        with autocast, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        with (
+            mock.patch.object(vit_module, "run_block", entered),
+            autocast,
+            torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+        ):
             query = (lambda: vit.features(images)) if self._method.needs_query else None
             loss = self._method.training_step(Batch(images, labels, query))
         del loss
-        for hook in hooks:
-            hook.remove()
+        hook.remove()
         return found
 
 

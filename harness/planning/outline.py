@@ -14,7 +14,8 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from smope_bench.methods.common.backbone.backbones import VIT_B16, Backbone
+from smope_bench.methods.common.backbone.architectures import plain
+from smope_bench.methods.common.backbone.backbones import Backbone
 from smope_bench.methods.common.backbone.vit import PromptedViT
 
 Made = TypeVar("Made")
@@ -46,16 +47,9 @@ def plain_sizes(backbone: Any) -> Sizes | None:
 
     None too where making the modules would fail, so that the reason is found there.
     """
-    if type(backbone).skeleton is not Backbone.skeleton:
+    if type(backbone).skeleton is not Backbone.skeleton or (given := plain(backbone.architecture)) is None:
         return None
-    given = dict(backbone.architecture)
-    if given.keys() != VIT_B16.keys() or not all(type(value) is int for value in given.values()):
-        return None
-    sizes = Sizes(*(given[key] for key in ("img_size", "patch_size", "embed_dim", "depth", "num_heads")))
-    positive = min(sizes.image_size, sizes.patch_size, sizes.feature_dim, sizes.depth, sizes.num_heads) > 0
-    if not positive or sizes.feature_dim % sizes.num_heads:
-        return None
-    return sizes
+    return Sizes(*(given[key] for key in ("img_size", "patch_size", "embed_dim", "depth", "num_heads")))
 
 
 class BackboneOutline(PromptedViT):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,8 @@ from smope_bench.harness.planning.suites.find import digest, find_suite, find_su
 from smope_bench.harness.planning.suites.titles import column_label, distinct
 from smope_bench.harness.records.observations import require_observable
 from smope_bench.harness.registry.registry import BUILT_IN, Registries
-from smope_bench.harness.run_spec import BackboneRef, Component, Precision, RunSpec, canonical_json
+from smope_bench.harness.run_spec import BackboneRef, Component, Precision, RunSpec, canonical_json, run_id_of
+from smope_bench.harness.text import DATA
 from smope_bench.methods.common.backbone.backbones import Backbone, BackboneSettings
 from smope_bench.methods.common.errors import MethodError
 
@@ -78,13 +80,15 @@ class PlannedRun:
     protocol: Protocol = "class"
     notes: tuple[str, ...] = ()
     """What the benchmark says of a user's own images."""
+    command: tuple[str, ...] = ()
+    """Words of the command that does this run, without the results folder; empty where none does it alone."""
 
     @property
     def lacks_weights(self) -> bool:
         """Whether the backbone's weights were missing when this was planned: such a run has no final id yet."""
         return self.spec.backbone.sha256 == MISSING
 
-    @property
+    @cached_property
     def run_id(self) -> str:
         """Identity of the run; two suites may plan the same one."""
         return self.spec.run_id
@@ -213,7 +217,8 @@ class Planner:
             if not suite.file:
                 raise
             raise UserError(f"{_place(suite, row, column)}{error}") from error
-        return [
+        plain = spec.model_dump(mode="json")
+        runs = [
             PlannedRun(
                 suite=suite.name,
                 row=row.label,
@@ -226,9 +231,26 @@ class Planner:
                 observe=suite.observe,
                 protocol=self._protocols[column.label],
                 notes=self._notes.get(column.label, ()),
+                command=self._command(suite, row, column, seed, by_hand),
             )
             for seed in seeds
         ]
+        for run in runs:  # of thousands of seeds, a dump each would take most of the time of planning
+            vars(run)["run_id"] = run_id_of({**plain, **run.spec.seeds})
+        return runs
+
+    def _command(self, suite: Suite, row: Row, column: Column, seed: Seeds, by_hand: Sequence[str]) -> tuple[str, ...]:
+        """The words of ``PlannedRun.command``; they select other rows of the method, too."""
+        selection, recipe = self.selection, self.selection.recipe
+        words = ["run", suite.file or suite.name, "--methods", row.method, "--benchmarks", column.benchmark]
+        words += ["--seeds", f"{seed.order}:{seed.train}", *(["--tiny"] if selection.tiny else [])]
+        words += ["--precision", selection.precision] if selection.precision != "fp32" else []
+        if recipe is not None:
+            source = ":".join(filter(None, (recipe.benchmark, recipe.backbone)))
+            words += ["--recipe-of", source] if source else ["--recipe", "nearest"]
+        words += [word for text in by_hand for word in ("--set", text)]
+        words += [word for file in self.registries.plugins for word in ("--plugin", str(file))]
+        return (*words, *(["--data", str(self.data_root)] if self.data_root != DATA else []))
 
     def spec(
         self, row: Row, column: Column, suite_settings: Sequence[str] = ()
@@ -523,6 +545,7 @@ def manifest(suite: Suite | str, runs: Sequence[PlannedRun], registries: Registr
                 "recipe": run.recipe,
                 "settings": [without_home(text) for text in run.settings],
                 **({"plugins": run.spec.sources} if run.spec.sources else {}),
+                **({"command": [without_home(word) for word in run.command]} if run.command else {}),
             }
             for run in mine
         ],

@@ -77,11 +77,11 @@ def read_observations(store: Store, run_id: str) -> Arrays:
     record = store.load(run_id)
     if not isinstance(record, Record):
         why = "has no record" if record is None else f"cannot be used ({record.reason})"
-        raise UserError(f"run {run_id} {why} in {str(store.root)!r}; run its suite")
+        raise UserError(f"run {run_id} {why} in {str(store.root)!r}; {store.remedy(run_id)}")
     if not record.observes:
         raise UserError(f"run {run_id} was not asked to observe anything; run the suite that draws it")
     data = store.observations(record)
     if data is None:
         file = store.path(run_id) / OBSERVATIONS
-        raise UserError(f"{str(file)!r} is missing or is not the file that its record names; run the suite again")
+        raise UserError(f"{str(file)!r} is missing or is not the file that its record names; {store.remedy(run_id)}")
     return npz_arrays(data)

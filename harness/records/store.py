@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,11 +18,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ValidationError
 
 from smope_bench.benchmarks.download.locks import locked
+from smope_bench.benchmarks.durable import make_folder
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.provenance import with_sources
 from smope_bench.harness.records.atomic_write import json_bytes, write_atomically, write_json_atomically
 from smope_bench.harness.records.checksum import RECORD_SCHEMA, checksum_of, with_checksum
-from smope_bench.harness.text import INSTALLED, plain
+from smope_bench.harness.text import INSTALLED, plain, shell_command
 
 State = Literal["new", "done", "stale", "failed"]
 Fault = Literal["unreadable", "schema", "incomplete", "edited", "misplaced"]
@@ -69,6 +72,13 @@ class Record:
         return found if isinstance(found, dict) else None
 
     @property
+    def file_hashes(self) -> dict[str, str | None]:
+        """Hash by name of each file beside the record; older records, and those of runs that keep no model, name fewer."""
+        named = {PREDICTIONS: self.result.get("predictions_sha256"), OBSERVATIONS: self.observations_sha256}
+        found = {name: sha256 for name, sha256 in named.items() if sha256 is not None}
+        return found if self.kept_model is None else {**found, MODEL: self.kept_model.get("sha256")}
+
+    @property
     def _observations(self) -> Mapping[str, Any]:
         found = self.result.get("observations")
         return found if isinstance(found, dict) else {}
@@ -90,6 +100,7 @@ class _Cell(BaseModel):
     train_seed: int
     run_id: str
     plugins: dict[str, str] = {}
+    command: list[str] = []
 
 
 class _Plan(BaseModel):
@@ -122,7 +133,7 @@ class Store:
     def require_writable(self) -> None:
         """Create the folder and write a file, to fail before training rather than after it. Raises UserError."""
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
+            make_folder(self.root)
             with tempfile.NamedTemporaryFile(dir=self.root, prefix=".probe-"):
                 pass
         except OSError as error:
@@ -133,25 +144,23 @@ class Store:
     def state(self, run_id: str, fingerprint: str | None, observe: Collection[str] = ()) -> State:
         """``done`` where a record of this code exists with its predictions and all observations in ``observe``, ``stale`` where
         a record lacks any of these, so that the run must be repeated. ``fingerprint`` None accepts any code."""
-        found = self.load(run_id)
+        found = self.outline(run_id)
         if isinstance(found, Record):
             is_current = fingerprint in (None, found.fingerprint)
-            is_whole = self._has_predictions(found) and self._has_observed(found, observe) and self._has_model(found)
-            return "done" if is_current and is_whole else "stale"
+            return "done" if is_current and self._is_whole(found, observe) else "stale"
         if self.failure(run_id) is not None:
             return "failed"
         return "new"
 
-    def _has_predictions(self, record: Record) -> bool:
-        named = record.result.get("predictions_sha256")  # records that were migrated may name none
-        return named is None or named == _sha256(self.path(record.run_id) / PREDICTIONS)
+    def _is_whole(self, record: Record, observe: Collection[str]) -> bool:
+        if observe and not (record.observes.issuperset(observe) and record.observations_sha256):
+            return False
+        return not self.damaged_files(record, (PREDICTIONS, MODEL, OBSERVATIONS) if observe else (PREDICTIONS, MODEL))
 
-    def _has_model(self, record: Record) -> bool:
-        named = record.kept_model  # older records, and those of runs with --no-keep, have none
-        return named is None or named.get("sha256") == _sha256(self.path(record.run_id) / MODEL)
-
-    def _has_observed(self, record: Record, names: Collection[str]) -> bool:
-        return not names or (record.observes.issuperset(names) and self.observations(record) is not None)
+    def damaged_files(self, record: Record, names: Collection[str] = (PREDICTIONS, MODEL, OBSERVATIONS)) -> list[str]:
+        """The files, of these names, that are missing or do not have the hash that the record has."""
+        hashes = record.file_hashes
+        return [name for name in names if name in hashes and hashes[name] != self.sha256(record.run_id, name)]
 
     def observations(self, record: Record) -> bytes | None:
         """Content of the file with a run's observations; None where it is missing or does not have the recorded hash."""
@@ -171,6 +180,18 @@ class Store:
         except (OSError, ValueError, RecursionError) as error:  # computing the checksum finds numbers like 1e999
             return Broken(run_id, f"{file.name} of {run_id} cannot be read: {error}", "unreadable")
 
+    def outline(self, run_id: str) -> Record | Broken | None:
+        """As ``load``, but a record may have no other fields than those of ``outline_of``."""
+        return self.load(run_id)
+
+    def sha256(self, run_id: str, name: str) -> str | None:
+        """Hexadecimal SHA-256 of a file of a run; None where it cannot be read."""
+        try:
+            with (self.path(run_id) / name).open("rb") as stream:
+                return hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError:
+            return None
+
     def failure(self, run_id: str) -> Mapping[str, Any] | None:
         """The error that ended a run, or None."""
         try:
@@ -181,27 +202,36 @@ class Store:
             return None
         return found if isinstance(found, dict) else None
 
-    def scan(self) -> Iterator[Record | Broken]:
-        """Every published record, in the order of run ids."""
-        if not self.root.is_dir():
-            return
-        for folder in sorted(self.root.iterdir()):
-            if (folder / RECORD).is_file():
-                found = self.load(folder.name)
-                if found is not None:
-                    yield found
+    def published(self) -> list[str]:
+        """Names of all folders with a ``result.json``, sorted. Raises UserError."""
+        try:
+            names = os.listdir(self.root)  # noqa: PTH208  # a Path each is slow
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise UserError(f"the results folder {str(self.root)!r} cannot be read: {error.strerror}") from error
+        return sorted(name for name in names if os.path.lexists(f"{self.root}/{name}/{RECORD}"))
 
-    def write_result(self, run_id: str, result: Mapping[str, Any]) -> None:
-        """Publish a record with its checksum; removes an earlier failure of the run."""
+    def scan(self) -> Iterator[Record | Broken]:
+        """Every published record, in the order of run ids. Raises UserError."""
+        return (found for run_id in self.published() if (found := self.load(run_id)) is not None)
+
+    def write_result(self, run_id: str, result: Mapping[str, Any], *, replace: bool = True) -> None:
+        """Publish a record with its checksum; removes an earlier failure of the run.
+
+        ``replace`` False: for a run that had no record; FileExistsError where there is one by now, which then stays.
+        """
         folder = self.path(run_id)
-        write_json_atomically(folder / "spec.json", result["spec"], sync_folder=False)
+        # Its folder is synced with it: the names of the files that the record names are durable before the record's own.
+        write_json_atomically(folder / "spec.json", result["spec"])
         (folder / "failure.json").unlink(missing_ok=True)
-        write_json_atomically(folder / RECORD, with_checksum(result))
+        write_json_atomically(folder / RECORD, with_checksum(result), exclusive=not replace)
 
     def write_failure(self, run_id: str, failure: Mapping[str, Any]) -> None:
         """Store the error that ended a run; removes an earlier record, which was made by other code."""
         folder = self.path(run_id)
-        (folder / RECORD).unlink(missing_ok=True)
+        if (folder / RECORD).exists():  # one that a network client does not show yet was judged by nobody
+            (folder / RECORD).unlink(missing_ok=True)
         write_json_atomically(folder / "failure.json", failure)
 
     def read_manifest(self, suite: str) -> dict[str, Any] | None:
@@ -230,6 +260,15 @@ class Store:
             ) from error
         return manifest["cells"]
 
+    def remedy(self, run_id: str) -> str:
+        """How to do a run again, as a clause with the command that its plan has; older plans have none."""
+        for file in sorted((self.root / "suites").glob("*.json")):
+            with contextlib.suppress(UserError):  # another suite's plan that is damaged
+                for cell in self.read_cells(file.stem):
+                    if cell["run_id"] == run_id and cell.get("command"):
+                        return f"do the run again: {shell_command(*cell['command'], results=self.root)}"
+        return "run its suite again"
+
     def write_manifest(self, suite: str, manifest: Mapping[str, Any]) -> bool:
         """Store a suite's plan, merged with the cells of earlier plans by (row, column, seeds): a run of some rows keeps the rest.
 
@@ -237,7 +276,7 @@ class Store:
         returns whether this was so.
         """
         folder = self.root / "suites"
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         # Two launchers may store their parts at the same time.
         with locked(folder / f".{suite}.lock", lambda: None):
             other = False
@@ -246,11 +285,24 @@ class Store:
                 if old:
                     _MergeablePlan.model_validate(old, strict=True)
                 other = bool(old) and old.get("file") != manifest.get("file")
-                data = json_bytes(manifest if other else _merged(old, manifest))
+                new = dict(manifest) if other else _merged(old, manifest)
+                if new == old:
+                    return False
+                data = json_bytes(new)
             except (UserError, ValueError, RecursionError):
                 data = json_bytes(manifest)
             write_atomically(folder / f"{suite}.json", data)
         return other
+
+
+def outline_of(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of a record that decide the state of its run: which code made it, and the hashes of its files."""
+    made = result["provenance"]
+    parts = {key: result[key] for key in ("predictions_sha256", "observations") if key in result}
+    model = result.get("model")
+    if isinstance(model, dict):
+        parts["model"] = {"sha256": model.get("sha256")}
+    return {**parts, "provenance": {key: made[key] for key in ("code_fingerprint", "plugins") if key in made}}
 
 
 def _checked(run_id: str, result: object) -> Record | Broken:
@@ -296,14 +348,6 @@ def has_half_character(value: object) -> bool:
     except UnicodeEncodeError:
         return True
     return False
-
-
-def _sha256(file: Path) -> str | None:
-    try:
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError:
-        return None
 
 
 def _refuse_constant(name: str) -> float:

@@ -9,8 +9,6 @@ which methods with queries compute in addition. A method's floor is its counted 
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import gc
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +24,7 @@ from smope_bench.harness.cost.method_walk import make_method
 from smope_bench.harness.cost.stored_counts import stored_counts
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.hardware.device import products_in
-from smope_bench.harness.hardware.memory import MIB
+from smope_bench.harness.hardware.memory import MIB, return_freed
 from smope_bench.harness.hardware.out_of_memory import PeakMemory
 from smope_bench.harness.planning.settings import validated
 from smope_bench.harness.registry.registry import Registries
@@ -34,7 +32,7 @@ from smope_bench.harness.timing.measure import interleaved
 from smope_bench.harness.timing.records import Row, make_row, ratios, spread
 from smope_bench.harness.training.optimization import LossMeter, OptimizationSegment, declare_trainable
 from smope_bench.methods.common.api import Batch, Method, Phase, Setup, TaskInfo
-from smope_bench.methods.common.backbone import block
+from smope_bench.methods.common.backbone import block, plain_vit
 from smope_bench.methods.common.backbone.backbones import Backbone
 from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.schedules import Schedule, adamw
@@ -253,11 +251,9 @@ def _peak(maker: Maker, device: torch.device) -> float | None:
 
 def _release(device: torch.device) -> None:
     """Free unreferenced memory, which would count for the next step's peak."""
-    gc.collect()
+    return_freed()
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    with contextlib.suppress(OSError, AttributeError):  # other C libraries have no such call
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def step_times(
@@ -311,13 +307,17 @@ PARTS = ("_heads", "_leave_heads", "_residuals")
 
 
 class CompiledBlocks:
-    """timm's blocks, and the method-independent parts of prompted ones, compiled once and patched in when needed.
+    """Blocks as they are, and the method-independent parts of prompted ones, compiled once and patched in when needed.
 
     Each is compiled as one graph: a graph break is an error instead of a slow measurement.
     """
 
     def __init__(self, backend: str = "inductor") -> None:
-        places: list[tuple[Any, str]] = [(Block, "forward"), *((block, name) for name in PARTS)]
+        places: list[tuple[Any, str]] = [
+            (Block, "forward"),
+            (plain_vit.Block, "forward"),
+            *((block, name) for name in PARTS),
+        ]
         self._places = [
             (owner, name, torch.compile(getattr(owner, name), backend=backend, fullgraph=True))
             for owner, name in places

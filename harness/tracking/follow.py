@@ -63,7 +63,11 @@ class TrackWriter:
         metrics: Sequence[Metric],
         notify: Notify,
         plugins: Sequence[Path] = (),
+        *,
+        has_records: bool = True,
     ) -> None:
+        """``has_records``: whether the store keeps the runs, so that they can be written later."""
+        self._has_records = has_records
         self._trackers = {one.name: one for one in trackers}
         self._store, self._out, self._metrics, self._notify = store, out, metrics, notify
         self._more = [word for file in plugins for word in ("--plugin", str(file))]
@@ -136,6 +140,8 @@ class TrackWriter:
         self.working = []
 
     def _remedy(self, name: str) -> str:
+        if not self._has_records:
+            return "no trial is lost by it"
         again = shell_command("track", str(self._store.root), "--to", name, "--out", str(self._out), *self._more)
         return f"no run is lost by it. Once the cause is mended, write all of them with: {again}"
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.observations import npz_arrays
-from smope_bench.harness.records.store import PREDICTIONS
+from smope_bench.harness.records.store import PREDICTIONS, Store
 from smope_bench.harness.trained.find import find_run, located
 
 
@@ -99,7 +99,7 @@ def answers_in(
     ``test_counts``: test images of each task.
     """
     file = folder / PREDICTIONS
-    again = "run its suite again to make them anew"
+    again = Store(folder.parent).remedy(run_id)
     try:
         data = file.read_bytes()
     except OSError as error:

@@ -36,15 +36,16 @@ import sys
 from pathlib import Path
 
 try:
-    from smope_bench import UserError, load_model
+    import smope_bench
 except ImportError:
-    sys.exit("error: install smope-bench {version}, which has the method and its frozen backbone")
+    print("error: install smope-bench {version}, which has the method and its frozen backbone", file=sys.stderr)
+    sys.exit(2)
 here = Path(__file__).parent
 try:
-    model = load_model(here{more})
-    found = model.predict(sys.argv[1:])  # found.frame() is a pandas data frame
-except UserError as error:
-    sys.exit(f"error: {{error}}")
+    found = smope_bench.load_model(here{more}).predict(sys.argv[1:])  # found.frame() is a pandas data frame
+except smope_bench.UserError as error:
+    print(f"error: {{error}}", file=sys.stderr)
+    sys.exit(2)
 for name, label, probabilities in zip(found.names, found.classes, found.probabilities):
     print(f"{{name}}: {{label}} ({{probabilities.max():.1%}})")
 '''

@@ -21,7 +21,7 @@ from smope_bench.harness.planning.planner import PlannedRun
 from smope_bench.harness.planning.settings import Setting, has_field, merged, nested, scoped, validated
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_spec import Component, Parent, RunSpec
-from smope_bench.harness.text import plain
+from smope_bench.harness.text import DATA, plain
 from smope_bench.harness.trained.find import KeptModel, find_model, is_exported
 from smope_bench.harness.trained.model import backbone_of, spec_of, unknown_setting
 from smope_bench.harness.training.data import open_stream
@@ -71,6 +71,8 @@ def plan_extension(
         raise UserError(
             f"the images of run {kept.run_id} are not those that it was trained on; restore them, or run it again"
         )
+    named = ["--from", str(folder)] if folder is not None else []
+    named += ["--benchmark", benchmark] if benchmark is not None else []
     if folder is not None:
         given = scoped(settings, "benchmark")
         benchmark, values = benchmark or FOLDERS, {"path": str(folder.expanduser().absolute()), **given}
@@ -112,16 +114,25 @@ def plan_extension(
         recipe=f"that of run {kept.run_id}",
         settings=tuple(setting.text for setting in settings),
         protocol=stream.protocol,
+        command=_command(kept, named, settings, registries, data),
     )
+
+
+def _command(
+    kept: KeptModel, added: Sequence[str], settings: Sequence[Setting], registries: Registries, data: Path
+) -> tuple[str, ...]:
+    """The words that extend a run by what is ``added``."""
+    given = [word for setting in settings for word in ("--set", setting.text)]
+    plugins = [word for file in registries.plugins for word in ("--plugin", str(file))]
+    place = ["--data", str(data)] if data != DATA else []
+    return ("extend", kept.run_id, *added, *given, *plugins, *place)
 
 
 def _require_extendable(kept: KeptModel, method: type[Method]) -> None:
     if method.not_extended_because:
         raise UserError(f"run {kept.run_id} of {method.name} cannot be extended: {method.not_extended_because}")
     if "learned" not in kept.record["model"]:
-        raise UserError(
-            f"run {kept.run_id} was stored by a version that kept too little to extend it; run its suite again"
-        )
+        raise UserError(f"run {kept.run_id} was stored by a version that kept too little to extend it; {kept.remedy}")
 
 
 def _require_scopes(kept: KeptModel, settings: Sequence[Setting]) -> None:
@@ -211,7 +222,7 @@ def _require_growth(
     if lacking := [name for name in new if name not in old and is_only_for_training(method, name)]:
         raise UserError(
             f"run {kept.run_id} was kept without what training goes on from ({plain(lacking[0])}); remove its folder"
-            f" {shlex.quote(str(kept.folder))} and run its suite again with --extendable"
+            f" {shlex.quote(str(kept.folder))}, then {kept.remedy} --extendable"
         )
     if fault := growth_fault(method, {name: old[name] for name in old if name in new}, new, *sizes):
         raise UserError(f"run {kept.run_id} of {method.name} cannot be extended: {fault}")

@@ -19,7 +19,6 @@ from smope_bench.harness.text import plain, shell_command
 DESCRIPTION = "model.json"
 """File of an exported model that describes it, as a record does."""
 NAMED_AT_MOST = 8
-ANEW = "run its suite again to train it anew"
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,11 @@ class KeptModel:
     data: bytes
     folder: Path
     """Where it lies."""
+
+    @property
+    def remedy(self) -> str:
+        """How to train it again, as a clause."""
+        return Store(self.folder.parent).remedy(self.run_id)
 
     @property
     def sources(self) -> dict[str, str]:
@@ -56,7 +60,9 @@ def find_run(run: str, results: Path) -> Record:
     if isinstance(record, Record):
         return record
     reason = record.reason if isinstance(record, Broken) else f"run {found[0]} has no record"
-    raise UserError(f"{reason}; {ANEW}")
+    if isinstance(record, Broken) and record.fault == "misplaced":
+        raise UserError(f"{reason}; delete {str(store.path(found[0]))!r}, or give it back its name")
+    raise UserError(f"{reason}; {store.remedy(found[0])}")
 
 
 def located(run: str, results: Path) -> tuple[str, Path]:
@@ -89,15 +95,14 @@ def find_model(run: str, results: Path) -> KeptModel:
         raise UserError(f"the exported folder {run!r} has lost its {DESCRIPTION}; export it again")
     run, results = located(run, results)
     record = find_run(run, results)
-    folder = results / record.run_id
+    folder, remedy = results / record.run_id, Store(results).remedy(record.run_id)
     if record.kept_model is None:
         raise UserError(
-            f"run {record.run_id} was stored without its trained model; to train it again, remove the folder"
-            f" {shlex.quote(str(folder))} and run its suite"
+            f"run {record.run_id} was stored without its trained model; remove the folder {shlex.quote(str(folder))},"
+            f" then {remedy}"
         )
-    return KeptModel(
-        record.run_id, record.result, _read_verified(folder / MODEL, record.kept_model, record.run_id), folder
-    )
+    data = _read_verified(folder / MODEL, record.kept_model, record.run_id, remedy)
+    return KeptModel(record.run_id, record.result, data, folder)
 
 
 def _read_exported(folder: Path) -> KeptModel:
@@ -114,7 +119,7 @@ def _read_exported(folder: Path) -> KeptModel:
     return KeptModel(run_id, described, _read_verified(folder / MODEL, described["model"], run_id, again), folder)
 
 
-def _read_verified(file: Path, entry: Mapping[str, Any], run_id: str, remedy: str = ANEW) -> bytes:
+def _read_verified(file: Path, entry: Mapping[str, Any], run_id: str, remedy: str) -> bytes:
     try:
         data = file.read_bytes()
     except OSError as error:
@@ -137,7 +142,8 @@ def _unknown(run: str, store: Store, ids: list[str]) -> str:
     )
     if begun and begun[0] not in ("suites", *ids):
         if store.failure(begun[0]) is not None:
-            return f"run {plain(begun[0])} of {where!r} failed, so that it has no model and no predictions; run its suite again"
+            remedy = store.remedy(begun[0])
+            return f"run {plain(begun[0])} of {where!r} failed, so that it has no model and no predictions; {remedy}"
         return (
             f"run {plain(begun[0])} of {where!r} is not finished, so that it has no model and no predictions yet; see"
             f" {shell_command('status', results=store.root)}"

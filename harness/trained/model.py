@@ -205,7 +205,7 @@ def _require_sources(kept: KeptModel, spec: RunSpec, registries: Registries) -> 
         if now.get(kind) != kept.sources.get(kind):
             raise UserError(
                 f"{kind} {name!r} is not the one that run {kept.run_id} was made with: its source has changed; restore the"
-                " plugin's file of that time, or run the suite again"
+                f" plugin's file of that time, or {kept.remedy}"
             )
 
 
@@ -238,7 +238,7 @@ def _method_of(kept: KeptModel, spec: RunSpec, registries: Registries, data: Pat
     except (UnfitError, LookupError, SafetensorError) as error:
         raise UserError(
             f"the trained model of run {kept.run_id} does not fit method {spec.method.name!r} of this version ({plain(error)});"
-            f" load it with version {plain(kept.record['provenance'].get('project'))}, or run the suite again"
+            f" load it with version {plain(kept.record['provenance'].get('project'))}, or {kept.remedy}"
         ) from error
 
 

@@ -53,6 +53,7 @@ def read_inherited(store: Store, parent: Parent, num_tasks: int) -> Inherited:
         test_images=int(costs["test_images"]),
         learned=dict((record.kept_model or {}).get("learned", {})),
         peak_memory_mb=float(costs["peak_memory_mb"]),
+        memory_increase_mib=float(costs.get("memory_increase_mib", 0.0)),  # older records have none
     )
     return Inherited(tensors, progress)
 

@@ -12,11 +12,12 @@ from safetensors.torch import save
 
 from smope_bench.benchmarks.stream import Stream
 from smope_bench.harness import provenance
+from smope_bench.harness.cancellation import LeaseLost
 from smope_bench.harness.checkpointing.checkpoint import RunProgress
 from smope_bench.harness.records.atomic_write import write_atomically
 from smope_bench.harness.records.checksum import RECORD_SCHEMA
 from smope_bench.harness.records.observations import npz_bytes, write_observations
-from smope_bench.harness.records.store import MODEL, PREDICTIONS, Store, unwritable
+from smope_bench.harness.records.store import MODEL, PREDICTIONS, RECORD, Store, unwritable
 from smope_bench.harness.run_spec import RunSpec
 from smope_bench.harness.training.kept_model import kept_tensors, task_entry
 from smope_bench.harness.training.observer import Observer
@@ -48,7 +49,7 @@ def publish(store: Store, run: FinishedRun, observer: Observer, require_lease: C
     """Write predictions and observations, then the record, which marks the run as finished.
 
     ``require_lease`` is called right before the record is written and raises where another process has taken over the run.
-    Raises UserError where the folder cannot be written.
+    Raises LeaseLost where another process has published the run, UserError where the folder cannot be written.
     """
     run_id = run.spec.run_id
     folder = store.path(run_id)
@@ -56,12 +57,17 @@ def publish(store: Store, run: FinishedRun, observer: Observer, require_lease: C
     labels = np.concatenate([view.labels for view in run.stream.tests]).astype(np.int32)
     predictions = npz_bytes({"labels": labels, **stages})
     try:
-        write_atomically(folder / PREDICTIONS, predictions, sync_folder=False)
+        write_atomically(folder / PREDICTIONS, predictions, sync_name=False)
         observations = write_observations(folder, observer.names, observer.arrays())
         model = _write_model(store, run)
         record = make_record(run, hashlib.sha256(predictions).hexdigest(), observations, model)
+        # Before the look at the lease: a record that appears afterwards is another process's.
+        replace = (folder / RECORD).exists()
         require_lease()
-        store.write_result(run_id, record)
+        try:
+            store.write_result(run_id, record, replace=replace)
+        except FileExistsError as error:
+            raise LeaseLost("another process has published this run") from error
     except OSError as error:
         raise unwritable(run_id, folder, error) from error
 
@@ -73,7 +79,7 @@ def _write_model(store: Store, run: FinishedRun) -> dict[str, Any] | None:
         file.unlink(missing_ok=True)
         return None
     data = save(kept_tensors(run.method, extendable=run.extendable))
-    write_atomically(file, data, sync_folder=False)
+    write_atomically(file, data, sync_name=False)
     tasks = [task_entry(task) for task in run.stream.tasks]
     return {
         "file": MODEL,
@@ -130,6 +136,7 @@ def _costs(progress: RunProgress, backbone: PromptedViT) -> dict[str, Any]:
         "learnable_parameters": sum(progress.learned.values()),
         "backbone_parameters": sum(parameter.numel() for parameter in backbone.parameters()),
         "peak_memory_mb": round(progress.peak_memory_mb, 1),
+        "memory_increase_mib": round(progress.memory_increase_mib, 1),
         "train_images": progress.train_images,
         "test_images": progress.test_images,
     }

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from smope_bench.benchmarks.durable import make_folder
 from smope_bench.benchmarks.stream import Stream, Task
 from smope_bench.harness import provenance
 from smope_bench.harness.checkpointing.checkpoint import Checkpoint, Checkpoints, Position, RunProgress
@@ -112,7 +113,8 @@ class Trainer:
 
     def __enter__(self) -> Trainer:
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            if not self.folder.is_dir():  # who holds its lease has made it
+                make_folder(self.folder)
             self._open_log()
         except OSError as error:
             raise unwritable(self.spec.run_id, self.folder, error) from error
@@ -310,6 +312,7 @@ class Trainer:
 
     def _update_peak_memory(self) -> float:
         self.progress.peak_memory_mb = max(self.progress.peak_memory_mb, self.memory.read_mb())
+        self.progress.memory_increase_mib = max(self.progress.memory_increase_mib, self.memory.increase_mb())
         return self.progress.peak_memory_mb
 
     def _precision(self) -> contextlib.AbstractContextManager[None]:
@@ -350,6 +353,7 @@ class Trainer:
             self.observer.run_ended()
         # A resumed process must not publish if its lease was taken over and the run completed.
         self.checkpoints.require_lease()
+        self.log.mark()  # the losses of a finished run are durable, too
         kept = self.method if self._keeps else None
         facts = (str(self.device), started, self.flags, kept, self._extendable)
         run = FinishedRun(self.spec, self.stream, self.progress, self.backbone, *facts)

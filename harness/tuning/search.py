@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
+import shutil
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,20 +16,25 @@ from pathlib import Path
 from typing import Any, Literal
 
 from smope_bench.benchmarks.download.locks import locked
+from smope_bench.benchmarks.durable import make_folder
 from smope_bench.benchmarks.suites import SUITES, Column, Row
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.execution.display import Display
 from smope_bench.harness.execution.job import Job, JobResult, OnEvent, run_job
 from smope_bench.harness.execution.scheduler import RunStatus
+from smope_bench.harness.execution.tracked import TrackedLaunch
 from smope_bench.harness.executors.local import WorkerPool
+from smope_bench.harness.hardware.gpus import only_gpus
 from smope_bench.harness.planning.own_backbones import find_backbone, without_file_settings
 from smope_bench.harness.planning.planner import PlannedRun, Planner, Selection
 from smope_bench.harness.planning.settings import Seeds, Setting, parse_setting
 from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry.registry import Registries
-from smope_bench.harness.run_options import RunOptions
+from smope_bench.harness.run_options import Gpu, RunOptions
 from smope_bench.harness.run_spec import Precision, RunSpec, canonical_json
 from smope_bench.harness.text import shell_command
+from smope_bench.harness.tracking.follow import FOLDER
+from smope_bench.harness.tracking.tracker import Tracker
 from smope_bench.harness.tuning.expected_time import expected_time, trial_seconds
 from smope_bench.harness.tuning.study import REFUSED, Candidate, Study, TrialResult, candidate_key, grid_order
 from smope_bench.harness.tuning.trial import RUNNER
@@ -65,6 +71,8 @@ class SearchRequest:
     workers: int | None = None
     threads: int | None = None
     device: str = "cpu"
+    gpus: tuple[Gpu, ...] = ()
+    """GPUs of this machine for the workers, in turn; empty: whatever CUDA shows."""
 
 
 @dataclass(frozen=True)
@@ -180,17 +188,20 @@ def search(
     workers: int,
     threads: int,
     notify: Callable[[str], None] = lambda _: None,
+    memory_mb: float = 0.0,
+    trackers: Sequence[Tracker] = (),
 ) -> list[tuple[Candidate, TrialResult]]:
     """Compute the missing trials; returns all trials in the order of the grid or of the sampler. Data must be prepared.
 
     ``notify`` receives a sentence on how long it will take before the first trial, and after it where only that tells.
+    ``memory_mb``: MiB that a run of a trial is expected to need; 0 if unknown. ``trackers`` follow the trials.
     """
     request = plan.request
 
     def refuse() -> None:
         raise UserError(f"another process is working on this search ({plan.folder}): wait for it, or stop it")
 
-    plan.folder.mkdir(parents=True, exist_ok=True)
+    make_folder(plan.folder)
     with locked(plan.folder / "lock", refuse):
         study = Study(plan.folder, plan.space, request.seeds[0].train, learns=request.sampler == "tpe")
         options = RunOptions(
@@ -200,10 +211,16 @@ def search(
             threads=threads,
             plugins=plan.registries.plugins,
             runner=RUNNER,
+            gpus=request.gpus,
             leases=False,
         )
-        with _computing(workers, options) as compute:
-            return _Search(plan, study, compute, display, notify).run(workers)
+        tracking = TrackedLaunch(trackers, options, notify, plan.folder / FOLDER)
+        with _computing(workers, options) as compute, tracking:
+            found = _Search(plan, study, compute, display, notify, memory_mb, tracking).run(workers)
+        for line in tracking.looks():
+            notify(line)
+        shutil.rmtree(options.results, ignore_errors=True)  # the event logs of the trials
+        return found
 
 
 class _Search:
@@ -216,12 +233,16 @@ class _Search:
         compute: Compute,
         display: Callable[[int], Display],
         notify: Callable[[str], None],
+        memory_mb: float,
+        tracking: TrackedLaunch,
     ) -> None:
         self.plan = plan
+        self.memory_mb = memory_mb
         self.study = study
         self.compute = compute
         self.display = display
         self.notify = notify
+        self.tracking = tracking
         self.left, self.workers, self.is_timed = 0, 1, False
         """Trials that are left, how many go at a time, and whether it was said how long they take."""
         self.known = {candidate_key(candidate): result for candidate, result in study.results() if result.is_final}
@@ -265,19 +286,23 @@ class _Search:
                 runs[run.run_id] = run
         if not runs:
             return
+        jobs = [Job(run_id, run.spec, memory_mb=self.memory_mb) for run_id, run in runs.items()]
         scores: dict[str, dict[str, Any]] = {}
         ends: dict[str, list[JobResult]] = {}
         display = self.display(len(wave) * len(seeds))
+        update = self.tracking.after(display.update)
 
         def on_event(run_id: str, event: dict[str, Any]) -> None:
             if event.get("event") == "run_finished":
                 scores[run_id] = event
-            display.update(runs[run_id], event)
+            update(runs[run_id], event)
 
         with display:
-            for end in self.compute([Job(run_id, run.spec) for run_id, run in runs.items()], on_event):
+            for end in self.compute(jobs, on_event):
                 error = end.error["error"] if end.error else None
-                display.finish(RunStatus(runs[end.run_id], "failed" if error else "done", error))
+                status = RunStatus(runs[end.run_id], "failed" if error else "done", error)
+                display.finish(status)
+                self.tracking.finish(status)
                 for candidate in trials[end.run_id]:
                     own = ends.setdefault(candidate_key(candidate), [])
                     own.append(end)
@@ -333,7 +358,8 @@ def _computing(workers: int, options: RunOptions) -> Iterator[Compute]:
         with WorkerPool(workers, options) as pool:
             yield pool.run
         return
-    yield lambda jobs, on_event: (run_job(job, options, on_event) for job in jobs)
+    with only_gpus(options.gpus[:1]):
+        yield lambda jobs, on_event: (run_job(job, options, on_event) for job in jobs)
 
 
 def arguments(candidate: Candidate) -> list[str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from smope_bench.benchmarks.durable import make_folder
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.run_spec import canonical_json
 
@@ -73,7 +74,7 @@ class Study:
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         file = self.folder / JOURNAL
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         _drop_incomplete_line(file)
         self._distributions: dict[str, Any] = {
             key: optuna.distributions.CategoricalDistribution([_choice(value) for value in values])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 import time
+from pathlib import Path
 
 from smope_bench.harness.execution.job import Job
 from smope_bench.harness.hardware.device import pin_arithmetic
+from smope_bench.harness.records.event_log import EVENTS
 from smope_bench.harness.registry.registry import Registries, open_registries
 from smope_bench.harness.run_options import RunContext, RunOptions
 from smope_bench.harness.run_spec import RunSpec
@@ -21,7 +23,7 @@ def held_out_scores(
     """Train ``spec``, whose benchmark holds out training images, and score it on them.
 
     The stream is built without test images. The results folder takes checkpoints, from which a killed trial
-    is resumed; they are removed at the end. Raises the errors of the trainer.
+    is resumed; all but the event log is removed at the end. Raises the errors of the trainer.
     """
     import torch
 
@@ -40,11 +42,20 @@ def held_out_scores(
         try:
             trainer.run_tasks()
         except Exception:
-            shutil.rmtree(trainer.folder, ignore_errors=True)
+            _keep_log(trainer.folder)
             raise
-    shutil.rmtree(trainer.folder, ignore_errors=True)
+    _keep_log(trainer.folder)
     matrix = trainer.progress.matrix
     return TrialResult(final_average_accuracy(matrix), cumulative_average_accuracy(matrix), time.monotonic() - started)
+
+
+def _keep_log(folder: Path) -> None:
+    """Remove all files of a trial but its event log, which trackers may still read."""
+    for file in folder.iterdir() if folder.is_dir() else ():
+        if file.is_dir():
+            shutil.rmtree(file, ignore_errors=True)
+        elif file.name != EVENTS:
+            file.unlink(missing_ok=True)
 
 
 def run_trial(job: Job, options: RunOptions, context: RunContext) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from smope_bench.methods.common.backbone.attention import attend
 from smope_bench.methods.common.backbone.attention_rules import of_images
+from smope_bench.methods.common.errors import MethodError
 
 
 class PlainPrefix:
@@ -36,7 +37,12 @@ def split_heads(rows: Tensor, heads: int) -> Tensor:
 
 def prepend(prefix: Tensor, tokens: Tensor) -> Tensor:
     """Put a prefix (heads, P, e) or (B, heads, P, e) before tokens (B, heads, N, e): (B, heads, P+N, e)."""
-    batch = tokens.shape[0]
+    batch, heads, _, width = tokens.shape
+    if prefix.dim() not in (3, 4) or (prefix.shape[-3], prefix.shape[-1]) != (heads, width):
+        raise MethodError(
+            f"a prefix is {tuple(prefix.shape)}, but a block with {heads} heads of width {width} takes ({heads}, length, {width})"
+            f" or ({batch}, {heads}, length, {width})"
+        )
     shared = prefix.expand(batch, *prefix.shape[-3:])
     return torch.cat([shared.to(tokens.dtype), tokens], dim=2)
 

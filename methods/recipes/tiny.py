@@ -67,6 +67,8 @@ SEARCHED: tuple[TrainingRecipe, ...] = (
     _tiny("linear_probe", "digits", DIGITS | {"lr": 0.015}, {"tap": NO_TAP}),
     _tiny("ranpac", "digits", DIGITS | {"lr": 0.005}, {"prompt_init": 0.2}),
     _tiny("inflora", "digits", DIGITS | ADAM | {"lr": 0.015}, {"threshold": 0.98}),
+    _tiny("ease", "digits", DIGITS | EASE_SGD),
+    _tiny("sd_lora", "digits", DIGITS | STEADY_SGD | {"lr": 0.005}),
     _tiny("joint_head", "digits", DIGITS | {"lr": 0.005}),
     _tiny("joint", "digits", DIGITS | {"lr": 0.005}, {"prompt_init": 0.2}),
     _tiny("l2p++", "glyphs", GLYPHS | BY_EPOCH | {"lr": 0.015}, {"prompt_init": 0.2}),
@@ -79,10 +81,12 @@ SEARCHED: tuple[TrainingRecipe, ...] = (
     _tiny("vq_prompt", "glyphs", GLYPHS | {"lr": 0.015}, {"tap": SMALL_TAP}),
     _tiny("hash_prompt", "glyphs", GLYPHS | CLIPPED | {"lr": 0.045}, {"head_lr_mult": 1.0} | _inferring(2)),
     _tiny("smope", "glyphs", GLYPHS | {"lr": 0.015}, {"prompt_init": 0.2, "tap": SMALL_TAP}),
-    _tiny("cpg", "glyphs", GLYPHS | FALLING | {"lr": 0.045, "milestones": [1]}),
+    _tiny("cpg", "glyphs", GLYPHS | FALLING | {"lr": 0.135, "milestones": [1]}),
     _tiny("one_prompt", "glyphs", GLYPHS | {"lr": 0.015}, {"prompt_init": 0.2, "tap": NO_TAP}),
     _tiny("linear_probe", "glyphs", GLYPHS | {"lr": 0.015}, {"tap": NO_TAP}),
     _tiny("ranpac", "glyphs", GLYPHS | {"lr": 0.045}, {"prompt_init": 0.2}),
+    _tiny("inflora", "glyphs", GLYPHS | ADAM | {"lr": 0.015}, {"threshold": 0.98}),
+    _tiny("sd_lora", "glyphs", GLYPHS | STEADY_SGD | {"lr": 0.045}),
     _tiny("joint_head", "glyphs", GLYPHS | {"lr": 0.015, "beta1": 0.0}),
     _tiny("joint", "glyphs", GLYPHS | {"lr": 0.015}, {"prompt_init": 0.2}),
     _tiny("ncm", ANY, {"batch_size": 128}),
@@ -90,20 +94,7 @@ SEARCHED: tuple[TrainingRecipe, ...] = (
 )
 
 UNSEARCHED: tuple[TrainingRecipe, ...] = (
-    *inferred(
-        [_tiny("inflora", "glyphs", GLYPHS | ADAM | {"lr": 0.015}, {"threshold": 0.98})], "as on digits, not searched"
-    ),
-    *inferred(
-        [
-            _tiny("sd_lora", "digits", DIGITS | STEADY_SGD | {"lr": 0.015}),
-            _tiny("sd_lora", "glyphs", GLYPHS | STEADY_SGD | {"lr": 0.015}),
-        ],
-        "the rate that most methods have, not searched",
-    ),
-    *inferred(
-        [_tiny("ease", "digits", DIGITS | EASE_SGD), _tiny("ease", "glyphs", GLYPHS | EASE_SGD)],
-        "rate and optimiser as released, not searched to the end",
-    ),
+    *inferred([_tiny("ease", "glyphs", GLYPHS | EASE_SGD)], "rate and optimiser as released, not searched to the end"),
 )
 """Of rows that came after the search."""
 EVERY = (*SEARCHED, *UNSEARCHED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from smope_bench.reports.figures.interactive import Chart, limits_of, seeded, series, spread_of, to_thousandth
 from smope_bench.reports.figures.kinds import FigureData, Picture, figure
 from smope_bench.reports.figures.scatter import names_at_ends
 from smope_bench.reports.figures.style import (
@@ -26,7 +27,7 @@ from smope_bench.reports.figures.style import (
     row_label,
     within_percent,
 )
-from smope_bench.reports.formatting import mean_std
+from smope_bench.reports.formatting import KIND_NAMES, mean_std
 from smope_bench.reports.loading.model import Cell, RowKind, Summary, runs_a_point, summarise
 from smope_bench.reports.text import listed, number
 
@@ -80,7 +81,30 @@ def final(data: FigureData) -> Picture:
     )
     alt = "; ".join(f"{cell.row.label} {mean_std(found)}" for cell, found in shown)
     size = (5.0, 0.62 + 0.24 * (len(shown) + 0.45 * len(gaps)))
-    return Picture(draw, caption, f"FAA on {data.column.label}: {alt}.", size)
+    chart = _final_chart(data, shown, limits, is_zoomed=bool(outside))
+    return Picture(draw, caption, f"FAA on {data.column.label}: {alt}.", size, chart=chart)
+
+
+def _final_chart(
+    data: FigureData, shown: Sequence[tuple[Cell, Summary]], limits: tuple[float, float], *, is_zoomed: bool
+) -> Chart:
+    reference = next((row_label(cell) for cell, _ in shown if cell.row.label == data.results.reference), None)
+    near = [round(limit, 3) for limit in limits]
+    ends = [end for _, found in shown for end in (found.mean, found.low, found.high) if end is not None]
+    return {
+        "form": "rows", "value": "FAA", "unit": "%", "x": "FAA (%)", "reference": reference,
+        "levels": [KIND_NAMES[kind] for kind in ("floor", "ceiling")],
+        "near": near if is_zoomed else None, "whole": limits_of(ends) if is_zoomed else near,
+        "series": [
+            series(
+                cell,
+                data.looks[cell.row.label],
+                value=spread_of(found),
+                runs=seeded(cell, [to_thousandth(one.metrics["faa"]) for one in cell.outcomes]),
+            )
+            for cell, found in shown
+        ],
+    }  # fmt: skip
 
 
 def _limits(shown: Sequence[tuple[Cell, Summary]], zoom: tuple[float, float] | None) -> tuple[float, float]:
@@ -159,11 +183,41 @@ def stages(data: FigureData) -> Picture:
     caption = (
         f"Average accuracy on the {unit}s seen so far after each {unit}: mean over runs, shaded by one standard deviation. "
         "Floors are dashed; a dotted line is an adapter or, level, a ceiling, which is trained once on everything."
-        + (" Below, the same lines where most of them end." if zoom else "")
+        + (" Below (on the page, zoomed in) the same lines where most of them end." if zoom else "")
         + (f" Grey: {listed(pale, 12)}." if pale else "")
     )
     alt = f"Average accuracy after each {unit} on {data.column.label}: {'; '.join(map(said, data.cells))}."
-    return Picture(draw, caption, alt, (5.0, max(2.9, 0.8 + 0.17 * len(ends)) * (1.75 if zoom else 1)))
+    size = (5.0, max(2.9, 0.8 + 0.17 * len(ends)) * (1.75 if zoom else 1))
+    return Picture(draw, caption, alt, size, chart=_stages_chart(data, curves, zoom))
+
+
+def _stages_chart(
+    data: FigureData, curves: Mapping[str, list[tuple[int, float, float]]], zoom: tuple[float, float] | None
+) -> Chart | None:
+    unit, tasks = data.column.unit, data.column.tasks
+    cells = [cell for cell in data.cells if curves[cell.row.label]]
+    if not cells:
+        return None
+    means = [mean for curve in curves.values() for _, mean, _ in curve]
+    return {
+        "form": "lines", "unit": "%", "word": f"after {unit}", "x": f"{unit}s learned",
+        "y": f"average accuracy on the {unit}s seen (%)", "domain": [1, tasks], "margin": round(0.05 * max(1, tasks - 1), 2),
+        "ticks": list(range(1, tasks + 1, -(-tasks // 10))),
+        "near": zoom and [round(limit, 3) for limit in zoom], "whole": limits_of(means),
+        "series": [
+            series(
+                cell,
+                data.looks[cell.row.label],
+                pale=cell.row.label in data.pale,
+                points=[[task, to_thousandth(mean), to_thousandth(std)] for task, mean, std in curves[cell.row.label]],
+                runs=seeded(
+                    cell,
+                    [[to_thousandth(one.stages[task - 1]) for task, *_ in curves[cell.row.label]] for one in cell.outcomes],
+                ),
+            )
+            for cell in cells
+        ],
+    }  # fmt: skip
 
 
 def _mean_stages(cell: Cell) -> list[tuple[int, float, float]]:

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from smope_bench.reports.figures.kinds import FigureData, Picture, figure
-from smope_bench.reports.figures.style import COLOURS, GREY, INK, shortened
+from smope_bench.reports.figures.style import COLOURS, GREY, INK
 from smope_bench.reports.statistics.ranking import Ranking, friedman_words, rank_rows
-from smope_bench.reports.text import number
+from smope_bench.reports.text import number, shortened
 
 # In inches: a letter's width, a label's height, a bar's, and the length of the line.
 _LETTER, _SLOT, _BAR, _AXIS = 0.078, 0.215, 0.085, 3.6

@@ -114,7 +114,7 @@ class Picture:
     """What a kind makes of its data: ``draw`` fills a matplotlib figure of ``size`` inches.
 
     ``alt`` carries the numbers for readers who do not see the figure. ``runs``: ids of the runs drawn, all of the data's cells
-    where ``None``. ``title`` replaces the kind's own.
+    where ``None``. ``title`` replaces the kind's own. ``chart``: the same for the page's script (``interactive.py``).
     """
 
     draw: Callable[[Figure], None]
@@ -123,6 +123,7 @@ class Picture:
     size: tuple[float, float] = (7.2, 3.6)
     runs: tuple[str, ...] | None = None
     title: str = ""
+    chart: Mapping[str, Any] | None = None
 
 
 Needs = Literal["runs", "cells", "observations", "suite"]
@@ -220,7 +221,7 @@ def _drawn(kind: FigureKind, data: FigureData, name: str) -> FigureFile | None:
     svg, png, pdf = render(picture.draw, picture.size, name)
     title = picture.title or (kind.title if kind.needs == "suite" else f"{kind.title} on {data.column.label}")
     runs = run_ids(data.cells) if picture.runs is None else picture.runs
-    return FigureFile(name, title, picture.caption, picture.alt, svg, png, pdf, runs, kind.name)
+    return FigureFile(name, title, picture.caption, picture.alt, svg, png, pdf, runs, kind.name, picture.chart)
 
 
 def figure_data(

@@ -12,8 +12,9 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from smope_bench.reports.figures.kinds import FigureData, Picture, figure
-from smope_bench.reports.figures.style import label_edges, panels, shortened
+from smope_bench.reports.figures.style import label_edges, panels
 from smope_bench.reports.loading.model import Cell
+from smope_bench.reports.text import shortened
 
 ACROSS = 4
 MOST_POINTS = 600

@@ -17,8 +17,9 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from smope_bench.reports.figures.kinds import FigureData
-from smope_bench.reports.figures.style import GREY, INK, Look, by_row, row_label, shortened
+from smope_bench.reports.figures.style import GREY, INK, Look, by_row, row_label
 from smope_bench.reports.loading.model import REFERENCES, Cell
+from smope_bench.reports.text import shortened
 
 Point = tuple[float, float]
 Line = tuple[Point, Point]

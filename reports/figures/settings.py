@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from smope_bench.benchmarks.suites.schema import Drawing
+from smope_bench.reports.figures.interactive import Chart, limits_of, seeded, spread_of, to_thousandth
 from smope_bench.reports.figures.kinds import FigureData, Picture, figure
 from smope_bench.reports.figures.style import (
     COLOURS,
@@ -275,4 +276,26 @@ def curve(data: FigureData) -> Picture | None:
     )
     label = data.column.label
     alt = f"FAA on {label} over {word}: {found.all}.{found.best}"
-    return Picture(draw, caption, alt, (5.2, 3.2), run_ids(found.cells), f"FAA over {word}, {label}")
+    title = f"FAA over {word}, {label}"
+    return Picture(draw, caption, alt, (5.2, 3.2), run_ids(found.cells), title, _curve_chart(points, word))
+
+
+def _curve_chart(points: Sequence[Point], word: str) -> Chart | None:
+    """One line whose points are the cells; none for a lone point."""
+    if len(points) < 2:
+        return None
+    xs = [point.x for point in points]
+    ends = [end for point in points for end in (point.faa.mean, point.faa.low, point.faa.high) if end is not None]
+    faa = METRIC_NAMES["faa"]
+    line = {
+        "row": faa, "kind": "", "colour": COLOURS[0], "marker": "D", "dashes": [], "width": 1.6, "pale": False,
+        "points": [[point.x, *spread_of(point.faa)] for point in points],
+        "each": [
+            seeded(point.cell, [to_thousandth(one.metrics["faa"]) for one in point.cell.outcomes]) for point in points
+        ],
+    }  # fmt: skip
+    return {
+        "form": "lines", "unit": "%", "word": word, "x": word, "y": f"{faa} (%)", "domain": [xs[0], xs[-1]],
+        "margin": 0.05 * (xs[-1] - xs[0]), "ticks": xs if len(xs) <= 12 else 6, "near": None, "whole": limits_of(ends),
+        "series": [line],
+    }  # fmt: skip

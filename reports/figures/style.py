@@ -26,6 +26,7 @@ from matplotlib.lines import Line2D
 from smope_bench.harness.metrics import PERCENT
 from smope_bench.harness.registry.registry import KINDS
 from smope_bench.reports.loading.model import REFERENCES, Cell, RowKind, SuiteResults, summarise
+from smope_bench.reports.text import shortened
 
 # Okabe and Ito's colours, without the yellow that white paper swallows and the black of texts, and two of Tol's; the marker carries
 # the difference in grey. The numbers of colours and markers have no common divisor: 88 pairs before one comes again.
@@ -68,6 +69,8 @@ class FigureFile:
     runs: tuple[str, ...] = ()
     kind: str = ""
     """Name of its kind of figure."""
+    chart: Mapping[str, Any] | None = None
+    """What the page's script draws of it (``interactive.py``), where it can."""
 
 
 @dataclass(frozen=True)
@@ -201,11 +204,6 @@ def row_legend(place: Axes | Figure, cells: Iterable[Cell], looks: Mapping[str, 
         line.set_label(legend_label(cell))
         handles.append(line)
     place.legend(handles=handles, frameon=False, handlelength=3.2, **options)
-
-
-def shortened(name: str, longest: int = 32) -> str:
-    """A row's name as figures write it: cut where it is very long."""
-    return name if len(name) <= longest else name[: longest - 1] + "…"
 
 
 def row_label(cell: Cell) -> str:

@@ -1,11 +1,13 @@
-"""What accuracy costs: FAA against operations and parameters with the Pareto front, and forgetting against plasticity."""
+"""What accuracy costs: FAA against operations, parameters, time and memory with the Pareto front; forgetting and plasticity."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,6 +17,7 @@ from matplotlib.ticker import EngFormatter
 
 from smope_bench.harness.cost.stored_counts import MethodCounts, stored_counts
 from smope_bench.harness.metrics import PERCENT, learning_accuracy
+from smope_bench.reports.figures.interactive import Chart, exactly, points_chart, points_panel
 from smope_bench.reports.figures.kinds import FigureData, Picture, figure
 from smope_bench.reports.figures.scatter import Spot, draw_spots, fixed_axes, frame
 from smope_bench.reports.figures.style import GREY, row_label
@@ -50,8 +53,9 @@ _FLOPS_NOTE = (
 
 @dataclass(frozen=True)
 class _Panel:
-    """A scatter plot of FAA against one cost; ``left_out``: rows whose cost is not known."""
+    """A scatter plot of FAA against one cost, which ``name`` names in a sentence; ``left_out``: rows whose cost is not known."""
 
+    name: str
     word: str
     unit: str
     spots: Sequence[Spot]
@@ -92,7 +96,9 @@ def _is_ranked(cell: Cell) -> bool:
     return cell.row.kind not in REFERENCES and not UNRANKED & set(cell.marks)
 
 
-def _panel(data: FigureData, word: str, unit: str, cost: Callable[[Cell], float | None]) -> _Panel:
+def _panel(
+    data: FigureData, name: str, word: str, unit: str, cost: Callable[[Cell], float | None], *, ranked: bool
+) -> _Panel:
     spots, left_out = [], []
     for cell in data.cells:
         x, faa = cost(cell), cell.summary("faa")
@@ -100,7 +106,7 @@ def _panel(data: FigureData, word: str, unit: str, cost: Callable[[Cell], float 
             left_out.append(row_label(cell))
         else:
             spots.append(Spot(cell, x, faa.mean, faa.std))
-    return _Panel(word, unit, spots, cost_front(spots, ranked=data.ranked), left_out)
+    return _Panel(name, word, unit, spots, cost_front(spots, ranked=ranked), left_out)
 
 
 @figure("tradeoff", "Accuracy and cost")
@@ -109,10 +115,38 @@ def tradeoff(data: FigureData) -> Picture | None:
 
     No front is drawn where the rows may not be compared.
     """
+    recorded = "learnable parameters, as recorded by these runs"
     both = (
-        _panel(data, _FLOPS, " GFLOPs", lambda cell: training_gflops(cell.row.method)),
-        _panel(data, "learnable parameters, as recorded by these runs", " parameters", learnable_parameters),
+        _panel(
+            data, "operations", _FLOPS, " GFLOPs", lambda cell: training_gflops(cell.row.method), ranked=data.ranked
+        ),
+        _panel(data, "parameters", recorded, " parameters", learnable_parameters, ranked=data.ranked),
     )
+    return _against_costs(data, both, _FLOPS_NOTE if len({spot.x for spot in both[0].spots}) > 1 else "")
+
+
+@figure("measured_cost", "Accuracy, training time and memory")
+def measured_cost(data: FigureData) -> Picture | None:
+    """FAA against training time and memory as measured; no front where the runs were made by several machines."""
+    machines = {
+        " ".join(str(outcome.provenance.get(part)) for part in ("device", "device_name", "cpu"))
+        for cell in data.cells
+        for outcome in cell.outcomes
+    }
+    ranked = data.ranked and len(machines) == 1
+    both = (
+        _panel(data, "training time", "training time (s), as measured", " s", lambda cell: cell.train_s, ranked=ranked),
+        _panel(data, "memory", "memory beyond the start of training (MiB)", " MiB", lambda cell: cell.memory_increase,
+               ranked=ranked),
+    )  # fmt: skip
+    where = "on the machine of these runs, which other work may have slowed down"
+    if len(machines) > 1:
+        where = f"on {len(machines)} machines, so that they must not be compared with each other"
+    return _against_costs(data, both, f"Times and memory are medians over runs {where}. ")
+
+
+def _against_costs(data: FigureData, both: Sequence[_Panel], note: str) -> Picture | None:
+    """A panel for each cost that is not the same for all rows; None without any."""
     panels = [panel for panel in both if len({spot.x for spot in panel.spots}) > 1]
     if not panels:
         return None
@@ -128,7 +162,7 @@ def tradeoff(data: FigureData) -> Picture | None:
     caption = (
         "Final average accuracy against what it costs; up and to the left is better. "
         f"{line * any(panel.front for panel in panels)}{fronts} Bars: one "
-        f"standard deviation over runs. {_FLOPS_NOTE * (panels[0].word == _FLOPS)}Ceilings are shown and take no part."
+        f"standard deviation over runs. {note}Ceilings are shown and take no part."
     )
     said = "; ".join(
         f"{panel.word}: {', '.join(_spot_text(spot, panel.unit) for spot in panel.spots)}" for panel in panels
@@ -139,16 +173,35 @@ def tradeoff(data: FigureData) -> Picture | None:
         f"FAA against cost on {data.column.label}. {said}. {fronts}",
         (5.2, len(panels) * min(5.2, 2.9 + 0.1 * max(len(panel.spots) for panel in panels))),
         run_ids(spot.cell for panel in panels for spot in panel.spots),
+        chart=points_chart(
+            data, "FAA", "FAA (%)", [(_panel_chart(panel), panel.spots) for panel in panels], seeds="faa"
+        ),
+    )
+
+
+def _panel_chart(panel: _Panel) -> dict[str, Any]:
+    scale = _scale_of([spot.x for spot in panel.spots])
+    return points_panel(
+        panel.name,
+        panel.word,
+        panel.unit,
+        panel.spots,
+        scale.limits,
+        scale=scale.kind,
+        threshold=scale.threshold,
+        ticks=scale.ticks or None,
+        front=[list(map(exactly, corner)) for corner in _steps(panel.front, scale.limits[1])],
+        best=[spot.label for spot in panel.front],
     )
 
 
 def _spot_text(spot: Spot, unit: str) -> str:
-    cost = f"{spot.x:,.0f}" if spot.x >= 1000 else f"{spot.x:.3g}"
+    cost = f"{spot.x:,.0f}" if spot.x >= 100 else f"{spot.x:.3g}"
     return f"{spot.label} {number(spot.y, 1)} % at {cost}{unit}"
 
 
 def _front_text(panel: _Panel) -> str:
-    word = "By operations" if panel.unit == " GFLOPs" else "By parameters"
+    word = f"By {panel.name}"
     parts = [f"on the front: {listed([spot.label for spot in panel.front], 12)}"] if panel.front else []
     parts += [f"left out, as it is not known of them: {listed(panel.left_out)}"] if panel.left_out else []
     return f"{word}, {'; '.join(parts)}." if parts else f"{word} nothing is ranked."
@@ -163,28 +216,43 @@ def _draw_costs(axes: Axes, panel: _Panel, data: FigureData) -> None:
     draw_spots(axes, panel.spots, data.looks, bold=panel.front, path=corners)
 
 
-def _scale_costs(axes: Axes, xs: Sequence[float]) -> None:
+@dataclass(frozen=True)
+class _Scale:
+    """An axis of costs; ``threshold``: where a symlog axis turns linear; ``ticks``: of axes that are not linear."""
+
+    kind: Literal["linear", "log", "symlog"]
+    limits: tuple[float, float]
+    threshold: float = 1.0
+    ticks: tuple[float, ...] = ()
+
+
+def _scale_of(xs: Sequence[float]) -> _Scale:
     """A logarithmic axis where costs are far apart; a cost of nothing stands at its left edge, named 0."""
     positive = [x for x in xs if x > 0]
     low, high = min(positive), max(positive)
-    if high / low < _WIDE and len(positive) == len(xs):
+    zero = len(positive) < len(xs)
+    if high / low < _WIDE and not zero:
         # Costs that hardly differ must not look far apart.
         margin = max(0.1 * (high - low), 0.05 * high)
-        axes.set_xlim(low - margin, high + margin)
-        return
-    threshold = 10 ** math.floor(math.log10(low))
-    zero = len(positive) < len(xs)
-    if zero:
-        axes.set_xscale("symlog", linthresh=threshold, linscale=0.4)
-        axes.set_xlim(-0.4 * threshold, high * 2)
-    else:
-        axes.set_xscale("log")
-        axes.set_xlim(low / 1.8, high * 1.8)
-    first, last = axes.get_xlim()
+        return _Scale("linear", (low - margin, high + margin))
+    threshold = 10.0 ** math.floor(math.log10(low))
+    first, last = (-0.4 * threshold, high * 2) if zero else (low / 1.8, high * 1.8)
     decades = [10.0**power for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
     few = [step * decade for decade in decades for step in (1, 2, 5)]
     ticks = next(ticks for ticks in ([x for x in decades if first <= x <= last], few) if len(ticks) > 2 or ticks is few)
-    axes.set_xticks([0.0] * zero + [x for x in ticks if first <= x <= last])
+    shown = ([0.0] * zero, [x for x in ticks if first <= x <= last])
+    return _Scale("symlog" if zero else "log", (first, last), threshold, tuple(itertools.chain(*shown)))
+
+
+def _scale_costs(axes: Axes, xs: Sequence[float]) -> None:
+    scale = _scale_of(xs)
+    if scale.kind == "linear":
+        axes.set_xlim(*scale.limits)
+        return
+    options = {"linthresh": scale.threshold, "linscale": 0.4} if scale.kind == "symlog" else {}
+    axes.set_xscale(scale.kind, **options)
+    axes.set_xlim(*scale.limits)
+    axes.set_xticks(scale.ticks)
     axes.xaxis.set_major_formatter(EngFormatter())
     axes.xaxis.set_minor_formatter(lambda _value, _place: "")
 
@@ -238,7 +306,17 @@ def forgetting(data: FigureData) -> Picture | None:
         f"Forgetting against accuracy right after learning on {data.column.label}: {said}.",
         (5.2, min(5.6, 3.2 + 0.1 * len(spots))),
         run_ids(spot.cell for spot in spots),
+        chart=_forgetting_chart(data, spots),
     )
+
+
+def _forgetting_chart(data: FigureData, spots: Sequence[Spot]) -> Chart:
+    xs = [spot.x for spot in spots]
+    margin = max(0.5, 0.08 * (max(xs) - min(xs)))
+    slope = (data.column.tasks - 1) / data.column.tasks  # as in _equal_accuracy
+    limits = (min(xs) - margin, max(xs) + margin)
+    panel = points_panel("forgetting", "forgetting FM (percentage points)", " points", spots, limits, slope=slope)
+    return points_chart(data, "right after learning", "accuracy right after learning (%)", [(panel, spots)])
 
 
 def _equal_accuracy(axes: Axes, tasks: int) -> list[Text]:

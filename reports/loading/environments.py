@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from smope_bench.harness.run_spec import canonical_json
 from smope_bench.reports.loading.run_result import RunResult
@@ -58,8 +59,13 @@ def version_line(outcomes: Sequence[RunResult]) -> str:
     return " · ".join(parts)
 
 
+def environment_of(outcome: RunResult) -> dict[str, Any]:
+    """Where and by which code a run was made: its provenance without times and data."""
+    return {key: value for key, value in outcome.provenance.items() if key not in _OF_THE_RUN}
+
+
 def _environment_key(outcome: RunResult) -> str:
-    return canonical_json({key: value for key, value in outcome.provenance.items() if key not in _OF_THE_RUN})
+    return canonical_json(environment_of(outcome))
 
 
 def _fields(outcome: RunResult) -> tuple[tuple[str, str], ...]:

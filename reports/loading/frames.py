@@ -25,8 +25,8 @@ class ResultFrames:
 
     ``runs``: a row for each planned run of each suite: suite, row, method, kind, benchmark, column (its label), tasks, backbone,
     order_seed, train_seed, run_id, state, is_stale, problem, recipe, set_by_hand, one column for every metric, total_s and
-    train_s (seconds), peak_memory_mb, learnable_parameters, started, finished, code_version (fingerprint), git_revision, and
-    one column ``method.FIELD``, ``benchmark.FIELD`` or ``schedule.FIELD`` for every setting.
+    train_s (seconds), memory_increase_mib, peak_memory_mb (MiB, too), learnable_parameters, started, finished, code_version
+    (fingerprint), git_revision, and one column ``method.FIELD``, ``benchmark.FIELD`` or ``schedule.FIELD`` for every setting.
 
     ``cells``: a row for each row and benchmark of each suite: the same names, planned and used numbers of runs, state, marks,
     run_ids and seeds of the averaged runs (lists), and METRIC, METRIC_std, METRIC_low, METRIC_high (95 % t-interval).
@@ -104,6 +104,7 @@ def _run(run: Run, metrics: Sequence[Metric]) -> dict[str, Any]:
         "backbone": spec["backbone"]["name"],
         "total_s": outcome.timings.total_s,
         "train_s": outcome.timings.train_s,
+        "memory_increase_mib": costs.memory_increase_mib,
         "peak_memory_mb": costs.peak_memory_mb,
         "learnable_parameters": costs.learnable_parameters,
         "started": provenance.get("started"),

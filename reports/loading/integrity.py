@@ -34,7 +34,7 @@ class Integrity:
 def examine(store: Store, reader: Reader | None = None) -> Integrity:
     """Read and check every record and manifest of a folder. ``reader``: reuses what it has read."""
     reader = reader or Reader(store)
-    ids = reader.published()
+    ids = store.published()
     broken = [left_out for run_id in ids if (left_out := reader.find(run_id).left_out) is not None]
     manifests = {suite: reader.manifest(suite) for suite in reader.suites()}
     plans = {

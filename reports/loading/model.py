@@ -132,6 +132,13 @@ class Run:
     """Source of the hyper-parameters; ``None`` in old manifests."""
     settings: tuple[str, ...] = ()
     """What the user set by hand, as written on the command line."""
+    sources: tuple[str, ...] = ()
+    """Labels of the folders that have the run, where several are joined."""
+
+    @property
+    def key(self) -> tuple[str, str | None]:
+        """Its id, and the code that made it: joined folders may have one run of several versions."""
+        return self.run_id, None if self.outcome is None else self.outcome.made_by
 
 
 @dataclass(frozen=True)
@@ -191,6 +198,17 @@ class Cell:
         bounds = self.outcomes[0].metric(metric).bounds
         return summarise((value for value in values if value is not None), bounds)
 
+    @property
+    def train_s(self) -> float | None:
+        """The median of the runs' training times in seconds."""
+        return median(seconds for one in self.outcomes if (seconds := one.timings.train_s) is not None)
+
+    @property
+    def memory_increase(self) -> float | None:
+        """The median of the runs' memory increases in MiB; None where a run did not record it."""
+        found = [outcome.costs.memory_increase_mib for outcome in self.outcomes]
+        return None if None in found else median(value for value in found if value is not None)
+
     def counts(self) -> dict[RunState, int]:
         """Number of runs in each state that occurs."""
         return count_states(self.runs)
@@ -246,7 +264,7 @@ class SuiteResults:
     @cached_property
     def runs(self) -> tuple[Run, ...]:
         """Every distinct run of the suite, in the order of cells."""
-        return tuple({run.run_id: run for cell in self.all_cells for run in cell.runs}.values())
+        return tuple({run.key: run for cell in self.all_cells for run in cell.runs}.values())
 
     @cached_property
     def outcomes(self) -> tuple[RunResult, ...]:

@@ -39,16 +39,6 @@ class Reader:
         self._found: dict[str, StoredContent] = {}
         self._manifests: dict[str, Manifest | str | None] = {}
 
-    def published(self) -> list[str]:
-        """Ids of all folders with a ``result.json``, sorted."""
-        if not self.store.root.is_dir():
-            return []
-        try:
-            folders = list(self.store.root.iterdir())
-        except OSError as error:
-            raise UserError(f"the results folder {str(self.store.root)!r} cannot be read: {error.strerror}") from error
-        return sorted(folder.name for folder in folders if os.path.lexists(folder / "result.json"))
-
     def find(self, run_id: str) -> StoredContent:
         """The content for a run id."""
         found = self._found.get(run_id)

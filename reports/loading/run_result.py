@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal
@@ -13,7 +13,7 @@ from smope_bench.harness.metrics import METRICS, Metric, average_accuracies
 from smope_bench.harness.provenance import with_sources
 from smope_bench.harness.records.store import Fault
 from smope_bench.harness.registry.metrics import values_of
-from smope_bench.harness.run_spec import canonical_json, run_id_of
+from smope_bench.harness.run_spec import canonical_json, run_id_of_text
 
 Kind = Fault | Literal["unusable"]
 # Strict: a text or a boolean is not a measurement, although pydantic would convert it.
@@ -21,7 +21,7 @@ Percent = Annotated[float, Field(ge=0, le=100, strict=True)]
 # Bounds beyond any machine keep sums finite.
 Seconds = Annotated[float, Field(ge=0, le=1e12)]
 Count = Annotated[int, Field(ge=0, le=10**15)]
-Megabytes = Annotated[float, Field(ge=0, le=1e12)]
+Mebibytes = Annotated[float, Field(ge=0, le=1e12)]
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,16 @@ class Timings(_Part):
 
 
 class Costs(_Part):
-    """Learnable and frozen parameters, peak memory in MB, and images processed."""
+    """Learnable and frozen parameters, memory in MiB, and images processed.
+
+    ``memory_increase_mib``: the peak less what was in use when training began; None in older records. ``peak_memory_mb``: the
+    whole peak, on a CPU that of the process, which depends on what the process did before the run.
+    """
 
     learnable_parameters: Count | None = None
     backbone_parameters: Count | None = None
-    peak_memory_mb: Megabytes | None = None
+    peak_memory_mb: Mebibytes | None = None
+    memory_increase_mib: Mebibytes | None = None
     train_images: Count | None = None
     test_images: Count | None = None
 
@@ -99,7 +104,7 @@ class RunResult(_Part):
     costs: Costs
     provenance: dict[str, Any]
     flags: Flags = Field(default_factory=Flags)
-    _metrics: Sequence[Metric] = PrivateAttr(METRICS)
+    _metrics: Sequence[Metric] = PrivateAttr(default_factory=lambda: METRICS)  # a default is copied deeply each time
     migrated_from: int | None = None
     """The older schema of the original record; the checksum was then set at the migration."""
 
@@ -143,12 +148,12 @@ class RunResult(_Part):
     @cached_property
     def setting(self) -> str:
         """The specification without its seeds: runs with equal settings may be averaged."""
-        return canonical_json({key: value for key, value in self.spec.items() if not key.endswith("_seed")})
+        return _TEXTS.of({key: value for key, value in self.spec.items() if not key.endswith("_seed")})
 
     @cached_property
     def protocol(self) -> str:
         """Benchmark, backbone and precision, which must be equal for methods to be compared."""
-        return canonical_json({key: self.spec.get(key) for key in ("benchmark", "backbone", "precision")})
+        return _TEXTS.of({key: self.spec.get(key) for key in ("benchmark", "backbone", "precision")})
 
     @cached_property
     def stages(self) -> list[float | None]:
@@ -157,15 +162,64 @@ class RunResult(_Part):
 
     @cached_property
     def metrics(self) -> Mapping[str, float | None]:
-        """Every registered metric by name; ``None`` where it is not defined for the run.
+        """Every registered metric by name, computed when it is asked for; ``None`` where it is not defined for the run.
 
-        Raises UserError for a metric of a plugin that fails or returns something else than a finite number or None.
+        Asking raises UserError for a metric of a plugin that fails or returns something else than a finite number or None.
         """
-        return values_of(self._metrics, self.run_id, self.accuracy_matrix, self.test_counts)
+        return _Values(self)
 
     def metric(self, name: str) -> Metric:
         """The registered metric of that name."""
         return next(metric for metric in self._metrics if metric.name == name)
+
+
+class _Values(Mapping[str, float | None]):
+    """The metrics of a run."""
+
+    def __init__(self, run: RunResult) -> None:
+        self._run = run
+        self._known: dict[str, float | None] = {}
+
+    def __getitem__(self, name: str) -> float | None:
+        if name not in self._known:
+            asked = [metric for metric in self._run._metrics if metric.name == name]
+            self._known[name] = values_of(asked, self._run.run_id, self._run.accuracy_matrix, self._run.test_counts)[
+                name
+            ]
+        return self._known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return (metric.name for metric in self._run._metrics)
+
+    def __len__(self) -> int:
+        return len(self._run._metrics)
+
+
+class _Texts:
+    """Canonical JSON of mappings. The text of a part that is the same object as before is not made again: records that come
+    from an index share their parts, which nobody changes."""
+
+    _MOST = 1000
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[object, str]] = {}
+
+    def of(self, mapping: Mapping[str, Any]) -> str:
+        """As ``canonical_json``."""
+        return f"{{{','.join(f'{canonical_json(key)}:{self._part(mapping[key])}' for key in sorted(mapping))}}}"
+
+    def _part(self, value: object) -> str:
+        if not isinstance(value, dict):
+            return canonical_json(value)
+        known = self._known.get(id(value))
+        if known is None or known[0] is not value:
+            if len(self._known) >= self._MOST:
+                self._known.clear()
+            known = self._known[id(value)] = (value, canonical_json(value))
+        return known[1]
+
+
+_TEXTS = _Texts()
 
 
 def read_outcome(run_id: str, result: Mapping[str, Any], metrics: Sequence[Metric] = METRICS) -> RunResult | LeftOut:
@@ -176,7 +230,7 @@ def read_outcome(run_id: str, result: Mapping[str, Any], metrics: Sequence[Metri
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "record"
         return LeftOut(run_id, f"the record of {run_id} is not usable at {place}: {first['msg']}", "unusable")
-    if run_id_of(outcome.spec) != run_id:
+    if run_id_of_text(_TEXTS.of(outcome.spec)) != run_id:
         reason = f"the specification in the record of {run_id} is not the one its id was made from; it was edited"
         return LeftOut(run_id, reason, "edited")
     outcome._metrics = metrics

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from smope_bench.benchmarks.suites import SUITES
 from smope_bench.reports.loading.model import REFERENCES, Column, RowKind, SuiteResults
 from smope_bench.reports.statistics.paired_tests import LEAST_UNITS, Comparison, Family, Verdict, compare
-from smope_bench.reports.text import listed
+from smope_bench.reports.text import listed, shortened
 
 MOST = 4
 """Benchmarks of a suite that are spoken of one by one."""
@@ -76,11 +76,11 @@ def _cautions(results: SuiteResults, columns: Sequence[Column]) -> tuple[str, ..
 def _verdicts(family: Family, is_named: bool) -> str:
     """``With 3 class orders, B and C cannot be told apart from A; A is above every floor and below D.``"""
     assert family.reference is not None
-    name = family.reference.label
+    name = shortened(family.reference.label)
     tied = _group(family, *_TIED)
     apart = f"no other row can be told apart from {name}"
     parts = [apart if tied == _ALL else f"{tied} cannot be told apart from {name}"] if tied else []
-    few = [one.row.label for one in family.comparisons if not _is_tested(one)]
+    few = [shortened(one.row.label) for one in family.comparisons if not _is_tested(one)]
     directions: tuple[tuple[str, Verdict], ...] = (("above", "worse"), ("below", "better"))
     places = [f"{word} {group}" for word, verdict in directions if (group := _group(family, verdict))]
     if places:
@@ -105,7 +105,7 @@ def _group(family: Family, *verdicts: Verdict) -> str:
         return _ALL
     names: list[str] = []
     for kind in dict.fromkeys(row.kind for row in mine):
-        own = [row.label for row in mine if row.kind == kind]
+        own = [shortened(row.label) for row in mine if row.kind == kind]
         is_all = len(own) > 1 and len(own) == sum(one.row.kind == kind for one in family.comparisons)
         names += [_EVERY[kind]] if is_all and kind in _EVERY and kind not in REFERENCES else own
     return listed(names, 6)

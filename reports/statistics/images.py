@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,11 +88,17 @@ class _Right:
 def _right_answers(
     results: SuiteResults, column: Column, row: ResultRow, read: ReadAnswers
 ) -> dict[tuple[int, int], _Right]:
-    found = {}
+    found: dict[tuple[int, int], _Right] = {}
+    last: _Right | None = None
     for run in results.cell(row, column).used:
         answers = _read(run, read)
-        if answers is not None:
-            found[run.order_seed, run.train_seed] = answers
+        if answers is None:
+            continue
+        if last is not None and np.array_equal(
+            answers.strata, last.strata
+        ):  # the names of many images take much memory
+            answers = replace(answers, strata=last.strata)
+        found[run.order_seed, run.train_seed] = last = answers
     return found
 
 
@@ -125,7 +131,7 @@ def _difference(pairs: Sequence[tuple[_Right, _Right]]) -> tuple[float, float, i
     if not pairs:
         return None
     strata = pairs[0][0].strata
-    if any(not np.array_equal(one.strata, strata) for pair in pairs for one in pair):
+    if any(one.strata is not strata and not np.array_equal(one.strata, strata) for pair in pairs for one in pair):
         return None
     parts = [100 * one.weight * (one.right.astype(np.float64) - other.right) for one, other in pairs]
     each = np.mean(parts, axis=0)

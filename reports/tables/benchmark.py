@@ -40,13 +40,17 @@ def benchmark_tables(results: SuiteResults, *, brief: bool = False) -> tuple[Tab
 
     ``brief``: of the built-in metrics only ``MAIN_METRICS`` and those of the benchmark's protocol.
     """
+    return tuple(
+        _grid(results, column, i, shown_metrics(results, column, brief=brief))
+        for i, column in enumerate(results.columns, 1)
+    )
+
+
+def shown_metrics(results: SuiteResults, column: Column, *, brief: bool) -> list[Metric]:
+    """The metrics of a benchmark's table, the main ones first. ``brief``: as for ``benchmark_tables``."""
     left_out = {metric.name for metric in METRICS if brief and not metric.protocol} - {*MAIN_METRICS}
-
-    def shown(column: Column) -> list[Metric]:
-        kept = (metric for metric in results.metrics_of(column) if metric.name not in left_out)
-        return sorted(kept, key=lambda metric: metric.name not in MAIN_METRICS)
-
-    return tuple(_grid(results, column, i, shown(column)) for i, column in enumerate(results.columns, 1))
+    kept = (metric for metric in results.metrics_of(column) if metric.name not in left_out)
+    return sorted(kept, key=lambda metric: metric.name not in MAIN_METRICS)
 
 
 def metric_cell(cell: Cell, metric: str, places: Mapping[str, int]) -> TableCell:
@@ -67,7 +71,7 @@ def _grid(results: SuiteResults, column: Column, number: int, metrics: Sequence[
     ranks = {metric.name: results.ranks(column, metric.name) for metric in metrics}
     blocks = tuple(
         Block(
-            tuple(_line(results.cell(row, column), ranks) for row in rows),
+            tuple(benchmark_line(results.cell(row, column), ranks) for row in rows),
             KIND_NAMES[kind],
             KIND_HELP[kind],
         )
@@ -82,10 +86,10 @@ def _grid(results: SuiteResults, column: Column, number: int, metrics: Sequence[
         f"The suite has {counts_text(results)}.{newest}",
     ]
     key = f"{file_name(results.suite)}-{number}"
-    return Table(key, results.title + where, "Method", _headings(metrics), blocks, _LEAD, tuple(said))
+    return Table(key, results.title + where, "Method", benchmark_headings(metrics), blocks, _LEAD, tuple(said))
 
 
-def _headings(metrics: Sequence[Metric]) -> tuple[Heading, ...]:
+def benchmark_headings(metrics: Sequence[Metric]) -> tuple[Heading, ...]:
     """FAA with its interval in a column of its own, then the other metrics, then the number of runs."""
     faa, *others = (
         Heading(one.heading, help=one.explanation, fields=_NUMBERS, sort="up" if one.is_lower_better else "down")
@@ -110,7 +114,8 @@ def _how_made(cells: Sequence[Cell]) -> list[str]:
     return [*said, f"Set by hand: {'; '.join(by_row)}."]
 
 
-def _line(cell: Cell, ranks: Mapping[str, Mapping[str, int]]) -> Row:
+def benchmark_line(cell: Cell, ranks: Mapping[str, Mapping[str, int]]) -> Row:
+    """A row of a benchmark's table; ``ranks``: metric -> row label -> place."""
     faa, *others = (metric_cell(cell, metric, places) for metric, places in ranks.items())
     mean, std, low, high, n = faa.values or (None,) * 5
     score = replace(faa, values=(mean, std, n) if faa.values else ())

@@ -8,27 +8,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from itertools import chain
-from typing import Any, Literal
+from typing import Any
 
-from smope_bench.reports.formatting import CELL_HELP, column_text, interval, mean_std
+from smope_bench.reports.formatting import CELL_HELP, column_text, counted, interval, mean_std
 from smope_bench.reports.loading.environments import FIELD_LABELS, said
 from smope_bench.reports.loading.load import VERSION_DIGITS, Loaded
-from smope_bench.reports.loading.model import Cell, Run, SuiteResults, Summary, run_ids, summarise
+from smope_bench.reports.loading.model import Cell, Run, SuiteResults
 from smope_bench.reports.loading.run_result import RunResult
-from smope_bench.reports.statistics.samples import DIGITS
+from smope_bench.reports.statistics.changes import METRIC, CellChange, ChangeVerdict, are_equal, changes_of, moved_text
 from smope_bench.reports.tables.table import Block, Heading, Row, Table, TableCell
-from smope_bench.reports.text import NONE, file_name, signed
+from smope_bench.reports.text import NONE, file_name
 
 FIELDS = (
     "project", "git_revision", "git_dirty", "code_fingerprint", "plugins", "python", "torch", "timm", "numpy", "platform",
     "cpu", "device", "device_name",
 )  # fmt: skip
 """The fields of a record's provenance that are compared."""
-METRIC = "faa"
-ChangeVerdict = Literal["equal", "within", "beyond", "single", "apart", "here", "there"]
 WORDS: dict[ChangeVerdict, tuple[str, str]] = {
     "equal": ("the same", "every shared run has the same accuracy matrix to the last digit"),
     "within": ("within spread", "numbers moved, and 0 lies inside the 95 % t-interval of the paired differences"),
@@ -54,66 +50,10 @@ _HEADINGS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class CellChange:
-    """One cell in both folders; ``None`` where a folder does not plan it."""
-
-    current: Cell | None
-    baseline: Cell | None
-
-    @property
-    def cell(self) -> Cell:
-        """The cell of either folder, for its labels."""
-        found = self.current or self.baseline
-        assert found is not None
-        return found
-
-    @cached_property
-    def pairs(self) -> tuple[tuple[RunResult, RunResult], ...]:
-        """(baseline, current) of every pair of averaged runs with the same seeds, by seeds."""
-        baseline, current = (
-            {(run.order_seed, run.train_seed): run.outcome for run in cell.used if run.outcome} if cell else {}
-            for cell in (self.baseline, self.current)
-        )
-        return tuple((baseline[seeds], current[seeds]) for seeds in sorted(baseline.keys() & current.keys()))
-
-    @cached_property
-    def differences(self) -> tuple[float, ...]:
-        """FAA of current less baseline for each pair, rounded to ``DIGITS`` decimals."""
-        both = [(baseline.metrics[METRIC], current.metrics[METRIC]) for baseline, current in self.pairs]
-        return tuple(round(new - old, DIGITS) for old, new in both if new is not None and old is not None)
-
-    @cached_property
-    def summary(self) -> Summary | None:
-        """Summary of the paired differences."""
-        return summarise(self.differences)
-
-    @cached_property
-    def verdict(self) -> ChangeVerdict:
-        """How the cell changed."""
-        if self.current is None or self.baseline is None:
-            return "there" if self.current is None else "here"
-        if not self.pairs or self.summary is None:
-            return "apart"
-        if all(_are_equal(*pair) for pair in self.pairs):
-            return "equal"
-        low, high = self.summary.low, self.summary.high
-        if self.summary.n == 1:
-            return "single"
-        if low is None or high is None:  # every pair differs by the same
-            return "within" if self.summary.mean == 0 else "beyond"
-        return "within" if low <= 0 <= high else "beyond"
-
-    @property
-    def runs(self) -> tuple[str, ...]:
-        """Ids of the averaged runs of both folders, those of the baseline first, each once."""
-        return run_ids(cell for cell in (self.baseline, self.current) if cell)
-
-
 def comparison_tables(current: Loaded, baseline: Loaded) -> tuple[Table, ...]:
     """A table of how many cells changed, one of both environments, and one for each suite that both folders have."""
     suites, others = ({one.suite: one for one in loaded.suites} for loaded in (current, baseline))
-    changes = {name: _changes_of(suites.get(name), others.get(name)) for name in {**suites, **others}}
+    changes = {name: changes_of(suites.get(name), others.get(name)) for name in {**suites, **others}}
     names = (baseline.label or "the other folder", current.label or "this folder")
     sides = f"Then: {names[0]}. Now: {names[1]}."
     tables = [_summary_table(changes, sides), _environment_table(current, baseline, names, sides)]
@@ -123,21 +63,6 @@ def comparison_tables(current: Loaded, baseline: Loaded) -> tuple[Table, ...]:
             keys.append(file_name(name, keys))
             tables.append(_suite_table(results, changes[name], sides, keys[-1]))
     return tuple(tables)
-
-
-def _changes_of(current: SuiteResults | None, baseline: SuiteResults | None) -> list[CellChange]:
-    """Every cell that one of the folders plans, column by column in the order of ``current``."""
-    sides = [side for side in (current, baseline) if side is not None]
-    columns = dict.fromkeys(column.label for side in sides for column in side.columns)
-    rows = dict.fromkeys(row.label for side in sides for row in side.rows)
-
-    def planned(side: SuiteResults | None, place: tuple[str, str]) -> Cell | None:
-        cell = side.cells.get(place) if side else None
-        return cell if cell is not None and cell.runs else None
-
-    places = [(row, column) for column in columns for row in rows]
-    found = [CellChange(planned(current, place), planned(baseline, place)) for place in places]
-    return [change for change in found if change.current or change.baseline]
 
 
 def _summary_table(changes: dict[str, list[CellChange]], sides: str) -> Table:
@@ -159,35 +84,30 @@ def _summary_table(changes: dict[str, list[CellChange]], sides: str) -> Table:
 
 
 def _environment_table(current: Loaded, baseline: Loaded, names: tuple[str, str], sides: str) -> Table:
-    both = [_outcomes(loaded) for loaded in (baseline, current)]
+    helps = [f"Of the usable runs of {name}." for name in names]
+    both = zip(("then", "now"), helps, map(_outcomes, (baseline, current)), strict=True)
+    lead = f"{sides} Where the runs of both folders were made."
+    return environment_table("against-environments", list(both), lead)
+
+
+def environment_table(key: str, sides: Sequence[tuple[str, str, Sequence[RunResult]]], lead: str) -> Table:
+    """Versions, machines and code of several sets of runs, (heading, its help, runs) each, side by side."""
 
     def line(field: str) -> Row:
-        values = [Counter(_value(outcome, field) for outcome in side) for side in both]
-        marks = ("differs",) if all(values) and values[0].keys() != values[1].keys() else ()
-        return Row(FIELD_LABELS[field], tuple(TableCell(_counted(met), (_counted(met),)) for met in values), marks)
+        values = [Counter(_value(outcome, field) for outcome in runs) for _, _, runs in sides]
+        marks = ("differs",) if len({frozenset(met) for met in values if met}) > 1 else ()
+        return Row(FIELD_LABELS[field], tuple(TableCell(counted(met), (counted(met),)) for met in values), marks)
 
-    counts = [TableCell(str(len(side)), (len(side),), runs=tuple(one.run_id for one in side)) for side in both]
-    headings = tuple(
-        Heading(word, help=f"Of the usable runs of {name}.", sort="text", is_numeric=False)
-        for word, name in zip(("then", "now"), names, strict=True)
-    )
+    counts = [TableCell(str(len(runs)), (len(runs),), runs=tuple(one.run_id for one in runs)) for *_, runs in sides]
+    headings = tuple(Heading(word, help=said, sort="text", is_numeric=False) for word, said, _ in sides)
     blocks = (Block((Row("Usable runs", tuple(counts)), *map(line, FIELDS))),)
-    lead = f"{sides} Where the runs of both folders were made."
-    return Table("against-environments", "Versions, machines and code", "field", headings, blocks, lead)
+    return Table(key, "Versions, machines and code", "field", headings, blocks, lead)
 
 
 def _outcomes(loaded: Loaded) -> list[RunResult]:
     """The usable outcomes of all suites, each run once, by id."""
     found = {outcome.run_id: outcome for results in loaded.suites for outcome in results.outcomes}
     return [found[run_id] for run_id in sorted(found)]
-
-
-def _counted(met: Counter[str]) -> str:
-    """``2.4.0``, or ``2.4.0 (12 runs), 2.5.0 (3 runs)`` where there are several values."""
-    if len(met) < 2:
-        return next(iter(met), NONE)
-    ordered = sorted(met.items(), key=lambda item: (-item[1], item[0]))
-    return ", ".join(f"{value} ({n} run{'s' * (n != 1)})" for value, n in ordered)
 
 
 def _suite_table(results: SuiteResults, changes: Sequence[CellChange], sides: str, key: str) -> Table:
@@ -246,18 +166,13 @@ def _differences(change: CellChange) -> tuple[TableCell, TableCell]:
     )
 
 
-def moved_text(value: float) -> str:
-    """``+0.52``; a difference that two decimals would show as 0 keeps its size, as in ``+3.1e-07``."""
-    return f"{value:+.1e}" if value and abs(value) < 0.005 else signed(value)
-
-
 def _why(change: CellChange) -> str:
     """What differs between paired runs, and which runs have no partner."""
     if change.current is None or change.baseline is None:
         return WORDS[change.verdict][1]
     parts = ["same to the last digit"] if change.verdict == "equal" else []
     # Pairs of one specification with equal numbers have nothing to explain, whatever code made them.
-    differing = [pair for pair in change.pairs if pair[0].run_id != pair[1].run_id or not _are_equal(*pair)]
+    differing = [pair for pair in change.pairs if pair[0].run_id != pair[1].run_id or not are_equal(*pair)]
     parts += dict.fromkeys(_cause(*pair) for pair in differing)
     cells = {"then": change.baseline, "now": change.current}
     seeds = {when: {(run.order_seed, run.train_seed) for run in cell.runs} for when, cell in cells.items()}
@@ -281,10 +196,6 @@ def _not_averaged(cell: Cell, shared: Collection[tuple[int, int]], when: str) ->
         why = f" ({runs[0].problem})" if state in ("failed", "broken") and runs[0].problem else ""
         found.append(f"{len(runs)} run{'s' * (len(runs) != 1)} {state} {when}{why}")
     return [*found, f"stale {when}"] if cell.state == "stale" and cell.used else found
-
-
-def _are_equal(baseline: RunResult, current: RunResult) -> bool:
-    return baseline.accuracy_matrix == current.accuracy_matrix
 
 
 def _cause(baseline: RunResult, current: RunResult) -> str:

@@ -16,7 +16,7 @@ from smope_bench.reports.formatting import column_text
 from smope_bench.reports.loading.model import KINDS, Cell, SuiteResults, median
 from smope_bench.reports.statistics.published import published_values
 from smope_bench.reports.tables.table import Block, Heading, Row, Table, TableCell
-from smope_bench.reports.text import NONE, file_name, number, signed, whole
+from smope_bench.reports.text import NONE, file_name, memory, number, signed, whole
 
 
 class _Pass(BaseModel):
@@ -340,7 +340,11 @@ COST_HEADINGS = (
     Heading("Learnable parameters", help="Every tensor that the run trains, backbone excluded.", fields=("count",)),
     Heading("Training time", help="Training and what a task does at its end.", fields=("seconds",)),
     Heading("Total time", help="The whole run, with tests.", fields=("seconds",)),
-    Heading("Peak memory", fields=("MB",)),
+    Heading(
+        "Memory increase",
+        help="The peak less what was in use when training began: of the device on a GPU, of the process on a CPU.",
+        fields=("MiB",),
+    ),
     Heading(
         "Training images",
         help="Images of the training set in every pass over it: to train, and to count or gather statistics.",
@@ -349,31 +353,43 @@ COST_HEADINGS = (
 )
 
 
+_WHOLE_PEAK = Heading(
+    "Peak of the process",
+    help="Of rows with records that do not have the increase. On a CPU it depends on what the process did before the run.",
+    fields=("MiB",),
+)
+
+
 def cost_table(results: SuiteResults) -> Table | None:
     """Times, memory and sizes of every cell with usable runs, as medians over its runs; None where there is none."""
     several = len(results.columns) > 1
+    is_old = any(cell.outcomes and cell.memory_increase is None for cell in results.all_cells)
+    headings = (*COST_HEADINGS[:-1], *(_WHOLE_PEAK,) * is_old, COST_HEADINGS[-1])
     blocks = []
     for column in results.columns:
         cells = [results.cell(row, column) for kind in KINDS for row in results.rows_of(kind)]
-        lines = tuple(_cost_line(cell) for cell in cells if cell.outcomes)
+        lines = tuple(_cost_line(cell, with_peak=is_old) for cell in cells if cell.outcomes)
         if lines:
             blocks.append(Block(lines, column_text(column) if several else ""))
     lead = "What the rows took: medians over the runs that are averaged, on the machines that made them."
     key, title = f"{file_name(results.suite)}-costs", f"{results.title}: costs"
-    return Table(key, title, "Method", COST_HEADINGS, tuple(blocks), lead) if blocks else None
+    return Table(key, title, "Method", headings, tuple(blocks), lead) if blocks else None
 
 
-def _cost_line(cell: Cell) -> Row:
+def _cost_line(cell: Cell, *, with_peak: bool) -> Row:
     outcomes, runs = cell.outcomes, tuple(run.run_id for run in cell.used)
     learnable = _median([outcome.costs.learnable_parameters for outcome in outcomes])
-    train = _median([outcome.timings.train_s for outcome in outcomes])
     total = _median([outcome.timings.total_s for outcome in outcomes])
-    memory = _median([outcome.costs.peak_memory_mb for outcome in outcomes])
+    train, increase = cell.train_s, cell.memory_increase
     images = _median([outcome.costs.train_images for outcome in outcomes])
-    texts = (whole(learnable), _seconds(train), _seconds(total), _memory(memory), whole(images))
+    texts = [whole(learnable), _seconds(train), _seconds(total), memory(increase), whole(images)]
     place = (cell.row.label, cell.column.label)
     note = f"median over {len(outcomes)} run{'s' * (len(outcomes) != 1)}"
-    values = (learnable, train, total, memory, images)
+    values = [learnable, train, total, increase, images]
+    if with_peak:
+        peak = _median([one.costs.peak_memory_mb for one in outcomes]) if increase is None else None
+        texts.insert(-1, memory(peak))
+        values.insert(-1, peak)
     entries = (
         TableCell(text, (value,), note=note, runs=runs, cell=place) for text, value in zip(texts, values, strict=True)
     )
@@ -388,9 +404,3 @@ def _seconds(value: float | None) -> str:
     if value is None or value < 120:
         return f"{number(value, 1)} s" if value is not None else NONE
     return f"{value / 60:.1f} min" if value < 7200 else f"{value / 3600:.1f} h"
-
-
-def _memory(value: float | None) -> str:
-    if value is None:
-        return NONE
-    return f"{value:.0f} MB" if value < 10_000 else f"{value / 1000:.1f} GB"

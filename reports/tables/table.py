@@ -56,6 +56,8 @@ class Row:
     marks: tuple[str, ...] = ()
     small: str = ""
     url: str | None = None
+    page: str = ""
+    """Another page of the same site that is about the row; empty on a page that stands alone."""
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import re
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from itertools import chain
 from pathlib import PurePosixPath
 
@@ -25,6 +23,7 @@ from smope_bench.reports.loading.run_result import RunResult
 from smope_bench.reports.tables.table import Table, TableCell, spans, traces
 from smope_bench.reports.text import without_controls
 from smope_bench.reports.writers.page_data import PageData, cell_anchors, drill_down, problems_by_row
+from smope_bench.reports.writers.scripts import chart_data, libraries, resource, scripts
 from smope_bench.reports.writers.svg import PageFigure, place_figures
 
 FIGURE_ROOM = 4_000_000
@@ -97,7 +96,7 @@ def _shown(value: object) -> object:
 def render_page(document: Document, downloads: Sequence[Download] = ()) -> str:
     """The page as text; its content security policy forbids outside resources and all scripts but its own."""
     environment = Environment(
-        loader=FunctionLoader(_resource),
+        loader=FunctionLoader(resource),
         autoescape=True,
         finalize=_shown,
         undefined=StrictUndefined,
@@ -105,7 +104,6 @@ def render_page(document: Document, downloads: Sequence[Download] = ()) -> str:
         lstrip_blocks=True,
     )
     environment.globals.update(sort_key=sort_key, web=web_address)
-    script = _resource("page.js") + _resource("page_runs.js")
     outcomes = _outcomes(document)
     environments = Environments(outcomes, "environment")
     results = [section.results for section in document.sections if section.results]
@@ -115,8 +113,11 @@ def render_page(document: Document, downloads: Sequence[Download] = ()) -> str:
     data, views = PageData(environments, metrics), _Views(document, downloads)
     anchors = [_take_runs(section, f"s{i}", data) for i, section in enumerate(document.sections, 1)]
     script_data, packed_files = data.script(), packed(downloads)
-    room = min(FIGURE_ROOM, CARRIED_ROOM - len(script_data.encode()) - len(packed_files))
-    figures = place_figures([[*chain(*(group.figures for group in one.figures))] for one in document.sections], room)
+    drawn = [[*chain(*(group.figures for group in one.figures))] for one in document.sections]
+    charted = any(figure.chart is not None for figure in chain(*drawn))
+    charts = chart_data(chain(*drawn)) if charted else None
+    room = min(FIGURE_ROOM, CARRIED_ROOM - len(script_data.encode()) - len(packed_files) - len((charts or "").encode()))
+    *figures, changes = place_figures([*drawn, document.changes], room)
     many = len(document.sections) > 1
     sections = [
         _section(section, f"s{i}", anchors[i - 1], views, iter(placed))
@@ -124,10 +125,12 @@ def render_page(document: Document, downloads: Sequence[Download] = ()) -> str:
     ]
     titles = [section.title for section in document.sections]
     return environment.get_template("page.html.j2").render(
-        css=Markup(_resource("page.css")),
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        title=titles[0] if len(titles) == 1 else f"{len(titles)} suites",
+        css=Markup(resource("page.css")),
+        scripts=scripts(charts=charted),
+        libraries=libraries() if charted else (),
+        charts=charts,
+        title=document.page.title if document.page else titles[0] if len(titles) == 1 else f"{len(titles)} suites",
+        page=document.page,
         newest=max((section.results.newest or "" for section in document.sections if section.results), default=""),
         versions=version_line(outcomes),
         runs=len({run.run_id for section in document.sections if section.results for run in section.results.runs}),
@@ -135,10 +138,11 @@ def render_page(document: Document, downloads: Sequence[Download] = ()) -> str:
         left_out=None if document.left_out is None else views.view(document.left_out, {}),
         sections=sections,
         many=many,
+        changes=changes,
         comparison=[views.view(grid, {}) for grid in document.comparison],
         environments=environments.listed,
         downloads=views.others,
-        outside=sum(figure.svg is None for placed in figures for figure in placed),
+        outside=sum(figure.svg is None for placed in (*figures, changes) for figure in placed),
         metrics=[(metric.heading, metric.explanation) for metric in metrics],
         words=RUN_WORDS,
         data=script_data,
@@ -254,8 +258,4 @@ def _section(
 
 def _outcomes(document: Document) -> list[RunResult]:
     of_suites = [section.results.outcomes for section in document.sections if section.results]
-    return list({outcome.run_id: outcome for outcomes in of_suites for outcome in outcomes}.values())
-
-
-def _resource(name: str) -> str:
-    return files("smope_bench.reports.writers").joinpath("page", name).read_text(encoding="utf-8")
+    return list({(one.run_id, one.made_by): one for outcomes in of_suites for one in outcomes}.values())

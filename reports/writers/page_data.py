@@ -17,11 +17,11 @@ from smope_bench.reports.formatting import RUN_WORDS, interval, mean_std, runs_t
 from smope_bench.reports.loading.environments import Environments
 from smope_bench.reports.loading.model import Cell, Run, SuiteResults
 from smope_bench.reports.loading.run_result import RunResult
-from smope_bench.reports.text import NONE, number, whole
+from smope_bench.reports.text import NONE, listed, memory, number, whole
 
 FACTS = (
     "Predictions (SHA-256)", "Started", "Finished", "Total time", "Learnable parameters", "Backbone parameters",
-    "Peak memory", "Training images", "Test images", "Sealed",
+    "Memory increase", "Peak memory of the process", "Training images", "Test images", "Sealed",
 )  # fmt: skip
 _LABELS = {
     "test_resize": "Size before the crop at test", "test_interpolation": "Interpolation at test",
@@ -45,12 +45,13 @@ class PageData:
         self._places: dict[str, int] = {}
         self._runs: dict[str, dict[str, Any]] = {}
         self._cells: dict[str, dict[str, Any]] = {}
+        self._versions: dict[str, tuple[str, str | None]] = {}
 
     def add(self, anchor: str, cell: Cell) -> None:
         """Add a cell and its runs; a run of several cells is written once."""
         for run in cell.runs:
-            if run.outcome is not None and run.run_id not in self._runs:
-                self._runs[run.run_id] = self._run(run.outcome)
+            if run.outcome is not None and (name := self._name(run)) not in self._runs:
+                self._runs[name] = self._run(run.outcome)
         self._cells[anchor] = {
             "scores": [
                 [metric.heading, mean_std(cell.summary(metric.name)), interval(cell.summary(metric.name))]
@@ -80,11 +81,20 @@ class PageData:
         return self._places[key]
 
     def _planned(self, run: Run) -> list[Any]:
-        """[id, order seed, training seed, state, word for it, problem, origin of the settings], the last two in the pool."""
+        """[id, order seed, training seed, state, word for it, problem, origin of the settings], the last two in the pool.
+
+        Where folders are joined, then also who has the run, and the name of its data.
+        """
         origin = [("Recipe", run.recipe or "not noted"), ("Set by hand", ", ".join(run.settings) or "nothing")]
         trouble = None if run.state == "ok" else self._place(_trouble(run))
         seeds = (run.order_seed, run.train_seed)
-        return [run.run_id, *seeds, run.state, RUN_WORDS[run.state], trouble, self._place(origin)]
+        joined = [listed(run.sources), self._name(run)] if run.sources else []
+        return [run.run_id, *seeds, run.state, RUN_WORDS[run.state], trouble, self._place(origin), *joined]
+
+    def _name(self, run: Run) -> str:
+        """The id of a run; joined folders may have one of several versions of the code, of which the later ones are named, too."""
+        version = self._versions.setdefault(run.run_id, run.key)
+        return run.run_id if version == run.key else " ".join(map(str, run.key))
 
     def _run(self, outcome: RunResult) -> dict[str, Any]:
         spec = {key: self._place(value) for key, value in outcome.spec.items() if not key.endswith("_seed")}
@@ -142,7 +152,6 @@ def protocol_of(outcome: RunResult) -> Pairs:
 
 def _facts_of(outcome: RunResult) -> list[str]:
     costs, provenance = outcome.costs, outcome.provenance
-    memory = NONE if costs.peak_memory_mb is None else f"{costs.peak_memory_mb:.1f} MB"
     counts = (costs.learnable_parameters, costs.backbone_parameters)
     images = (costs.train_images, costs.test_images)
     old = outcome.migrated_from
@@ -152,7 +161,8 @@ def _facts_of(outcome: RunResult) -> list[str]:
         _said(provenance.get("finished")),
         f"{number(outcome.timings.total_s, 1)} s",
         *map(whole, counts),
-        memory,
+        memory(costs.memory_increase_mib),
+        memory(costs.peak_memory_mb),
         *map(whole, images),
         "when it was written" if old is None else f"when it was migrated from schema {old}, not when it was written",
     ]

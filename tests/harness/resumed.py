@@ -138,7 +138,11 @@ def finish(spec: RunSpec, registries: Registries, folder: Path, observe: Iterabl
     assert isinstance(record, Record)
     return Outcome(
         record.result["accuracy_matrix"],
-        {key: value for key, value in record.result["costs"].items() if key != "peak_memory_mb"},
+        {
+            key: value
+            for key, value in record.result["costs"].items()
+            if key not in ("peak_memory_mb", "memory_increase_mib")
+        },
         (folder / spec.run_id / "predictions.npz").read_bytes(),
         store.observations(record),
         state,

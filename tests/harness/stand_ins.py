@@ -40,8 +40,8 @@ def planned(seed: int = 0, **todo: Any) -> PlannedRun:
     return PlannedRun(suite="s", row="M", method="m", benchmark="b", spec=spec_of(seed, **todo))
 
 
-def publish(job: Job, options: RunOptions, **more: Any) -> None:
-    """A whole record of this code."""
+def publish(job: Job, options: RunOptions, *, replace: bool = True, **more: Any) -> None:
+    """A whole record of this code. ``replace`` False: FileExistsError where there is one."""
     record = {
         "schema_version": RECORD_SCHEMA,
         "run_id": job.run_id,
@@ -52,7 +52,7 @@ def publish(job: Job, options: RunOptions, **more: Any) -> None:
         "timings": {},
         "provenance": {"code_fingerprint": code_fingerprint()},
     }
-    Store(options.results).write_result(job.run_id, record | more)
+    Store(options.results).write_result(job.run_id, record | more, replace=replace)
 
 
 def with_runner(folder: Path, monkeypatch: pytest.MonkeyPatch, runner: str, **options: Any) -> RunOptions:

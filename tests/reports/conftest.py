@@ -76,6 +76,7 @@ def result_of(
             "learnable_parameters": 12_345,
             "backbone_parameters": 1_600_000,
             "peak_memory_mb": 812.5,
+            "memory_increase_mib": 41.5,
             "train_images": 14_370,
             "test_images": 1_077,
         },
@@ -227,6 +228,12 @@ def factory(tmp_path: Path) -> Factory:
 def make_factory(tmp_path: Path) -> Callable[..., Factory]:
     """Makes suites in one results folder."""
     return lambda **options: Factory(tmp_path / "results", **options)
+
+
+@pytest.fixture(scope="session")
+def make_suite() -> Callable[[Path], Factory]:
+    """Makes an empty suite in a folder of the test's own."""
+    return Factory
 
 
 @pytest.fixture(scope="session")

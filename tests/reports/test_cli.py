@@ -86,7 +86,9 @@ def test_counts_that_were_edited_are_refused_and_said_where_nobody_asked_for_the
     refused(folder, tmp_path / "out", "its seal does not fit", suites=("table3",))
     seen = []
     monkeypatch.setattr(build, "make_document", lambda loaded, *_, **__: Document((), loaded.warnings))
-    monkeypatch.setattr(build, "write_report", lambda document, out: seen.append(document) or SimpleNamespace(page=out))
+    monkeypatch.setattr(
+        build, "write_report", lambda document, out, **_options: seen.append(document) or SimpleNamespace(page=out)
+    )
     commands.write((), folder, tmp_path / "out", with_tables=False)
     assert "Suite 'table3' is not shown" in seen[0].warnings[0] and "seal" in seen[0].warnings[0]
 
@@ -98,7 +100,9 @@ def test_what_the_other_side_of_a_comparison_left_out_is_said(folder, factory, t
     file.write_text(file.read_text().replace("80.0", "81.0"))
     seen = []
     monkeypatch.setattr(build, "make_document", lambda loaded, *_, **__: Document((), loaded.warnings))
-    monkeypatch.setattr(build, "write_report", lambda document, out: seen.append(document) or SimpleNamespace(page=out))
+    monkeypatch.setattr(
+        build, "write_report", lambda document, out, **_options: seen.append(document) or SimpleNamespace(page=out)
+    )
     commands.write(("smoke",), folder, tmp_path / "out", with_tables=False, against=other)
     assert seen[0].warnings == (f"In {other}: 1 of 1 record was left out: 1 edited by hand.",)
 

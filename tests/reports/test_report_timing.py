@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from smope_bench import run_all
 from smope_bench.benchmarks.suites import SUITES
 from smope_bench.harness.records.observations import read_observations
 from smope_bench.harness.timing.records import Spread, make_row
@@ -100,6 +101,12 @@ def test_the_tables_are_measured_as_median_and_extremes() -> None:
     assert (scan.name, scan["seconds"]) == ("reading and checking every record", Spread(2, 1, 3))
     assert (tables.name, tables["cpu_s"].median) == ("every table as Markdown, LaTeX and CSV", 0.25)
     assert both["seconds"] == Spread(6, 3, 9) and both["cpu_s"].median == 0.75 and both["peak_mb"].median == 100
+
+
+def test_both_are_commands(capsys) -> None:
+    for name in ("report", "store"):
+        assert run_all.main(["bench", name, "--help"]) == 0
+        assert "--runs" in capsys.readouterr().out
 
 
 def test_the_command_prints_a_table_or_json(monkeypatch, capsys) -> None:

@@ -71,7 +71,7 @@ class Sweep:
     ``start_s``: until about when it is starting.
     """
 
-    def __init__(self, folder: Path, methods: Sequence[str], extra: Sequence[str], *, forked: bool) -> None:
+    def __init__(self, folder: Path, methods: Sequence[str], extra: Sequence[str], *, forked: bool = False) -> None:
         self.results, self.data, self._forked = folder / "results", folder / "data", forked
         self.start_s = 1.0 if forked else 5.0
         self._log = folder / "log.txt"
@@ -186,6 +186,12 @@ def one_round(sweep: Sweep, kills: int, tally: Tally, truth: Any) -> None:
         place.mkdir(parents=True)
     with Watch(places) as watch:
         disturb(sweep, watch, kills, tally, random.Random(f"{sweep.results.parent.name} {kills}"))
+    hold_against(truth, sweep, watch, tally)
+    tally.litter += litter(places)
+
+
+def hold_against(truth: Any, sweep: Sweep, watch: Watch, tally: Tally) -> None:
+    """What the sweep lost, did twice or did otherwise than the undisturbed one, whose outcome is ``truth``."""
     if watch.overflowed:
         raise RuntimeError("the kernel dropped notices; the number of records published is not known")
     found, published = sweep.outcome(), watch.times("result.json")
@@ -194,7 +200,6 @@ def one_round(sweep: Sweep, kills: int, tally: Tally, truth: Any) -> None:
     for run in sorted(truth.keys() & found.keys()):
         parts = [part for part in truth[run] if truth[run][part] != found[run][part]]
         tally.different += [f"{run} ({truth[run]['spec']['method']['name']}): {part}" for part in parts]
-    tally.litter += litter(places)
 
 
 def litter(places: Sequence[Path]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Sees every file that is renamed into some folders, by the kernel's own notices (Linux): none is missed between two looks."""
+"""Sees every file that is put into some folders, by the kernel's own notices (Linux): none is missed between two looks."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _HEAD = struct.Struct("iIII")
 class Watch:
     """Counts what happens in folders that exist when it begins. A context manager.
 
-    ``renamed``: how often each (folder, name) was renamed into place; ``changes``: all notices so far; ``overflowed``: the
-    kernel dropped some, so that the counts cannot be relied on.
+    ``placed``: how often each (folder, name) was created, or renamed or linked into place; ``changes``: all notices so far;
+    ``overflowed``: the kernel dropped some, so that the counts cannot be relied on.
     """
 
     def __init__(self, folders: Sequence[Path]) -> None:
-        self.renamed: Counter[tuple[str, str]] = Counter()
+        self.placed: Counter[tuple[str, str]] = Counter()
         self.changes = 0
         self.overflowed = False
         self._condition = threading.Condition()
@@ -60,8 +60,8 @@ class Watch:
                 self._condition.wait(0.2)
 
     def times(self, name: str) -> dict[str, int]:
-        """How often a file of this name was renamed into each folder."""
-        return {folder: count for (folder, file), count in self.renamed.items() if file == name}
+        """How often a file of this name was put into each folder."""
+        return {folder: count for (folder, file), count in self.placed.items() if file == name}
 
     def _read(self) -> None:
         while self._over not in select.select([self._fd, self._over], [], [])[0]:
@@ -81,6 +81,6 @@ class Watch:
                 at += _HEAD.size + length
                 self.changes += 1
                 self.overflowed |= bool(mask & _OVERFLOW)
-                if mask & _MOVED_TO:
-                    self.renamed[self._names.get(watch, "?"), name] += 1
+                if mask & (_MOVED_TO | _CREATED):
+                    self.placed[self._names.get(watch, "?"), name] += 1
             self._condition.notify_all()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from smope_bench.benchmarks.base import SPLITS, BenchmarkCard, BenchmarkConfig, ProgressCallback, Split
 from smope_bench.benchmarks.datasets.published.imagenet_r import TEST_FRACTION, Assigned, seeded_split
@@ -29,11 +29,20 @@ class ImageNetAConfig(PaperPictureConfig):
 
     split_list: str | None = Field(
         default=None,
-        pattern="^[0-9a-f]{64}$",
         description="sha256 of the list of the split, a file that you have, whose lines are train/<wnid>/<file> or"
         " test/<wnid>/<file>; none = a fifth of each class is tested on, drawn by split_seed",
     )
     split_seed: int = Field(default=0, ge=0, description="seed of the split where there is no list")
+
+    @field_validator("split_list")
+    @classmethod
+    def _list_is_a_hash(cls, given: str | None) -> str | None:
+        if given is not None and not re.fullmatch("[0-9a-f]{64}", given):
+            raise ValueError(
+                "give the sha256 of the list, 64 digits as sha256sum FILE prints them, and the list itself to 'data prepare"
+                " imagenet_a --from FILE'"
+            )
+        return given
 
 
 class ImageNetA(PublishedFiles, PictureBenchmark[ImageNetAConfig]):

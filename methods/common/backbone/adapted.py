@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from smope_bench.methods.common.backbone.architectures import skeleton
 from smope_bench.methods.common.backbone.backbones import (
     Backbone,
     BackboneSettings,
@@ -17,7 +18,6 @@ from smope_bench.methods.common.backbone.backbones import (
     Feature,
     Fetch,
     ProgressCallback,
-    build,
     silent,
 )
 from smope_bench.methods.common.errors import MethodError
@@ -143,14 +143,14 @@ class AdaptedBackbone(Backbone):
         """The base's weights in the adapted architecture. Raises MethodError where they do not fit."""
         from smope_bench.methods.common.pretrained_files.any_vit.fitting import resampled
 
-        old, new = cast("Any", self.base.load().vit), build(self.architecture)
+        old, new = cast("Any", self.base.load().vit), cast("Any", skeleton(self.architecture))
         tensors = {name: tensor for name, tensor in old.state_dict().items() if not name.startswith(self._unused)}
         if self.settings.image_size and POSITIONS in tensors:
             grid, positions = old.patch_embed.grid_size, tensors[POSITIONS]
             before = positions.shape[1] - grid[0] * grid[1]
             smooth = self.settings.resample != "plain"
             tensors[POSITIONS] = resampled(positions, before, grid, new.patch_embed.grid_size, antialias=smooth)
-        return self.fill(new, tensors)
+        return self.fill(new, tensors, assign=True)
 
     @property
     def _unused(self) -> tuple[str, ...]:

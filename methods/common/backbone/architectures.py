@@ -1,4 +1,4 @@
-"""Architectures as JSON: what ``Backbone.architecture`` holds, and timm's model built from it.
+"""Architectures as JSON: what ``Backbone.architecture`` holds, and timm's model, or the project's own, built from it.
 
 Keys: ``class`` (``VisionTransformer`` unless given, ``VisionTransformerDistilled`` or ``Eva``) or ``model`` (a name of timm's
 registry), and the arguments of either. A layer type is its name in ``timm.layers``, with arguments as
@@ -24,6 +24,21 @@ LOADING = frozenset({"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "
 """Arguments with which timm would read other files, which a ``config.json`` must not name."""
 UNUSABLE = TypeError, ValueError, RuntimeError, AssertionError, LookupError, AttributeError, ArithmeticError
 """What timm and torch raise for arguments that make no model."""
+
+
+PLAIN = frozenset({"img_size", "patch_size", "embed_dim", "depth", "num_heads"})
+"""Arguments of a plain ViT, which has the parts of ViT-B/16 and no others."""
+
+
+def plain(architecture: Mapping[str, Any]) -> dict[str, int] | None:
+    """The sizes of a plain ViT without a classifier; None for another architecture, and for sizes that make no model."""
+    sizes = {name: value for name, value in architecture.items() if name != "num_classes"}
+    if architecture.get("num_classes") != 0 or sizes.keys() != PLAIN:
+        return None
+    if not all(type(value) is int and value > 0 for value in sizes.values()):
+        return None
+    is_divisible = not (sizes["embed_dim"] % sizes["num_heads"] or sizes["img_size"] % sizes["patch_size"])
+    return sizes if is_divisible else None
 
 
 def build(architecture: Mapping[str, Any]) -> Any:
@@ -55,8 +70,14 @@ def _built(model: str | None, architecture: Mapping[str, Any]) -> Any:
 
 
 def skeleton(architecture: Mapping[str, Any]) -> Any:
-    """timm's model of an architecture on the meta device: names and shapes without values."""
+    """The model of an architecture on the meta device: names and shapes without values. Of a plain ViT it needs no timm."""
     import torch
+
+    if (sizes := plain(architecture)) is not None:
+        from smope_bench.methods.common.backbone.plain_vit import PlainViT
+
+        with torch.device("meta"):
+            return PlainViT(**sizes)
     import torch._dynamo  # arithmetic on the meta device needs it, and torch 2.6 to 2.8 fail to import it there
 
     with torch.device("meta"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,7 +17,24 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, scale
     """
     if q.device.type == "cpu" and product_type(q) == torch.bfloat16 and mask is None:
         return _plain(q.bfloat16(), k.bfloat16(), v.bfloat16(), scale)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+    return F.scaled_dot_product_attention(*without_unused(q, k, v), attn_mask=mask, scale=scale)
+
+
+def without_unused(*heads: Tensor) -> list[Tensor]:
+    """The same tensors; with a graph, copies of those that are a half or less of a storage of which none uses the rest.
+
+    The graph would keep all of it: of packed queries, keys and values, for example, where only the queries are still a view.
+    """
+    if not torch.is_grad_enabled():
+        return list(heads)
+    used = Counter[int]()
+    for each in heads:
+        used[each.untyped_storage().data_ptr()] += each.nbytes
+    stores = [each.untyped_storage() for each in heads]
+    return [
+        each.clone(memory_format=torch.contiguous_format) if 2 * used[store.data_ptr()] <= store.nbytes() else each
+        for each, store in zip(heads, stores, strict=True)
+    ]
 
 
 def product_type(q: Tensor) -> torch.dtype:

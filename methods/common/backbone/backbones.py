@@ -255,9 +255,7 @@ class StoredBackbone(Backbone):
         from safetensors.torch import load_file
 
         tensors = {name: tensor.float() for name, tensor in load_file(self.verify()).items()}
-        # Random weights would only be replaced; drawing them takes a quarter of a second.
-        own = {} if "model" in self.architecture else {"weight_init": "skip"}
-        return self.fill(build({**self.architecture, **own}), tensors)
+        return self.fill(skeleton(self.architecture), tensors, assign=True)
 
     def _described(self) -> dict[str, Any]:
         try:

@@ -1,4 +1,4 @@
-"""The computation of one frozen block of timm, as it is or adapted, for all of its tokens or for the first ones alone."""
+"""The computation of one frozen block, as it is or adapted, for all of its tokens or for the first ones alone."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from smope_bench.methods.common.backbone.attention import attend
 from smope_bench.methods.common.backbone.attention_rules import TokenRule
 from smope_bench.methods.common.backbone.block_adaptation import QKV, UNCHANGED, BlockAdaptation, LowRank, Target
+from smope_bench.methods.common.backbone.layer_norm import norm_for_products
 from smope_bench.methods.common.backbone.memory_plan import recomputed
 
 if TYPE_CHECKING:  # importing timm takes longer than torch
@@ -57,13 +58,14 @@ def enter_block(block: Block, tokens: Tensor, adaptation: BlockAdaptation, layou
         at, added = layout.first if extra.place == "start" else tokens.shape[1], inserted.shape[1]
         layout = layout._replace(start=layout.start + added * (extra.place == "start"))
         tokens = torch.cat([tokens[:, :at], inserted, tokens[:, at:]], dim=1)
-    normed = block.norm1(tokens)
-    if "norm1" in adaptation.scale_shift:
-        normed = adaptation.scale_shift["norm1"](normed)
-    if adaptation.reads is not None:
-        adaptation.reads(normed)
+    shifted, reads = adaptation.scale_shift.get("norm1"), [adaptation.reads] if adaptation.reads is not None else []
     if isinstance(adaptation.attention, TokenRule):
-        adaptation.attention.read(normed)
+        reads.append(adaptation.attention.read)
+    normed = block.norm1(tokens) if shifted or reads else norm_for_products(block.norm1, tokens)
+    if shifted:
+        normed = shifted(normed)
+    for read in reads:
+        read(normed)
     return _Entered(tokens, normed, layout, at, added)
 
 
@@ -235,11 +237,10 @@ def _layer(name: Any, layer: Any, inputs: Tensor, adaptation: BlockAdaptation) -
 
 
 def _mlp(block: Any, tokens: Tensor, adaptation: BlockAdaptation) -> Tensor:
-    normed, mlp = block.norm2(tokens), block.mlp
+    shifted, mlp = adaptation.scale_shift.get("norm2"), block.mlp
+    normed = norm_for_products(block.norm2, tokens) if shifted is None else shifted(block.norm2(tokens))
     if adaptation is UNCHANGED:
         return mlp(normed)
-    if "norm2" in adaptation.scale_shift:
-        normed = adaptation.scale_shift["norm2"](normed)
     if not {"fc1", "fc2"} & {*adaptation.weights, *adaptation.low_rank, *adaptation.scale_shift}:
         return mlp(normed)
     hidden = mlp.norm(mlp.drop1(mlp.act(_layer("fc1", mlp.fc1, normed, adaptation))))

@@ -245,6 +245,13 @@ def require_fit(number: int, block: Any, adaptation: BlockAdaptation, *, is_last
             raise MethodError(
                 f"the adaptation of {name} in block {number} is for {shape}, but the layer has {expected}"
             )
+    for place, change in adaptation.scale_shift.items():
+        width = _outputs(block, place)
+        for what, tensor in (("scale", change.scale), ("shift", change.shift)):
+            if tensor.dim() and tensor.shape[-1] not in (1, width):
+                raise MethodError(
+                    f"the {what} of {place} in block {number} is {tuple(tensor.shape)}, but the layer's outputs have width {width}"
+                )
 
 
 def _given_shapes(adaptation: BlockAdaptation) -> list[tuple[str, tuple[int, ...]]]:
@@ -254,6 +261,11 @@ def _given_shapes(adaptation: BlockAdaptation) -> list[tuple[str, tuple[int, ...
         adapter = cast("Adapter | None", getattr(adaptation, name))
         found += [] if adapter is None else [(name, (len(adapter.up), adapter.down.shape[1]))]
     return found
+
+
+def _outputs(block: Any, place: Place) -> int:
+    """Width of what a layer of a block gives."""
+    return block.attn.proj.weight.shape[0] if place in ("norm1", "norm2") else _shape(block, place)[0]
 
 
 def _shape(block: Any, name: str) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """The frozen vision transformer; a method enters it through an adaptation of each block that it changes.
 
-The blocks are timm's own, weights by name. An attention rule replaces only the attention product of its block.
+The blocks are timm's own, or those of ``plain_vit``, weights by name. An attention rule replaces only the attention product of
+its block.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from smope_bench.methods.common.backbone.block_adaptation import (
 )
 from smope_bench.methods.common.backbone.memory_plan import MemoryPlan, recomputed
 from smope_bench.methods.common.backbone.merging import merged_layers
+from smope_bench.methods.common.backbone.packed_linear import pack_products
+from smope_bench.methods.common.backbone.plain_vit import PlainViT
 from smope_bench.methods.common.errors import MethodError
 
 __all__ = ["AttentionRule", "PromptedViT", "TokenRule", "obstacle", "plain_attention"]
@@ -53,10 +56,10 @@ class _Stream:
 
 
 class PromptedViT(nn.Module):
-    """timm's ViT, frozen; ``forward`` returns its feature: class token, mean of patches or attention pool, after its norm."""
+    """A ViT, frozen; ``forward`` returns its feature: class token, mean of patches or attention pool, after its norm."""
 
-    def __init__(self, vit: VisionTransformer) -> None:
-        """Freeze ``vit``, a VisionTransformer or Eva of timm. Raises MethodError where prompts cannot enter its blocks."""
+    def __init__(self, vit: VisionTransformer | PlainViT) -> None:
+        """Freeze ``vit``, ours or one of timm. Raises MethodError where prompts cannot enter its blocks."""
         super().__init__()
         _require_supported(vit)
         self.vit = vit.eval().requires_grad_(False)
@@ -80,6 +83,8 @@ class PromptedViT(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 module.to(precision)
+            if isinstance(module, nn.Linear) and precision == torch.bfloat16:
+                pack_products(module)
 
     @property
     def depth(self) -> int:
@@ -97,7 +102,7 @@ class PromptedViT(nn.Module):
         return super().train(False)
 
     def forward(self, images: Tensor, adaptations: Adaptations | None = None) -> Tensor:
-        """Images (B, 3, H, W) in the backbone's input range -> features (B, feature_dim); other blocks are timm's."""
+        """Images (B, 3, H, W) in the backbone's input range -> features (B, feature_dim); other blocks are as they are."""
         return _put_together(self._by_slices(self._pass, images, [adaptations or {}]))
 
     def forward_each(self, images: Tensor, sets: Sequence[Adaptations]) -> Tensor:
@@ -255,6 +260,8 @@ def _at(rotations: Tensor | None, number: int) -> Tensor | None:
 
 def _read_tokens(vit: Any) -> int | None:
     """How many of the first tokens the feature reads: one, or two with a distillation token; None for all."""
+    if isinstance(vit, PlainViT):
+        return 1
     from timm.models.deit import VisionTransformerDistilled
 
     if isinstance(vit, VisionTransformerDistilled):
@@ -270,6 +277,8 @@ def _require_supported(vit: Any) -> None:
 
 def obstacle(vit: Any) -> str | None:
     """What keeps prompts out of a model of timm, as a clause; None if they can enter it."""
+    if isinstance(vit, PlainViT):
+        return None
     from timm.layers import PatchEmbed
     from timm.models.deit import VisionTransformerDistilled
     from timm.models.eva import Eva

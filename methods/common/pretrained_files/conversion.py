@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -125,6 +126,9 @@ def write_prepared(file: Path, tensors: Mapping[str, Tensor], facts: Mapping[str
         made.append(_temporary(manifest))
         made[1].write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
         made[0].chmod(made[1].stat().st_mode)  # safetensors creates files that only the owner can read
+        for path in made:  # after a power loss there is all of a file or none
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
         manifest.unlink(missing_ok=True)
         made[0].replace(file)
         made[1].replace(manifest)

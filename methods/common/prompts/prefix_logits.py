@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from smope_bench.methods.common.backbone.attention import attend, product_type
+from smope_bench.methods.common.backbone.attention import attend, product_type, without_unused
 from smope_bench.methods.common.prefix import prepend
 from smope_bench.methods.common.prompts.fused_kernels import KERNELS, kernel_for
 
@@ -51,7 +51,8 @@ def beside_the_kernel(q: Tensor, k: Tensor, v: Tensor, logit: Tensor, value: Ten
     ``logit``: (B, heads, N or 1); ``value``: (B, heads, N or 1, head_dim). Only where ``kernel_for`` names a kernel.
     """
     name, dtype = kernel_for(q), product_type(q)
-    return _Beside.apply(name, *(each.to(dtype) for each in (q, k, v)), logit, value.to(dtype))
+    heads = without_unused(*(each.to(dtype) for each in (q, k, v)))
+    return _Beside.apply(name, *heads, logit, value.to(dtype))
 
 
 class _Beside(torch.autograd.Function):

@@ -82,16 +82,14 @@ for (const table of document.querySelectorAll("table.grid")) {
 
 // What a mouse learns by resting on a number, the keyboard and a finger learn by reaching it.
 const tip = document.getElementById("tip");
-addEventListener("focusin", (event) => {
-  const text = event.target.title;
-  tip.hidden = !text;
-  if (!text) return;
-  tip.textContent = text;
-  const place = event.target.getBoundingClientRect();
+function showTip(place, ...content) {
+  tip.replaceChildren(...content);
+  tip.hidden = false;
   tip.style.left = `${Math.max(8, Math.min(place.left, innerWidth - tip.offsetWidth - 8))}px`;
   const below = place.bottom + 6;
   tip.style.top = `${below + tip.offsetHeight < innerHeight ? below : Math.max(0, place.top - tip.offsetHeight - 6)}px`;
-});
+}
+addEventListener("focusin", (event) => !event.target.closest(".canvas") && (event.target.title ? showTip(event.target.getBoundingClientRect(), event.target.title) : hideTip()));
 const hideTip = () => (tip.hidden = true);
 addEventListener("focusout", hideTip);
 addEventListener("scroll", hideTip, { capture: true, passive: true });
@@ -129,3 +127,13 @@ addEventListener("beforeprint", () => {
   closed.forEach((part) => (part.open = true));
 });
 addEventListener("afterprint", () => closed.forEach((part) => (part.open = false)));
+
+// On a narrow screen long sentences scroll in their box, which the keyboard must reach.
+function reachSentences() {
+  for (const box of document.querySelectorAll(".answer .said")) {
+    if (box.scrollHeight > box.clientHeight + 1) box.tabIndex = 0;
+    else box.removeAttribute("tabindex");
+  }
+}
+addEventListener("resize", reachSentences);
+reachSentences();

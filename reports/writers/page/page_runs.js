@@ -47,10 +47,12 @@ function secondsTable(seconds) {
   return matrixTable("Seconds a task", ["task", "train", "end of task", "evaluate"], rows);
 }
 
+const dataName = (planned) => planned[8] ?? planned[0];
+
 function runDetails(data, planned, common) {
-  const [id, order, train, state, word, trouble, origin] = planned;
-  const run = data.runs[id];
-  const summary = make("summary", {}, make("code", {}, id), ` order ${order}, training ${train} `);
+  const [id, order, train, state, word, trouble, origin, holders] = planned;
+  const run = data.runs[dataName(planned)];
+  const summary = make("summary", {}, make("code", {}, id), ` order ${order}, training ${train}${holders ? `, by ${holders}` : ""} `);
   summary.append(make("em", { class: `mark ${state}` }, word));
   const details = make("details", { class: "run" }, summary);
   if (trouble !== null) details.append(definitions(data.pool[trouble]));
@@ -82,7 +84,7 @@ function only(values) {
 function openCell(details) {
   const data = pageData(), cell = data.cells[details.id], list = details.querySelector("ul.runs");
   if (!cell || !list) return;
-  const runs = cell.runs.map(([id]) => data.runs[id]).filter(Boolean);
+  const runs = cell.runs.map((planned) => data.runs[dataName(planned)]).filter(Boolean);
   const common = {
     spec: only(runs.map((run) => run.spec)),
     protocol: only(runs.map((run) => run.protocol)),

@@ -104,7 +104,7 @@ def test_another_list_than_the_named_one_is_not_read(layouts: ModuleType, tmp_pa
         BenchmarkError, match=r"imagenet-a_split\.txt could not be downloaded .* leave benchmark.split_list out"
     ):
         made(layouts, tmp_path, split_list="0" * 64).prepare(given=[tmp_path / "mine.txt"])
-    with pytest.raises(ValidationError, match="split_list"):
+    with pytest.raises(ValidationError, match="give the sha256 of the list"):
         ImageNetAConfig(split_list="mine.txt")
 
 

@@ -145,6 +145,18 @@ def test_a_file_without_a_version_goes_on_only_where_its_digest_is_known(server:
     assert [asked for _, asked in server.asked] == [None, None, None, f"bytes={HALF}-"]
 
 
+@pytest.mark.parametrize("digest", [None, f"sha256:{SHA256}"])
+def test_zeros_that_a_power_loss_left_in_a_part_are_not_kept(
+    server: Server, folder: Path, digest: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.cuts = 3
+    refusal(lambda: fetch(remote(server.url(), digest=digest), folder), "the connection ended")
+    part = folder / "file.bin.part"
+    part.write_bytes(bytes(part.stat().st_size))
+    monkeypatch.setattr(transfer, "this_boot", lambda: "the next one")
+    assert fetch(remote(server.url(), digest=digest), folder).read_bytes() == CONTENT
+
+
 def test_an_altered_part_costs_a_second_download_and_no_more(server: Server, folder: Path) -> None:
     server.cuts = 3
     refusal(lambda: fetch(remote(server.url()), folder), "the connection ended")

@@ -112,6 +112,11 @@ def test_what_trained_models_and_trackers_print_can_be_pasted(capsys: pytest.Cap
     (run,) = (file.parent.name for file in Path("my results").glob("*/result.json"))
     (line,) = printed(capsys, ["extend", run, "--executor", "serial", *place])
     assert run_all.main(shlex.split(line)) == 0 and "accuracy" in capsys.readouterr().out
+    kept = Path("my results", run, "model.safetensors")
+    kept.write_bytes(b"")
+    (line,) = printed(capsys, ["predict", run, "picture.png", *place])
+    assert run_all.main([*shlex.split(line), "--executor", "serial"]) == 0 and kept.stat().st_size
+    assert "1 of 1 run finished" in capsys.readouterr().out
     Path("my results/0123456789abcdef").mkdir()
     (line,) = printed(capsys, ["predictions", "0123", *place])
     assert run_all.main(shlex.split(line)) == 0
@@ -181,13 +186,31 @@ def test_versions(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.fullmatch(r"smope-bench \S+ · Python 3\S+ · torch \S+ · timm \S+\n", capsys.readouterr().out)
 
 
-def test_a_shell_completes_names(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("new-m", ["new-method"]),
+        ("run smo", ["smoke"]),
+        ("report smoke fig2", ["fig2"]),
+        ("suite table1", ["table1"]),
+        ("predict 3f", ["3f2a", "3f2b"]),
+        ("predictions --results other 9", ["91aa"]),
+        ("extend 9", []),
+    ],
+)
+def test_a_shell_completes_names(
+    line: str, offered: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert run_all.main(["--help"]) == 0
     assert "--install-completion" in capsys.readouterr().out
+    for record in ("results/3f2a", "results/3f2b", "results/77aa", "other/91aa"):
+        Path(record).mkdir(parents=True)
+        Path(record, "result.json").touch()
+    Path("results/3f99").mkdir()  # not finished
     monkeypatch.setenv("_SMOPE_BENCH_COMPLETE", "complete_bash")
-    monkeypatch.setenv("COMP_WORDS", "smope-bench new-m")
-    monkeypatch.setenv("COMP_CWORD", "1")
+    monkeypatch.setenv("COMP_WORDS", f"smope-bench {line}")
+    monkeypatch.setenv("COMP_CWORD", str(len(line.split())))
     monkeypatch.setattr(sys, "argv", ["smope-bench"])
     with pytest.raises(SystemExit):
         run_all.main([])
-    assert "new-method" in capsys.readouterr().out
+    assert capsys.readouterr().out.split() == offered

@@ -19,17 +19,17 @@ from smope_bench.harness.errors import UserError
 from smope_bench.harness.execution import lease as claims
 from smope_bench.harness.execution.lease import (
     BEAT_S,
+    CACHE_S,
     CANCEL,
     DEAD_S,
+    SKEW_S,
     Lease,
     LeaseMonitor,
     LeaseState,
     acquire,
-    lives,
     newest,
-    process_started,
-    this_machine,
 )
+from smope_bench.harness.execution.lease_files import lives, process_started, this_machine
 from smope_bench.harness.provenance import IMPORT_ROOT
 
 pytestmark = pytest.mark.skipif(this_machine() is None, reason="the system does not tell which machine this is")
@@ -130,7 +130,7 @@ def test_of_many_that_judge_a_silent_owner_elsewhere_one_frees_it(folder: Path) 
     clock = Clock()
     watches = [LeaseMonitor(clock=clock) for _ in range(8)]
     assert not any(watch.is_free(folder) for watch in watches)
-    clock.now += DEAD_S + 1
+    clock.now += DEAD_S + CACHE_S + 1
     barrier = threading.Barrier(8)
 
     def contend(watch: LeaseMonitor) -> Lease | LeaseState | None:
@@ -190,7 +190,7 @@ def test_a_silent_owner_elsewhere_is_given_time_then_up(folder: Path) -> None:
     clock = Clock()
     watch = LeaseMonitor(clock=clock)
     assert not watch.is_free(folder)
-    clock.now += DEAD_S - 1
+    clock.now += DEAD_S + CACHE_S - 1
     assert not watch.is_free(folder) and isinstance(acquire(folder), LeaseState)
     clock.now += 2
     assert watch.is_free(folder)
@@ -200,7 +200,7 @@ def test_a_silent_owner_elsewhere_is_given_time_then_up(folder: Path) -> None:
 
 
 def test_one_that_was_silent_for_long_before_is_given_a_few_beats(folder: Path) -> None:
-    foreign(folder, written=time.time() - DEAD_S - 10)
+    foreign(folder, written=time.time() - DEAD_S - CACHE_S - SKEW_S - 10)
     clock = Clock()
     watch = LeaseMonitor(clock=clock)
     for _ in range(3):
@@ -210,6 +210,26 @@ def test_one_that_was_silent_for_long_before_is_given_a_few_beats(folder: Path) 
     assert watch.is_free(folder)
 
 
+def test_a_copy_from_a_cache_and_a_clock_of_another_machine_do_not_make_it_old(folder: Path) -> None:
+    foreign(folder, written=time.time() - SKEW_S - CACHE_S)
+    clock = Clock()
+    watch = LeaseMonitor(clock=clock)
+    assert not watch.is_free(folder)
+    clock.now += DEAD_S + CACHE_S - 1
+    assert not watch.is_free(folder)
+
+
+def test_two_leases_that_are_not_written_yet_are_two(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "claim.1").touch()
+    clock = Clock()
+    watch = LeaseMonitor(clock=clock)
+    assert not watch.is_free(folder)
+    clock.now += DEAD_S + CACHE_S + 1
+    (folder / "claim.2").touch()  # whoever takes the run over is about to write it
+    assert not watch.is_free(folder)
+
+
 def test_a_clock_that_jumped_back_delays_and_breaks_nothing(folder: Path) -> None:
     foreign(folder, written=time.time() + 86_400)
     clock = Clock()
@@ -217,7 +237,7 @@ def test_a_clock_that_jumped_back_delays_and_breaks_nothing(folder: Path) -> Non
     assert not watch.is_free(folder)
     clock.now += claims.QUIET_BEATS * BEAT_S + 1
     assert not watch.is_free(folder), "a time in the future says nothing"
-    clock.now += DEAD_S
+    clock.now += DEAD_S + CACHE_S
     assert watch.is_free(folder)
 
 
@@ -226,7 +246,7 @@ def test_a_sleeper_that_wakes_finds_its_claim_lost_and_disturbs_nobody(folder: P
     clock = Clock()
     watch = LeaseMonitor(clock=clock)
     assert not watch.is_free(folder)
-    clock.now += DEAD_S + 1
+    clock.now += DEAD_S + CACHE_S + 1
     assert watch.is_free(folder)
     heir = taken(acquire(folder))
     assert not sleeper.still_ours() and heir.still_ours()
@@ -245,7 +265,7 @@ def test_whoever_listed_the_folder_too_early_does_not_win(folder: Path, monkeypa
     (folder / "claim.3").write_bytes(claims._content("w" * 32, 0, "held"))
     seen = iter([stale])
     real = claims.newest
-    monkeypatch.setattr(claims, "newest", lambda where: next(seen, None) or real(where))
+    monkeypatch.setattr(claims, "newest", lambda where, *files: next(seen, None) or real(where, *files))
     found = acquire(folder)
     assert isinstance(found, LeaseState) and found.token == "w" * 32
 
@@ -258,7 +278,7 @@ def test_a_claim_that_says_nothing_is_held_until_it_was_silent_for_long(folder: 
     clock = Clock()
     watch = LeaseMonitor(clock=clock)
     assert not watch.is_free(folder)
-    clock.now += DEAD_S + 1
+    clock.now += DEAD_S + CACHE_S + 1
     assert watch.is_free(folder)
 
 
@@ -292,12 +312,12 @@ def test_a_full_disk_leaves_no_claim_that_nobody_can_read(folder: Path, monkeypa
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(claims.os, "write", full)
+        patched.setattr(os, "write", full)
         with pytest.raises(UserError, match="No space left on device"):
             acquire(folder)
     assert list(folder.iterdir()) == []
     claim = taken(acquire(folder))
-    monkeypatch.setattr(claims, "file_system_now", lambda where: full(0, b""))
+    monkeypatch.setattr(claims.FILES, "now", lambda where: full(0, b""))
     assert claim.still_ours(), "nothing can be written, but nobody has taken it"
     claim.release(forget=True)
 

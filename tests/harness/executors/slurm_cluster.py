@@ -1,10 +1,11 @@
-"""A real Slurm on this machine for the length of a test module: controller and one node, unprivileged plugins, no accounting.
+"""A real Slurm on this machine for the length of a test module: controller and nodes, unprivileged plugins, no accounting.
 
 It needs Debian's ``slurm-wlm`` and root, since a node that starts other users' jobs does. Neither ``munge`` nor systemd.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -20,18 +21,17 @@ CONF = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={controller}
-SlurmdPort={node}
 AuthType=auth/none
 AuthInfo=cred_expire=5
 CredType=cred/none
 SlurmUser=root
 SlurmdUser=root
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool.%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd.%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
+SlurmdLogFile={folder}/slurmd.%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none
@@ -44,10 +44,22 @@ SlurmdParameters=config_overrides
 SchedulerParameters=sched_interval=1,sched_min_interval=0,batch_sched_delay=0
 ReturnToService=2
 KillWait=5
-MaxArraySize=2
-PartitionName=test Nodes={host} Default=YES MaxTime=INFINITE State=UP
-NodeName={host} NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN
+{partitions}
 """
+NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} State=UNKNOWN\n"
+ONE_NODE = """
+MaxArraySize=2
+PartitionName=test Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+"""
+PREEMPTION = """
+MaxArraySize=5
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName=requeue Nodes=ALL Default=YES PriorityTier=1 PreemptMode=REQUEUE GraceTime=20 MaxTime=INFINITE State=UP
+PartitionName=cancel Nodes=ALL PriorityTier=1 PreemptMode=CANCEL GraceTime=20 MaxTime=INFINITE State=UP
+PartitionName=first Nodes=ALL PriorityTier=10 PreemptMode=OFF MaxTime=INFINITE State=UP
+"""
+"""Two partitions whose jobs lose their nodes to those of a third, to go back into the queue or for good."""
 
 
 def why_not() -> str | None:
@@ -63,21 +75,38 @@ def why_not() -> str | None:
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A running Slurm of one node with two processors; SLURM_CONF points to it. Skips, with the reason, where none starts."""
-    if reason := why_not():
-        pytest.skip(reason)
     folder = tmp_path_factory.mktemp("slurm")
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(started(folder))
+        except NoSlurm as reason:
+            pytest.skip(str(reason))
+        yield folder
+
+
+class NoSlurm(Exception):
+    """Why no Slurm can be started here."""
+
+
+@contextlib.contextmanager
+def started(folder: Path, partitions: str = ONE_NODE, nodes: int = 1, cpus: int = 2) -> Iterator[None]:
+    """A running Slurm that keeps its files in ``folder``; SLURM_CONF points to it. Raises NoSlurm."""
+    if reason := why_not():
+        raise NoSlurm(reason)
     (folder / "state").mkdir()
-    (folder / "spool").mkdir()
-    host, ports = socket.gethostname().split(".")[0], _free_ports(2)
-    text = CONF.format(host=host, folder=folder, controller=ports[0], node=ports[1])
+    host, ports = socket.gethostname().split(".")[0], _free_ports(1 + nodes)
+    names = [f"n{number}" for number in range(nodes)] if nodes > 1 else [host]
+    text = CONF.format(host=host, folder=folder, controller=ports[0], partitions=partitions)
+    for name, port in zip(names, ports[1:], strict=True):
+        text += NODE.format(name=name, host=host, port=port, cpus=cpus)
     (folder / "slurm.conf").write_text(text, encoding="utf-8")
     before = os.environ.get("SLURM_CONF")
     os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
-    daemons = [_start(folder, "slurmctld", "-D", "-i"), _start(folder, "slurmd", "-D", "-N", host)]
+    daemons = [_start(folder, "slurmctld", "-D", "-i"), *(_start(folder, "slurmd", "-D", "-N", name) for name in names)]
     try:
         if not _is_up(daemons):
-            pytest.skip(f"Slurm is installed but does not start here: {_complaints(folder)}")
-        yield folder
+            raise NoSlurm(f"Slurm is installed but does not start here: {_complaints(folder)}")
+        yield
     finally:
         subprocess.run(["scancel", "--user=root"], capture_output=True, timeout=20, check=False)
         for daemon in reversed(daemons):
@@ -94,16 +123,16 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def _start(folder: Path, *command: str) -> subprocess.Popen[bytes]:
-    with (folder / f"{command[0]}.out").open("wb") as out:
+    with (folder / f"{command[0]}.{command[-1]}.out").open("wb") as out:
         return subprocess.Popen(command, stdout=out, stderr=out, cwd=folder)
 
 
 def _is_up(daemons: list[subprocess.Popen[bytes]], seconds: float = 20.0) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end and all(daemon.poll() is None for daemon in daemons):
-        command = ["sinfo", "--noheader", "--format=%T"]
+        command = ["sinfo", "--noheader", "--Node", "--format=%T"]
         states = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False).stdout.split()
-        if states == ["idle"]:
+        if states == ["idle"] * len(states) and states:
             return True
         time.sleep(0.3)
     return False

@@ -92,6 +92,15 @@ def test_after_a_termination_only_a_pre_empted_run_is_put_back(
     assert bool(requeued) == is_put_back and (options.results / long.run_id / "saved").exists()
 
 
+def test_the_last_job_of_an_array_asks_for_itself_and_not_for_the_array(monkeypatch: pytest.MonkeyPatch) -> None:
+    states = {"--jobs=7": "PENDING\nRUNNING\n", "--jobs=7_3": "RUNNING\n"}
+    monkeypatch.setattr(slurm_job, "query", lambda *command: next(states[part] for part in command if part in states))
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    assert slurm_job._is_preempted()
+
+
 def test_a_job_that_was_put_back_waits_for_its_own_earlier_claim(
     options: RunOptions,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,

@@ -16,7 +16,7 @@ from smope_bench.harness.execution import launcher
 from smope_bench.harness.execution.executor_registry import open_executors
 from smope_bench.harness.hardware import device as precision
 from smope_bench.harness.hardware import memory
-from smope_bench.harness.hardware.device import cpu_instructions, fp32_remark, precision_remark, products_in
+from smope_bench.harness.hardware.device import cpu_instructions, data_sheet, fp32_remark, precision_remark, products_in
 from smope_bench.harness.run_options import Gpu, RunOptions
 from tests.harness.stand_ins import planned  # pyright: ignore[reportMissingImports]
 
@@ -79,9 +79,26 @@ def test_tf32_is_of_cuda_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_fp32_costs() -> None:
     assert fp32_remark([]) is None
     assert "idle; --precision bf16 or tf32" in (fp32_remark(["NVIDIA GeForce RTX 3090"]) or "")
-    assert "NVIDIA H100 80GB HBM3 idle (data sheet: fp32 67, tf32 495, bf16 989" in (
+    assert "NVIDIA H100 80GB HBM3 idle (NVIDIA's data sheet, dense: fp32 67, tf32 495, bf16 989 TFLOP/s)" in (
         fp32_remark(["Other", "NVIDIA H100 80GB HBM3"]) or ""
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "bf16"),
+    [
+        ("NVIDIA H200", 989),
+        ("NVIDIA A100-PCIE-40GB", 312),
+        ("NVIDIA A100 80GB PCIe", 312),
+        ("NVIDIA H100 PCIe", None),
+        ("NVIDIA H100 NVL", None),
+        ("NVIDIA GH200 480GB", None),
+        ("NVIDIA RTX A1000", None),
+    ],
+)
+def test_a_data_sheet_is_of_its_own_card_alone(name: str, bf16: int | None) -> None:
+    found = data_sheet(name)
+    assert (found and found[2]) == bf16
 
 
 def test_tf32_is_on_within_its_runs_alone_and_never_resizes_pictures(monkeypatch: pytest.MonkeyPatch) -> None:

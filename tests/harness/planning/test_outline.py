@@ -160,11 +160,24 @@ def test_table1_is_planned_without_modules(
     assert "150 runs" in capsys.readouterr().out
 
 
-def test_planning_imports_neither_timm_nor_the_compiler_of_torch(tmp_path: Path) -> None:
-    code = (
-        "import sys; from smope_bench import run_all\n"
-        f"run_all.main(['plan', 'table1', '--seeds', '0', '--data', {str(tmp_path)!r}, '--results', {str(tmp_path)!r}])\n"
-        "print([name for name in ('timm', 'torch._dynamo', 'sympy') if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
+LATE = """
+import sys
+from pathlib import Path
+from PIL import Image
+from smope_bench import run_all
+
+def done(*command):
+    status = run_all.main([*command, "--data", "data", "--results", "results"])
+    heavy = ("timm", "torchvision", "wandb", "torch._dynamo", "sympy", "avalanche")
+    print(status, [name for name in heavy if name in sys.modules])
+
+done("plan", "table1", "--seeds", "0")
+done("run", "smoke", "--methods", "ncm", "--benchmarks", "digits", "--seeds", "0", "--limit", "5", "--executor", "serial")
+Image.new("RGB", (8, 8)).save("black.png")
+done("predict", next(Path("results").glob("*/result.json")).parent.name, "black.png")
+"""
+
+
+def test_what_takes_long_to_import_is_not_imported_for_the_projects_own_backbones(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert [line for line in done.stdout.splitlines() if line.startswith("0 [")] == ["0 []"] * 3, done.stdout

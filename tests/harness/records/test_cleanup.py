@@ -15,7 +15,8 @@ from smope_bench.harness.cancellation import Interrupted, LeaseLost
 from smope_bench.harness.execution import job as jobs
 from smope_bench.harness.execution import lease as claims
 from smope_bench.harness.execution.job import Job, run_job
-from smope_bench.harness.execution.lease import CANCEL, PROBE, Lease, acquire, remove_leftovers_of, this_machine
+from smope_bench.harness.execution.lease import CANCEL, Lease, acquire, remove_leftovers_of
+from smope_bench.harness.execution.lease_files import PROBE, this_machine
 from smope_bench.harness.provenance import code_fingerprint
 from smope_bench.harness.records.checksum import RECORD_SCHEMA
 from smope_bench.harness.records.cleanup import remove_temporary_files

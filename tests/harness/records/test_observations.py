@@ -85,7 +85,7 @@ def test_observations_are_read_only_as_they_were_published(registries: Registrie
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
     file.write_bytes(data)
-    with pytest.raises(UserError, match="not the file that its record names; run the suite again"):
+    with pytest.raises(UserError, match="not the file that its record names; run its suite again"):
         read_observations(store, spec.run_id)
     file.unlink()
     with pytest.raises(UserError, match="is missing"):

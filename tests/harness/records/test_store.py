@@ -44,6 +44,17 @@ def test_states(tmp_path: Path) -> None:
     assert store.state("ab12", None) == "failed" and store.load("ab12") is None
 
 
+def test_a_failure_removes_no_record_that_its_launcher_could_not_see(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    store.write_result("ab12", result())
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "exists", lambda path: False)  # as the cache of a network client shows it
+        store.write_failure("ab12", {"error": "no"})
+    assert store.state("ab12", "f" * 64) == "done"
+
+
 def test_a_record_is_done_only_with_what_is_asked_to_be_observed(tmp_path: Path) -> None:
     store = Store(tmp_path)
     entry = {"file": OBSERVATIONS, "sha256": hashlib.sha256(b"seen").hexdigest(), "names": ["keys", "counts"]}

@@ -168,7 +168,7 @@ def test_keeping_changes_neither_id_nor_numbers_and_can_be_left_out(registries: 
     assert [kept.result[key] for key in same] == [bare.result[key] for key in same]
     assert "model" not in bare.result and not (tmp_path / "bare" / spec.run_id / MODEL).exists()
     assert Store(tmp_path / "bare").state(spec.run_id, None) == "done"
-    with pytest.raises(UserError, match=r"was stored without its trained model; to train it again, remove the folder"):
+    with pytest.raises(UserError, match=r"was stored without its trained model; remove the folder"):
         find_model(spec.run_id, tmp_path / "bare")
 
 
@@ -180,7 +180,9 @@ def test_a_run_is_found_by_the_beginning_of_its_id(registries: Registries, tmp_p
     assert find_run(spec.run_id, tmp_path).run_id == spec.run_id, "a whole id is not the beginning of another"
     with pytest.raises(UserError, match=r"2 runs of .* begin with .*; give more of the id"):
         find_run(spec.run_id[:4], tmp_path)
-    with pytest.raises(UserError, match="is a copy, or its folder was renamed"):
+    with pytest.raises(
+        UserError, match=r"is a copy, or its folder was renamed: .*; delete .*, or give it back its name"
+    ):
         find_run(f"{spec.run_id}b", tmp_path)
     with pytest.raises(UserError, match=rf"no run of .* has the id 'nothing'.*it has {spec.run_id}"):
         find_run("nothing", tmp_path)

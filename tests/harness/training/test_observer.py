@@ -105,7 +105,11 @@ def test_observing_changes_no_bit(
         record = run(spec, registries, folder, *names, on_event=note)
         assert learned
         predictions = (folder / record.run_id / "predictions.npz").read_bytes()
-        costs = {key: value for key, value in record.result["costs"].items() if key != "peak_memory_mb"}
+        costs = {
+            key: value
+            for key, value in record.result["costs"].items()
+            if key not in ("peak_memory_mb", "memory_increase_mib")
+        }
         outcomes.append((record.result["accuracy_matrix"], predictions, learned, costs, states))
     assert outcomes[0] == outcomes[1]
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from smope_bench.harness.cancellation import LeaseLost
 from smope_bench.harness.conformance.fixtures import TEST_IMAGES
 from smope_bench.harness.errors import RunDivergedError, UserError
 from smope_bench.harness.metrics import final_average_accuracy
@@ -194,6 +195,26 @@ def test_a_published_run_keeps_no_checkpoint(registries: Registries, tmp_path: P
     record = run(micro_spec("ncm"), registries, tmp_path)
     kept = {path.name for path in (tmp_path / record.run_id).iterdir()}
     assert kept == {"events.jsonl", "model.safetensors", "predictions.npz", "result.json", "spec.json"}
+
+
+def test_whoever_looks_before_another_publishes_does_not_publish_after_it(
+    registries: Registries, tmp_path: Path
+) -> None:
+    """A process is stopped, for as long as it may be, between its last look at its lease and its last write."""
+    spec = micro_spec("ncm")
+    other = run(spec, registries, tmp_path / "other")
+    folder, published = tmp_path / spec.run_id, (tmp_path / "other" / spec.run_id / "result.json").read_bytes()
+
+    def may_publish() -> bool:
+        if (folder / "predictions.npz").exists():
+            (folder / "result.json").write_bytes(published)
+        return True
+
+    options, context = given(tmp_path, may_publish=may_publish)
+    with pytest.raises(LeaseLost):
+        engine.run(spec, options, context, registries)
+    assert (folder / "result.json").read_bytes() == published
+    assert Store(tmp_path).state(spec.run_id, other.fingerprint) == "done"
 
 
 def test_divergence_names_the_step_and_the_last_good_task(registries: Registries, tmp_path: Path) -> None:

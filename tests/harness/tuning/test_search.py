@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import torch
 
 from smope_bench import run_all
 from smope_bench.benchmarks.base import ImageSet, Split
@@ -19,20 +22,23 @@ from smope_bench.harness.conformance.check import MICRO, ColouredNoise
 from smope_bench.harness.errors import RunDivergedError, UserError
 from smope_bench.harness.execution.display import Display
 from smope_bench.harness.execution.job import Job
+from smope_bench.harness.hardware import gpus
+from smope_bench.harness.hardware.gpus import VISIBLE
 from smope_bench.harness.planning.planner import PlannedRun
 from smope_bench.harness.planning.settings import Seeds, parse_setting
 from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry import registry
 from smope_bench.harness.registry.registry import Registries
-from smope_bench.harness.run_options import RunContext, RunOptions
+from smope_bench.harness.run_options import Gpu, RunContext, RunOptions
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
+from smope_bench.harness.tracking.tracker import RunWriter, TrackedRun, Tracker, find_trackers
 from smope_bench.harness.tuning import search as tune
 from smope_bench.harness.tuning import trial as tune_trial
 from smope_bench.harness.tuning.expected_time import expected_time, trial_seconds
 from smope_bench.harness.tuning.search import SEED, SearchRequest, find_column, plan_search, search, search_space
 from smope_bench.harness.tuning.study import JOURNAL, Study, TrialResult, grid_order
 from smope_bench.methods.recipes.search_grids import OURS
-from tests.harness.stand_ins import publish  # pyright: ignore[reportMissingImports]
+from tests.harness.stand_ins import publish, with_runner  # pyright: ignore[reportMissingImports]
 
 
 class Sealed(ColouredNoise):
@@ -115,7 +121,27 @@ def test_a_search_trains_and_scores_without_test_images(sealed: Registries, tmp_
     found = search(plan, lambda total: Quiet(), 1, 1)
     assert [outcome.error for _, outcome in found] == [None, None]
     assert all(outcome.faa is not None and 0 <= outcome.faa <= 100 for _, outcome in found)
-    assert not list((plan.folder / "running").iterdir()), "checkpoints of trials must not stay"
+    assert not (plan.folder / "running").exists(), "checkpoints of trials must not stay"
+
+
+def test_trackers_follow_the_trials_and_one_that_fails_stops_none(sealed: Registries, tmp_path: Path) -> None:
+    def full_disk(run: TrackedRun, folder: Path) -> RunWriter:
+        raise OSError(28, "No space left on device")
+
+    plan, said = plan_search(asked(tmp_path), sealed), list[str]()
+    trackers = [*find_trackers(["csv"]), Tracker("full_disk", full_disk)]
+    found = search(plan, lambda total: Quiet(), 1, 1, said.append, trackers=trackers)
+    assert all(outcome.faa is not None for _, outcome in found)
+    folder = plan.folder / "tracked" / "csv"
+    with (folder / "runs.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert sorted(row["schedule.lr"] for row in rows) == ["0.01", "0.1"] and all("lr=" in row["name"] for row in rows)
+    for row in rows:
+        points = (folder / f"{row['run_id']}.csv").read_text()
+        assert row["state"] == "done" and points.count("loss/all tasks") == 3 and points.count("accuracy/average") == 3
+    assert sum("full_disk" in line for line in said) == 1 and any(str(folder) in line for line in said)
+    (line,) = (line for line in said if "full_disk" in line)
+    assert "No space left on device" in line and line.endswith("no trial is lost by it")
 
 
 def test_the_stream_of_a_search_holds_training_images_alone(tmp_path: Path) -> None:
@@ -343,6 +369,56 @@ def test_the_command(
         assert "warning: seed 0:0 is a suite's" in told.out and "the loss became nan" in told.out
     assert run_all.main([*command, "--holdout", "0"]) == 2
     assert "--holdout 0 must lie between 0 and 1" in capsys.readouterr().err
+
+
+PLACES = """
+    import os
+
+    def run(job, options, context):
+        (options.results.parent / f"{job.run_id}.gpu").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
+        context.emit({"event": "run_finished", "faa": 50.0, "caa": None, "seconds": 1.0})
+"""
+TWO = (Gpu("GPU-a", "A", free_mb=40000.0), Gpu("GPU-b", "B", free_mb=40000.0))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_trials_take_turns_on_the_gpus(
+    workers: int, sealed: Registries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(VISIBLE, raising=False)
+    monkeypatch.setattr(tune, "RUNNER", with_runner(tmp_path, monkeypatch, PLACES).runner)
+    rates = tuple(n / 100 for n in range(1, 7))
+    plan = plan_search(asked(tmp_path, device="cuda", gpus=TWO, grid={"lr": rates, "beta1": (0.9,)}), sealed)
+    found = search(plan, lambda total: Quiet(), workers, 1, memory_mb=1000.0)
+    assert [outcome.faa for _, outcome in found] == [50.0] * 6
+    seen = [file.read_text() for file in plan.folder.glob("*.gpu")]
+    assert len(seen) == 6 and set(seen) == {gpu.token for gpu in TWO[:workers]}
+    assert VISIBLE not in os.environ
+
+
+def test_the_command_places_trials_as_a_launch_places_runs(
+    sealed: Registries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(VISIBLE, raising=False)
+    monkeypatch.setattr(registry, "open_registries", lambda plugins=(): sealed)
+    monkeypatch.setattr(gpus, "machine_gpus", lambda: (list(TWO), []))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    asked_for: list[tuple[tuple[Gpu, ...], int]] = []
+    monkeypatch.setattr(
+        tune, "search", lambda plan, display, workers, *_: asked_for.append((plan.request.gpus, workers)) or []
+    )
+    command = ["tune", "linear_probe", "sealed", "--backbone", MICRO.name, "--set", "benchmark.tasks=3"]
+    command += ["--set", "benchmark.image_size=16", "--grid", "lr=0.01,0.02,0.03,0.04", "--set", "beta1=0.9"]
+    assert run_all.main(command) == run_all.main([*command, "--gpus", "1"]) == 1, "no trial has a score"
+    assert asked_for == [(TWO, 2), (TWO[1:], 1)]
+    capsys.readouterr()
+    assert run_all.main([*command, "--gpus", "2"]) == 2
+    assert "--gpus 2: there is no GPU 2 here; GPUs: 0: A; 1: B" in capsys.readouterr().err
+    monkeypatch.setattr(gpus, "machine_gpus", lambda: ([replace(TWO[0], free_mb=500.0)], []))
+    assert run_all.main([*command, "--workers", "3"]) == 2
+    assert "--workers 3 with 1 GPU puts 3 runs on GPU 0" in capsys.readouterr().err
+    assert len(asked_for) == 2
 
 
 def test_the_default_seed_is_no_suites() -> None:

@@ -36,6 +36,10 @@ def test_every_value_of_a_grid_is_a_setting(method: str, registries: Registries)
 
 LOG = Path(__file__).parents[3] / "docs" / "tiny-search.csv"
 RATES = {"digits": {0.0015, 0.005, 0.015, 0.045}, "glyphs": {0.005, 0.015, 0.045}}
+WIDER = {("cpg", "digits"): {0.135}, ("cpg", "glyphs"): {0.135, 0.405}}
+"""Rates beyond the grid that were tried because the best trial of a method lay at its edge."""
+TIED = {("ease", "digits")}
+"""Searches whose trials all came out the same, so that the official rate stays."""
 
 
 def searched(benchmark: str) -> dict[str, list[tuple[float, str, Any, float]]]:
@@ -55,11 +59,12 @@ def test_every_method_got_the_same_number_of_trials(benchmark: str) -> None:
     found = searched(benchmark)
     later = {recipe.method for recipe in UNSEARCHED if recipe.benchmark == benchmark}
     assert found.keys() == GRIDS.keys() - {"ncm", "ridge"} - later, "all that train"
-    for trials in found.values():
+    for method, trials in found.items():
+        rates = RATES[benchmark] | WIDER.get((method, benchmark), set())
         (key,) = {key for _, key, _, _ in trials}
         values = {value for _, _, value, _ in trials}
-        assert {(rate, value) for rate, _, value, _ in trials} == set(product(RATES[benchmark], values))
-        assert len(values) == 2 and len(trials) == 2 * len(RATES[benchmark]), key
+        assert {(rate, value) for rate, _, value, _ in trials} == set(product(rates, values))
+        assert len(values) == 2 and len(trials) == 2 * len(rates), key
 
 
 @pytest.mark.parametrize("benchmark", RATES)
@@ -78,6 +83,9 @@ def test_the_tiny_recipes_are_the_best_of_the_committed_log(benchmark: str, regi
     from smope_bench.methods.recipes import find_recipe
 
     for method, trials in searched(benchmark).items():
+        if (method, benchmark) in TIED:
+            assert len({faa for *_, faa in trials}) == 1
+            continue
         recipe = find_recipe(method, benchmark, "tiny", own=False)
         key = trials[0][1]
         config = registries.methods.load(method).Config(**recipe.config)

@@ -19,6 +19,7 @@ from smope_bench.reports.figures.tradeoff import (
     cost_front,
     forgetting,
     learnable_parameters,
+    measured_cost,
     pareto_front,
     plasticity,
     tradeoff,
@@ -102,6 +103,25 @@ def test_stale_rows_and_uncomparable_columns_have_no_place_on_the_front(factory)
     unranked = draw(factory, tradeoff, ranked=False)
     assert "By parameters nothing is ranked." in unranked.caption and "on the front" not in unranked.caption
     assert "step line" in figure.caption and "step line" not in unranked.caption
+
+
+def test_time_and_memory_have_their_fronts_on_one_machine_only(factory) -> None:
+    spent = {"Slow": (20.0, 900.0, 80.0), "Quick": (2.0, 300.0, 70.0), "Beaten": (30.0, 950.0, 75.0)}
+    for label, (seconds, mib, faa) in spent.items():
+        spec = factory.spec(label.lower(), "digits", 0, 0, 1)
+        timings = {"total_s": seconds, "tasks": [{"task": 0, "train_s": seconds, "end_s": 0.0, "evaluate_s": 1.0}]}
+        costs = {"memory_increase_mib": mib, "peak_memory_mb": 5000.0}
+        factory.publish(label, spec, [[faa]], timings=timings, costs=costs)
+    figure = draw(factory, measured_cost)
+    assert "By training time, on the front: Quick and Slow." in figure.caption
+    assert "By memory, on the front: Quick and Slow." in figure.caption
+    assert "Slow 80.0 % at 900 MiB" in figure.alt and "Quick 70.0 % at 2 s" in figure.alt
+    spec = factory.spec("old", "digits", 0, 0, 1)
+    made = factory.result(spec, [[90.0]])["provenance"] | {"device_name": "another machine"}
+    factory.publish("Old", spec, [[90.0]], provenance=made, costs={"peak_memory_mb": 5000.0})
+    figure = draw(factory, measured_cost)
+    assert "By training time nothing is ranked." in figure.caption and "on 2 machines" in figure.caption
+    assert "By memory, left out, as it is not known of them: Old." in figure.caption, "its peak is another quantity"
 
 
 def test_costs_that_are_the_same_for_all_show_nothing(factory) -> None:

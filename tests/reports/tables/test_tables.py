@@ -348,10 +348,32 @@ def test_costs_are_medians_by_benchmark(troubled, smoke) -> None:
     assert grid is not None and len(grid.rows) == 5
     assert "every pass" in grid.headings[-1].help, "passes that only gather statistics are counted too"
     first = grid.rows[0]
-    assert [entry.text for entry in first.cells] == ["12\u202f345", "10.5 s", "13.5 s", "812 MB", "14\u202f370"]
+    assert [entry.text for entry in first.cells] == ["12\u202f345", "10.5 s", "13.5 s", "42 MiB", "14\u202f370"]
     assert first.cells[2].values == (13.5,) and len(first.cells[2].runs) == 3
     several = cost_table(troubled)
     assert several is not None and [block.title for block in several.blocks] == ["digits · 1 task", "glyphs · 1 task"]
+
+
+def test_the_whole_peak_of_older_records_is_never_in_the_column_of_the_increase(factory) -> None:
+    for label, costs in {
+        "New": {"memory_increase_mib": 41.5, "peak_memory_mb": 12_000.0},
+        "Old": {"peak_memory_mb": 812.5},
+    }.items():
+        factory.publish(label, factory.spec(label, "digits", 0, 0, 1), [[90.0]], costs=costs)
+    factory.publish(
+        "Both",
+        factory.spec("both", "digits", 0, 0, 1),
+        [[90.0]],
+        costs={"memory_increase_mib": 50.0, "peak_memory_mb": 1.0},
+    )
+    factory.publish("Both", factory.spec("both", "digits", 1, 1, 1), [[90.0]], costs={"peak_memory_mb": 12_000.0})
+    grid = cost_table(load_suite(factory.write(), "smoke", None))
+    assert grid is not None
+    places = [
+        [heading.text for heading in grid.headings].index(name) for name in ("Memory increase", "Peak of the process")
+    ]
+    found = {line.label: [line.cells[place].text for place in places] for line in grid.rows}
+    assert found == {"New": ["42 MiB", "–"], "Old": ["–", "812 MiB"], "Both": ["–", "6000 MiB"]}
 
 
 def test_a_suite_without_usable_runs_has_no_costs(factory) -> None:

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from smope_bench.methods.common.backbone.attention import attend
+from smope_bench.methods.common.backbone.attention import attend, without_unused
 from smope_bench.methods.common.backbone.backbones import MICRO
+from smope_bench.methods.common.prefix import prepend
 
 BF16_TOLERANCE = 3e-2  # of values of order one: scores and weights keep 8 bits
 
@@ -22,7 +23,7 @@ def _heads(count: int = 9) -> tuple[Tensor, Tensor, Tensor]:
 
 def _gradients(heads: tuple[Tensor, ...], output: Tensor) -> list[Tensor]:
     weights = torch.linspace(-1, 1, output.numel()).view_as(output)
-    return list(torch.autograd.grad((output.float() * weights).sum(), heads))
+    return list(torch.autograd.grad((output.float() * weights).sum(), heads, retain_graph=True))
 
 
 @pytest.mark.parametrize("scale", [None, 0.7])
@@ -53,6 +54,45 @@ def test_heads_need_not_lie_together_and_rows_stay_apart() -> None:
     qkv = torch.randn(2, 5, 3, 3, 8, generator=torch.Generator().manual_seed(1)).bfloat16()
     q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
     assert torch.equal(attend(q, k, v)[1:], attend(q[1:], k[1:], v[1:]))
+
+
+def packed_heads() -> tuple[Tensor, Tensor, Tensor]:
+    """Views of one tensor, as a block's projection gives them: (2, 3, 5, 8) each."""
+    qkv = torch.randn(2, 5, 3, 3, 8, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    q, k, v = (qkv * 1).permute(2, 0, 3, 1, 4).unbind(0)
+    return q, k, v
+
+
+def test_packed_heads_are_copied_where_the_rest_is_not_used() -> None:
+    q, k, v = packed_heads()
+    assert all(mine is theirs for mine, theirs in zip(without_unused(q, k, v), (q, k, v), strict=True))
+    alone, *_ = without_unused(q, torch.cat([k, k], dim=2), torch.cat([v, v], dim=2))
+    assert torch.equal(alone, q) and alone.untyped_storage().nbytes() == q.nbytes
+    assert without_unused(q[:, :, :1], k, v)[1] is k, "two thirds are used"
+    with torch.no_grad():
+        assert without_unused(q)[0] is q, "nothing is kept"
+
+
+@pytest.mark.parametrize("is_masked", [False, True])
+def test_prefixes_keep_no_packed_heads_and_change_no_bit(is_masked: bool) -> None:
+    """Of q, k, v, the prefix and the output, the graph keeps the copies that attention reads and no view of the projection."""
+    q, k, v = packed_heads()
+    prefix = torch.randn(3, 2, 8, generator=torch.Generator().manual_seed(2))
+    keys, values = prepend(prefix, k), prepend(prefix, v)
+    mask = torch.ones(2, 3, 1, 7, dtype=torch.bool) if is_masked else None
+    stores: dict[int, int] = {}
+
+    def pack(saved: Tensor) -> Tensor:
+        stores[saved.untyped_storage().data_ptr()] = saved.untyped_storage().nbytes()
+        return saved
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):
+        found = attend(q, keys, values, mask=mask)
+    assert q.untyped_storage().data_ptr() not in stores
+    expected = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
+    assert torch.equal(found, expected)
+    for mine, theirs in zip(_gradients((q, k, v), found), _gradients((q, k, v), expected), strict=True):
+        assert torch.equal(mine, theirs)
 
 
 def test_a_mask_hides_keys_in_either_precision() -> None:

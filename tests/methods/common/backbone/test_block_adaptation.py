@@ -410,6 +410,18 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: {0: BlockAdaptation(tokens=ExtraTokens(torch.ones(2, 23)))},
         "extra tokens are (2, 23), but a block with tokens (2, 5, 24) takes (L, 24) or (2, L, 24)",
     ),
+    "width of a scale": (
+        lambda: {0: BlockAdaptation(scale_shift={"fc1": ScaleShift(torch.ones(24), torch.zeros(96))})},
+        "the scale of fc1 in block 0 is (24,), but the layer's outputs have width 96",
+    ),
+    "width of a shift": (
+        lambda: {0: BlockAdaptation(scale_shift={"norm1": ScaleShift(torch.tensor(2.0), torch.zeros(3))})},
+        "the shift of norm1 in block 0 is (3,), but the layer's outputs have width 24",
+    ),
+    "prefixes of all heads in a row": (
+        lambda: {0: PlainPrefix(torch.ones(4, 24), torch.ones(4, 24))},
+        "a prefix is (4, 24), but a block with 2 heads of width 12 takes (2, length, 12) or (2, 2, length, 12)",
+    ),
     "shape of factors": (
         lambda: LowRank(torch.ones(24, 3), torch.ones(24, 3)),
         "a low-rank update needs down (rank, inputs) and up (outputs, rank), not down (24, 3), up (24, 3)",

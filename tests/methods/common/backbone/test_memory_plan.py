@@ -178,7 +178,7 @@ def test_each_tighter_plan_takes_less() -> None:
         saved.append(saved_bytes(lambda: backbone(images, rules)))
         peaks.append(allocated(lambda: backbone(images, rules).square().sum().backward()))
     assert all(tighter < 0.8 * looser for looser, tighter in pairwise(peaks)), peaks
-    assert all(tighter < 0.1 * saved[0] for tighter in saved[2:]), saved
+    assert all(tighter < 0.11 * saved[0] for tighter in saved[2:]), saved
     assert saved[1] < 0.65 * saved[0], saved
 
 
