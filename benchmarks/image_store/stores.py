@@ -129,7 +129,7 @@ def _stores_in(parent: Path) -> Iterator[PreparedStore]:
 
 def _matched(store: PreparedStore, newest: float) -> PreparedStore:
     match: Match = ""
-    if store.source and not Path(store.source).expanduser().is_dir():
+    if store.source and not os.path.isdir(os.path.expanduser(store.source)):  # noqa: PTH111, PTH112  # Path raises for ~nobody
         match = "folder is gone"
     elif store.used < newest:
         match = "folder has changed"

@@ -25,6 +25,7 @@ def bench_step(
     repeats: opt.BenchRepeats = 7,
     finished: opt.BenchFinished = 1,
     compiled: opt.BenchCompile = False,
+    plans: opt.BenchPlans = False,
     threads: opt.Threads = None,
     precision: opt.Precision = opt.PrecisionName.fp32,
     device: opt.Device = opt.DeviceName.cpu,
@@ -60,6 +61,7 @@ def bench_step(
         device=place,
         finished=finished,
         is_compiled=compiled,
+        with_plans=plans,
     )
     remark = None
     if record:

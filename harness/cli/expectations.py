@@ -71,7 +71,7 @@ def read_expected(suite: Suite, source: str, metrics: Sequence[Metric] = METRICS
     except FileNotFoundError as error:
         hint = "this suite has no stored expectations; give --expect FILE" if source == STORED else "no such file"
         raise UserError(f"--expect {source}: {hint}") from error
-    except (OSError, ValueError, KeyError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, OverflowError, RecursionError) as error:
         raise UserError(
             f'--expect {source}: {file.name} must be JSON of the form {{"cells": [{{"row", "column", "faa", "tolerance"}}]}}'
             f", where any metric may stand for faa: {', '.join(metric.name for metric in metrics)}"

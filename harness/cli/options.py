@@ -307,6 +307,9 @@ BenchRepeats = Annotated[int, typer.Option("--repeats", min=1, help="How often e
 BenchFinished = Annotated[
     int, typer.Option("--finished", min=0, max=9, help="Tasks that are finished before the timed step, of ten.")
 ]
+BenchPlans = Annotated[
+    bool, typer.Option("--plans", help="Also time methods' steps as runs short of memory take them, by recomputation.")
+]
 BenchCompile = Annotated[bool, typer.Option("--compile", help="Also time every step with blocks compiled by torch.")]
 BenchOut = Annotated[Path | None, where("--out", metavar="FILE.json", help="Keep the measurement.")]
 BenchAgainst = Annotated[Path | None, where("--against", metavar="FILE.json", help="Compare with a kept measurement.")]

@@ -134,6 +134,7 @@ def _searched(
     from smope_bench.harness.console import make_console
     from smope_bench.harness.execution.display import make_display
     from smope_bench.harness.execution.launcher import launch_remarks
+    from smope_bench.harness.hardware.device import precision_remark, unsupported_remark
     from smope_bench.harness.planning.assets import prepare_benchmarks
     from smope_bench.harness.planning.planner import PlannedRun
     from smope_bench.harness.records.store import Store
@@ -143,6 +144,12 @@ def _searched(
     console = _to_stderr() if as_json else make_console()
     registries = open_registries(plugins)
     plan = plan_search(request, registries)
+    for remark in (
+        precision_remark(request.precision, request.device),
+        unsupported_remark(request.device, request.precision, deterministic=False),
+    ):
+        if remark:
+            console.print(f"note: {remark}", markup=False, soft_wrap=True)
     Store(request.results).require_writable()
     spec = plan.spec({key: values[0] for key, values in plan.space.items()})
     run = PlannedRun("tune", plan.row.label, request.method, plan.column.label, spec, recipe=plan.recipe)

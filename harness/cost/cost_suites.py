@@ -83,6 +83,8 @@ def read_counted(store: Store, name: str) -> dict[str, Any]:
             raise ValueError("it has another form")
         if stored.get("seal") != checksum_of(stored):
             raise ValueError("it was changed after it was written: its seal does not fit")
+        if not isinstance(stored["cost"], dict):
+            raise ValueError("it holds no counts")
         return stored["cost"]
     except FileNotFoundError as error:
         raise UserError(

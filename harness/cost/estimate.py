@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from smope_bench.benchmarks.base import SPLITS, Benchmark, Protocol, Split
 from smope_bench.benchmarks.errors import BenchmarkError
@@ -266,8 +267,8 @@ def measured_rate(records: Iterable[Record], estimator: Estimator, spec: RunSpec
     """Median throughput of finished runs with the same backbone size and precision, on the fastest device."""
     size, found = estimator.scale(spec.backbone), dict[str, list[float]]()
     for record in records:
-        seconds = float(record.result["timings"].get("total_s") or 0.0)
         try:
+            seconds = _Finished.model_validate(record.result).timings.total_s
             other = RunSpec(**record.spec)
             if seconds <= 0 or other.precision != spec.precision or estimator.scale(other.backbone) != size:
                 continue
@@ -320,7 +321,10 @@ def recorded_rate(results: Path, precision: str) -> Rate | None:
     entry = _recorded(results).get(precision)
     if not isinstance(entry, dict) or not isinstance(entry.get("flops_per_s"), int | float) or "device" not in entry:
         return None
-    return Rate(float(entry["flops_per_s"]), "bench step", str(entry["device"]))
+    try:
+        return Rate(float(entry["flops_per_s"]), "bench step", str(entry["device"]))
+    except OverflowError:
+        return None
 
 
 def _recorded(results: Path) -> dict[str, Any]:
@@ -388,10 +392,36 @@ def _bytes(owner: Any) -> int | None:
     return sum(sizes) if sizes and all(sizes) else None
 
 
+class _Named(BaseModel):
+    name: str
+
+
+class _Spec(BaseModel):
+    method: _Named
+    benchmark: _Named
+    backbone: _Named
+
+
+class _Timings(BaseModel):
+    total_s: float = 0.0
+
+
+class _Finished(BaseModel):
+    """Form of the parts of a record that tell how long its run took; one of another form, though sealed, tells nothing."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+    spec: _Spec
+    timings: _Timings
+
+
 def median_seconds(records: Iterable[Record]) -> dict[tuple[str, str, str], float]:
     """Median computing time of finished runs by (method, benchmark, backbone)."""
     found: dict[tuple[str, str, str], list[float]] = {}
     for record in records:
-        key = (record.spec["method"]["name"], record.spec["benchmark"]["name"], record.spec["backbone"]["name"])
-        found.setdefault(key, []).append(float(record.result["timings"].get("total_s", 0.0)))
+        try:
+            one = _Finished.model_validate(record.result)
+        except ValidationError:
+            continue
+        key = (one.spec.method.name, one.spec.benchmark.name, one.spec.backbone.name)
+        found.setdefault(key, []).append(one.timings.total_s)
     return {key: statistics.median(values) for key, values in found.items()}

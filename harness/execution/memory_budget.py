@@ -87,12 +87,12 @@ def require_room(workers: int, gpus: Sequence[Gpu], needs_mb: Sequence[float]) -
     if not gpus or workers <= len(gpus):
         return
     needs = sorted(max(need, CUDA_BASE_MB) for need in needs_mb)
-    for i, gpu in enumerate(gpus):
+    for i, gpu in enumerate(gpus):  # named as the driver names it: --gpus and CUDA_VISIBLE_DEVICES number them anew
         count, budget = len(range(i, workers, len(gpus))), gpu_budget_mb(gpu)
         used = sum(needs[:count])
         if count > 1 and budget is not None and used > budget:
             raise UserError(
-                f"--workers {workers} with {len(gpus)} GPU{'s' * (len(gpus) > 1)} puts {count} runs on GPU {i}, {gpu.words}:"
+                f"--workers {workers} with {len(gpus)} GPU{'s' * (len(gpus) > 1)} puts {count} runs on {gpu.words}, {gpu.token}:"
                 f" they need about {used / 1024:.1f} GiB and {budget / 1024:.1f} GiB are to be had; use --workers {len(gpus)}"
             )
 

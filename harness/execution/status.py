@@ -175,7 +175,9 @@ def _progress(folder: Path) -> dict[str, Any]:
             case {"event": "task_started", "task": int(task)}:
                 found |= {"task": task}
             case {"event": "task_evaluated", "task": int(task), "t": int() | float() as seconds} if task >= 0:
-                found |= {"task": task + 1, "seconds_a_task": seconds / (task + 1)}
+                found |= {"task": task + 1}
+                with contextlib.suppress(OverflowError):  # a damaged log may hold any number
+                    found["seconds_a_task"] = seconds / (task + 1)
     shown = read_progress(folder / PROGRESS) or {}
     numbers = {
         name: shown[name] for name in ("task", "tasks", "step", "total_steps") if isinstance(shown.get(name), int)

@@ -21,6 +21,8 @@ from smope_bench.harness.hardware.gpus import only_gpus
 from smope_bench.harness.records.atomic_write import write_json_atomically
 from smope_bench.harness.run_options import Gpu, RunOptions
 
+_ALIVE = ("RUNNING", "SIGNALING", "RESIZING")
+"""States of a job that goes on; while Slurm sends it a signal, that is its state."""
 TAKE_OVER_S, LOOK_S = 180.0, 5.0
 """How long a requeued job waits for the lease of its own earlier attempt to expire, on a node that it cannot see."""
 
@@ -36,8 +38,8 @@ class SlurmRun:
         """Do ``job`` and write its result; does not return if the job goes back into the queue."""
         with _notices() as notice, only_gpus([self.gpu] if self.gpu else []):
             result = self._attempt(job, notice.stop_request)
-        if result.state == "interrupted" and notice.calls_for_another_job():
-            notice.requeue()
+        if result.state == "interrupted":
+            notice.go_back()
         write_json_atomically(result_file(self.folder, job.run_id), asdict(result))
 
     def checkpoint(self, job: Job) -> Any:
@@ -47,8 +49,7 @@ class SlurmRun:
         return DelayedSubmission(self, job)
 
     def _attempt(self, job: Job, stop_request: StopRequest) -> JobResult:
-        was_put_back = int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
-        patience = time.monotonic() + (TAKE_OVER_S if was_put_back else 0.0)
+        patience = time.monotonic() + (TAKE_OVER_S if _restarts() else 0.0)
         monitor, folder = LeaseMonitor(), self.options.results / job.run_id
         result = run_remotely(job, self.options, self.fingerprint, stop_request)
         while result.state == "held" and not stop_request.is_set() and time.monotonic() < patience:
@@ -67,7 +68,7 @@ def read_result(folder: Path, run_id: str) -> JobResult | None:
     """The result of the run's job; ``None`` until there is one."""
     try:
         found = json.loads(result_file(folder, run_id).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # not there, or half written
+    except (OSError, ValueError, RecursionError):  # not there, or half written
         return None
     is_ours = (
         isinstance(found, dict) and found.keys() <= JobResult.__annotations__.keys() and found.get("run_id") == run_id
@@ -85,14 +86,15 @@ class _Notice:
     limit_is_near: bool = False
     was_terminated: bool = False
 
-    def calls_for_another_job(self) -> bool:
-        """Whether the job is to be requeued: not if a user cancelled it."""
-        return self.on_limit is not None and (self.limit_is_near or (self.was_terminated and _is_preempted()))
-
-    def requeue(self) -> None:
-        """Requeue the job; raises SystemExit."""
-        assert self.on_limit is not None
-        self.on_limit(_limit_signal(), None)
+    def go_back(self) -> None:
+        """Put the job back into the queue, unless a user cancelled it; raises SystemExit if it goes back."""
+        if self.on_limit is None or not (self.limit_is_near or self.was_terminated):
+            return
+        state, restarts = _job_now()
+        if restarts > _restarts():
+            raise SystemExit("Slurm has put this job back already: its node is lost")
+        if self.limit_is_near or state in _ALIVE:
+            self.on_limit(_limit_signal(), None)
 
 
 @contextlib.contextmanager
@@ -125,10 +127,21 @@ def _limit_signal() -> int:
     return signal.Signals[name]
 
 
-def _is_preempted() -> bool:
-    """After SIGTERM: whether Slurm needs the node for another job. A job that a user cancelled is completing by now."""
+def _job_now() -> tuple[str, int]:
+    """This job's state, and how often it was put back; empty and 0 where Slurm does not answer.
+
+    After SIGTERM it is alive if Slurm needs the node for another job. A job that a user cancelled is completing by then.
+    """
     array, element = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     # The last element of an array has the array's own number, which stands for all of its elements.
     job = f"{array}_{element}" if array and element else os.environ.get("SLURM_JOB_ID")
-    answer = query("squeue", "--noheader", f"--jobs={job}", "--format=%T") if job is not None else None
-    return answer is not None and answer.split()[:1] == ["RUNNING"]
+    answer = (
+        query("squeue", "--noheader", f"--jobs={job}", "--Format=State:30,RestartCnt:10") if job is not None else None
+    )
+    state, restarts = [*(answer or "").split(), "", ""][:2]
+    return state, int(restarts) if restarts.isdigit() else 0
+
+
+def _restarts() -> int:
+    """How often this job was put back before."""
+    return int(os.environ.get("SLURM_RESTART_COUNT") or 0)

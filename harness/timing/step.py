@@ -34,6 +34,7 @@ from smope_bench.harness.training.optimization import LossMeter, OptimizationSeg
 from smope_bench.methods.common.api import Batch, Method, Phase, Setup, TaskInfo
 from smope_bench.methods.common.backbone import block, plain_vit
 from smope_bench.methods.common.backbone.backbones import Backbone
+from smope_bench.methods.common.backbone.memory_plan import MemoryPlan
 from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.schedules import Schedule, adamw
 
@@ -91,7 +92,8 @@ def method_step(
 ) -> TimedStep | None:
     """A step of the longest phase as the trainer runs it, after ``finished`` tasks; with one or more, every loss is active.
 
-    It has run once. None for a method in closed form or without training phases.
+    It has run once. ``prepare_task`` and ``end_task``, which read images, are not called: state that they gather has its
+    shape and its first values, with which a step costs the same. None for a method in closed form or without training phases.
     """
     if method_class.fit_task is not Method.fit_task:
         return None
@@ -161,6 +163,8 @@ def product_step(device: torch.device, dtype: torch.dtype) -> tuple[Callable[[],
 
 
 BARE, FROZEN, PRODUCT, COMPILED = "bare", "frozen pass", "matrix product", ", compiled"
+PLANS = (MemoryPlan(checkpoint_mlps=True), MemoryPlan(checkpoint_blocks=True))
+"""What a run short of memory tries first."""
 WARM_UPS = 1
 """In addition to the step that a method runs when it is made."""
 
@@ -187,11 +191,12 @@ def bench_step(
     device: str,
     finished: int = 1,
     is_compiled: bool = False,
+    with_plans: bool = False,
 ) -> list[Row]:
     """Time one training step of each method after ``finished`` tasks, interleaved with the bare step, after a warm-up.
 
-    Methods in closed form are left out. ``is_compiled`` adds every step with compiled blocks. The matrix product has a row only
-    where operations are counted at this size.
+    Methods in closed form are left out. ``is_compiled`` adds every step with compiled blocks, ``with_plans`` each method's step
+    under ``PLANS``. The matrix product has a row only where operations are counted at this size.
     """
     place, dtype = torch.device(device), torch.bfloat16 if precision == "bf16" else torch.float32
     vit = backbone.load().to(place)
@@ -205,7 +210,8 @@ def bench_step(
         **{name: partial(method_step, found, name, vit, images, finished) for name, found in classes.items()},
     }
     with products_in(precision, place.type):
-        make |= _compiled(make) if is_compiled else {}
+        plans = _under_plans(make, vit) if with_plans else {}
+        make |= (_compiled(make) if is_compiled else {}) | plans
         peaks = {name: _peak(maker, place) for name, maker in make.items()}
         steps = {name: step for name, maker in make.items() if peaks[name] is not None and (step := maker())}
         product, operations = product_step(place, dtype) if _is_counted(vit) else (None, 0)
@@ -232,6 +238,27 @@ def _compiled(make: Mapping[str, Maker]) -> dict[str, Maker]:
         return None if step is None else replace(step, take=partial(blocks.call, step.take), is_warm=False)
 
     return {f"{name}{COMPILED}": partial(within, maker) for name, maker in make.items()}
+
+
+def _under_plans(make: Mapping[str, Maker], vit: PromptedViT) -> dict[str, Maker]:
+    """The steps of methods under each of ``PLANS``, with the plan's words after their names."""
+
+    def under(maker: Maker, plan: MemoryPlan) -> TimedStep | None:
+        step = maker()
+        if step is None:
+            return None
+
+        def take() -> None:
+            before, vit.memory = vit.memory, plan
+            try:
+                step.take()
+            finally:
+                vit.memory = before
+
+        return replace(step, take=take, is_warm=False)
+
+    methods = {name: maker for name, maker in make.items() if name not in (BARE, FROZEN)}
+    return {f"{name}, {plan.words}": partial(under, maker, plan) for name, maker in methods.items() for plan in PLANS}
 
 
 def _peak(maker: Maker, device: torch.device) -> float | None:

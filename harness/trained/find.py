@@ -111,6 +111,7 @@ def _read_exported(folder: Path) -> KeptModel:
     try:
         described = json.loads(file.read_text(encoding="utf-8"))
         is_whole = isinstance(described, dict) and described.get("seal") == checksum_of(described)
+        is_whole = is_whole and isinstance(described.get("model"), dict) and "run_id" in described
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{str(file)!r} cannot be read ({plain(error)}); {again}") from error
     if not is_whole:

@@ -1,6 +1,6 @@
 """Hostile files for every parser: Hypothesis changes sound ones, and is told how many lines of this project each one reached.
 
-From the project's folder: ``python -m tests.robustness.hostile --cases 5000``. It prints as JSON the cases of each parser, the
+From the project's folder: ``python tests/robustness/hostile.py --cases 5000``. It prints as JSON the cases of each parser, the
 lines that they reached, and what went wrong; the exit status is 1 where anything did. Wrong is: another error than the
 project's own, more than ``LONGEST_S`` seconds, and more than ``MOST_MB`` more memory than before.
 """
@@ -17,7 +17,7 @@ import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -33,12 +33,13 @@ from smope_bench.harness.hardware.memory import forget_peak, peak_mb
 from smope_bench.harness.records.checksum import with_checksum
 from smope_bench.methods.common.errors import MethodError
 
+sys.path.append(str(Path(__file__).parent))
+
+from hostile_parsers import Parser, parsers  # pyright: ignore[reportMissingImports]
+
 LONGEST_S, MOST_MB = 20, 1024
 OURS = (UserError, BenchmarkError, MethodError)
-ROOMS = tuple(
-    f"{Path(smope_bench.__file__).resolve().parents[2] / room}{os.sep}"
-    for room in ("benchmarks", "harness", "methods", "reports")
-)
+ROOM = f"{Path(smope_bench.__file__).parent}{os.sep}"
 TOKENS = (
     b"", b"\0", b"\xff", b"\xed\xa0\x80", b"[" * 2000, b"{", b"}", b"]", b"null", b"true", b"-1", b"0", b"1e999", b"NaN",
     b"9" * 400, b"9" * 5000, b"4294967296", b'"\\ud800"', b'"\\u0000"', b"../", b"/etc/passwd", b"~nobody_of_this_name/x", b"\n",
@@ -54,15 +55,6 @@ VALUES: tuple[Any, ...] = (
 
 class HangsError(BaseException):
     """The alarm went off."""
-
-
-@dataclass(frozen=True)
-class Parser:
-    """Sound contents of a file by kind, and what reads one in an empty folder. ``is_json``: values are replaced, too."""
-
-    samples: tuple[bytes, ...]
-    read: Callable[[bytes, Path], object]
-    is_json: bool = False
 
 
 @dataclass
@@ -133,7 +125,7 @@ def attack(parser: Parser, cases: int, number: int = 0) -> Found:
     def one(data: bytes) -> None:
         found.cases += 1
         with tempfile.TemporaryDirectory(prefix="hostile-") as folder:
-            lines, fault = _read(parser, data, Path(folder))
+            lines, fault = read(parser, data, Path(folder))
         found.lines |= lines
         if fault is not None:
             found.faults.setdefault(*fault)
@@ -145,7 +137,7 @@ def attack(parser: Parser, cases: int, number: int = 0) -> Found:
     return found
 
 
-def _read(parser: Parser, data: bytes, folder: Path) -> tuple[set[tuple[str, int]], tuple[str, str] | None]:
+def read(parser: Parser, data: bytes, folder: Path) -> tuple[set[tuple[str, int]], tuple[str, str] | None]:
     """(lines of the project that were reached, place and words of a fault)."""
     lines: set[tuple[str, int]] = set()
     fault: tuple[str, str] | None = None
@@ -165,9 +157,9 @@ def _read(parser: Parser, data: bytes, folder: Path) -> tuple[set[tuple[str, int
             fault = (f"words of {type(error).__name__}", f"{str(error)[:200]!r} for {shown}")
     except (HangsError, Exception, KeyboardInterrupt) as error:
         place = next(
-            (one for one in reversed(traceback.extract_tb(error.__traceback__)) if one.filename.startswith(ROOMS)), None
+            (one for one in reversed(traceback.extract_tb(error.__traceback__)) if one.filename.startswith(ROOM)), None
         )
-        where = f"{place.filename.removeprefix(str(Path(ROOMS[0]).parent))}:{place.lineno}" if place else "?"
+        where = f"{place.filename.removeprefix(ROOM)}:{place.lineno}" if place else "?"
         fault = (f"{type(error).__name__} at {where}", f"{str(error)[:200]} for {shown}")
     if peak_mb() - before > MOST_MB:
         fault = ("memory", f"{peak_mb() - before:.0f} MiB for {shown}")
@@ -197,7 +189,7 @@ def _traced(lines: set[tuple[str, int]]) -> Iterator[None]:
         return local
 
     def entered(frame: FrameType, event: str, argument: object) -> Any:
-        return local if frame.f_code.co_filename.startswith(ROOMS) else None
+        return local if frame.f_code.co_filename.startswith(ROOM) else None
 
     before = sys.gettrace()
     sys.settrace(entered)
@@ -210,20 +202,18 @@ def _traced(lines: set[tuple[str, int]]) -> Iterator[None]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Attack every parser; returns the exit status."""
     from smope_bench import run_all
-    from tests.robustness.hostile_parsers import parsers  # pyright: ignore[reportMissingImports]
 
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--cases", type=int, default=5000, help="of all parsers together")
     options.add_argument("--seed", type=int, default=0)
-    options.add_argument("--parsers", default="", help="names, separated by commas; all unless given")
     given_ = options.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="hostile-") as folder:
         places = ["--results", f"{folder}/results", "--data", f"{folder}/data"]
         with contextlib.redirect_stdout(sys.stderr):
             assert run_all.main(["run", "ci", "--methods", "ncm", "--workers", "1", "--device", "cpu", *places]) == 0
         known = parsers(Path(folder) / "results")
-        names = given_.parsers.split(",") if given_.parsers else list(known)
-        found = {name: attack(known[name], -(-given_.cases // len(names)), given_.seed) for name in names}
+        each = -(-given_.cases // len(known))
+        found = {name: attack(parser, each, given_.seed) for name, parser in known.items()}
     said = {name: {"cases": one.cases, "lines": len(one.lines), "faults": one.faults} for name, one in found.items()}
     cases, faults = sum(one.cases for one in found.values()), sum(len(one.faults) for one in found.values())
     print(json.dumps({"parsers": said, "cases": cases, "faults": faults}, indent=1))

@@ -9,7 +9,8 @@ import pickle
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,9 @@ from smope_bench.benchmarks.suites import SUITES
 from smope_bench.harness.checkpointing.checkpoint import Checkpoint, Checkpoints, RunProgress
 from smope_bench.harness.cli.expectations import read_expected
 from smope_bench.harness.cost.cost_suites import read_counted
-from smope_bench.harness.cost.estimate import recorded_rate
+from smope_bench.harness.cost.estimate import median_seconds, recorded_rate
 from smope_bench.harness.execution.lease import newest
+from smope_bench.harness.execution.memory_budget import MemoryEstimator
 from smope_bench.harness.execution.status import planned_cells, statuses
 from smope_bench.harness.executors.slurm_job import read_result, result_file
 from smope_bench.harness.planning.settings import parse_seeds, parse_setting
@@ -37,7 +39,7 @@ from smope_bench.harness.records.checksum import RECORD_SCHEMA, with_checksum
 from smope_bench.harness.records.event_log import events_in, lines_of, read_progress
 from smope_bench.harness.records.index import IndexedStore
 from smope_bench.harness.records.migrate import migrate
-from smope_bench.harness.records.store import MODEL, PREDICTIONS, RECORD, Store
+from smope_bench.harness.records.store import MODEL, PREDICTIONS, RECORD, Record, Store
 from smope_bench.harness.registry.plugins import run_file
 from smope_bench.harness.timing.records import read as read_measurement
 from smope_bench.harness.trained.answers import answers_in
@@ -45,7 +47,16 @@ from smope_bench.harness.trained.find import find_model
 from smope_bench.methods.common.pretrained_files.containers import read_entries
 from smope_bench.reports.build import counted_section
 from smope_bench.reports.loading.load import load_suites, suites_in
-from tests.robustness.hostile import Parser  # pyright: ignore[reportMissingImports]
+
+
+@dataclass(frozen=True)
+class Parser:
+    """Sound contents of a file by kind, and what reads one in an empty folder. ``is_json``: values are replaced, too."""
+
+    samples: tuple[bytes, ...]
+    read: Callable[[bytes, Path], object]
+    is_json: bool = False
+
 
 SUITE = b"""
 title: Prompts on my birds
@@ -176,6 +187,9 @@ def parsers(template: Path) -> dict[str, Parser]:
             store.state(found.run_id, None)
         statuses(store, planned_cells(store, ["ci"]))
         migrate(folder)
+        records = [found for found in store.scan() if isinstance(found, Record)]
+        median_seconds(records)
+        MemoryEstimator(records, "cpu")
         load_suites(store, suites_in(store), None, mixed=True)
 
     def in_run(data: bytes, folder: Path, name: str) -> Path:
@@ -184,6 +198,7 @@ def parsers(template: Path) -> dict[str, Parser]:
 
     def running(data: bytes, folder: Path, name: str) -> None:
         place = in_run(data, folder, name)
+        (place / "checkpoint").mkdir()  # begun: how far it is is read
         events_in(lines_of(place / "events.jsonl"))
         read_progress(place / "progress.json")
         newest(place)

@@ -33,18 +33,13 @@ METHODS = ("ncm", "linear_probe", "l2p++", "hide_prompt")
 NODES = ("n0", "n1")
 CALLS = 20
 """So many calls of the command have to be enough."""
-SEEN = {
-    "put back": r"preempted JobId=\S+ has been requeued",
-    "cancelled": r"preempted JobId=\S+ has been killed",
-    "lost with a node": r"due to failure of node|Killing JobId=\S+ on failed node|on DOWN node",
-    "at their limit": r"Time limit exhausted for JobId",
-}
+SEEN = {"put back": r"Requeuing JobId=", "lost with a node": r"due to failure of node"}
 """What the controller's log says of jobs, for the figures."""
 
 
 def slurm(*command: str) -> str:
     """Output of one of Slurm's tools."""
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
 
 
 def running(partition: str) -> list[str]:
@@ -83,14 +78,16 @@ class Part:
     name: str
     partition: str
     disturb: Callable[[random.Random], None] | None = None
-    options: Sequence[str] = ()
+    options: Sequence[str] = ("time=30",)
+    is_long: bool = False
+    """Whether its runs have many epochs."""
 
 
 PARTS = (
     Part("pre-empted and put back", "requeue", preempt),
     Part("pre-empted and cancelled", "cancel", preempt),
     Part("a node set to DOWN", "requeue", set_down),
-    Part("a time limit shorter than a task", "requeue", options=("time=1", "signal_delay_s=20")),
+    Part("a time limit shorter than a task", "requeue", options=("time=1", "signal_delay_s=20"), is_long=True),
 )
 
 
@@ -124,40 +121,42 @@ def wait_for_jobs(partition: str, launcher: Launcher) -> bool:
     return True
 
 
-def slurm_sweep(
-    folder: Path, parts: Sequence[Part], methods: Sequence[str], extra: Sequence[str], times: int
-) -> dict[str, Any]:
+def slurm_sweep(folder: Path, parts: Sequence[Part], asked: argparse.Namespace) -> dict[str, Any]:
     """The figures of all parts. Raises NoSlurm."""
-    begun = time.monotonic()
-    calm = Sweep(folder / "undisturbed", methods, extra)
-    if calm.finish(calm.start()) != 0:
-        raise RuntimeError(f"the undisturbed sweep failed: {calm.said()}")
-    truth, tallies = calm.outcome(), dict[str, Tally]()
-    cluster = folder / "slurm"
-    cluster.mkdir()
+    begun, cluster = time.monotonic(), folder / "slurm"
+    cluster.mkdir(parents=True)
+    tallies, runs, longest = dict[str, Tally](), dict[str, int](), dict[str, float]()
     with started(cluster, PREEMPTION, nodes=2, cpus=1):
+        calm: dict[bool, Sweep] = {}
         for part in parts:
-            chosen = [f"partition={part.partition}", *(part.options or ("time=30",))]
-            options = ["--executor", "slurm", *(word for text in chosen for word in ("--slurm", text))]
-            sweep, tally = Sweep(folder / part.name.replace(" ", "-"), methods, [*options, *extra]), Tally()
-            tallies[part.name] = tally
+            methods = [asked.long_method] if part.is_long else asked.methods.split(",")
+            extra = [*(("--set", f"schedule.epochs={asked.epochs}") if part.is_long else ()), *asked.extra]
+            if part.is_long not in calm:
+                calm[part.is_long] = undisturbed = Sweep(folder / f"undisturbed-{part.is_long}", methods, extra)
+                if undisturbed.finish(undisturbed.start()) != 0:
+                    raise RuntimeError(f"the undisturbed sweep failed: {undisturbed.said()}")
+            truth, tally = calm[part.is_long].outcome(), Tally()
+            options = [word for text in (f"partition={part.partition}", *part.options) for word in ("--slurm", text)]
+            sweep = Sweep(folder / part.name.replace(" ", "-"), methods, ["--executor", "slurm", *options, *extra])
             places = [sweep.results / run_id for run_id in truth]
             for place in places:
                 place.mkdir(parents=True)
             with Watch(places) as watch:
-                disturbed(sweep, part, times, tally)
+                disturbed(sweep, part, asked.times, tally)
             hold_against(truth, sweep, watch, tally)
+            tallies[part.name], runs[part.name] = tally, len(truth)
+            longest[part.name] = longest_task_s(calm[part.is_long].results)
             print(part.name, vars(tally), file=sys.stderr, flush=True)
     log = (cluster / "slurmctld.log").read_text(errors="replace")
     return {
-        "runs_a_part": len(truth),
+        "runs": runs,
         "disturbances": {name: tally.killed for name, tally in tallies.items()},
         "calls": {name: tally.invocations for name, tally in tallies.items()},
         "jobs": {what: len(re.findall(pattern, log)) for what, pattern in SEEN.items()},
+        "longest_task_s": longest,
         "lost": [run for tally in tallies.values() for run in tally.lost],
         "duplicated": [run for tally in tallies.values() for run in tally.duplicated],
         "different": [run for tally in tallies.values() for run in tally.different],
-        "longest_task_s": longest_task_s(calm.results),
         "total_s": round(time.monotonic() - begun, 1),
     }
 
@@ -173,6 +172,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--times", type=int, default=4, help="how often nodes are taken away, in each part")
     parser.add_argument("--methods", default=",".join(METHODS), help="names, separated by commas")
+    parser.add_argument("--long-method", default="l2p++", help="of the runs that are longer than the time limit")
+    parser.add_argument("--epochs", type=int, default=60, help="of those runs: a task must take more than a minute")
     parser.add_argument(
         "--parts", default="", help="words of the names of the parts to do, separated by commas; all by default"
     )
@@ -183,7 +184,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = (asked.folder or Path(temporary)).resolve()
         try:
-            figures = slurm_sweep(folder, parts, asked.methods.split(","), asked.extra, asked.times)
+            figures = slurm_sweep(folder, parts, asked)
         except NoSlurm as reason:
             print(f"error: {reason}", file=sys.stderr)
             return 2

@@ -260,7 +260,7 @@ class StoredBackbone(Backbone):
     def _described(self) -> dict[str, Any]:
         try:
             return json.loads(self.description.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise MethodError(f"description of backbone {self.name!r}: {self.description.name}: {error}") from error
 
 

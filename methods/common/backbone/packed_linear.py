@@ -56,7 +56,7 @@ def _takes_packed(layer: nn.Linear, inputs: Tensor) -> bool:
 @cache
 def can_pack() -> bool:
     """Whether the processor has products in bfloat16, and torch the operators by which its compiler packs frozen weights."""
-    known = torch.cpu.get_capabilities()
+    known = getattr(torch.cpu, "get_capabilities", dict)()  # versions of torch that cannot tell do not pack
     has_operators = hasattr(torch.ops.mkldnn, "_linear_pointwise") and hasattr(
         torch.ops.mkldnn, "_reorder_linear_weight"
     )

@@ -69,8 +69,8 @@ function drawRows(data, shown, view) {
     else marks.push(Plot.dot([one], { ...style, x: inside(mean), dx: mean < low ? 5 : -5, r: 4, symbol: symbolOf(mean < low ? "<" : ">"), fill: "white", stroke: one.colour, strokeOpacity: fade }));
   }
   const bold = (one) => one.row === data.reference;
-  for (const is_bold of [true, false]) {
-    const named = shown.filter((one) => bold(one) === is_bold), weight = is_bold ? 700 : 400;
+  for (const isBold of [true, false]) {
+    const named = shown.filter((one) => bold(one) === isBold), weight = isBold ? 700 : 400;
     const text = { y: place, fill: INK, fontSize: font, fillOpacity: opacity };
     marks.push(Plot.text(named, { ...text, text: "row", frameAnchor: "left", textAnchor: "end", dx: -7, fontWeight: weight, lineWidth: (left - 9) / font, textOverflow: "ellipsis" }));
     marks.push(Plot.text(named, { ...text, text: (one) => fixed(one.value[0], 1), frameAnchor: "right", textAnchor: "end", dx: 36, fontWeight: 700 }));
@@ -284,16 +284,17 @@ function liveChart(figure, data) {
     const svg = Plot.plot({ ...drawn.options, style: { color: INK, background: "white", fontFamily: "inherit", overflow: "visible" }, marks: [...drawn.options.marks, over] });
     svg.setAttribute("role", "group");
     svg.setAttribute("aria-label", `${title}. Arrow keys move between values, Enter shows a row alone.`);
+    svg.querySelectorAll("g[aria-label]").forEach((group) => group.removeAttribute("aria-label")); // Plot's names of its marks
+    canvas.replaceChildren(svg);
+    if (!hits.length) return; // all values are outside of a zoomed axis, or have no such cost
     Array.from(svg.lastElementChild.children).forEach((point, i) => {
       hits[i].point = point;
       point.setAttribute("role", "button");
       point.setAttribute("tabindex", "-1");
       point.classList.add("hit");
     });
-    svg.querySelectorAll("g[aria-label]").forEach((group) => group.removeAttribute("aria-label")); // Plot's names of its marks
     state.current = Math.min(state.current, hits.length - 1);
     hits[state.current].point.setAttribute("tabindex", "0");
-    canvas.replaceChildren(svg);
     if (hadFocus) hits[state.current].point.focus();
   }
 
@@ -372,13 +373,14 @@ function redraw(figure) {
   const width = figure.clientWidth;
   if (width > 0) live.get(figure)(Math.min(width, 760));
 }
-const near = new IntersectionObserver((entries) => {
-  for (const { target, isIntersecting } of entries) {
-    if (!isIntersecting || live.has(target)) continue;
-    near.unobserve(target);
-    live.set(target, liveChart(target, chartData.charts[target.dataset.chart]));
-    redraw(target);
-    resized.observe(target);
-  }
-}, { rootMargin: "600px" });
+function begin(figure) {
+  near.unobserve(figure);
+  if (live.has(figure)) return;
+  live.set(figure, liveChart(figure, chartData.charts[figure.dataset.chart]));
+  redraw(figure);
+  resized.observe(figure);
+}
+const near = new IntersectionObserver(
+  (entries) => entries.forEach(({ target, isIntersecting }) => isIntersecting && begin(target)), { rootMargin: "600px" });
 document.querySelectorAll("figure[data-chart]").forEach((figure) => near.observe(figure));
+document.querySelector(".answer")?.querySelectorAll("figure[data-chart]").forEach(begin); // those of the first screen, at once

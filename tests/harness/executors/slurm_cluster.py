@@ -42,16 +42,17 @@ JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 SlurmdParameters=config_overrides
 SchedulerParameters=sched_interval=1,sched_min_interval=0,batch_sched_delay=0
-ReturnToService=2
 KillWait=5
 {partitions}
 """
 NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} State=UNKNOWN\n"
 ONE_NODE = """
+ReturnToService=2
 MaxArraySize=2
 PartitionName=test Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 PREEMPTION = """
+ReturnToService=1
 MaxArraySize=5
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE

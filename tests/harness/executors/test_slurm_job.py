@@ -73,32 +73,43 @@ def test_near_the_time_limit_a_run_is_saved_before_it_is_put_back(
     assert attempts(long, options) == 2
 
 
-@pytest.mark.parametrize(("state", "is_put_back"), [("RUNNING", True), ("COMPLETING", False), ("", False)])
-def test_after_a_termination_only_a_pre_empted_run_is_put_back(
+@pytest.mark.parametrize(
+    ("answer", "by_us", "by_slurm"),
+    [
+        ("RUNNING 0", True, False),
+        ("SIGNALING 0", True, False),  # for the moment in which Slurm sends another signal
+        ("COMPLETING 0", False, False),  # somebody cancels it
+        ("PENDING 1", False, True),
+        ("COMPLETING 1", False, True),
+        (None, False, False),
+    ],
+)
+def test_after_a_termination_only_a_run_that_loses_its_node_is_put_back(
     options: RunOptions,  # noqa: F811
     requeued: list[int],
     monkeypatch: pytest.MonkeyPatch,
-    state: str,
-    is_put_back: bool,
+    answer: str | None,
+    by_us: bool,
+    by_slurm: bool,
 ) -> None:
     long = job(sleep=60)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    monkeypatch.setattr(slurm_job, "query", lambda *_: f"{state}\n" if state else None)
-    expected = pytest.raises(SystemExit) if is_put_back else contextlib.nullcontext()
+    monkeypatch.setattr(slurm_job, "query", lambda *_: answer)
+    expected = pytest.raises(SystemExit) if by_us or by_slurm else contextlib.nullcontext()
     with notice_once_it_runs(signal.SIGTERM, options), expected:
         slurm_run(options)(long)
     end = read_result(options.results, long.run_id)
-    assert (end and end.state) == (None if is_put_back else "interrupted")
-    assert bool(requeued) == is_put_back and (options.results / long.run_id / "saved").exists()
+    assert (end and end.state) == (None if by_us or by_slurm else "interrupted")
+    assert bool(requeued) == by_us and (options.results / long.run_id / "saved").exists()
 
 
 def test_the_last_job_of_an_array_asks_for_itself_and_not_for_the_array(monkeypatch: pytest.MonkeyPatch) -> None:
-    states = {"--jobs=7": "PENDING\nRUNNING\n", "--jobs=7_3": "RUNNING\n"}
-    monkeypatch.setattr(slurm_job, "query", lambda *command: next(states[part] for part in command if part in states))
+    answers = {"--jobs=7": "PENDING 0\nRUNNING 0\n", "--jobs=7_3": "RUNNING 2\n"}
+    monkeypatch.setattr(slurm_job, "query", lambda *words: next(answers[word] for word in words if word in answers))
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "7")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
-    assert slurm_job._is_preempted()
+    assert slurm_job._job_now() == ("RUNNING", 2)
 
 
 def test_a_job_that_was_put_back_waits_for_its_own_earlier_claim(

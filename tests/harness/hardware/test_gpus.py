@@ -161,9 +161,9 @@ def test_more_workers_than_gpus_need_room() -> None:
     require_room(2, two, [30000.0, 30000.0])
     require_room(4, two, [8000.0] * 4)
     require_room(99, [Gpu("c")], [8000.0] * 99)  # of which nothing is known
-    with pytest.raises(UserError, match=r"--workers 4 with 2 GPUs puts 2 runs on GPU 1, B \(40 GiB\): .* --workers 2"):
+    with pytest.raises(UserError, match=r"--workers 4 with 2 GPUs puts 2 runs on B \(40 GiB\), b: .* --workers 2"):
         require_room(4, two, [10000.0] * 4)
-    with pytest.raises(UserError, match=r"puts 2 runs on GPU 0"):
+    with pytest.raises(UserError, match=r"with 1 GPU puts 2 runs on GPU d, d: .* --workers 1"):
         require_room(2, [Gpu("d", free_mb=700.0)], [0.0, 0.0])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -31,6 +32,7 @@ from smope_bench.harness.timing.step import (
     step_times,
 )
 from smope_bench.methods.common.api import Method
+from smope_bench.methods.common.backbone.memory_plan import MemoryPlan
 from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.smope import SMoPE
 
@@ -43,6 +45,27 @@ def test_ratios_are_taken_pair_by_pair(registries: Registries) -> None:
     for found in (smope["seconds"], smope["to_bare"], smope["to_passes"]):
         assert 0 < found.least <= found.median <= found.most
     assert smope.name == "smope" and not {"to_floor", "of_peak"} & smope.measures.keys(), "counted for ViT-B/16 alone"
+
+
+def test_steps_under_memory_plans_stand_beside_the_others(
+    registries: Registries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[MemoryPlan] = []
+    forward = PromptedViT.forward
+
+    def noted(self: PromptedViT, *inputs: Any) -> Tensor:
+        taken.append(self.memory)
+        return forward(self, *inputs)
+
+    monkeypatch.setattr(PromptedViT, "forward", noted)
+    rows = bench_step(
+        registries, ["smope"], backbone=MICRO, batch=2, repeats=2, precision="fp32", device="cpu", with_plans=True
+    )
+    recomputed = [f"smope, {plan.words}" for plan in bench_steps.PLANS]
+    assert [row.name for row in rows] == ["bare", "frozen pass", "smope", *recomputed]
+    # Of each turn, the last passes are the step, and the step under each plan.
+    assert taken[-3:] == [MemoryPlan(), *bench_steps.PLANS] == taken[-6:-3]
+    assert all(row["to_bare"].median > 0 for row in rows)
 
 
 def test_a_frozen_pass_is_counted_for_methods_that_ask_for_it(registries: Registries) -> None:

@@ -367,6 +367,8 @@ def test_the_command(
     else:
         assert "best: --set lr=0.01\n" in told.out and "1 of 2 trials failed." in told.out
         assert "warning: seed 0:0 is a suite's" in told.out and "the loss became nan" in told.out
+    assert run_all.main([*command, "--precision", "tf32", "--device", "cpu"]) == 2, "before any trial"
+    assert "--precision tf32: TF32 is a format of NVIDIA's GPUs" in capsys.readouterr().err
     assert run_all.main([*command, "--holdout", "0"]) == 2
     assert "--holdout 0 must lie between 0 and 1" in capsys.readouterr().err
 
@@ -417,7 +419,7 @@ def test_the_command_places_trials_as_a_launch_places_runs(
     assert "--gpus 2: there is no GPU 2 here; GPUs: 0: A; 1: B" in capsys.readouterr().err
     monkeypatch.setattr(gpus, "machine_gpus", lambda: ([replace(TWO[0], free_mb=500.0)], []))
     assert run_all.main([*command, "--workers", "3"]) == 2
-    assert "--workers 3 with 1 GPU puts 3 runs on GPU 0" in capsys.readouterr().err
+    assert "--workers 3 with 1 GPU puts 3 runs on A, GPU-a" in capsys.readouterr().err
     assert len(asked_for) == 2
 
 

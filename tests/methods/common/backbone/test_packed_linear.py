@@ -79,6 +79,18 @@ def test_elsewhere_products_are_plain(case: str, monkeypatch: pytest.MonkeyPatch
         assert torch.equal(packed(inputs), plain(inputs))
 
 
+@pytest.mark.parametrize(
+    ("known", "expected"),
+    [({"amx_bf16": True}, True), ({"avx512_bf16": True}, True), ({"avx512_f": True, "avx512_bf16": False}, False)],
+)
+def test_the_processor_decides(known: dict[str, bool], expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    assert can_pack.__wrapped__() is expected
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert can_pack.__wrapped__() is False
+
+
 @needs_products
 def test_a_backbone_in_bfloat16_has_the_bits_of_plain_products(monkeypatch: pytest.MonkeyPatch) -> None:
     vit = MICRO.load()  # one of its own: the weights are converted
