@@ -162,6 +162,7 @@ def stored_answers(store: Store) -> ReadAnswers:
                     run.class_names,
                     run.test_counts,
                     has_domains=bool(run.domains),
+                    remedy="run its suite again",  # a search of the plans for each of many runs would take hours
                 )
             except UserError as error:
                 found[run.run_id] = error
