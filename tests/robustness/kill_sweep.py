@@ -168,10 +168,11 @@ def kill(launcher: Launcher, draw: random.Random) -> str | None:
     if launcher.poll() is not None:
         return None
     if victim == "group":
-        os.killpg(launcher.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # a fork that has not begun its own group yet
+            os.killpg(launcher.pid, signal.SIGKILL)
     else:
         victim = "launcher"
-        launcher.kill()
+    launcher.kill()
     launcher.wait(LONGEST_S)
     return victim
 

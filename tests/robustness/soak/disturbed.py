@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import io
@@ -162,6 +163,14 @@ class Disturbed:
         running = self._running()
         return self.draw.choice(running) if running else None
 
+    def processes_of(self, slot: Slot) -> list[psutil.Process]:
+        """A launcher and its workers; none if it has just ended."""
+        try:
+            launcher = psutil.Process(slot.launcher.pid)
+            return [launcher, *launcher.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
     def pause(self, longest_s: float) -> None:
         """Let the launchers go on for a while, mostly a short one."""
         time.sleep(longest_s * self.draw.random() ** 3)
@@ -208,7 +217,8 @@ class Disturbed:
     def kill_all(self) -> None:
         """SIGKILL to everything that was started."""
         for process in _processes():
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         for slot in self._slots:
             slot.launcher.wait(LONGEST_S)
         _reap({slot.launcher.pid for slot in self._slots})
@@ -361,7 +371,7 @@ class Disturbed:
             if not left or time.monotonic() > end:
                 break
             time.sleep(0.1)
-        self.figures.processes += [f"{process.pid}: {process.name()} {process.status()}" for process in left]
+        self.figures.processes += [" ".join(_command(process)) for process in left if process.is_running()]
 
 
 def _digest(folder: Path) -> str:
