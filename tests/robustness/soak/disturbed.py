@@ -224,7 +224,8 @@ class Disturbed:
         _reap({slot.launcher.pid for slot in self._slots})
 
     def new_code(self, part: Literal["docstring", "code"]) -> None:
-        """Edit the code. Finished runs must be shown as stale, once, where it computes otherwise, and as done where not."""
+        """Edit the code. Where it computes otherwise finished runs must be shown as stale (or dead, if killed when they were
+        being done anew), else as done."""
         self.check()
         if self._code.edit(part) != (part == "code"):
             self.figures.invalid.append(f"an edit of {part} changed the fingerprint, or one of code did not")
@@ -233,7 +234,10 @@ class Disturbed:
             self.figures.stale += len(self._known)
             self._stale = set(self._known)
         for run, state in self.shown().items():
-            if run in self._known and state != ("stale" if run in self._stale else "done"):
+            wanted = {"stale", "dead"} if run in self._stale else {"done"}
+            if self._two_machines:  # a holder there that was killed after it published is not known to be dead yet
+                wanted |= {"running"}
+            if run in self._known and state not in wanted:
                 self.figures.different.append(f"{run} is shown as {state} after an edit of {part}")
         for slot in self._slots:
             slot.is_done = False
