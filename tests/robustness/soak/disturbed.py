@@ -45,6 +45,8 @@ FAST = {"beat_s": 0.25, "dead_s": 3.0, "cache_s": 1.0}
 GONE_S = 5.0
 OF_SIGNALS = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 """Exit statuses of a call that was asked to end."""
+OF_AN_ORPHAN = "EOFError: Ran out of input"
+"""What Python's multiprocessing prints in a new worker whose launcher was killed before it had sent it anything."""
 CALMING_CALLS = 4
 TIDY_S = 20.0
 
@@ -358,7 +360,8 @@ class Disturbed:
         self.figures.statuses[status] += 1
         is_asked = status in OF_SIGNALS
         explained = status <= 0 or is_asked or "error:" in said or "failed:" in said
-        if "Traceback" in said or not explained or (status > 2 and not is_asked):
+        is_ours = "Traceback" in said and not (status == -signal.SIGKILL and said.rstrip().endswith(OF_AN_ORPHAN))
+        if is_ours or not explained or (status > 2 and not is_asked):
             self.figures.unsaid.append(f"exit status {status}: {said[-1500:]}")
         if status == 0:
             missing = [run for run in self._truth if not (self.results / run / "result.json").exists()]
