@@ -364,7 +364,8 @@ class Disturbed:
         if is_ours or not explained or (status > 2 and not is_asked):
             self.figures.unsaid.append(f"exit status {status}: {said[-1500:]}")
         if status == 0:
-            missing = [run for run in self._truth if not (self.results / run / "result.json").exists()]
+            fingerprint, store = provenance.code_fingerprint(), Store(self.results)
+            missing = [run for run in self._truth if store.state(run, fingerprint) != "done"]
             slot.is_done = not missing
             if missing and not slot.saw_another_folder:
                 self.figures.lost.append(f"exit status 0, and not done: {missing}")
