@@ -24,7 +24,7 @@ from smope_bench.harness.text import shell_command
 from smope_bench.harness.trained.answers import Answers, answers_in
 from smope_bench.reports.document import Document, Section, all_tables
 from smope_bench.reports.figures.changes import change_figures
-from smope_bench.reports.figures.kinds import figure_groups, find_kinds
+from smope_bench.reports.figures.kinds import draw_groups, find_kinds, plan_figures
 from smope_bench.reports.loading.load import Loaded
 from smope_bench.reports.loading.model import SuiteResults
 from smope_bench.reports.loading.run_result import RunResult
@@ -81,22 +81,23 @@ def make_document(
         raise UserError(f"a report needs at least one suite; name one, as in: {shell_command('report', 'smoke')}")
     kinds, wrong = find_kinds(plugins)
     keys: list[str] = []
-    sections = []
+    sections: list[Section] = []
+    planned = []
     for results in loaded.suites:
         keys.append(file_name(results.suite, keys))
         answered = stored_answers(store)
-        section = table_section(results, keys[-1], answered, all_pairs=all_pairs)
-        if with_figures:
-            observed, logged = partial(read_observations, store), partial(_events, store)
-            figures = figure_groups(results, keys[-1], observed, kinds.values(), logged, answered)
-            section = replace(section, figures=figures)
-        sections.append(section)
+        sections.append(table_section(results, keys[-1], answered, all_pairs=all_pairs))
+        observed, logged = partial(read_observations, store), partial(_events, store)
+        found = (results, keys[-1], observed, kinds.values(), logged, answered)
+        planned.append(plan_figures(*found) if with_figures else ())
+    drawn = draw_groups(planned)
+    sections = [replace(section, figures=figures) for section, figures in zip(sections, drawn, strict=True)]
     for name, counts in (counted or {}).items():
         keys.append(file_name(name, keys))
         sections.append(counted_section(name, counts, keys[-1]))
     comparison = comparison_tables(loaded, against) if against is not None else ()
     warnings = (*loaded.warnings, *wrong)
-    changes = change_figures(loaded, against) if against is not None else ()
+    changes = change_figures(loaded, against) if against is not None and with_figures else ()
     return _distinct(Document(tuple(sections), warnings, integrity_table(loaded.integrity), comparison, changes))
 
 
@@ -161,6 +162,7 @@ def stored_answers(store: Store) -> ReadAnswers:
                     run.class_names,
                     run.test_counts,
                     has_domains=bool(run.domains),
+                    remedy="run its suite again",  # a search of the plans for each of many runs would take hours
                 )
             except UserError as error:
                 found[run.run_id] = error

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 LONGEST_FIRST = (
     "test_check",
     "test_kill_sweep",
+    "test_power_loss",
     "test_slurm",
     "test_ray_cluster",
     "test_paper_scale",

@@ -10,6 +10,6 @@ from tests.page_blocks import ROOT, follow  # pyright: ignore[reportMissingImpor
 def test_the_page_is_followed(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "suites.md").read_text(encoding="utf-8")
     folder = tmp_path / "reader"
-    assert follow(text, folder) == {"bash": 6, "yaml": 3, "text": 4}
+    assert follow(text, folder) == {"bash": 6, "yaml": 4, "text": 4}
     page = (folder / "report" / "index.html").read_text(encoding="utf-8")
     assert "imagefolder, 5 tasks" in page and "Prompts on my birds (2 of 3 rows)" in page

@@ -29,6 +29,8 @@ CANCEL = "cancel"
 """A file of this name in a run's folder asks its holder to save and stop."""
 BEAT_S, DEAD_S = 5.0, 60.0
 """Seconds between two heartbeats, and without one until the holder counts as dead."""
+GONE_S = 3600.0
+"""Seconds without a heartbeat, by the file system's clock, after which the holder of a finished run's lease is gone for good."""
 CANCEL_S = 1.0
 """Seconds between two checks for a cancel request."""
 QUIET_BEATS = 3.0
@@ -332,7 +334,13 @@ def remove_leftovers_of(folder: Path) -> None:
     """Remove temporary files and leases of a finished run; does nothing if there are none or a process holds the run."""
     with contextlib.suppress(OSError, UserError):  # leftovers change no result
         names = (CHECKPOINT, PROGRESS, *TEMPORARY, *_LEASE_FILES)
-        if not matching_files(folder, names) or isinstance(lease := acquire(folder), LeaseState):
+        if not matching_files(folder, names):
+            return
+        lease = acquire(folder)
+        if isinstance(lease, LeaseState) and file_system_now(folder) - lease.written > GONE_S:  # its machine went down
+            _create(folder, lease.number + 1, _content(FILES.new_token(), 0, FREE), FILES)
+            lease = acquire(folder)
+        if isinstance(lease, LeaseState):
             return
         try:
             remove_temporary_files(folder)

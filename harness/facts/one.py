@@ -205,8 +205,9 @@ def _or_unknown(read: Callable[[], Any], owner: str) -> str:
 
 
 def backbone_facts(registries: Registries, name: str, data: Path) -> Facts:
-    """Sizes, hash, and where the weights come from and are looked for."""
+    """Sizes, hash, where the weights come from and are looked for, and of those that are here what prompts receive."""
     from smope_bench.harness.facts.lists import size_text
+    from smope_bench.harness.facts.prompt_mass import prompt_mass_facts, prompt_mass_words
     from smope_bench.harness.planning.assets import WEIGHTS
     from smope_bench.methods.common.backbone.backbones import BackboneSettings, WeightsMissingError
     from smope_bench.methods.common.backbone.imported import NOT_VERIFIED
@@ -223,6 +224,7 @@ def backbone_facts(registries: Registries, name: str, data: Path) -> Facts:
     places += [f"the Hugging Face cache of {hub}"] if hub else []
     places += [str(url)] if url else []
     megabytes = getattr(backbone, "megabytes", None)
+    mass = prompt_mass_facts(backbone) if sha256 and not backbone.is_random else {}
     digests = [part for part in (getattr(backbone, "digest", None), *getattr(backbone, "known", ())) if part]
     return {
         "owner": registries.backbones.owner(name),
@@ -239,7 +241,9 @@ def backbone_facts(registries: Registries, name: str, data: Path) -> Facts:
             "published hash": (", ".join(digests) or "none is known") if files else "",
             "download": size_text(megabytes and int(megabytes) * 10**6) if files else "none",
             "looked for in": places,
+            **(prompt_mass_words(mass) if mass else {}),
         },
+        "prompt_mass": mass,
         "settings": settings_of(BackboneSettings, "backbone."),
     }
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -79,6 +79,14 @@ def learning_rate(step: int, recipe: PretrainRecipe) -> float:
     return recipe.lr * rise * fall
 
 
+class PictureSource(Protocol):
+    """What a network is trained on."""
+
+    def batches(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pictures (count, 3, size, size) in [0, 1] with class numbers (count,), without end."""
+        ...
+
+
 class GlyphSource:
     """Endless training pictures: a class, one of its faces and a rendition, all drawn from one generator."""
 
@@ -116,7 +124,7 @@ def _groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
 
 def train(
     recipe: PretrainRecipe,
-    source: GlyphSource,
+    source: PictureSource,
     model: nn.Module,
     report: Report | None = None,
     *,
@@ -148,17 +156,17 @@ def train(
     return average
 
 
-def export(model: nn.Module, folder: Path, description: dict[str, Any]) -> None:
-    """Write ``tiny_vit.safetensors`` (half precision, timm's names, no head) and ``tiny_vit.json`` beside it."""
+def export(model: nn.Module, folder: Path, description: dict[str, Any], name: str = "tiny_vit") -> None:
+    """Write ``NAME.safetensors`` (half precision, timm's names, no head) and ``NAME.json`` beside it."""
     from safetensors.torch import save
 
     vit = next(part for part in model.modules() if isinstance(part, VisionTransformer))
     tensors = {name: tensor.detach().half().contiguous() for name, tensor in vit.state_dict().items()}
     data = save(tensors)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "tiny_vit.safetensors").write_bytes(data)
+    (folder / f"{name}.safetensors").write_bytes(data)
     described = {**description, "sha256": hashlib.sha256(data).hexdigest(), "normalize": "none"}
-    (folder / "tiny_vit.json").write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / f"{name}.json").write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def pretrain(recipe: PretrainRecipe, folder: Path, *, every: int = 500, compiled: bool = True) -> None:

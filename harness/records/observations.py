@@ -1,8 +1,9 @@
 """Observations of runs, which figures draw: their names and the file ``observations.npz`` that stores them. Imports no torch.
 
 The file has, by name: an array (tasks, ...) for an observation of the method's state; an array (images, ...) for one of single
-images, whose labels, numbered in order of arrival, are in ``observed_labels``; and for ``validation_loss`` the equally long
-arrays ``validation_loss.task``, ``.phase``, ``.epoch`` and ``.loss``.
+images, whose labels, numbered in order of arrival, are in ``observed_labels``; for ``validation_loss`` the equally long
+arrays ``validation_loss.task``, ``.phase``, ``.epoch`` and ``.loss``; and for ``prompt_mass`` the equally long arrays
+``prompt_mass.tasks_done``, 0 before any training, ``.block``, from 0, and ``.share``, of attention, from 0 to 1.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ Arrays: TypeAlias = "dict[str, NDArray[Any]]"
 
 LABELS = "observed_labels"
 VALIDATION_LOSS = "validation_loss"
-ENGINE_OBSERVES = (VALIDATION_LOSS,)
-"""Observations that the harness makes itself, of any method that trains in epochs."""
+PROMPT_MASS = "prompt_mass"
+ENGINE_OBSERVES = (VALIDATION_LOSS, PROMPT_MASS)
+"""Observations that the harness makes itself: of any method that trains in epochs, and of any method with prompts."""
 
 
 def require_observable(

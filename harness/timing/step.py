@@ -92,7 +92,8 @@ def method_step(
 ) -> TimedStep | None:
     """A step of the longest phase as the trainer runs it, after ``finished`` tasks; with one or more, every loss is active.
 
-    It has run once. None for a method in closed form or without training phases.
+    It has run once. ``prepare_task`` and ``end_task``, which read images, are not called: state that they gather has its
+    shape and its first values, with which a step costs the same. None for a method in closed form or without training phases.
     """
     if method_class.fit_task is not Method.fit_task:
         return None

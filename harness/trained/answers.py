@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.records.observations import npz_arrays
 from smope_bench.harness.records.store import PREDICTIONS, Store
 from smope_bench.harness.trained.find import find_run, located
 
@@ -92,25 +92,29 @@ def answers_in(
     test_counts: Sequence[int],
     *,
     has_domains: bool = False,
+    remedy: str = "",
 ) -> Answers:
     """The predictions that are stored in a run's folder. Raises UserError for files that are missing, damaged or not predictions.
 
     ``sha256``: the hash that the record names, if any. ``class_names``: empty gives ``class 0`` and so on.
-    ``test_counts``: test images of each task.
+    ``test_counts``: test images of each task. ``remedy``: what an error names; without it the plans are searched for the command.
     """
     file = folder / PREDICTIONS
-    again = Store(folder.parent).remedy(run_id)
+
+    def again() -> str:
+        return remedy or Store(folder.parent).remedy(run_id)
+
     try:
         data = file.read_bytes()
     except OSError as error:
-        raise UserError(f"the predictions {str(file)!r} cannot be read ({error.strerror}); {again}") from error
+        raise UserError(f"the predictions {str(file)!r} cannot be read ({error.strerror}); {again()}") from error
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
-        raise UserError(f"{str(file)!r} is damaged: it does not have the hash that its record names; {again}")
+        raise UserError(f"{str(file)!r} is damaged: it does not have the hash that its record names; {again()}")
     try:
-        arrays = npz_arrays(data)
-        labels, last = arrays["labels"], arrays[f"stage_{len(arrays) - 2}"]
+        with np.load(io.BytesIO(data), allow_pickle=False) as stored:  # the other stages are not decompressed
+            labels, last = stored["labels"], stored[f"stage_{len(stored.files) - 2}"]
     except Exception as error:  # an archive that was cut raises many kinds of errors
-        raise UserError(f"{str(file)!r} cannot be read as predictions ({type(error).__name__}); {again}") from error
+        raise UserError(f"{str(file)!r} cannot be read as predictions ({type(error).__name__}); {again()}") from error
     labels = labels[: len(last)]
     names = class_names or [f"class {label}" for label in range(int(labels.max(initial=-1)) + 1)]
     task = np.repeat(np.arange(len(test_counts), dtype=np.int32), test_counts)[: len(last)]

@@ -10,6 +10,7 @@ import contextlib
 import random
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -19,17 +20,23 @@ from torch import Tensor, nn
 
 from smope_bench.benchmarks.stream import Task, View
 from smope_bench.harness.errors import UserError
+from smope_bench.harness.hardware.device_lost import is_device_lost
 from smope_bench.harness.records.observations import (
     ENGINE_OBSERVES,
     LABELS,
+    PROMPT_MASS,
     VALIDATION_LOSS,
     Arrays,
     require_observable,
 )
 from smope_bench.harness.training.evaluator import Evaluator
 from smope_bench.methods.common.api import Method
+from smope_bench.methods.common.backbone.memory_plan import is_memory_shortage
+from smope_bench.methods.common.prompts.prompt_mass import PromptMass
 
 IMAGES = 512
+MASS_IMAGES = 64
+"""Test images on which the share of attention that prompts receive is measured, the same at all stages of a run."""
 
 
 class Observer:
@@ -60,6 +67,7 @@ class Observer:
         self._of_method = [name for name in self.names if name not in ENGINE_OBSERVES]
         self._states: dict[str, list[NDArray]] = {}
         self._losses: list[tuple[int, str, int, float]] = []
+        self._masses: list[tuple[int, int, float]] = []
         self._images: Arrays = {}
         self.epoch = 0
         """Finished epochs of the task."""
@@ -71,6 +79,9 @@ class Observer:
         """Call before the first step of a task."""
         self.epoch = 0
         self._validate(task, phase)
+        if not self._masses:
+            with self._timed():
+                self._weigh(task.index)
 
     def epoch_ended(self, task: Task, phase: str) -> None:
         """Call after every epoch; epochs are counted through all phases of a task."""
@@ -78,7 +89,8 @@ class Observer:
         self._validate(task, phase)
 
     def task_ended(self) -> None:
-        """Call after every task: copies the observed state of the method."""
+        """Call after every task: copies the observed state of the method, and measures what its prompts receive."""
+        self._weigh(self._method.task_index + 1)
         if not self._of_method:
             return
         with self._undisturbed():
@@ -107,11 +119,9 @@ class Observer:
     def _validate(self, task: Task, phase: str) -> None:
         if not self._validates:
             return
-        started = time.monotonic()
-        with self._undisturbed():
+        with self._timed(), self._undisturbed():
             loss = self._validation_loss(task)
         self._losses.append((task.index, phase, self.epoch, loss))
-        self._seconds += time.monotonic() - started
 
     def _validation_loss(self, task: Task) -> float:
         """Mean cross-entropy of the task's held-out images over its own classes."""
@@ -125,6 +135,38 @@ class Observer:
         own = logits[:, task.classes.start : task.classes.stop].float()
         labels = torch.from_numpy(task.validation.labels - task.classes.start).to(own.device)
         return float(F.cross_entropy(own, labels))
+
+    def _weigh(self, tasks_done: int) -> None:
+        """Shares of attention that prompts receive on a few test images, by block; none where ``predict`` needs training."""
+        if PROMPT_MASS not in self.names:
+            return
+        mass, method = PromptMass(), self._method
+        with self._undisturbed(), mass.watching(method.backbone):
+            try:
+                for batch in (batch for view in self._sample for batch in self._evaluator.batches(view)):
+                    method.predict(batch)
+            except Exception as error:  # some methods can predict only after their first task has ended
+                if tasks_done > method.task_index or is_memory_shortage(error) or is_device_lost(error):
+                    raise
+                return
+        shares = mass.shares()
+        if not shares:
+            raise UserError(
+                f"method {method.name!r} adds no prompts to the attention of the backbone: it has no {PROMPT_MASS!r} to observe;"
+                " leave that method out"
+            )
+        self._masses += [(tasks_done, block, share) for block, share in shares.items()]
+
+    @cached_property
+    def _sample(self) -> list[View]:
+        return evenly_chosen_images(self._evaluator.stream.tests, MASS_IMAGES)
+
+    @contextlib.contextmanager
+    def _timed(self) -> Iterator[None]:
+        """Time within does not count as training time."""
+        started = time.monotonic()
+        yield
+        self._seconds += time.monotonic() - started
 
     def _undisturbed(self) -> contextlib.AbstractContextManager[None]:
         return undisturbed(self._method, self._evaluator.device)
@@ -145,6 +187,11 @@ class Observer:
             found[f"{VALIDATION_LOSS}.phase"] = np.array(phases, dtype=np.str_)
             found[f"{VALIDATION_LOSS}.epoch"] = np.array(epochs, dtype=np.int64)
             found[f"{VALIDATION_LOSS}.loss"] = np.array(losses, dtype=np.float64)
+        if PROMPT_MASS in self.names:
+            done, blocks, shares = zip(*self._masses, strict=True) if self._masses else ((), (), ())
+            found[f"{PROMPT_MASS}.tasks_done"] = np.array(done, dtype=np.int64)
+            found[f"{PROMPT_MASS}.block"] = np.array(blocks, dtype=np.int64)
+            found[f"{PROMPT_MASS}.share"] = np.array(shares, dtype=np.float64)
         return found
 
     def restore(self, state: Mapping[str, NDArray]) -> None:
@@ -153,6 +200,9 @@ class Observer:
         if self._validates:
             columns = (state[f"{VALIDATION_LOSS}.{part}"].tolist() for part in ("task", "phase", "epoch", "loss"))
             self._losses = list(zip(*columns, strict=True))
+        if PROMPT_MASS in self.names:
+            columns = (state[f"{PROMPT_MASS}.{part}"].tolist() for part in ("tasks_done", "block", "share"))
+            self._masses = list(zip(*columns, strict=True))
 
     def arrays(self) -> Arrays:
         """All observations, for publication."""

@@ -240,7 +240,8 @@ class Trainer:
             "end_s": ended - trained,
             "evaluate_s": time.monotonic() - ended,
         }
-        self.observer.task_ended()
+        with self._precision():
+            self.observer.task_ended()
         self.progress.timings.append(timing)
         self.progress.train_images += data.images_read
         self._update_peak_memory()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from smope_bench.benchmarks.durable import make_folder
+from smope_bench.benchmarks.durable import make_folder, sync_folder
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.run_spec import canonical_json
 
@@ -87,6 +87,7 @@ class Study:
                 direction="maximize",
                 load_if_exists=True,
             )
+            sync_folder(self.folder)  # the name of the journal; Optuna syncs its lines
             self._end_interrupted()
         except (ValueError, KeyError, OSError) as error:
             raise UserError(f"the study {str(file)!r} cannot be read ({error}); move it away to search anew") from error

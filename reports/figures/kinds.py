@@ -7,7 +7,7 @@ import math
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -19,6 +19,7 @@ from smope_bench.harness.registry.plugins import call_outside_code, installed_po
 from smope_bench.harness.registry.registry import KINDS as PLUGIN_KINDS
 from smope_bench.harness.trained.answers import Answers
 from smope_bench.reports.figures.figure import FigureFile, FigureGroup
+from smope_bench.reports.figures.processes import do_all
 from smope_bench.reports.figures.style import PALE, Look, emphasised, render, row_looks
 from smope_bench.reports.loading.model import KINDS, REFERENCES, Cell, Column, SuiteResults, run_ids
 from smope_bench.reports.loading.observed import Observed
@@ -238,6 +239,70 @@ def figure_data(
     return FigureData(results, columns[0], tuple(cells), observed, ranked=ranked, logged=logged, answered=answered)
 
 
+@dataclass(frozen=True)
+class PlannedGroup:
+    """A group whose figures are not drawn yet.
+
+    ``jobs``: kind, its data, and the beginning of the names of its files; the first ``papers`` are of the suite's paper, of
+    which ``missing`` is noted where fewer than ``expected`` can be drawn.
+    """
+
+    title: str
+    jobs: tuple[tuple[FigureKind, FigureData, str], ...]
+    notes: tuple[str, ...] = ()
+    papers: int = 0
+    expected: int = 0
+    missing: str = ""
+
+
+def plan_figures(
+    results: SuiteResults,
+    prefix: str,
+    observed: Observed,
+    plugins: Iterable[FigureKind] | None = None,
+    logged: Logged = nothing_logged,
+    answered: Answered = nothing_answered,
+) -> tuple[PlannedGroup, ...]:
+    """The figures of a suite, as ``figure_groups`` draws them."""
+    kinds = {kind.name: kind for kind in (built_in() if plugins is None else plugins)}
+    suite = SUITES.get(results.suite)
+    drawings = suite.drawings if suite else results.drawings
+    alone = any(drawing.kind in kinds and kinds[drawing.kind].drawn == "alone" for drawing in drawings)
+    common = [kind for kind in kinds.values() if kind.drawn == "always" and not alone and kind.needs != "suite"]
+    unknown = [one.kind for one in results.drawings if one.kind not in kinds]
+    notes = tuple(f"There is no kind of figure {kind!r}{did_you_mean(kind, kinds)}" for kind in unknown)
+    groups = []
+    for i, column in enumerate(results.columns, 1):
+        data = figure_data(results, [column], observed, logged, answered)
+        papers = _named(kinds, drawings, data)
+        jobs = tuple((kind, one, f"{prefix}-{i}") for kind, one in (*papers, *((kind, data) for kind in common)))
+        has_runs = any(cell.outcomes for cell in data.cells)
+        missing = _MISSING.format(suite=run_argument(results.suite)) if has_runs else ""
+        expected = len(drawings) - len(unknown)
+        groups.append(PlannedGroup(column.label, jobs, notes, len(papers), expected, missing))
+    if results.columns:
+        data = figure_data(results, results.columns, observed, logged, answered)
+        whole = [kind for kind in kinds.values() if kind.needs == "suite" and kind.drawn == "always"]
+        groups.append(PlannedGroup("Statistics", tuple((kind, data, prefix) for kind in whole)))
+    return tuple(groups)
+
+
+def draw_groups(planned: Sequence[Sequence[PlannedGroup]]) -> list[tuple[FigureGroup, ...]]:
+    """The groups of several suites, all their figures drawn at a time; groups without any figure and note are left out."""
+    jobs = [partial(draw_figure, *job) for suite in planned for group in suite for job in group.jobs]
+    drawn = iter(do_all(jobs))
+    found = [[_drawn_group(group, [next(drawn) for _ in group.jobs]) for group in suite] for suite in planned]
+    return [tuple(group for group in suite if group.figures or group.notes) for suite in found]
+
+
+def _drawn_group(group: PlannedGroup, drawn: Sequence[FigureFile | UserError | None]) -> FigureGroup:
+    figures = [one for one in drawn if isinstance(one, FigureFile)]
+    notes = [*group.notes, *(f"A figure is left out: {one}" for one in drawn if isinstance(one, UserError))]
+    if group.missing and sum(isinstance(one, FigureFile) for one in drawn[: group.papers]) < group.expected:
+        notes.insert(0, group.missing)
+    return FigureGroup(group.title, tuple(figures), tuple(notes))
+
+
 def figure_groups(
     results: SuiteResults,
     prefix: str,
@@ -252,33 +317,7 @@ def figure_groups(
     ``plugins``: all kinds, the built-in ones where ``None``. A kind that is not among them, as a suite of another version may
     name, is noted as missing.
     """
-    kinds = {kind.name: kind for kind in (built_in() if plugins is None else plugins)}
-    suite = SUITES.get(results.suite)
-    drawings = suite.drawings if suite else results.drawings
-    alone = any(drawing.kind in kinds and kinds[drawing.kind].drawn == "alone" for drawing in drawings)
-    common = [kind for kind in kinds.values() if kind.drawn == "always" and not alone and kind.needs != "suite"]
-    groups = []
-    for i, column in enumerate(results.columns, 1):
-        data = figure_data(results, [column], observed, logged, answered)
-        papers, failed = _draw_all(_named(kinds, drawings, data), f"{prefix}-{i}")
-        others, also_failed = _draw_all([(kind, data) for kind in common], f"{prefix}-{i}")
-        unknown = [one.kind for one in results.drawings if one.kind not in kinds]
-        notes = (
-            [f"There is no kind of figure {kind!r}{did_you_mean(kind, kinds)}" for kind in unknown]
-            + failed
-            + also_failed
-        )
-        if len(papers) + len(unknown) < len(drawings) and any(cell.outcomes for cell in data.cells):
-            notes.insert(0, _MISSING.format(suite=run_argument(results.suite)))
-        if papers or others or notes:
-            groups.append(FigureGroup(column.label, (*papers, *others), tuple(notes)))
-    if results.columns:
-        data = figure_data(results, results.columns, observed, logged, answered)
-        whole = [kind for kind in kinds.values() if kind.needs == "suite" and kind.drawn == "always"]
-        figures, notes = _draw_all([(kind, data) for kind in whole], prefix)
-        if figures or notes:
-            groups.append(FigureGroup("Statistics", tuple(figures), tuple(notes)))
-    return tuple(groups)
+    return draw_groups([plan_figures(results, prefix, observed, plugins, logged, answered)])[0]
 
 
 def paper_figures(
@@ -286,25 +325,15 @@ def paper_figures(
 ) -> list[FigureFile]:
     """What a paper draws of a suite, benchmark by benchmark, by the built-in kinds; nothing where no run has what it shows."""
     kinds = {kind.name: kind for kind in built_in()}
-    found = []
-    for i, column in enumerate(results.columns, 1):
-        data = figure_data(results, [column], observed)
-        found += _draw_all(_named(kinds, drawings, data), f"{prefix}-{i}")[0]
-    return found
+    jobs = [
+        partial(draw_figure, kind, data, f"{prefix}-{i}")
+        for i, column in enumerate(results.columns, 1)
+        for kind, data in _named(kinds, drawings, figure_data(results, [column], observed))
+    ]
+    return [one for one in do_all(jobs) if isinstance(one, FigureFile)]
 
 
 def _named(
     kinds: Mapping[str, FigureKind], drawings: Iterable[Drawing], data: FigureData
 ) -> list[tuple[FigureKind, FigureData]]:
     return [(kinds[one.kind], replace(data, drawing=one)) for one in drawings if one.kind in kinds]
-
-
-def _draw_all(wanted: Iterable[tuple[FigureKind, FigureData]], name: str) -> tuple[list[FigureFile], list[str]]:
-    """The figures that there are, and sentences on those that failed."""
-    drawn, failed = [], []
-    for kind, data in wanted:
-        try:
-            drawn.append(draw_figure(kind, data, name))
-        except UserError as error:
-            failed.append(f"A figure is left out: {error}")
-    return [file for file in drawn if file is not None], failed

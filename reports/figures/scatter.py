@@ -94,7 +94,8 @@ def _best(i: int, size: Point, scene: _Scene, others: dict[int, Box]) -> Box:
     best, least = None, math.inf
     for rank, (radius, angle) in enumerate((radius, angle) for radius in _RADII for angle in _ANGLES):
         box = _candidate(scene.points[i], size, radius, math.radians(angle))
-        cost = radius + 0.01 * rank + _trouble(i, box, scene, others)
+        base = radius + 0.01 * rank
+        cost = base + _trouble(i, box, scene, others, least - base)
         if cost < least:
             best, least = box, cost
         if least <= radius + 2:
@@ -111,13 +112,16 @@ def _candidate(point: Point, size: Point, radius: float, angle: float) -> Box:
     return Box(left, bottom, left + size[0], bottom + size[1])
 
 
-def _trouble(i: int, box: Box, scene: _Scene, others: dict[int, Box]) -> float:
+def _trouble(i: int, box: Box, scene: _Scene, others: dict[int, Box], most: float) -> float:
+    """What a box covers and crosses; not all of it where it is more than ``most``."""
     points = scene.points
     outside = (box.right - box.left) * (box.top - box.bottom) - box.overlap(scene.frame)
     cost = 20.0 * outside + 6.0 * sum(box.overlap(marker) for marker in scene.blocks)
     cost += 18.0 * sum(_crosses_box(start, stop, box.around(0.5)) for start, stop in scene.lines)
     end = box.nearest(points[i])
     for j, other in others.items():
+        if cost > most:
+            return cost
         cost += 20.0 * box.around(0.8).overlap(other)
         cost += 25.0 * _cross(points[i], end, points[j], other.nearest(points[j]))
         cost += 25.0 * (_crosses_box(points[i], end, other) + _crosses_box(points[j], other.nearest(points[j]), box))

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, ListedColormap, Normalize
 from matplotlib.figure import Figure
@@ -60,12 +61,23 @@ def render(draw: Callable[[Figure], None], size: tuple[float, float], name: str)
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure = Figure(figsize=size, layout="constrained")
         draw(figure)
+        _lay_out(figure)
         vector, paper, raster = io.StringIO(), io.BytesIO(), io.BytesIO()
         figure.savefig(vector, format="svg", metadata={"Date": None, "Creator": None})
-        figure.set_layout_engine("none")  # The layout is found by now, and finding it is most of the work.
         figure.savefig(paper, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
         figure.savefig(raster, format="png", dpi=160, metadata={"Software": None})
     return slim_svg(vector.getvalue()), raster.getvalue(), paper.getvalue()
+
+
+def _lay_out(figure: Figure) -> None:
+    """Find the layout once, by the letters of the SVG; to save a figure with a layout engine, matplotlib draws it twice."""
+    engine, dpi = figure.get_layout_engine(), figure.dpi
+    if engine is not None:
+        canvas = FigureCanvasSVG(figure)  # becomes the figure's
+        figure.dpi = canvas.fixed_dpi or dpi
+        engine.execute(figure)
+        figure.dpi = dpi
+    figure.set_layout_engine(None)
 
 
 def slim_svg(svg: str) -> str:

@@ -139,7 +139,8 @@ def measured_cost(data: FigureData) -> Picture | None:
         _panel(data, "memory", "memory beyond the start of training (MiB)", " MiB", lambda cell: cell.memory_increase,
                ranked=ranked),
     )  # fmt: skip
-    where = "on the machine of these runs, which other work may have slowed down"
+    where = "on the machine of these runs, which other work may have slowed down (on a CPU, the first run of a process also counts "
+    where += "what is loaded once)"
     if len(machines) > 1:
         where = f"on {len(machines)} machines, so that they must not be compared with each other"
     return _against_costs(data, both, f"Times and memory are medians over runs {where}. ")

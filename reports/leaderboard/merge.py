@@ -103,7 +103,7 @@ def read_source(label: str, folder: Path, suites: Sequence[str] = (), metrics: t
     store = Store(folder)
     reader = Reader(store, metrics)
     integrity = examine(store, reader)
-    found = {run_id: one for run_id in reader.published() if (one := reader.find(run_id).outcome) is not None}
+    found = {run_id: one for run_id in store.published() if (one := reader.find(run_id).outcome) is not None}
     manifests = [one for name in reader.suites() if isinstance(one := reader.manifest(name), Manifest)]
     places: dict[str, list[Place]] = {}
     for manifest in manifests:

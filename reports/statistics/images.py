@@ -114,16 +114,15 @@ def _read(run: Run, read: ReadAnswers) -> _Right | None:
     if counts.sum() != len(answers.true):
         return None
     task = answers.task
-    names = np.array(answers.class_names, dtype=str)[answers.true]
-    strata = (
-        names
-        if not outcome.domains
-        else np.char.add(np.array(outcome.domains, dtype=str)[task], np.char.add("\n", names))
-    )
+    names, number = np.unique(np.array(answers.class_names, dtype=str), return_inverse=True)
+    stratum = number[answers.true]
+    if outcome.domains:
+        domains = np.array(outcome.domains, dtype=str)[task]
+        names, stratum = np.unique(np.char.add(domains, np.char.add("\n", names[stratum])), return_inverse=True)
     # Images of a class come in the order of the benchmark, whatever the order of classes: equal places are equal images.
-    order = np.argsort(strata, kind="stable")
+    order = np.argsort(stratum, kind="stable")
     weight = 1.0 / (len(counts) * counts[task])
-    return _Right(outcome.run_id, strata[order], (answers.predicted == answers.true)[order], weight[order])
+    return _Right(outcome.run_id, names[stratum[order]], (answers.predicted == answers.true)[order], weight[order])
 
 
 def _difference(pairs: Sequence[tuple[_Right, _Right]]) -> tuple[float, float, int] | None:

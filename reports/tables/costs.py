@@ -342,7 +342,8 @@ COST_HEADINGS = (
     Heading("Total time", help="The whole run, with tests.", fields=("seconds",)),
     Heading(
         "Memory increase",
-        help="The peak less what was in use when training began: of the device on a GPU, of the process on a CPU.",
+        help="The peak less what was in use when training began: of the device on a GPU; on a CPU of the process, whose first run "
+        "also counts what is loaded once.",
         fields=("MiB",),
     ),
     Heading(

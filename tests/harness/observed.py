@@ -18,7 +18,7 @@ from tests.harness.stand_ins import given  # pyright: ignore[reportMissingImport
 
 OF_STATE = ("activation_counts", "prefix_keys")
 OF_IMAGES = ("expert_scores", "head_inputs", "head_keys")
-EVERYTHING = (*OF_STATE, *OF_IMAGES, "validation_loss")
+EVERYTHING = (*OF_STATE, *OF_IMAGES, "validation_loss", "prompt_mass")
 SMOPE: dict[str, Any] = {"noise": "uniform", "tap": {"epochs": 2, "samples": 4}}
 
 

@@ -28,7 +28,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.fixture
 def plain(monkeypatch) -> None:
     """Figures take most of the time; these tests are about everything else."""
-    monkeypatch.setattr(build, "figure_groups", lambda *_: ())
+    monkeypatch.setattr(build, "plan_figures", lambda *_: ())
 
 
 @pytest.fixture

@@ -19,23 +19,21 @@ EPSILON = 1e-6
 class PlainViT(nn.Module):
     """Patches, a class token, learned position embeddings, blocks, and a norm; the feature is the class token.
 
-    Other attributes are those of timm's model that are constant in this form.
+    What other models of timm have in addition is an identity here, or None.
     """
 
-    global_pool, has_class_token, no_embed_class = "token", True, False
-    num_prefix_tokens, num_reg_tokens, num_classes = 1, 0, 0
-    reg_token, attn_pool = None, None
+    global_pool, num_prefix_tokens, attn_pool = "token", 1, None
 
     def __init__(self, *, img_size: int, patch_size: int, embed_dim: int, depth: int, num_heads: int) -> None:
         super().__init__()
-        self.embed_dim = self.num_features = embed_dim
+        self.num_features = embed_dim
         self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim))
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + (img_size // patch_size) ** 2, embed_dim))
         self.patch_embed = PatchEmbed(img_size, patch_size, embed_dim)
-        self.pos_drop, self.patch_drop, self.norm_pre = nn.Identity(), nn.Identity(), nn.Identity()
+        self.patch_drop, self.norm_pre = nn.Identity(), nn.Identity()
         self.blocks = nn.Sequential(*(Block(embed_dim, num_heads) for _ in range(depth)))
         self.norm = nn.LayerNorm(embed_dim, eps=EPSILON)
-        self.fc_norm, self.head_drop, self.head = nn.Identity(), nn.Identity(), nn.Identity()
+        self.fc_norm, self.head = nn.Identity(), nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) -> features (B, embed_dim)."""

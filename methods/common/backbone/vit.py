@@ -44,6 +44,9 @@ Result = TypeVar("Result")
 Adaptations: TypeAlias = Mapping[int, Adaptation]
 """Block numbers, 0-based, to what is changed of these blocks: an attention rule, or a ``BlockAdaptation``."""
 
+Watch: TypeAlias = Callable[[int, BlockAdaptation, Layout, int], BlockAdaptation]
+"""Maps a block's number, its adaptation, and the layout and number of the tokens that enter it to the adaptation to use."""
+
 
 @dataclass(frozen=True)
 class _Stream:
@@ -72,6 +75,8 @@ class PromptedViT(nn.Module):
         self.memory = MemoryPlan()
         self._read_tokens = _read_tokens(vit)
         self._exact: Callable[[], PromptedViT] | None = None
+        self.watch: Watch | None = None
+        """Where it is set, blocks are computed for all tokens and with the adaptation that it returns."""
 
     def keep_products_in(self, precision: torch.dtype, reload: Callable[[], PromptedViT] | None = None) -> None:
         """Store the weights of linear layers and convolutions as autocast would cast them in every pass: same bits.
@@ -183,6 +188,8 @@ class PromptedViT(nn.Module):
         number, tokens = stream.depth, stream.tokens
         is_adapted = number in adaptations
         adaptation = as_block(adaptations[number]) if is_adapted else UNCHANGED
+        if self.watch is not None:
+            adaptation, read = self.watch(number, adaptation, stream.layout, tokens.shape[1]), None
         inputs = self.blocks[number], tokens, _at(stream.rotations, number), adaptation, stream.layout, read
         # Below the first prompt there is no graph, so there is nothing to save by recomputation.
         if self.memory.checkpoint_blocks and (is_adapted or tokens.requires_grad):

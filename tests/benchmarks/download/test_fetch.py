@@ -283,7 +283,7 @@ def test_what_the_user_has_is_not_believed(server: Server, tmp_path: Path, folde
 @pytest.mark.parametrize("name", ["", "../x", "a/b", "a\\b", ".hidden", "a\0"])
 def test_a_remote_has_a_plain_name(name: str) -> None:
     refusal(lambda: remote(name=name), "is not a plain file name")
-    refusal(lambda: remote(digest="sha1:abc"), "is none of md5:<hex>, sha256:<hex> and gitblob:<hex>")
+    refusal(lambda: remote(digest="sha1:abc"), "is none of md5:<hex>, sha256:<hex>, sha512:<hex> and gitblob:<hex>")
 
 
 def test_two_at_once_download_once(server: Server, folder: Path) -> None:

@@ -7,10 +7,12 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import torch
 from pydantic import BaseModel
 from rich.console import Console
 
@@ -18,11 +20,15 @@ from smope_bench import run_all
 from smope_bench.benchmarks import BUILTIN as BENCHMARKS
 from smope_bench.benchmarks.suites import SUITES
 from smope_bench.harness.cli import describe
-from smope_bench.harness.facts.one import find_facts
+from smope_bench.harness.conformance.check import MICRO
+from smope_bench.harness.facts.one import backbone_facts, find_facts
+from smope_bench.harness.facts.prompt_mass import prompt_mass_facts, prompt_mass_words
 from smope_bench.harness.planning.settings import has_field, parse_setting, validated
-from smope_bench.harness.registry.registry import Registries
+from smope_bench.harness.registry.registry import Registries, open_registries
 from smope_bench.methods import BUILTIN as METHODS
 from smope_bench.methods.common.backbone.backbones import BUILTIN as BACKBONES
+from smope_bench.methods.common.backbone.backbones import RandomBackbone, StoredBackbone
+from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.schedules import Schedule
 from smope_bench.methods.recipes import RECIPES
 
@@ -123,6 +129,9 @@ def test_a_benchmark_shows_licence_size_and_settings(name: str, registries: Regi
     for field in benchmark.Config.model_fields.keys() - {"augment"}:
         assert f"benchmark.{field}" in settings
     assert "benchmark.augment.kind" in settings
+    for row in facts["settings"]:
+        if row["setting"] == "benchmark.test_families":
+            assert row["allowed"].endswith("| streamline"), "the names as they are given"
     crops = [row for row in facts["settings"] if row.get("only_with") == "benchmark.augment.kind=random_resized_crop"]
     assert {"benchmark.augment.scale", "benchmark.augment.flip"} <= {row["setting"] for row in crops}
 
@@ -216,6 +225,39 @@ def test_no_line_is_wider_than_the_terminal(
     assert run_all.main(["describe", name, "--data", str(tmp_path)]) == 0
     lines = file.getvalue().splitlines()
     assert lines[0].startswith(name) and max(len(line) for line in lines) <= width
+
+
+@dataclass(frozen=True)
+class Biased(RandomBackbone):
+    """The micro backbone with key biases along its query biases, as if it had been trained so."""
+
+    size: float = 0.0
+
+    def load(self) -> PromptedViT:
+        vit = super().load()
+        for attention in vit.attentions:
+            bias: Any = attention.qkv.bias
+            bias.data.view(3, -1)[:2] = self.size * torch.tensor([1.0, -1.0]).repeat(12)
+        return vit
+
+
+@pytest.mark.parametrize("size", [0.0, 5.0])
+def test_a_backbone_with_large_key_biases_is_warned_of(size: float, registries: Registries, tmp_path: Path) -> None:
+    made = Biased("biased", "made up", MICRO.architecture, is_random=False, size=size)
+    registries.backbones.add(made.name, "tests", made)
+    found = backbone_facts(registries, made.name, tmp_path)
+    assert found["prompt_mass"]["key_bias_norms"] == pytest.approx([size * 24**0.5] * 6)
+    assert len(found["prompt_mass"]["shares"]) == 6 and all(0 <= one < 100 for one in found["prompt_mass"]["shares"])
+    assert ("prompts are nearly inert here" in str(found["facts"]["prompt mass"])) == (size > 0)
+    assert found["facts"]["key biases"] == f"{' '.join([f'{size * 24**0.5:.3g}'] * 6)}, norm by block"
+
+
+def test_a_backbone_whose_weights_do_not_load_is_described_all_the_same(tmp_path: Path) -> None:
+    description = tmp_path / "gone.json"
+    description.write_text(json.dumps({"sha256": "0", "architecture": MICRO.architecture}), encoding="utf-8")
+    found = prompt_mass_facts(StoredBackbone("gone", "no file", description))
+    assert prompt_mass_words(found)["prompt mass"].startswith("not measured: weights of backbone 'gone'")
+    assert backbone_facts(open_registries(()), "tiny_random", tmp_path)["prompt_mass"] == {}
 
 
 def test_published_things_are_described_without_torch() -> None:

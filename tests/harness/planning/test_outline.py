@@ -168,7 +168,7 @@ from smope_bench import run_all
 
 def done(*command):
     status = run_all.main([*command, "--data", "data", "--results", "results"])
-    heavy = ("timm", "torchvision", "wandb", "torch._dynamo", "sympy", "avalanche")
+    heavy = ("timm", "torchvision", "wandb", "torch._dynamo", "avalanche")
     print(status, [name for name in heavy if name in sys.modules])
 
 done("plan", "table1", "--seeds", "0")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +68,18 @@ def test_a_run_that_somebody_holds_is_left_alone(tmp_path: Path) -> None:
     remove_leftovers_of(tmp_path)
     assert "progress.json" in names(tmp_path) and claim.still_ours()
     claim.release(forget=True)
+
+
+@pytest.mark.parametrize("silent_s", [600.0, 7200.0])
+def test_what_a_machine_that_went_down_left_of_a_finished_run_is_removed_later(
+    silent_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed(tmp_path)
+    then = time.time() - silent_s
+    os.utime(tmp_path / "claim.4", (then, then))
+    monkeypatch.setattr(claims, "this_machine", lambda: "another boot")
+    remove_leftovers_of(tmp_path)
+    assert ("checkpoint" in names(tmp_path)) == (silent_s < claims.GONE_S)
 
 
 def test_where_all_is_tidy_nothing_is_claimed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,11 @@ def _moody(registries: Registries) -> None:
         ("ncm", "prefix_keys", "method 'ncm' does not offer; leave that method out"),
         ("smope", "validation_loss", r"held out .* --set benchmark\.holdout=0\.2"),
         ("moody", "mood", "lists 'mood' in observes but never gives it"),
+        (
+            "linear_probe",
+            "prompt_mass",
+            "'linear_probe' adds no prompts .*'prompt_mass' to observe; leave that method out",
+        ),
     ],
 )
 def test_what_cannot_be_observed_is_refused(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -22,12 +22,14 @@ from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.training import trainer as engine
 from smope_bench.harness.training.observer import evenly_chosen_images, undisturbed
 from smope_bench.methods.common.api import Batch
+from smope_bench.methods.common.prefix import PlainPrefix
 from tests.conftest import micro_spec  # pyright: ignore[reportMissingImports]
 from tests.harness.observed import (  # pyright: ignore[reportMissingImports]
     EVERYTHING,
     OF_IMAGES,
     OF_STATE,
     SMOPE,
+    Moody,
     Silent,
     held_out,
     run,
@@ -70,7 +72,9 @@ def test_nothing_is_asked_of_a_run_that_is_not_observed(registries: Registries, 
         ("smope", SMOPE, EVERYTHING, "bf16"),
         ("silent", {}, ("validation_loss",), "fp32"),
         ("joint", {}, ("validation_loss",), "fp32"),
-        ("dualprompt", {}, ("validation_loss",), "fp32"),
+        ("dualprompt", {}, ("validation_loss", "prompt_mass"), "fp32"),
+        ("hash_prompt", {}, ("prompt_mass",), "bf16"),
+        ("cpg", {}, ("prompt_mass",), "fp32"),
     ],
 )
 def test_observing_changes_no_bit(
@@ -183,6 +187,35 @@ def test_validation_loss_is_what_it_says(registries: Registries, tmp_path: Path)
     measured = zip(*(found[f"validation_loss.{part}"][after].tolist() for part in ("task", "phase")), strict=True)
     assert list(measured) == [entry[:2] for entry in expected]
     np.testing.assert_allclose(found["validation_loss.loss"][after], [loss for *_, loss in expected], rtol=1e-5)
+
+
+def test_prompt_mass_is_measured_before_training_and_after_every_task(registries: Registries, tmp_path: Path) -> None:
+    record = run(micro_spec("one_prompt"), registries, tmp_path, "prompt_mass")
+    found = read_observations(Store(tmp_path), record.run_id)
+    done, block, share = (found[f"prompt_mass.{part}"] for part in ("tasks_done", "block", "share"))
+    assert done.tolist() == [0] * 6 + [1] * 6 + [2] * 6 + [3] * 6 and block.tolist() == list(range(6)) * 4
+    assert 0 < share.min() < share.max() < 1 and len(set(share.tolist())) == len(share)
+    assert record.result["observations"]["names"] == ["prompt_mass"]
+
+
+def test_prompt_mass_has_no_start_where_nothing_can_be_predicted_before_training(
+    registries: Registries, tmp_path: Path
+) -> None:
+    class Late(Moody):
+        """One equal prefix key for all heads of the first block, once a task has ended."""
+
+        name: ClassVar[str] = "late"
+
+        def predict(self, batch: Batch) -> torch.Tensor:
+            super().predict(batch)
+            pair = torch.zeros(self.backbone.num_heads, 1, self.backbone.head_dim)
+            return self.head(self.backbone(batch.images, {0: PlainPrefix(pair, pair)}))[:, : self.seen_classes]
+
+    registries.methods.add("late", "tests", Late)
+    record = run(micro_spec("late"), registries, tmp_path, "prompt_mass")
+    found = read_observations(Store(tmp_path), record.run_id)
+    assert found["prompt_mass.tasks_done"].tolist() == [1, 2, 3] and found["prompt_mass.block"].tolist() == [0] * 3
+    assert found["prompt_mass.share"] == pytest.approx([1 / 6] * 3, rel=0.2)
 
 
 def test_images_are_spread_evenly_and_the_same_each_time() -> None:

@@ -57,7 +57,7 @@ def test_nothing_is_drawn_where_nothing_moved(sides) -> None:
 
 
 def test_the_page_shows_it_before_the_tables_of_the_comparison(sides, monkeypatch) -> None:
-    monkeypatch.setattr("smope_bench.reports.build.figure_groups", lambda *_, **__: ())
+    monkeypatch.setattr("smope_bench.reports.build.plan_figures", lambda *_, **__: ())
     now, then = sides
     publish(now, "<b>A", [92.0, 93.1])
     publish(then, "<b>A", [90.0, 91.0])

@@ -23,7 +23,7 @@ from smope_bench.reports.loading.run_result import Costs, RunResult, Timings
 
 TASKS, CLASSES, BLOCKS, HEADS, EXPERTS, WIDTH = 3, 6, 2, 4, 5, 8
 COLUMN = Column("glyphs", "glyphs", TASKS)
-KINDS = ("expert_use", "score_boxes", "key_projection", "validation_loss")
+KINDS = ("expert_use", "score_boxes", "key_projection", "validation_loss", "prompt_mass")
 Arrays = dict[str, Any]
 
 
@@ -60,6 +60,9 @@ def arrays(seed: int = 0, experts: int = EXPERTS, heads: int = HEADS) -> Arrays:
         "validation_loss.phase": np.array(["sparse"] * 3 * TASKS),
         "validation_loss.epoch": np.tile(np.arange(3), TASKS),
         "validation_loss.loss": np.tile([4.0, 2.0, 1.0], TASKS) + seed / 10,
+        "prompt_mass.tasks_done": np.repeat(np.arange(TASKS + 1), BLOCKS),
+        "prompt_mass.block": np.tile([0, 2], TASKS + 1),
+        "prompt_mass.share": np.array([0.5, 0.001, 0.4, 0.1, 0.3, 0.1, 0.25, 0.00001]) + seed / 100,
     }
 
 
@@ -231,6 +234,21 @@ def test_losses_are_a_panel_a_task_and_a_line_a_row(drawn: list[Figure]) -> None
         assert axes.get_yscale() == "log"
     assert file.runs == ("a", "b", "c")
     assert "p: 4.10 at first on average, at the end 1.10, 1.10, 1.10" in file.alt
+
+
+def test_mass_is_drawn_before_and_after_training(drawn: list[Figure]) -> None:
+    later = arrays(1)
+    later = {key: value[BLOCKS:] if key.startswith("prompt_mass") else value for key, value in later.items()}
+    (file,) = observed_figure("prompt_mass", [make_cell("p", "a"), make_cell("q", "b")], {"a": arrays(), "b": later})
+    p, q = shown(drawn[0])
+    after, before, limit = p.lines
+    np.testing.assert_allclose(before.get_xydata(), [[1, 50], [3, 0.1]])
+    np.testing.assert_allclose(after.get_xydata(), [[1, 25], [3, 0.01]])
+    assert limit.get_ydata()[0] == 2 and p.get_ylim() == q.get_ylim() and p.get_yscale() == "log"
+    np.testing.assert_allclose(q.lines[0].get_ydata(), [26, 1.001])
+    assert len(q.lines) == 2 and "q cannot predict before a task has been learnt" in file.caption
+    assert "Shares below 0.01 % are drawn there." in file.caption
+    assert "p, blocks 1, 3: before training 50, 0.1; after training 25, 0.001. q," in file.alt
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -146,6 +146,22 @@ def test_lines_have_a_value_a_task_and_a_zoom(visit, file: Path, results: SuiteR
         assert f"{run.stages[2]:.2f}" in text
 
 
+def test_a_zoom_that_leaves_nothing_to_show_is_no_error(visit, make_suite, tmp_path) -> None:
+    levels = [("A", "a", "method", 98.0, 0.1), ("B", "b", "method", 97.5, 0.1), ("C", "c", "method", 97.0, 0.1)]
+    levels += [("D", "d", "method", 96.8, 0.1), ("Low", "low", "floor", 40.0, 0.1)]
+    store = make_suite(tmp_path / "zoom").fill(range(2), {"digits": 3}, levels).write()
+    tab = visit(page_of(load_suite(store, "smoke", None), [stages], tmp_path / "out"))
+    chart = tab.page.locator(LINES)
+    chart.scroll_into_view_if_needed()
+    chart.get_by_role("button", name="Methods").click()
+    expect(chart.locator(".hit")).to_have_count(3)
+    chart.get_by_role("button", name="Zoomed in").click()
+    expect(chart.locator(".hit")).to_have_count(0)
+    chart.get_by_role("button", name="Methods").click()
+    expect(chart.locator(".hit")).not_to_have_count(0)
+    assert tab.complaints == []
+
+
 def test_points_have_their_cost_and_a_panel_for_each(visit, smoke, tmp_path) -> None:
     results = load_suite(smoke, "smoke", None)
     page = visit(page_of(results, [tradeoff, forgetting], tmp_path)).page

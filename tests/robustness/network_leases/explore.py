@@ -33,8 +33,6 @@ from simulated_network import (  # pyright: ignore[reportMissingImports]
 )
 
 FOLDER = Path("/results/run")
-LONGEST = 30
-"""Ticks after which launchers that have not ended count as waiting for ever."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +54,8 @@ class World:
     checks_lease: bool = True
     exclusive_record: bool = True
     frees_dead: bool = True
+    longest: int = 30
+    """Ticks after which launchers that have not ended count as waiting for ever."""
 
 
 class Held(NamedTuple):
@@ -158,7 +158,10 @@ def _key(state: State, world: World) -> int:
 
 def _next(state: State, world: World, figures: Figures) -> Iterator[tuple[str, State]]:
     """Everything that can happen in a state. Raises BrokenPromise."""
-    _require_promises(state)
+    if len(state.server.publishers) > 1:
+        raise BrokenPromise(f"published by launchers {state.server.publishers}")
+    if state.server.now > world.longest:
+        raise BrokenPromise(f"not finished after {world.longest} ticks")
     is_over = True
     for index, launcher in enumerate(state.launchers):
         if launcher.phase == "end" or launcher.state == "crashed":
@@ -181,13 +184,6 @@ def _next(state: State, world: World, figures: Figures) -> Iterator[tuple[str, S
         launcher.waits and launcher.state in ("alive", "resumed") for launcher in state.launchers
     ):
         yield "time passes", _tick(state)
-
-
-def _require_promises(state: State) -> None:
-    if len(state.server.publishers) > 1:
-        raise BrokenPromise(f"published by launchers {state.server.publishers}")
-    if state.server.now > LONGEST:
-        raise BrokenPromise(f"not finished after {LONGEST} ticks")
 
 
 def _with(

@@ -124,9 +124,12 @@ class Pending:
         return tree
 
     def count(self) -> tuple[int, int]:
-        """How many states an ordered and a reordering file system may leave; sectors of lost sizes are not counted twice."""
+        """How many states an ordered and a reordering file system may leave; lengths are not counted beside sectors."""
+        folders = (*self.folders.values(), *self.committed.folders.values())
+        named = {to for names in folders for to in names.values()}
+        named |= {to for each in self.names.values() for _, _, to in each if to is not None}
         changes = sum(len({number for number, _, _ in each}) for each in self.names.values())
-        sizes = [sum(len(one.data) for one in each if isinstance(one, Write)) for each in self.data.values()]
+        sizes = [_size(changes) for file, changes in self.data.items() if file in named]
         sectors = sum(-(-size // SECTOR) for size in sizes)
         return (len(self.journal) + 1) * math.prod(size + 1 for size in sizes), 2**changes * 3**sectors
 

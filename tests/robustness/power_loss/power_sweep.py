@@ -41,8 +41,15 @@ from smope_bench.harness.execution import lease, scheduler
 from smope_bench.harness.records.cleanup import CHECKPOINT
 from smope_bench.harness.records.store import RECORD, Broken, Record, Store
 
+RESUMED = 2
+"""Number of the call that resumes and finishes the runs."""
+HOURS_S = 3 * 3600.0
 DONE = 10**9
 """What is promised of a run that is published: more than any checkpoint."""
+
+
+LITTER = (CHECKPOINT, "progress.json", "cancel", "claim.*", ".*")
+"""What only an unfinished run needs."""
 
 
 @dataclass(frozen=True)
@@ -137,11 +144,6 @@ class Folder:
             else:
                 (self.root / path).write_bytes(data)
             self._has[path] = data
-
-
-def write_tree(root: Path, tree: Tree) -> None:
-    """A new folder with the content of a state."""
-    Folder(root).set(tree)
 
 
 class Sweep:
@@ -273,16 +275,21 @@ class Sweep:
     # -- going on ----------------------------------------------------------------------------------------------------
 
     def go_on(self, state: State) -> None:
-        """Call the command that was under way, and those after it; compare what comes of it."""
+        """Call the commands again, from the one that was under way or that of the runs; compare what comes of it."""
         self.tally.continued += 1
         root, promise = self.folder / f"on-{self.tally.continued}", self.promises[state.operations - 1]
-        write_tree(root, state.tree)
+        Folder(root).set(state.tree)
+        for file in root.glob("results/*/claim.*"):  # the machine was down for hours
+            then = time.time() - HOURS_S
+            os.utime(file, (then, then))
         before = Path.cwd()
         os.chdir(root)
         try:
             with after_the_boot():
-                for number, words in enumerate(self.calls[promise.calls :]):
-                    if number and words[0] == "report":  # changes nothing that a later command reads, and takes long
+                for number, words in enumerate(self.calls):
+                    # Also of runs that are done, what they left is removed by their own command. A report takes long, and changes
+                    # nothing that a later command reads.
+                    if number < min(promise.calls, RESUMED) or (words[0] == "report" and number != promise.calls):
                         continue
                     status, said = life.quietly(words)
                     if status:
@@ -295,6 +302,9 @@ class Sweep:
             for run in self.truth.keys() | found.keys():
                 if (wrong := differing(self.truth.get(run), found.get(run))) is not None:
                     self.tally.fault(f"after going on, {wrong} of a run differs", state, f"{root.name} {run}")
+                left = [file.name for name in LITTER for file in (root / "results" / run).glob(name)]
+                if left:
+                    self.tally.fault("after going on, files are left over", state, f"{run}: {', '.join(left)}")
         finally:
             os.chdir(before)
         shutil.rmtree(root)

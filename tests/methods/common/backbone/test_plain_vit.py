@@ -30,7 +30,7 @@ def test_names_and_shapes_are_those_of_timm(architecture: dict[str, Any]) -> Non
     own = skeleton(architecture)
     shapes = [[(name, tensor.shape) for name, tensor in vit.state_dict().items()] for vit in (timms, own)]
     assert shapes[0] == shapes[1]
-    for name in ("num_features", "embed_dim", "num_prefix_tokens", "num_reg_tokens", "global_pool", "num_classes"):
+    for name in ("num_features", "num_prefix_tokens", "global_pool", "attn_pool"):
         assert getattr(own, name) == getattr(timms, name), name
     for name in ("img_size", "patch_size", "grid_size", "num_patches"):
         assert getattr(own.patch_embed, name) == getattr(timms.patch_embed, name), name

@@ -1,0 +1,130 @@
+"""Pre-training of the small colour backbone: a ViT classifies emoji drawings of concepts that ``emoji_r`` does not use.
+
+``python -m smope_bench.harness.maintenance.pretrain_colour SETS --out DIR`` trains; SETS is the folder with the twelve packages,
+such as the ``downloads`` folder of a prepared ``emoji_r``. The model card is docs/tiny-backbone.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional
+
+from smope_bench.benchmarks.datasets.emoji_r import scene
+from smope_bench.benchmarks.datasets.emoji_sets import SETS, Concept, concepts, drawn, read_icons, require_renderer
+from smope_bench.benchmarks.image_store.pictures import in_threads
+from smope_bench.harness.maintenance.pretrain import PretrainRecipe, build, export, train
+
+ARCHITECTURE: dict[str, Any] = {
+    "img_size": 48,
+    "patch_size": 8,
+    "embed_dim": 160,
+    "depth": 6,
+    "num_heads": 5,
+    "num_classes": 0,
+}
+NAME = "tiny_colour"
+RENDITIONS_A_DRAWING = 4
+"""Backgrounds, places and sizes in which each icon of each set is drawn; the rest is varied from batch to batch."""
+
+
+class DrawnPictures:
+    """Endless training pictures: drawings kept as pixels, moved, turned, stretched and recoloured anew in each batch."""
+
+    def __init__(self, wanted: tuple[Concept, ...], folder: Path, size: int, seed: int) -> None:
+        """``folder``: of the packages; ``size``: side in pixels. Raises BenchmarkError for an archive that does not fit."""
+        require_renderer()
+        pictures: list[np.ndarray] = []
+        labels: list[int] = []
+        for number, one in enumerate(SETS):
+            names = {concept.name: concept.icons[one.name] for concept in wanted if one.name in concept.icons}
+            icons = read_icons(folder / one.remote().name, names)
+            jobs = [
+                (label, scene(icons[concept.name], (seed, label, number, rendition)))
+                for label, concept in enumerate(wanted)
+                if concept.name in icons
+                for rendition in range(RENDITIONS_A_DRAWING)
+            ]
+            pictures += in_threads(lambda job: drawn(job[1], size), jobs)
+            labels += [label for label, _ in jobs]
+        self._pictures = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
+        self._labels = torch.tensor(labels)
+        self._generator = Generator().manual_seed(seed)
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def batches(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pictures (count, 3, size, size) in [0, 1] with class numbers (count,), without end."""
+        while True:
+            rows = torch.randint(len(self), (count,), generator=self._generator)
+            yield varied(self._pictures[rows].float() / 255, self._generator), self._labels[rows]
+
+
+def varied(pictures: Tensor, generator: Generator) -> Tensor:
+    """Pictures (n, 3, S, S) in [0, 1] turned, stretched, moved and mirrored, then recoloured and grained."""
+    count = len(pictures)
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand(count, *shape, generator=generator)
+
+    angle, zoom, aspect = uniform(-0.35, 0.35), uniform(0.75, 1.3), torch.exp(uniform(-0.2, 0.2))
+    mirror = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)
+    cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
+    rows = [
+        torch.stack([mirror * cos * aspect, -sin, uniform(-0.2, 0.2)], -1),
+        torch.stack([mirror * sin * aspect, cos, uniform(-0.2, 0.2)], -1),
+    ]
+    grid = functional.affine_grid(torch.stack(rows, 1), list(pictures.shape), align_corners=False)
+    moved = functional.grid_sample(pictures, grid, padding_mode="reflection", align_corners=False)
+    # Colours: channels in another order, towards grey, inverted; then gain, offset and grain.
+    orders = torch.argsort(torch.rand(count, 3, generator=generator), dim=1)
+    orders = torch.where(uniform(0, 1, 1) < 0.25, orders, torch.arange(3))
+    moved = moved.gather(1, orders[:, :, None, None].expand_as(moved))
+    greyness = torch.where(uniform(0, 1) < 0.3, uniform(0, 1), torch.zeros(count))[:, None, None, None]
+    moved = moved + greyness * (moved.mean(1, keepdim=True) - moved)
+    moved = torch.where(uniform(0, 1, 1, 1, 1) < 0.08, 1 - moved, moved)
+    moved = moved * uniform(0.7, 1.3, 3, 1, 1) + uniform(-0.15, 0.15, 3, 1, 1)
+    grain = torch.randn(moved.shape, generator=generator) * uniform(0, 0.05, 1, 1, 1)
+    return (moved + grain).clamp(0, 1)
+
+
+def pretrain(recipe: PretrainRecipe, sets: Path, folder: Path, *, every: int = 500, compiled: bool = True) -> None:
+    """Train, and write the moving average into ``folder`` every ``every`` steps and at the end."""
+    wanted = concepts("pretrain")[: recipe.classes]
+    source = DrawnPictures(wanted, sets, ARCHITECTURE["img_size"], recipe.seed)
+    print(f"{len(source):,} pictures of {len(wanted)} concepts", flush=True)
+    model = build(ARCHITECTURE, len(wanted), recipe.seed)
+    began = time.monotonic()
+
+    def report(step: int, loss: float, accuracy: float, average: nn.Module) -> None:
+        if step % 50 == 0:
+            spent = time.monotonic() - began
+            print(f"step {step}/{recipe.steps} loss {loss:.3f} accuracy {accuracy:.3f} {spent:.0f} s", flush=True)
+        if step % every == 0 or step == recipe.steps:
+            described = {"recipe": {**asdict(recipe), "steps": step}, "concepts": [concept.name for concept in wanted]}
+            export(average, folder, {"architecture": ARCHITECTURE, **described}, NAME)
+
+    train(recipe, source, model, report, compiled=compiled)
+
+
+def main() -> None:
+    """Train from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("sets", type=Path, help="folder with the twelve packages")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the weights")
+    parser.add_argument("--steps", type=int, default=14_000)
+    options = parser.parse_args()
+    pretrain(PretrainRecipe(steps=options.steps, classes=10_000), options.sets, options.out)
+
+
+if __name__ == "__main__":
+    main()
