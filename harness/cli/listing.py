@@ -320,11 +320,11 @@ def _time_left(left: Rows) -> str:
     rates = list(dict.fromkeys(row["throughput"] for row in left if row.get("throughput")))
     if not rates:
         return f"about {duration(guess)} of computing, divided by the workers, is left."
-    hours = guess / 3600
+    time = f"{guess / 3600:,.3g} hours" if guess >= 3600 else duration(guess)
     at = " and ".join(rates)
     if all(row.get("throughput") for row in left):
-        return f"about {hours:,.3g} GPU-hours at {at}."
-    return f"about {hours:,.3g} hours of computing are left, those of kinds that never finished here at {at}."
+        return f"about {time} of computing at {at}."
+    return f"about {time} of computing is left; kinds of runs that never finished here are reckoned at {at}."
 
 
 def _downloads(rows: Rows, data: Path) -> str:

@@ -9,7 +9,7 @@ import typer
 from smope_bench.harness.cli import options as opt
 from smope_bench.harness.cli.command import command
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.text import plain, shell_command
+from smope_bench.harness.text import plain
 
 DAMAGED = 1
 
@@ -38,9 +38,7 @@ def verify(results: opt.Results = opt.RESULTS) -> None:
             damaged += bool(faults)
             for fault in faults:
                 print(f"failed: {plain(fault)}", file=sys.stderr)
+            if faults:
+                print(f"{run_id}: {store.remedy(run_id)}")
     print(f"{counted(records, 'record')} and the files that they name were read: {damaged} damaged.")
-    if damaged:
-        print(
-            f"the command that made a damaged run makes it anew; which suites' they are: {shell_command('status', results=results)}"
-        )
     raise typer.Exit(DAMAGED if damaged else 0)

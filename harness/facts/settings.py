@@ -81,6 +81,7 @@ def _kind(annotation: Any) -> tuple[str, str]:
         kinds = " or ".join(_kind(part)[0] for part in parts if part is not type(None))
         return kinds, "or null" if type(None) in parts else ""
     if origin is tuple:
-        return f"list of {_kind(parts[0])[0]}s", ""
+        kind = _kind(parts[0])[0]
+        return (f"list of {kind}" if get_origin(parts[0]) is Literal else f"list of {kind}s"), ""
     names: dict[Any, str] = {bool: "true | false", int: "whole number", float: "number", str: "text", Path: "path"}
     return names.get(annotation, getattr(annotation, "__name__", str(annotation))), ""

@@ -132,6 +132,10 @@ class Store:
 
     def require_writable(self) -> None:
         """Create the folder and write a file, to fail before training rather than after it. Raises UserError."""
+        if self.root.is_file():
+            raise UserError(
+                f"the results folder {str(self.root)!r} cannot be written: it is a file; name another with --results DIR"
+            )
         try:
             make_folder(self.root)
             with tempfile.NamedTemporaryFile(dir=self.root, prefix=".probe-"):

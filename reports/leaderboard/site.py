@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,15 +12,17 @@ from numpy.typing import NDArray
 
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.metrics import METRICS, Metric
+from smope_bench.harness.records.store import Store
 from smope_bench.reports.build import downloads_of, figure_files, table_texts, write_files
 from smope_bench.reports.document import Document, Section, SitePage, all_tables
+from smope_bench.reports.figures.figure import FigureGroup
 from smope_bench.reports.figures.kinds import draw_figure, figure_data, find_kinds
-from smope_bench.reports.figures.style import FigureGroup
 from smope_bench.reports.leaderboard.export import exported
 from smope_bench.reports.leaderboard.merge import Board, Identity, Joined, join, read_source
 from smope_bench.reports.leaderboard.tables import board_table, contents_tables, left_out_table, source_tables
 from smope_bench.reports.loading.environments import version_line
 from smope_bench.reports.loading.integrity import integrity_warnings
+from smope_bench.reports.loading.manifest import manifest_names
 from smope_bench.reports.loading.run_result import RunResult
 from smope_bench.reports.text import file_name, listed, plain
 from smope_bench.reports.writers.html import render_page
@@ -42,7 +45,9 @@ def parse_folders(texts: Sequence[str]) -> dict[str, Path]:
         if not place.is_dir():
             raise UserError(f"--merge {folder!r} is not a folder; name a results folder")
         if label.casefold() in map(str.casefold, found):
-            raise UserError(f"--merge names two folders {label!r}; label them, as in: --merge alice={folder}")
+            raise UserError(
+                f"--merge names two folders {label!r}; label them, as in: --merge {shlex.quote(f'alice={folder}')}"
+            )
         if same := next((other for other, one in found.items() if one.resolve() == place.resolve()), None):
             raise UserError(f"--merge names one folder twice, as {same!r} and {label!r}; leave one out")
         found[label] = place
@@ -53,6 +58,13 @@ def read_folders(
     folders: Mapping[str, Path], suites: Sequence[str] = (), metrics: tuple[Metric, ...] = METRICS
 ) -> Joined:
     """Read and join folders; with ``suites`` the runs that they name. Raises UserError where nothing can be merged."""
+    known = sorted({name for folder in folders.values() for name in manifest_names(Store(folder))})
+    for suite in suites:
+        if suite not in known:
+            raise UserError(
+                f"no folder of --merge has runs of suite {suite!r}; they have: {', '.join(known) or 'none'}. "
+                "A further folder needs a --merge of its own, as in: --merge alice=results --merge bob=others"
+            )
     return join((read_source(label, folder, suites, metrics) for label, folder in folders.items()), metrics)
 
 

@@ -41,7 +41,8 @@ def integrity_table(integrity: Integrity) -> Table | None:
         corner="Record",
         headings=headings,
         blocks=tuple(blocks),
-        lead=f"Of {integrity.records} records in the folder, {len(integrity.broken)} take part in no table, figure or test.",
+        lead=f"Of {integrity.records} records in the folder, {len(integrity.broken)} cannot be used: they stand in no table, "
+        "figure or test.",
     )
 
 

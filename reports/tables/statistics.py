@@ -101,8 +101,8 @@ def images_table(
     )
     said = (
         "The interval is that of a paired bootstrap over test images within classes, for all seeds at once, in closed form. It "
-        "licenses: these trained models differ on images such as these. It does not license: the methods differ under other "
-        "class orders or training seeds, of which there are few; the table before this one is about those.",
+        "answers whether these trained models differ on images such as these, and not whether the methods differ under other "
+        "class orders or training seeds: that takes the paired comparison over several class orders.",
         *notes(results, column),
     )
     key, title = f"{file_name(results.suite)}-images-{number_}", f"The choice of test images{_where(results, column)}"

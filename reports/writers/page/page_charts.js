@@ -145,7 +145,7 @@ function drawLines(data, shown, view) {
   return {
     hits,
     options: {
-      width, height, marginLeft: 46, marginRight: right, marginTop: top, marginBottom: bottom,
+      width, height, marginLeft: 58, marginRight: right, marginTop: top, marginBottom: bottom,
       x: { domain: [first - data.margin, last + data.margin] }, y: { domain: limits, grid: true }, marks,
     },
   };
@@ -191,7 +191,7 @@ function drawPoints(data, rows, view) {
   const { width, opacity, chosen } = view, panel = data.panels[view.panel];
   const shown = rows.filter((one) => one.at[view.panel]), at = (one) => one.at[view.panel];
   const height = width < 480 ? 300 : 380, font = width < 480 ? 11 : 12;
-  const frame = { marginLeft: 48, marginRight: 14, marginTop: 10, marginBottom: 40 };
+  const frame = { marginLeft: 58, marginRight: 14, marginTop: 10, marginBottom: 40 };
   const x = { type: panel.scale, constant: panel.threshold, domain: panel.limits, range: [frame.marginLeft, width - frame.marginRight] };
   const y = { domain: panel.whole, range: [height - frame.marginBottom, frame.marginTop] };
   const [across, up] = [Plot.scale({ x }).apply, Plot.scale({ y }).apply];
@@ -209,7 +209,7 @@ function drawPoints(data, rows, view) {
   const first = [...shown].sort((a, b) => (b.row === data.reference) - (a.row === data.reference) || panel.best.includes(b.row) - panel.best.includes(a.row));
   const spots = first.map((one) => ({ one, name: one.row, x: across(at(one)[0]), y: up(at(one)[1]) }));
   for (const { one, name, dx, dy, anchor } of placeNames(spots, width, height)) {
-    marks.push(Plot.text([one], { x: at(one)[0], y: at(one)[1], dx, dy, textAnchor: anchor, text: () => name, lineWidth: 15, textOverflow: "ellipsis", fontSize: font, fill: INK, fillOpacity: opacity(one), fontWeight: panel.best.includes(name) ? 700 : 400 }));
+    marks.push(Plot.text([one], { x: at(one)[0], y: at(one)[1], dx, dy, textAnchor: anchor, text: () => name, lineWidth: 15, textOverflow: "ellipsis", fontSize: font, fill: INK, fillOpacity: opacity(one), stroke: "white", strokeOpacity: opacity(one), strokeWidth: 3, fontWeight: panel.best.includes(name) ? 700 : 400 }));
   }
   const hits = shown.map((one) => ({
     one, x: at(one)[0], y: at(one)[1],

@@ -129,6 +129,9 @@ def test_a_benchmark_shows_licence_size_and_settings(name: str, registries: Regi
     for field in benchmark.Config.model_fields.keys() - {"augment"}:
         assert f"benchmark.{field}" in settings
     assert "benchmark.augment.kind" in settings
+    for row in facts["settings"]:
+        if row["setting"] == "benchmark.test_families":
+            assert row["allowed"].endswith("| streamline"), "the names as they are given"
     crops = [row for row in facts["settings"] if row.get("only_with") == "benchmark.augment.kind=random_resized_crop"]
     assert {"benchmark.augment.scale", "benchmark.augment.flip"} <= {row["setting"] for row in crops}
 

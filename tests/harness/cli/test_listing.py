@@ -123,17 +123,18 @@ GPU = {"throughput": "10 TFLOP/s (assumed)"}
 @pytest.mark.parametrize(
     ("rows", "text"),
     [
-        ([row("new", 7200.0) | GPU, row("new", 3600.0) | GPU], "about 3 GPU-hours at 10 TFLOP/s (assumed)."),
+        ([row("new", 7200.0) | GPU, row("new", 3600.0) | GPU], "about 3 hours of computing at 10 TFLOP/s (assumed)."),
+        ([row("new", 65.0) | GPU], "about 1:05 min of computing at 10 TFLOP/s (assumed)."),
         (
             [row("new", 3600.0), row("needs weights", 7200.0) | GPU | {"run_id": None}],
-            "about 3 hours of computing are left, those of kinds that never finished here at 10 TFLOP/s (assumed).",
+            "about 3 hours of computing is left; kinds of runs that never finished here are reckoned at 10 TFLOP/s (assumed).",
         ),
         (
             [
                 row("needs weights", 3600.0) | GPU | {"run_id": None},
                 row("needs weights", 3600.0) | GPU | {"run_id": None},
             ],
-            "2 runs: 2 needs weights; about 2 GPU-hours at 10 TFLOP/s (assumed).",
+            "2 runs: 2 needs weights; about 2 hours of computing at 10 TFLOP/s (assumed).",
         ),
     ],
 )

@@ -262,6 +262,7 @@ def test_verify_reads_everything_and_makes_the_index_anew(results: Path, capsys,
     assert run_all.main(["verify", *places]) == 1
     told = capsys.readouterr()
     assert sorted(checked) == ids and f"{RUNS} records" in told.out
+    assert all(f"{run_id}: {Store(results).remedy(run_id)}" in told.out for run_id in ids)
     assert all(f"{PREDICTIONS} of {run_id}" in told.err for run_id in ids), "their records name another hash"
     (results / ids[0] / RECORD).write_text("{}", encoding="utf-8")
     assert run_all.main(["verify", *places]) == 1

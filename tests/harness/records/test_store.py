@@ -208,6 +208,8 @@ def test_unwritable_results_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot be written.*--results"):
         Store(tmp_path / "file" / "results").require_writable()
+    with pytest.raises(UserError, match=r"it is a file; name another with --results"):
+        Store(tmp_path / "file").require_writable()
 
 
 def test_two_launchers_that_note_a_suite_at_once_both_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

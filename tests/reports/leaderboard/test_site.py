@@ -36,6 +36,11 @@ def written(folders: dict[str, Path], out: Path) -> dict[str, bytes]:
     return {str(file.relative_to(out)): file.read_bytes() for file in out.rglob("*") if file.is_file()}
 
 
+def test_a_suite_that_no_folder_has_is_named(sides) -> None:
+    with pytest.raises(UserError, match=r"no folder of --merge has runs of suite 'bob=results'.*a --merge of its own"):
+        read_folders(sides, ["bob=results"])
+
+
 def test_the_same_folders_give_the_same_bytes_in_any_order(sides, tmp_path) -> None:
     files = written(sides, tmp_path / "x")
     assert files == written(dict(reversed(sides.items())), tmp_path / "y")
@@ -125,13 +130,14 @@ def test_records_that_cannot_be_used_are_listed_with_their_folder(sides, tmp_pat
         (["alice=gone"], "'gone' is not a folder"),
         (["=alice"], "has no label"),
         (["a=alice", "A=bob"], "two folders 'A'; label them"),
+        (["a=alice", "a=bob and eve"], "label them, as in: --merge 'alice=bob and eve'"),
         (["a=alice", "b=alice/../alice"], "one folder twice, as 'a' and 'b'"),
         (["file"], "is not a folder"),
     ],
 )
 def test_folders_that_cannot_be_told_apart_or_read_are_refused(tmp_path, monkeypatch, texts, said) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("alice", "bob"):
+    for name in ("alice", "bob", "bob and eve"):
         (tmp_path / name).mkdir()
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=re.escape(said)):

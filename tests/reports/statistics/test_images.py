@@ -80,5 +80,5 @@ def test_rows_without_predictions_are_left_out(study: Study) -> None:
 def test_the_table_says_what_it_licenses(study: Study) -> None:
     tables = statistics_tables(study.results, study.read)
     (table,) = [one for one in tables if one.key == "smoke-images-1"]
-    assert "It does not license" in table.notes[0] and table.rows[0].cells[0].text == f"{CLASSES * EACH} x 3"
+    assert "not whether the methods differ" in table.notes[0] and table.rows[0].cells[0].text == f"{CLASSES * EACH} x 3"
     assert all(entry.runs for entry in table.rows[0].cells)
