@@ -8,6 +8,7 @@ launchers and workers as forks of this process, which saves the imports; startin
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
 import os
@@ -91,17 +92,35 @@ class Sweep:
             *extra,
         ]
 
-    def start(self) -> Launcher:
-        """Start the command in a process group of its own."""
+    def do_here(self, *more: str) -> int:
+        """Do the command in this process, with ``more`` options; its exit status. What it prints is in the log."""
+        with (
+            self._log.open("a", encoding="utf-8") as log,
+            contextlib.redirect_stdout(log),
+            contextlib.redirect_stderr(log),
+        ):
+            return run_all.main([*self._command, *more])
+
+    def start(self, *more: str, before: Callable[[], object] = lambda: None, log: Path | None = None) -> Launcher:
+        """Start the command in a process group of its own, with ``more`` options. A fork does ``before`` first.
+
+        ``log``: where it prints to, if not to the sweep's own log.
+        """
+
+        def program() -> int:  # pragma: no cover
+            before()
+            return run_all.main([*self._command, *more])
+
+        said = log or self._log
         if self._forked:
-            return Forked(lambda: run_all.main(self._command), self._log, self._log, self._log.parent)
+            return Forked(program, said, said, self._log.parent)
         command, environment = (
-            [sys.executable, str(ROOT / "run_all.py"), *self._command],
+            [sys.executable, str(ROOT / "run_all.py"), *self._command, *more],
             os.environ | {"OMP_NUM_THREADS": "1"},
         )
-        with self._log.open("ab") as log:
+        with said.open("ab") as stream:
             return subprocess.Popen(
-                command, stdout=log, stderr=log, env=environment, start_new_session=True, cwd=self._log.parent
+                command, stdout=stream, stderr=stream, env=environment, start_new_session=True, cwd=self._log.parent
             )
 
     def finish(self, launcher: Launcher) -> int:
@@ -118,10 +137,11 @@ class Sweep:
 
     def outcome(self) -> dict[str, dict[str, Any]]:
         """By run id, all of a finished run that must come out the same however often it was interrupted."""
-        return {file.parent.name: _bits(file.parent) for file in sorted(self.results.glob("*/result.json"))}
+        return {file.parent.name: bits(file.parent) for file in sorted(self.results.glob("*/result.json"))}
 
 
-def _bits(folder: Path) -> dict[str, Any]:
+def bits(folder: Path) -> dict[str, Any]:
+    """All of a finished run that must come out the same however often it was interrupted."""
     record = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     events = [json.loads(line) for line in (folder / "events.jsonl").read_text(encoding="utf-8").splitlines()]
     kept = ("spec", "accuracy_matrix", "test_counts", "predictions_sha256", "class_order", "split_hash", "flags")

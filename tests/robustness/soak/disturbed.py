@@ -1,0 +1,405 @@
+"""A sweep on which two launchers work while it is disturbed, and what must be true of it after each disturbance."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+from unittest import mock
+
+import psutil
+from kill_sweep import (  # pyright: ignore[reportMissingImports]
+    LONGEST_S,
+    Launcher,
+    Sweep,
+    Tally,
+    bits,
+    hold_against,
+    litter,
+)  # pyright: ignore[reportMissingImports]
+from watch import Watch  # pyright: ignore[reportMissingImports]
+
+from smope_bench import run_all
+from smope_bench.harness import provenance
+from smope_bench.harness.execution import lease, lease_files, scheduler
+from smope_bench.harness.records.atomic_write import write_json_atomically
+from smope_bench.harness.records.checksum import with_checksum
+from smope_bench.harness.records.store import Record, Store
+
+FAST = {"beat_s": 0.25, "dead_s": 3.0, "cache_s": 1.0}
+"""Twenty times as fast as real leases, so that runs of killed and stopped holders on another machine are taken over in time."""
+GONE_S = 5.0
+OF_SIGNALS = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+"""Exit statuses of a call that was asked to end."""
+CALMING_CALLS = 4
+TIDY_S = 20.0
+
+
+class Clock:
+    """The wall clock that Python's ``time.time`` shows to all launchers and workers; files get their times from the true one."""
+
+    def __init__(self) -> None:
+        self._shift = multiprocessing.RawValue(ctypes.c_double, 0.0)
+
+    def jump(self, seconds: float) -> None:
+        """Put the clock forward or back, within about a year of the true time."""
+        shifted = self._shift.value + seconds
+        self._shift.value = shifted if abs(shifted) < 5e7 else seconds
+
+    def install(self) -> None:  # pragma: no cover
+        """In a fork: take the place of the real clock."""
+        real, shift = time.time, self._shift
+        time.time = lambda: real() + shift.value
+
+
+class Code:
+    """A copy of the source files that count for a run; edited, and taken for this process's own by its forks."""
+
+    def __init__(self, folder: Path) -> None:
+        self._root, self._edits = folder, 0
+        for file in provenance.source_files():
+            place = folder / file.relative_to(provenance.PROJECT_ROOT)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, place)
+
+    def edit(self, part: Literal["docstring", "code"]) -> bool:
+        """Edit a source file; whether its hash is another one."""
+        before = provenance.code_fingerprint()
+        self._edits += 1
+        line = f'"""Edit {self._edits}."""' if part == "docstring" else f"EDIT_{self._edits} = {self._edits}"
+        with (self._root / "harness" / "run_spec.py").open("a", encoding="utf-8") as stream:
+            stream.write(f"\n{line}\n")
+        files = provenance.source_files(self._root)
+        provenance.code_fingerprint.cache_clear()
+        with mock.patch.multiple(provenance, source_files=lambda: files, PROJECT_ROOT=self._root):
+            return provenance.code_fingerprint() != before
+
+
+@dataclass
+class Figures(Tally):
+    """What was done, and what was found; see ``broken``."""
+
+    disturbances: Counter[str] = field(default_factory=Counter)
+    statuses: Counter[int] = field(default_factory=Counter)
+    checks: int = 0
+    finished: int = 0
+    stale: int = 0
+    invalid: list[str] = field(default_factory=list)
+    unsaid: list[str] = field(default_factory=list)
+    processes: list[str] = field(default_factory=list)
+
+    @property
+    def broken(self) -> dict[str, list[str]]:
+        """Each promise that was broken, and where; empty lists if all held."""
+        names = ("lost", "duplicated", "different", "invalid", "unsaid", "litter", "processes")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass
+class Slot:
+    """One of the launchers: its process, and where it writes what it prints."""
+
+    number: int
+    log: Path
+    launcher: Launcher
+    is_done: bool = False
+    saw_another_folder: bool = False
+    """Whether it may have finished runs in a folder that took the place of the real one for a while."""
+
+
+class Disturbed:
+    """One results folder in which two launchers work. A context manager, at whose end no process is left.
+
+    ``truth``: the outcome of the undisturbed sweep by run id. ``two_machines``: the second launcher takes itself for another
+    machine's, so that a lease of one that is dead is judged by its silence alone.
+    """
+
+    def __init__(
+        self, sweep: Sweep, disk: Path, folder: Path, truth: dict[str, Any], code: Code, figures: Figures, seed: str
+    ) -> None:
+        self._sweep, self.results, self.disk, self.folder, self._truth = sweep, sweep.results, disk, folder, truth
+        self.draw, self.clock, self.figures, self._code = random.Random(seed), Clock(), figures, code
+        self.has_own_disk, self._two_machines = os.path.ismount(disk), self.draw.random() < 0.5
+        self._known: dict[str, tuple[str, str]] = {}  # by run: hash of its finished files, and the code that made it
+        self._stale: set[str] = set()
+        self._may_hide = (
+            False  # whether a launcher may have finished runs in a folder that took the place of the real one
+        )
+        self._places = [self.results / run_id for run_id in truth]
+        for place in self._places:  # watched from before the first write
+            place.mkdir(parents=True)
+        self._watch = Watch(self._places).__enter__()
+        self._slots: list[Slot] = []
+
+    def __enter__(self) -> Disturbed:
+        self._slots = [self._start(number) for number in range(2)]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.kill_all()
+        self._watch.__exit__(None, None, None)
+
+    @property
+    def longest_stop_s(self) -> float:
+        """Records of other code are replaced, not linked: a stopped process must be back before it counts as dead."""
+        return 1.0 if self._stale else 6.0
+
+    def any_slot(self) -> Slot | None:
+        """A launcher that runs."""
+        running = self._running()
+        return self.draw.choice(running) if running else None
+
+    def pause(self, longest_s: float) -> None:
+        """Let the launchers go on for a while, mostly a short one."""
+        time.sleep(longest_s * self.draw.random() ** 3)
+
+    def wait_for_changes(self) -> None:
+        """Until some files of runs have changed, or all launchers have ended."""
+        wanted = self._watch.changes + self.draw.choice((1, 10, 100, 300))
+        self._watch.wait_for(wanted, self.draw.uniform(0.2, 3.0), lambda: not self._running())
+        time.sleep(self.draw.random() * self.draw.choice((0.0, 0.02, 0.3)))
+
+    def tend(self) -> bool:
+        """Look at calls that have ended and make those again that have not done everything; whether all is done."""
+        for slot in self._slots:
+            if slot.launcher.poll() is not None and not slot.is_done:
+                self._judge(slot)
+                if not slot.is_done:
+                    self._slots[slot.number] = self._start(slot.number)
+        return all(slot.is_done for slot in self._slots)
+
+    def call_anew(self, before: Callable[[], None]) -> bool:
+        """End a call and make it again, with ``before`` as the first that its process does."""
+        slot = self.any_slot()
+        if slot is None:
+            return False
+        os.kill(slot.launcher.pid, signal.SIGTERM)
+        self.end(slot)
+        self._slots[slot.number] = self._start(slot.number, before)
+        return True
+
+    def end(self, slot: Slot) -> None:
+        """Wait for the end of a call that was asked to end."""
+        slot.launcher.wait(LONGEST_S)
+        self._judge(slot)
+
+    def end_all(self) -> None:
+        """Ask all calls to end and wait for it; no process of theirs is left."""
+        for slot in self._slots:
+            if slot.launcher.poll() is None:
+                os.kill(slot.launcher.pid, signal.SIGTERM)
+        for slot in self._slots:
+            self.end(slot)
+        self._await_processes()
+
+    def kill_all(self) -> None:
+        """SIGKILL to everything that was started."""
+        for process in _processes():
+            process.kill()
+        for slot in self._slots:
+            slot.launcher.wait(LONGEST_S)
+        _reap({slot.launcher.pid for slot in self._slots})
+
+    def new_code(self, part: Literal["docstring", "code"]) -> None:
+        """Edit the code. Finished runs must be shown as stale, once, where it computes otherwise, and as done where not."""
+        self.check()
+        if self._code.edit(part) != (part == "code"):
+            self.figures.invalid.append(f"an edit of {part} changed the fingerprint, or one of code did not")
+        self._hold({run: self._truth[run] for run in self._known})
+        if part == "code":
+            self.figures.stale += len(self._known)
+            self._stale = set(self._known)
+        for run, state in self.shown().items():
+            if run in self._known and state != ("stale" if run in self._stale else "done"):
+                self.figures.different.append(f"{run} is shown as {state} after an edit of {part}")
+        for slot in self._slots:
+            slot.is_done = False
+        self._slots = [self._start(slot.number) for slot in self._slots]
+
+    def shown(self) -> dict[str, str]:
+        """What the command ``status`` shows of each run."""
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
+            status = run_all.main(["status", "ci", "--json", "--results", str(self.results)])
+        if status != 0:  # killed before the plan was written
+            return dict.fromkeys(self._truth, "new")
+        return {view["run_id"]: view["state"] for view in json.loads(out.getvalue())}
+
+    def check(self) -> None:
+        """What must be true at any time: finished runs stay as they are, and each new one is whole and has the right bits."""
+        self.figures.checks += 1
+        fingerprint, store = provenance.code_fingerprint(), Store(self.results)
+        for run in self._truth:
+            digest = _digest(self.results / run)
+            known, made_by = self._known.get(run, ("", ""))
+            if digest == known:
+                continue
+            found = store.load(run)
+            if not isinstance(found, Record):
+                (self.figures.lost if known and found is None else self.figures.invalid).append(f"{run}: {found}")
+                continue
+            if digest != _digest(self.results / run):  # a stale record was replaced meanwhile
+                continue
+            if (found.fingerprint == made_by and run not in self._stale) or found.fingerprint != fingerprint:
+                self.figures.different.append(f"{run}: its files changed, or were made by no code that is in use")
+            if damaged := store.damaged_files(found):
+                self.figures.invalid.append(f"{run}: {damaged}")
+            else:
+                made = bits(self.results / run)
+                parts = [part for part, value in self._truth[run].items() if value != made[part]]
+                self.figures.different += [f"{run}: {part}" for part in parts]
+            self._known[run] = digest, found.fingerprint
+            self._stale.discard(run)
+            self.figures.finished += 1
+
+    def control(self) -> list[str]:
+        """The promises whose breach is noticed when finished runs are damaged here, once everything else is over."""
+        figures, self.figures, self._slots = self.figures, Figures(), []
+        file = next(iter(self._places)) / "result.json"
+        data = file.read_bytes()
+        file.unlink()
+        self.check()  # lost
+        file.write_bytes(data[: len(data) // 2])
+        self.check()  # invalid
+        write_json_atomically(file, with_checksum({**json.loads(data), "seal": None, "timings": {}}))
+        self.check()  # different
+        self._hold(self._truth)  # published twice
+        noticed = [promise for promise, broken in self.figures.broken.items() if broken]
+        self.figures = figures
+        return noticed
+
+    def complete(self) -> None:
+        """After the last disturbance: the same command ends with everything done, and nothing else is left."""
+        for _ in range(CALMING_CALLS):
+            for slot in self._slots:
+                slot.launcher.wait(LONGEST_S)
+            if self.tend():
+                break
+        else:
+            self.figures.lost.append(
+                f"not done after {CALMING_CALLS} undisturbed calls: {self._slots[0].log.read_text()[-800:]}"
+            )
+            return
+        self._await_processes()
+        if litter(self._places):  # of a holder on another machine that died: silent for long enough now
+            self._slots = [self._start(number) for number in range(2)]
+            for slot in self._slots:
+                self.end(slot)
+        self.check()
+        self._hold(self._truth)
+        self.figures.different += [
+            f"{run} is shown as {state}" for run, state in self.shown().items() if state != "done"
+        ]
+        self.figures.litter += litter(self._places)
+
+    def hide(self) -> None:
+        """What took the place of the results folder is not seen any more."""
+        self.results.rename(self.results.with_name(f"hidden-{time.monotonic_ns()}"))
+        for slot in self._slots:
+            slot.saw_another_folder = True
+
+    def _running(self) -> list[Slot]:
+        return [slot for slot in self._slots if slot.launcher.poll() is None]
+
+    def _hold(self, truth: dict[str, Any]) -> None:
+        """Compare finished runs; how often each is published is counted anew from here on."""
+        self._watch.__exit__(None, None, None)  # which has then seen everything
+        hold_against(truth, self._sweep, self._watch, self.figures)
+        self._watch = Watch(self._places).__enter__()
+
+    def _start(self, number: int, before: Callable[[], None] = lambda: None) -> Slot:
+        log = self.folder / f"log-{number}.txt"
+        log.write_bytes(b"")
+
+        def change() -> None:  # pragma: no cover
+            self.clock.install()
+            _quicken()
+            if self._two_machines and number:
+                other = hashlib.sha256(b"another machine").hexdigest()[:16]
+                lease.this_machine = lease_files.this_machine = lambda: other
+            before()
+
+        self.figures.invocations += 1
+        workers = ("--workers", str(2 - number))
+        return Slot(number, log, self._sweep.start(*workers, before=change, log=log))
+
+    def _judge(self, slot: Slot) -> None:
+        """Take down how a call ended: by a signal, or by an exit status that it explains in sentences."""
+        if slot.is_done or slot.launcher.returncode is None:
+            return
+        status, said = slot.launcher.returncode, slot.log.read_text(errors="replace")
+        self.figures.statuses[status] += 1
+        is_asked = status in OF_SIGNALS
+        explained = status <= 0 or is_asked or "error:" in said or "failed:" in said
+        if "Traceback" in said or not explained or (status > 2 and not is_asked):
+            self.figures.unsaid.append(f"exit status {status}: {said[-1500:]}")
+        if status == 0:
+            missing = [run for run in self._truth if not (self.results / run / "result.json").exists()]
+            slot.is_done = not missing
+            if missing and not slot.saw_another_folder:
+                self.figures.lost.append(f"exit status 0, and not done: {missing}")
+
+    def _await_processes(self) -> None:
+        """Workers that outlived their launcher end by themselves, after the run that they are doing."""
+        end = time.monotonic() + TIDY_S
+        while True:
+            _reap({slot.launcher.pid for slot in self._slots})
+            left = [process for process in _processes() if process.pid not in {s.launcher.pid for s in self._slots}]
+            if not left or time.monotonic() > end:
+                break
+            time.sleep(0.1)
+        self.figures.processes += [f"{process.pid}: {process.name()} {process.status()}" for process in left]
+
+
+def _digest(folder: Path) -> str:
+    """Of a finished run's record and predictions; empty where there is no record."""
+    try:
+        record = (folder / "result.json").read_bytes()
+    except FileNotFoundError:
+        return ""
+    predictions = folder / "predictions.npz"
+    return hashlib.sha256(record + (predictions.read_bytes() if predictions.exists() else b"none")).hexdigest()
+
+
+def _quicken() -> None:  # pragma: no cover
+    """In a fork: leases that are noticed to be dead within seconds."""
+    for function in (lease.LeaseMonitor.__init__, lease.acquire, lease.without_heartbeat):
+        defaults = function.__kwdefaults__ or {}
+        defaults.update({name: value for name, value in FAST.items() if name in defaults})
+    lease.GONE_S, scheduler.LOOK_S = GONE_S, (0.1, 0.5)
+
+
+def _processes() -> list[psutil.Process]:
+    """Everything that this process started, orphans included, which a subreaper inherits."""
+    found = psutil.Process().children(recursive=True)
+    return [one for one in found if one.is_running() and "resource_tracker" not in " ".join(_command(one))]
+
+
+def _command(process: psutil.Process) -> Sequence[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return ()
+
+
+def _reap(own: set[int]) -> None:
+    """Collect orphans that have ended; launchers are collected by whoever waits for them."""
+    for process in psutil.Process().children():
+        if process.pid not in own:
+            try:
+                os.waitpid(process.pid, os.WNOHANG)
+            except ChildProcessError:
+                continue
