@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from smope_bench.reports.figures.style import FigureFile, FigureGroup
+from smope_bench.reports.figures.figure import FigureFile, FigureGroup
 from smope_bench.reports.loading.model import SuiteResults
 from smope_bench.reports.tables.table import Table
 

@@ -25,8 +25,8 @@ from smope_bench.harness.records.observations import read_observations
 from smope_bench.harness.records.store import Store
 from smope_bench.harness.text import shell_command
 from smope_bench.reports.build import counted_section
+from smope_bench.reports.figures.figure import FigureFile
 from smope_bench.reports.figures.kinds import figure_groups, paper_figures
-from smope_bench.reports.figures.style import FigureFile
 from smope_bench.reports.loading.environments import said
 from smope_bench.reports.loading.load import VERSION_DIGITS, load_suites, suites_in
 from smope_bench.reports.loading.model import Run, SuiteResults

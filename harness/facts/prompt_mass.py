@@ -36,8 +36,8 @@ def prompt_mass_facts(backbone: Backbone) -> Facts:
     }
 
 
-def sample_images(backbone: Backbone) -> Tensor:
-    """The same ``IMAGES`` digits each time, as the backbone takes them: (IMAGES, 3, size, size)."""
+def sample_images(backbone: Backbone, count: int = IMAGES) -> Tensor:
+    """The same ``count`` digits each time, as the backbone takes them: (count, 3, size, size)."""
     import numpy as np
     import torch
     from sklearn.datasets import load_digits
@@ -45,7 +45,7 @@ def sample_images(backbone: Backbone) -> Tensor:
     from smope_bench.benchmarks.datasets.digits import enlarged
 
     ink, _ = load_digits(return_X_y=True)
-    chosen = np.asarray(ink)[np.arange(IMAGES) * len(ink) // IMAGES].reshape(-1, 8, 8)
+    chosen = np.asarray(ink)[np.arange(count) * len(ink) // count].reshape(-1, 8, 8)
     images = torch.from_numpy(enlarged(chosen, backbone.image_size)).permute(0, 3, 1, 2).float() / 255
     mean, std = (torch.tensor(given or [default] * 3) for given, default in ((backbone.mean, 0.0), (backbone.std, 1.0)))
     return (images - mean[:, None, None]) / std[:, None, None]
@@ -61,7 +61,8 @@ def prompt_mass_words(facts: Facts) -> dict[str, Any]:
     ]
     if facts["is_inert"]:
         lines.append("warning: prompts are nearly inert here: most blocks give them less than 2 % of their attention")
+    norms = " ".join(f"{norm:.3g}" for norm in facts["key_bias_norms"])
     return {
         "prompt mass": lines,
-        "key biases": f"{' '.join(f'{norm:.3g}' for norm in facts['key_bias_norms'])}, norm by block",
+        "key biases": f"{norms}, norm by block; only what lies along the queries matters",
     }

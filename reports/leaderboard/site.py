@@ -15,8 +15,8 @@ from smope_bench.harness.metrics import METRICS, Metric
 from smope_bench.harness.records.store import Store
 from smope_bench.reports.build import downloads_of, figure_files, table_texts, write_files
 from smope_bench.reports.document import Document, Section, SitePage, all_tables
+from smope_bench.reports.figures.figure import FigureGroup
 from smope_bench.reports.figures.kinds import draw_figure, figure_data, find_kinds
-from smope_bench.reports.figures.style import FigureGroup
 from smope_bench.reports.leaderboard.export import exported
 from smope_bench.reports.leaderboard.merge import Board, Identity, Joined, join, read_source
 from smope_bench.reports.leaderboard.tables import board_table, contents_tables, left_out_table, source_tables

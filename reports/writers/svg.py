@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from smope_bench.reports.figures.style import FigureFile
+from smope_bench.reports.figures.figure import FigureFile
 from smope_bench.reports.text import plain
 
 _PHONE = 400

@@ -16,7 +16,7 @@ from smope_bench.harness.records.store import Store
 from smope_bench.reports import gallery
 from smope_bench.reports import gallery as gallery_figures
 from smope_bench.reports.build import ReportFiles
-from smope_bench.reports.figures.style import FigureFile, FigureGroup
+from smope_bench.reports.figures.figure import FigureFile, FigureGroup
 from smope_bench.reports.gallery import main, seeds_option, write_gallery
 from smope_bench.reports.loading.model import Run
 

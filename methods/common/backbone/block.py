@@ -88,10 +88,12 @@ def run_block(
     tokens, normed, layout, at, added = enter_block(block, tokens, adaptation, layout)
     is_dropped = extra is not None and not extra.keep
     queries = count if read is None and is_dropped and at == count and rule is None else read
-    q, k, v = _queries_keys_values(attention, normed, rotation, adaptation, layout, queries)
+    # A rule may need every query, as for a mean of them, whatever is read of its output.
+    asked = queries if rule is None else None
+    q, k, v = _queries_keys_values(attention, normed, rotation, adaptation, layout, asked)
     heads = attend(q, k, v) if rule is None else rule(q, k, v)
     if queries:
-        tokens = tokens[:, :queries]
+        tokens, heads = tokens[:, :queries], heads[:, :, :queries]
     elif is_dropped:
         tokens, heads = _without(tokens, at, added, 1), _without(heads, at, added, 2)
     mlp = partial(recomputed, _mlp, may_draw=False) if recomputes_mlp else _mlp

@@ -158,8 +158,8 @@ class ScaleShift:
 class BlockAdaptation:
     """What is changed of a block; every part is optional.
 
-    ``attention``: in place of the attention product, see ``AttentionRule``. In the last block it switches off the path for the
-    class token alone; no other part does.
+    ``attention``: in place of the attention product, see ``AttentionRule``. In the last block it has all queries, and what comes
+    after it is computed for the class token alone; without it, only the class token has a query.
     ``reads``: called with the block's input after its first norm (B, N, d), for statistics. One that needs to know which images
     it sees has a method ``part(rows: slice)``.
     ``tokens``: extra tokens.

@@ -157,14 +157,14 @@ class PromptedViT(nn.Module):
         stream, adaptation = self._up_to(last, images, adaptations), as_block(adaptations[last])
         if adaptation.attention is None:
             enter_block(self.blocks[last], stream.tokens, adaptation, stream.layout)
-        else:
-            self._through(stream, adaptations)
+        else:  # the rule is called with all tokens; what comes after it is not read
+            self._through(stream, adaptations, 1)
 
     def _feature(self, stream: _Stream, adaptations: Adaptations) -> Tensor:
         """The feature (B, feature_dim) of what is left of a pass."""
         last = self.depth - 1
         stream = self._on_to(last, stream, adaptations)
-        if self._read_tokens is None or as_block(adaptations.get(last)).attention is not None:
+        if self._read_tokens is None:
             stream = self._through(stream, adaptations)
             tokens = stream.layout.own(stream.tokens)
         else:  # the last block for the tokens alone whose outputs are read

@@ -80,8 +80,8 @@ def _draw(figure: Figure, found: Rows, across: int) -> None:
                     linewidth=1.2, label=name if value is row.values[0] else None,
                 )  # fmt: skip
         axes.axhline(INERT, color=GREY, linewidth=0.9, linestyle=(0, (4, 2)))
-        axes.set_xticks(sorted({block for value in row.values for block in value.blocks}))
         axes.set_title(row_label(row.cell), loc="left")
+    drawn[0].set_xticks(sorted({block for row in found.rows for value in row.values for block in value.blocks}))
     drawn[0].set_yscale("log")
     drawn[0].set_ylim(LOWEST, 120)
     drawn[0].yaxis.set_major_locator(FixedLocator([0.01, 0.1, 1, 10, 100]))

@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from smope_bench.benchmarks.suites.schema import Drawing
 from smope_bench.harness.errors import UserError
 from smope_bench.reports.figures import kinds
+from smope_bench.reports.figures.figure import FigureFile
 from smope_bench.reports.figures.kinds import paper_figures
 from smope_bench.reports.figures.observed import experts as figures_experts
 from smope_bench.reports.figures.observed import keys as figures_keys
 from smope_bench.reports.figures.observed import scores as figures_scores
-from smope_bench.reports.figures.style import FigureFile
 from smope_bench.reports.loading.model import Cell, Column, ResultRow, Run, SuiteResults
 from smope_bench.reports.loading.run_result import Costs, RunResult, Timings
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from smope_bench.reports.figures.critical_difference import critical_difference
+from smope_bench.reports.figures.figure import FigureFile
 from smope_bench.reports.figures.kinds import draw_figure, figure_data
-from smope_bench.reports.figures.style import FigureFile
 from smope_bench.reports.loading.load import load_suite
 from smope_bench.reports.loading.model import SuiteResults
 from smope_bench.reports.tables.statistics import statistics_tables

@@ -15,7 +15,7 @@ from html.parser import HTMLParser
 import pytest
 
 from smope_bench.reports.document import Document, Section
-from smope_bench.reports.figures.style import FigureFile, FigureGroup
+from smope_bench.reports.figures.figure import FigureFile, FigureGroup
 from smope_bench.reports.loading.load import load_suite
 from smope_bench.reports.loading.model import SuiteResults
 from smope_bench.reports.tables.costs import cost_table

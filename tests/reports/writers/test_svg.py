@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from smope_bench.reports.figures.style import FigureFile
+from smope_bench.reports.figures.figure import FigureFile
 from smope_bench.reports.writers.svg import inline_svg
 
 
