@@ -82,13 +82,21 @@ def run_job(job: Job, options: RunOptions, on_event: OnEvent, stop_request: Stop
     if isinstance(lease, LeaseState):
         return JobResult(job.run_id, "held")
 
-    before = _written(job, options.results)
+    judged: set[tuple[int, int] | None] = set()  # records that did not do, seen before anything was written beside them
 
     def may_publish() -> bool:
         # A process that slept while its lease was taken over must not publish once the other one has: it then finds no lease
-        # file, or a newer one. A record that was there before, and lacked a file, is not another process's: it fits again as
-        # soon as that file is made anew.
-        return lease.still_ours() and (before == _written(job, options.results) or not _is_done(job, options.results))
+        # file, or a newer one. Nor one that began because the folder was away for a moment. A record that lacked a file fits
+        # again as soon as that file is made anew: it is judged before.
+        if not lease.still_ours():
+            return False
+        found = _written(job, options.results)
+        if found in judged:
+            return True
+        if _is_done(job, options.results):
+            return False
+        judged.add(found)
+        return True
 
     result = JobResult(job.run_id, "interrupted")
     try:

@@ -132,11 +132,25 @@ def test_what_another_published_meanwhile_is_not_published_again(
     assert names(tmp_path / SPEC.run_id) == {"result.json", "spec.json"}
 
 
+def test_a_run_that_began_while_its_record_was_out_of_sight_is_not_published_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Store(tmp_path).write_result(SPEC.run_id, record())
+    monkeypatch.setattr(jobs, "_not_to_begin", lambda job, options: None)  # the results folder is away, and returns
+
+    def begun(job: Job, options: RunOptions, context: RunContext) -> None:
+        assert not context.may_publish()
+        raise LeaseLost
+
+    assert done(tmp_path, monkeypatch, begun).state == "skipped"
+
+
 def test_a_run_whose_file_was_lost_is_published_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sealed = {**record(), "model": {"sha256": hashlib.sha256(b"learnt").hexdigest()}}
     Store(tmp_path).write_result(SPEC.run_id, sealed)
 
     def repeated(job: Job, options: RunOptions, context: RunContext) -> None:
+        assert context.may_publish()
         (options.results / job.run_id / MODEL).write_bytes(b"learnt")
         assert context.may_publish(), "the old record fits the new file, and was taken for another launcher's"
         Store(options.results).write_result(job.run_id, sealed)
