@@ -84,6 +84,33 @@ def stop_gently(grace_s: float = GRACE_S, *, insists: bool = True) -> Iterator[S
             watcher.join()
 
 
+@contextlib.contextmanager
+def signals_held() -> Iterator[None]:
+    """Both signals arrive when the block is left; a process that is started in it inherits them blocked.
+
+    Blocking them is not enough: the system gives a signal to another thread, and Python runs its handler in the main one.
+    """
+    held: list[int] = []
+    try:
+        with _handling(lambda number, _: held.append(number)), _blocked():
+            yield
+    finally:
+        for number in held:
+            signal.raise_signal(number)
+
+
+@contextlib.contextmanager
+def _blocked() -> Iterator[None]:
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _end_of_grace(state: Stop, over: threading.Event, grace_s: float) -> None:
     """Repeat the signal if the work is not ``over`` ``grace_s`` seconds after the first."""
     while not over.wait(LOOK_S):

@@ -19,10 +19,16 @@ class RunDivergedError(RuntimeError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A hint such as ``; did you mean 'digits'? Known: digits, glyphs``; long lists only where no name is close."""
+    """A hint such as ``; did you mean 'digits'? Known: digits, glyphs``; long lists only where no name is close.
+
+    The only known name that begins with the given one is closer than any that is spelt alike.
+    """
     names = sorted(known)
+    begun = [one for one in names if one.startswith(name)]
     spellings = (name.lower().replace("-", "_"), name)
     close = next(filter(None, (difflib.get_close_matches(each, names, n=1, cutoff=0.5) for each in spellings)), [])
+    if len(begun) == 1:
+        close = begun
     if close and len(names) > LONG_LIST:
         return f"; did you mean {close[0]!r}?"
     hint = f"; did you mean {close[0]!r}?" if close else "."

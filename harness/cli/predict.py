@@ -193,6 +193,7 @@ def _print_table(found: Predictions) -> None:
 def _print_runs(results: Path) -> None:
     from rich.markup import escape
 
+    from smope_bench.benchmarks.download.transfer import shown_bytes
     from smope_bench.harness.console import print_rows
     from smope_bench.harness.metrics import final_average_accuracy
     from smope_bench.harness.records.store import Record, Store
@@ -206,7 +207,7 @@ def _print_runs(results: Path) -> None:
             "backbone": plain(record.spec["backbone"]["name"]),
             "seeds": f"{record.spec['order_seed']}:{record.spec['train_seed']}",
             "faa": f"{final_average_accuracy(record.result['accuracy_matrix']):.2f} %",
-            "model": f"{record.kept_model['bytes'] / 1e6:.1f} MB" if record.kept_model else "not kept",
+            "model": shown_bytes(record.kept_model["bytes"]) if record.kept_model else "not kept",
         }
         for record in Store(results).scan()
         if isinstance(record, Record)

@@ -33,6 +33,7 @@ TrackOut = Annotated[
 @command("track")
 def track(results: Folder, to: To, out: TrackOut = None, plugin: opt.Plugins = None) -> None:
     """Write the curves and results of finished runs for TensorBoard and others, as 'run --track' does meanwhile."""
+    from smope_bench.benchmarks.durable import make_folder
     from smope_bench.harness.records.store import Store
     from smope_bench.harness.registry.metrics import open_metrics
     from smope_bench.harness.tracking.follow import FOLDER, TrackWriter
@@ -43,6 +44,12 @@ def track(results: Folder, to: To, out: TrackOut = None, plugin: opt.Plugins = N
     if not runs:
         raise UserError(f"no finished run is in {str(results)!r}; name the folder that 'run' wrote with --results")
     out = out or results / FOLDER
+    try:
+        make_folder(out)
+    except OSError as error:
+        raise UserError(
+            f"folder {str(out)!r} cannot be written ({error.strerror}); name another with --out DIR"
+        ) from error
     writer = TrackWriter(
         trackers, store, out, open_metrics(plugin or ()), lambda text: print(text, file=sys.stderr), plugin or ()
     )

@@ -19,7 +19,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, cast
 
-from smope_bench.harness.cancellation import Stop, StopRequest, stop_gently
+from smope_bench.harness.cancellation import Stop, StopRequest, signals_held, stop_gently
 from smope_bench.harness.execution.executor_registry import executor
 from smope_bench.harness.execution.job import DEVICE_LOST, Job, JobResult, OnEvent, failed, run_job
 from smope_bench.harness.execution.memory_budget import Queue, gpu_budget_mb
@@ -201,7 +201,7 @@ class _WorkerProcess:
         self.peak_mb, self._measured = 0.0, 0.0
         self.process: BaseProcess = context.Process(target=_work, args=(theirs, options), daemon=True)
         gpus = only_gpus([gpu] if gpu else [])  # CUDA reads it when torch is first used
-        with _signals_blocked(), safe_path(), _no_missing_script(), gpus:
+        with signals_held(), safe_path(), _no_missing_script(), gpus:
             self.process.start()
         theirs.close()  # so that the death of the worker reads as the end of the pipe
 
@@ -327,19 +327,6 @@ def _no_missing_script() -> Iterator[None]:
         yield
     finally:
         main["__file__"] = file
-
-
-@contextlib.contextmanager
-def _signals_blocked() -> Iterator[None]:
-    """Block signals, which a child inherits: none can reach a worker before it has its handlers."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _death(exit_code: int) -> str:

@@ -13,7 +13,7 @@ import time
 import pytest
 
 from smope_bench.harness import cancellation as signals
-from smope_bench.harness.cancellation import Stopped, stop_gently
+from smope_bench.harness.cancellation import Stopped, signals_held, stop_gently
 from smope_bench.harness.provenance import PROJECT_ROOT
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
@@ -29,6 +29,23 @@ def test_the_grace_ends(monkeypatch: pytest.MonkeyPatch, number: signal.Signals,
         time.sleep(20)
         pytest.fail("nobody ended it")
     assert stopped.value.status == status and asked == [1]
+
+
+def test_a_signal_that_another_thread_is_given_waits_for_the_end_of_the_block() -> None:
+    over = threading.Event()
+    other = threading.Thread(target=over.wait)
+    other.start()
+    was_left_alone = False
+    with pytest.raises(Stopped), stop_gently() as stop:
+        with signals_held():
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.05)
+            was_left_alone = stop.signals == 0
+        pytest.fail("the second signal was lost")
+    over.set()
+    other.join()
+    assert was_left_alone and stop.signals == 2
 
 
 def test_work_that_is_over_in_time_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from smope_bench.harness.errors import did_you_mean
 from smope_bench.harness.text import LONGEST, plain, plain_values, sentence
 
 
@@ -52,3 +53,11 @@ def test_a_syntax_error_says_its_line() -> None:
     except SyntaxError as error:
         assert sentence(error).startswith("SyntaxError: ") and sentence(error).endswith("(line 2)")
     assert sentence(KeyError()) == "KeyError"
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("emoji_r/5fe9", "'emoji_r/5fe9b658b61cfb65'"), ("emoji_s", "'emoji_r'"), ("emoji", "'emoji_r'")],
+)
+def test_a_name_that_is_cut_short_gets_the_whole_one(name: str, hint: str) -> None:
+    assert f"; did you mean {hint}?" in did_you_mean(name, ["digits", "emoji_r", "emoji_r/5fe9b658b61cfb65"])

@@ -33,6 +33,7 @@ sys.path.append(str(ROOT / "tests"))
 from forked import Forked  # noqa: E402  # pyright: ignore[reportMissingImports]
 
 from smope_bench import run_all  # noqa: E402
+from smope_bench.harness.records.event_log import events_in, lines_of  # noqa: E402
 
 Launcher = subprocess.Popen[bytes] | Forked
 METHODS = ("ncm", "linear_probe", "l2p++", "smope", "hide_prompt", "vq_prompt", "joint")
@@ -143,7 +144,7 @@ class Sweep:
 def bits(folder: Path) -> dict[str, Any]:
     """All of a finished run that must come out the same however often it was interrupted."""
     record = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    events = [json.loads(line) for line in (folder / "events.jsonl").read_text(encoding="utf-8").splitlines()]
+    events = events_in(lines_of(folder / "events.jsonl"))
     kept = ("spec", "accuracy_matrix", "test_counts", "predictions_sha256", "class_order", "split_hash", "flags")
     counts = ("learnable_parameters", "backbone_parameters", "train_images", "test_images")
     return {
@@ -168,10 +169,11 @@ def kill(launcher: Launcher, draw: random.Random) -> str | None:
     if launcher.poll() is not None:
         return None
     if victim == "group":
-        os.killpg(launcher.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # a fork that has not begun its own group yet
+            os.killpg(launcher.pid, signal.SIGKILL)
     else:
         victim = "launcher"
-        launcher.kill()
+    launcher.kill()
     launcher.wait(LONGEST_S)
     return victim
 

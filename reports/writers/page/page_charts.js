@@ -13,6 +13,9 @@ function seeds(runs) {
   return runs.length > 10 ? [...shown, `and ${runs.length - 10} more runs`] : shown;
 }
 
+// The heading of an axis, without the parenthesis at its end where it is wider than its room.
+const heading = (text, room, font) => (0.56 * font * text.length > room ? text.replace(/ \([^()]*\)$/, "") : text);
+
 function symbolOf(marker) {
   const corners = chartData.shapes[marker];
   if (!corners || !corners.length) return "circle";
@@ -196,7 +199,7 @@ function drawPoints(data, rows, view) {
   const y = { domain: panel.whole, range: [height - frame.marginBottom, frame.marginTop] };
   const [across, up] = [Plot.scale({ x }).apply, Plot.scale({ y }).apply];
   const marks = [
-    Plot.axisX({ label: panel.x, tickSize: 3, ticks: panel.ticks ?? (width < 480 ? 4 : 6), tickFormat: (tick) => (tick < 1000 ? String(tick) : d3.format("~s")(tick)), fontSize: font, labelAnchor: "center", labelArrow: "none" }),
+    Plot.axisX({ label: heading(panel.x, width - 72, font), tickSize: 3, ticks: panel.ticks ?? (width < 480 ? 4 : 6), tickFormat: (tick) => (tick < 1000 ? String(tick) : d3.format("~s")(tick)), fontSize: font, labelAnchor: "center", labelArrow: "none" }),
     Plot.axisY({ label: data.y, tickSize: 3, ticks: 6, fontSize: font, labelAnchor: "center", labelArrow: "none" }),
     ...(panel.slope ? levelLines(panel) : []),
     Plot.line(panel.front, { x: "0", y: "1", stroke: "#374151", strokeOpacity: chosen ? 0.3 : 0.75, strokeWidth: 1.3 }),

@@ -119,7 +119,7 @@ def test_predictions_are_shown_by_class_image_and_confusion(say: Say) -> None:
     run = run_of("ncm")
     record = json.loads(Path("results", run, "result.json").read_text())
     listed = say("predictions")
-    assert run in listed and "ncm" in listed and "head_only" in listed and "MB" in listed
+    assert run in listed and "ncm" in listed and "head_only" in listed and " kB" in listed and "0.0 MB" not in listed
     rows = list(csv.DictReader(io.StringIO(say("predictions", run, "--as", "csv"))))
     assert len(rows) == sum(record["test_counts"]) and set(rows[0]) == {"image", "task", "true", "predicted", "correct"}
     tasks = [*csv.reader(io.StringIO(say("predictions", run, "--as", "tasks")))]

@@ -398,3 +398,6 @@ def test_a_sweep_is_tracked_and_the_command_makes_the_same_of_it(
     }
     assert run_all.main(["track", "data", "--to", "csv"]) == 2
     assert "no finished run is in 'data'" in capsys.readouterr().err
+    Path("taken").write_text("", encoding="utf-8")
+    assert run_all.main(["track", "results", "--to", "csv", "--out", "taken/out"]) == 2
+    assert "'taken/out' cannot be written (Not a directory); name another with --out DIR" in capsys.readouterr().err

@@ -235,6 +235,31 @@ def test_every_control_is_reached_in_order_and_its_focus_is_seen(visit, file: Pa
     assert len(reached) == wanted
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_headings_of_axes_are_whole_and_clear_of_the_numbers(
+    visit, results: SuiteResults, tmp_path: Path, width: int
+) -> None:
+    page = visit(page_of(results, [tradeoff, forgetting], tmp_path), width).page
+    for kind in ("tradeoff", "forgetting"):
+        place = f"figure[data-chart$='-{kind}'] "
+        page.locator(place).first.scroll_into_view_if_needed()
+        page.wait_for_selector(place + ".live svg")
+        found = page.evaluate(
+            """place => {
+              const svg = document.querySelector(place + '.live svg'), all = svg.getBoundingClientRect();
+              const box = (e) => e.getBoundingClientRect();
+              const isCut = (e) => box(e).left < all.left || box(e).right > all.right;
+              const meet = (a, b) => box(a).right > box(b).left && box(b).right > box(a).left
+                && box(a).bottom > box(b).top && box(b).bottom > box(a).top;
+              const texts = [...svg.querySelectorAll('text')], upright = texts.filter((e) => box(e).height > 2 * box(e).width);
+              return { upright: upright.length, cut: texts.filter(isCut).map((e) => e.textContent),
+                met: texts.filter((e) => !upright.includes(e) && upright.some((one) => meet(one, e))).map((e) => e.textContent) };
+            }""",
+            place,
+        )
+        assert found["upright"] == 1 and found["cut"] == [] and found["met"] == [], (kind, found)
+
+
 def test_hostile_names_are_text(visit, file: Path) -> None:
     tab = visit(file)
     labels = tab.page.locator(CHART + "svg text").all_text_contents()

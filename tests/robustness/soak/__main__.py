@@ -17,13 +17,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from disturbances import KINDS  # pyright: ignore[reportMissingImports]
+from disturbances import KINDS, upgrade  # pyright: ignore[reportMissingImports]
 from disturbed import Code, Disturbed, Figures  # pyright: ignore[reportMissingImports]
 from kill_sweep import Sweep  # pyright: ignore[reportMissingImports]
 
@@ -44,7 +45,9 @@ def own_disk(place: Path) -> bool:
     return all(subprocess.run(command, capture_output=True, check=False).returncode == 0 for command in (private, disk))
 
 
-def soak(folder: Path, disturbances: int, seed: int, seeds: str, seconds: float) -> dict[str, Any]:
+def soak(
+    folder: Path, disturbances: int, seed: int, seeds: str, seconds: float, names: Sequence[str]
+) -> dict[str, Any]:
     """The figures of sweeps that were disturbed so many times, or until so many seconds have passed."""
     started = time.monotonic()
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -70,11 +73,11 @@ def soak(folder: Path, disturbances: int, seed: int, seeds: str, seconds: float)
         with Disturbed(sweep, disk, folder, truth, code, figures, f"{seed} {figures.rounds}") as disturbed:
             while not is_over() and not any(figures.broken.values()):
                 disturbed.wait_for_changes()
-                kinds = list(KINDS)
+                kinds = [kind for kind in KINDS if kind.__name__ in names]
                 if disturbed.tend():
                     if draw.random() > UPGRADED_WHEN_DONE:
                         break
-                    kinds = [kind for kind in kinds if kind.__name__ == "upgrade"]
+                    kinds = [upgrade]
                 kind = draw.choices(kinds, [KINDS[one] for one in kinds])[0]
                 print(f"{figures.disturbances.total()} {kind.__name__}", file=sys.stderr, flush=True)
                 if kind(disturbed):
@@ -83,8 +86,9 @@ def soak(folder: Path, disturbances: int, seed: int, seeds: str, seconds: float)
             disturbed.complete()
             if is_over() and not any(figures.broken.values()):
                 noticed = disturbed.control()
-        if not any(figures.broken.values()):
-            shutil.rmtree(sweep.results.parent)
+        if any(figures.broken.values()):
+            shutil.copytree(sweep.results.parent, folder / "broken", dirs_exist_ok=True)
+        shutil.rmtree(sweep.results.parent)
     return {
         "disturbances": figures.disturbances.total(),
         "of each kind": dict(figures.disturbances.most_common()),
@@ -109,13 +113,15 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seeds", default="0,1", help="seeds of the sweep, for more or fewer runs")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="no new disturbance after so many")
+    names = [kind.__name__ for kind in KINDS]
+    parser.add_argument("--kinds", default=",".join(names), help="disturbances that are drawn, separated by commas")
     parser.add_argument("--folder", type=Path, help="where all is kept; a temporary folder unless given")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
         folder = (asked.folder or Path(temporary)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        figures = soak(folder, asked.disturbances, asked.seed, asked.seeds, asked.seconds)
+        figures = soak(folder, asked.disturbances, asked.seed, asked.seeds, asked.seconds, asked.kinds.split(","))
         if figures["disk"].startswith("tmpfs"):
             subprocess.run(["umount", "--lazy", str(folder / "disk")], check=False)
     print(json.dumps(figures, indent=1))

@@ -5,6 +5,7 @@ Each takes the sweep, does its worst, puts the world back in order, and returns 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -12,7 +13,6 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import psutil
 import pytest
 from faults import Faults  # pyright: ignore[reportMissingImports]
 from kill_sweep import kill as kill_one  # pyright: ignore[reportMissingImports]
@@ -39,8 +39,11 @@ def ask_to_end(sweep: Disturbed) -> bool:
     number, send = sweep.draw.choice((signal.SIGTERM, signal.SIGINT)), sweep.draw.choice((os.kill, os.killpg))
     for _ in range(sweep.draw.choice((1, 1, 2))):
         if slot.launcher.poll() is None:
-            send(slot.launcher.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # a fork that has not begun its own group yet
+                send(slot.launcher.pid, number)
             time.sleep(sweep.draw.uniform(0, 0.3))
+    if slot.launcher.poll() is None:
+        os.kill(slot.launcher.pid, signal.SIGTERM)
     sweep.end(slot)
     return True
 
@@ -50,7 +53,9 @@ def stop(sweep: Disturbed) -> bool:
     slot = sweep.any_slot()
     if slot is None:
         return False
-    processes = [psutil.Process(slot.launcher.pid), *psutil.Process(slot.launcher.pid).children(recursive=True)]
+    processes = sweep.processes_of(slot)
+    if not processes:
+        return False
     chosen = sweep.draw.choice((processes, processes[:1], [sweep.draw.choice(processes)]))
     stopped = [process for process in chosen if _send(process.pid, signal.SIGSTOP)]
     sweep.pause(sweep.longest_stop_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import io
@@ -44,6 +45,8 @@ FAST = {"beat_s": 0.25, "dead_s": 3.0, "cache_s": 1.0}
 GONE_S = 5.0
 OF_SIGNALS = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 """Exit statuses of a call that was asked to end."""
+OF_AN_ORPHAN = "EOFError: Ran out of input"
+"""What Python's multiprocessing prints in a new worker whose launcher was killed before it had sent it anything."""
 CALMING_CALLS = 4
 TIDY_S = 20.0
 
@@ -162,6 +165,14 @@ class Disturbed:
         running = self._running()
         return self.draw.choice(running) if running else None
 
+    def processes_of(self, slot: Slot) -> list[psutil.Process]:
+        """A launcher and its workers; none if it has just ended."""
+        try:
+            launcher = psutil.Process(slot.launcher.pid)
+            return [launcher, *launcher.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
     def pause(self, longest_s: float) -> None:
         """Let the launchers go on for a while, mostly a short one."""
         time.sleep(longest_s * self.draw.random() ** 3)
@@ -208,13 +219,15 @@ class Disturbed:
     def kill_all(self) -> None:
         """SIGKILL to everything that was started."""
         for process in _processes():
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         for slot in self._slots:
             slot.launcher.wait(LONGEST_S)
         _reap({slot.launcher.pid for slot in self._slots})
 
     def new_code(self, part: Literal["docstring", "code"]) -> None:
-        """Edit the code. Finished runs must be shown as stale, once, where it computes otherwise, and as done where not."""
+        """Edit the code. Where it computes otherwise finished runs must be shown as stale (or dead, if killed when they were
+        being done anew), else as done."""
         self.check()
         if self._code.edit(part) != (part == "code"):
             self.figures.invalid.append(f"an edit of {part} changed the fingerprint, or one of code did not")
@@ -223,7 +236,10 @@ class Disturbed:
             self.figures.stale += len(self._known)
             self._stale = set(self._known)
         for run, state in self.shown().items():
-            if run in self._known and state != ("stale" if run in self._stale else "done"):
+            wanted = {"stale", "dead"} if run in self._stale else {"done"}
+            if self._two_machines:  # a holder there that was killed after it published is not known to be dead yet
+                wanted |= {"running"}
+            if run in self._known and state not in wanted:
                 self.figures.different.append(f"{run} is shown as {state} after an edit of {part}")
         for slot in self._slots:
             slot.is_done = False
@@ -344,10 +360,12 @@ class Disturbed:
         self.figures.statuses[status] += 1
         is_asked = status in OF_SIGNALS
         explained = status <= 0 or is_asked or "error:" in said or "failed:" in said
-        if "Traceback" in said or not explained or (status > 2 and not is_asked):
+        is_ours = "Traceback" in said and not (status == -signal.SIGKILL and said.rstrip().endswith(OF_AN_ORPHAN))
+        if is_ours or not explained or (status > 2 and not is_asked):
             self.figures.unsaid.append(f"exit status {status}: {said[-1500:]}")
         if status == 0:
-            missing = [run for run in self._truth if not (self.results / run / "result.json").exists()]
+            fingerprint, store = provenance.code_fingerprint(), Store(self.results)
+            missing = [run for run in self._truth if store.state(run, fingerprint) != "done"]
             slot.is_done = not missing
             if missing and not slot.saw_another_folder:
                 self.figures.lost.append(f"exit status 0, and not done: {missing}")
@@ -361,7 +379,7 @@ class Disturbed:
             if not left or time.monotonic() > end:
                 break
             time.sleep(0.1)
-        self.figures.processes += [f"{process.pid}: {process.name()} {process.status()}" for process in left]
+        self.figures.processes += [" ".join(_command(process)) for process in left if process.is_running()]
 
 
 def _digest(folder: Path) -> str:
