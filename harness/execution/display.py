@@ -81,6 +81,8 @@ class LineDisplay(Display):
             self._launch.take(run, event)
             if is_new:
                 self._print("started", run_label(run))
+                if remark := event.get("prompt_remark"):
+                    self._print("warning", f"{run_label(run)}: {remark}")
             else:
                 self.beat()
 
@@ -159,7 +161,7 @@ class LiveDisplay(Display):
             return
         running = self._launch.take(run, event)
         if event.get("event") == "run_started":
-            self._notes.pop(run.run_id, None)
+            self._notes[run.run_id] = str(event.get("prompt_remark", "")).partition(":")[0]
         left = running.seconds_left(self._clock())
         self._progress.update(self._bars[run.run_id], completed=running.fraction, left=left)
         self._refresh_overall()

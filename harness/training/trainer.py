@@ -37,6 +37,7 @@ from smope_bench.harness.training.extension import Inherited, read_inherited, ta
 from smope_bench.harness.training.feature_cache import QUERIES, FrozenFeatureCache
 from smope_bench.harness.training.feeder import Feeder
 from smope_bench.harness.training.observer import Observer
+from smope_bench.harness.training.prompt_remark import prompt_remark
 from smope_bench.harness.training.publish import FinishedRun, publish
 from smope_bench.harness.training.task_trainer import TaskTrainer, TrainingContext, task_info
 from smope_bench.methods.common.api import Method, Setup
@@ -185,10 +186,16 @@ class Trainer:
             self.progress.devices.append(here)
         changes = {"device_changes": self.progress.device_changes} if self.progress.device_changes else {}
         remark = precision_remark(self.spec.precision, str(self.device))
+        may_prompt = self.method.card.kind != "adapter" and not self.method.is_closed_form
+        inert = None
+        if may_prompt and not is_resumed:
+            with self._precision():
+                inert = prompt_remark(self.backbone, self.stream, self.device, self.feeder)
         facts = {
             "device": here,
             "precision": self.spec.precision,
             **({"precision_remark": remark} if remark else {}),
+            **({"prompt_remark": inert} if inert else {}),
             **changes,
             "total_tasks": len(self.stream.tasks),
             "tasks_done": self.progress.tasks_done,

@@ -20,6 +20,7 @@ from smope_bench.harness.records.observations import read_observations
 from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.training import trainer as engine
+from smope_bench.harness.training.data import load_backbone
 from smope_bench.harness.training.observer import evenly_chosen_images, undisturbed
 from smope_bench.methods.common.api import Batch
 from smope_bench.methods.common.prefix import PlainPrefix
@@ -216,6 +217,30 @@ def test_prompt_mass_has_no_start_where_nothing_can_be_predicted_before_training
     found = read_observations(Store(tmp_path), record.run_id)
     assert found["prompt_mass.tasks_done"].tolist() == [1, 2, 3] and found["prompt_mass.block"].tolist() == [0] * 3
     assert found["prompt_mass.share"] == pytest.approx([1 / 6] * 3, rel=0.2)
+
+
+@pytest.mark.parametrize(("method", "warns"), [("one_prompt", True), ("ncm", False), ("ease", False)])
+def test_the_first_event_warns_where_prompts_are_nearly_inert(
+    method: str, warns: bool, registries: Registries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With keys along the queries by their biases; once more without, as the backbone is."""
+    events: list[dict[str, Any]] = []
+    for seed, size in ((0, 5.0), (1, 0.0)):
+
+        def biased(*given: Any, size: float = size) -> Any:
+            vit = load_backbone(*given)
+            for attention in vit.attentions:
+                bias: Any = attention.qkv.bias
+                bias.data.view(3, -1)[:2] = size * torch.tensor([1.0, -1.0]).repeat(12)
+            return vit
+
+        monkeypatch.setattr(engine, "load_backbone", biased)
+        spec = micro_spec(method, train_seed=seed)
+        with engine.Trainer(spec, *given(tmp_path, on_event=events.append), registries=registries):
+            pass
+    assert [event["event"] for event in events] == ["run_started"] * 2
+    assert ("prompts are nearly inert here" in events[0].get("prompt_remark", "")) == warns
+    assert "prompt_remark" not in events[1]
 
 
 def test_images_are_spread_evenly_and_the_same_each_time() -> None:

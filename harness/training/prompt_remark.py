@@ -1,0 +1,32 @@
+"""A warning of backbones on which prompts can do hardly anything, measured once as a run begins."""
+
+from __future__ import annotations
+
+import torch
+
+from smope_bench.benchmarks.stream import Stream
+from smope_bench.harness.training.data import test_batches
+from smope_bench.harness.training.feeder import Feeder
+from smope_bench.harness.training.observer import evenly_chosen_images
+from smope_bench.methods.common.backbone.vit import PromptedViT
+from smope_bench.methods.common.prompts.prompt_mass import is_inert, untrained_shares
+
+IMAGES = 8
+
+
+def prompt_remark(backbone: PromptedViT, stream: Stream, device: torch.device, feeder: Feeder) -> str | None:
+    """A sentence where most blocks give an untrained prefix less than 2 % of their attention; None elsewhere.
+
+    Measured on a few training images of the first task; no state of the run changes.
+    """
+    views = evenly_chosen_images([stream.tasks[0].train], IMAGES)
+    batches = (
+        batch
+        for view in views
+        for batch in test_batches(view, stream.transforms, batch_size=IMAGES, device=device, feeder=feeder)
+    )
+    shares = untrained_shares(backbone, torch.cat([batch.images for batch in batches]))
+    if not is_inert(shares):
+        return None
+    listed = ", ".join(f"{100 * share:.2g}" for share in shares)
+    return f"prompts are nearly inert here: an untrained prefix receives {listed} % of the attention, by block"
