@@ -277,25 +277,30 @@ class Store:
         """Store a suite's plan, merged with the cells of earlier plans by (row, column, seeds): a run of some rows keeps the rest.
 
         A stored manifest that cannot be used is replaced, as is one that was planned from another content of the suite's file;
-        returns whether this was so.
+        returns whether this was so. Raises UserError where it cannot be written.
         """
-        folder = self.root / "suites"
-        make_folder(folder)
-        # Two launchers may store their parts at the same time.
-        with locked(folder / f".{suite}.lock", lambda: None):
-            other = False
-            try:
-                old = self.read_manifest(suite) or {}
-                if old:
-                    _MergeablePlan.model_validate(old, strict=True)
-                other = bool(old) and old.get("file") != manifest.get("file")
-                new = dict(manifest) if other else _merged(old, manifest)
-                if new == old:
-                    return False
-                data = json_bytes(new)
-            except (UserError, ValueError, RecursionError):
-                data = json_bytes(manifest)
-            write_atomically(folder / f"{suite}.json", data)
+        folder, other = self.root / "suites", False
+        try:
+            make_folder(folder)
+            # Two launchers may store their parts at the same time.
+            with locked(folder / f".{suite}.lock", lambda: None):
+                try:
+                    old = self.read_manifest(suite) or {}
+                    if old:
+                        _MergeablePlan.model_validate(old, strict=True)
+                    other = bool(old) and old.get("file") != manifest.get("file")
+                    new = dict(manifest) if other else _merged(old, manifest)
+                    if new == old:
+                        return False
+                    data = json_bytes(new)
+                except (UserError, ValueError, RecursionError):
+                    data = json_bytes(manifest)
+                write_atomically(folder / f"{suite}.json", data)
+        except OSError as error:
+            raise UserError(
+                f"the plan of suite {suite!r} cannot be written to {str(folder)!r} ({error.strerror or error}); make room there or"
+                " name another results folder with --results DIR"
+            ) from error
         return other
 
 

@@ -227,3 +227,9 @@ def test_two_launchers_that_note_a_suite_at_once_both_do(tmp_path: Path, monkeyp
     second.join(timeout=30)
     assert sorted(cell["run_id"] for cell in (files.read_manifest("smoke") or {})["cells"]) == ["a0", "b0"]
     assert [file.name for file in (tmp_path / "suites").iterdir()] == ["smoke.json"]
+
+
+def test_a_plan_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "suites").touch()
+    with pytest.raises(UserError, match=r"the plan of suite 'mine' cannot be written .*--results DIR"):
+        Store(tmp_path).write_manifest("mine", {"suite": "mine", "rows": [], "columns": [], "cells": []})

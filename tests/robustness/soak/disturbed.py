@@ -265,7 +265,8 @@ class Disturbed:
                 continue
             found = store.load(run)
             if not isinstance(found, Record):
-                (self.figures.lost if known and found is None else self.figures.invalid).append(f"{run}: {found}")
+                is_lost = known and found is None
+                (self.figures.lost if is_lost else self.figures.invalid).append(f"{run}: {found or store.failure(run)}")
                 continue
             if digest != _digest(self.results / run):  # a stale record was replaced meanwhile
                 continue
