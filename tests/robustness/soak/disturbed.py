@@ -237,8 +237,7 @@ class Disturbed:
             self._stale = set(self._known)
         for run, state in self.shown().items():
             wanted = {"stale", "dead"} if run in self._stale else {"done"}
-            if self._two_machines:  # a holder there that was killed after it published is not known to be dead yet
-                wanted |= {"running"}
+            wanted |= {"running"}  # a lease whose holder was killed on another machine, or before it wrote who it is
             if run in self._known and state not in wanted:
                 self.figures.different.append(f"{run} is shown as {state} after an edit of {part}")
         for slot in self._slots:
