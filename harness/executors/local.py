@@ -68,6 +68,8 @@ def run_serially(jobs: Sequence[Job], options: RunOptions, on_event: OnEvent) ->
                     yield failed(job.run_id, DEVICE_LOST, f"not begun, because an earlier run lost its device: {lost}")
                     continue
                 result = run_job(job, options, notify, stop_request)
+                if result.error is not None and stop.signals > 1:
+                    stop.raise_if_stopped()  # an extension made another error of what the second signal raised in it
                 lost = result.error["error"] if result.error and result.error["kind"] == DEVICE_LOST else None
                 yield result
         stop.raise_if_stopped()

@@ -25,8 +25,9 @@ sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
 
 import torch
 from disturbances import KINDS, upgrade  # pyright: ignore[reportMissingImports]
-from disturbed import Code, Disturbed, Figures  # pyright: ignore[reportMissingImports]
+from disturbed import Disturbed, Figures  # pyright: ignore[reportMissingImports]
 from kill_sweep import Sweep  # pyright: ignore[reportMissingImports]
+from world import Code  # pyright: ignore[reportMissingImports]
 
 METHODS = ("ncm", "ridge", "linear_probe")
 TINY = ("--limit", "5", "--checkpoint-every", "0")

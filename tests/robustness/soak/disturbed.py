@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import hashlib
 import io
 import json
-import multiprocessing
 import os
 import random
-import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
-from unittest import mock
 
 import psutil
 from kill_sweep import (  # pyright: ignore[reportMissingImports]
@@ -32,63 +28,21 @@ from kill_sweep import (  # pyright: ignore[reportMissingImports]
     litter,
 )  # pyright: ignore[reportMissingImports]
 from watch import Watch  # pyright: ignore[reportMissingImports]
+from world import Clock, Code, command, processes, quicken, reap  # pyright: ignore[reportMissingImports]
 
 from smope_bench import run_all
 from smope_bench.harness import provenance
-from smope_bench.harness.execution import lease, lease_files, scheduler
+from smope_bench.harness.execution import lease, lease_files
 from smope_bench.harness.records.atomic_write import write_json_atomically
 from smope_bench.harness.records.checksum import with_checksum
 from smope_bench.harness.records.store import Record, Store
 
-FAST = {"beat_s": 0.25, "dead_s": 3.0, "cache_s": 1.0}
-"""Twenty times as fast as real leases, so that runs of killed and stopped holders on another machine are taken over in time."""
-GONE_S = 5.0
 OF_SIGNALS = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 """Exit statuses of a call that was asked to end."""
 OF_AN_ORPHAN = "EOFError: Ran out of input"
 """What Python's multiprocessing prints in a new worker whose launcher was killed before it had sent it anything."""
 CALMING_CALLS = 4
 TIDY_S = 20.0
-
-
-class Clock:
-    """The wall clock that Python's ``time.time`` shows to all launchers and workers; files get their times from the true one."""
-
-    def __init__(self) -> None:
-        self._shift = multiprocessing.RawValue(ctypes.c_double, 0.0)
-
-    def jump(self, seconds: float) -> None:
-        """Put the clock forward or back, within about a year of the true time."""
-        shifted = self._shift.value + seconds
-        self._shift.value = shifted if abs(shifted) < 5e7 else seconds
-
-    def install(self) -> None:  # pragma: no cover
-        """In a fork: take the place of the real clock."""
-        real, shift = time.time, self._shift
-        time.time = lambda: real() + shift.value
-
-
-class Code:
-    """A copy of the source files that count for a run; edited, and taken for this process's own by its forks."""
-
-    def __init__(self, folder: Path) -> None:
-        self._root, self._edits = folder, 0
-        for file in provenance.source_files():
-            place = folder / file.relative_to(provenance.PROJECT_ROOT)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, place)
-
-    def edit(self, part: Literal["docstring", "code"]) -> bool:
-        """Edit a source file; whether its hash is another one."""
-        before = provenance.code_fingerprint()
-        self._edits += 1
-        line = f'"""Edit {self._edits}."""' if part == "docstring" else f"EDIT_{self._edits} = {self._edits}"
-        with (self._root / "harness" / "run_spec.py").open("a", encoding="utf-8") as stream:
-            stream.write(f"\n{line}\n")
-        files = provenance.source_files(self._root)
-        provenance.code_fingerprint.cache_clear()
-        with mock.patch.multiple(provenance, source_files=lambda: files, PROJECT_ROOT=self._root):
-            return provenance.code_fingerprint() != before
 
 
 @dataclass
@@ -218,12 +172,12 @@ class Disturbed:
 
     def kill_all(self) -> None:
         """SIGKILL to everything that was started."""
-        for process in _processes():
+        for process in processes():
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         for slot in self._slots:
             slot.launcher.wait(LONGEST_S)
-        _reap({slot.launcher.pid for slot in self._slots})
+        reap({slot.launcher.pid for slot in self._slots})
 
     def new_code(self, part: Literal["docstring", "code"]) -> None:
         """Edit the code. Where it computes otherwise finished runs must be shown as stale (or dead, if killed when they were
@@ -342,7 +296,7 @@ class Disturbed:
 
         def change() -> None:  # pragma: no cover
             self.clock.install()
-            _quicken()
+            quicken()
             if self._two_machines and number:
                 other = hashlib.sha256(b"another machine").hexdigest()[:16]
                 lease.this_machine = lease_files.this_machine = lambda: other
@@ -374,12 +328,12 @@ class Disturbed:
         """Workers that outlived their launcher end by themselves, after the run that they are doing."""
         end = time.monotonic() + TIDY_S
         while True:
-            _reap({slot.launcher.pid for slot in self._slots})
-            left = [process for process in _processes() if process.pid not in {s.launcher.pid for s in self._slots}]
+            reap({slot.launcher.pid for slot in self._slots})
+            left = [process for process in processes() if process.pid not in {s.launcher.pid for s in self._slots}]
             if not left or time.monotonic() > end:
                 break
             time.sleep(0.1)
-        self.figures.processes += [" ".join(_command(process)) for process in left if process.is_running()]
+        self.figures.processes += [" ".join(command(process)) for process in left if process.is_running()]
 
 
 def _digest(folder: Path) -> str:
@@ -390,34 +344,3 @@ def _digest(folder: Path) -> str:
         return ""
     predictions = folder / "predictions.npz"
     return hashlib.sha256(record + (predictions.read_bytes() if predictions.exists() else b"none")).hexdigest()
-
-
-def _quicken() -> None:  # pragma: no cover
-    """In a fork: leases that are noticed to be dead within seconds."""
-    for function in (lease.LeaseMonitor.__init__, lease.acquire, lease.without_heartbeat):
-        defaults = function.__kwdefaults__ or {}
-        defaults.update({name: value for name, value in FAST.items() if name in defaults})
-    lease.GONE_S, scheduler.LOOK_S = GONE_S, (0.1, 0.5)
-
-
-def _processes() -> list[psutil.Process]:
-    """Everything that this process started, orphans included, which a subreaper inherits."""
-    found = psutil.Process().children(recursive=True)
-    return [one for one in found if one.is_running() and "resource_tracker" not in " ".join(_command(one))]
-
-
-def _command(process: psutil.Process) -> Sequence[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return ()
-
-
-def _reap(own: set[int]) -> None:
-    """Collect orphans that have ended; launchers are collected by whoever waits for them."""
-    for process in psutil.Process().children():
-        if process.pid not in own:
-            try:
-                os.waitpid(process.pid, os.WNOHANG)
-            except ChildProcessError:
-                continue
