@@ -47,10 +47,13 @@ class Stop:
 def stop_signals() -> Iterator[None]:
     """Turn both signals into ``Stopped`` while a command runs."""
 
-    def stop(number: int, _: object) -> NoReturn:
-        raise Stopped(_status(number))
+    arrived: list[int] = []
 
-    with _handling(stop):
+    def stop(number: int, _: object) -> NoReturn:
+        arrived.append(_status(number))
+        raise Stopped(arrived[0])
+
+    with _handling(stop), _restored(lambda: arrived[0] if arrived else None):
         yield
 
 
@@ -78,7 +81,8 @@ def stop_gently(grace_s: float = GRACE_S, *, insists: bool = True) -> Iterator[S
     with _handling(stop) as handle_again:
         state.handle_again = handle_again
         try:
-            yield state
+            with _restored(lambda: state.status if insists and state.signals > 1 else None):
+                yield state
         finally:
             over.set()
             watcher.join()
@@ -109,6 +113,18 @@ def _blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _restored(raised: Callable[[], int | None]) -> Iterator[None]:
+    """Turn an error back into ``Stopped`` if a handler has ``raised`` it: an extension that it passed made the error of it."""
+    try:
+        yield
+    except Exception as error:
+        status = raised()
+        if status is None:
+            raise
+        raise Stopped(status) from error
 
 
 def _end_of_grace(state: Stop, over: threading.Event, grace_s: float) -> None:

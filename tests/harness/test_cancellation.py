@@ -9,11 +9,14 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
+import pydantic
 import pytest
 
 from smope_bench.harness import cancellation as signals
-from smope_bench.harness.cancellation import Stopped, signals_held, stop_gently
+from smope_bench.harness.cancellation import Stopped, signals_held, stop_gently, stop_signals
 from smope_bench.harness.provenance import PROJECT_ROOT
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
@@ -46,6 +49,23 @@ def test_a_signal_that_another_thread_is_given_waits_for_the_end_of_the_block() 
     over.set()
     other.join()
     assert was_left_alone and stop.signals == 2
+
+
+@pytest.mark.parametrize(("block", "count"), [(stop_signals, 1), (stop_gently, 2)])
+def test_what_an_extension_makes_of_a_signal_is_the_signal(block: Callable[[], Any], count: int) -> None:
+    class Shown(pydantic.BaseModel):
+        @pydantic.model_serializer
+        def shown(self) -> str:
+            for _ in range(count):
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.01)
+            return ""
+
+    with pytest.raises(Stopped) as stopped, block():
+        Shown().model_dump()
+    assert stopped.value.status == 130
+    with pytest.raises(ValueError), block():
+        raise ValueError
 
 
 def test_work_that_is_over_in_time_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
