@@ -17,7 +17,8 @@ IMAGES = 8
 def prompt_remark(backbone: PromptedViT, stream: Stream, device: torch.device, feeder: Feeder) -> str | None:
     """A sentence where most blocks give an untrained prefix less than 2 % of their attention; None elsewhere.
 
-    Measured on a few training images of the first task; no state of the run changes.
+    Measured on a few training images of the first task; no state of the run changes. None where memory does not last for it:
+    a remark must not end a run that goes on with less memory.
     """
     views = evenly_chosen_images([stream.tasks[0].train], IMAGES)
     batches = (
@@ -25,7 +26,10 @@ def prompt_remark(backbone: PromptedViT, stream: Stream, device: torch.device, f
         for view in views
         for batch in test_batches(view, stream.transforms, batch_size=IMAGES, device=device, feeder=feeder)
     )
-    shares = untrained_shares(backbone, torch.cat([batch.images for batch in batches]))
+    try:
+        shares = untrained_shares(backbone, torch.cat([batch.images for batch in batches]))
+    except torch.OutOfMemoryError:
+        return None
     if not is_inert(shares):
         return None
     listed = ", ".join(f"{100 * share:.2g}" for share in shares)

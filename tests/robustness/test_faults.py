@@ -62,7 +62,7 @@ def losses(folder: Path) -> list[float]:
     """Of each epoch, as the log has them; a log is written as well as the disk allows, and lines that are none are passed over."""
     found = []
     for line in (folder / "results" / SPEC.run_id / "events.jsonl").read_text(encoding="utf-8").splitlines():
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, KeyError):
             entry = json.loads(line)
             found += [entry["loss"]] if entry["event"] == "epoch" else []
     return found

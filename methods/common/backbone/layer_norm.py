@@ -17,7 +17,9 @@ def norm_for_products(norm: nn.Module, tokens: Tensor) -> Tensor:
     Outside of autocast, without a graph, for norms that are trained or of other kinds, and while compiling: ``norm(tokens)``.
     """
     kind = tokens.device.type
-    if not (torch.is_autocast_enabled(kind) and torch.is_grad_enabled() and tokens.requires_grad):
+    if not (torch.is_grad_enabled() and tokens.requires_grad and torch.amp.is_autocast_available(kind)):
+        return norm(tokens)
+    if not torch.is_autocast_enabled(kind):
         return norm(tokens)
     dtype = torch.get_autocast_dtype(kind)
     if tokens.dtype != torch.float32 or dtype.itemsize >= tokens.itemsize or torch.compiler.is_compiling():

@@ -147,7 +147,7 @@ def test_the_head_counts_each_kind(folder) -> None:
         "see 'Left out' for each and its remedy.",
     )
     table = integrity_table(integrity)
-    assert table is not None and "Of 4 records in the folder, 3 take part" in table.lead
+    assert table is not None and "Of 4 records in the folder, 3 cannot be used" in table.lead
     assert [line.label for line in table.rows] == [one.run_id for one in integrity.broken]
 
 
