@@ -173,7 +173,27 @@ def pretrain(recipe: PretrainRecipe, folder: Path, *, every: int = 500, compiled
     """Train, and write the moving average into ``folder`` every ``every`` steps and at the end."""
     characters = pretraining_characters(recipe.classes)
     source = GlyphSource(characters, ARCHITECTURE["img_size"], TRAINING_MIX, recipe.seed)
-    model = build(ARCHITECTURE, len(characters), recipe.seed)
+    seen = {"mix": asdict(TRAINING_MIX), "characters": "".join(characters)}
+    train_and_export(recipe, source, ARCHITECTURE, len(characters), folder, seen, every=every, compiled=compiled)
+
+
+def train_and_export(
+    recipe: PretrainRecipe,
+    source: PictureSource,
+    architecture: dict[str, Any],
+    classes: int,
+    folder: Path,
+    seen: dict[str, Any],
+    name: str = "tiny_vit",
+    *,
+    every: int = 500,
+    compiled: bool = True,
+) -> None:
+    """Train a new network, print how far it is, and ``export`` its moving average every ``every`` steps and at the end.
+
+    ``seen``: what the network is trained on, for the description beside the weights.
+    """
+    model = build(architecture, classes, recipe.seed)
     began = time.monotonic()
 
     def report(step: int, loss: float, accuracy: float, average: nn.Module) -> None:
@@ -181,8 +201,8 @@ def pretrain(recipe: PretrainRecipe, folder: Path, *, every: int = 500, compiled
             spent = time.monotonic() - began
             print(f"step {step}/{recipe.steps} loss {loss:.3f} accuracy {accuracy:.3f} {spent:.0f} s", flush=True)
         if step % every == 0 or step == recipe.steps:
-            described = {"recipe": {**asdict(recipe), "steps": step}, "mix": asdict(TRAINING_MIX)}
-            export(average, folder, {"architecture": ARCHITECTURE, **described, "characters": "".join(characters)})
+            described = {"architecture": architecture, "recipe": {**asdict(recipe), "steps": step}, **seen}
+            export(average, folder, described, name)
 
     train(recipe, source, model, report, compiled=compiled)
 

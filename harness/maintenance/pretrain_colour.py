@@ -7,21 +7,19 @@ such as the ``downloads`` folder of a prepared ``emoji_r``. The model card is do
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.nn import functional
 
 from smope_bench.benchmarks.datasets.emoji_r import scene
 from smope_bench.benchmarks.datasets.emoji_sets import SETS, Concept, concepts, drawn, read_icons, require_renderer
 from smope_bench.benchmarks.image_store.pictures import in_threads
-from smope_bench.harness.maintenance.pretrain import PretrainRecipe, build, export, train
+from smope_bench.harness.maintenance.pretrain import PretrainRecipe, train_and_export
 
 ARCHITECTURE: dict[str, Any] = {
     "img_size": 48,
@@ -102,18 +100,8 @@ def pretrain(recipe: PretrainRecipe, sets: Path, folder: Path, *, every: int = 5
     wanted = concepts("pretrain")[: recipe.classes]
     source = DrawnPictures(wanted, sets, ARCHITECTURE["img_size"], recipe.seed)
     print(f"{len(source):,} pictures of {len(wanted)} concepts", flush=True)
-    model = build(ARCHITECTURE, len(wanted), recipe.seed)
-    began = time.monotonic()
-
-    def report(step: int, loss: float, accuracy: float, average: nn.Module) -> None:
-        if step % 50 == 0:
-            spent = time.monotonic() - began
-            print(f"step {step}/{recipe.steps} loss {loss:.3f} accuracy {accuracy:.3f} {spent:.0f} s", flush=True)
-        if step % every == 0 or step == recipe.steps:
-            described = {"recipe": {**asdict(recipe), "steps": step}, "concepts": [concept.name for concept in wanted]}
-            export(average, folder, {"architecture": ARCHITECTURE, **described}, NAME)
-
-    train(recipe, source, model, report, compiled=compiled)
+    seen = {"concepts": [concept.name for concept in wanted]}
+    train_and_export(recipe, source, ARCHITECTURE, len(wanted), folder, seen, NAME, every=every, compiled=compiled)
 
 
 def main() -> None:

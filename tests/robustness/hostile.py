@@ -36,6 +36,7 @@ from smope_bench.methods.common.errors import MethodError
 sys.path.append(str(Path(__file__).parent))
 
 from hostile_parsers import Parser, parsers  # pyright: ignore[reportMissingImports]
+from inputs import places_of  # pyright: ignore[reportMissingImports]
 
 LONGEST_S, MOST_MB = 20, 1024
 OURS = (UserError, BenchmarkError, MethodError)
@@ -90,15 +91,7 @@ def damaged(draw: st.DrawFn, parser: Parser) -> bytes:
 def _with_other_value(draw: st.DrawFn, data: bytes) -> bytes:
     """JSON with one value replaced or removed; a seal, where it has one, fits again."""
     value = json.loads(data)
-    places: list[tuple[Any, Any]] = []
-    waiting = [value]
-    while waiting:
-        node = waiting.pop()
-        for key in list(node) if isinstance(node, dict) else range(len(node)):
-            places.append((node, key))
-            if isinstance(node[key], dict | list):
-                waiting.append(node[key])
-    node, key = draw(st.sampled_from(places))
+    node, key = draw(st.sampled_from(places_of(value)))
     if draw(st.booleans()):
         node[key] = draw(st.sampled_from(VALUES))
     else:

@@ -68,9 +68,8 @@ def damaged(data: bytes, draw: random.Random) -> bytes:
     )
 
 
-def mutated(value: Any, draw: random.Random) -> Any:
-    """JSON with one value somewhere replaced or removed."""
-    value = copy.deepcopy(value)
+def places_of(value: Any) -> list[tuple[Any, Any]]:
+    """(container, key) of every value in a JSON value, however deep."""
     places: list[tuple[Any, Any]] = []
     stack = [value]
     while stack:
@@ -79,7 +78,13 @@ def mutated(value: Any, draw: random.Random) -> Any:
             places.append((node, key))
             if isinstance(node[key], dict | list):
                 stack.append(node[key])
-    node, key = draw.choice(places)
+    return places
+
+
+def mutated(value: Any, draw: random.Random) -> Any:
+    """JSON with one value somewhere replaced or removed."""
+    value = copy.deepcopy(value)
+    node, key = draw.choice(places_of(value))
     if draw.random() < 0.25:
         del node[key]
     else:
