@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from smope_bench.benchmarks.datasets.emoji_r import EmojiR, EmojiRConfig
+from smope_bench.harness.maintenance.pretrain import build, taking_pixels
 from smope_bench.harness.maintenance.pretrain_colour import main, varied
 from smope_bench.harness.maintenance.pretrain_colour_gates import rehearse, training_pictures, verdicts
 from smope_bench.harness.maintenance.pretrain_gates import JointRecipe
@@ -55,3 +56,12 @@ def test_the_command_asks_for_folders(capsys: pytest.CaptureFixture[str]) -> Non
     with pytest.raises(SystemExit):
         main(["sets"])
     assert "--out" in capsys.readouterr().err
+
+
+def test_the_exported_network_takes_the_pixels_that_were_normalised_in_training() -> None:
+    architecture = {"img_size": 16, "patch_size": 8, "embed_dim": 8, "depth": 1, "num_heads": 2, "num_classes": 0}
+    model = build(architecture, 3, seed=0).double().eval()
+    pixels = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)).double()
+    expected = model((pixels - 0.6) / 0.26)
+    torch.testing.assert_close(taking_pixels(model, 0.6, 0.26)(pixels), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(model((pixels - 0.6) / 0.26), expected, rtol=0, atol=0)  # the model itself is as it was
