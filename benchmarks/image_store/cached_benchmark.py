@@ -118,6 +118,10 @@ class CachedBenchmark(Benchmark[ConfigT]):
         hashes = [self._open(part).content_hash for part in self.parts()]
         return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
+    def is_prepared(self) -> bool:
+        """Whether the images of this configuration are stored; their bytes are not verified."""
+        return all(open_cache(self.cache_parent, part) is not None for part in self.parts())
+
     def missing(self) -> BenchmarkError:
         """The error if the images are not prepared."""
         return BenchmarkError(f"{self.name}: no prepared images under {self.root}; call prepare first")

@@ -1,6 +1,7 @@
 """Suites: which rows, columns and seeds make a comparison. Data only; the planner of the harness turns a suite into runs.
 
-``tables`` and ``figures`` hold the SMoPE paper's suites, ``hash`` the Hash paper's; those of tiny size alone are here.
+``tables`` and ``figures`` hold the SMoPE paper's suites, ``hash`` the Hash paper's, ``study`` a study of SMoPE's parts; other
+rehearsals of tiny size alone are here.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from smope_bench.benchmarks.suites.hash import HASH_SUITES
 from smope_bench.benchmarks.suites.schema import (
     DIGITS_2,
     DIGITS_5,
+    EMOJI_10,
     GLYPH_DOMAINS,
     GLYPHS_10,
     SMOPE,
@@ -18,6 +20,7 @@ from smope_bench.benchmarks.suites.schema import (
     Row,
     Suite,
 )
+from smope_bench.benchmarks.suites.study import STUDY
 from smope_bench.benchmarks.suites.tables import TABLES
 
 __all__ = ["SUITES", "Column", "Row", "Suite"]
@@ -54,6 +57,15 @@ REHEARSALS: tuple[Suite, ...] = (
         reference=SMOPE.label,
     ),
     Suite(
+        name="rehearsal",
+        title="Rehearsal: 200 things in the hands of twelve artists",
+        summary="emoji in renditions, ten tasks, tested on families of drawings that were not trained on, colour backbone",
+        rows=ZOO,
+        tiny=(EMOJI_10,),
+        is_tiny_only=True,
+        reference=SMOPE.label,
+    ),
+    Suite(
         name="domains",
         title="Domains: known characters in new renditions",
         summary="domain-incremental: 20 character classes in six renditions, one a task, tiny backbone, five seeds",
@@ -75,4 +87,4 @@ REHEARSALS: tuple[Suite, ...] = (
     ),
 )
 
-SUITES: dict[str, Suite] = {suite.name: suite for suite in (*REHEARSALS, *TABLES, *FIGURES, *HASH_SUITES)}
+SUITES: dict[str, Suite] = {suite.name: suite for suite in (*REHEARSALS, *STUDY, *TABLES, *FIGURES, *HASH_SUITES)}

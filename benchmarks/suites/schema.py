@@ -93,6 +93,8 @@ class Suite:
     """Rows of the tiny form if they differ from the full form's; empty = the same rows."""
     reference: str = ""
     """Label of the row that the suite is about, with which reports compare the others; empty where there is none."""
+    where_prepared: tuple[Column, ...] = ()
+    """Columns that the tiny form has besides where their images are in the data folder, because they need a download."""
     file: str = field(default="", compare=False)
     """The path of the user's file as it was given; empty for the project's own suites."""
 
@@ -139,6 +141,8 @@ GLYPH_DOMAINS = Column(
     "glyphs in renditions", "glyph_domains", {"classes": 20, "train_per_class": 20, "test_per_class": 10}
 )
 GLYPHS_RANDOM = Column("glyphs, 10 tasks, RANDOM weights", "glyphs", {"tasks": 10}, "tiny_random")
+
+EMOJI_10 = Column("emoji, 10 tasks", "emoji_r", {"tasks": 10}, "tiny_colour")
 
 SMALL_SETS = Column("digits, letters, renditions", "small_sets", {"tasks": 3, "class_order": "natural"})
 

@@ -79,9 +79,10 @@ def plan(
 ) -> None:
     """Show each run with its id, its state and what it would cost. Trains nothing."""
     from smope_bench.harness.planning.power import power as seeds_for
-    from smope_bench.harness.planning.remarks import remarks
+    from smope_bench.harness.planning.remarks import further_columns, remarks
     from smope_bench.harness.planning.suites.find import find_suites
     from smope_bench.harness.records.store import Store
+    from smope_bench.harness.registry.registry import open_registries
 
     request = read_request(
         suites,
@@ -104,13 +105,15 @@ def plan(
     if request.counted and not (request.trained or as_json):
         return
     runs, rows = planned(request, tflops)
-    references = {suite.name: suite.reference for suite in find_suites(request.trained)}
+    suites = find_suites(request.trained)
+    references = {suite.name: suite.reference for suite in suites}
     needed = [] if power is None else seeds_for(runs, Store(results), power, references)
     if as_json:
         found = rows if power is None else {"runs": rows, "power": [asdict(one) for one in needed]}
         print(json.dumps(found, indent=2, ensure_ascii=False))
         return
     notes = [plain(line) for line in remarks(runs, [row["notes"] for row in rows])]
+    notes += further_columns(suites, request.selection, open_registries(request.options.plugins), data)
     notes += _precision_notes(runs)
     notes += [plain(one.words) for one in needed]
     if power is not None and not needed:

@@ -31,7 +31,7 @@ from smope_bench.harness.hardware.memory import MIB
 from smope_bench.harness.main_guard import require_main_guard
 from smope_bench.harness.planning.own_backbones import Notify, to_stderr
 from smope_bench.harness.planning.planner import PlannedRun, Selection, Supply, manifest, plan
-from smope_bench.harness.planning.remarks import notes_of, remarks
+from smope_bench.harness.planning.remarks import further_columns, notes_of, remarks
 from smope_bench.harness.planning.suites.find import find_suite, find_suites
 from smope_bench.harness.records.index import IndexedStore
 from smope_bench.harness.records.store import Record, Store
@@ -112,6 +112,8 @@ def launch(
     find_trackers(track, options.plugins)
     runs, registries = plan_suites(suites, selection, options, supply_weights(options.data, notify), notify)
     found = [find_suite(name) for name in dict.fromkeys(suites)]
+    for line in further_columns(found, selection, registries, options.data):
+        notify(line)
     return launch_runs(found, runs, registries, options, console, track)
 
 

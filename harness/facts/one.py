@@ -155,7 +155,7 @@ def benchmark_facts(registries: Registries, name: str, data: Path) -> Facts:
     sizes = [remote.size for remote in remotes]
     tasks: dict[str, list[str]] = {}
     for suite in SUITES.values():
-        for column in (*suite.tiny, *suite.full):
+        for column in (*suite.tiny, *suite.where_prepared, *suite.full):
             if column.benchmark == name:
                 count = column.config.get("tasks", benchmark.Config.model_fields["tasks"].default)
                 tasks.setdefault(f"{count} tasks", []).append(suite.name)
@@ -265,6 +265,7 @@ def suite_facts(suite: Any) -> Facts:
         "summary": suite.summary,
         "facts": {
             "runs": "; ".join(f"{count} in its {form} form" for form, count in runs.items() if forms[form][1]),
+            "where prepared": ", ".join(column.label for column in suite.where_prepared),
             "seeds": ", ".join(map(str, suite.seeds)),
             "metrics": ", ".join(suite.metrics),
             "settings": list(suite.settings),

@@ -160,19 +160,35 @@ class Planner:
     def _columns(self, suite: Suite) -> tuple[Column, ...]:
         """The columns of the selected size, narrowed to, or replaced by, the selected benchmarks."""
         columns = suite.tiny if self._is_tiny(suite) else suite.full
+        more = self._of_other_data(suite)
         if suite.file and not self.selection.backbone:
             columns = tuple(self._with_backbone(suite, column) for column in columns)
         if not columns:
             if suite.file:
                 raise UserError(f"{suite.file!r} has no tiny_columns; run it without --tiny, or write some")
             raise UserError(f"suite {suite.name!r} has no paper-scale benchmarks in this version; run it with --tiny")
-        chosen = [] if self.selection.benchmarks else list(columns)
+        chosen = [] if self.selection.benchmarks else [*columns, *filter(self.is_prepared, more)]
         for name in self.selection.benchmarks:
-            own = [column for column in columns if column.benchmark == name]
+            own = [column for column in (*columns, *more) if column.benchmark == name]
             chosen += own or [Column("", name, {}, columns[0].backbone)]
         self._used |= {setting.text for setting in self.selection.settings if setting.path == BACKBONE}
         backbones = {column.backbone for column in columns}
         return distinct([_resolved(suite, column, backbones, self.selection, self.registries) for column in chosen])
+
+    def _of_other_data(self, suite: Suite) -> tuple[Column, ...]:
+        """Columns that a suite has where their images are prepared; none where the user chooses another backbone."""
+        is_own = not self.selection.backbone and all(one.path != BACKBONE for one in self.selection.settings)
+        return suite.where_prepared if self._is_tiny(suite) and is_own else ()
+
+    def is_prepared(self, column: Column) -> bool:
+        """Whether the images of a column are in the data folder."""
+        benchmark = self.registries.benchmarks.load(column.benchmark)
+        return benchmark(validated(benchmark.Config, column.config, "benchmark"), self.data_root).is_prepared()
+
+    def unprepared(self, suite: Suite) -> list[Column]:
+        """Columns that a suite would have besides, were their images prepared; none where the user names benchmarks."""
+        more = () if self.selection.benchmarks else self._of_other_data(suite)
+        return [column for column in more if not self.is_prepared(column)]
 
     def _with_backbone(self, suite: Suite, column: Column) -> Column:
         """A column of a user's suite with the name of its backbone, which is imported where it is a file."""
@@ -531,7 +547,7 @@ def manifest(suite: Suite | str, runs: Sequence[PlannedRun], registries: Registr
         "description": suite.summary,
         "tiny": all(registries.backbones.load(run.spec.backbone.name).ships for run in mine),
         "suite_rows": [[row.label for row in rows] for rows in (suite.tiny_rows, suite.rows) if rows],
-        "suite_columns": [_labels(suite, columns, registries) for columns in (suite.tiny, suite.full) if columns],
+        "suite_columns": [_labels(suite, columns, registries) for columns in _forms(suite) if columns],
         **(_of_file(suite) if suite.file else {}),
         "rows": [_row_entry(label, run, registries) for label, run in rows.items()],
         "columns": [_column_entry(label, run, registries) for label, run in columns.items()],
@@ -550,6 +566,12 @@ def manifest(suite: Suite | str, runs: Sequence[PlannedRun], registries: Registr
             for run in mine
         ],
     }
+
+
+def _forms(suite: Suite) -> list[tuple[Column, ...]]:
+    """The columns of a suite in each of its sizes."""
+    more = [(*suite.tiny, *suite.where_prepared)] if suite.where_prepared else []
+    return [suite.tiny, *more, suite.full]
 
 
 def _of_file(suite: Suite) -> dict[str, Any]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from smope_bench.harness.planning.planner import PlannedRun
+from smope_bench.benchmarks.suites import Suite
+from smope_bench.harness.planning.planner import PlannedRun, Planner, Selection
 from smope_bench.harness.registry.registry import Registries
+from smope_bench.harness.text import DATA, shell_command
 
 MOST_AT_FLOOR = 0.2
 """Share of a run's optimisation steps at the floor rate above which ``plan`` and ``run`` warn."""
@@ -34,6 +37,20 @@ def remarks(runs: Sequence[PlannedRun], notes: Sequence[Sequence[str]]) -> list[
         for note in found:
             places.setdefault(note, {})[f"{run.row} on {run.benchmark}"] = None
     return [f"{note} ({_named(list(found))})" for note, found in places.items()] + _partial_settings(runs)
+
+
+def further_columns(
+    suites: Sequence[Suite], selection: Selection, registries: Registries, data_root: Path
+) -> list[str]:
+    """A line for each column that a suite has only where its images are prepared, which they are not: how to get it."""
+    planner = Planner(selection, registries, data_root)
+    place = [] if data_root == DATA else ["--data", str(data_root)]
+    return [
+        f"note: {suite.name} also has the column {column.label!r} once its images are prepared:"
+        f" {shell_command('data', 'prepare', column.benchmark, *place)}"
+        for suite in suites
+        for column in planner.unprepared(suite)
+    ]
 
 
 def _partial_settings(runs: Sequence[PlannedRun]) -> list[str]:

@@ -25,6 +25,7 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 BUILTIN: dict[str, str] = {
     "tiny": "smope_bench.methods.common.backbone.backbones:TINY",
+    "tiny_colour": "smope_bench.methods.common.backbone.backbones:TINY_COLOUR",
     "tiny_random": "smope_bench.methods.common.backbone.backbones:TINY_RANDOM",
     "random": "smope_bench.methods.common.backbone.backbones:RANDOM_VIT_B16",
     "sup21k": "smope_bench.methods.common.pretrained_files.zoo:SUP21K",
@@ -303,6 +304,14 @@ TINY = StoredBackbone(
     name="tiny",
     summary="small ViT pre-trained by this project on rendered characters that no tiny benchmark uses",
     description=WEIGHTS / "tiny_vit.json",
+    is_rehearsal=True,
+    ships=True,
+    licence="MIT, as the project",
+)
+TINY_COLOUR = StoredBackbone(
+    name="tiny_colour",
+    summary="small ViT pre-trained by this project on emoji of things that emoji_r does not have, drawn in all families",
+    description=WEIGHTS / "tiny_colour.json",
     is_rehearsal=True,
     ships=True,
     licence="MIT, as the project",

@@ -24,7 +24,9 @@ def published() -> list[dict[str, str]]:
 
 
 def test_every_experiment_has_a_suite_of_both_sizes() -> None:
-    assert set(NAMES) | {"smoke", "glyphs", "domains", "ci"} == set(SUITES)
+    assert set(NAMES) | {"smoke", "glyphs", "rehearsal", "domains", "ci", "parts_by_steps", "parts_by_tasks"} == set(
+        SUITES
+    )
     for name in NAMES:
         suite = SUITES[name]
         assert suite.full and suite.tiny and not suite.is_tiny_only
@@ -114,3 +116,25 @@ def test_prompted_blocks_exist_at_both_sizes() -> None:
     suite = SUITES["hash_layers"]
     assert [row.settings["layers"][-1] for row in suite.rows] == [4, 12, 12, 1, 12]
     assert [row.settings["layers"][-1] for row in suite.tiny_rows] == [4, 6, 6, 1, 6]
+
+
+def test_what_needs_a_download_is_no_column_of_a_suite_that_needs_none() -> None:
+    emoji = {name for name, suite in SUITES.items() for column in suite.tiny if column.benchmark == "emoji_r"}
+    assert emoji == {"rehearsal", "parts_by_steps", "parts_by_tasks"}
+    assert {name for name, suite in SUITES.items() if suite.where_prepared} == {"table1", "table4"}
+    assert SUITES["rehearsal"].rows == SUITES["smoke"].rows == SUITES["glyphs"].rows
+
+
+def test_the_study_takes_one_part_away_at_a_time() -> None:
+    rows = SUITES["parts_by_tasks"].rows
+    assert rows[0].label == SUITES["parts_by_tasks"].reference
+    assert [sorted(set(row.settings) - set(rows[0].settings)) for row in rows] == [
+        [],
+        ["epsilon"],
+        ["alpha_router"],
+        ["alpha_router", "epsilon", "top_k"],
+    ]
+    steps = SUITES["parts_by_steps"].rows
+    assert {row.settings["schedule"]["epochs"] for row in steps} == {2, 8, 32} and len(steps) == 12
+    learnt = {column.config["stop_after"] * 200 // column.config["tasks"] for column in SUITES["parts_by_tasks"].tiny}
+    assert learnt == {80}

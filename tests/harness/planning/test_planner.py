@@ -13,6 +13,7 @@ from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.suites import SUITES
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.planning.planner import PlannedRun, Selection, manifest, plan
+from smope_bench.harness.planning.remarks import further_columns
 from smope_bench.harness.planning.settings import Seeds, Setting, parse_setting
 from smope_bench.harness.registry.registry import Registries, open_registries
 from smope_bench.methods.common.errors import MethodError
@@ -361,3 +362,28 @@ def test_a_backbone_of_the_users_own_gets_the_generic_recipe() -> None:
     registries.backbones.add("mine", "plugin 'mine.py'", replace(registries.backbones.load("tiny_random"), name="mine"))
     runs = planned(registries, "smoke", "backbone=mine", methods=("ncm",))
     assert {run.recipe for run in runs} == {GENERIC.source} and {run.spec.backbone.name for run in runs} == {"mine"}
+
+
+def test_a_column_that_needs_a_download_is_there_once_its_images_are(
+    built_in: Registries, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from smope_bench.benchmarks.datasets.emoji_r import EmojiR
+
+    def columns(tiny: bool = True, **selection: Any) -> list[str]:
+        runs = plan(["table1"], Selection(tiny=tiny, seeds=(Seeds(0, 0),), **selection), built_in, tmp_path)
+        return list(dict.fromkeys(run.benchmark for run in runs))
+
+    def said(**selection: Any) -> list[str]:
+        return further_columns([SUITES["table1"]], Selection(tiny=True, **selection), built_in, tmp_path)
+
+    usual = ["glyphs, 10 tasks", "digits, 5 tasks"]
+    assert columns() == usual
+    (line,) = said()
+    assert f"data prepare emoji_r --data {tmp_path}" in line
+    assert columns(benchmarks=("emoji_r",)) == ["emoji, 10 tasks"] and not said(benchmarks=("emoji_r",))
+    monkeypatch.setattr(EmojiR, "is_prepared", lambda self: True)
+    assert columns() == [*usual, "emoji, 10 tasks"] and not said()
+    assert columns(backbone="tiny_random") == [f"{label}, tiny_random" for label in usual]
+    runs = plan(["table1"], Selection(tiny=True, seeds=(Seeds(0, 0),)), built_in, tmp_path)
+    assert "emoji, 10 tasks" in manifest("table1", runs, built_in)["suite_columns"][1]
+    assert not further_columns([SUITES["table1"]], Selection(), built_in, tmp_path)

@@ -14,7 +14,14 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from smope_bench.methods.common.backbone.backbones import BUILTIN, RANDOM_VIT_B16, TINY, RandomBackbone, StoredBackbone
+from smope_bench.methods.common.backbone.backbones import (
+    BUILTIN,
+    RANDOM_VIT_B16,
+    TINY,
+    TINY_COLOUR,
+    RandomBackbone,
+    StoredBackbone,
+)
 from smope_bench.methods.common.errors import MethodError
 
 SHAPE: dict[str, Any] = {
@@ -44,6 +51,20 @@ def test_stored_weights_arrive(tmp_path: Path) -> None:
     for name, tensor in original.vit.state_dict().items():
         assert torch.equal(loaded.vit.state_dict()[name], tensor.half().float())
     assert loaded.image_size == 16
+
+
+@pytest.mark.parametrize("backbone", [TINY, TINY_COLOUR], ids=lambda one: one.name)
+def test_the_committed_weights_are_small_whole_and_take_plain_pixels(backbone: StoredBackbone) -> None:
+    file = backbone.verify()
+    assert file.stat().st_size <= 8_000_000
+    vit = backbone.load()
+    assert not any(tensor.requires_grad for tensor in vit.parameters())
+    pictures = torch.rand(2, 3, backbone.image_size, backbone.image_size)
+    features = vit(pictures)
+    assert features.shape == (2, backbone.architecture["embed_dim"]) and torch.isfinite(features).all()
+    assert not torch.allclose(features[0], features[1])
+    # Runs on built-in backbones give pixels in [0, 1] as they are.
+    assert json.loads(backbone.description.read_text())["normalize"] == "none" and backbone.mean is None
 
 
 def test_a_changed_byte_is_refused(tmp_path: Path) -> None:
