@@ -11,7 +11,10 @@ from smope_bench.harness.planning.suites.yaml_text import flow
 
 
 def suite_text(suite: Suite, name: str) -> str:
-    """A suite as a YAML file of that name, from which the same runs are planned."""
+    """A suite as a YAML file of that name, from which the same runs are planned.
+
+    Columns that a suite has only where their images are prepared are left out.
+    """
     full = suite.full or suite.tiny
     top = {
         "name": name,

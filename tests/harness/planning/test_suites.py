@@ -43,6 +43,7 @@ def test_a_built_in_suite_written_as_a_file_is_the_same_suite(suite: Suite, tmp_
     rows, tiny_rows = (tuple(replace(row, variant="") for row in part) for part in (suite.rows, suite.tiny_rows))
     tiny, full = (tuple(replace(one, printed_backbone="") for one in part) for part in (suite.tiny, suite.full))
     same = replace(suite, name="mine", rows=rows, tiny_rows=tiny_rows, tiny=tiny, full=full, printed=None, settings=())
+    same = replace(same, where_prepared=())  # a file has the columns that it names, whatever is prepared
     assert replace(found, settings=()) == same
     assert dict(text.split("=") for text in found.settings) == dict(text.split("=") for text in suite.settings)
 
