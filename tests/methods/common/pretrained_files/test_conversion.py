@@ -110,7 +110,7 @@ def test_damage_that_no_decompressor_reads_is_refused(tmp_path: Path, compressio
     data, middle = bytearray(file.read_bytes()), file.stat().st_size // 2
     data[middle : middle + 64] = b"\xff" * 64
     file.write_bytes(data)
-    with pytest.raises(MethodError, match="file is (truncated, )?damaged"):
+    with pytest.raises(MethodError, match=r"file is (truncated, )?damaged"):
         read(file, "google")
 
 
