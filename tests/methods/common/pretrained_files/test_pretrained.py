@@ -193,12 +193,19 @@ def test_a_folder_is_searched_under_every_name_before_anything_is_fetched(tmp_pa
 
 def test_fetch_is_asked_for_the_published_file(tmp_path: Path) -> None:
     fetching, said = Fetching(dino), []
-    (tmp_path / "empty").mkdir()
-    backbone(tmp_path).prepare(fetching, [tmp_path / "empty"], said.append)
+    backbone(tmp_path).prepare(fetching, (), said.append)
     (asked,) = fetching.asked
     assert (asked["name"], asked["urls"], asked["digest"]) == ("vit.pth", ("https://here/vit.pth",), None)
     assert asked["folder"] == tmp_path / "weights" / "downloads"
-    assert "empty is or has vit.pth" in said[0] and "kept 78 tensors" in said[-1]
+    assert "kept 78 tensors" in said[-1]
+
+
+def test_a_given_folder_without_the_file_starts_no_download(tmp_path: Path) -> None:
+    fetching = Fetching(dino)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MethodError, match=r"none of .*empty is or has vit\.pth; use the file published at"):
+        backbone(tmp_path).prepare(fetching, [tmp_path / "empty"])
+    assert not fetching.asked
 
 
 def test_of_several_given_files_the_one_of_its_name_is_taken(tmp_path: Path) -> None:
