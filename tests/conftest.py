@@ -43,6 +43,8 @@ LONGEST_FIRST = (
     "test_safe_path",
     "test_fuzz",
     "test_memory_plan",
+    "test_soak",
+    "test_device_runs",
     "test_namespace",
     "test_sample_plugin",
     "test_cli",
