@@ -156,6 +156,18 @@ def train(
     return average
 
 
+def taking_pixels(model: nn.Module, shift: float, scale: float) -> nn.Module:
+    """A copy of a network of pictures ``(pixels - shift) / scale`` which takes the pixels: its patch embedding does the rest."""
+    model = copy.deepcopy(model)
+    vit = next(part for part in model.modules() if isinstance(part, VisionTransformer))
+    weight, bias = vit.patch_embed.proj.weight, vit.patch_embed.proj.bias
+    assert isinstance(weight, Tensor) and isinstance(bias, Tensor)
+    with torch.no_grad():
+        weight /= scale
+        bias -= shift * weight.sum((1, 2, 3))
+    return model
+
+
 def export(model: nn.Module, folder: Path, description: dict[str, Any], name: str = "tiny_vit") -> None:
     """Write ``NAME.safetensors`` (half precision, timm's names, no head) and ``NAME.json`` beside it."""
     from safetensors.torch import save
@@ -188,10 +200,13 @@ def train_and_export(
     *,
     every: int = 500,
     compiled: bool = True,
+    shift: float = 0.0,
+    scale: float = 1.0,
 ) -> None:
     """Train a new network, print how far it is, and ``export`` its moving average every ``every`` steps and at the end.
 
-    ``seen``: what the network is trained on, for the description beside the weights.
+    ``seen``: what the network is trained on, for the description beside the weights. ``shift``, ``scale``: the source's
+    pictures are ``(pixels - shift) / scale``; the exported network takes the pixels themselves.
     """
     model = build(architecture, classes, recipe.seed)
     began = time.monotonic()
@@ -202,7 +217,7 @@ def train_and_export(
             print(f"step {step}/{recipe.steps} loss {loss:.3f} accuracy {accuracy:.3f} {spent:.0f} s", flush=True)
         if step % every == 0 or step == recipe.steps:
             described = {"architecture": architecture, "recipe": {**asdict(recipe), "steps": step}, **seen}
-            export(average, folder, described, name)
+            export(taking_pixels(average, shift, scale), folder, described, name)
 
     train(recipe, source, model, report, compiled=compiled)
 
