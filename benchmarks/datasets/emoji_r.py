@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import configparser
 import os
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -40,17 +41,20 @@ from smope_bench.benchmarks.image_store.pictures import in_threads
 RULES = 1  # increase when the pixels of the same configuration change
 Family = Literal["noto", "fxemoji", "fluent", "twemoji", "emojione", "openmoji", "streamline"]
 TEST_FAMILIES: tuple[Family, ...] = ("fxemoji", "openmoji", "streamline")
+Neighbours = Literal["any", "together", "apart"]
 Rgb = NDArray[np.float64]
 
 
 class EmojiRConfig(BenchmarkConfig):
     """Settings of ``emoji_r``; its images depend on ``data_seed``, not on a run's order or training seed."""
 
+    unstated_defaults: ClassVar[frozenset[str]] = BenchmarkConfig.unstated_defaults | {"related"}
+
     tasks: int = Field(default=10, ge=1, description="number of tasks that the 200 classes are split into: 5, 10, 20")
     image_size: int = Field(
-        default=64, ge=8, le=1024, description="side in pixels of the images: 64, or 224 for a ViT-B/16"
+        default=48, ge=8, le=1024, description="side in pixels of the images: 48 for tiny_colour, 224 for a ViT-B/16"
     )
-    train_per_class: int = Field(default=40, ge=1, le=10_000, description="training images of each class")
+    train_per_class: int = Field(default=24, ge=1, le=10_000, description="training images of each class")
     test_per_class: int = Field(default=12, ge=1, le=10_000, description="test images of each class")
     test_families: tuple[Family, ...] = Field(
         default=TEST_FAMILIES,
@@ -58,6 +62,11 @@ class EmojiRConfig(BenchmarkConfig):
         description="families of drawings to test on; the others are trained on, so that no hand is in both splits",
     )
     data_seed: int = Field(default=0, ge=0, description="seed of backgrounds, places, sizes and colours of all images")
+    related: Neighbours = Field(
+        default="any",
+        description="where classes of one Unicode category, such as food and drink, are in the class order: anywhere,"
+        " together and so in the same tasks, or apart, so that all categories have their share of every task",
+    )
 
     @model_validator(mode="after")
     def _families_are_parted(self) -> EmojiRConfig:
@@ -79,7 +88,7 @@ class EmojiR(PublishedFiles, CachedBenchmark[EmojiRConfig]):
             for licence in dict.fromkeys(one.licence for one in SETS)
         ),
         summary="200 things drawn by twelve hands in seven families, four of which are trained on and three tested on;"
-        " 40 training and 12 test images a class",
+        " 24 training and 12 test images a class",
     )
     published_counts: ClassVar[tuple[int, int] | None] = None
     remotes: ClassVar[tuple[Remote, ...]] = tuple(one.remote() for one in SETS)
@@ -89,6 +98,19 @@ class EmojiR(PublishedFiles, CachedBenchmark[EmojiRConfig]):
     def class_names(self) -> tuple[str, ...]:
         """What the emoji show."""
         return tuple(concept.name.replace("-", " ") for concept in concepts("class"))
+
+    def class_order(self, seed: int) -> tuple[int, ...]:
+        """See ``Benchmark.class_order``; by ``related``, classes of one category are moved together or apart."""
+        order = super().class_order(seed)
+        if self.config.related == "any":
+            return order
+        groups = defaultdict[str, list[int]](list)
+        for label in order:
+            groups[concepts("class")[label].category].append(label)
+        if self.config.related == "together":
+            return tuple(label for group in groups.values() for label in group)
+        places = {label: (place + 0.5) / len(group) for group in groups.values() for place, label in enumerate(group)}
+        return tuple(sorted(order, key=places.__getitem__))
 
     def recipe(self) -> dict[str, Any]:
         """What the stored images depend on."""
@@ -131,12 +153,12 @@ class EmojiR(PublishedFiles, CachedBenchmark[EmojiRConfig]):
             for split, count in zip(SPLITS, counts, strict=True):
                 scenes = [
                     scene(icons[one.name][concept.name], (self.config.data_seed, SPLITS.index(split), label, number))
-                    for number, one in enumerate(self._hands(split, count))
+                    for number, one in enumerate(self.hands(split, count))
                 ]
                 pixels = in_threads(lambda elements: drawn(elements, self.config.image_size), scenes)
                 writer.add(split, np.stack(pixels), np.full(count, label, dtype=np.int64))
 
-    def _hands(self, split: Split, count: int) -> Iterator[IconSet]:
+    def hands(self, split: Split, count: int) -> Iterator[IconSet]:
         """The set of each image: the split's families in turn, and within a family its sets in turn."""
         tested = set(self.config.test_families)
         families = [

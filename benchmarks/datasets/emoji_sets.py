@@ -112,6 +112,8 @@ class Concept:
 
     name: str
     use: Use
+    category: str
+    """Unicode's group of emoji, such as ``Food & Drink``."""
     icons: Mapping[str, str]
 
 
@@ -121,7 +123,8 @@ def concepts(use: Use) -> tuple[Concept, ...]:
     text = resources.files(__package__ or "").joinpath(TABLE).read_text("utf-8")
     rows = [row for row in csv.DictReader(io.StringIO(text)) if row["use"] == use]
     return tuple(
-        Concept(row["concept"], use, {one.name: row[one.name] for one in SETS if row[one.name]}) for row in rows
+        Concept(row["concept"], use, row["category"], {one.name: row[one.name] for one in SETS if row[one.name]})
+        for row in rows
     )
 
 

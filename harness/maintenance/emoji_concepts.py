@@ -154,7 +154,9 @@ def table(folder: Path) -> list[dict[str, str]]:
     others = [every[row] for row in kept[len(everywhere) :]]
     uses = [*((name, "class") for name in classes), *((name, "pretrain") for name in others)]
     return [
-        {"concept": name, "use": use, **{one.name: named[name].get(one.name, "") for one in SETS}} for name, use in uses
+        {"concept": name, "use": use, "category": category.get(name, "")}
+        | {one.name: named[name].get(one.name, "") for one in SETS}
+        for name, use in uses
     ]
 
 

@@ -1,13 +1,14 @@
 """Pre-training of the small colour backbone: a ViT classifies emoji drawings of concepts that ``emoji_r`` does not use.
 
 ``python -m smope_bench.harness.maintenance.pretrain_colour SETS --out DIR`` trains; SETS is the folder with the twelve packages,
-such as the ``downloads`` folder of a prepared ``emoji_r``. The model card is docs/tiny-backbone.md.
+such as the ``downloads`` folder of a prepared ``emoji_r``. ``... pretrain_colour --gates --data DIR`` measures the weights on
+training pictures of ``emoji_r``, which is prepared in DIR. The model card is docs/tiny-backbone.md.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch.nn import functional
 from smope_bench.benchmarks.datasets.emoji_r import scene
 from smope_bench.benchmarks.datasets.emoji_sets import SETS, Concept, concepts, drawn, read_icons, require_renderer
 from smope_bench.benchmarks.image_store.pictures import in_threads
-from smope_bench.harness.maintenance.pretrain import PretrainRecipe, train_and_export
+from smope_bench.harness.maintenance.pretrain import WEIGHTS, PretrainRecipe, train_and_export
 
 ARCHITECTURE: dict[str, Any] = {
     "img_size": 48,
@@ -119,15 +120,30 @@ def pretrain(recipe: PretrainRecipe, sets: Path, folder: Path, *, every: int = 5
     )
 
 
-def main() -> None:
-    """Train from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("sets", type=Path, help="folder with the twelve packages")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the weights")
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train, or measure the gates of the weights."""
+    parser = argparse.ArgumentParser(
+        prog="python -m smope_bench.harness.maintenance.pretrain_colour", description=__doc__
+    )
+    parser.add_argument("sets", type=Path, nargs="?", help="folder with the twelve packages")
+    parser.add_argument("--out", type=Path, help="folder for the weights")
     parser.add_argument("--steps", type=int, default=9_000)
-    options = parser.parse_args()
-    recipe = PretrainRecipe(steps=options.steps, classes=10_000, lr=8e-4, warmup=300)
-    pretrain(recipe, options.sets, options.out)
+    parser.add_argument("--gates", action="store_true", help="measure weights instead of training")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="data folder in which emoji_r is prepared")
+    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="folder of the weights to measure")
+    parser.add_argument("--record", action="store_true", help=f"also write the measured gates into {NAME}.json")
+    options = parser.parse_args(arguments)
+    if options.gates:
+        from smope_bench.harness.maintenance import pretrain_colour_gates, pretrain_gates
+
+        found = pretrain_colour_gates.measure(options.weights, options.data)
+        if options.record:
+            pretrain_gates.record(found, options.weights, NAME)
+    elif options.sets is None or options.out is None:
+        parser.error("name the folder with the packages and, with --out, that for the weights; or give --gates")
+    else:
+        recipe = PretrainRecipe(steps=options.steps, classes=10_000, lr=8e-4, warmup=300)
+        pretrain(recipe, options.sets, options.out)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
@@ -203,8 +204,8 @@ def measure(weights: Path) -> dict[str, float]:
     return found
 
 
-def record(found: dict[str, float], weights: Path) -> None:
-    """Write the measured gates into the description file of the weights."""
-    path = weights / "tiny_vit.json"
+def record(found: dict[str, Any], weights: Path, name: str = "tiny_vit") -> None:
+    """Write the measured gates into ``NAME.json``, the description of the weights in a folder."""
+    path = weights / f"{name}.json"
     described = json.loads(path.read_text(encoding="utf-8")) | {"gates": found}
     path.write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

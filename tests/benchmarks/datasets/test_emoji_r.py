@@ -59,14 +59,31 @@ def test_prepared_pictures_are_whole_repeat_and_grow(layouts: ModuleType, tmp_pa
 
 def test_no_hand_is_in_both_splits_and_families_have_equal_shares() -> None:
     images = EmojiR(EmojiRConfig(), Path("unused"))
-    hands = {split: Counter(one.family for one in images._hands(split, 36)) for split in ("train", "test")}
+    hands = {split: Counter(one.family for one in images.hands(split, 36)) for split in ("train", "test")}
     assert set(hands["train"]) | set(hands["test"]) == set(FAMILIES)
     assert not set(hands["train"]) & set(hands["test"])
     assert set(hands["train"].values()) == {9} and set(hands["test"].values()) == {12}
-    sets = Counter(one.name for one in images._hands("train", 36))
+    sets = Counter(one.name for one in images.hands("train", 36))
     assert sets["fluent-emoji"] == sets["fluent-emoji-high-contrast"] == 3
     with pytest.raises(ValidationError, match="leave one out"):
         EmojiRConfig(test_families=FAMILIES)  # pyright: ignore[reportArgumentType]
+
+
+def test_classes_of_a_category_are_together_or_apart() -> None:
+    category = [concept.category for concept in concepts("class")]
+    assert set(category) == {"Activities", "Animals & Nature", "Food & Drink", "Objects", "Travel & Places"}
+
+    def categories_of_tasks(related: str, seed: int = 3) -> list[Counter[str]]:
+        order = EmojiR(EmojiRConfig.model_validate({"related": related}), Path("unused")).class_order(seed)
+        assert sorted(order) == list(range(200))
+        return [Counter(category[label] for label in order[start : start + 20]) for start in range(0, 200, 20)]
+
+    together, apart, usual = map(categories_of_tasks, ("together", "apart", "any"))
+    assert sum(len(one) == 1 for one in together) >= 5 and max(map(len, together)) <= 3
+    assert all(4 <= one["Objects"] <= 7 and 4 <= one["Animals & Nature"] <= 6 for one in apart)
+    assert not all(4 <= one["Objects"] <= 7 for one in usual)
+    assert categories_of_tasks("together", 4) != together
+    assert "related" not in EmojiRConfig().model_dump()
 
 
 def test_an_icon_is_placed_turned_and_inked() -> None:

@@ -1,9 +1,17 @@
-"""Training pictures of the colour backbone are varied, by their seed alone."""
+"""Training pictures of the colour backbone are varied by their seed alone; its gates measure what they name."""
 
+from pathlib import Path
+from types import ModuleType
+
+import pytest
 import torch
 
+from smope_bench.benchmarks.datasets.emoji_r import EmojiR, EmojiRConfig
 from smope_bench.harness.maintenance.pretrain import build, taking_pixels
-from smope_bench.harness.maintenance.pretrain_colour import varied
+from smope_bench.harness.maintenance.pretrain_colour import main, varied
+from smope_bench.harness.maintenance.pretrain_colour_gates import rehearse, training_pictures, verdicts
+from smope_bench.harness.maintenance.pretrain_gates import JointRecipe
+from smope_bench.methods.common.backbone.backbones import MICRO
 
 
 def test_pictures_are_varied_by_the_seed_alone() -> None:
@@ -11,6 +19,43 @@ def test_pictures_are_varied_by_the_seed_alone() -> None:
     once, again, other = (varied(pictures, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
     assert torch.equal(once, again) and not torch.equal(once, other) and not torch.equal(once, pictures)
     assert once.shape == pictures.shape and float(once.min()) >= 0 and float(once.max()) <= 1
+
+
+def test_gates_compare_what_they_name() -> None:
+    found = {"ridge": 45.0, "pixels_ridge": 30.0, "head": 52.0, "joint": 60.0}
+    assert verdicts(found, [3.0, 5.0, 60.0, 20.0]) == dict.fromkeys(
+        ("over_pixels", "gain", "joint", "prompt_shares"), True
+    )
+    assert not any(verdicts({"ridge": 44.9, "pixels_ridge": 30.0, "head": 52.0, "joint": 59.9}, [61.0, 10.0]).values())
+
+
+def test_closed_forms_heads_and_prompts_are_measured_on_held_out_pictures() -> None:
+    vit = MICRO.load()
+    labels = torch.arange(24) % 2
+    noise = torch.rand(24, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    images = 0.2 * noise + 0.8 * labels[:, None, None, None]
+    data = images[:16], labels[:16], images[16:], labels[16:]
+    recipes = (JointRecipe(epochs=40, batch=8, length=2),)
+    found = rehearse(vit, data, recipes, recipes)
+    assert found.keys() == {"pixels_ridge", "ncm", "ridge", "head", "joint"}
+    assert set(found.values()) == {100.0}
+    wrong = rehearse(vit, (*data[:3], 1 - labels[16:]), recipes, recipes)
+    assert set(wrong.values()) == {0.0}
+
+
+def test_training_pictures_come_with_their_families(layouts: ModuleType, tmp_path: Path) -> None:
+    kind = layouts.emoji_over(EmojiR, tmp_path / "web", layouts.emoji_archives())
+    images = kind(EmojiRConfig(image_size=8, train_per_class=8, test_per_class=1), tmp_path / "data")
+    images.prepare()
+    pixels, labels, families = training_pictures(images)
+    assert pixels.shape == (1600, 3, 8, 8) and families[:5] == ["noto", "fluent", "twemoji", "emojione", "noto"]
+    assert labels.bincount().tolist() == [8] * 200
+
+
+def test_the_command_asks_for_folders(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["sets"])
+    assert "--out" in capsys.readouterr().err
 
 
 def test_the_exported_network_takes_the_pixels_that_were_normalised_in_training() -> None:
