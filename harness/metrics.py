@@ -257,7 +257,7 @@ def _forgetting(matrix: Matrix, stages: int) -> float | None:
 
 def _has_stages(matrix: Matrix) -> bool:
     """Whether there are several tasks and every stage was measured."""
-    return len(matrix) > 1 and None not in average_accuracies(matrix)
+    return len(matrix) > 1 and all(row and None not in row[: t + 1] for t, row in enumerate(matrix))
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

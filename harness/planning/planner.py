@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -541,6 +541,7 @@ def manifest(suite: Suite | str, runs: Sequence[PlannedRun], registries: Registr
     mine = [run for run in runs if run.suite == suite.name]
     rows = {run.row: run for run in mine}
     columns = {run.benchmark: run for run in mine}
+    stored = cache(without_home)  # thousands of runs share nearly all their words
     return {
         "suite": suite.name,
         "title": suite.title,
@@ -559,9 +560,9 @@ def manifest(suite: Suite | str, runs: Sequence[PlannedRun], registries: Registr
                 "train_seed": run.spec.train_seed,
                 "run_id": run.run_id,
                 "recipe": run.recipe,
-                "settings": [without_home(text) for text in run.settings],
+                "settings": list(map(stored, run.settings)),
                 **({"plugins": run.spec.sources} if run.spec.sources else {}),
-                **({"command": [without_home(word) for word in run.command]} if run.command else {}),
+                **({"command": list(map(stored, run.command))} if run.command else {}),
             }
             for run in mine
         ],

@@ -75,12 +75,11 @@ class Board(SuiteResults):
     methods: Mapping[str, Identity] = field(default_factory=dict)
     """Row label -> the method."""
 
-    def caution(self, column: Column) -> str | None:
-        """Why the cells of a column must not be ranked, or ``None``; several versions of the code are one reason."""
+    def _caution(self, column: Column) -> str | None:  # several versions of the code are one more reason
         versions = {outcome.fingerprint for cell in self.cells_of(column) for outcome in cell.outcomes}
         if len(versions) > 1:
             return f"{column.label}: made by {len(versions)} versions of the code, between which nothing is ranked."
-        return super().caution(column)
+        return super()._caution(column)
 
 
 @dataclass(frozen=True)

@@ -192,11 +192,17 @@ class Cell:
 
     def summary(self, metric: str) -> Summary | None:
         """Summary of a metric by its name; ``None`` where nothing was measured or the metric is not defined."""
-        values = [outcome.metrics[metric] for outcome in self.outcomes]
-        if None in values or not values:
-            return None
-        bounds = self.outcomes[0].metric(metric).bounds
-        return summarise((value for value in values if value is not None), bounds)
+        if metric not in self._summaries:
+            values = [value for outcome in self.outcomes if (value := outcome.metrics[metric]) is not None]
+            is_known = bool(values) and len(values) == len(self.outcomes)
+            bounds = self.outcomes[0].metric(metric).bounds if is_known else None
+            self._summaries[metric] = summarise(values, bounds) if is_known else None
+        return self._summaries[metric]
+
+    @cached_property
+    def _summaries(self) -> dict[str, Summary | None]:
+        """What ``summary`` has found: every table asks again."""
+        return {}
 
     @property
     def train_s(self) -> float | None:
@@ -282,6 +288,16 @@ class SuiteResults:
 
     def caution(self, column: Column) -> str | None:
         """Why the cells of a column must not be ranked, or ``None`` where they may."""
+        if column not in self._cautions:
+            self._cautions[column] = self._caution(column)
+        return self._cautions[column]
+
+    @cached_property
+    def _cautions(self) -> dict[Column, str | None]:
+        """What ``caution`` has found: every comparison asks again."""
+        return {}
+
+    def _caution(self, column: Column) -> str | None:
         compared = [outcome for cell in self.cells_of(column) for outcome in cell.outcomes]
         protocols = {(outcome.protocol, outcome.flags.tiny) for outcome in compared}
         if len(protocols) > 1:

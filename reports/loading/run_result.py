@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
@@ -195,6 +195,11 @@ class _Values(Mapping[str, float | None]):
         return len(self._run._metrics)
 
 
+@lru_cache(maxsize=10_000, typed=True)
+def _of_scalar(value: str | int | None) -> str:
+    return canonical_json(value)
+
+
 class _Texts:
     """Canonical JSON of mappings. The text of a part that is the same object as before is not made again: records that come
     from an index share their parts, which nobody changes."""
@@ -206,9 +211,11 @@ class _Texts:
 
     def of(self, mapping: Mapping[str, Any]) -> str:
         """As ``canonical_json``."""
-        return f"{{{','.join(f'{canonical_json(key)}:{self._part(mapping[key])}' for key in sorted(mapping))}}}"
+        return f"{{{','.join(f'{_of_scalar(key)}:{self._part(mapping[key])}' for key in sorted(mapping))}}}"
 
     def _part(self, value: object) -> str:
+        if value is None or isinstance(value, str | int):
+            return _of_scalar(value)
         if not isinstance(value, dict):
             return canonical_json(value)
         known = self._known.get(id(value))

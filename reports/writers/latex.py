@@ -75,6 +75,8 @@ def table_latex(table: Table) -> str:
 
 def escape(text: str) -> str:
     """Text escaped for LaTeX; characters that a plain installation lacks become their code points."""
+    if text.isascii() and text.isalnum():  # ids of runs, of which a report may have a million
+        return text
     flat = re.sub(r"[^\S\u00a0\u202f\u2009]+", " ", text).strip()
     parts = []
     for before, char in zip(" " + flat, flat, strict=False):

@@ -70,6 +70,8 @@ def cost_markdown(report: Mapping[str, Any]) -> str:
 
 def escape(text: str) -> str:
     """Escape Markdown and HTML; line breaks become spaces."""
+    if text.isascii() and text.isalnum():  # ids of runs, of which a report may have a million
+        return text
     flat = plain(text)
     flat = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     # GitHub turns :// into links and @ into mentions.

@@ -18,6 +18,7 @@ from statsmodels.stats.multitest import multipletests
 
 from smope_bench.reports.loading.load import load_suite
 from smope_bench.reports.loading.model import SuiteResults
+from smope_bench.reports.statistics import paired_tests
 from smope_bench.reports.statistics.paired_tests import (
     compare,
     compare_all,
@@ -91,6 +92,23 @@ def test_agrees_with_scipys_permutation_of_tied_differences() -> None:
     values = [1.0, 1.0, -1.0, 2.0, 3.0, 0.0, 3.0]
     method = scipy_stats.PermutationMethod(n_resamples=10**6)
     assert signed_rank(values).p == pytest.approx(scipy_p(values, method), rel=1e-12)
+
+
+@pytest.mark.parametrize("decimals", [0, 1, 6])
+@pytest.mark.parametrize("n", [2, 20, 150])
+def test_inversion_gives_what_counting_gives(n: int, decimals: int) -> None:
+    values = np.random.default_rng(n).normal(0.1, 1, n).round(decimals)
+    ranks = tuple(paired_tests._twice_ranks(np.where(values == 0, 1, values).tolist()))
+    for most in (0, 1, sum(ranks) // 5, sum(ranks) * 2 // 5, sum(ranks) // 2):
+        counted = paired_tests._tail(ranks, most)
+        assert paired_tests._inverted_tail(ranks, most) == pytest.approx(counted, abs=1e-13)
+
+
+@pytest.mark.parametrize("mean", [0.0, 0.02, -0.05])
+def test_thousands_of_pairs_agree_with_the_normal_approximation(mean: float) -> None:
+    values = np.random.default_rng(5).normal(mean, 1, 3000)
+    assert len(values) * values.size / 2 * values.size > paired_tests.COUNTED
+    assert signed_rank(values.tolist()).p == pytest.approx(scipy_p(values, "asymptotic"), abs=1e-4)
 
 
 def test_the_rounding_of_floats_makes_no_difference() -> None:
