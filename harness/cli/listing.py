@@ -105,15 +105,15 @@ def plan(
     if request.counted and not (request.trained or as_json):
         return
     runs, rows = planned(request, tflops)
-    found = find_suites(request.trained)
-    references = {suite.name: suite.reference for suite in found}
+    suites_asked = find_suites(request.trained)
+    references = {suite.name: suite.reference for suite in suites_asked}
     needed = [] if power is None else seeds_for(runs, Store(results), power, references)
     if as_json:
         found = rows if power is None else {"runs": rows, "power": [asdict(one) for one in needed]}
         print(json.dumps(found, indent=2, ensure_ascii=False))
         return
     notes = [plain(line) for line in remarks(runs, [row["notes"] for row in rows])]
-    notes += further_columns(found, request.selection, open_registries(request.options.plugins), data)
+    notes += further_columns(suites_asked, request.selection, open_registries(request.options.plugins), data)
     notes += _precision_notes(runs)
     notes += [plain(one.words) for one in needed]
     if power is not None and not needed:
