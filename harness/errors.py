@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 LONG_LIST = 24
+CLOSE = 0.6
+"""Least similarity by ``difflib`` of a name offered for a mistyped one: 'ncn' and 'ncm' have 0.67, 'foo' and 'ovor' 0.57."""
 
 
 class UserError(Exception):
@@ -26,7 +28,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     begun = [one for one in names if one.startswith(name)]
     spellings = (name.lower().replace("-", "_"), name)
-    close = next(filter(None, (difflib.get_close_matches(each, names, n=1, cutoff=0.5) for each in spellings)), [])
+    close = next(filter(None, (difflib.get_close_matches(each, names, n=1, cutoff=CLOSE) for each in spellings)), [])
     if len(begun) == 1:
         close = begun
     if close and len(names) > LONG_LIST:

@@ -43,6 +43,8 @@ LONGEST_FIRST = (
     "test_safe_path",
     "test_fuzz",
     "test_memory_plan",
+    "test_soak",
+    "test_device_runs",
     "test_namespace",
     "test_sample_plugin",
     "test_cli",
@@ -83,6 +85,14 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _imported_stays() -> Iterator[None]:
+    """What a file's tests import and cache stays as well: each run would look through all of it (``return_freed``)."""
+    yield
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _threads() -> None:
     """One thread of PyTorch for each test process, or as many as SMOPE_TEST_THREADS gives."""
@@ -94,7 +104,8 @@ def _made_once() -> Iterator[None]:
     """Make once what every call of the command line and every run makes anew, the same each time.
 
     These are the parser of the command line, the entry points of installed packages, the small backbones (each run gets a
-    copy) and matplotlib's list of fonts, which a test with a home folder of its own would make again.
+    copy) and matplotlib's list of fonts, which a test with a home folder of its own would make again. Nor does this process
+    wait for the disk: a kill loses nothing that was written, and what a power loss leaves is tested in new processes.
     """
     models: dict[object, PromptedViT] = {}
     load_random, load_stored = backbones.RandomBackbone.load, backbones.StoredBackbone.load
@@ -117,6 +128,7 @@ def _made_once() -> Iterator[None]:
         for absent in (torch.cuda, torch.xpu, torch.mtia):
             if not absent.is_available():  # a seed for it would be kept until it comes, with the stack that set it
                 patch.setattr(absent, "manual_seed_all", lambda seed: None, raising=False)
+        patch.setattr(os, "fsync", lambda descriptor: None)
         patch.setattr(typer.main, "get_command", functools.cache(typer.main.get_command))
         points = functools.cache(lambda path, group: importlib.metadata.entry_points(group=group))
         patch.setattr(plugins, "entry_points", lambda *, group: points(tuple(sys.path), group))

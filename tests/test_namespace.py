@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import textwrap
 import zipfile
 from pathlib import Path
 
@@ -37,18 +38,19 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_suite_runs_beside_the_users_own_packages(project: Path) -> None:
-    done = python(project, "-m", "smope_bench.run_all", "run", "ci", "--methods", "ncm", path=project)
-    assert done.returncode == 0 and "finished" in done.stdout, done.stdout + done.stderr
+def test_a_suite_and_a_new_method_s_test_run_beside_the_users_own_packages(project: Path) -> None:
+    """In one process, because PyTorch takes longer to import than they take."""
+    code = """
+        import pytest
+        from smope_bench import run_all
+
+        print("ENDS", run_all.main(["run", "ci", "--methods", "ncm"]), run_all.main(["new-method", "mine"]))
+        print("TESTS", int(pytest.main(["-q", "-p", "no:cacheprovider", "test_mine.py"])))
+    """
+    done = python(project, "-c", textwrap.dedent(code), path=project)
+    assert "ENDS 0 0" in done.stdout and "TESTS 0" in done.stdout, done.stdout + done.stderr
+    assert "finished" in done.stdout and "1 passed" in done.stdout
     assert not (project / "imported").exists() and list(project.glob("results/*/result.json"))
-
-
-def test_a_new_method_passes_its_test_beside_the_users_own_packages(project: Path) -> None:
-    made = python(project, "-m", "smope_bench.run_all", "new-method", "mine", path=project)
-    assert made.returncode == 0, made.stderr
-    done = python(project, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_mine.py", path=project)
-    assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout + done.stderr
-    assert not (project / "imported").exists()
 
 
 @pytest.fixture(scope="module")

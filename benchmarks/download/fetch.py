@@ -149,6 +149,11 @@ def check(path: Path, remote: Remote, folder: Path, progress: ProgressCallback =
     return Checked(digests["sha256"], f"{algorithm}:{digests[algorithm]}", expected)
 
 
+def is_published(file: Path, remote: Remote, folder: Path, progress: ProgressCallback = silent) -> bool:
+    """Whether a file of another name is the published one, by its digest. Raises BenchmarkError if it is unreadable."""
+    return _may_be(file, remote, folder) and check(file, remote, folder, progress).fits
+
+
 def fault_of_download(file: Path, remote: Remote, folder: Path, progress: ProgressCallback = silent) -> str:
     """Why a file in the downloads folder cannot be used, or '' if it can. Raises BenchmarkError if it is unreadable."""
     checked = check(file, remote, folder, progress)

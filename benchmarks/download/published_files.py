@@ -12,7 +12,14 @@ from pydantic import Field
 from smope_bench.benchmarks.augmentation import Augmentation, RandomResizedCrop
 from smope_bench.benchmarks.base import ProgressCallback, silent
 from smope_bench.benchmarks.download.archives import Member, members
-from smope_bench.benchmarks.download.fetch import Remote, downloads_folder, fault_of_download, fetch, unpinned_on_error
+from smope_bench.benchmarks.download.fetch import (
+    Remote,
+    downloads_folder,
+    fault_of_download,
+    fetch,
+    is_published,
+    unpinned_on_error,
+)
 from smope_bench.benchmarks.download.transfer import shown_bytes
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.image_store.picture_benchmark import PictureConfig
@@ -50,6 +57,11 @@ class PublishedFiles:
     """The files that can be placed by hand, for the end of a message."""
 
     @property
+    def wanted(self) -> tuple[Remote, ...]:
+        """The files that this configuration reads."""
+        return self.remotes
+
+    @property
     def downloads(self) -> Path:
         """Folder of the original files, downloaded or placed by hand."""
         return downloads_folder(self.root, self.name)
@@ -70,6 +82,12 @@ class PublishedFiles:
     def prepare(self, progress: ProgressCallback = silent, given: Sequence[Path] = ()) -> None:
         """See ``CachedBenchmark.prepare``; files whose content is refused are not pinned. Raises BenchmarkError."""
         self.task_sizes()  # type: ignore[attr-defined]  # raises for an impossible split before the download
+        for place in given:
+            if not _may_hold(place, self.wanted, self.downloads, progress):
+                raise BenchmarkError(
+                    f"{self.name}: {place} is none of its files and holds none: give {self.layout.removesuffix(',')}; or leave it"
+                    " out, and they are downloaded"
+                )
         with unpinned_on_error(self.downloads, [remote.name for remote in self.remotes]):
             super().prepare(progress, given)  # type: ignore[misc]  # the benchmark that this is mixed into
 
@@ -102,6 +120,19 @@ class PublishedFiles:
                 progress(f"{self.name}: reading {unpacked}, which no published digest covers")
                 return unpacked
         return self.obtain(remote, progress)
+
+
+def _may_hold(place: Path, remotes: Sequence[Remote], folder: Path, progress: ProgressCallback) -> bool:
+    """Whether a given file, or one at most three levels below a given folder, is one of ``remotes``, packed or not."""
+    if not place.is_dir() and any(is_published(place, remote, folder, progress) for remote in remotes):
+        return True
+    below = (path for pattern in ("*", "*/*", "*/*/*") for path in place.glob(pattern))
+    return any(_resembles(path.name, remote.name) for path in (place, *below) for remote in remotes)
+
+
+def _resembles(name: str, published: str) -> bool:
+    """Whether a file or folder has a published name, but for endings of archives and what comes before a dash."""
+    return f"{published}.".startswith(f"{name}.") or published.endswith(f"-{name}")
 
 
 def _is_archive(place: Path) -> bool:

@@ -130,6 +130,10 @@ class Estimator:
         tested = tests * predicting + images.test * query_pass
         return Work(round(passes), scale * operations, scale * tested)
 
+    def is_closed_form(self, spec: RunSpec) -> bool:
+        """Whether the method of a run is fitted in closed form, not trained by steps."""
+        return self._phase_epochs(spec) is None
+
     def images(self, component: Component) -> ImageCounts | None:
         """Images of a benchmark: counted where its data is prepared, else the published numbers. Downloads nothing."""
         key = component.model_dump_json()
@@ -264,15 +268,19 @@ def _opened(registries: Registries, component: Component, data: Path) -> Benchma
 
 
 def measured_rate(records: Iterable[Record], estimator: Estimator, spec: RunSpec) -> Rate | None:
-    """Median throughput of finished runs with the same backbone size and precision, on the fastest device."""
+    """Median throughput of finished runs on the fastest device, with the same backbone size and precision.
+
+    They are all trained by steps or all in closed form, as ``spec`` is: these differ in batches and in what is read from caches.
+    """
     size, found = estimator.scale(spec.backbone), dict[str, list[float]]()
+    in_closed_form = estimator.is_closed_form(spec)
     for record in records:
         try:
             seconds = _Finished.model_validate(record.result).timings.total_s
             other = RunSpec(**record.spec)
             if seconds <= 0 or other.precision != spec.precision or estimator.scale(other.backbone) != size:
                 continue
-            work = estimator.work(other)
+            work = estimator.work(other) if estimator.is_closed_form(other) == in_closed_form else None
         except (UserError, ValueError):  # a record of a missing plugin, or of another version
             continue
         if work is not None:
@@ -343,7 +351,7 @@ class Pricing:
         self._records = [record for record in store.scan() if isinstance(record, Record)]
         self._medians = median_seconds(self._records)
         self._estimator = Estimator(registries, data)
-        self._rates: dict[tuple[str, str], Rate | None] = {}
+        self._rates: dict[tuple[str, str, bool], Rate | None] = {}
 
     def price(self, run: PlannedRun) -> dict[str, Any]:
         """A plan's columns of costs, and what must be downloaded first."""
@@ -367,7 +375,8 @@ class Pricing:
         return images and trained_on(images.train, run.spec)
 
     def _rate(self, run: PlannedRun) -> Rate | None:
-        key = (run.spec.backbone.model_dump_json(), run.spec.precision)
+        in_closed_form = self._estimator.is_closed_form(run.spec)
+        key = (run.spec.backbone.model_dump_json(), run.spec.precision, in_closed_form)
         if key not in self._rates:
             self._rates[key] = find_rate(self._records, self._estimator, run.spec, self._results, self._tflops)
         return self._rates[key]

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.harness.console import Rows
-from smope_bench.harness.errors import UserError
+from smope_bench.harness.errors import CLOSE, UserError
 from smope_bench.harness.facts.settings import Facts, settings_of
 from smope_bench.harness.registry.plugins import call_outside_code
 from smope_bench.harness.text import plain, shell_command
@@ -77,7 +77,7 @@ def _nearest(name: str, known: Mapping[str, Sequence[str]]) -> str:
     for kind, names in known.items():
         for one in names:
             kinds.setdefault(one, []).append(kind)
-    close = get_close_matches(name.lower().replace("-", "_"), kinds, n=NEAREST, cutoff=0.5)
+    close = get_close_matches(name.lower().replace("-", "_"), kinds, n=NEAREST, cutoff=CLOSE)
     offered = ", ".join(f"{one!r} ({' and '.join(kinds[one])})" for one in close)
     hint = f"; did you mean {offered}?" if close else "."
     lists = (

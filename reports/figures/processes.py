@@ -31,6 +31,7 @@ def do_all(jobs: Sequence[Callable[[], T]], processes: int | None = None) -> lis
     count = min(processes or (usable_cores() if _can_be_copied() else 1), len(jobs))
     if count < 2 or len(jobs) < LEAST:
         return [_result(job) for job in jobs]
+    frozen = gc.get_freeze_count()
     gc.freeze()  # a copy that collects garbage would touch, and so duplicate, all that it shares
     context = multiprocessing.get_context("fork")
     try:
@@ -39,7 +40,8 @@ def do_all(jobs: Sequence[Callable[[], T]], processes: int | None = None) -> lis
     except BrokenProcessPool:  # one was killed, as for lack of memory
         return [_result(job) for job in jobs]
     finally:
-        gc.unfreeze()
+        if not frozen:  # else the caller's own frozen objects would be collected again
+            gc.unfreeze()
 
 
 def _begin(jobs: Sequence[Callable[[], object]]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -136,9 +135,8 @@ class Worlds:
 
 
 @pytest.fixture
-def worlds(factory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Any]]:
-    """A context that gives a ``Worlds`` and removes its folders; what lives so briefly need not reach the disk."""
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
+def worlds(factory) -> Iterator[Callable[[], Any]]:
+    """A context that gives a ``Worlds`` and removes its folders."""
 
     @contextmanager
     def opened() -> Iterator[Worlds]:

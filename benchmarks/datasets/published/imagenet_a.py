@@ -70,6 +70,11 @@ class ImageNetA(PublishedFiles, PictureBenchmark[ImageNetAConfig]):
     image_count: ClassVar[int] = 7_500
 
     @property
+    def wanted(self) -> tuple[Remote, ...]:
+        """The archive, and the list where the configuration names one."""
+        return self.remotes if self.config.split_list is None else (*self.remotes, _list_of(self.config.split_list))
+
+    @property
     def num_classes(self) -> int:
         return self.class_count
 
@@ -149,11 +154,15 @@ class ImageNetA(PublishedFiles, PictureBenchmark[ImageNetAConfig]):
 
     def _list(self, sha256: str, progress: ProgressCallback) -> Path:
         try:
-            return self.obtain(Remote(LIST, (), f"sha256:{sha256}"), progress)
+            return self.obtain(_list_of(sha256), progress)
         except BenchmarkError as error:
             raise BenchmarkError(
                 f"{error}; or leave benchmark.split_list out, and a fifth of each class is tested on, drawn by a seed"
             ) from error
+
+
+def _list_of(sha256: str) -> Remote:
+    return Remote(LIST, (), f"sha256:{sha256}")
 
 
 def _split(text: str) -> Split:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from functools import cache
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 INSTRUCTIONS = ("amx_bf16", "avx512_bf16")
 """Without one of these, bfloat16 products are emulated, and packing was not tried."""
+PACKS = "_packs"
+"""Attribute of a layer: its packed weights by whether they are transposed, as the product with gradients takes them."""
 
 
 class _Packed(NamedTuple):
@@ -20,16 +21,16 @@ class _Packed(NamedTuple):
     weights: Tensor
 
 
-_PACKED: tuple[WeakKeyDictionary[nn.Linear, _Packed], ...] = (WeakKeyDictionary(), WeakKeyDictionary())
-"""By layer, for the product with its inputs and for that with its outputs' gradients. Not in the layer: copies make their own."""
-
-
 class PackedLinear(nn.Linear):
     """``nn.Linear``, frozen: the same bits by packed weights, where this processor has products in bfloat16.
 
     Of inputs that do not lie together, torch rounds product and bias apart, this form once. A layer then holds its weights up to
     three times: as they are, packed, and packed for the backward pass.
     """
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without packed weights: a copy makes its own."""
+        return {name: value for name, value in vars(self).items() if name != PACKS}
 
     def forward(self, input: Tensor) -> Tensor:
         """Inputs (..., in_features) to (..., out_features), in bfloat16 where the products are packed."""
@@ -64,12 +65,12 @@ def can_pack() -> bool:
 
 
 def _packed(layer: nn.Linear, *, transposed: bool) -> Tensor:
-    weight, kept = layer.weight.detach(), _PACKED[transposed]
+    weight, packs = layer.weight.detach(), vars(layer).setdefault(PACKS, {})
     source = weight.data_ptr(), layer.weight._version
-    found = kept.get(layer)
+    found: _Packed | None = packs.get(transposed)
     if found is None or found.source != source:
         plain = weight.t().contiguous() if transposed else weight
-        found = kept[layer] = _Packed(source, torch.ops.mkldnn._reorder_linear_weight(plain))
+        found = packs[transposed] = _Packed(source, torch.ops.mkldnn._reorder_linear_weight(plain))
     return found.weights
 
 

@@ -205,7 +205,7 @@ class CheckpointBackbone(PreparedBackbone):
         return converted.tensors, converted.dropped
 
     def _find(self, fetch: Fetch, given: Sequence[Path], progress: ProgressCallback) -> Path:
-        if (file := self._among(given, progress)) is not None:
+        if (file := self._among(given)) is not None:
             return self._matching(file)
         downloads = self._file().parent / "downloads"
         if not (downloads / self.files[0]).is_file():
@@ -221,7 +221,7 @@ class CheckpointBackbone(PreparedBackbone):
             progress=progress,
         )
 
-    def _among(self, given: Sequence[Path], progress: ProgressCallback) -> Path | None:
+    def _among(self, given: Sequence[Path]) -> Path | None:
         """The weights file among the given files and folders: by its name, or the only one."""
         names = (*self.files, *(HUB_FILES if self.hub else ()))
         for path in given:
@@ -233,7 +233,10 @@ class CheckpointBackbone(PreparedBackbone):
         if len(given) == 1 and given[0].is_file():
             return given[0]
         if given:
-            progress(f"{self.name}: none of {', '.join(map(str, given))} is or has {self.files[0]}")
+            raise MethodError(
+                f"weights of backbone {self.name!r}: none of {', '.join(map(str, given))} is or has {' or '.join(names)};"
+                f" {self._wanted()}"
+            )
         return None
 
     def _matching(self, file: Path) -> Path:

@@ -157,6 +157,19 @@ def test_another_archive_is_refused(layouts: ModuleType, tmp_path: Path, tree: T
         images.prepare(given=[other])
 
 
+@pytest.mark.parametrize("name", ["other.txt", "other.gz", "folder"])
+def test_what_is_none_of_its_files_starts_no_download(
+    layouts: ModuleType, tmp_path: Path, tree: Tree, name: str
+) -> None:
+    images, other = made(layouts, tmp_path, tree), tmp_path / "mine" / name
+    layouts.unpack(tmp_path / "mine", {f"{name}/other.txt" if name == "folder" else name: b"?"})
+    with pytest.raises(
+        BenchmarkError, match=rf"{name} is none of its files and holds none: give cifar-100-python\.tar\.gz"
+    ):
+        images.prepare(given=[other])
+    assert not images.downloads.exists()
+
+
 class Evil:
     def __reduce__(self) -> tuple[Any, ...]:
         return (print, ("this must never be printed",))

@@ -103,6 +103,8 @@ def test_another_list_than_the_named_one_is_not_read(layouts: ModuleType, tmp_pa
     with pytest.raises(
         BenchmarkError, match=r"imagenet-a_split\.txt could not be downloaded .* leave benchmark.split_list out"
     ):
+        made(layouts, tmp_path, split_list="0" * 64).prepare()
+    with pytest.raises(BenchmarkError, match=r"mine\.txt is none of its files .*: give imagenet-a\.tar"):
         made(layouts, tmp_path, split_list="0" * 64).prepare(given=[tmp_path / "mine.txt"])
     with pytest.raises(ValidationError, match="give the sha256 of the list"):
         ImageNetAConfig(split_list="mine.txt")

@@ -203,6 +203,7 @@ def test_a_name_of_two_kinds_shows_both(tmp_path: Path, capsys: pytest.CaptureFi
         ("sup21", "'sup21k' (backbone)"),
         ("Table1", "'table1' (suite)"),
         ("xyzzy", "nothing is called 'xyzzy'. smope-bench list methods"),
+        ("foo", "nothing is called 'foo'. smope-bench list methods"),
         ("\x1b[31m", "nothing is called"),
     ],
 )

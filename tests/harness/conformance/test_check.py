@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from torch import Tensor, nn
 
 from smope_bench.benchmarks.base import BenchmarkConfig
 from smope_bench.benchmarks.stream import View, build_stream
+from smope_bench.harness.conformance import device_checks
 from smope_bench.harness.conformance.check import ColouredNoise, check, check_target, failed
+from smope_bench.harness.conformance.device_checks import DeviceRun, run_on_pretend_device
 from smope_bench.harness.conformance.fixtures import kept_test_images, with_other_future
 from smope_bench.harness.registry.registry import open_registries
 from smope_bench.methods import BUILTIN
@@ -63,8 +66,20 @@ def test_every_cheat_is_caught(method: type[Method]) -> None:
 
 
 @pytest.mark.parametrize("name", BUILTIN)
-def test_every_built_in_method_passes(name: str) -> None:
+def test_every_built_in_method_passes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its run under bf16 autocast on the pretend device neither mixes devices nor makes the host wait in a step."""
+    pretended: list[DeviceRun] = []
+
+    def kept(*args: Any, **options: Any) -> DeviceRun:
+        pretended.append(run_on_pretend_device(*args, **options))
+        return pretended[-1]
+
+    monkeypatch.setattr(device_checks, "run_on_pretend_device", kept)
     assert failed(check(name, open_registries())) == []
+    assert len(pretended) == (not torch.cuda.is_available())
+    for found in pretended:
+        assert found.report.mixed == [] and found.report.casts > 0
+        assert not {phase for phase in ("training_step", "descend", "predict") if found.waits(phase)}
 
 
 class Settles(Honest):

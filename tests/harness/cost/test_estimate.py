@@ -181,7 +181,7 @@ def test_small_backbones_cost_less(known: Registries, tmp_path: Path) -> None:
 
 
 def record(seconds: float, device: str, **changes: Any) -> Record:
-    found = spec("ncm", **changes)
+    found = spec(changes.pop("method", "ncm"), **changes)
     result = {"timings": {"total_s": seconds}, "provenance": {"device_name": device, "code_fingerprint": "f"}}
     return Record(found.run_id, {"spec": found.model_dump(mode="json"), **result})
 
@@ -200,9 +200,19 @@ def test_throughput_is_measured_on_the_same_size_and_precision(known: Registries
         record(0.0, "other"),
     ]
     records.append(Record("x", {**records[0].result, "spec": {"of": "another version"}}))
-    rate = measured_rate(records, estimator, spec("smope"))
+    rate = measured_rate(records, estimator, spec("ridge"))
     assert rate is not None and (rate.flops_per_s, rate.device) == (work.flops / 2.0, "fast")
-    assert measured_rate(records[-2:], estimator, spec("smope")) is None
+    assert measured_rate(records[-2:], estimator, spec("ridge")) is None
+
+
+def test_closed_form_runs_say_nothing_of_training_by_steps(known: Registries, tmp_path: Path) -> None:
+    estimator = Estimator(known, tmp_path, STORED)
+    records = [record(0.1, "fast"), record(9.0, "fast", method="linear_probe")]
+    work = estimator.work(spec("linear_probe"))
+    rate = measured_rate(records, estimator, spec("smope"))
+    assert work is not None and rate is not None and rate.flops_per_s == work.flops / 9.0
+    assert measured_rate(records[:1], estimator, spec("smope")) is None
+    assert find_rate(records[:1], estimator, spec("smope", backbone="tiny"), tmp_path, None) is None
 
 
 CONDITIONS = {"backbone": "random", "batch": 128, "precision": "fp32", "device": "GPU", "torch": "2"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -43,6 +44,13 @@ def test_a_users_error_is_a_result_and_another_is_raised() -> None:
 
 def test_what_a_killed_copy_has_not_done_is_done_here() -> None:
     assert do_all([partial(die_in_a_copy, os.getpid()), lambda: 8, lambda: 9], processes=2) == [7, 8, 9]
+
+
+def test_what_the_caller_froze_stays_frozen() -> None:
+    gc.freeze()
+    before = gc.get_freeze_count()
+    assert do_all([lambda: 1] * 3, processes=2) == [1, 1, 1]
+    assert gc.get_freeze_count() > before // 2
 
 
 def test_a_process_with_torch_is_not_copied(monkeypatch) -> None:

@@ -193,19 +193,26 @@ def test_a_folder_is_searched_under_every_name_before_anything_is_fetched(tmp_pa
 
 def test_fetch_is_asked_for_the_published_file(tmp_path: Path) -> None:
     fetching, said = Fetching(dino), []
-    (tmp_path / "empty").mkdir()
-    backbone(tmp_path).prepare(fetching, [tmp_path / "empty"], said.append)
+    backbone(tmp_path).prepare(fetching, (), said.append)
     (asked,) = fetching.asked
     assert (asked["name"], asked["urls"], asked["digest"]) == ("vit.pth", ("https://here/vit.pth",), None)
     assert asked["folder"] == tmp_path / "weights" / "downloads"
-    assert "empty is or has vit.pth" in said[0] and "kept 78 tensors" in said[-1]
+    assert "kept 78 tensors" in said[-1]
+
+
+def test_a_given_folder_without_the_file_starts_no_download(tmp_path: Path) -> None:
+    fetching = Fetching(dino)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MethodError, match=r"none of .*empty is or has vit\.pth or other\.pth; use the file"):
+        backbone(tmp_path).prepare(fetching, [tmp_path / "empty"])
+    assert not fetching.asked
 
 
 def test_of_several_given_files_the_one_of_its_name_is_taken(tmp_path: Path) -> None:
     (tmp_path / "images.tar").write_bytes(b"of a benchmark")
     named = given_file(tmp_path, name="other.pth")
     backbone(tmp_path / "a").prepare(Fetching(), [tmp_path / "images.tar", named])
-    with pytest.raises(AssertionError, match="nothing may be downloaded"):
+    with pytest.raises(MethodError, match=r"none of .*images\.tar, .*images\.tar is or has vit\.pth"):
         backbone(tmp_path / "b").prepare(Fetching(), [tmp_path / "images.tar", tmp_path / "images.tar"])
 
 
