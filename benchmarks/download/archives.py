@@ -101,8 +101,14 @@ BLOCK = 512
 REMEDY = "delete it and prepare again, or give an intact copy with --from FILE"
 HEADER_LIMIT = 1 << 20  # bytes of one header, long names included
 CHUNK = 1 << 20
+try:
+    from lzma import LZMAError
+except ImportError:  # a Python that was built without it opens no such archive
+    LZMAError = zlib.error
+
 UNREADABLE = (
     tarfile.TarError,
+    LZMAError,
     zipfile.BadZipFile,
     zlib.error,
     EOFError,

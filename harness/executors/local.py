@@ -203,8 +203,8 @@ class _WorkerProcess:
         self.peak_mb, self._measured = 0.0, 0.0
         self.process: BaseProcess = context.Process(target=_work, args=(theirs, options), daemon=True)
         gpus = only_gpus([gpu] if gpu else [])  # CUDA reads it when torch is first used
-        with signals_held(), safe_path(), _no_missing_script(), gpus:
-            self.process.start()
+        with safe_path(), _no_missing_script(), gpus:
+            _start(self.process)
         theirs.close()  # so that the death of the worker reads as the end of the pipe
 
     def give(self, job: Job) -> None:
@@ -257,6 +257,21 @@ class _WorkerProcess:
             self.process.kill()
             self.process.join()
         self.pipe.close()
+
+
+def _start(process: BaseProcess) -> None:
+    """Start a worker with both signals blocked until ``_work`` handles them.
+
+    The first start in a process starts multiprocessing's resource tracker too, which ends by unblocking both signals, whether or
+    not they were blocked before; so it is started on its own.
+    """
+    if sys.platform != "win32":
+        from multiprocessing import resource_tracker
+
+        with signals_held():
+            resource_tracker.ensure_running()
+    with signals_held():
+        process.start()
 
 
 class _WorkerState:

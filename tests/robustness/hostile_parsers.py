@@ -89,7 +89,7 @@ def _json(value: Any) -> bytes:
 
 
 def _archives() -> tuple[bytes, ...]:
-    """A tar, a compressed tar and a zip of two files."""
+    """A tar, a compressed tar, and zips of two files, deflated and by LZMA."""
     found = []
     for mode in ("w", "w:gz"):
         stream = io.BytesIO()
@@ -99,11 +99,13 @@ def _archives() -> tuple[bytes, ...]:
                 info.size = 5
                 tar.addfile(info, io.BytesIO(b"hello"))
         found.append(stream.getvalue())
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("a/b.txt", "hello" * 50)
-        archive.writestr("c.txt", "x")
-    return (*found, stream.getvalue())
+    for compression in (zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA):
+        stream = io.BytesIO()
+        with zipfile.ZipFile(stream, "w", compression) as archive:
+            archive.writestr("a/b.txt", "hello" * 50)
+            archive.writestr("c.txt", "x")
+        found.append(stream.getvalue())
+    return tuple(found)
 
 
 def _pictures() -> tuple[bytes, ...]:
@@ -128,16 +130,21 @@ def _pictures() -> tuple[bytes, ...]:
 
 
 def _tensors() -> tuple[bytes, ...]:
-    """Two tensors as safetensors, in torch's two formats, and as npz."""
+    """Two tensors as safetensors, in torch's two formats, and as npz, plain, deflated and by LZMA."""
     two = {"a": torch.zeros(2, 3), "b": torch.arange(4)}
     found = [save(two)]
     for is_zip in (True, False):
         stream = io.BytesIO()
         torch.save(two, stream, _use_new_zipfile_serialization=is_zip)
         found.append(stream.getvalue())
-    stream = io.BytesIO()
-    np.savez(stream, a=np.zeros((2, 3)), b=np.arange(4))
-    return (*found, stream.getvalue())
+    for compression in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA):
+        stream = io.BytesIO()
+        with zipfile.ZipFile(stream, "w", compression) as archive:
+            for name, tensor in two.items():
+                with archive.open(f"{name}.npy", "w") as member:
+                    np.save(member, tensor.numpy())
+        found.append(stream.getvalue())
+    return tuple(found)
 
 
 def _made(make: Any, ending: str) -> dict[str, bytes]:
@@ -309,7 +316,9 @@ def parsers(template: Path) -> dict[str, Parser]:
         "weights": Parser(
             _tensors(), lambda data, folder: read_entries(a_file(data, folder, "a"), ("torch", "safetensors", "npz"))
         ),
-        "archives": Parser(_archives(), lambda data, folder: [one.name for one in members(a_file(data, folder, "a"))]),
+        "archives": Parser(
+            _archives(), lambda data, folder: [one.read() for one in members(a_file(data, folder, "a"))]
+        ),
         "pickles": Parser(
             (pickle.dumps({b"labels": [1, 2], b"data": b"x"}, 2),), lambda data, _: load_plain(data, "a.pkl")
         ),

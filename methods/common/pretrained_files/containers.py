@@ -21,6 +21,8 @@ from smope_bench.methods.common.errors import MethodError
 Container = Literal["safetensors", "torch", "npz"]
 
 _FAILURES = (SafetensorError, zipfile.BadZipFile, RuntimeError, EOFError, OSError, ValueError, LookupError)
+_PARSERS = ("torch._weights_only_unpickler", "torch.serialization", "zipfile")
+"""Modules whose errors of any kind are about the file: of struct, zlib and lzma, which they call, too."""
 _NAMED = 3
 
 
@@ -43,8 +45,8 @@ def read_entries(path: Path, containers: Sequence[Container], allows: Sequence[A
         named = re.search(r"GLOBAL (\S+)", str(error))
         what = f"names {named[1]}, which is" if named else "holds something that is"
         raise MethodError(f"{path} {what} no tensor: nothing of it was run or loaded") from error
-    except (TypeError, AttributeError, *_FAILURES) as error:
-        is_damage = isinstance(error, _FAILURES) or raised_within(error, "torch._weights_only_unpickler")
+    except Exception as error:
+        is_damage = isinstance(error, _FAILURES) or raised_within(error, *_PARSERS)
         if isinstance(error, MethodError) or not is_damage:
             raise
         reason = " ".join(str(error).split())[:160]

@@ -286,6 +286,15 @@ def test_one_altered_byte_is_found_by_checksum(form: str, place: float, write: W
     refusal(write(bytes(data)), "damaged")
 
 
+def test_a_damaged_zip_of_another_compression_is_refused(write: Write) -> None:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("top/x", random.Random(1).randbytes(20_000))
+    data = bytearray(stream.getvalue())
+    data[10_000:10_064] = b"\xff" * 64
+    refusal(write(bytes(data)), "damaged", "'top/x'")
+
+
 def test_an_altered_header_does_not_end_a_tar_silently(write: Write) -> None:
     data = bytearray(tar_bytes({"a": b"1", "b": b"2", "c": b"3"}, tarfile.USTAR_FORMAT))
     data[1024] ^= 1

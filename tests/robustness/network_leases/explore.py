@@ -45,6 +45,9 @@ class World:
     crashes: int = 0
     stops: int = 0
     """How often a launcher is stopped, at any operation and for any time."""
+    preemptions: int | None = None
+    """How often another launcher goes on although the one that acted last could, in one way through the states; None: any
+    number. Where a launcher waits, has ended, crashed or is stopped, a change to another is not counted."""
     work: int = 3
     """Ticks that a run takes."""
     dead: int = 1
@@ -98,6 +101,9 @@ class State(NamedTuple):
     launchers: tuple[Launcher, ...]
     crashes: int = 0
     stops: int = 0
+    last: int | None = None
+    """The launcher that acted last, where preemptions are counted."""
+    preemptions: int = 0
 
 
 class BrokenPromise(Exception):
@@ -153,7 +159,7 @@ def explore(world: World, most: int = 10_000_000) -> Figures:
 
 def _key(state: State, world: World) -> int:
     """64 bits that tell states apart. Ticks count: no way through the states comes back to where it was, and each one ends."""
-    return hash((state.server.now, state.server.key(world.weather.cache), state.launchers, state.crashes, state.stops))
+    return hash((state.server.now, state.server.key(world.weather.cache), *state[1:]))
 
 
 def _next(state: State, world: World, figures: Figures) -> Iterator[tuple[str, State]]:
@@ -170,8 +176,8 @@ def _next(state: State, world: World, figures: Figures) -> Iterator[tuple[str, S
         if launcher.state == "stopped":
             yield f"{index} resumes", _with(state, index, launcher._replace(state="resumed"))
             continue
-        if launcher.acts:
-            yield from _operations(state, index, world, figures)
+        if launcher.acts and (counted := _preempting(state, index, world)) is not None:
+            yield from _operations(counted, index, world, figures)
         if state.crashes < world.crashes:
             yield f"{index} crashes", _with(state, index, launcher._replace(state="crashed"), crashes=1)
         if state.stops < world.stops:
@@ -186,11 +192,23 @@ def _next(state: State, world: World, figures: Figures) -> Iterator[tuple[str, S
         yield "time passes", _tick(state)
 
 
+def _preempting(state: State, index: int, world: World) -> State | None:
+    """The state in which this launcher acts, its preemption counted; None where the world allows no further one."""
+    if world.preemptions is None:
+        return state
+    is_one = state.last not in (None, index) and state.launchers[state.last].acts
+    if is_one and state.preemptions >= world.preemptions:
+        return None
+    return state._replace(last=index, preemptions=state.preemptions + is_one)
+
+
 def _with(
     state: State, index: int, launcher: Launcher, *, server: Server | None = None, crashes: int = 0, stops: int = 0
 ) -> State:
     launchers = (*state.launchers[:index], launcher, *state.launchers[index + 1 :])
-    return State(server or state.server, launchers, state.crashes + crashes, state.stops + stops)
+    return state._replace(
+        server=server or state.server, launchers=launchers, crashes=state.crashes + crashes, stops=state.stops + stops
+    )
 
 
 def _tick(state: State) -> State:
@@ -204,7 +222,7 @@ def _tick(state: State) -> State:
             return launcher._replace(phase="beat", worked=launcher.worked + 1)
         return launcher._replace(phase="look")
 
-    return State(server, tuple(later(launcher) for launcher in state.launchers), state.crashes, state.stops)
+    return state._replace(server=server, launchers=tuple(later(one) for one in state.launchers), last=None)
 
 
 def _operations(state: State, index: int, world: World, figures: Figures) -> Iterator[tuple[str, State]]:
@@ -344,6 +362,7 @@ HONEST = Weather(cache=0)
 OLD = Weather(cache=2)
 SKEWED = Weather(cache=1, clocks=(-1, 1, 0), client_times=True)
 _TWICE = replace(HONEST, lost_answers=1)
+_THREE_OLD = World("three launchers, old names and contents", 3, weather=replace(OLD, cache=1), work=1)
 
 SHORT = (
     World("a local file system, one crash", weather=HONEST, crashes=1, work=2),
@@ -354,6 +373,7 @@ SHORT = (
     World("clocks apart, old names and contents", weather=SKEWED, work=4),
     World("an answer lost", weather=_TWICE, work=1),
     World("an answer lost, old names and contents", weather=replace(OLD, cache=1, lost_answers=1), work=1),
+    replace(_THREE_OLD, name="three launchers, old names and contents, no preemption", preemptions=0),
 )
 """What the test suite explores."""
 LONG = (
@@ -368,14 +388,18 @@ LONG = (
     World("old names and contents, one stop of any length", weather=replace(OLD, cache=1), stops=1, work=1),
     World("clocks apart, old names and contents, one crash", weather=SKEWED, crashes=1, work=4),
     World("three launchers, a local file system, one crash", 3, weather=HONEST, crashes=1, work=1),
-    World("three launchers, old names and contents", 3, weather=replace(OLD, cache=1), work=1),
-    World("three launchers, old names and contents, one crash", 3, weather=replace(OLD, cache=1), crashes=1, work=1),
+    replace(_THREE_OLD, name="three launchers, old names and contents, two preemptions", preemptions=2),
+    replace(_THREE_OLD, name="three launchers, names and contents of a minute ago", weather=OLD, preemptions=1),
+    replace(_THREE_OLD, name="three launchers, old names and contents, one crash", crashes=1, preemptions=1),
+    _THREE_OLD,
+    replace(_THREE_OLD, name="three launchers, old names and contents, one crash, any order", crashes=1),
 )
 """What the script explores with ``--long``."""
 BROKEN = {
     "published": (
         World("records replace each other, one stop", weather=HONEST, stops=1, work=1, exclusive_record=False),
         World("records replace each other, a short run", weather=OLD, work=1, exclusive_record=False),
+        replace(_THREE_OLD, name="records replace each other, three launchers", preemptions=1, exclusive_record=False),
         World("no look at the lease either", weather=OLD, work=5, exclusive_record=False, checks_lease=False),
     ),
     "takes the run from one that is at work": (

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
-import os
 import random
 import shutil
 import subprocess
@@ -27,23 +26,23 @@ import torch
 from disturbances import KINDS, upgrade  # pyright: ignore[reportMissingImports]
 from disturbed import Disturbed, Figures  # pyright: ignore[reportMissingImports]
 from kill_sweep import Sweep  # pyright: ignore[reportMissingImports]
+from mounts import CannotMount, tmpfs  # pyright: ignore[reportMissingImports]
 from world import Code  # pyright: ignore[reportMissingImports]
 
 METHODS = ("ncm", "ridge", "linear_probe")
 TINY = ("--limit", "5", "--checkpoint-every", "0")
 DISK_MB = 48
-CLONE_NEWNS, PR_SET_CHILD_SUBREAPER = 0x20000, 36
+PR_SET_CHILD_SUBREAPER = 36
 UPGRADED_WHEN_DONE = 0.3
 
 
 def own_disk(place: Path) -> bool:
     """Mount a small disk there, which only this process and its children see and which ends with them; False where not allowed."""
-    place.mkdir(parents=True, exist_ok=True)
-    if os.geteuid() != 0 or ctypes.CDLL(None).unshare(CLONE_NEWNS) != 0:
+    try:
+        tmpfs(place, DISK_MB)
+    except CannotMount:
         return False
-    private = ["mount", "--make-rprivate", "/"]
-    disk = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "tmpfs", str(place)]
-    return all(subprocess.run(command, capture_output=True, check=False).returncode == 0 for command in (private, disk))
+    return True
 
 
 def soak(

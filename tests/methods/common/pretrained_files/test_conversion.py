@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -101,6 +102,29 @@ def test_a_flipped_bit_in_an_archive_is_refused(tmp_path: Path, write: Callable[
         read(file, "google" if write is google else "dino")
 
 
+@pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damage_that_no_decompressor_reads_is_refused(tmp_path: Path, compression: int) -> None:
+    file = tmp_path / "file"
+    with zipfile.ZipFile(file, "w", compression) as archive, archive.open("a.npy", "w") as member:
+        np.save(member, np.arange(3000.0))
+    data, middle = bytearray(file.read_bytes()), file.stat().st_size // 2
+    data[middle : middle + 64] = b"\xff" * 64
+    file.write_bytes(data)
+    with pytest.raises(MethodError, match=r"file is (truncated, )?damaged"):
+        read(file, "google")
+
+
+def test_an_older_file_that_names_a_tensor_without_numbers_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    torch.save({"a": torch.ones(3)}, file, _use_new_zipfile_serialization=False)
+    data = file.read_bytes()
+    key = re.findall(rb"\d{9,}", data)[-1]  # the list of keys comes last, before the numbers
+    place = data.rindex(key)
+    file.write_bytes(data[:place] + b"0" + data[place + 1 :])
+    with pytest.raises(MethodError, match="file is truncated, damaged or no checkpoint"):
+        read(file, "dino")
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -109,6 +133,7 @@ def test_a_flipped_bit_in_an_archive_is_refused(tmp_path: Path, write: Callable[
         (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
         (b"hello, this is no checkpoint", "is no checkpoint"),
         (b"\x80\x05hello", "truncated, damaged or no checkpoint"),
+        (b"\x80\x02M\xe9", "truncated, damaged or no checkpoint"),  # a number of two bytes, of which one is there
     ],
 )
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
