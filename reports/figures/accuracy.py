@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from smope_bench.reports.figures.interactive import Chart, limits_of, seeded, series, spread_of, to_thousandth
 from smope_bench.reports.figures.kinds import FigureData, Picture, figure
@@ -18,12 +17,10 @@ from smope_bench.reports.figures.scatter import names_at_ends
 from smope_bench.reports.figures.style import (
     PALE,
     Look,
-    colour_bar,
+    Squares,
     crowded,
     draw_heat_map,
-    label_edges,
     legend_label,
-    panels,
     row_label,
     within_percent,
 )
@@ -247,11 +244,9 @@ def _draw_stages(axes: Axes, curve: list[tuple[int, float, float]], look: Look, 
     )  # fmt: skip
 
 
-def mean_matrix(cell: Cell) -> pd.DataFrame:
-    """Mean accuracy in percent over the cell's runs, (task learned, task tested) from 1; NaN where nothing was measured."""
-    mean = np.array([outcome.accuracy_matrix for outcome in cell.outcomes], dtype=np.float64).mean(axis=0)
-    tasks = range(1, len(mean) + 1)
-    return pd.DataFrame(mean, index=tasks, columns=tasks)
+def mean_matrix(cell: Cell) -> NDArray[np.float64]:
+    """Mean accuracy in percent over the cell's runs, (task learned, task tested); NaN where nothing was measured."""
+    return np.array([outcome.accuracy_matrix for outcome in cell.outcomes], dtype=np.float64).mean(axis=0)
 
 
 @figure("matrices", "Accuracy matrices")
@@ -261,18 +256,14 @@ def matrices(data: FigureData) -> Picture | None:
     if len(cells) > _MOST_MATRICES:
         return None
     found = [mean_matrix(cell) for cell in cells]
-    low = 10 * np.floor(min(float(matrix.min(axis=None)) for matrix in found) / 10)
+    low = 10 * np.floor(min(float(np.nanmin(matrix)) for matrix in found) / 10)
     norm = Normalize(min(low, 90.0), 100)
-    across = min(2 if len(cells) <= 4 else 3, len(cells))
-    down = -(-len(cells) // across)
+    squares = Squares([row_label(cell) for cell in cells])
 
     def draw(figure: Figure) -> None:
-        grid = panels(figure, len(cells), across, share=False)
-        for axes, cell, matrix in zip(grid, cells, found, strict=True):
+        grid = squares.draw(figure, norm, "accuracy (%)", f"accuracy on {unit}", f"after {unit}")
+        for axes, matrix in zip(grid, found, strict=True):
             _draw_matrix(axes, matrix, norm)
-            axes.set_title(textwrap.fill(row_label(cell), 30 if across <= 2 else 20), loc="left", fontsize=8.5)
-        label_edges(grid, across, f"accuracy on {unit}", f"after {unit}")
-        colour_bar(figure, grid, norm, "accuracy (%)", shrink=min(1.0, 1.6 / down))
 
     caption = (
         f"Accuracy matrices, mean over runs: down, the {unit} just learned; across, the {unit} tested. A column that pales "
@@ -280,22 +271,21 @@ def matrices(data: FigureData) -> Picture | None:
         + (" Above the diagonal are domains that were still to come." if unit == "domain" else "")
     )
     lasts = "; ".join(
-        f"{cell.row.label}: {', '.join(number(float(value), 1) for value in matrix.iloc[-1])}"
+        f"{cell.row.label}: {', '.join(number(float(value), 1) for value in matrix[-1])}"
         for cell, matrix in zip(cells, found, strict=True)
     )
     alt = f"Accuracy matrices on {data.column.label}; their last rows are {lasts}."
-    return Picture(draw, caption, alt, (5.4, (2.4 if across <= 2 else 1.8) * down + 0.3))
+    return Picture(draw, caption, alt, squares.size)
 
 
-def _draw_matrix(axes: Axes, matrix: pd.DataFrame, norm: Normalize) -> None:
+def _draw_matrix(axes: Axes, matrix: NDArray[np.float64], norm: Normalize) -> None:
     tasks = len(matrix)
     # Many small numbers are unreadable: then only what was learned (diagonal) and what is left of it (last row) is written.
     written = np.full(matrix.shape, tasks <= 5) | np.eye(tasks, dtype=bool)
     written[-1] = True
-    texts = np.where(written, matrix.map("{:.0f}".format), "")
+    texts = np.where(written, np.vectorize("{:.0f}".format)(matrix), "")
     every = 1 if tasks <= 10 else -(-tasks // 6)
     names = [str(task) if (task - 1) % every == 0 else "" for task in range(1, tasks + 1)]
     draw_heat_map(
-        axes, matrix, texts if tasks <= 10 else None, norm, names, names, linewidths=0.6, square=True,
-        annot_kws={"fontsize": 7.5 if tasks <= 5 else 5.5},
-    )  # fmt: skip
+        axes, matrix, texts if tasks <= 10 else None, norm, names, names, line=0.6, fontsize=7.5 if tasks <= 5 else 5.5
+    )

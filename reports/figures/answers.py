@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -15,7 +13,7 @@ from numpy.typing import NDArray
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.trained.answers import Answers
 from smope_bench.reports.figures.kinds import FigureData, Picture, figure
-from smope_bench.reports.figures.style import colour_bar, draw_heat_map, label_edges, panels, row_label
+from smope_bench.reports.figures.style import Squares, colour_bar, draw_heat_map, row_label
 from smope_bench.reports.loading.model import Cell
 from smope_bench.reports.text import listed, number
 
@@ -59,8 +57,7 @@ def confusion(data: FigureData) -> Picture | None:
         return None
     tables = [_mean(row, lambda one: _shares(one.task_confusion())) for row in rows]
     tasks = tables[0].shape[0]
-    across = min(2 if len(rows) <= 4 else 3, len(rows))
-    down = -(-len(rows) // across)
+    squares = Squares([row_label(row.cell) for row in rows])
     wrong = [float(np.where(np.eye(tasks, dtype=bool), 0, table).max()) for table in tables]
     # The diagonal would drown what is to be seen, so errors end the scale; a few images must not look like a pattern.
     norm = Normalize(0, max(10.0, *wrong))
@@ -68,19 +65,12 @@ def confusion(data: FigureData) -> Picture | None:
     names = [str(task) if (task - 1) % every == 0 else "" for task in range(1, tasks + 1)]
 
     def draw(figure: Figure) -> None:
-        grid = panels(figure, len(rows), across, share=False)
-        for axes, row, table in zip(grid, rows, tables, strict=True):
-            numbers = range(1, tasks + 1)
-            shown = pd.DataFrame(table, index=numbers, columns=numbers).mask(np.eye(tasks, dtype=bool))
-            texts = np.vectorize("{:.0f}".format)(table) if tasks <= 10 else None
-            draw_heat_map(
-                axes, shown, texts, norm, names, names, linewidths=0.6, square=True,
-                annot_kws={"fontsize": 7.5 if tasks <= 5 else 5},
-            )  # fmt: skip
+        grid = squares.draw(figure, norm, "test images of the task (%)", "predicted task", "true task")
+        for axes, table in zip(grid, tables, strict=True):
+            shown = np.where(np.eye(tasks, dtype=bool), np.nan, table)
+            texts = np.where(table < 0.5, "", np.vectorize("{:.0f}".format)(table)) if tasks <= 10 else None
+            draw_heat_map(axes, shown, texts, norm, names, names, line=0.6, fontsize=7.5 if tasks <= 5 else 5)
             axes.set_facecolor("#eef0f3")
-            axes.set_title(textwrap.fill(row_label(row.cell), 30 if across <= 2 else 20), loc="left", fontsize=8.5)
-        label_edges(grid, across, "predicted task", "true task")
-        colour_bar(figure, grid, norm, "test images of the task (%)", shrink=min(1.0, 1.6 / down))
 
     said = "; ".join(
         f"{row.cell.row.label} takes {number(100 - float(np.diag(table).mean()), 1)} % of images for a class of another task"
@@ -88,14 +78,15 @@ def confusion(data: FigureData) -> Picture | None:
     )
     caption = (
         "Share of each task's test images (down) that are predicted as a class of each task (across), mean over runs, from the "
-        "stored predictions after the last task; a task's own column is left blank. A column that darkens draws images of other "
+        "stored predictions after the last task; a task's own square is grey, and shares below half a percent have no number. "
+        "A column that darkens draws images of other "
         f"tasks to itself.{_left_out(data, rows)}"
     )
     return Picture(
         draw,
         caption,
         f"Confusion between tasks on {data.column.label}: {said}.",
-        (5.4, (2.4 if across <= 2 else 1.8) * down + 0.3),
+        squares.size,
         tuple(run for row in rows for run in row.runs),
     )
 
@@ -114,13 +105,13 @@ def per_class(data: FigureData) -> Picture | None:
     classes.sort(key=lambda name: (round(mean[name], 6), name))
     is_cut = len(classes) > MOST_CLASSES
     shown = classes[:MOST_CLASSES]
-    table = pd.DataFrame([[one[name] for name in shown] for one in named])
-    norm = Normalize(min(10 * np.floor(float(table.min(axis=None)) / 10), 90.0), 100)
+    table = np.array([[one[name] for name in shown] for one in named])
+    norm = Normalize(min(10 * np.floor(float(table.min()) / 10), 90.0), 100)
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         labels = [name if len(name) <= 14 else f"{name[:13]}…" for name in shown]
-        draw_heat_map(axes, table, None, norm, labels, [row_label(row.cell) for row in rows], linewidths=0.4)
+        draw_heat_map(axes, table, None, norm, labels, [row_label(row.cell) for row in rows], line=0.4)
         axes.tick_params(axis="x", rotation=90, labelsize=7.5 if len(shown) <= 20 else 6)
         colour_bar(figure, [axes], norm, "accuracy (%)")
 

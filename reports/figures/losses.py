@@ -10,9 +10,10 @@ from statistics import fmean
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from smope_bench.reports.figures.kinds import FigureData, Picture, figure
-from smope_bench.reports.figures.style import label_edges, panels
+from smope_bench.reports.figures.style import Margins, inch_panels, label_edges
 from smope_bench.reports.loading.model import Cell
 from smope_bench.reports.text import shortened
 
@@ -50,7 +51,7 @@ def losses(data: FigureData) -> Picture | None:
     across = min(ACROSS, len(curves))
 
     def draw(figure: Figure) -> None:
-        axes = panels(figure, len(curves), across, share=False)
+        axes = inch_panels(figure, len(curves), across, Margins(0.55, 0.1, 0.42, 0.24), (0.4, 0.42))
         for place, (cell, mean, _) in zip(axes, curves, strict=True):
             every = -(-len(mean.values) // MOST_POINTS)
             for _, part in itertools.groupby(enumerate(mean.parts, start=1), key=lambda item: item[1]):
@@ -64,9 +65,11 @@ def losses(data: FigureData) -> Picture | None:
                     marker="." if len(shown) == 1 else "",
                     markersize=3,
                 )
-            place.set_title(shortened(cell.row.label), fontsize="small")
+            place.set_title(shortened(cell.row.label, 24), fontsize="small")
             place.set_ylim(bottom=min(0.0, *mean.values))
             place.tick_params(labelsize="x-small")
+            place.xaxis.set_major_locator(MaxNLocator(3, integer=True))
+            place.yaxis.set_major_locator(MaxNLocator(3))
         label_edges(axes, across, "epoch of the run", "loss")
 
     runs = tuple(run_id for _, _, drawn in curves for run_id in drawn)

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-import pandas as pd
-import seaborn as sns
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
+from numpy.typing import NDArray
 
 from smope_bench.reports.figures.kinds import FigureData
-from smope_bench.reports.figures.style import GREY, INK, Look, by_row, row_label
+from smope_bench.reports.figures.style import GREY, INK, Look, Margins, inch_panels, row_label
 from smope_bench.reports.loading.model import REFERENCES, Cell
 from smope_bench.reports.text import shortened
 
@@ -38,6 +38,11 @@ class Box:
     right: float
     top: float
 
+    @property
+    def edges(self) -> tuple[float, float, float, float]:
+        """Left, bottom, right, top."""
+        return self.left, self.bottom, self.right, self.top
+
     def overlap(self, other: Box) -> float:
         """The shared area."""
         width = min(self.right, other.right) - max(self.left, other.left)
@@ -54,13 +59,14 @@ class Box:
 
 
 @dataclass(frozen=True)
-class _Scene:
-    """What labels must not cover."""
+class _Choice:
+    """Where a label of ``point`` may stand: ``boxes``, the nearest first, with what each costs before other labels are placed."""
 
-    points: Sequence[Point]
-    blocks: Sequence[Box]
-    frame: Box
-    lines: Sequence[Line]
+    point: Point
+    boxes: Sequence[Box]
+    costs: Sequence[float]
+    least: Sequence[float]
+    """What any box from here on costs at least."""
 
 
 def place_labels(
@@ -72,15 +78,15 @@ def place_labels(
     print. Each label in turn takes its best place among the others, which is done again until nothing moves, three times
     at most.
     """
-    markers = [Box(x, y, x, y).around(_MARKER) for x, y in points]
-    scene = _Scene(points, [*markers, *taken], frame, lines)
+    blocks = [*(Box(x, y, x, y).around(_MARKER) for x, y in points), *taken]
+    choices = [_choice(point, size, frame, blocks, lines) for point, size in zip(points, sizes, strict=True)]
     order = sorted(range(len(points)), key=lambda i: (-_crowd(points, i), points[i], i))
     placed: dict[int, Box] = {}
     for _ in range(_ROUNDS):
         before = dict(placed)
         for i in order:
-            others = {j: box for j, box in placed.items() if j != i}
-            placed[i] = _best(i, sizes[i], scene, others)
+            others = [(points[j], box) for j, box in placed.items() if j != i]
+            placed[i] = _best(choices[i], others)
         if placed == before:
             break
     return [placed[i] for i in range(len(points))]
@@ -90,17 +96,33 @@ def _crowd(points: Sequence[Point], i: int) -> int:
     return sum(math.dist(points[i], other) < 40 for other in points)
 
 
-def _best(i: int, size: Point, scene: _Scene, others: dict[int, Box]) -> Box:
-    best, least = None, math.inf
-    for rank, (radius, angle) in enumerate((radius, angle) for radius in _RADII for angle in _ANGLES):
-        box = _candidate(scene.points[i], size, radius, math.radians(angle))
-        base = radius + 0.01 * rank
-        cost = base + _trouble(i, box, scene, others, least - base)
+def _choice(point: Point, size: Point, frame: Box, blocks: Sequence[Box], lines: Sequence[Line]) -> _Choice:
+    """The places around a point, with what each covers and crosses of the drawing."""
+    places = [(radius, math.radians(angle)) for radius in _RADII for angle in _ANGLES]
+    boxes = [_candidate(point, size, radius, angle) for radius, angle in places]
+    least = [radius + 0.01 * rank for rank, (radius, _) in enumerate(places)]
+    edges = np.array([one.edges for one in boxes])
+    costs = np.array(least) + 20.0 * (size[0] * size[1] - _overlaps(edges, [frame])) + 6.0 * _overlaps(edges, blocks)
+    for start, stop in lines:
+        costs += [18.0 * _crosses_box(start, stop, box.around(0.5)) for box in boxes]
+    return _Choice(point, boxes, costs.tolist(), least)
+
+
+def _overlaps(edges: NDArray[np.float64], others: Sequence[Box]) -> NDArray[np.float64]:
+    """The area that each of some boxes (n, 4) shares with others, summed."""
+    other = np.array([one.edges for one in others])
+    shared = np.minimum(edges[:, None, 2:], other[:, 2:]) - np.maximum(edges[:, None, :2], other[:, :2])
+    return np.maximum(shared, 0.0).prod(axis=2).sum(axis=1)
+
+
+def _best(choice: _Choice, others: Sequence[tuple[Point, Box]]) -> Box:
+    best, least = choice.boxes[0], math.inf
+    for box, alone, nearest in zip(choice.boxes, choice.costs, choice.least, strict=True):
+        if nearest >= least:
+            break
+        cost = alone if alone >= least else alone + _trouble(choice.point, box, others, least - alone)
         if cost < least:
             best, least = box, cost
-        if least <= radius + 2:
-            break  # Nothing farther away can be better.
-    assert best is not None
     return best
 
 
@@ -112,19 +134,15 @@ def _candidate(point: Point, size: Point, radius: float, angle: float) -> Box:
     return Box(left, bottom, left + size[0], bottom + size[1])
 
 
-def _trouble(i: int, box: Box, scene: _Scene, others: dict[int, Box], most: float) -> float:
-    """What a box covers and crosses; not all of it where it is more than ``most``."""
-    points = scene.points
-    outside = (box.right - box.left) * (box.top - box.bottom) - box.overlap(scene.frame)
-    cost = 20.0 * outside + 6.0 * sum(box.overlap(marker) for marker in scene.blocks)
-    cost += 18.0 * sum(_crosses_box(start, stop, box.around(0.5)) for start, stop in scene.lines)
-    end = box.nearest(points[i])
-    for j, other in others.items():
+def _trouble(point: Point, box: Box, others: Sequence[tuple[Point, Box]], most: float) -> float:
+    """What a box and the line to its point cover and cross of other labels; not all of it where it is more than ``most``."""
+    cost, end, wide = 0.0, box.nearest(point), box.around(0.8)
+    for start, other in others:
         if cost > most:
             return cost
-        cost += 20.0 * box.around(0.8).overlap(other)
-        cost += 25.0 * _cross(points[i], end, points[j], other.nearest(points[j]))
-        cost += 25.0 * (_crosses_box(points[i], end, other) + _crosses_box(points[j], other.nearest(points[j]), box))
+        stop = other.nearest(start)
+        cost += 20.0 * wide.overlap(other) + 25.0 * _cross(point, end, start, stop)
+        cost += 25.0 * (_crosses_box(point, end, other) + _crosses_box(start, stop, box))
     return cost
 
 
@@ -201,13 +219,7 @@ class Spot:
 
 def fixed_axes(figure: Figure, panels: int) -> list[Axes]:
     """Axes one below the other whose place is known before anything is drawn: names are placed by it, no layout may move them."""
-    figure.set_layout_engine("none")
-    width, height = figure.get_size_inches()
-    left, right, bottom, top, gap = 0.62 / width, 0.12 / width, 0.5 / height, 0.14 / height, 0.62 / height
-    each = (1 - bottom - top - gap * (panels - 1)) / panels
-    return [
-        figure.add_axes((left, bottom + (panels - 1 - i) * (each + gap), 1 - left - right, each)) for i in range(panels)
-    ]
+    return inch_panels(figure, panels, 1, Margins(0.62, 0.12, 0.5, 0.14), (0, 0.62))
 
 
 def frame(setter: Callable[..., object], values: Sequence[float]) -> None:
@@ -228,13 +240,11 @@ def draw_spots(
 ) -> None:
     """Markers, deviations as thin bars, and names that keep off each other, a drawn path and texts that are there."""
     labels = [spot.cell.row.label for spot in spots]
-    points = pd.DataFrame({"row": labels, "x": [spot.x for spot in spots], "y": [spot.y for spot in spots]})
-    style, names = by_row(looks), (axes.get_xlabel(), axes.get_ylabel())
-    for unused in ("dashes", "size", "sizes"):
-        del style[unused]
-    sns.scatterplot(points, x="x", y="y", s=46, linewidth=0.7, zorder=4, ax=axes, **style)
-    axes.set(xlabel=names[0], ylabel=names[1])
     for spot, label in zip(spots, labels, strict=True):
+        axes.plot(
+            spot.x, spot.y, looks[label].marker, color=looks[label].colour, markersize=6.8, markeredgecolor="white",
+            markeredgewidth=0.7, zorder=4,
+        )  # fmt: skip
         if spot.std:
             axes.errorbar(spot.x, spot.y, spot.std, ecolor=looks[label].colour, alpha=0.5, elinewidth=1, fmt="none")
     texts = [

@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import pandas as pd
-import seaborn as sns
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -187,6 +185,8 @@ def heat_map(data: FigureData) -> Picture | None:
     if found is None:
         return None
     points, (x_word, y_word) = found.points, found.words
+    import pandas as pd
+
     means, texts = (
         pd.Series({(point.y, point.x): value(point) for point in points}).unstack()
         for value in (lambda point: point.faa.mean, _square_text)
@@ -198,8 +198,7 @@ def heat_map(data: FigureData) -> Picture | None:
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        options = {"fontsize": 7.5, "linespacing": 1.1}
-        draw_heat_map(axes, means, texts, norm, ticks_of(xs), ticks_of(ys), linewidths=1, annot_kws=options)
+        draw_heat_map(axes, means, texts, norm, ticks_of(xs), ticks_of(ys), line=1)
         colour_bar(figure, [axes], norm, "FAA (%)")
         if holes:
             axes.patch.set(facecolor="#f3f4f6", edgecolor="#c3c9d0", hatch="////")
@@ -241,6 +240,8 @@ def curve(data: FigureData) -> Picture | None:
     runs = runs.assign(x=[xs[label] for label in runs["row"]])
 
     def draw(figure: Figure) -> None:
+        import seaborn as sns  # takes long to import, and most reports do not need it
+
         axes = figure.subplots()
         sns.lineplot(
             runs, x="x", y="faa", errorbar=t_interval, err_kws={"alpha": 0.15, "linewidth": 0}, color=COLOURS[0],

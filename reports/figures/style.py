@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import re
+import textwrap
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,17 +15,17 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from numpy.typing import ArrayLike, NDArray
 
 from smope_bench.harness.metrics import PERCENT
 from smope_bench.harness.registry.registry import KINDS
+from smope_bench.reports.figures.canvas import FAMILY, save
 from smope_bench.reports.loading.model import REFERENCES, Cell, RowKind, SuiteResults, summarise
 from smope_bench.reports.text import shortened
 
@@ -40,7 +40,7 @@ EMPHASISED = 8
 # colour bar into the vector file as shapes instead of pixels.
 SHADES = ListedColormap(mpl.colormaps["Blues"](np.linspace(0.08, 1, 40)))
 _STYLE: dict[str, Any] = {
-    "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 9.5, "axes.labelsize": 9, "xtick.labelsize": 8.5,
+    "font.family": [FAMILY, "DejaVu Sans"], "font.size": 9, "axes.titlesize": 9.5, "axes.labelsize": 9, "xtick.labelsize": 8.5,
     "ytick.labelsize": 8.5, "legend.fontsize": 8.5, "axes.spines.top": False, "axes.spines.right": False,
     "axes.edgecolor": GREY, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK,
     "axes.grid": True, "axes.axisbelow": True, "grid.color": "#e4e7eb", "grid.linewidth": 0.7, "lines.linewidth": 1.6,
@@ -50,6 +50,7 @@ _STYLE: dict[str, Any] = {
 }  # fmt: skip
 # Letters stay letters in the SVG: half the bytes, selectable, read aloud. A reader without the font that was measured gets one
 # of similar width; the last ones are narrower, so that nothing is cut.
+_FAMILIES = f"; font-family: '{FAMILY}', 'DejaVu Sans'"
 _FONTS = "'DejaVu Sans', 'Bitstream Vera Sans', Verdana, 'Segoe UI', Arial, sans-serif"
 
 
@@ -62,11 +63,8 @@ def render(draw: Callable[[Figure], None], size: tuple[float, float], name: str)
         figure = Figure(figsize=size, layout="constrained")
         draw(figure)
         _lay_out(figure)
-        vector, paper, raster = io.StringIO(), io.BytesIO(), io.BytesIO()
-        figure.savefig(vector, format="svg", metadata={"Date": None, "Creator": None})
-        figure.savefig(paper, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
-        figure.savefig(raster, format="png", dpi=160, metadata={"Software": None})
-    return slim_svg(vector.getvalue()), raster.getvalue(), paper.getvalue()
+        svg, png, pdf = save(figure)
+    return slim_svg(svg), png, pdf
 
 
 def _lay_out(figure: Figure) -> None:
@@ -91,7 +89,7 @@ def slim_svg(svg: str) -> str:
         tag = re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), match[0])
         tag = re.sub(r' id="([\w.-]+)"', lambda name: name[0] if name[1] in used else "", tag)
         tag = re.sub(r' transform="rotate\(-0 [^)]*\)"', "", tag)
-        tag = tag.replace("; font-family: 'DejaVu Sans'", "")
+        tag = tag.replace(_FAMILIES, "")
         return re.sub(r"\s+", " ", tag).replace(' "', '"')
 
     svg = re.sub(r"<!DOCTYPE[^>]*>\s*|<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
@@ -239,6 +237,84 @@ def panels(figure: Figure, count: int, across: int, *, share: bool = True) -> li
     return list(grid.flat[:count])
 
 
+@dataclass(frozen=True)
+class Margins:
+    """Inches around the panels of a figure."""
+
+    left: float
+    right: float
+    bottom: float
+    top: float
+
+
+def inch_panels(figure: Figure, count: int, across: int, margins: Margins, gaps: tuple[float, float]) -> list[Axes]:
+    """``count`` panels, ``across`` in a row, of equal size between ``margins`` and with ``gaps`` (across, down), in inches.
+
+    Their places are known before anything is drawn. To find them by what is drawn takes longer than to draw it.
+    """
+    figure.set_layout_engine("none")
+    width, height = figure.get_size_inches()
+    down = -(-count // across)
+    wide = (width - margins.left - margins.right - gaps[0] * (across - 1)) / across
+    high = (height - margins.bottom - margins.top - gaps[1] * (down - 1)) / down
+    places = [divmod(k, across) for k in range(count)]
+    corners = [
+        (margins.left + x * (wide + gaps[0]), margins.bottom + (down - 1 - y) * (high + gaps[1])) for y, x in places
+    ]
+    return [figure.add_axes((x / width, y / height, wide / width, high / height)) for x, y in corners]
+
+
+@dataclass(frozen=True)
+class Squares:
+    """Square heat maps in a grid, ``titles`` above them, and their colour bar at the right."""
+
+    titles: Sequence[str]
+
+    @property
+    def across(self) -> int:
+        """Panels in a row."""
+        return min(2 if len(self.titles) <= 4 else 3, len(self.titles))
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """Inches of the figure."""
+        down, (x, y) = -(-len(self.titles) // self.across), self._gaps
+        side = min(2.0, (5.4 - 0.5 - 0.8 - x * (self.across - 1)) / self.across)
+        margins = self._margins
+        return (
+            margins.left + margins.right + self.across * side + (self.across - 1) * x,
+            margins.bottom + margins.top + down * side + (down - 1) * y,
+        )
+
+    @property
+    def _lines(self) -> list[str]:
+        return [textwrap.fill(title, 30 if self.across <= 2 else 20) for title in self.titles]
+
+    @property
+    def _title(self) -> float:
+        return 0.12 + 0.135 * max(lines.count("\n") + 1 for lines in self._lines)
+
+    @property
+    def _gaps(self) -> tuple[float, float]:
+        return 0.3, 0.2 + self._title
+
+    @property
+    def _margins(self) -> Margins:
+        return Margins(0.5, 0.8, 0.45, self._title)
+
+    def draw(self, figure: Figure, norm: Normalize, label: str, x: str, y: str) -> list[Axes]:
+        """The panels, empty but for their titles; ``label`` names the bar, ``x`` and ``y`` the axes at the edges."""
+        grid = inch_panels(figure, len(self.titles), self.across, self._margins, self._gaps)
+        for axes, lines in zip(grid, self._lines, strict=True):
+            axes.set_title(lines, loc="left", fontsize=8.5)
+        label_edges(grid, self.across, x, y)
+        width, height = figure.get_size_inches()
+        high = min(2.6, height - 0.6)
+        bar = figure.add_axes((1 - 0.7 / width, (height - high) / 2 / height, 0.1 / width, high / height))
+        colour_bar(figure, bar, norm, label)
+        return grid
+
+
 def label_edges(shown: Sequence[Axes], across: int, xlabel: str, ylabel: str) -> None:
     """Name the axes of panels at the left and at the bottom only; seaborn names them in every panel."""
     for k, axes in enumerate(shown):
@@ -247,31 +323,37 @@ def label_edges(shown: Sequence[Axes], across: int, xlabel: str, ylabel: str) ->
 
 
 def draw_heat_map(
-    axes: Axes, values: pd.DataFrame, texts: Any, norm: Normalize, xs: Sequence[str], ys: Sequence[str], **options: Any
-) -> None:
-    """Squares in shades of one colour with ``texts`` (a table of the same shape, or None) in ink that is legible on them.
+    axes: Axes, values: ArrayLike, texts: ArrayLike | None, norm: Normalize, xs: Sequence[str], ys: Sequence[str],
+    *, line: float, fontsize: float = 7.5,
+) -> None:  # fmt: skip
+    """Squares in shades of one colour, none for NaN, with ``texts`` (of the same shape) in ink that is legible on them.
 
-    ``xs`` and ``ys`` name the columns and rows. Seaborn would measure whether these names overlap, which takes most of its time.
+    ``xs`` and ``ys`` name the columns and rows; ``line``: width of the white lines between squares. By matplotlib: seaborn takes
+    several times as long to import and to draw.
     """
-    sns.heatmap(
-        values, norm=norm, cmap=SHADES, annot=texts, fmt="", cbar=False, ax=axes, xticklabels=False, yticklabels=False,
-        **options,
-    )  # fmt: skip
+    shown: NDArray[np.float64] = np.asarray(values, np.float64)
+    axes.pcolormesh(np.ma.masked_invalid(shown), norm=norm, cmap=SHADES, linewidth=line, edgecolor="white")
+    axes.set(xlim=(0, shown.shape[1]), ylim=(shown.shape[0], 0))
     axes.set_xticks(np.arange(len(xs)) + 0.5, xs)
     axes.set_yticks(np.arange(len(ys)) + 0.5, ys)
     axes.grid(visible=False)
     axes.tick_params(length=0)
-    for text, value in zip(axes.texts, values.to_numpy()[values.notna()], strict=False):
-        red, green, blue, _ = SHADES(norm(value))
-        text.set_color("white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.56 else INK)
+    for (y, x), text in np.ndenumerate(np.empty((0, 0)) if texts is None else np.asarray(texts, object)):
+        if text and np.isfinite(shown[y, x]):
+            red, green, blue, _ = SHADES(norm(shown[y, x]))
+            ink = "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.56 else INK
+            axes.text(
+                x + 0.5, y + 0.5, str(text), color=ink, fontsize=fontsize, ha="center", va="center", linespacing=1.1
+            )
 
 
 def colour_bar(
-    figure: Figure, axes: Sequence[Axes], norm: Normalize, label: str, shades: Colormap = SHADES, **options: Any
+    figure: Figure, place: Axes | Sequence[Axes], norm: Normalize, label: str, shades: Colormap = SHADES, **options: Any
 ) -> Any:
-    """The colour bar beside one or several axes."""
+    """The colour bar in axes of its own, or beside several ones."""
     mappable = ScalarMappable(norm, shades)
-    bar = figure.colorbar(mappable, ax=list(axes), aspect=24, pad=0.02, **options)
+    where: Any = {"cax": place} if isinstance(place, Axes) else {"ax": list(place), "aspect": 24, "pad": 0.02}
+    bar = figure.colorbar(mappable, **where, **options)
     bar.set_label(label)
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
     return bar

@@ -11,10 +11,12 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2, rankdata, studentized_range
+from scipy.special import chdtrc, ndtr
 
 from smope_bench.reports.loading.model import Column, SuiteResults
 from smope_bench.reports.statistics.paired_tests import ALPHA
@@ -134,7 +136,7 @@ def friedman(ranks: NDArray[np.float64]) -> tuple[float | None, float | None]:
     if rows < 3 or blocks < 2 or w is None:
         return None, None
     statistic = blocks * (rows - 1) * w
-    return statistic, float(chi2.sf(statistic, rows - 1))
+    return statistic, float(chdtrc(rows - 1, statistic))
 
 
 def kendall_w(ranks: NDArray[np.float64]) -> float | None:
@@ -153,8 +155,33 @@ def kendall_w(ranks: NDArray[np.float64]) -> float | None:
 
 def critical_difference(rows: int, blocks: int) -> float:
     """Nemenyi's q(0.05, rows) sqrt(rows (rows + 1) / (6 blocks)); q: studentised range over sqrt 2, infinite freedom."""
-    q = float(studentized_range.ppf(1 - ALPHA, rows, math.inf)) / math.sqrt(2)
-    return q * math.sqrt(rows * (rows + 1) / (6 * blocks))
+    return studentised_range(rows) / math.sqrt(2) * math.sqrt(rows * (rows + 1) / (6 * blocks))
+
+
+@cache
+def studentised_range(rows: int) -> float:
+    """The range of so many standard normal values that is exceeded with probability ``ALPHA``.
+
+    As ``scipy.stats.studentized_range`` with infinite freedom; to import ``scipy.stats`` takes longer than all other statistics.
+    """
+    from scipy.optimize import brentq
+
+    low = np.linspace(-9, 9, 2001)  # the least value; the integrand is smooth, and 0 at both ends
+    density = np.exp(-(low**2) / 2) / math.sqrt(2 * math.pi)
+
+    def excess(width: float) -> float:
+        within = rows * np.trapezoid(density * (ndtr(low + width) - ndtr(low)) ** (rows - 1), low)
+        return float(within) - (1 - ALPHA)
+
+    found: Any = brentq(excess, 0, 20, xtol=1e-10)
+    return float(found)
+
+
+def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Ranks from 1 within each line, the least value first; equal values share the mean of their ranks."""
+    below = (values[:, None, :] < values[:, :, None]).sum(axis=2)
+    equal = (values[:, None, :] == values[:, :, None]).sum(axis=2)
+    return below + (equal + 1) / 2
 
 
 def _table(results: SuiteResults, columns: Sequence[Column], metric: str) -> RankTable | None:
@@ -185,7 +212,7 @@ def _table(results: SuiteResults, columns: Sequence[Column], metric: str) -> Ran
     left_out += [f"Left out of the ranks, as not run by every row: {'; '.join(missing)}."] * bool(missing)
     table = np.array([[values[block][row] for row in kept_rows] for block in kept_blocks])
     sign = -results.metric(metric).sign
-    return RankTable(tuple(kept_rows), tuple(kept_blocks), table, rankdata(sign * table, axis=1), runs, tuple(left_out))
+    return RankTable(tuple(kept_rows), tuple(kept_blocks), table, _ranks(sign * table), runs, tuple(left_out))
 
 
 def _complete(

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -103,6 +101,9 @@ def _draw_use(axes: Axes, runs: Sequence[Array]) -> None:
     """Bars of the mean share at each rank, and a thin line from the lowest run to the highest."""
     experts = len(runs[0])
     ranks = np.tile(np.arange(1, experts + 1), len(runs))
+    import pandas as pd
+    import seaborn as sns  # takes long to import, and most reports do not need it
+
     shares = pd.DataFrame({"rank": ranks, "share": np.concatenate([np.sort(shares)[::-1] for shares in runs])})
     sns.barplot(
         shares, x="rank", y="share", native_scale=True, width=0.8, color=COLOURS[0], saturation=1, ax=axes,

@@ -8,8 +8,6 @@ from typing import Any, TypeAlias
 
 import matplotlib as mpl
 import numpy as np
-import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
@@ -154,6 +152,9 @@ def extent(points: Array) -> tuple[Array, float]:
 
 
 def _draw_points(axes: Axes, points: Points, placed: Projection, palette: Mapping[int, Any]) -> None:
+    import pandas as pd
+    import seaborn as sns  # takes long to import, and most reports do not need it
+
     # In random order, since in that of the tasks the last one would lie on top of the others.
     kept = np.random.default_rng(0).permutation(evenly(len(placed.inputs), POINTS))
     inputs = pd.DataFrame(placed.inputs[kept], columns=["1", "2"]).assign(task=points.tasks[kept])

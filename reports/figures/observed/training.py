@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
@@ -17,6 +15,9 @@ from smope_bench.reports.figures.kinds import FigureData, Picture, figure
 from smope_bench.reports.figures.style import by_row, label_edges, panels, row_legend
 from smope_bench.reports.loading.model import Run
 from smope_bench.reports.loading.observed import DrawableRows, gather, numbers
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Losses: TypeAlias = "dict[int, dict[int, float]]"
 """Task, from 0 -> epoch, 0 before training -> mean cross-entropy."""
@@ -46,6 +47,8 @@ def validation_loss(data: FigureData) -> Picture | None:
     down = -(-len(tasks) // across)
 
     def draw(figure: Figure) -> None:
+        import seaborn as sns  # takes long to import, and most reports do not need it
+
         drawn = panels(figure, len(tasks), across)
         for axes, (task, part) in zip(drawn, losses.groupby("task"), strict=True):
             sns.lineplot(
@@ -69,6 +72,8 @@ def validation_loss(data: FigureData) -> Picture | None:
 
 def loss_table(found: DrawableRows[Losses]) -> pd.DataFrame:
     """One line a row, run, task (from 1) and epoch."""
+    import pandas as pd
+
     return pd.DataFrame(
         [
             (row.cell.row.label, task + 1, epoch, loss)
