@@ -58,8 +58,8 @@ REHEARSALS: tuple[Suite, ...] = (
     ),
     Suite(
         name="rehearsal",
-        title="Rehearsal: 200 things in the hands of twelve artists",
-        summary="emoji in renditions, ten tasks, tested on families of drawings that were not trained on, colour backbone",
+        title="Rehearsal: every method on emoji in renditions",
+        summary="200 classes in ten tasks, five seeds, tested on families of drawings that were not trained on, colour backbone",
         rows=ZOO,
         tiny=(EMOJI_10,),
         is_tiny_only=True,

@@ -66,7 +66,8 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Suite:
-    """A comparison. ``tiny`` columns run on data and weights that come with the installation, ``full`` ones do not."""
+    """A comparison. ``tiny`` columns run on small data and weights that come with the installation, or on ``emoji_r``, a
+    small download; ``full`` ones are of the papers' scale."""
 
     name: str
     title: str
