@@ -26,7 +26,7 @@ from smope_bench.methods.common.api import (
     TrainingData,
 )
 from smope_bench.methods.common.backbone.block_adaptation import BlockAdaptation, Layer, LowRank, Target
-from smope_bench.methods.common.backbone.merging import Derived
+from smope_bench.methods.common.backbone.merging import Derived, settled_updates
 from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.classifier import current_task_loss, make_head, seen_logits, settled_rows
 
@@ -234,12 +234,8 @@ class InfLoRA(Method):
 
     def settled(self) -> dict[str, Tensor]:
         """Finished branches, and the classifier's rows of classes that do not come again."""
-        kept: dict[str, Tensor] = {}
-        for task in range(self.task_index + int(self.is_merged)):
-            kept |= {f"reductions of task {task}": self.downs[task], f"branches of task {task}": self.ups[task]}
-        if self.setup.protocol == "class":
-            kept |= settled_rows(self.head, self.seen_classes)
-        return kept
+        kept = settled_updates(self.downs, self.ups, self.task_index + int(self.is_merged))
+        return kept | (settled_rows(self.head, self.seen_classes) if self.setup.protocol == "class" else {})
 
     def _adaptations(self, readers: dict[int, Callable[[Tensor], None]] | None = None) -> dict[int, BlockAdaptation]:
         """Finished branches as effective weights, the current one beside them."""

@@ -24,7 +24,7 @@ from smope_bench.methods.common.api import (
     TrainingData,
 )
 from smope_bench.methods.common.backbone.block_adaptation import BlockAdaptation, Layer, LowRank, Target
-from smope_bench.methods.common.backbone.merging import Derived
+from smope_bench.methods.common.backbone.merging import Derived, settled_updates
 from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.classifier import current_task_loss, make_head, seen_logits, settled_rows
 
@@ -140,12 +140,8 @@ class SDLoRA(Method):
 
     def settled(self) -> dict[str, Tensor]:
         """Finished updates, and the classifier's rows of classes that do not come again."""
-        kept: dict[str, Tensor] = {}
-        for task in range(self.task_index + int(self.is_finished)):
-            kept |= {f"update of task {task}, down": self.downs[task], f"update of task {task}, up": self.ups[task]}
-        if self.setup.protocol == "class":
-            kept |= settled_rows(self.head, self.seen_classes)
-        return kept
+        kept = settled_updates(self.downs, self.ups, self.task_index + int(self.is_finished))
+        return kept | (settled_rows(self.head, self.seen_classes) if self.setup.protocol == "class" else {})
 
     def _adaptations(self) -> dict[int, BlockAdaptation]:
         """All updates beside the weights while magnitudes are trained, merged into weights once a task is over."""

@@ -20,6 +20,7 @@ from smope_bench.harness.planning.suites.find import run_argument
 from smope_bench.harness.records.event_log import EVENTS, events_in, lines_of
 from smope_bench.harness.records.observations import read_observations
 from smope_bench.harness.records.store import Store
+from smope_bench.harness.registry.registry import uncollected
 from smope_bench.harness.text import shell_command
 from smope_bench.harness.trained.answers import Answers, answers_in
 from smope_bench.reports.document import Document, Section, all_tables
@@ -174,6 +175,7 @@ def stored_answers(store: Store) -> ReadAnswers:
     return answers
 
 
+@uncollected()
 def table_section(results: SuiteResults, key: str, answered: ReadAnswers, *, all_pairs: bool = False) -> Section:
     """A suite with its tables and without its figures, which take most of the time."""
     return Section(

@@ -20,10 +20,14 @@ import torch
 import typer.main
 from torch import Tensor, nn
 
+from smope_bench import run_all
+from smope_bench.harness.cli import command
+from smope_bench.harness.cli.command import make_app
 from smope_bench.harness.conformance.check import MICRO, ColouredNoise
 from smope_bench.harness.registry import plugins
 from smope_bench.harness.registry.registry import Registries, open_registries
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
+from smope_bench.harness.text import program
 from smope_bench.methods.common.backbone import backbones
 from smope_bench.methods.common.backbone.vit import PromptedViT
 
@@ -129,9 +133,18 @@ def _made_once() -> Iterator[None]:
             if not absent.is_available():  # a seed for it would be kept until it comes, with the stack that set it
                 patch.setattr(absent, "manual_seed_all", lambda seed: None, raising=False)
         patch.setattr(os, "fsync", lambda descriptor: None)
-        patch.setattr(typer.main, "get_command", functools.cache(typer.main.get_command))
         points = functools.cache(lambda path, group: importlib.metadata.entry_points(group=group))
-        patch.setattr(plugins, "entry_points", lambda *, group: points(tuple(sys.path), group))
+        installed = lambda *, group: points(tuple(sys.path), group)  # noqa: E731
+        apps = functools.cache(lambda default, *_: make_app(default))
+
+        def app(default: Callable[..., None]) -> typer.Typer:
+            if plugins.entry_points is not installed:  # a test has commands of its own
+                return make_app(default)
+            return apps(default, program(), *command._path(command.ROOM), *sys.path)
+
+        patch.setattr(plugins, "entry_points", installed)
+        patch.setattr(run_all, "make_app", app)
+        patch.setattr(typer.main, "get_command", functools.lru_cache(maxsize=8)(typer.main.get_command))
         patch.setattr(backbones.RandomBackbone, "load", random)
         patch.setattr(backbones.StoredBackbone, "load", stored)
         patch.setenv("MPLCONFIGDIR", os.environ.get("MPLCONFIGDIR") or matplotlib.get_cachedir())

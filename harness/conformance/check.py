@@ -45,6 +45,7 @@ from smope_bench.harness.conformance.runner import (
 )
 from smope_bench.harness.cost.report import count_costs
 from smope_bench.harness.errors import UserError
+from smope_bench.harness.hardware.memory import heap_frozen
 from smope_bench.harness.planning.own_backbones import find_backbone, without_file_settings
 from smope_bench.harness.planning.settings import Setting, scoped, validated
 from smope_bench.harness.registry.plugins import call_outside_code
@@ -104,7 +105,7 @@ def check_one_by_one(name: str, registries: Registries, backbone: Backbone = MIC
         yield CheckResult("honest", False, detail, remedy)
         return
     register(registries, backbone)
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, heap_frozen():  # every run begins with a collection
         root = Path(folder)
         try:
             shown = Shown()

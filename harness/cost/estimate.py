@@ -241,14 +241,16 @@ def count_images(registries: Registries, component: Component, data: Path) -> Im
     if expected is None:
         return None
     groups = opened.num_classes * (len(opened.domain_order(0)) if opened.protocol == "domain" else 1)
-    train, test = (min(count, limit * groups) if limit else count for count in expected)
+    share = _learnt_share(opened)
+    train, test = (round(share * (min(count, limit * groups) if limit else count)) for count in expected)
     return ImageCounts(train, test, prepared=False, protocol=opened.protocol)
 
 
 def count_split(registries: Registries, component: Component, data: Path, split: Split) -> int | None:
     """Images of one split that the stream uses; None where the benchmark's data is not prepared.
 
-    They are those of the chosen domains, where there are domains, and at most ``limit`` of each class of a domain.
+    They are those of the chosen domains, where there are domains, and at most ``limit`` of each class of a domain; of a stream
+    that stops before its last task, in proportion to the classes.
     """
     limit, opened = component.config.get("limit"), _opened(registries, component, data)
     try:
@@ -259,7 +261,15 @@ def count_split(registries: Registries, component: Component, data: Path, split:
             groups = (images.domains * opened.num_classes + images.labels)[used]
     except (BenchmarkError, OSError):
         return None
-    return len(groups) if limit is None else int(np.minimum(np.bincount(groups), limit).sum())
+    count = len(groups) if limit is None else int(np.minimum(np.bincount(groups), limit).sum())
+    return round(_learnt_share(opened) * count)
+
+
+def _learnt_share(opened: Benchmark[Any]) -> float:
+    """The share of a benchmark's classes, or domains, that is learnt where its stream stops early."""
+    if opened.config.stop_after is None:
+        return 1.0
+    return sum(opened.learnt_sizes()) / sum(opened.task_sizes())
 
 
 def _opened(registries: Registries, component: Component, data: Path) -> Benchmark[Any]:

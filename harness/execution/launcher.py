@@ -149,7 +149,9 @@ def launch_runs(
     for line in launch_remarks(to_do, registries, options.data):
         notify(line)
     for suite in suites:
-        if store.write_manifest(suite.name, manifest(suite, runs, registries)):
+        with uncollected():
+            is_other = store.write_manifest(suite.name, manifest(suite, runs, registries))
+        if is_other:
             notify(
                 f"note: suite {suite.name!r} was planned from other rows or columns before: its tables show the present plan."
             )

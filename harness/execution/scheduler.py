@@ -19,6 +19,7 @@ from smope_bench.harness.execution.lease import CANCEL, LeaseMonitor, LeaseState
 from smope_bench.harness.planning.planner import PlannedRun
 from smope_bench.harness.records.checksum import RECORD_SCHEMA
 from smope_bench.harness.records.store import Store
+from smope_bench.harness.registry.registry import uncollected
 from smope_bench.harness.run_options import RunOptions
 
 OnUpdate = Callable[[PlannedRun, dict[str, Any]], None]
@@ -50,6 +51,7 @@ def merge_duplicates(planned: Iterable[PlannedRun]) -> list[PlannedRun]:
     return list(runs.values())
 
 
+@uncollected()
 def partition_finished(planned: Sequence[PlannedRun], store: Store) -> tuple[list[PlannedRun], list[PlannedRun]]:
     """(runs to do, runs whose record of this code exists with all that is to be observed), each run once."""
     parts: tuple[list[PlannedRun], list[PlannedRun]] = [], []

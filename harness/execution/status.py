@@ -21,6 +21,7 @@ from smope_bench.harness.planning.suites.find import name_in_results
 from smope_bench.harness.provenance import code_fingerprint, with_sources
 from smope_bench.harness.records.event_log import EVENTS, PROGRESS, events_in, lines_of, read_progress
 from smope_bench.harness.records.store import Store
+from smope_bench.harness.registry.registry import uncollected
 from smope_bench.harness.text import plain
 
 RunState = Literal["new", "running", "waiting", "done", "failed", "stale", "dead"]
@@ -65,6 +66,7 @@ class RunView:
         return asdict(self)
 
 
+@uncollected()
 def planned_cells(store: Store, suites: Sequence[str]) -> list[Cell]:
     """Runs of these suites, or of all that were run in this folder, each once. Raises UserError if there are none."""
     suites = [name_in_results(name) for name in suites]
@@ -79,6 +81,7 @@ def planned_cells(store: Store, suites: Sequence[str]) -> list[Cell]:
     return list(cells.values())
 
 
+@uncollected()
 def statuses(store: Store, cells: Iterable[Cell]) -> list[RunView]:
     """The present state of each run; writes nothing that lasts."""
     now = _now(store.root)

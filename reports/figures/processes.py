@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
 import signal
 import sys
@@ -14,6 +13,7 @@ from typing import TypeVar
 
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.hardware.device import usable_cores
+from smope_bench.harness.hardware.memory import heap_frozen
 
 T = TypeVar("T")
 LEAST = 3
@@ -31,17 +31,13 @@ def do_all(jobs: Sequence[Callable[[], T]], processes: int | None = None) -> lis
     count = min(processes or (usable_cores() if _can_be_copied() else 1), len(jobs))
     if count < 2 or len(jobs) < LEAST:
         return [_result(job) for job in jobs]
-    frozen = gc.get_freeze_count()
-    gc.freeze()  # a copy that collects garbage would touch, and so duplicate, all that it shares
     context = multiprocessing.get_context("fork")
-    try:
-        with ProcessPoolExecutor(count, mp_context=context, initializer=_begin, initargs=(jobs,)) as pool:
-            return list(pool.map(_numbered, range(len(jobs))))  # pyright: ignore[reportReturnType]
-    except BrokenProcessPool:  # one was killed, as for lack of memory
-        return [_result(job) for job in jobs]
-    finally:
-        if not frozen:  # else the caller's own frozen objects would be collected again
-            gc.unfreeze()
+    with heap_frozen():  # a copy that collects garbage would touch, and so duplicate, all that it shares
+        try:
+            with ProcessPoolExecutor(count, mp_context=context, initializer=_begin, initargs=(jobs,)) as pool:
+                return list(pool.map(_numbered, range(len(jobs))))  # pyright: ignore[reportReturnType]
+        except BrokenProcessPool:  # one was killed, as for lack of memory
+            return [_result(job) for job in jobs]
 
 
 def _begin(jobs: Sequence[Callable[[], object]]) -> None:

@@ -12,6 +12,7 @@ from smope_bench.harness.errors import UserError
 from smope_bench.harness.metrics import METRICS, Metric
 from smope_bench.harness.planning.suites.find import run_argument
 from smope_bench.harness.records.store import Store
+from smope_bench.harness.registry.registry import uncollected
 from smope_bench.harness.text import shell_command
 from smope_bench.reports.loading.integrity import Integrity, examine, integrity_warnings
 from smope_bench.reports.loading.manifest import Manifest, PlannedRun
@@ -53,6 +54,7 @@ def suites_in(store: Store) -> list[str]:
     return usable
 
 
+@uncollected()
 def load_suites(
     store: Store,
     names: Sequence[str],
@@ -80,6 +82,7 @@ def load_suites(
     return Loaded(suites, integrity, tuple(versions), len(versions) > 1)
 
 
+@uncollected()
 def load_suite(
     store: Store, suite: str, fingerprint: str | None, metrics: tuple[Metric, ...] = METRICS
 ) -> SuiteResults:

@@ -34,7 +34,7 @@ def tmpfs(place: Path, mib: int) -> None:
 
 def make_read_only(place: Path) -> None:
     """From now on nothing can be written to what is mounted there. Raises CannotMount."""
-    _mount("-o", "remount,ro", str(place))
+    _mount("-o", "remount,bind,ro", str(place))
 
 
 def _mount(*words: str) -> None:

@@ -50,6 +50,12 @@ def merged_layers(block: Any, original: Any, updates: Mapping[Target, LowRank]) 
     return {layer: weight.to(_weight(block, layer).dtype) for layer, weight in found.items()}
 
 
+def settled_updates(downs: Tensor, ups: Tensor, finished: int) -> dict[str, Tensor]:
+    """Both factors, (tasks, …) each, of the updates of the first ``finished`` tasks, by name, for ``Method.settled``."""
+    factors = (("down", downs), ("up", ups))
+    return {f"update of task {task}, {name}": kept[task] for task in range(finished) for name, kept in factors}
+
+
 def _weight(block: Any, layer: Layer) -> Tensor:
     if layer == "qkv":
         return joined_projection(block.attn)[0]

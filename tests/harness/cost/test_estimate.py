@@ -14,6 +14,7 @@ from smope_bench.harness.conformance.check import ColouredNoise
 from smope_bench.harness.cost.estimate import (
     ASSUMED_FLOPS,
     Estimator,
+    count_images,
     find_rate,
     measured_rate,
     record_throughput,
@@ -257,6 +258,18 @@ def test_what_cannot_be_walked_counts_as_one_phase(
     monkeypatch.setattr(probe, "phases", broken)
     work = Estimator(known, tmp_path).work(spec("linear_probe"))
     assert work is not None and work.image_passes == 10_000
+
+
+def test_a_stream_that_stops_early_has_the_images_of_its_tasks(registries: Registries, tmp_path: Path) -> None:
+    half = {"tasks": 10, "stop_after": 5}
+    for config, expected in (
+        (half, (719, 180)),
+        (half | {"limit": 6}, (30, 30)),
+    ):
+        counts = count_images(registries, Component(name="digits", config=config), tmp_path)
+        assert counts is not None and (counts.train, counts.test) == expected
+    absent = count_images(registries, Component(name="emoji_r", config=half), tmp_path)
+    assert absent is not None and (absent.train, absent.test, absent.prepared) == (2400, 1200, False)
 
 
 def test_images_of_domains_are_those_of_the_chosen_ones_limited_in_each(registries: Registries, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -202,6 +203,48 @@ def test_an_index_that_others_may_write_is_not_read(results: Path, checked: list
         patch.setattr(os, "geteuid", lambda: 12345)
         read_all(results)
     assert len(checked) >= RUNS
+
+
+def test_an_index_that_is_read_only_is_read_and_replaced(results: Path, checked: list[str]) -> None:
+    the_index(results).chmod(0o400)
+    assert read_all(results) == plainly(results)
+    checked.clear()
+    read_all(results)
+    assert checked == []
+    for run_id in Store(results).published():  # the same content, at another time
+        (results / run_id / RECORD).touch()
+    read_all(results)
+    assert sorted(set(checked)) == Store(results).published()
+    checked.clear()
+    read_all(results)
+    assert checked == [], "the new entries are in an index that took the old one's place"
+
+
+def test_a_folder_in_the_place_of_the_index_costs_time_and_nothing_else(results: Path) -> None:
+    file = the_index(results)
+    file.unlink()
+    (file / "kept").mkdir(parents=True)
+    assert read_all(results) == plainly(results)
+    assert [one.name for one in results.glob(".index-*")] == [file.name] and (file / "kept").is_dir()
+
+
+def test_a_record_that_another_user_has_closed_is_not_taken_from_the_index(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = Store(results).published()[5]
+    closed = results / run_id / RECORD
+    closed.chmod(0o000)
+    read = Path.read_text
+
+    def refuse(file: Path, *given: Any, **more: Any) -> str:  # the superuser of a test may read everything
+        if file == closed:
+            raise PermissionError(13, "Permission denied", str(file))
+        return read(file, *given, **more)
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with IndexedStore(results) as found:
+        record, other = found.load(run_id), found.load(found.published()[6])
+    assert isinstance(record, Broken) and record.fault == "unreadable" and isinstance(other, Record)
 
 
 def test_two_users_have_an_index_each(results: Path, monkeypatch) -> None:

@@ -12,7 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from smope_bench.harness.registry.registry import Registries
-from smope_bench.harness.training.optimization import LossMeter, OptimizationSegment, segment_epochs
+from smope_bench.harness.training.optimization import (
+    LossMeter,
+    OptimizationSegment,
+    declare_trainable,
+    segment_epochs,
+)
 from smope_bench.harness.training.trainer import Trainer
 from smope_bench.methods.common.api import Batch, Method, MethodCard, ParameterGroup, Phase
 from smope_bench.methods.common.backbone.merging import Derived
@@ -197,6 +202,21 @@ def test_clipping_bounds_the_global_norm(clip: float, expected: float, registrie
     nn.Module.__init__(method)
     segment.descend(one.sum() * 8 + two.sum() * 18, method)
     assert method.norm == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_parameter_that_a_loss_makes_trainable_is_not_trained() -> None:
+    """Leaving peft's ``disable_adapter`` does that to frozen factors; neither they nor the clipped norm may change."""
+    method = Method.__new__(Method)
+    nn.Module.__init__(method)
+    method.kept, method.learned = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
+    groups = [ParameterGroup("all", [method.learned])]
+    declare_trainable(method, groups)
+    assert not method.kept.requires_grad
+    segment = OptimizationSegment(Schedule(optimizer="sgd", lr=1.0, grad_clip=0.5), groups, epochs=1)
+    segment.set_rate(1)
+    method.kept.requires_grad_(True)
+    segment.descend(method.learned.sum() + 100 * method.kept.sum(), method)
+    assert method.kept.item() == 1 and method.learned.item() == pytest.approx(0.5)
 
 
 def test_a_loss_is_read_after_the_next_step_and_told_with_its_own() -> None:

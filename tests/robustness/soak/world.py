@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import multiprocessing
 import os
 import shutil
@@ -44,6 +45,7 @@ class Code:
 
     def __init__(self, folder: Path) -> None:
         self._root, self._edits = folder, 0
+        self._code_bytes = functools.cache(provenance.code_bytes)
         for file in provenance.source_files():
             place = folder / file.relative_to(provenance.PROJECT_ROOT)
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +60,8 @@ class Code:
             stream.write(f"\n{line}\n")
         files = provenance.source_files(self._root)
         provenance.code_fingerprint.cache_clear()
-        with mock.patch.multiple(provenance, source_files=lambda: files, PROJECT_ROOT=self._root):
+        own = {"source_files": lambda: files, "PROJECT_ROOT": self._root, "code_bytes": self._code_bytes}
+        with mock.patch.multiple(provenance, **own):
             return provenance.code_fingerprint() != before
 
 
