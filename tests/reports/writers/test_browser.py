@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,21 @@ def test_the_first_screen_is_the_answer_and_navigation_stays(visit, file: Path, 
     assert page.locator(".answer .said p").count() >= 3
     page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
     assert page.locator("nav").bounding_box()["y"] == 0
+
+
+@pytest.mark.parametrize("columns", [1, 3])
+def test_several_suites_begin_with_an_answer_and_a_row_on_a_telephone(
+    visit, factory, tmp_path: Path, columns: int
+) -> None:
+    factory.fill((0, 1), {f"digits {place}": 2 for place in range(columns)})
+    store = factory.write()
+    loaded = load_suites(store, ["smoke"], None)
+    document = make_document(replace(loaded, suites=loaded.suites * 2), store)
+    page = visit(write_report(document, tmp_path / "out").page, 390).page
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.locator("section.suite figure").count() >= 2 * columns
+    row = page.locator("section.suite table.grid tbody tr:not(.kind)").first.bounding_box()
+    assert row["y"] + row["height"] <= 844
 
 
 def test_a_heading_sorts_by_number_within_each_block_and_back(visit, file: Path) -> None:
