@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import importlib
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -77,32 +78,56 @@ def _remedy(kind: str, batch: int, precision: str) -> str:
 class PeakMemory:
     """Peak memory since construction: of the accelerator where the run uses one, else resident memory of this process."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, *, optimizes: bool = True) -> None:
+        """``optimizes``: whether the run makes an optimizer of torch."""
         self._device = device
+        self._peak = self._increase = 0.0
         if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
+            self._forget()
             self._start = torch.cuda.memory_allocated(device) / MIB
         else:
+            if optimizes:
+                importlib.import_module(
+                    "torch._dynamo"
+                )  # the first optimizer does so, 77 MiB that are no matter of its run
             return_freed()  # what earlier runs in this process have left
-            is_forgotten = forget_peak()
+            self._forget()
             self._start, self._mapped = own_mb()
-            self._earlier = 0.0 if is_forgotten else peak_mb()
 
     def read_mb(self) -> float:
         """Peak in MiB."""
         if self._device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self._device) / MIB
-        return peak_mb()
+            return max(self._peak, torch.cuda.max_memory_allocated(self._device) / MIB)
+        return max(self._peak, peak_mb())
 
     def increase_mb(self) -> float:
-        """By how many MiB the peak is above what was in use at the start; of a process without mapped files.
+        """By how many MiB the peak outside ``apart`` is above what was in use at the start; of a process without mapped files.
 
         Code of a library is read when it is first used, which is no matter of the run but of what ran before. Where the system
         cannot forget the peak of earlier runs and this one is below it, it is what is in use now that counts: the most of
         several readings is then a lower bound.
         """
-        peak = self.read_mb()
         if self._device.type == "cuda":
-            return max(0.0, peak - self._start)
-        now, mapped = own_mb()
-        return max(0.0, (peak if peak > self._earlier else now) - self._start - max(0.0, mapped - self._mapped))
+            increase = torch.cuda.max_memory_allocated(self._device) / MIB - self._start
+        else:
+            peak, (now, mapped) = peak_mb(), own_mb()
+            increase = (peak if peak > self._earlier else now) - self._start - max(0.0, mapped - self._mapped)
+        self._increase = max(self._increase, increase)
+        return self._increase
+
+    @contextlib.contextmanager
+    def apart(self) -> Iterator[None]:
+        """What this block needs is in the peak, not in its increase: work that only the first of several runs has to do."""
+        self.increase_mb()
+        yield
+        self._peak = self.read_mb()
+        if self._device.type != "cuda":
+            return_freed()
+        self._forget()
+
+    def _forget(self) -> None:
+        """Measure peaks from here."""
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+        else:
+            self._earlier = 0.0 if forget_peak() else peak_mb()

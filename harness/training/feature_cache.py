@@ -21,6 +21,7 @@ from torch import Tensor
 
 from smope_bench.benchmarks.stream import Stream, View
 from smope_bench.harness import provenance
+from smope_bench.harness.hardware.out_of_memory import PeakMemory
 from smope_bench.harness.records.atomic_write import write_atomically
 from smope_bench.harness.run_spec import canonical_json
 from smope_bench.harness.training.feeder import Feeder
@@ -45,16 +46,18 @@ class FrozenFeatureCache:
         weights: str,
         precision: str,
         feeder: Feeder | None = None,
+        memory: PeakMemory | None = None,
     ) -> None:
         """``weights``: hash of the backbone's tensors; ``precision``: that of the autocast around calls of ``of``.
 
-        ``feeder``: None = one of its own.
+        ``feeder``: None = one of its own. ``memory``: where features are computed apart from what the run needs.
         """
         self._backbone = backbone
         self._names = _names_of_images(stream)
         self._transforms = stream.transforms
         self._device = device
         self._feeder = feeder or Feeder(device)
+        self._apart = contextlib.nullcontext if memory is None else memory.apart
         self._folder = None if folder is None else _cache_folder(folder, _identity(stream, device, weights, precision))
         self._tables: dict[str, Tensor] = {}
         self._known: dict[str, NDArray[np.bool_]] = {}
@@ -77,13 +80,13 @@ class FrozenFeatureCache:
                 missing.append((chunk, rows))
             else:
                 table[rows[0] : rows[-1] + 1], known[chunk] = stored, True
-        whole = View(view.images, np.arange(count), np.arange(count))
-        with contextlib.closing(
-            self._feeder.batches(whole, self._transforms, [rows for _, rows in missing])
-        ) as batches:
-            pairs = zip(missing, batches, strict=True)
-            for (chunk, rows), (images, _) in counted(pairs, "features", len(missing), f"parts of {CHUNK} images"):
-                table[rows[0] : rows[-1] + 1], known[chunk] = self._computed(split, chunk, images), True
+        if missing:
+            whole = View(view.images, np.arange(count), np.arange(count))
+            parts = self._feeder.batches(whole, self._transforms, [rows for _, rows in missing])
+            with self._apart(), contextlib.closing(parts) as batches:
+                pairs = zip(missing, batches, strict=True)
+                for (chunk, rows), (images, _) in counted(pairs, "features", len(missing), f"parts of {CHUNK} images"):
+                    table[rows[0] : rows[-1] + 1], known[chunk] = self._computed(split, chunk, images), True
         return table[torch.from_numpy(view.rows.copy())].to(self._device)
 
     def _split(self, view: View) -> str:

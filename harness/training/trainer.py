@@ -81,6 +81,7 @@ class Trainer:
         if self.method_class.trains_jointly:
             self.stream = self.stream.merged()
         self.feeder = Feeder(self.device)
+        self.memory = PeakMemory(self.device, optimizes=self.method_class.fit_task is Method.fit_task)
         self.features = FrozenFeatureCache(
             self.backbone,
             self.stream,
@@ -89,6 +90,7 @@ class Trainer:
             spec.backbone.features_key,
             spec.precision,
             self.feeder,
+            self.memory,
         )
         self.log = RunLog(self.folder, context.emit)
         # A run is resumed only by the same code, on the same images, and with the same arithmetic to the last bit.
@@ -110,7 +112,6 @@ class Trainer:
         self._tried_plans: list[MemoryPlan] = []
         self._restore(self.checkpoints.load())
         self.flags = flags_of(registries, spec, self.method, options.data)
-        self.memory = PeakMemory(self.device)
 
     def __enter__(self) -> Trainer:
         try:

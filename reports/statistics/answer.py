@@ -33,12 +33,19 @@ def answer(results: SuiteResults) -> tuple[str, ...]:
     said += [_verdicts(decided[column.label], len(columns) > 1) for column in shown]
     if len(decided) > MOST:
         said.append(f"{len(decided) - MOST} further benchmarks are in the statistics below.")
-    open_ = [column.label for column in columns if column.label not in decided and not results.caution(column)]
-    if open_:
-        where = f"On {listed(open_)}: n" if len(columns) > 1 else "N"
-        said.append(f"{where}othing can be decided with fewer than {LEAST_UNITS} class orders or training seeds a row.")
+    open_ = [column for column in columns if column.label not in decided and not results.caution(column)]
+    few = f"with fewer than {LEAST_UNITS} class orders or training seeds a row"
+    for is_stale, why in ((True, "by stale runs, which are of another version of the code"), (False, few)):
+        if labels := [column.label for column in open_ if _is_stale(results, column) == is_stale]:
+            where = f"On {listed(labels)}: n" if len(columns) > 1 else "N"
+            said.append(f"{where}othing can be decided {why}.")
     bases = dict.fromkeys(_basis(family) for family in decided.values())
     return *said, *bases, *_cautions(results, columns)
+
+
+def _is_stale(results: SuiteResults, column: Column) -> bool:
+    """Whether all that a column shows is stale."""
+    return all(cell.state == "stale" for cell in results.cells_of(column) if cell.outcomes)
 
 
 def _extent(results: SuiteResults, columns: Sequence[Column]) -> str:

@@ -17,11 +17,8 @@ SCRIPT = Path(__file__).with_name("kill_sweep.py")
 @pytest.mark.skipif(sys.platform != "linux", reason="records are counted by the notices of Linux")
 def test_ten_kills_lose_nothing_repeat_nothing_and_change_no_bit(tmp_path: Path) -> None:
     options = ["--kills", "10", "--methods", "linear_probe,hide_prompt", "--folder", str(tmp_path), "--forked"]
-    options += [
-        "--",
-        "--limit",
-        "8",
-    ]  # images a class: more of them are evaluated for longer, and no other code is killed
+    # With more images a class, evaluation takes longer and no other code is killed.
+    options += ["--", "--limit", "8"]
 
     def script() -> int:
         sys.argv, sys.path[:0] = [str(SCRIPT), *options], [str(SCRIPT.parent)]

@@ -128,3 +128,14 @@ def test_a_process_may_have_less_than_its_machine(monkeypatch: pytest.MonkeyPatc
 
 def test_memory_of_this_machine() -> None:
     assert 64 < short_memory.memory_mb("cpu") < 2**27
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux forgets a process's peak")
+def test_the_increase_leaves_out_what_is_measured_apart() -> None:
+    memory = short_memory.PeakMemory(torch.device("cpu"), optimizes=False)
+    with memory.apart():
+        torch.ones(2**26)  # 256 MiB
+    assert memory.increase_mb() < 128
+    peak = memory.read_mb()
+    torch.ones(2**25)
+    assert 120 < memory.increase_mb() < 250 and memory.read_mb() >= peak >= 256

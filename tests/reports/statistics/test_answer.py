@@ -51,6 +51,12 @@ def test_two_seeds_decide_nothing(factory) -> None:
     assert answer(results)[1] == "Nothing can be decided with fewer than 3 class orders or training seeds a row."
 
 
+def test_stale_runs_decide_nothing_however_many_they_are(factory) -> None:
+    suite(factory, {"A": ("method", 99.0, 1.0), "B": ("method", 50.0, 1.0)}, 4)
+    stale = load_suite(factory.write(), "smoke", "of another version")
+    assert answer(stale)[1] == "Nothing can be decided by stale runs, which are of another version of the code."
+
+
 def test_without_a_finished_run_there_is_nothing_to_say(factory) -> None:
     factory.plan("A", factory.spec("a", "digits", 0, 0, 1))
     assert answer(load_suite(factory.write(), "smoke", None)) == ()
