@@ -55,7 +55,7 @@ class EmojiRConfig(BenchmarkConfig):
         default=48,
         ge=8,
         le=1024,
-        description="side in pixels of the images: that of the backbone, 32 for tiny, 224 for a ViT-B/16",
+        description="side in pixels of the images: that of the backbone: 48 for tiny_colour, 224 for a ViT-B/16",
     )
     train_per_class: int = Field(default=24, ge=1, le=10_000, description="training images of each class")
     test_per_class: int = Field(default=12, ge=1, le=10_000, description="test images of each class")

@@ -314,7 +314,7 @@ TINY_COLOUR = StoredBackbone(
     description=WEIGHTS / "tiny_colour.json",
     is_rehearsal=True,
     ships=True,
-    licence="MIT, as the project",
+    licence="MIT, as the project; the drawings it learnt from are under Apache-2.0, MIT, CC-BY-4.0 and CC-BY-SA-4.0",
 )
 RANDOM_VIT_B16 = RandomBackbone(
     name="random",
