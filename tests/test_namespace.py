@@ -16,7 +16,7 @@ from tests.wheel_walk import README_LINES, build_wheel, commands_of_readme  # py
 
 ROOT = Path(run_all.__file__).resolve().parent
 ROOMS = ("benchmarks", "harness", "methods", "reports")
-DATA = {".json", ".txt", ".csv", ".safetensors", ".j2", ".css", ".js"}
+DATA = {".json", ".txt", ".csv", ".safetensors", ".j2", ".css", ".js", ".ttf"}
 TOP = ("__init__.py", "api.py", "audit.py", "run_all.py", "py.typed")
 
 

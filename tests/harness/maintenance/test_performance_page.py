@@ -92,7 +92,7 @@ def test_marks_are_filled_and_filled_again() -> None:
     [
         ("step/n/to_bare", "no row 'n'"),
         ("step/m/to_bear", "did you mean 'to_bare'"),
-        ("step/m/to_bare/more", "asked for as 'more'; did you mean 'most'"),
+        ("step/m/to_bare/mots", "asked for as 'mots'; did you mean 'most'"),
     ],
 )
 def test_a_mark_that_leads_nowhere_is_named(mark: str, said: str) -> None:
