@@ -9,7 +9,7 @@ from pathlib import Path
 
 LONG_LIST = 24
 CLOSE = 0.6
-"""Least similarity by ``difflib`` of a name offered for a mistyped one: 'ncn' and 'ncm' have 0.67, 'foo' and 'ovor' 0.57."""
+"""Least similarity by ``difflib`` of a name offered for a mistyped one: 'ncn' and 'ncm' have 0.67, 'foo' and 'oslo' 0.57."""
 
 
 class UserError(Exception):
