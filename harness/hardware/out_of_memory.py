@@ -87,9 +87,8 @@ class PeakMemory:
             self._start = torch.cuda.memory_allocated(device) / MIB
         else:
             if optimizes:
-                importlib.import_module(
-                    "torch._dynamo"
-                )  # the first optimizer does so, 77 MiB that are no matter of its run
+                # The first optimizer would import it: 77 MiB that are no matter of its run.
+                importlib.import_module("torch._dynamo")
             return_freed()  # what earlier runs in this process have left
             self._forget()
             self._start, self._mapped = own_mb()
