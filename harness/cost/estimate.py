@@ -20,6 +20,7 @@ from smope_bench.benchmarks.base import SPLITS, Benchmark, Protocol, Split
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.harness.cost.stored_counts import StoredCounts, stored_counts
 from smope_bench.harness.errors import UserError
+from smope_bench.harness.planning.assets import image_settings
 from smope_bench.harness.planning.planner import PlannedRun
 from smope_bench.harness.records.atomic_write import write_json_atomically
 from smope_bench.harness.records.store import Record, Store
@@ -362,6 +363,7 @@ class Pricing:
         self._medians = median_seconds(self._records)
         self._estimator = Estimator(registries, data)
         self._rates: dict[tuple[str, str, bool], Rate | None] = {}
+        self._image_settings: dict[str, tuple[str, ...]] = {}
 
     def price(self, run: PlannedRun) -> dict[str, Any]:
         """A plan's columns of costs, and what must be downloaded first."""
@@ -395,11 +397,16 @@ class Pricing:
         needs = []
         if run.lacks_weights:
             name = run.spec.backbone.name
-            needs.append({"kind": "backbone", "name": name, "bytes": _bytes(self._registries.backbones.load(name))})
+            size = _bytes(self._registries.backbones.load(name))
+            needs.append({"kind": "backbone", "name": name, "bytes": size, "settings": ()})
         benchmark = self._registries.benchmarks.load(run.spec.benchmark.name)
         images = self._estimator.images(run.spec.benchmark)
         if getattr(benchmark, "remotes", ()) and not (images and images.prepared):
-            needs.append({"kind": "benchmark", "name": run.spec.benchmark.name, "bytes": _bytes(benchmark)})
+            name, config, key = benchmark.name, run.spec.benchmark.config, run.spec.benchmark.model_dump_json()
+            if key not in self._image_settings:
+                self._image_settings[key] = image_settings(name, config, self._registries, self._data)
+            settings = self._image_settings[key]
+            needs.append({"kind": "benchmark", "name": name, "bytes": _bytes(benchmark), "settings": settings})
         return needs
 
 

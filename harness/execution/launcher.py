@@ -159,8 +159,7 @@ def launch_runs(
             )
     if trackers and done:
         named = [word for one in trackers for word in ("--to", one.name)]
-        plugins = [word for file in options.plugins for word in ("--plugin", str(file))]
-        command = shell_command("track", str(options.results), *named, *plugins)
+        command = shell_command("track", str(options.results), *named, plugins=options.plugins)
         notify(f"note: only runs that are to do are tracked; for the finished ones, too: {command}")
     if not to_do:
         console.print(f"{len(done)} of {len(done)} runs are already done; nothing trained.")

@@ -30,7 +30,7 @@ from smope_bench.harness.planning.suites.titles import column_label, distinct
 from smope_bench.harness.records.observations import require_observable
 from smope_bench.harness.registry.registry import BUILT_IN, Registries
 from smope_bench.harness.run_spec import BackboneRef, Component, Precision, RunSpec, canonical_json, run_id_of
-from smope_bench.harness.text import DATA
+from smope_bench.harness.text import option_words
 from smope_bench.methods.common.backbone.backbones import Backbone, BackboneSettings
 from smope_bench.methods.common.errors import MethodError
 
@@ -264,9 +264,7 @@ class Planner:
         if recipe is not None:
             source = ":".join(filter(None, (recipe.benchmark, recipe.backbone)))
             words += ["--recipe-of", source] if source else ["--recipe", "nearest"]
-        words += [word for text in by_hand for word in ("--set", text)]
-        words += [word for file in self.registries.plugins for word in ("--plugin", str(file))]
-        return (*words, *(["--data", str(self.data_root)] if self.data_root != DATA else []))
+        return (*words, *option_words(by_hand, self.registries.plugins, self.data_root))
 
     def spec(
         self, row: Row, column: Column, suite_settings: Sequence[str] = ()

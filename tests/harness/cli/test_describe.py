@@ -143,7 +143,7 @@ def test_sizes_and_protocols_of_a_benchmark(tmp_path: Path) -> None:
         "24,000 for training, 6,000 for test",
         "2.2 GB",
     )
-    assert facts["state"] == "not prepared: data prepare imagenet_r"
+    assert facts["state"] == f"not prepared: smope-bench data prepare imagenet_r --data {tmp_path}"
     assert any(line.startswith("50 tasks: imagenet_r_50") for line in facts["protocols in suites"])
 
 
@@ -153,7 +153,7 @@ def test_a_backbone_shows_hash_and_places(name: str, registries: Registries, tmp
     assert facts["summary"] == backbone.summary
     assert facts["facts"]["licence"] == backbone.licence != ""
     if files := getattr(backbone, "files", ()):
-        assert facts["facts"]["weights"] == f"not prepared: smope-bench data prepare {name}"
+        assert facts["facts"]["weights"] == f"not prepared: smope-bench data prepare {name} --data {tmp_path}"
         assert str(tmp_path / "weights" / "downloads" / files[0]) in facts["facts"]["looked for in"][0]
         assert facts["facts"]["download"] == f"{backbone.megabytes} MB"
     else:

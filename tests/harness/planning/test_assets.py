@@ -157,7 +157,8 @@ def test_verifying_names_what_is_bad(registries: Registries, tmp_path: Path) -> 
     cache, file = verify_named("fetched", registries, root)
     assert cache.state == file.state == "damaged"
     assert cache.remedy == (
-        f"test.images does not fit its manifest: delete {pixels.parent} and call `data prepare fetched`"
+        f"test.images does not fit its manifest: delete {pixels.parent} and call"
+        f" `smope-bench data prepare fetched --data {root}`"
     )
     assert f"delete {download} and call" in file.remedy and "expected md5:" in file.remedy
     (pixels.parent / "manifest.json").write_text("[]")
@@ -225,7 +226,7 @@ def test_downloads_of_weights_are_read_through(registries: Registries, tmp_path:
         ]
         file.write_bytes(b"altered")
         damaged = verify_named(backbone.name, registries, tmp_path)[1]
-        assert damaged.state == "damaged" and f"delete {file} and call `data prepare" in damaged.remedy
+        assert damaged.state == "damaged" and f"delete {file} and call `smope-bench data prepare" in damaged.remedy
         file.write_bytes(PIXELS)
 
 
