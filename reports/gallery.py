@@ -146,7 +146,7 @@ def _counted_part(suite: Suite, store: Store) -> Part:
         report = read_counted(store, suite.name)
     except UserError:
         return _missing_part(suite)
-    section = counted_section(suite.name, report, suite.name)
+    section = counted_section(suite.name, report, suite.name, store.root)
     made = f"Counted, not trained, by `{_command(suite)}`."
     return Part(suite.title, (_sentence(suite.summary), made, *(_table(grid, suite.title) for grid in section.tables)))
 

@@ -186,6 +186,7 @@ def names_at_ends(axes: Axes, ends: Mapping[str, float], data: FigureData) -> No
     """Names at the right of lines that end at the heights ``ends``, in the lines' colours, moved apart where they would meet."""
     figure = axes.figure
     assert isinstance(figure, Figure)
+    figure.set_layout_engine("constrained", w_pad=0.1)  # letters of the PNG may be wider than those of the layout
     low, high = axes.get_ylim()
     height = axes.get_position().height * figure.get_size_inches()[1] * 0.82  # the layout leaves about as much
     moved = spread(list(ends.values()), (high - low) * 0.14 / max(height, 0.5), low, high)
@@ -195,7 +196,8 @@ def names_at_ends(axes: Axes, ends: Mapping[str, float], data: FigureData) -> No
         axes.annotate(
             f"{shortened(label, 24)} {end:.1f}", (x, end), (1.045, place), textcoords=("axes fraction", "data"), va="center",
             fontsize=8, color=INK, fontweight="bold" if label == data.results.reference else "normal",
-            annotation_clip=False, arrowprops={"arrowstyle": "-", "color": look.colour, "linewidth": 1.2, "shrinkB": 0},
+            annotation_clip=False, arrowprops={"arrowstyle": "-", "color": look.colour, "linewidth": 1.2, "shrinkB": 0,
+                        "relpos": (0, 0.5)},
         )  # fmt: skip
 
 
