@@ -356,9 +356,9 @@ def list_plan(
 ) -> Rows:
     """Each planned run with its state and what it would cost: passes over images, operations, and seconds.
 
-    Seconds are the median of finished runs of the same kind, else operations at a throughput (``harness/cost/estimate.py``).
+    Seconds are the median of finished runs of the same kind, else operations at a throughput (``harness/cost/pricing.py``).
     """
-    from smope_bench.harness.cost.estimate import Pricing
+    from smope_bench.harness.cost.pricing import Pricing
     from smope_bench.harness.execution.scheduler import merge_duplicates
     from smope_bench.harness.planning.remarks import notes_of
 

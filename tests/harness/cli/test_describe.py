@@ -20,14 +20,13 @@ from smope_bench import run_all
 from smope_bench.benchmarks import BUILTIN as BENCHMARKS
 from smope_bench.benchmarks.suites import SUITES
 from smope_bench.harness.cli import describe
-from smope_bench.harness.conformance.check import MICRO
 from smope_bench.harness.facts.one import backbone_facts, find_facts
 from smope_bench.harness.facts.prompt_mass import prompt_mass_facts, prompt_mass_words
 from smope_bench.harness.planning.settings import has_field, parse_setting, validated
 from smope_bench.harness.registry.registry import Registries, open_registries
 from smope_bench.methods import BUILTIN as METHODS
 from smope_bench.methods.common.backbone.backbones import BUILTIN as BACKBONES
-from smope_bench.methods.common.backbone.backbones import RandomBackbone, StoredBackbone
+from smope_bench.methods.common.backbone.backbones import MICRO, RandomBackbone, StoredBackbone
 from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.schedules import Schedule
 from smope_bench.methods.recipes import RECIPES

@@ -11,7 +11,7 @@ from smope_bench import run_all
 from smope_bench.harness.cli import listing
 from smope_bench.harness.cli.listing import plan_summary
 from smope_bench.harness.console import print_rows
-from smope_bench.harness.cost.estimate import median_seconds
+from smope_bench.harness.cost.pricing import median_seconds
 from smope_bench.harness.facts import lists
 from smope_bench.harness.facts.lists import list_backbones, list_benchmarks, list_methods
 from smope_bench.harness.planning.planner import MISSING, PlannedRun

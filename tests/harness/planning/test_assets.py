@@ -20,7 +20,7 @@ from smope_bench.benchmarks.datasets.image_folder import ImageFolder, ImageFolde
 from smope_bench.benchmarks.download.fetch import Remote, downloads_folder, fetch
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.image_store.cached_benchmark import CachedBenchmark
-from smope_bench.harness.conformance.check import ColouredNoise
+from smope_bench.harness.conformance.fixtures import ColouredNoise
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.planning.assets import kind_of, prepare_named, supply_weights, verify_named
 from smope_bench.harness.planning.settings import parse_setting
