@@ -221,7 +221,7 @@ class Spot:
 
 def fixed_axes(figure: Figure, panels: int) -> list[Axes]:
     """Axes one below the other whose place is known before anything is drawn: names are placed by it, no layout may move them."""
-    return inch_panels(figure, panels, 1, Margins(0.62, 0.12, 0.5, 0.14), (0, 0.62))
+    return inch_panels(figure, panels, 1, Margins(0.68, 0.12, 0.5, 0.14), (0, 0.62))
 
 
 def frame(setter: Callable[..., object], values: Sequence[float]) -> None:
