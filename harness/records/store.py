@@ -204,7 +204,8 @@ class Store:
     ) -> Derived | Record | Broken | None:
         """What ``derive`` makes of a record; what ``load`` finds where that is none, or nothing can be made of it.
 
-        ``by``: names all that decides what ``derive`` makes of a record. Several may have one object as ``alike``: it is not to be changed.
+        ``by``: names all that decides what ``derive`` makes of a record. Several may have one object as ``alike``, which must
+        not be changed.
         """
         found = self.load(run_id)
         made = derive(found) if isinstance(found, Record) else None
