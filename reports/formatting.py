@@ -131,9 +131,7 @@ def notes(results: SuiteResults, column: Column | None = None) -> list[str]:
     columns = results.columns if column is None else (column,)
     found = []
     if results.tiny:
-        found.append(
-            "Tiny suite: small data and a small backbone that come with the installation, not the papers' scale."
-        )
+        found.append("Tiny suite: small data and a small backbone, not the papers' scale.")
     if any(one.protocol == "domain" for one in columns):
         found.append(
             "Domain-incremental: each task is a new domain of classes that come again; averages are over domains."

@@ -186,6 +186,7 @@ def names_at_ends(axes: Axes, ends: Mapping[str, float], data: FigureData) -> No
     """Names at the right of lines that end at the heights ``ends``, in the lines' colours, moved apart where they would meet."""
     figure = axes.figure
     assert isinstance(figure, Figure)
+    figure.set_layout_engine("constrained", w_pad=0.1)  # letters of the PNG may be wider than those of the layout
     low, high = axes.get_ylim()
     height = axes.get_position().height * figure.get_size_inches()[1] * 0.82  # the layout leaves about as much
     moved = spread(list(ends.values()), (high - low) * 0.14 / max(height, 0.5), low, high)
@@ -195,7 +196,8 @@ def names_at_ends(axes: Axes, ends: Mapping[str, float], data: FigureData) -> No
         axes.annotate(
             f"{shortened(label, 24)} {end:.1f}", (x, end), (1.045, place), textcoords=("axes fraction", "data"), va="center",
             fontsize=8, color=INK, fontweight="bold" if label == data.results.reference else "normal",
-            annotation_clip=False, arrowprops={"arrowstyle": "-", "color": look.colour, "linewidth": 1.2, "shrinkB": 0},
+            annotation_clip=False, arrowprops={"arrowstyle": "-", "color": look.colour, "linewidth": 1.2, "shrinkB": 0,
+                        "relpos": (0, 0.5)},
         )  # fmt: skip
 
 
@@ -219,7 +221,7 @@ class Spot:
 
 def fixed_axes(figure: Figure, panels: int) -> list[Axes]:
     """Axes one below the other whose place is known before anything is drawn: names are placed by it, no layout may move them."""
-    return inch_panels(figure, panels, 1, Margins(0.62, 0.12, 0.5, 0.14), (0, 0.62))
+    return inch_panels(figure, panels, 1, Margins(0.68, 0.12, 0.5, 0.14), (0, 0.62))
 
 
 def frame(setter: Callable[..., object], values: Sequence[float]) -> None:

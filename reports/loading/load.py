@@ -22,6 +22,8 @@ from smope_bench.reports.loading.run_result import LeftOut, RunResult, Setup
 
 VERSION_DIGITS = 8
 """Digits of a fingerprint or git revision that are shown."""
+CHOICES = ("--methods", "--benchmarks", "--seeds")
+"""Options in which the commands of a manifest's cells differ; each takes several values, joined by commas."""
 
 
 @dataclass(frozen=True)
@@ -211,12 +213,32 @@ def _joined(parts: Sequence[str]) -> str:
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
+def _commands(manifests: Sequence[Manifest]) -> list[list[str]]:
+    """The words of the commands that do all runs of some manifests: one for all cells that differ in ``CHOICES`` alone."""
+    cells = [cell for manifest in manifests for cell in manifest.cells]
+    if not all(cell.command for cell in cells):  # manifests of earlier versions
+        tiny = ["--tiny"] if all(manifest.tiny for manifest in manifests) else []
+        return [["run", *dict.fromkeys(run_argument(manifest.suite) for manifest in manifests), *tiny]]
+    groups: dict[tuple[str, ...], dict[str, dict[str, None]]] = {}
+    for cell in cells:
+        words, chosen = list(cell.command), dict[str, str]()
+        for option in CHOICES:
+            if option in words:
+                at = words.index(option)
+                chosen[option] = words[at + 1]
+                del words[at : at + 2]
+        group = groups.setdefault(tuple(words), {})
+        for option, value in chosen.items():
+            group.setdefault(option, {})[value] = None
+    return [
+        [*words, *(word for option, values in group.items() for word in (option, ",".join(values)))]
+        for words, group in groups.items()
+    ]
+
+
 def _refusal(versions: Mapping[str, Sequence[RunResult]], manifests: Sequence[Manifest], root: Path) -> str:
     named = " ".join(manifest.suite for manifest in manifests)
-    tiny = ["--tiny"] if all(manifest.tiny for manifest in manifests) else []
-    again = shell_command(
-        "run", *dict.fromkeys(run_argument(manifest.suite) for manifest in manifests), *tiny, results=root
-    )
+    again = " && ".join(shell_command(*words, results=root) for words in _commands(manifests))
     said = _joined([_version_text(fingerprint, outcomes) for fingerprint, outcomes in versions.items()])
     return (
         f"the records of {named} come from {len(versions)} versions of the code: {said}; either run them again with one"
