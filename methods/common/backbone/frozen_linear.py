@@ -19,7 +19,17 @@ INSTRUCTIONS = ("amx_bf16", "avx512_bf16")
 """Without one of these, bfloat16 products are emulated, and packing was not tried."""
 PACKS = "_packs"
 """Attribute of a layer: its packed weights by whether they are transposed, as the product with gradients takes them."""
+ZEN_5 = 26
+"""AMD's family number of the first processors that execute AVX-512 at its full width."""
 CPU_INFO = Path("/proc/cpuinfo")
+
+
+class Processor(NamedTuple):
+    """Vendor and family by CPUID, as Linux lists them (elsewhere ``""`` and 0), and whether torch may use AVX-512."""
+
+    vendor: str
+    family: int
+    has_avx512: bool
 
 
 class FrozenLinear(nn.Linear):
@@ -56,16 +66,18 @@ def frozen_linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) ->
     return _Product.apply(inputs, weight, bias)  # pyright: ignore[reportReturnType]
 
 
-def is_faster(vendor: str, capabilities: Mapping[str, Any], shape: Sequence[int]) -> bool:
-    """Whether oneDNN multiplies faster in float32 than MKL by weights of ``shape``, on a processor by its vendor and instructions.
+def is_faster(processor: Processor, shape: Sequence[int]) -> bool:
+    """Whether oneDNN multiplies faster in float32 than MKL by weights of ``shape``; measured on Zen 5, docs/performance.md.
 
-    MKL takes its AVX-512 kernels on Intel's processors alone. Those were not at hand, and keep MKL's products.
+    MKL takes its AVX-512 kernels on Intel's processors alone; those were not at hand, and keep MKL's products. Before Zen 5, AMD's
+    processors execute AVX-512 at the speed of AVX2.
     """
-    return vendor == "AuthenticAMD" and bool(capabilities.get("avx512_f")) and min(shape) >= WIDTH
+    is_known = processor.vendor == "AuthenticAMD" and processor.family >= ZEN_5
+    return is_known and processor.has_avx512 and min(shape) >= WIDTH
 
 
 def _takes_onednn(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    if _is_recorded() or not is_faster(*_processor(), weight.shape):
+    if _is_recorded() or not is_faster(_processor(), weight.shape):
         return False
     given = (inputs, weight) if bias is None else (inputs, weight, bias)
     if any(each.dtype != torch.float32 for each in given) or any(each.requires_grad for each in given[1:]):
@@ -110,14 +122,16 @@ def has_operators() -> bool:
 
 
 @cache
-def _processor() -> tuple[str, Mapping[str, Any]]:
-    """Vendor by its CPUID, as Linux lists it, or ``""``; and what torch knows of the processor."""
+def _processor() -> Processor:
     try:
         lines = CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
-    vendors = (line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id"))
-    return next(vendors, ""), _capabilities()
+    fields = [(name.strip(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
+    first = dict(reversed(fields))  # a field's first line is the first processor's
+    family = first.get("cpu family", "")
+    has_avx512 = bool(_capabilities().get("avx512_f"))
+    return Processor(first.get("vendor_id", ""), int(family) if family.isdecimal() else 0, has_avx512)
 
 
 def _capabilities() -> Mapping[str, Any]:
