@@ -159,7 +159,7 @@ def stored_answers(store: Store) -> ReadAnswers:
                 found[run.run_id] = answers_in(
                     store.path(run.run_id),
                     run.run_id,
-                    run.predictions_sha256,
+                    run.content.predictions_sha256,
                     run.class_names,
                     run.test_counts,
                     has_domains=bool(run.domains),

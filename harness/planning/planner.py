@@ -31,7 +31,15 @@ from smope_bench.harness.planning.suites.find import find_suites
 from smope_bench.harness.planning.suites.titles import column_label, distinct
 from smope_bench.harness.records.observations import require_observable
 from smope_bench.harness.registry.registry import BUILT_IN, Registries
-from smope_bench.harness.run_spec import BackboneRef, Component, Precision, RunSpec, canonical_json, run_id_of
+from smope_bench.harness.run_spec import (
+    BackboneRef,
+    CanonicalTexts,
+    Component,
+    Precision,
+    RunSpec,
+    canonical_json,
+    run_id_of_text,
+)
 from smope_bench.harness.text import option_words
 from smope_bench.methods.common.backbone.backbones import Backbone, BackboneSettings
 from smope_bench.methods.common.errors import MethodError
@@ -249,8 +257,9 @@ class Planner:
             )
             for seed in seeds
         ]
+        texts = CanonicalTexts()
         for run in runs:  # of thousands of seeds, a dump each would take most of the time of planning
-            vars(run)["run_id"] = run_id_of({**plain, **run.spec.seeds})
+            vars(run)["run_id"] = run_id_of_text(texts.of({**plain, **run.spec.seeds}))
         return runs
 
     def _command(self, suite: Suite, row: Row, column: Column, seed: Seeds, by_hand: Sequence[str]) -> tuple[str, ...]:
