@@ -144,7 +144,7 @@ def run(
     expected = read_all_expected(request.trained, expect, metrics)
     failed = _launch(request.trained, selection, options, opt.split_values(track)) if request.trained else 0
     report_commands.count(request.counted, selection.methods, options.plugins, results)
-    print(f"for the page: {shell_command('report', *suites, results=results)}")
+    print(f"for the page: {shell_command('report', *suites, plugins=plugin or (), results=results)}")
     outside = print_expectations(Store(results), expected, only_planned=bool(selection.methods), metrics=metrics)
     raise typer.Exit(RUNS_FAILED if failed or outside else 0)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
@@ -127,6 +129,37 @@ def run_id_of_text(canonical: str) -> str:
 def canonical_json(value: object) -> str:
     """JSON with sorted keys, in ASCII and without white space. Raises ValueError for NaN and infinity."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+@lru_cache(maxsize=10_000, typed=True)
+def _scalar_text(value: str | int | None) -> str:
+    return canonical_json(value)
+
+
+class CanonicalTexts:
+    """Canonical JSON of mappings. The text of a part that is the same object as before is not made again: records that come
+    from an index share their parts, which nobody changes."""
+
+    _MOST = 1000
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[object, str]] = {}
+
+    def of(self, mapping: Mapping[str, Any]) -> str:
+        """As ``canonical_json``."""
+        return f"{{{','.join(f'{_scalar_text(key)}:{self._part(mapping[key])}' for key in sorted(mapping))}}}"
+
+    def _part(self, value: object) -> str:
+        if value is None or isinstance(value, str | int):
+            return _scalar_text(value)
+        if not isinstance(value, dict):
+            return canonical_json(value)
+        known = self._known.get(id(value))
+        if known is None or known[0] is not value:
+            if len(self._known) >= self._MOST:
+                self._known.clear()
+            known = self._known[id(value)] = (value, canonical_json(value))
+        return known[1]
 
 
 def derive_seed(seed: int, *labels: object) -> int:

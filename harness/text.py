@@ -9,6 +9,7 @@ import shutil
 import sys
 import traceback
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,23 @@ def program() -> str:
     return shlex.quote(sys.argv[0])
 
 
-def shell_command(*words: str, results: Path = RESULTS) -> str:
+def option_words(settings: Iterable[str] = (), plugins: Iterable[Path] = (), data: Path = DATA) -> list[str]:
+    """The words of a command for some ``--set``, ``--plugin`` and a data folder that is not the usual one."""
+    words = [word for text in settings for word in ("--set", text)]
+    words += [word for file in plugins for word in ("--plugin", str(file))]
+    return words if data == DATA else [*words, "--data", str(data)]
+
+
+def shell_command(
+    *words: str,
+    settings: Iterable[str] = (),
+    plugins: Iterable[Path] = (),
+    data: Path = DATA,
+    results: Path = RESULTS,
+) -> str:
     """A command of this program that can be pasted into a shell; ``results``: the folder that it is about."""
     place = [] if results == RESULTS else ["--results", str(results)]
-    return f"{program()} {shlex.join([*words, *place])}"
+    return f"{program()} {shlex.join([*words, *option_words(settings, plugins, data), *place])}"
 
 
 def plain(value: object, longest: int = LONGEST) -> str:

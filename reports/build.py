@@ -21,7 +21,7 @@ from smope_bench.harness.records.event_log import EVENTS, events_in, lines_of
 from smope_bench.harness.records.observations import read_observations
 from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry.registry import uncollected
-from smope_bench.harness.text import shell_command
+from smope_bench.harness.text import RESULTS, shell_command
 from smope_bench.harness.trained.answers import Answers, answers_in
 from smope_bench.reports.document import Document, Section, all_tables
 from smope_bench.reports.figures.changes import change_figures
@@ -95,7 +95,7 @@ def make_document(
     sections = [replace(section, figures=figures) for section, figures in zip(sections, drawn, strict=True)]
     for name, counts in (counted or {}).items():
         keys.append(file_name(name, keys))
-        sections.append(counted_section(name, counts, keys[-1]))
+        sections.append(counted_section(name, counts, keys[-1], store.root))
     comparison = comparison_tables(loaded, against) if against is not None else ()
     warnings = (*loaded.warnings, *wrong)
     changes = change_figures(loaded, against) if against is not None and with_figures else ()
@@ -159,7 +159,7 @@ def stored_answers(store: Store) -> ReadAnswers:
                 found[run.run_id] = answers_in(
                     store.path(run.run_id),
                     run.run_id,
-                    run.predictions_sha256,
+                    run.content.predictions_sha256,
                     run.class_names,
                     run.test_counts,
                     has_domains=bool(run.domains),
@@ -254,7 +254,7 @@ def _own_texts(name: str, report: Mapping[str, Any]) -> tuple[str, str]:
     return (texts[0], texts[1]) if all(isinstance(text, str) for text in texts) else (name, "")
 
 
-def counted_section(name: str, report: Mapping[str, Any], key: str) -> Section:
+def counted_section(name: str, report: Mapping[str, Any], key: str, root: Path = RESULTS) -> Section:
     """A section of two tables from a cost report's plain values; ``key`` begins the names of their files and anchors.
 
     Raises UserError for a report that is not one: its file has no seal, and may have been edited.
@@ -269,6 +269,6 @@ def counted_section(name: str, report: Mapping[str, Any], key: str) -> Section:
         reason = error if first is None else f"{'.'.join(map(str, first['loc'])) or 'its top'}: {first['msg']}"
         raise UserError(
             f"the stored counts of suite {name!r} cannot be used ({reason}); "
-            f"write them anew with: {shell_command('run', run_argument(name))}"
+            f"write them anew with: {shell_command('run', run_argument(name), results=root)}"
         ) from error
     return Section(key, title, description, None, tables)

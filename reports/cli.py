@@ -108,7 +108,7 @@ def write(
     with IndexedStore(results) as store:
         trained, counted = _asked(suites, store)
         metrics = open_metrics(plugins)
-        loaded = load_suites(store, trained, code_fingerprint(), mixed=mixed, metrics=metrics)
+        loaded = load_suites(store, trained, code_fingerprint(), mixed=mixed, metrics=metrics, brief=tables_only)
         loaded = comparisons.applied(loaded)
         counts, wrong = _counts(store, counted, asked=bool(suites))
         other = None if against is None else _other(against, trained)
@@ -159,7 +159,7 @@ def print_suites(console: Console, suites: Sequence[str], results: Path, plugins
     metrics = open_metrics(plugins)
     with IndexedStore(results) as store:
         for name in dict.fromkeys(map(name_in_results, suites)):
-            print_results(console, load_suite(store, name, code_fingerprint(), metrics))
+            print_results(console, load_suite(store, name, code_fingerprint(), metrics, brief=True))
 
 
 @command("cost")

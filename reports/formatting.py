@@ -131,9 +131,7 @@ def notes(results: SuiteResults, column: Column | None = None) -> list[str]:
     columns = results.columns if column is None else (column,)
     found = []
     if results.tiny:
-        found.append(
-            "Tiny suite: small data and a small backbone that come with the installation, not the papers' scale."
-        )
+        found.append("Tiny suite: small data and a small backbone, not the papers' scale.")
     if any(one.protocol == "domain" for one in columns):
         found.append(
             "Domain-incremental: each task is a new domain of classes that come again; averages are over domains."
@@ -146,7 +144,7 @@ def notes(results: SuiteResults, column: Column | None = None) -> list[str]:
         found.append("Stale: made by another version of the code; never averaged with fresh runs and never ranked.")
     if any("leaking" in cell.marks for cell in cells):
         found.append("Leaking: the protocol lets information through that a test must not have; never ranked.")
-    budgets = {cell.row.label: outcome.flags.exemplars for cell in cells for outcome in cell.outcomes}
+    budgets = {cell.row.label: setup.flags.exemplars for cell in cells for setup in cell.setups}
     if kept := [f"{label} up to {count:,}" for label, count in budgets.items() if count]:
         found.append(
             f"Exemplars: keeps training images of earlier tasks ({', '.join(kept)}); never ranked with methods that keep none."
@@ -158,7 +156,7 @@ def notes(results: SuiteResults, column: Column | None = None) -> list[str]:
             "Weights not verified: no public source states a hash of the weights file, so that nothing is said about how these"
             " results compare with printed ones."
         )
-    if any(outcome.limit is not None for cell in cells for outcome in cell.outcomes):
+    if any(setup.limit is not None for cell in cells for setup in cell.setups):
         found.append(
             "Limited: trained and tested on a few images of each class, for trying out; compared with no printed number."
         )

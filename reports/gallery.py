@@ -1,7 +1,7 @@
 """The gallery of the documentation: every table and figure of the papers, from the runs of its tiny suite.
 
 ``python -m smope_bench.reports.gallery --results DIR --out docs/gallery`` writes ``README.md`` and its pictures. It trains nothing;
-equal stores give equal bytes.
+equal stores give equal bytes. With ``--keep``, parts of suites that the folder does not have stay as they are on the page.
 """
 
 from __future__ import annotations
@@ -78,18 +78,18 @@ class Part:
     figures: tuple[FigureFile, ...] = ()
 
 
-def write_gallery(store: Store, out: Path, *, mixed: bool = False) -> Path:
+def write_gallery(store: Store, out: Path, *, mixed: bool = False, keep: bool = False) -> Path:
     """Write the page and its pictures into ``out``, and remove pictures that only an earlier page shows.
 
-    Raises UserError where nothing was run, where records of several versions of the code meet (unless ``mixed``), or where
-    ``out`` cannot be written.
+    ``keep``: suites that were not run in this folder keep their part of the earlier page. Raises UserError where nothing was
+    run, where records of several versions of the code meet (unless ``mixed``), or where ``out`` cannot be written.
     """
-    parts = gallery_parts(store, mixed=mixed)
-    figures = {f"{figure.name}.png": figure.png for part in parts for figure in part.figures}
     page = out / PAGE
+    parts = gallery_parts(store, mixed=mixed, earlier=_earlier_parts(page) if keep else {})
+    figures = {f"{figure.name}.png": figure.png for part in parts for figure in part.figures}
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for name in _shown(page) - figures.keys():
+        for name in _pictures(_read(page)) - _pictures(_text(parts)):
             (out / name).unlink(missing_ok=True)
         for name, data in figures.items():
             (out / name).write_bytes(data)
@@ -101,12 +101,15 @@ def write_gallery(store: Store, out: Path, *, mixed: bool = False) -> Path:
     return page
 
 
-def gallery_parts(store: Store, *, mixed: bool = False) -> list[Part]:
-    """The parts of the page: the suites of the papers in order, then examples of the figures of every report."""
+def gallery_parts(store: Store, *, mixed: bool = False, earlier: Mapping[str, str] = {}) -> list[Part]:
+    """The parts of the page: the suites of the papers in order, then examples of the figures of every report.
+
+    ``earlier``: title, as the page writes it, -> Markdown of a part that stands where the suite has no runs.
+    """
     suites = [suite for suite in SUITES.values() if not suite.is_tiny_only]
     present = set(suites_in(store))
-    names = [suite.name for suite in suites if suite.name in present and not suite.counts_only]
-    if not names:
+    names = [suite.name for suite in SUITES.values() if suite.name in present and not suite.counts_only]
+    if not {suite.name for suite in suites} & set(names):
         raise UserError(
             f"no suite of the papers was run in {str(store.root)!r}; run: "
             + shell_command("run", "table1", "--tiny", results=store.root)
@@ -115,11 +118,16 @@ def gallery_parts(store: Store, *, mixed: bool = False) -> list[Part]:
 
     observed = partial(read_observations, store)
     parts = [_part(suite, loaded.get(suite.name), store, observed) for suite in suites]
-    tables = [loaded[suite.name] for suite in suites if suite.name in loaded and not suite.drawings]
-    examples = example_figures(max(tables, key=_extent)) if tables else []
-    if examples:
+    parts = [
+        Part(part.title, (earlier[title],)) if _is_missing(part) and (title := escape(part.title)) in earlier else part
+        for part in parts
+    ]
+    tables = [results for name, results in loaded.items() if not SUITES[name].drawings]
+    shown = max(tables, key=_extent, default=None)
+    if shown is not None and (examples := example_figures(shown)):
         lead = "Beside the papers' own figures, every report of a table has these among others."
-        parts.append(Part("What every report shows besides", (lead,), tuple(examples)))
+        made = _made(SUITES[shown.suite], shown)
+        parts.append(Part("What every report shows besides", (lead, made), tuple(examples)))
     return parts
 
 
@@ -146,7 +154,7 @@ def _counted_part(suite: Suite, store: Store) -> Part:
         report = read_counted(store, suite.name)
     except UserError:
         return _missing_part(suite)
-    section = counted_section(suite.name, report, suite.name)
+    section = counted_section(suite.name, report, suite.name, store.root)
     made = f"Counted, not trained, by `{_command(suite)}`."
     return Part(suite.title, (_sentence(suite.summary), made, *(_table(grid, suite.title) for grid in section.tables)))
 
@@ -155,8 +163,12 @@ def _missing_part(suite: Suite) -> Part:
     return Part(suite.title, (_sentence(suite.summary), _MISSING.format(command=_command(suite))))
 
 
+def _is_missing(part: Part) -> bool:
+    return part.paragraphs[-1].startswith(_MISSING.partition(":")[0])
+
+
 def _command(suite: Suite, seeds: str = "") -> str:
-    tiny = "" if suite.counts_only else " --tiny"
+    tiny = "" if suite.counts_only or suite.is_tiny_only else " --tiny"
     return f"python run_all.py run {suite.name}{tiny}" + (f" --seeds {seeds}" if seeds else "")
 
 
@@ -236,12 +248,22 @@ def _anchor(title: str) -> str:
     return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
 
-def _shown(page: Path) -> set[str]:
-    """Names of the pictures in an earlier page; only these may be removed."""
+def _pictures(text: str) -> set[str]:
+    """Names of the pictures that a page shows; only those of an earlier page may be removed."""
+    return set(re.findall(r"\]\(([\w-]+\.png)\)", text))
+
+
+def _earlier_parts(page: Path) -> dict[str, str]:
+    """Title, as it is written, -> Markdown of the parts of a page, without those that are missing."""
+    parts = (part.partition("\n") for part in re.split(r"^## ", _read(page), flags=re.MULTILINE)[1:])
+    return {title: text.strip("\n") for title, _, text in parts if _MISSING.partition(":")[0] not in text}
+
+
+def _read(page: Path) -> str:
     try:
-        return set(re.findall(r"\]\(([\w-]+\.png)\)", page.read_text(encoding="utf-8")))
+        return page.read_text(encoding="utf-8")
     except FileNotFoundError:
-        return set()
+        return ""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -252,9 +274,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder with the runs of the tiny suites")
     parser.add_argument("--out", type=Path, default=Path("docs/gallery"), help="folder of the page and its pictures")
     parser.add_argument("--mixed", action="store_true", help="accept records of several versions of the code")
+    parser.add_argument(
+        "--keep", action="store_true", help="keep the page's parts of suites that the folder does not have"
+    )
     options = parser.parse_args(arguments)
     try:
-        print(f"gallery: {write_gallery(Store(options.results), options.out, mixed=options.mixed)}")
+        print(f"gallery: {write_gallery(Store(options.results), options.out, mixed=options.mixed, keep=options.keep)}")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -63,7 +63,8 @@ def make_planned(folder: Path, runs: int) -> tuple[int, dict[str, list[str]]]:
     Returns their number, and the commands that are timed.
     """
     from smope_bench.harness.execution.launcher import plan_suites
-    from smope_bench.harness.planning.planner import Selection, manifest
+    from smope_bench.harness.planning.manifest import manifest
+    from smope_bench.harness.planning.planner import Selection
     from smope_bench.harness.planning.settings import Seeds
     from smope_bench.harness.records.store import Store
     from smope_bench.harness.run_options import RunOptions

@@ -23,12 +23,13 @@ from torch import Tensor, nn
 from smope_bench import run_all
 from smope_bench.harness.cli import command
 from smope_bench.harness.cli.command import make_app
-from smope_bench.harness.conformance.check import MICRO, ColouredNoise
+from smope_bench.harness.conformance.fixtures import ColouredNoise
 from smope_bench.harness.registry import plugins
 from smope_bench.harness.registry.registry import Registries, open_registries
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
 from smope_bench.harness.text import program
 from smope_bench.methods.common.backbone import backbones
+from smope_bench.methods.common.backbone.backbones import MICRO
 from smope_bench.methods.common.backbone.vit import PromptedViT
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import typer
 
 from smope_bench import run_all
 from smope_bench.harness.conformance import check as conformance
-from smope_bench.harness.conformance.check import CheckResult
+from smope_bench.harness.conformance.runner import CheckResult
 from smope_bench.harness.execution import lease as claims
 from smope_bench.harness.records.store import Store
 from smope_bench.reports import cli as report_commands

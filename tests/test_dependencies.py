@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from smope_bench.benchmarks.datasets import emoji_sets
+
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 FONTS = ROOT / "reports" / "figures" / "fonts" / "make.py"
@@ -24,6 +26,12 @@ SOURCE = [
 DISTRIBUTIONS = packages_distributions()
 EXTRAS = {"ray", "slurm", "wandb", "mlflow"}
 """Extras whose packages the source imports where a command needs them; tensorboard's is imported by torch's writer."""
+
+
+def test_the_extra_that_a_message_names_has_the_pinned_renderer() -> None:
+    extra = emoji_sets.EXTRA.removeprefix("smope-bench[").removesuffix("]")
+    pinned = f"{emoji_sets.RENDERER}=={emoji_sets.RENDERER_VERSION}"
+    assert PROJECT["optional-dependencies"][extra] == [pinned]
 
 
 def normal(name: str) -> str:

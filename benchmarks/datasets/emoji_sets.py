@@ -22,6 +22,8 @@ from smope_bench.benchmarks.download.fetch import Remote
 from smope_bench.benchmarks.errors import BenchmarkError
 
 RENDERER, RENDERER_VERSION = "resvg-py", "0.5.0"
+EXTRA = "smope-bench[emoji]"
+"""What to install for the renderer: pyproject.toml pins its version there."""
 """Other versions draw other bytes."""
 REGISTRY = "https://registry.npmjs.org/"
 TABLE = "emoji_concepts.csv"
@@ -198,7 +200,7 @@ def _icon(content: dict[str, Any], name: str) -> Icon:
 
 def require_renderer() -> None:
     """Raise BenchmarkError unless the pinned renderer is installed."""
-    remedy = f"pip install '{RENDERER}=={RENDERER_VERSION}'"
+    remedy = f"pip install '{EXTRA}'"
     try:
         found = metadata.version(RENDERER)
     except metadata.PackageNotFoundError as error:

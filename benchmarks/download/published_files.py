@@ -62,6 +62,11 @@ class PublishedFiles:
         return self.remotes
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names that were read from the files when the images were stored, indexed by class id."""
+        return self.opened().class_names  # type: ignore[attr-defined]  # of the benchmark that this is mixed into
+
+    @property
     def downloads(self) -> Path:
         """Folder of the original files, downloaded or placed by hand."""
         return downloads_folder(self.root, self.name)

@@ -38,7 +38,8 @@ def bench_step(
     plugin: opt.Plugins = None,
 ) -> None:
     """Time a training step of methods against the bare frozen backbone with a head, interleaved; ratios are medians."""
-    from smope_bench.harness.cost.estimate import Estimator, record_throughput
+    from smope_bench.harness.cost.estimate import Estimator
+    from smope_bench.harness.cost.pricing import record_throughput
     from smope_bench.harness.registry.registry import open_registries
     from smope_bench.harness.timing import step
     from smope_bench.harness.timing.display import MeasurementWriter

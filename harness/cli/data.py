@@ -79,9 +79,8 @@ def prepare(
         prepared = prepare_named(name, registries, data_root, given or (), notify, parsed)
         _show(console, prepared)
         if prepared.settings:
-            settings = [part for text in prepared.settings for part in ("--set", text)]
-            words = ["run", "smoke", "--benchmarks", name, *settings, *_place(data_root)]
-            notify(f"a run on these images:\n  {shell_command(*words)}")
+            more = {"settings": prepared.settings, "plugins": plugin or (), "data": data_root}
+            notify(f"a run on these images:\n  {shell_command('run', 'smoke', '--benchmarks', name, **more)}")
 
 
 @data.command("list")
@@ -123,11 +122,11 @@ def list_prepared(data_root: opt.Data = opt.DATA, as_json: opt.AsJson = False) -
     print(
         f"{counted(len(stores), 'store')} of images, {_size(sum(row['bytes'] for row in rows))} in all; to remove one:"
     )
-    print(f"  {shell_command('data', 'remove', rows[0]['name'], *_place(data_root))}")
+    print(f"  {shell_command('data', 'remove', rows[0]['name'], data=data_root)}")
     old = [store for store in stores if store.match]
     if old:
         print(f"{_size(sum(store.bytes for store in old))} of them match no folder any more; to remove them:")
-        print(f"  {shell_command('data', 'remove', *(store.name for store in old), *_place(data_root))}")
+        print(f"  {shell_command('data', 'remove', *(store.name for store in old), data=data_root)}")
 
 
 @data.command("remove")
@@ -189,11 +188,6 @@ def _show(console: Console, prepared: Prepared) -> None:
         console.print(f"note: {note}", markup=False, soft_wrap=True)
     if not prepared.is_verified:
         console.print(f"{prepared.name}: {UNVERIFIED}", markup=False, soft_wrap=True)
-
-
-def _place(data_root: Path) -> list[str]:
-    """The option that names a data folder, where it is not the default."""
-    return [] if data_root == opt.DATA else ["--data", str(data_root)]
 
 
 def _size(count: int) -> str:

@@ -50,7 +50,7 @@ def _priced(options: RunOptions, tflops: float) -> dict[str, Any]:
     from smope_bench.harness.cli.listing import planned
     from smope_bench.harness.cli.request import read_request
 
-    _, rows = planned(read_request([PRICED], options), tflops)
+    _, rows, _ = planned(read_request([PRICED], options), tflops)
     left = [row for row in rows if row["state"] != "done"]
     known = [row["seconds"] for row in left if row["seconds"] is not None]
     hours = sum(known) * len(left) / len(known) / 3600 if known else None

@@ -20,7 +20,7 @@ from smope_bench.harness.cli.command import command
 from smope_bench.harness.cli.request import Request, read_request
 from smope_bench.harness.console import Columns, Rows, counted, duration, make_console, print_rows
 from smope_bench.harness.run_options import RunOptions
-from smope_bench.harness.text import plain, shell_command
+from smope_bench.harness.text import plain
 
 if TYPE_CHECKING:
     from smope_bench.harness.planning.planner import PlannedRun
@@ -82,7 +82,6 @@ def plan(
     from smope_bench.harness.planning.remarks import further_columns, remarks
     from smope_bench.harness.planning.suites.find import find_suites
     from smope_bench.harness.records.store import Store
-    from smope_bench.harness.registry.registry import open_registries
 
     request = read_request(
         suites,
@@ -104,7 +103,7 @@ def plan(
         print(f"{name} trains nothing: it counts parameters and operations, without data or weights.")
     if request.counted and not (request.trained or as_json):
         return
-    runs, rows = planned(request, tflops)
+    runs, rows, registries = planned(request, tflops)
     suites_asked = find_suites(request.trained)
     references = {suite.name: suite.reference for suite in suites_asked}
     needed = [] if power is None else seeds_for(runs, Store(results), power, references)
@@ -113,12 +112,12 @@ def plan(
         print(json.dumps(found, indent=2, ensure_ascii=False))
         return
     notes = [plain(line) for line in remarks(runs, [row["notes"] for row in rows])]
-    notes += further_columns(suites_asked, request.selection, open_registries(request.options.plugins), data)
+    notes += further_columns(suites_asked, request.selection, registries, data)
     notes += _precision_notes(runs)
     notes += [plain(one.words) for one in needed]
     if power is not None and not needed:
         notes.append("no spread is known yet: two class orders of two rows must have finished, as of --seeds 0,1")
-    print_plan(rows, [*notes, *plan_summary(rows, data).splitlines()])
+    print_plan(rows, [*notes, *plan_summary(rows, registries, data).splitlines()])
 
 
 def _precision_notes(runs: Sequence[PlannedRun]) -> list[str]:
@@ -133,15 +132,15 @@ def _precision_notes(runs: Sequence[PlannedRun]) -> list[str]:
     return [f"note: {remark}"] if remark else []
 
 
-def planned(request: Request, tflops: float | None = None) -> tuple[list[PlannedRun], Rows]:
-    """The runs of a request, and their rows (``list_plan``)."""
+def planned(request: Request, tflops: float | None = None) -> tuple[list[PlannedRun], Rows, Registries]:
+    """The runs of a request, their rows (``list_plan``), and the registries that they were planned with."""
     from smope_bench.harness.execution.launcher import plan_suites
     from smope_bench.harness.records.index import IndexedStore
 
     options = request.options
     runs, registries = plan_suites(request.trained, request.selection, options)
     with IndexedStore(options.results) as store:
-        return runs, list_plan(runs, store, registries, options.data, tflops)
+        return runs, list_plan(runs, store, registries, options.data, tflops), registries
 
 
 def _text(key: str) -> Callable[[dict[str, Any]], str]:
@@ -305,14 +304,16 @@ def short_source(source: str) -> str:
     return kind if colon else re.split(r"[,(]", plain(source))[0].strip()
 
 
-def plan_summary(rows: Rows, data: Path = opt.DATA) -> str:
+def plan_summary(rows: Rows, registries: Registries, data: Path = opt.DATA) -> str:
     """``24 runs: 18 done, 6 new; about 2:10 min of computing, ...`` for the rows of ``list_plan``, and downloads to ``data``."""
     states = Counter(row["state"] for row in rows)
     counts = ", ".join(f"{states[state]} {state}" for state in _STATE_STYLES if states[state])
     left = {row["run_id"] or number: row for number, row in enumerate(rows) if row["state"] != "done"}
     if not left:
         return f"{counted(len(rows), 'run')}: {counts}; nothing is left to do."
-    return f"{counted(len(rows), 'run')}: {counts}; {_time_left(list(left.values()))}{_downloads(rows, data)}"
+    return (
+        f"{counted(len(rows), 'run')}: {counts}; {_time_left(list(left.values()))}{_downloads(rows, registries, data)}"
+    )
 
 
 def _time_left(left: Rows) -> str:
@@ -330,19 +331,24 @@ def _time_left(left: Rows) -> str:
     return f"about {time} of computing is left; kinds of runs that never finished here are reckoned at {at}."
 
 
-def _downloads(rows: Rows, data: Path) -> str:
+def _downloads(rows: Rows, registries: Registries, data: Path) -> str:
     """Sentence on data and weights that must be downloaded first, with the command; empty if there are none."""
     from smope_bench.harness.facts.lists import size_text
+    from smope_bench.harness.planning.assets import prepare_command
 
-    needed = {need["name"]: need for row in rows for need in row.get("needs", ())}
-    if not needed:
+    found = [need for row in rows for need in row.get("needs", ())]
+    if not found:
         return ""
+    needed = {need["name"]: need for need in found}
     sizes = [need["bytes"] for need in needed.values()]
     listed = ", ".join(f"{name} ({size_text(need['bytes'])})" for name, need in sorted(needed.items()))
     total = sum(size for size in sizes if size)
     more = f"; {size_text(total)} in all, and about as much again on disk once converted" if total else ""
-    where = () if data == opt.DATA else ("--data", str(data))
-    return f"\nto fetch first: {listed}{more}; run does it, as does {shell_command('data', 'prepare', *sorted(needed), *where)}"
+    commands: dict[tuple[str, ...], list[str]] = {}
+    for name, settings in sorted({(need["name"], tuple(need["settings"])) for need in found}):
+        commands.setdefault(settings, []).append(name)
+    does = " && ".join(prepare_command(names, registries, data, settings) for settings, names in commands.items())
+    return f"\nto fetch first: {listed}{more}; run does it, as does {does}"
 
 
 def list_plan(
@@ -350,9 +356,9 @@ def list_plan(
 ) -> Rows:
     """Each planned run with its state and what it would cost: passes over images, operations, and seconds.
 
-    Seconds are the median of finished runs of the same kind, else operations at a throughput (``harness/cost/estimate.py``).
+    Seconds are the median of finished runs of the same kind, else operations at a throughput (``harness/cost/pricing.py``).
     """
-    from smope_bench.harness.cost.estimate import Pricing
+    from smope_bench.harness.cost.pricing import Pricing
     from smope_bench.harness.execution.scheduler import merge_duplicates
     from smope_bench.harness.planning.remarks import notes_of
 

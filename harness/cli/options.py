@@ -113,7 +113,7 @@ CheckTarget = Annotated[str, typer.Argument(metavar="METHOD|FILE.py", help="A me
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Watch = Annotated[bool, typer.Option("--watch", help="Show it again and again, until nothing is running.")]
 
-Tiny = Annotated[bool, what("--tiny", help="Use the data and weights that come with the installation.")]
+Tiny = Annotated[bool, what("--tiny", help="Use small data and small weights, offline but for emoji_r.")]
 Backbone = Annotated[
     str | None,
     what(

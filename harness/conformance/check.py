@@ -7,7 +7,6 @@ requirements: their names, the functions that check them, and the remedies.
 from __future__ import annotations
 
 import difflib
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,14 +14,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FunctionType
 
-import numpy as np
-import torch
-
 from smope_bench.harness.conformance.device_checks import runs_on_a_device
-from smope_bench.harness.conformance.fixtures import ColouredNoise, domain_stream, kept_test_images, with_other_future
 from smope_bench.harness.conformance.memory_checks import survives_short_memory
-from smope_bench.harness.conformance.object_graph import kept_images
-from smope_bench.harness.conformance.pictures import NOT_SEARCHED, Shown, kept_pictures, stored
+from smope_bench.harness.conformance.pictures import Shown
 from smope_bench.harness.conformance.prediction_checks import (
     batch_independence,
     predicts_when_kept,
@@ -32,18 +26,23 @@ from smope_bench.harness.conformance.prediction_checks import (
 from smope_bench.harness.conformance.runner import (
     FAULTS,
     CheckResult,
-    CheckRun,
     MethodUnderCheck,
     Verdict,
-    different,
-    digest,
     register,
     run,
-    same_bits,
-    same_result,
-    spec_of,
 )
-from smope_bench.harness.cost.report import count_costs
+from smope_bench.harness.conformance.training_checks import (
+    backbone_frozen,
+    blind_to_the_rest,
+    continues_exactly,
+    costs_are_counted,
+    declared_only,
+    keeps_no_data,
+    repeats_its_numbers,
+    settled_kept,
+    trains_in_half_precision,
+    trains_on_domains,
+)
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.hardware.memory import heap_frozen
 from smope_bench.harness.planning.own_backbones import find_backbone, without_file_settings
@@ -51,15 +50,9 @@ from smope_bench.harness.planning.settings import Setting, scoped, validated
 from smope_bench.harness.registry.plugins import call_outside_code
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.text import sentence, where
-from smope_bench.harness.training.data import open_stream
 from smope_bench.methods.common.api import Method
 from smope_bench.methods.common.backbone.backbones import MICRO, Backbone, BackboneSettings
 
-__all__ = ["MICRO", "CheckResult", "ColouredNoise", "check", "check_target", "failed"]
-
-STEPS = 5
-"""Steps after which a run is stopped inside a task, most often in the middle of an epoch."""
-MOST_STOPS = 6
 HOOKS_SHOWN = (
     "every hook is shown with its shapes in methods/common/api.py; logits of predict are (images, self.seen_classes)"
 )
@@ -120,150 +113,21 @@ def check_one_by_one(name: str, registries: Registries, backbone: Backbone = MIC
             yield from each.results(subject)
 
 
-def _declared_only(subject: MethodUnderCheck) -> Verdict:
-    first = subject.first
-    after = dict(first.trainer.method.named_parameters())
-    moved = [n for n, p in after.items() if n not in first.declared and not torch.equal(p.detach(), first.before[n])]
-    if moved:
-        return False, f"changed without being declared: {', '.join(moved)}"
-    return True, f"declared: {', '.join(sorted(first.declared)) or 'nothing'}{untrained(first)}"
-
-
-def _backbone_frozen(subject: MethodUnderCheck) -> Verdict:
-    same = digest(subject.first.trainer.backbone) == subject.first.backbone_before
-    return same, "same bits as before training" if same else "its weights have changed"
-
-
-def _settled_kept(subject: MethodUnderCheck) -> Verdict:
-    """Tensors that a finished task declares settled must stay bit-identical in every later task."""
-    return _kept(subject.first)
-
-
-def _kept(done: CheckRun) -> Verdict:
-    stages = [stage.settled for stage in done.stages]
-    for task, (sooner, later) in enumerate(itertools.pairwise(stages), start=1):
-        lost = sorted(sooner.keys() - later.keys())
-        moved = sorted(key for key in sooner.keys() & later.keys() if not same_bits(sooner[key], later[key]))
-        if lost or moved:
-            parts = [f"{what}: {', '.join(keys)}" for what, keys in (("lost", lost), ("changed", moved)) if keys]
-            return False, f"in task {task}, {'; '.join(parts)}"
-    count = len(stages[-1])
-    return True, f"{count} settled tensors kept to the bit" if count else "the method declares nothing settled"
-
-
-def _keeps_no_data(subject: MethodUnderCheck) -> Verdict:
-    """Neither the stream's own arrays nor copies of its pictures, but for as many as the method declares exemplars."""
-    method, stream = subject.first.trainer.method, subject.first.trainer.stream
-    if held := kept_images(method, "method", stream):
-        return False, f"images within reach of the method after the run: {', '.join(held[:5])}"
-    states = [stage.state for stage in subject.first.stages]
-    found = kept_pictures(method, states, [*stored(stream), *subject.shown])
-    count, most = sum(found.values()), method.exemplars
-    where = ", ".join(f"{path} ({copies})" for path, copies in list(found.items())[:5])
-    if count > most:
-        return False, f"{count} pictures of the stream among its tensors, and {most} declared as exemplars: {where}"
-    kept = f"{count} of {most} declared exemplars: {where}" if most else "no view, batch or picture within its reach"
-    return True, f"{kept}; {NOT_SEARCHED}"
-
-
-def _blind_to_the_rest(subject: MethodUnderCheck) -> Verdict:
-    """Two tasks again with other images in the third and other test images: nothing that is learnt may change."""
-    first = subject.first
-    if first.trainer.method.trains_jointly:
-        return True, "trained jointly by its own declaration: a ceiling, which sees all tasks"
-    spec = spec_of(subject.name, subject.registries)
-    stream = with_other_future(open_stream(subject.registries, spec, subject.root))
-    again = subject.again("blind", stream=stream, stop=("task_evaluated", 1))
-    for task, (one, two) in enumerate(zip(first.stages, again.stages, strict=False)):
-        moved = different(one.state, two.state)
-        if moved:
-            return False, f"after task {task}, what it has not been given changes {', '.join(moved)}"
-        kept = kept_test_images(stream, task + 1)
-        answers = [np.array(one.trainer.progress.predictions[task])[kept] for one in (first, again)]
-        if (answers[0] != answers[1]).any():
-            return False, f"after task {task}, what it has not been given changes its predictions"
-    return True, "same state and predictions after two tasks, whatever the third and the other test images are"
-
-
-def _repeats(subject: MethodUnderCheck) -> Verdict:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(987)  # a method must not depend on what was drawn before the run
-        again = subject.again("again")
-    return same_result(subject.first, again, "a second run from the same spec")
-
-
-def _continues(subject: MethodUnderCheck) -> Verdict:
-    first = subject.first
-    subject.again("stopped", stop=("task_started", 1))
-    resumed = subject.again("stopped")
-    between = same_result(first, resumed, "stopped after the first task and continued")
-    if not between[0] or first.trainer.method.is_closed_form:
-        return between
-    for _ in range(MOST_STOPS):
-        resumed = subject.again("inside", steps=STEPS)
-        if resumed.trainer.progress.tasks_done == len(resumed.trainer.stream.tasks):
-            break
-    else:
-        resumed = subject.again("inside")
-    return same_result(first, resumed, f"stopped every {STEPS} steps and continued")
-
-
-def _domains(subject: MethodUnderCheck) -> Verdict:
-    """A method that declares it trains on classes that come again in new domains, some of them missing, and resumes there."""
-    if "domain" not in subject.first.trainer.method_class.protocols:
-        return True, "for class-incremental streams alone, by its own declaration"
-    stream = domain_stream(subject.root, subject.first.trainer.backbone.image_size)
-    done = subject.again("domains", stream=stream)
-    settled = _kept(done)
-    if not settled[0]:
-        return settled
-    subject.again("domains stopped", stream=stream, stop=("task_started", 1))
-    verdict = same_result(done, subject.again("domains stopped", stream=stream), "three domains, stopped and continued")
-    if verdict[0] and not done.trainer.method.is_closed_form:
-        subject.again("inside a domain", stream=stream, steps=STEPS)
-        resumed = subject.again("inside a domain", stream=stream)
-        verdict = same_result(done, resumed, "three domains, stopped inside and between them and continued")
-    return verdict
-
-
-def _half_precision(subject: MethodUnderCheck) -> Verdict:
-    subject.again("bf16", precision="bf16", stop=("task_evaluated", 1))
-    return True, "two tasks run under bf16 autocast"
-
-
-def _cost(subject: MethodUnderCheck) -> Verdict:
-    """Counted costs, for information: this check fails only where predict makes more passes than the method declares."""
-    try:
-        report = count_costs(subject.registries, [subject.name], subject.registries.backbones.load(MICRO.name))
-    except FAULTS as error:
-        return True, f"cannot be counted: {sentence(error)}"
-    row, a_pass = report.rows[0], report.backbone.own.forward
-    trained = f"{row.phases[-1].step.total / a_pass:.1f} forward passes a training image, " if row.phases else ""
-    sizes = f"{report.geometry.num_tasks} tasks with {report.geometry.num_classes} classes on this backbone"
-    if row.test.passes > row.passes_at_test:
-        return (
-            False,
-            f"predict makes {row.test.passes} passes of the backbone, and passes_at_test declares {row.passes_at_test}",
-        )
-    detail = f"{row.parameters:,} learnable parameters for {sizes}; {trained}{row.test.total / a_pass:.1f} a test image"
-    return True, detail
-
-
 CHECKS = (
     Check(
         "gradients only where declared",
-        _declared_only,
+        declared_only,
         "return what is trained from parameter_groups(), and change nothing else in a step; what is counted or averaged belongs in"
         " a buffer",
     ),
     Check(
         "backbone untouched",
-        _backbone_frozen,
+        backbone_frozen,
         "the backbone is shared and frozen: train prompts or layers of the method's own",
     ),
     Check(
         "earlier tasks settled",
-        _settled_kept,
+        settled_kept,
         "leave out of settled() what later tasks train, or keep them from it, by a mask or a copy",
     ),
     Check(
@@ -289,29 +153,29 @@ CHECKS = (
     ),
     Check(
         "keeps no data",
-        _keeps_no_data,
+        keeps_no_data,
         "keep statistics, not images, batches or views: earlier data is gone when a task is over; a method that rehearses declares"
         " how many images it keeps at most in Method.exemplars, and is shown and ranked apart",
     ),
     Check(
         "blind to later tasks and test images",
-        _blind_to_the_rest,
+        blind_to_the_rest,
         "read the current task's data only through the hooks' arguments, and learn nothing in predict",
     ),
     Check(
         "repeats bit for bit",
-        _repeats,
+        repeats_its_numbers,
         "draw from torch's default generator, which is seeded, not from the clock or a generator of one's own; iterate over no set",
     ),
     Check(
         "save, load, continue",
-        _continues,
+        continues_exactly,
         "keep what is learnt in parameters or register_buffer: plain attributes are not in a checkpoint, and begin_task and"
         " begin_phase are called again where a task goes on, so that a counter they set begins anew",
     ),
     Check(
         "classes that come again",
-        _domains,
+        trains_on_domains,
         "in a domain-incremental stream new_classes are all classes seen, old_classes is 0, and class_counts has zeros: join"
         ' statistics of a class with its earlier ones, or leave "domain" out of Method.protocols',
     ),
@@ -324,7 +188,7 @@ CHECKS = (
     ),
     Check(
         "bf16",
-        _half_precision,
+        trains_in_half_precision,
         "create tensors in the type of what they are combined with, and compute in float32 within torch.autocast(...,"
         " enabled=False) where needed",
     ),
@@ -336,7 +200,7 @@ CHECKS = (
     ),
     Check(
         "cost",
-        _cost,
+        costs_are_counted,
         "override the property passes_at_test with the number of passes in predict after the current task, the query's left out",
     ),
 )
@@ -406,18 +270,3 @@ def mistaken_hooks(method: type[Method]) -> str:
             continue
         found += [f"{name} (like {near})" for near in difflib.get_close_matches(name, hooks, n=1, cutoff=ALIKE)]
     return f"; no hook, so that nobody calls it from outside: {', '.join(found)}" if found else ""
-
-
-def untrained(done: CheckRun) -> str:
-    """Parameters that training never changed, or not after some task, as the end of a sentence."""
-    states = [done.before, *(stage.state for stage in done.stages)]
-    names = [name for name, _ in done.trainer.method.named_parameters() if all(name in state for state in states)]
-    moved = {
-        name: [task for task in range(1, len(states)) if not same_bits(states[task - 1][name], states[task][name])]
-        for name in names
-    }
-    never = [name for name in names if not moved[name]]
-    last = len(states) - 1
-    early = [f"{name} (task {moved[name][-1]})" for name in names if moved[name] and moved[name][-1] < last]
-    parts = (("never changed", never), ("changed last in", early))
-    return "".join(f"; {what}: {', '.join(which)}" for what, which in parts if which)

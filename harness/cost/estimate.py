@@ -6,36 +6,19 @@ optimiser) and differences between settings of one method are left out. Apart fr
 
 from __future__ import annotations
 
-import json
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from smope_bench.benchmarks.base import SPLITS, Benchmark, Protocol, Split
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.harness.cost.stored_counts import StoredCounts, stored_counts
-from smope_bench.harness.errors import UserError
-from smope_bench.harness.planning.planner import PlannedRun
-from smope_bench.harness.records.atomic_write import write_json_atomically
-from smope_bench.harness.records.store import Record, Store
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec, canonical_json
-from smope_bench.harness.text import program
 from smope_bench.methods.common.backbone.backbones import VIT_B16, RandomBackbone
-
-ASSUMED_FLOPS: Mapping[str, float] = {"fp32": 10e12, "tf32": 20e12, "bf16": 40e12}
-"""Assumed operations a second of a data-centre GPU, about half of an A100's fp32 peak and an eighth of its tf32 and bf16
-peaks.
-Not measured; plans that use them are labelled so."""
-LEAST_SCALE = 0.02
-"""Operations of a pass relative to ViT-B/16's, below which a throughput measured on that says nothing."""
-THROUGHPUT_FILE = "throughput.json"
-HOW_TO_MEASURE = "bench step --device cuda --batch 128 --record"
 
 NARROW = RandomBackbone("narrow", "", VIT_B16 | {"embed_dim": 12, "img_size": 32})
 """On which the phases of a method are counted."""
@@ -68,24 +51,6 @@ class Work:
     def flops(self) -> float:
         """All operations."""
         return self.train_flops + self.test_flops
-
-
-@dataclass(frozen=True)
-class Rate:
-    """Operations a second and their source: ``given``, ``finished runs``, ``bench step`` or ``assumed``."""
-
-    flops_per_s: float
-    source: str
-    device: str = ""
-
-    @property
-    def words(self) -> str:
-        """``10 TFLOP/s (assumed, not measured: ...)``."""
-        note = {
-            "given": "given by --tflops",
-            "assumed": f"assumed for a data-centre GPU, not measured; measure with {program()} {HOW_TO_MEASURE}, or give --tflops",
-        }.get(self.source, f"measured: {self.source} on {self.device}")
-        return f"{self.flops_per_s / 1e12:.3g} TFLOP/s ({note})"
 
 
 class Estimator:
@@ -275,172 +240,3 @@ def _learnt_share(opened: Benchmark[Any]) -> float:
 def _opened(registries: Registries, component: Component, data: Path) -> Benchmark[Any]:
     benchmark = registries.benchmarks.load(component.name)
     return benchmark(benchmark.Config(**component.config), data)
-
-
-def measured_rate(records: Iterable[Record], estimator: Estimator, spec: RunSpec) -> Rate | None:
-    """Median throughput of finished runs on the fastest device, with the same backbone size and precision.
-
-    They are all trained by steps or all in closed form, as ``spec`` is: these differ in batches and in what is read from caches.
-    """
-    size, found = estimator.scale(spec.backbone), dict[str, list[float]]()
-    in_closed_form = estimator.is_closed_form(spec)
-    for record in records:
-        try:
-            seconds = _Finished.model_validate(record.result).timings.total_s
-            other = RunSpec(**record.spec)
-            if seconds <= 0 or other.precision != spec.precision or estimator.scale(other.backbone) != size:
-                continue
-            work = estimator.work(other) if estimator.is_closed_form(other) == in_closed_form else None
-        except (UserError, ValueError):  # a record of a missing plugin, or of another version
-            continue
-        if work is not None:
-            device = str(record.result["provenance"].get("device_name", ""))
-            found.setdefault(device, []).append(work.flops / seconds)
-    rates = {device: statistics.median(values) for device, values in found.items()}
-    best = max(rates, key=lambda device: rates[device], default=None)
-    return None if best is None else Rate(rates[best], "finished runs", best)
-
-
-def find_rate(
-    records: Sequence[Record],
-    estimator: Estimator,
-    spec: RunSpec,
-    results: Path,
-    tflops: float | None,
-) -> Rate | None:
-    """Throughput for a run: given by the user, else of finished runs, else of ``bench step --record``, else assumed.
-
-    None for a backbone far smaller than ViT-B/16 without finished runs: its steps are too short for a GPU's throughput.
-    """
-    if tflops is not None:
-        return Rate(tflops * 1e12, "given")
-    measured = measured_rate(records, estimator, spec)
-    if measured is not None or estimator.scale(spec.backbone) < LEAST_SCALE:
-        return measured
-    return recorded_rate(results, spec.precision) or Rate(ASSUMED_FLOPS[spec.precision], "assumed")
-
-
-def record_throughput(bare_seconds: float, conditions: Mapping[str, Any], estimator: Estimator, results: Path) -> Rate:
-    """Store the throughput of ``bench step``'s bare step on ViT-B/16: a forward and a backward down to the image.
-
-    ``conditions`` are those of the measurement. Raises UserError for a backbone of another size, which plans cannot use.
-    """
-    backbone, device = str(conditions["backbone"]), str(conditions["device"])
-    if estimator.scale(BackboneRef(name=backbone, sha256="")) != 1:
-        raise UserError(f"--record keeps the throughput of ViT-B/16, which backbone {backbone!r} is not")
-    flops_per_s = conditions["batch"] * stored_counts().complete / bare_seconds
-    entry = {"flops_per_s": flops_per_s, **{key: conditions[key] for key in ("device", "batch", "torch")}}
-    write_json_atomically(results / THROUGHPUT_FILE, _recorded(results) | {str(conditions["precision"]): entry})
-    return Rate(flops_per_s, "bench step", device)
-
-
-def recorded_rate(results: Path, precision: str) -> Rate | None:
-    """The throughput stored by ``bench step --record`` in the results folder; None if there is none."""
-    entry = _recorded(results).get(precision)
-    if not isinstance(entry, dict) or not isinstance(entry.get("flops_per_s"), int | float) or "device" not in entry:
-        return None
-    try:
-        return Rate(float(entry["flops_per_s"]), "bench step", str(entry["device"]))
-    except OverflowError:
-        return None
-
-
-def _recorded(results: Path) -> dict[str, Any]:
-    try:
-        found = json.loads((results / THROUGHPUT_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-class Pricing:
-    """Costs of planned runs; reads the finished runs once."""
-
-    def __init__(self, store: Store, registries: Registries, data: Path, tflops: float | None) -> None:
-        self._registries, self._data, self._results, self._tflops = registries, data, store.root, tflops
-        self._records = [record for record in store.scan() if isinstance(record, Record)]
-        self._medians = median_seconds(self._records)
-        self._estimator = Estimator(registries, data)
-        self._rates: dict[tuple[str, str, bool], Rate | None] = {}
-
-    def price(self, run: PlannedRun) -> dict[str, Any]:
-        """A plan's columns of costs, and what must be downloaded first."""
-        spec = run.spec
-        work = self._estimator.work(spec)
-        seconds, rate = self._medians.get((run.method, spec.benchmark.name, spec.backbone.name)), None
-        if (seconds is None or self._tflops is not None) and work is not None:
-            rate = self._rate(run)
-            seconds = work.flops / rate.flops_per_s if rate else seconds
-        return {
-            "train_image_passes": work and work.image_passes,
-            "flops": work and work.flops,
-            "seconds": seconds,
-            "throughput": rate and rate.words,
-            "needs": self._needs(run),
-        }
-
-    def train_images(self, run: PlannedRun) -> int | None:
-        """Training images of a run, less those that it holds out."""
-        images = self._estimator.images(run.spec.benchmark)
-        return images and trained_on(images.train, run.spec)
-
-    def _rate(self, run: PlannedRun) -> Rate | None:
-        in_closed_form = self._estimator.is_closed_form(run.spec)
-        key = (run.spec.backbone.model_dump_json(), run.spec.precision, in_closed_form)
-        if key not in self._rates:
-            self._rates[key] = find_rate(self._records, self._estimator, run.spec, self._results, self._tflops)
-        return self._rates[key]
-
-    def _needs(self, run: PlannedRun) -> list[dict[str, Any]]:
-        needs = []
-        if run.lacks_weights:
-            name = run.spec.backbone.name
-            needs.append({"kind": "backbone", "name": name, "bytes": _bytes(self._registries.backbones.load(name))})
-        benchmark = self._registries.benchmarks.load(run.spec.benchmark.name)
-        images = self._estimator.images(run.spec.benchmark)
-        if getattr(benchmark, "remotes", ()) and not (images and images.prepared):
-            needs.append({"kind": "benchmark", "name": run.spec.benchmark.name, "bytes": _bytes(benchmark)})
-        return needs
-
-
-def _bytes(owner: Any) -> int | None:
-    """Approximate bytes of the download; None where the size of a file is not stated."""
-    if megabytes := getattr(owner, "megabytes", None):
-        return int(megabytes) * 10**6
-    sizes = [remote.size for remote in getattr(owner, "remotes", ())]
-    return sum(sizes) if sizes and all(sizes) else None
-
-
-class _Named(BaseModel):
-    name: str
-
-
-class _Spec(BaseModel):
-    method: _Named
-    benchmark: _Named
-    backbone: _Named
-
-
-class _Timings(BaseModel):
-    total_s: float = 0.0
-
-
-class _Finished(BaseModel):
-    """Form of the parts of a record that tell how long its run took; one of another form, though sealed, tells nothing."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
-    spec: _Spec
-    timings: _Timings
-
-
-def median_seconds(records: Iterable[Record]) -> dict[tuple[str, str, str], float]:
-    """Median computing time of finished runs by (method, benchmark, backbone)."""
-    found: dict[tuple[str, str, str], list[float]] = {}
-    for record in records:
-        try:
-            one = _Finished.model_validate(record.result)
-        except ValidationError:
-            continue
-        key = (one.spec.method.name, one.spec.benchmark.name, one.spec.backbone.name)
-        found.setdefault(key, []).append(one.timings.total_s)
-    return {key: statistics.median(values) for key, values in found.items()}

@@ -29,8 +29,9 @@ from smope_bench.harness.hardware import memory
 from smope_bench.harness.hardware.gpus import select_gpus
 from smope_bench.harness.hardware.memory import MIB
 from smope_bench.harness.main_guard import require_main_guard
+from smope_bench.harness.planning.manifest import manifest
 from smope_bench.harness.planning.own_backbones import Notify, to_stderr
-from smope_bench.harness.planning.planner import PlannedRun, Selection, Supply, manifest, plan
+from smope_bench.harness.planning.planner import PlannedRun, Selection, Supply, plan
 from smope_bench.harness.planning.remarks import further_columns, notes_of, remarks
 from smope_bench.harness.planning.suites.find import find_suite, find_suites
 from smope_bench.harness.records.index import IndexedStore
@@ -159,8 +160,7 @@ def launch_runs(
             )
     if trackers and done:
         named = [word for one in trackers for word in ("--to", one.name)]
-        plugins = [word for file in options.plugins for word in ("--plugin", str(file))]
-        command = shell_command("track", str(options.results), *named, *plugins)
+        command = shell_command("track", str(options.results), *named, plugins=options.plugins)
         notify(f"note: only runs that are to do are tracked; for the finished ones, too: {command}")
     if not to_do:
         console.print(f"{len(done)} of {len(done)} runs are already done; nothing trained.")

@@ -44,7 +44,7 @@ def list_benchmarks(registries: Registries, data: Path) -> Rows:
             "summary": benchmark.card.summary,
             "source": benchmark.card.source,
             "licence": benchmark.card.licence,
-            "state": benchmark_state(benchmark, data),
+            "state": benchmark_state(benchmark, registries, data),
             "settings": sorted(benchmark.Config.model_fields),
         },
     )
@@ -55,6 +55,7 @@ def list_backbones(registries: Registries, data: Path) -> Rows:
 
     Those imported into ``data`` come last.
     """
+    from smope_bench.harness.planning.assets import prepare_command
     from smope_bench.methods.common.backbone.backbones import WeightsMissingError
     from smope_bench.methods.common.backbone.imported import imported_under
     from smope_bench.methods.common.errors import MethodError
@@ -66,7 +67,11 @@ def list_backbones(registries: Registries, data: Path) -> Rows:
         try:
             return {**facts, "state": "ready", "sha256": found.sha256}
         except WeightsMissingError:
-            return {**facts, "state": f"not prepared: data prepare {backbone.name}", "sha256": None}
+            return {
+                **facts,
+                "state": f"not prepared: {prepare_command([backbone.name], registries, data)}",
+                "sha256": None,
+            }
 
     rows = _listed(registries.backbones, describe)
     for own in imported_under(data):
@@ -78,14 +83,16 @@ def list_backbones(registries: Registries, data: Path) -> Rows:
     return rows
 
 
-def benchmark_state(benchmark: Any, data: Path) -> str:
+def benchmark_state(benchmark: Any, registries: Registries, data: Path) -> str:
     """Whether its images are there; generated ones and a user's own need no preparing by hand."""
+    from smope_bench.harness.planning.assets import prepare_command
+
     if not getattr(benchmark, "remotes", ()):
         return "the user's own" if benchmark.takes_user_data else "made when needed"
     try:
         benchmark(benchmark.Config(), data).image_set("train")
     except (BenchmarkError, OSError):
-        return f"not prepared: data prepare {benchmark.name}"
+        return f"not prepared: {prepare_command([benchmark.name], registries, data)}"
     return "ready"
 
 

@@ -175,7 +175,7 @@ def benchmark_facts(registries: Registries, name: str, data: Path) -> Facts:
                 f"{remote.name}: {remote.digest or 'no published hash, pinned when first fetched'}"
                 for remote in remotes
             ],
-            "state": benchmark_state(benchmark, data),
+            "state": benchmark_state(benchmark, registries, data),
             "on disk": f"{size_text(on_disk)} in {folder}" if on_disk else "",
             "protocols in suites": [f"{count}: {', '.join(dict.fromkeys(names))}" for count, names in tasks.items()],
         },
@@ -208,7 +208,7 @@ def backbone_facts(registries: Registries, name: str, data: Path) -> Facts:
     """Sizes, hash, where the weights come from and are looked for, and of those that are here what prompts receive."""
     from smope_bench.harness.facts.lists import size_text
     from smope_bench.harness.facts.prompt_mass import prompt_mass_facts, prompt_mass_words
-    from smope_bench.harness.planning.assets import WEIGHTS
+    from smope_bench.harness.planning.assets import WEIGHTS, prepare_command
     from smope_bench.methods.common.backbone.backbones import BackboneSettings, WeightsMissingError
     from smope_bench.methods.common.backbone.imported import NOT_VERIFIED
 
@@ -218,7 +218,7 @@ def backbone_facts(registries: Registries, name: str, data: Path) -> Facts:
         sha256, state = backbone.sha256, "random, from a seed" if backbone.is_random else "ready"
         state += "" if backbone.is_verified else f", {NOT_VERIFIED}"
     except WeightsMissingError:
-        sha256, state = "", f"not prepared: {shell_command('data', 'prepare', name)}"
+        sha256, state = "", f"not prepared: {prepare_command([name], registries, data)}"
     downloads = data / WEIGHTS / "downloads"
     places = [f"{downloads / files[0]}" + (f", or as {', '.join(files[1:])}" if files[1:] else "")] if files else []
     places += [f"the Hugging Face cache of {hub}"] if hub else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,8 +26,9 @@ from smope_bench.benchmarks.image_store.stores import PreparedStore, prepared_st
 from smope_bench.benchmarks.protocol import spelled
 from smope_bench.harness.errors import UserError, did_you_mean
 from smope_bench.harness.planning.planner import PlannedRun
-from smope_bench.harness.planning.settings import Setting, scoped, validated
+from smope_bench.harness.planning.settings import Setting, scoped, setting_text, validated
 from smope_bench.harness.registry.registry import Registries
+from smope_bench.harness.text import shell_command
 from smope_bench.methods.common.backbone.imported import NOT_VERIFIED
 
 Kind = Literal["benchmark", "backbone"]
@@ -76,6 +77,28 @@ def kind_of(name: str, registries: Registries) -> Kind:
     raise UserError(f"{name!r} is neither a benchmark nor a backbone{did_you_mean(name, known)}")
 
 
+def prepare_command(names: Sequence[str], registries: Registries, data_root: Path, settings: Sequence[str] = ()) -> str:
+    """The command that prepares benchmarks and backbones; ``settings``: ``benchmark.FIELD=VALUE`` each."""
+    return shell_command("data", "prepare", *names, settings=settings, plugins=registries.plugins, data=data_root)
+
+
+def image_settings(name: str, values: Mapping[str, Any], registries: Registries, data_root: Path) -> tuple[str, ...]:
+    """The settings ``benchmark.FIELD=VALUE`` with which ``data prepare`` makes the images of a benchmark of this configuration.
+
+    They are the fields that are not at their defaults and that change what is stored.
+    """
+    benchmark = registries.benchmarks.load(name)
+    config, usual = benchmark.Config(**values), benchmark.Config()
+
+    def key(**changes: Any) -> str:
+        return benchmark(config.model_copy(update=changes), data_root).images_key()
+
+    changed = [field for field, value in config if value != getattr(usual, field)]
+    deciding = [field for field in changed if key(**{field: getattr(usual, field)}) != key()]
+    dumped = config.model_dump(mode="json")
+    return tuple(setting_text(f"benchmark.{field}", dumped[field]) for field in deciding)
+
+
 def prepare_named(
     name: str,
     registries: Registries,
@@ -101,10 +124,10 @@ def verify_named(
     name: str, registries: Registries, data_root: Path, progress: ProgressCallback = silent
 ) -> list[Verified]:
     """Verify all files under a name, whatever settings they were made with: caches, downloads, weights."""
+    again = f"`{prepare_command([name], registries, data_root)}`"
     if kind_of(name, registries) == "backbone":
         backbone = registries.backbones.load(name).at(data_root)
-        return [_verified_weights(backbone), *_verified_checkpoints(backbone, data_root, progress)]
-    again = f"`data prepare {name}`"
+        return [_verified_weights(backbone), *_verified_checkpoints(backbone, data_root, again, progress)]
     rows = [
         *_verified_caches(name, data_root, again),
         *_verified_downloads(name, registries, data_root, again, progress),
@@ -297,15 +320,13 @@ def _verified_downloads(
             yield _verified_download(name, file, remotes.get(file.name), fault_of, again, progress)
 
 
-def _verified_checkpoints(backbone: Any, data_root: Path, progress: ProgressCallback) -> Iterator[Verified]:
+def _verified_checkpoints(backbone: Any, data_root: Path, again: str, progress: ProgressCallback) -> Iterator[Verified]:
     """A backbone's files in the downloads folder of weights, verified against digest or pin."""
     folder = data_root / WEIGHTS / FOLDER
     for file in (folder / wanted for wanted in _published_names(backbone)):
         remote = Remote(file.name, (), getattr(backbone, "digest", None))
         if file.is_file() and (remote.digest or pin_file(remote, folder).exists()):  # else nothing to compare it with
-            yield _verified_download(
-                backbone.name, file, remote, fault_of_download, f"`data prepare {backbone.name}`", progress
-            )
+            yield _verified_download(backbone.name, file, remote, fault_of_download, again, progress)
 
 
 def _verified_download(

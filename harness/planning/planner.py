@@ -3,34 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import cache, cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smope_bench.benchmarks.augmentation import normalize_text
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.suites import Column, Row, Suite
-from smope_bench.harness.errors import UserError, did_you_mean, without_home
+from smope_bench.harness.errors import UserError, did_you_mean
 from smope_bench.harness.planning.compatibility import CompatibilityChecker
 from smope_bench.harness.planning.own_backbones import Notify, find_backbone, to_stderr, without_file_settings
 from smope_bench.harness.planning.settings import (
-    SCOPES,
+    BACKBONE,
     Seeds,
     Setting,
     has_field,
+    in_effect,
     merged,
-    nested,
     parse_setting,
+    placed_setting,
     scoped,
     validated,
+    values_of,
 )
-from smope_bench.harness.planning.suites.find import digest, find_suite, find_suites
+from smope_bench.harness.planning.suites.find import find_suites
 from smope_bench.harness.planning.suites.titles import column_label, distinct
 from smope_bench.harness.records.observations import require_observable
 from smope_bench.harness.registry.registry import BUILT_IN, Registries
-from smope_bench.harness.run_spec import BackboneRef, Component, Precision, RunSpec, canonical_json, run_id_of
-from smope_bench.harness.text import DATA
+from smope_bench.harness.run_spec import (
+    BackboneRef,
+    CanonicalTexts,
+    Component,
+    Precision,
+    RunSpec,
+    canonical_json,
+    run_id_of_text,
+)
+from smope_bench.harness.text import option_words
 from smope_bench.methods.common.backbone.backbones import Backbone, BackboneSettings
 from smope_bench.methods.common.errors import MethodError
 
@@ -39,10 +49,6 @@ if TYPE_CHECKING:
     from smope_bench.methods.recipes import RecipeFrom, TrainingRecipe
 
 MISSING = "missing"
-BACKBONE = ("backbone",)
-"""The setting that replaces the backbone of every column: ``--set backbone=NAME``."""
-TRANSFORMS = ("augment", "normalize", "test_resize", "test_interpolation", "test_squeeze")
-"""Settings of a benchmark that may be given for one method; recipes differ in them, too."""
 Supply = Callable[[Any], None]
 
 
@@ -173,7 +179,7 @@ class Planner:
             chosen += own or [Column("", name, {}, columns[0].backbone)]
         self._used |= {setting.text for setting in self.selection.settings if setting.path == BACKBONE}
         backbones = {column.backbone for column in columns}
-        return distinct([_resolved(suite, column, backbones, self.selection, self.registries) for column in chosen])
+        return distinct([resolved(suite, column, backbones, self.selection, self.registries) for column in chosen])
 
     def _of_other_data(self, suite: Suite) -> tuple[Column, ...]:
         """Columns that a suite has where their images are prepared; none where the user chooses another backbone."""
@@ -251,8 +257,9 @@ class Planner:
             )
             for seed in seeds
         ]
+        texts = CanonicalTexts()
         for run in runs:  # of thousands of seeds, a dump each would take most of the time of planning
-            vars(run)["run_id"] = run_id_of({**plain, **run.spec.seeds})
+            vars(run)["run_id"] = run_id_of_text(texts.of({**plain, **run.spec.seeds}))
         return runs
 
     def _command(self, suite: Suite, row: Row, column: Column, seed: Seeds, by_hand: Sequence[str]) -> tuple[str, ...]:
@@ -264,9 +271,7 @@ class Planner:
         if recipe is not None:
             source = ":".join(filter(None, (recipe.benchmark, recipe.backbone)))
             words += ["--recipe-of", source] if source else ["--recipe", "nearest"]
-        words += [word for text in by_hand for word in ("--set", text)]
-        words += [word for file in self.registries.plugins for word in ("--plugin", str(file))]
-        return (*words, *(["--data", str(self.data_root)] if self.data_root != DATA else []))
+        return (*words, *option_words(by_hand, self.registries.plugins, self.data_root))
 
     def spec(
         self, row: Row, column: Column, suite_settings: Sequence[str] = ()
@@ -282,11 +287,11 @@ class Planner:
         method, benchmark = registries.methods.load(row.method), registries.benchmarks.load(column.benchmark)
         owners = registries.methods.owner(row.method), registries.backbones.owner(column.backbone)
         own = owners != (BUILT_IN, BUILT_IN) or benchmark.takes_user_data
-        suite = [_placed(parse_setting(text), row.method, method.Config, Schedule) for text in suite_settings]
-        user = [_placed(setting, row.method, method.Config, Schedule) for setting in self.selection.settings]
+        suite = [placed_setting(parse_setting(text), row.method, method.Config, Schedule) for text in suite_settings]
+        user = [placed_setting(setting, row.method, method.Config, Schedule) for setting in self.selection.settings]
         mine = [placed for placed in user if placed.scope is not None]
-        backbone = self._adapted(column.backbone, _values([*suite, *mine], "backbone"))
-        given = _values(mine, "benchmark")  # a recipe may apply to one number of tasks only
+        backbone = self._adapted(column.backbone, values_of([*suite, *mine], "backbone"))
+        given = values_of(mine, "benchmark")  # a recipe may apply to one number of tasks only
         protocol = _without_replaced(column.config, given)
         chosen = validated(benchmark.Config, merged(protocol, given), "benchmark")
         recipe = find_recipe(
@@ -307,11 +312,11 @@ class Planner:
             values["benchmark"] = _following(values["benchmark"], backbone)
         of_row = _of_row(row, method.Config, Schedule)
         for scope, settings in values.items():
-            of_suite = merged(settings, _values(suite, scope))
-            values[scope] = merged(merged(of_suite, of_row.get(scope, {})), _values(mine, scope))
+            of_suite = merged(settings, values_of(suite, scope))
+            values[scope] = merged(merged(of_suite, of_row.get(scope, {})), values_of(mine, scope))
         self._used_of_suites += [placed.setting for placed in suite if placed.scope is not None]
         self._used.update(placed.setting.text for placed in mine)
-        by_hand = [placed.setting.text for placed in _in_effect(user)]
+        by_hand = [placed.setting.text for placed in in_effect(user)]
         by_hand += [f"backbone={self.selection.backbone}"] if self.selection.backbone else []
         config = validated(method.Config, values[row.method], row.method)
         schedule = validated(Schedule, values["schedule"], "schedule")
@@ -379,7 +384,7 @@ class Planner:
                 raise UserError(_unused_setting(setting, runs, self.registries))
 
 
-def _resolved(
+def resolved(
     suite: Suite, column: Column, backbones: Collection[str], selection: Selection, registries: Registries
 ) -> Column:
     """A column with the user's settings; one that they change, or that has no label, is named by its configuration.
@@ -406,55 +411,6 @@ def _resolved(
     }
     label = column_label(found, config, named, with_weights=len({*backbones, found.backbone}) > 1)
     return replace(found, label=f"{label}, {changes}" if changes else label)
-
-
-@dataclass(frozen=True)
-class _Placed:
-    """A setting as it applies to a row: ``scope`` is ``schedule``, ``benchmark`` or the method, None where it does not apply."""
-
-    setting: Setting
-    scope: str | None = None
-    path: tuple[str, ...] = ()
-
-
-def _placed(setting: Setting, method: str, config: type[Any], schedule: type[Any]) -> _Placed:
-    head, rest = setting.path[0], setting.path[1:]
-    if rest and head == method:
-        if rest[1:] and rest[0] in SCOPES and rest[0] not in config.model_fields:
-            if rest[0] == "benchmark" and rest[1] not in TRANSFORMS:
-                raise UserError(
-                    f"--set {setting.text!r}: the rows of a table share their protocol, only {', '.join(TRANSFORMS)} may"
-                    f" differ; give --set {setting.text.partition('.')[2]} for all rows"
-                )
-            return _Placed(setting, rest[0], rest[1:])
-        return _Placed(setting, method, rest)
-    if rest and head in SCOPES:
-        return _Placed(setting, head, rest)
-    if has_field(config, setting.path):
-        return _Placed(setting, method, setting.path)
-    if has_field(schedule, setting.path):
-        return _Placed(setting, "schedule", setting.path)
-    return _Placed(setting)
-
-
-def _in_effect(settings: Sequence[_Placed]) -> list[_Placed]:
-    """The settings that apply, less those that a later one of the same field replaces."""
-    found: dict[tuple[str, ...], _Placed] = {}
-    for placed in settings:
-        if placed.scope is not None or placed.setting.path == BACKBONE:
-            key = (placed.scope or "", *placed.path)
-            found.pop(key, None)
-            found[key] = placed
-    return list(found.values())
-
-
-def _values(settings: Sequence[_Placed], scope: str) -> dict[str, Any]:
-    """Values of the settings of one scope, later ones over earlier ones."""
-    found: dict[str, Any] = {}
-    for placed in settings:
-        if placed.scope == scope:
-            found = merged(found, nested(placed.path, placed.setting.value))
-    return found
 
 
 def _without_replaced(protocol: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -533,88 +489,3 @@ def _check_fit(data: Any, backbone: Any, column: Column) -> None:
             f"{column.benchmark} gives images of {data.config.image_size} px but backbone {column.backbone!r} takes"
             f" {backbone.image_size} px; use --set benchmark.image_size={backbone.image_size}"
         )
-
-
-def manifest(suite: Suite | str, runs: Sequence[PlannedRun], registries: Registries) -> dict[str, Any]:
-    """The manifest of a planned suite, from which reports are built without torch and without the plan."""
-    suite = suite if isinstance(suite, Suite) else find_suite(suite)
-    mine = [run for run in runs if run.suite == suite.name]
-    rows = {run.row: run for run in mine}
-    columns = {run.benchmark: run for run in mine}
-    stored = cache(without_home)  # thousands of runs share nearly all their words
-    return {
-        "suite": suite.name,
-        "title": suite.title,
-        "description": suite.summary,
-        "tiny": all(registries.backbones.load(run.spec.backbone.name).ships for run in mine),
-        "suite_rows": [[row.label for row in rows] for rows in (suite.tiny_rows, suite.rows) if rows],
-        "suite_columns": [_labels(suite, columns, registries) for columns in _forms(suite) if columns],
-        **(_of_file(suite) if suite.file else {}),
-        "rows": [_row_entry(label, run, registries) for label, run in rows.items()],
-        "columns": [_column_entry(label, run, registries) for label, run in columns.items()],
-        "cells": [
-            {
-                "row": run.row,
-                "column": run.benchmark,
-                "order_seed": run.spec.order_seed,
-                "train_seed": run.spec.train_seed,
-                "run_id": run.run_id,
-                "recipe": run.recipe,
-                "settings": list(map(stored, run.settings)),
-                **({"plugins": run.spec.sources} if run.spec.sources else {}),
-                **({"command": list(map(stored, run.command))} if run.command else {}),
-            }
-            for run in mine
-        ],
-    }
-
-
-def _forms(suite: Suite) -> list[tuple[Column, ...]]:
-    """The columns of a suite in each of its sizes."""
-    more = [(*suite.tiny, *suite.where_prepared)] if suite.where_prepared else []
-    return [suite.tiny, *more, suite.full]
-
-
-def _of_file(suite: Suite) -> dict[str, Any]:
-    """What reports need to know of a suite that is not the project's."""
-    return {
-        "file": digest(suite),
-        "metrics": list(suite.metrics),
-        **({"reference": suite.reference} if suite.reference else {}),
-        "drawings": [asdict(drawing) for drawing in suite.drawings],
-    }
-
-
-def _labels(suite: Suite, columns: Sequence[Column], registries: Registries) -> list[str]:
-    """The labels of a suite's own columns."""
-    columns = [replace(one, backbone=registries.files.get(one.backbone, one.backbone)) for one in columns]
-    backbones = {column.backbone for column in columns}
-    return [
-        one.label for one in distinct([_resolved(suite, one, backbones, Selection(), registries) for one in columns])
-    ]
-
-
-def _row_entry(label: str, run: PlannedRun, registries: Registries) -> dict[str, Any]:
-    card = registries.methods.load(run.method).card
-    return {
-        "label": label,
-        "method": run.method,
-        "kind": card.kind,
-        "summary": card.summary,
-        "paper": card.paper,
-        "url": card.paper_url,
-        "leaking": run.leaking,
-    }
-
-
-def _column_entry(label: str, run: PlannedRun, registries: Registries) -> dict[str, Any]:
-    card = registries.benchmarks.load(run.spec.benchmark.name).card
-    backbone = " ".join(part for part in (run.spec.backbone.name, run.spec.backbone.settings.words) if part)
-    return {
-        "label": label,
-        "benchmark": run.spec.benchmark.name,
-        "tasks": run.spec.num_tasks,
-        "backbone": backbone,
-        "summary": card.summary,
-        **({"protocol": run.protocol} if run.protocol != "class" else {}),
-    }

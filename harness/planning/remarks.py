@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from smope_bench.benchmarks.suites import Suite
+from smope_bench.benchmarks.suites import Column, Suite
+from smope_bench.harness.planning.assets import image_settings, prepare_command
 from smope_bench.harness.planning.planner import PlannedRun, Planner, Selection
 from smope_bench.harness.registry.registry import Registries
-from smope_bench.harness.text import DATA, shell_command
 
 MOST_AT_FLOOR = 0.2
 """Share of a run's optimisation steps at the floor rate above which ``plan`` and ``run`` warn."""
@@ -44,10 +44,13 @@ def further_columns(
 ) -> list[str]:
     """A line for each column that a suite has only where its images are prepared, which they are not: how to get it."""
     planner = Planner(selection, registries, data_root)
-    place = [] if data_root == DATA else ["--data", str(data_root)]
+
+    def command(column: Column) -> str:
+        settings = image_settings(column.benchmark, column.config, registries, data_root)
+        return prepare_command([column.benchmark], registries, data_root, settings)
+
     return [
-        f"note: {suite.name} also has the column {column.label!r} once its images are prepared:"
-        f" {shell_command('data', 'prepare', column.benchmark, *place)}"
+        f"note: {suite.name} also has the column {column.label!r} once its images are prepared: {command(column)}"
         for suite in suites
         for column in planner.unprepared(suite)
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_args
 
@@ -12,10 +12,15 @@ from pydantic import BaseModel, ValidationError
 
 from smope_bench.benchmarks.protocol import short
 from smope_bench.harness.errors import UserError, did_you_mean
+from smope_bench.harness.run_spec import canonical_json
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 SCOPES = ("schedule", "benchmark", "backbone")
+BACKBONE = ("backbone",)
+"""The setting that replaces the backbone of every column: ``--set backbone=NAME``."""
+TRANSFORMS = ("augment", "normalize", "test_resize", "test_interpolation", "test_squeeze")
+"""Settings of a benchmark that may be given for one method; recipes differ in them, too."""
 MOST_SEEDS = 10_000
 FOLDER = "path"
 """Field of a benchmark that names a folder."""
@@ -54,6 +59,11 @@ def parse_setting(text: str) -> Setting:
     if path[-1] == FOLDER and value.strip() not in ("null", "None"):
         parsed = os.path.expanduser(parsed if isinstance(parsed, str) else value.strip())  # noqa: PTH111  # never raises
     return Setting(text, path, parsed)
+
+
+def setting_text(key: str, value: Any) -> str:
+    """``key=value``, which ``parse_setting`` reads as this value."""
+    return f"{key}={value if isinstance(value, str) else canonical_json(value)}"
 
 
 def parse_seeds(texts: Iterable[str]) -> list[Seeds]:
@@ -194,3 +204,53 @@ def has_field(model: type[BaseModel], path: tuple[str, ...]) -> bool:
     """Whether a typed configuration has a, possibly nested, field."""
     owner = _owner(model, list(path[:-1]))
     return owner is not None and path[-1] in owner.model_fields
+
+
+@dataclass(frozen=True)
+class PlacedSetting:
+    """A setting as it applies to a row: ``scope`` is ``schedule``, ``benchmark`` or the method, None where it does not apply."""
+
+    setting: Setting
+    scope: str | None = None
+    path: tuple[str, ...] = ()
+
+
+def placed_setting(setting: Setting, method: str, config: type[Any], schedule: type[Any]) -> PlacedSetting:
+    """Where a setting applies in a row of ``method``, whose configuration is ``config``. Raises UserError."""
+    head, rest = setting.path[0], setting.path[1:]
+    if rest and head == method:
+        if rest[1:] and rest[0] in SCOPES and rest[0] not in config.model_fields:
+            if rest[0] == "benchmark" and rest[1] not in TRANSFORMS:
+                raise UserError(
+                    f"--set {setting.text!r}: the rows of a table share their protocol, only {', '.join(TRANSFORMS)} may"
+                    f" differ; give --set {setting.text.partition('.')[2]} for all rows"
+                )
+            return PlacedSetting(setting, rest[0], rest[1:])
+        return PlacedSetting(setting, method, rest)
+    if rest and head in SCOPES:
+        return PlacedSetting(setting, head, rest)
+    if has_field(config, setting.path):
+        return PlacedSetting(setting, method, setting.path)
+    if has_field(schedule, setting.path):
+        return PlacedSetting(setting, "schedule", setting.path)
+    return PlacedSetting(setting)
+
+
+def in_effect(settings: Sequence[PlacedSetting]) -> list[PlacedSetting]:
+    """The settings that apply, less those that a later one of the same field replaces."""
+    found: dict[tuple[str, ...], PlacedSetting] = {}
+    for placed in settings:
+        if placed.scope is not None or placed.setting.path == BACKBONE:
+            key = (placed.scope or "", *placed.path)
+            found.pop(key, None)
+            found[key] = placed
+    return list(found.values())
+
+
+def values_of(settings: Sequence[PlacedSetting], scope: str) -> dict[str, Any]:
+    """Values of the settings of one scope, later ones over earlier ones."""
+    found: dict[str, Any] = {}
+    for placed in settings:
+        if placed.scope == scope:
+            found = merged(found, nested(placed.path, placed.setting.value))
+    return found

@@ -26,14 +26,14 @@ import sqlite3
 import stat
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from smope_bench.harness.provenance import code_bytes
 from smope_bench.harness.records import store
 from smope_bench.harness.records.checksum import RECORD_SCHEMA
-from smope_bench.harness.records.store import RECORD, Broken, Record, Store, outline_of
+from smope_bench.harness.records.store import RECORD, Broken, Derived, Record, Store, outline_of
 
 SETTLED_S = 2.0
 LEAST_NEW = 100
@@ -54,6 +54,7 @@ _HOLDERS = {of for of, _ in SHARED}
 _TABLES = """
 CREATE TABLE records (run_id TEXT PRIMARY KEY, proof TEXT, outline TEXT, own_digest BLOB, digest BLOB, own TEXT);
 CREATE TABLE parts (digest BLOB PRIMARY KEY, text TEXT);
+CREATE TABLE derived (run_id TEXT PRIMARY KEY, proof TEXT, alike TEXT, own TEXT, digest BLOB);
 CREATE TABLE files (name TEXT PRIMARY KEY, proof TEXT, sha256 TEXT, digest BLOB);
 """
 
@@ -95,6 +96,25 @@ class IndexedStore(Store):
         if row and row[0] == proof and row[3] == _digest(run_id, *row[:3]):
             return Record(run_id, json.loads(row[1]))
         return self._read(run_id, proof)
+
+    def derived(
+        self, run_id: str, by: str, derive: Callable[[Record], Derived | None]
+    ) -> Derived | Record | Broken | None:
+        """As ``Store.derived``."""
+        file = f"{self._place}/{run_id}/{RECORD}"
+        proof = _proof(file)
+        row = self._row("SELECT proof, alike, own, digest FROM derived WHERE run_id = ?", run_id)
+        if row and row[0] == proof and row[3] == _digest(by, run_id, *row[:3]):
+            with contextlib.suppress(LookupError):
+                return Derived(self._part(bytes.fromhex(row[1])), json.loads(row[2]))
+        found = super().derived(run_id, by, derive)
+        if isinstance(found, Derived):
+            text = _text(found.alike)
+            digest = _digest(text)
+            if _is_settled(file, proof):
+                self._additions.add_derived(run_id, by, str(proof), (digest, text), _text(found.own))
+            return Derived(self._parts.setdefault(digest, found.alike), found.own)
+        return found
 
     def sha256(self, run_id: str, name: str) -> str | None:
         """As ``Store.sha256``."""
@@ -173,12 +193,23 @@ class _Additions:
             text = _text(holder[name])
             digest = _digest(text)
             holder[name] = digest.hex()
-            if self._is_new(digest):
-                self._rows.append(("INSERT OR REPLACE INTO parts VALUES (?, ?)", (digest, text)))
+            self._add_part(digest, text)
         text, outline = _text(own), _text(outline_of(record))
         digest = _digest(text)
         row = (run_id, proof, outline, digest, _digest(run_id, proof, outline, digest), text)
         self._add("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?, ?)", row)
+
+    def add_derived(self, run_id: str, by: str, proof: str, alike: tuple[bytes, str], own: str) -> None:
+        """Add what was made of a record; ``alike``: digest and text."""
+        if not self._is_new(f"{run_id}/"):
+            return
+        self._add_part(*alike)
+        row = (run_id, proof, alike[0].hex(), own)
+        self._add("INSERT OR REPLACE INTO derived VALUES (?, ?, ?, ?, ?)", (*row, _digest(by, run_id, *row[1:])))
+
+    def _add_part(self, digest: bytes, text: str) -> None:
+        if self._is_new(digest):
+            self._rows.append(("INSERT OR REPLACE INTO parts VALUES (?, ?)", (digest, text)))
 
     def add_file(self, name: str, proof: str, sha256: str) -> None:
         """Add the hash of a file."""
@@ -309,11 +340,11 @@ def _version() -> int:
     return int.from_bytes(hashlib.sha256(code + bytes([RECORD_SCHEMA])).digest()[:4]) >> 1
 
 
-def _digest(*parts: str | bytes) -> bytes:
-    """16 bytes of a hash of some texts."""
+def _digest(*parts: object) -> bytes:
+    """16 bytes of a hash of some texts; of anything else, which only a damaged index has, as of its text."""
     found = hashlib.blake2b(digest_size=16)
     for part in parts:
-        data = part.encode() if isinstance(part, str) else part
+        data = part if isinstance(part, bytes) else str(part).encode()
         found.update(len(data).to_bytes(8, "little") + data)
     return found.digest()
 

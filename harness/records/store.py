@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -91,6 +91,14 @@ class Broken:
     run_id: str
     reason: str
     fault: Fault
+
+
+@dataclass(frozen=True)
+class Derived:
+    """What a reader made of a record, as JSON: ``alike`` is equal for many records, ``own`` is not."""
+
+    alike: Any
+    own: Any
 
 
 class _Cell(BaseModel):
@@ -187,6 +195,21 @@ class Store:
     def outline(self, run_id: str) -> Record | Broken | None:
         """As ``load``, but a record may have no other fields than those of ``outline_of``."""
         return self.load(run_id)
+
+    def derived(
+        self,
+        run_id: str,
+        by: str,  # noqa: ARG002
+        derive: Callable[[Record], Derived | None],
+    ) -> Derived | Record | Broken | None:
+        """What ``derive`` makes of a record; what ``load`` finds where that is none, or nothing can be made of it.
+
+        ``by``: names all that decides what ``derive`` makes of a record. Several may have one object as ``alike``, which must
+        not be changed.
+        """
+        found = self.load(run_id)
+        made = derive(found) if isinstance(found, Record) else None
+        return found if made is None else made
 
     def sha256(self, run_id: str, name: str) -> str | None:
         """Hexadecimal SHA-256 of a file of a run; None where it cannot be read."""

@@ -34,6 +34,7 @@ from smope_bench.harness.training.optimization import LossMeter, OptimizationSeg
 from smope_bench.methods.common.api import Batch, Method, Phase, Setup, TaskInfo
 from smope_bench.methods.common.backbone import block, plain_vit
 from smope_bench.methods.common.backbone.backbones import Backbone
+from smope_bench.methods.common.backbone.frozen_linear import frozen_linear
 from smope_bench.methods.common.backbone.memory_plan import MemoryPlan
 from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.schedules import Schedule, adamw
@@ -148,16 +149,15 @@ def checkpoint_mb(method_class: type[Method], name: str, vit: PromptedViT) -> tu
 
 
 def product_step(device: torch.device, dtype: torch.dtype) -> tuple[Callable[[], None], int]:
-    """Large square products in ``dtype``, and their operations, two per multiply-add."""
+    """Large square products in ``dtype``, as a frozen layer multiplies, and their operations, two per multiply-add."""
     side, count = PRODUCT_SIZE.get(device.type, PRODUCT_SIZE_ELSEWHERE)
     generator = torch.Generator().manual_seed(0)
     left, right = (torch.randn(side, side, generator=generator).to(device, dtype) for _ in range(2))
-    out = torch.empty_like(left)
 
     @torch.no_grad()
     def step() -> None:
         for _ in range(count):
-            torch.mm(left, right, out=out)
+            frozen_linear(left, right)
 
     return step, count * 2 * side**3
 

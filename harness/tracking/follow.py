@@ -70,7 +70,7 @@ class TrackWriter:
         self._has_records = has_records
         self._trackers = {one.name: one for one in trackers}
         self._store, self._out, self._metrics, self._notify = store, out, metrics, notify
-        self._more = [word for file in plugins for word in ("--plugin", str(file))]
+        self._plugins = plugins
         self._runs: dict[str, _Open] = {}
         self.working = sorted(self._trackers)
         """Names of the trackers that have not failed."""
@@ -142,7 +142,9 @@ class TrackWriter:
     def _remedy(self, name: str) -> str:
         if not self._has_records:
             return "no trial is lost by it"
-        again = shell_command("track", str(self._store.root), "--to", name, "--out", str(self._out), *self._more)
+        again = shell_command(
+            "track", str(self._store.root), "--to", name, "--out", str(self._out), plugins=self._plugins
+        )
         return f"no run is lost by it. Once the cause is mended, write all of them with: {again}"
 
     def looks(self) -> list[str]:

@@ -21,7 +21,7 @@ from smope_bench.harness.planning.planner import PlannedRun
 from smope_bench.harness.planning.settings import Setting, has_field, merged, nested, scoped, validated
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_spec import Component, Parent, RunSpec
-from smope_bench.harness.text import DATA, plain
+from smope_bench.harness.text import option_words, plain
 from smope_bench.harness.trained.find import KeptModel, find_model, is_exported
 from smope_bench.harness.trained.model import backbone_of, spec_of, unknown_setting
 from smope_bench.harness.training.data import open_stream
@@ -122,10 +122,8 @@ def _command(
     kept: KeptModel, added: Sequence[str], settings: Sequence[Setting], registries: Registries, data: Path
 ) -> tuple[str, ...]:
     """The words that extend a run by what is ``added``."""
-    given = [word for setting in settings for word in ("--set", setting.text)]
-    plugins = [word for file in registries.plugins for word in ("--plugin", str(file))]
-    place = ["--data", str(data)] if data != DATA else []
-    return ("extend", kept.run_id, *added, *given, *plugins, *place)
+    given = [setting.text for setting in settings]
+    return ("extend", kept.run_id, *added, *option_words(given, registries.plugins, data))
 
 
 def _require_extendable(kept: KeptModel, method: type[Method]) -> None:

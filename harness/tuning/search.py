@@ -25,14 +25,14 @@ from smope_bench.harness.execution.scheduler import RunStatus
 from smope_bench.harness.execution.tracked import TrackedLaunch
 from smope_bench.harness.executors.local import WorkerPool
 from smope_bench.harness.hardware.gpus import only_gpus
+from smope_bench.harness.planning.assets import prepare_command
 from smope_bench.harness.planning.own_backbones import find_backbone, without_file_settings
 from smope_bench.harness.planning.planner import PlannedRun, Planner, Selection
-from smope_bench.harness.planning.settings import Seeds, Setting, parse_setting
+from smope_bench.harness.planning.settings import Seeds, Setting, parse_setting, setting_text
 from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_options import Gpu, RunOptions
 from smope_bench.harness.run_spec import Precision, RunSpec, canonical_json
-from smope_bench.harness.text import shell_command
 from smope_bench.harness.tracking.follow import FOLDER
 from smope_bench.harness.tracking.tracker import Tracker
 from smope_bench.harness.tuning.expected_time import expected_time, trial_seconds
@@ -136,7 +136,7 @@ def plan_search(request: SearchRequest, registries: Registries) -> Plan:
     if run.lacks_weights:
         raise UserError(
             f"the weights of backbone {column.backbone!r} are not prepared: "
-            + shell_command("data", "prepare", column.backbone)
+            + prepare_command([column.backbone], registries, request.data)
         )
     decides = {
         "spec": spec.model_dump(mode="json"),
@@ -381,8 +381,7 @@ def _spec(planner: Planner, row: Row, column: Column, settings: Sequence[Setting
 
 def _setting(item: tuple[str, Any]) -> Setting:
     key, value = item
-    text = value if isinstance(value, str) else canonical_json(value)
-    return Setting(f"{key}={text}", tuple(key.split(".")), value)
+    return Setting(setting_text(key, value), tuple(key.split(".")), value)
 
 
 def _bare(key: str, method: str) -> str:

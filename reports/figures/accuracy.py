@@ -21,6 +21,7 @@ from smope_bench.reports.figures.style import (
     crowded,
     draw_heat_map,
     legend_label,
+    percent_ticks,
     row_label,
     within_percent,
 )
@@ -163,6 +164,8 @@ def stages(data: FigureData) -> Picture:
         within_percent(found[0], "y")
         if zoom:
             found[1].set_ylim(*zoom)
+        for axes in found:
+            percent_ticks(axes.yaxis)
         found[-1].set_xlabel(f"{unit}s learned")
         figure.supylabel(f"average accuracy on the {unit}s seen (%)", fontsize=9)
         for axes in found[-1:] if zoom else found:
@@ -237,7 +240,8 @@ def _draw_stages(axes: Axes, curve: list[tuple[int, float, float]], look: Look, 
     style: Any = (0, look.dashes) if look.dashes else "-"
     order = 1 if look.colour == PALE else 2 + (look.width > 2)
     if look.colour != PALE and stds.any():
-        axes.fill_between(xs, means - stds, means + stds, color=look.colour, alpha=0.1, linewidth=0, zorder=order)
+        low, high = np.maximum(means - stds, 0), np.minimum(means + stds, 100)
+        axes.fill_between(xs, low, high, color=look.colour, alpha=0.1, linewidth=0, zorder=order)
     axes.plot(
         xs, means, color=look.colour, linestyle=style, linewidth=look.width, marker=look.marker or "", markersize=5,
         markeredgecolor="white", markeredgewidth=0.5, zorder=order,

@@ -67,17 +67,23 @@ def points_panel(
 
 
 def points_chart(
-    data: FigureData, value: str, y: str, panels: Sequence[tuple[dict[str, Any], Sequence[Spot]]], seeds: str = ""
+    data: FigureData,
+    value: str,
+    y: str,
+    panels: Sequence[tuple[dict[str, Any], Sequence[Spot]]],
+    *,
+    seeds: str = "",
+    near: tuple[float, float] | None = None,
 ) -> Chart:
     """Scatter plots of the same rows, of which one is shown at a time; ``value`` names what goes upwards.
 
-    ``seeds``: the metric that is shown for each run.
+    ``seeds``: the metric that is shown for each run; ``near``: limits of what goes upwards where most rows crowd.
     """
     cells = {spot.cell.row.label: spot.cell for _, spots in panels for spot in spots}
     places = [{spot.cell.row.label: spot for spot in spots} for _, spots in panels]
     reference = cells.get(data.results.reference or "")
     return {
-        "form": "points", "unit": "%", "value": value, "y": y, "near": None, "whole": None,
+        "form": "points", "unit": "%", "value": value, "y": y, "near": near and [round(limit, 3) for limit in near], "whole": None,
         "reference": reference and row_label(reference), "panels": [panel for panel, _ in panels],
         "series": [
             series(cell, data.looks[label], at=[_place(one.get(label)) for one in places], runs=_by_seed(cell, seeds))

@@ -17,7 +17,7 @@ from smope_bench.reports.figures.style import Margins, inch_panels, label_edges
 from smope_bench.reports.loading.model import Cell
 from smope_bench.reports.text import shortened
 
-ACROSS = 4
+ACROSS = 3
 MOST_POINTS = 600
 """Points of a panel beyond which only every second epoch, every third and so on is drawn."""
 
@@ -65,9 +65,9 @@ def losses(data: FigureData) -> Picture | None:
                     marker="." if len(shown) == 1 else "",
                     markersize=3,
                 )
-            place.set_title(shortened(cell.row.label, 24), fontsize="small")
+            place.set_title(shortened(cell.row.label, 20), fontsize="small")
             place.set_ylim(bottom=min(0.0, *mean.values))
-            place.tick_params(labelsize="x-small")
+            place.tick_params(labelsize=7)
             place.xaxis.set_major_locator(MaxNLocator(3, integer=True))
             place.yaxis.set_major_locator(MaxNLocator(3))
         label_edges(axes, across, "epoch of the run", "loss")
@@ -80,7 +80,7 @@ def losses(data: FigureData) -> Picture | None:
         "From the runs' event logs, which no seal covers. Methods without gradients have none."
     )
     alt = f"Training loss on {data.column.label}, first and last epoch: {said}."
-    return Picture(draw, caption, alt, (7.2, 0.6 + 1.3 * -(-len(curves) // across)), runs)
+    return Picture(draw, caption, alt, (5.4, 0.6 + 1.15 * -(-len(curves) // across)), runs)
 
 
 def _mean(cell: Cell, data: FigureData) -> tuple[Losses, tuple[str, ...]] | None:

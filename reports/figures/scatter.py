@@ -186,6 +186,7 @@ def names_at_ends(axes: Axes, ends: Mapping[str, float], data: FigureData) -> No
     """Names at the right of lines that end at the heights ``ends``, in the lines' colours, moved apart where they would meet."""
     figure = axes.figure
     assert isinstance(figure, Figure)
+    figure.set_layout_engine("constrained", w_pad=0.1)  # letters of the PNG may be wider than those of the layout
     low, high = axes.get_ylim()
     height = axes.get_position().height * figure.get_size_inches()[1] * 0.82  # the layout leaves about as much
     moved = spread(list(ends.values()), (high - low) * 0.14 / max(height, 0.5), low, high)
@@ -195,7 +196,8 @@ def names_at_ends(axes: Axes, ends: Mapping[str, float], data: FigureData) -> No
         axes.annotate(
             f"{shortened(label, 24)} {end:.1f}", (x, end), (1.045, place), textcoords=("axes fraction", "data"), va="center",
             fontsize=8, color=INK, fontweight="bold" if label == data.results.reference else "normal",
-            annotation_clip=False, arrowprops={"arrowstyle": "-", "color": look.colour, "linewidth": 1.2, "shrinkB": 0},
+            annotation_clip=False, arrowprops={"arrowstyle": "-", "color": look.colour, "linewidth": 1.2, "shrinkB": 0,
+                        "relpos": (0, 0.5)},
         )  # fmt: skip
 
 
@@ -219,7 +221,7 @@ class Spot:
 
 def fixed_axes(figure: Figure, panels: int) -> list[Axes]:
     """Axes one below the other whose place is known before anything is drawn: names are placed by it, no layout may move them."""
-    return inch_panels(figure, panels, 1, Margins(0.62, 0.12, 0.5, 0.14), (0, 0.62))
+    return inch_panels(figure, panels, 1, Margins(0.68, 0.12, 0.5, 0.14), (0, 0.62))
 
 
 def frame(setter: Callable[..., object], values: Sequence[float]) -> None:
@@ -235,10 +237,10 @@ def draw_spots(
     looks: Mapping[str, Look],
     *,
     bold: Sequence[Spot] = (),
-    path: Sequence[Point] = (),
+    paths: Sequence[Sequence[Point]] = (),
     taken: Sequence[Text] = (),
 ) -> None:
-    """Markers, deviations as thin bars, and names that keep off each other, a drawn path and texts that are there."""
+    """Markers, deviations as thin bars, and names that keep off each other, drawn paths and texts that are there."""
     labels = [spot.cell.row.label for spot in spots]
     for spot, label in zip(spots, labels, strict=True):
         axes.plot(
@@ -253,14 +255,14 @@ def draw_spots(
                   color=GREY if spot.cell.row.kind in REFERENCES else INK)
         for spot in spots
     ]  # fmt: skip
-    _place(axes, spots, texts, path, taken)
+    _place(axes, spots, texts, paths, taken)
 
 
 def _place(
     axes: Axes,
     spots: Sequence[Spot],
     texts: Sequence[Text],
-    path: Sequence[Point],
+    paths: Sequence[Sequence[Point]],
     taken: Sequence[Text],
 ) -> None:
     figure = axes.figure
@@ -280,7 +282,8 @@ def _place(
     names = [box_of(text.get_window_extent(renderer)) for text in texts]
     blocks = [box_of(text.get_window_extent(renderer)) for text in taken]
     inside = box_of(axes.get_window_extent(renderer)).around(-1)
-    points, lines = in_print([(spot.x, spot.y) for spot in spots]), list(pairwise(in_print(path)))
+    points = in_print([(spot.x, spot.y) for spot in spots])
+    lines = [line for path in paths for line in pairwise(in_print(path))]
     sizes = [(box.right - box.left, box.top - box.bottom) for box in names]
     for text, point, box in zip(texts, points, place_labels(points, sizes, inside, lines, blocks), strict=True):
         # A reader's font may be narrower than the one measured: the name must end, begin or be centred at its point.

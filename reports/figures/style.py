@@ -9,18 +9,20 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from smope_bench.harness.metrics import PERCENT
@@ -225,6 +227,32 @@ def within_percent(axes: Axes, axis: str) -> None:
     """Cut the x or y axis just beyond 0 and 100: no accuracy is there, though an interval may reach beyond."""
     low, high = getattr(axes, f"get_{axis}lim")()
     getattr(axes, f"set_{axis}lim")(max(-1.0, low), min(101.0, high))
+
+
+def percent_ticks(axis: Axis) -> None:
+    """Leave no tick of an axis of percentages beyond 0 and 100, where its limits give the markers room."""
+    low, high = sorted(axis.get_view_interval())
+    axis.set_ticks([tick for tick in axis.get_majorticklocs() if max(low, 0) <= tick <= min(high, 100)])
+
+
+def stretch(axes: Axes, knee: float) -> None:
+    """Give the percentages above ``knee`` three fifths of a y axis whose limits are set; a dashed line shows where they begin."""
+    low, high = axes.get_ylim()
+    ends, shares = (low, knee, high), (0.0, 0.4, 1.0)
+    axes.set_yscale(
+        "function", functions=(partial(np.interp, xp=ends, fp=shares), partial(np.interp, xp=shares, fp=ends))
+    )
+    axes.set_ylim(low, high)
+    below = [
+        tick
+        for tick in MaxNLocator(4, steps=(1, 2, 5, 10)).tick_values(low, knee)
+        if low <= tick < knee - 0.05 * (knee - low)
+    ]
+    above = [
+        tick for tick in MaxNLocator(6, steps=(1, 2, 5, 10)).tick_values(knee, high) if knee <= tick <= min(high, 100)
+    ]
+    axes.set_yticks([*below, *above])
+    axes.axhline(knee, color=GREY, linewidth=0.8, linestyle=(0, (3, 3)), zorder=1)
 
 
 def panels(figure: Figure, count: int, across: int, *, share: bool = True) -> list[Axes]:

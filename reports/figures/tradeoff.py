@@ -20,7 +20,7 @@ from smope_bench.harness.metrics import PERCENT, learning_accuracy
 from smope_bench.reports.figures.interactive import Chart, exactly, points_chart, points_panel
 from smope_bench.reports.figures.kinds import FigureData, Picture, figure
 from smope_bench.reports.figures.scatter import Spot, draw_spots, fixed_axes, frame
-from smope_bench.reports.figures.style import GREY, row_label
+from smope_bench.reports.figures.style import GREY, crowded, row_label, stretch
 from smope_bench.reports.loading.model import REFERENCES, UNRANKED, Cell, Summary, median, run_ids, summarise
 from smope_bench.reports.text import listed, number
 
@@ -152,10 +152,12 @@ def _against_costs(data: FigureData, both: Sequence[_Panel], note: str) -> Pictu
     if not panels:
         return None
 
+    zoom = crowded([found.mean for cell in data.cells if (found := cell.summary("faa")) is not None])
+
     def draw(figure: Figure) -> None:
         all_axes = fixed_axes(figure, len(panels))
         for axes, panel in zip(all_axes, panels, strict=True):
-            _draw_costs(axes, panel, data)
+            _draw_costs(axes, panel, data, zoom)
             axes.set_ylabel("FAA (%)")
 
     line = "The step line is the Pareto front: no other row is as cheap and as accurate, and better in one of the two. "
@@ -164,6 +166,11 @@ def _against_costs(data: FigureData, both: Sequence[_Panel], note: str) -> Pictu
         "Final average accuracy against what it costs; up and to the left is better. "
         f"{line * any(panel.front for panel in panels)}{fronts} Bars: one "
         f"standard deviation over runs. {note}Ceilings are shown and take no part."
+        + (
+            " The axis is stretched above the dashed line (on the page, zoomed in), where most rows are."
+            if zoom
+            else ""
+        )
     )
     said = "; ".join(
         f"{panel.word}: {', '.join(_spot_text(spot, panel.unit) for spot in panel.spots)}" for panel in panels
@@ -175,7 +182,7 @@ def _against_costs(data: FigureData, both: Sequence[_Panel], note: str) -> Pictu
         (5.2, len(panels) * min(5.2, 2.9 + 0.1 * max(len(panel.spots) for panel in panels))),
         run_ids(spot.cell for panel in panels for spot in panel.spots),
         chart=points_chart(
-            data, "FAA", "FAA (%)", [(_panel_chart(panel), panel.spots) for panel in panels], seeds="faa"
+            data, "FAA", "FAA (%)", [(_panel_chart(panel), panel.spots) for panel in panels], seeds="faa", near=zoom
         ),
     )
 
@@ -208,13 +215,17 @@ def _front_text(panel: _Panel) -> str:
     return f"{word}, {'; '.join(parts)}." if parts else f"{word} nothing is ranked."
 
 
-def _draw_costs(axes: Axes, panel: _Panel, data: FigureData) -> None:
+def _draw_costs(axes: Axes, panel: _Panel, data: FigureData, zoom: tuple[float, float] | None) -> None:
     axes.set_xlabel(panel.word, fontsize=8.5)
     _scale_costs(axes, [spot.x for spot in panel.spots])
     frame(axes.set_ylim, [spot.y + sign * (spot.std or 0.0) for spot in panel.spots for sign in (-1, 1)])
     corners = _steps(panel.front, axes.get_xlim()[1])
+    paths = [corners]
+    if zoom is not None:
+        stretch(axes, zoom[0])
+        paths.append([(x, zoom[0]) for x in axes.get_xlim()])
     axes.plot([x for x, _ in corners], [y for _, y in corners], color=_FRONT, linewidth=1.3, alpha=0.75, zorder=2)
-    draw_spots(axes, panel.spots, data.looks, bold=panel.front, path=corners)
+    draw_spots(axes, panel.spots, data.looks, bold=panel.front, paths=paths)
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,12 @@ from smope_bench.reports.loading.integrity import Integrity, examine, integrity_
 from smope_bench.reports.loading.manifest import Manifest, PlannedRun
 from smope_bench.reports.loading.model import Cell, CellState, Column, ResultRow, Run, RunState, SuiteResults
 from smope_bench.reports.loading.reader import Reader, StoredContent
-from smope_bench.reports.loading.run_result import LeftOut, RunResult
+from smope_bench.reports.loading.run_result import LeftOut, RunResult, Setup
 
 VERSION_DIGITS = 8
 """Digits of a fingerprint or git revision that are shown."""
+CHOICES = ("--methods", "--benchmarks", "--seeds")
+"""Options in which the commands of a manifest's cells differ; each takes several values, joined by commas."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +64,15 @@ def load_suites(
     *,
     mixed: bool = False,
     metrics: tuple[Metric, ...] = METRICS,
+    brief: bool = False,
 ) -> Loaded:
     """Read some suites; the whole folder is examined, and each record is read and checked once.
 
     ``fingerprint``: the code version of fresh records; ``None`` takes that of the newest record of the suites.
-    ``mixed``: average records of several code versions; such cells are marked and not ranked. Raises UserError where a suite
-    cannot be read, and without ``mixed`` for records of several code versions.
+    ``mixed``: average records of several code versions; such cells are marked and not ranked. ``brief``: as of ``Reader``.
+    Raises UserError where a suite cannot be read, and without ``mixed`` for records of several code versions.
     """
-    reader = Reader(store, metrics)
+    reader = Reader(store, metrics, brief=brief)
     manifests = [reader.require_manifest(name) for name in dict.fromkeys(names)]
     integrity = examine(store, reader)
     found = [reader.find(run_id) for run_id in {entry.run_id: None for one in manifests for entry in one.cells}]
@@ -84,13 +87,13 @@ def load_suites(
 
 @uncollected()
 def load_suite(
-    store: Store, suite: str, fingerprint: str | None, metrics: tuple[Metric, ...] = METRICS
+    store: Store, suite: str, fingerprint: str | None, metrics: tuple[Metric, ...] = METRICS, *, brief: bool = False
 ) -> SuiteResults:
-    """Read one suite and no other record; records of another code version are stale.
+    """Read one suite and no other record; records of another code version are stale. ``brief``: as of ``Reader``.
 
     Raises UserError where the suite was never run here or its manifest cannot be used.
     """
-    reader = Reader(store, metrics)
+    reader = Reader(store, metrics, brief=brief)
     manifest = reader.require_manifest(suite)
     found = [reader.find(entry.run_id).outcome for entry in manifest.cells]
     reference = fingerprint or _newest_fingerprint(one for one in found if one is not None)
@@ -102,7 +105,7 @@ def make_cell(row: ResultRow, column: Column, runs: Sequence[Run], *, mixed: boo
     fresh = [run for run in runs if run.state == "ok"]
     stale = [run for run in runs if run.state == "stale"]
     used = [run for run in runs if run.outcome is not None] if mixed else fresh or stale
-    kinds = {_kind(run.outcome, mixed) for run in used if run.outcome is not None}
+    kinds = {_kind(setup, mixed) for setup in {run.outcome.setup for run in used if run.outcome is not None}}
     state: CellState
     note = None
     if len(kinds) > 1:
@@ -120,10 +123,10 @@ def make_cell(row: ResultRow, column: Column, runs: Sequence[Run], *, mixed: boo
     return Cell(row, column, tuple(runs), tuple(used), state, note)
 
 
-def _kind(outcome: RunResult, mixed: bool) -> tuple[object, ...]:
-    flags = outcome.flags
-    code = None if mixed else outcome.made_by
-    return (outcome.setting, code, outcome.tasks, flags.leaking, flags.exemplars, flags.tiny, flags.random_backbone)
+def _kind(setup: Setup, mixed: bool) -> tuple[object, ...]:
+    flags = setup.flags
+    code = None if mixed else setup.made_by
+    return (setup.setting, code, setup.tasks, flags.leaking, flags.exemplars, flags.tiny, flags.random_backbone)
 
 
 def _results(manifest: Manifest, reader: Reader, reference: str | None, mixed: bool) -> SuiteResults:
@@ -150,12 +153,12 @@ def _agreeing(entry: PlannedRun, row: ResultRow, column: Column, found: StoredCo
     """``found``, or the record left out where it is of another method, benchmark or seed than planned."""
     if found.outcome is None:
         return found
-    spec = found.outcome.spec
+    spec, seeds = found.outcome.setup.spec, found.outcome.seeds
     for name, planned, recorded in (
         ("method", row.method, _named(spec.get("method"))),
         ("benchmark", column.benchmark, _named(spec.get("benchmark"))),
-        ("order seed", entry.order_seed, spec.get("order_seed")),
-        ("training seed", entry.train_seed, spec.get("train_seed")),
+        ("order seed", entry.order_seed, seeds.get("order_seed")),
+        ("training seed", entry.train_seed, seeds.get("train_seed")),
     ):
         if recorded is not None and recorded != planned:
             reason = (
@@ -188,7 +191,7 @@ def _run(entry: PlannedRun, found: StoredContent, reference: str | None) -> Run:
 
 
 def _newest_fingerprint(outcomes: Iterable[RunResult]) -> str | None:
-    dated = [(str(one.provenance.get("finished") or ""), one.fingerprint) for one in outcomes]
+    dated = [(one.finished, one.fingerprint) for one in outcomes]
     return max(dated)[1] if dated else None
 
 
@@ -210,12 +213,32 @@ def _joined(parts: Sequence[str]) -> str:
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
+def _commands(manifests: Sequence[Manifest]) -> list[list[str]]:
+    """The words of the commands that do all runs of some manifests: one for all cells that differ in ``CHOICES`` alone."""
+    cells = [cell for manifest in manifests for cell in manifest.cells]
+    if not all(cell.command for cell in cells):  # manifests of earlier versions
+        tiny = ["--tiny"] if all(manifest.tiny for manifest in manifests) else []
+        return [["run", *dict.fromkeys(run_argument(manifest.suite) for manifest in manifests), *tiny]]
+    groups: dict[tuple[str, ...], dict[str, dict[str, None]]] = {}
+    for cell in cells:
+        words, chosen = list(cell.command), dict[str, str]()
+        for option in CHOICES:
+            if option in words:
+                at = words.index(option)
+                chosen[option] = words[at + 1]
+                del words[at : at + 2]
+        group = groups.setdefault(tuple(words), {})
+        for option, value in chosen.items():
+            group.setdefault(option, {})[value] = None
+    return [
+        [*words, *(word for option, values in group.items() for word in (option, ",".join(values)))]
+        for words, group in groups.items()
+    ]
+
+
 def _refusal(versions: Mapping[str, Sequence[RunResult]], manifests: Sequence[Manifest], root: Path) -> str:
     named = " ".join(manifest.suite for manifest in manifests)
-    tiny = ["--tiny"] if all(manifest.tiny for manifest in manifests) else []
-    again = shell_command(
-        "run", *dict.fromkeys(run_argument(manifest.suite) for manifest in manifests), *tiny, results=root
-    )
+    again = " && ".join(shell_command(*words, results=root) for words in _commands(manifests))
     said = _joined([_version_text(fingerprint, outcomes) for fingerprint, outcomes in versions.items()])
     return (
         f"the records of {named} come from {len(versions)} versions of the code: {said}; either run them again with one"

@@ -26,6 +26,8 @@ class PlannedRun(BaseModel):
     recipe: str | None = None
     settings: tuple[str, ...] = ()
     plugins: dict[str, str] = {}
+    command: tuple[str, ...] = ()
+    """Words of the command that does this run, without the results folder; empty in old manifests."""
 
 
 class Manifest(BaseModel):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +14,7 @@ from scipy.special import expit, logit, stdtrit
 
 from smope_bench.benchmarks.suites.schema import Drawing
 from smope_bench.harness.metrics import METRICS, Metric
-from smope_bench.reports.loading.run_result import RunResult
+from smope_bench.reports.loading.run_result import RunResult, Setup
 
 CONFIDENCE = 0.95
 
@@ -168,32 +169,37 @@ class Cell:
         return tuple(run.outcome for run in self.used if run.outcome is not None)
 
     @cached_property
+    def setups(self) -> tuple[Setup, ...]:
+        """The distinct setups of the outcomes, as far as they are known to be equal, in the order of runs."""
+        return tuple(dict.fromkeys(outcome.setup for outcome in self.outcomes))
+
+    @cached_property
     def marks(self) -> tuple[str, ...]:
         """Reservations printed beside the cell's numbers, e.g. ``leaking``."""
         found = ["stale"] if self.state == "stale" and self.used else []
-        if len({outcome.made_by for outcome in self.outcomes}) > 1:
+        if len({setup.made_by for setup in self.setups}) > 1:
             found.append(MIXED_CODE)
-        if any(outcome.flags.leaking for outcome in self.outcomes):
+        if any(setup.flags.leaking for setup in self.setups):
             found.append("leaking")
-        if any(outcome.flags.exemplars for outcome in self.outcomes):
+        if any(setup.flags.exemplars for setup in self.setups):
             found.append(EXEMPLARS)
-        if any(outcome.flags.random_backbone for outcome in self.outcomes):
+        if any(setup.flags.random_backbone for setup in self.setups):
             found.append("random backbone")
-        if any(outcome.flags.unverified_weights for outcome in self.outcomes):
+        if any(setup.flags.unverified_weights for setup in self.setups):
             found.append(NOT_VERIFIED)
-        if any(outcome.flags.device_changed for outcome in self.outcomes):
+        if any(setup.flags.device_changed for setup in self.setups):
             found.append("device changed")
         if any((run.recipe or "").startswith(TAKEN) for run in self.used):
             found.append("recipe of another setting")
-        if any(outcome.spec["benchmark"].get("config", {}).get(SLIP) for outcome in self.outcomes):
+        if any(setup.spec["benchmark"].get("config", {}).get(SLIP) for setup in self.setups):
             found.append("normalisation slip")
-        limits = {outcome.limit: None for outcome in self.outcomes if outcome.limit is not None}
+        limits = {setup.limit: None for setup in self.setups if setup.limit is not None}
         return (*found, *(f"limit {limit}" for limit in limits))
 
     def summary(self, metric: str) -> Summary | None:
         """Summary of a metric by its name; ``None`` where nothing was measured or the metric is not defined."""
         if metric not in self._summaries:
-            values = [value for outcome in self.outcomes if (value := outcome.metrics[metric]) is not None]
+            values = [value for outcome in self.outcomes if (value := outcome.value(metric)) is not None]
             is_known = bool(values) and len(values) == len(self.outcomes)
             bounds = self.outcomes[0].metric(metric).bounds if is_known else None
             self._summaries[metric] = summarise(values, bounds) if is_known else None
@@ -207,7 +213,7 @@ class Cell:
     @property
     def train_s(self) -> float | None:
         """The median of the runs' training times in seconds."""
-        return median(seconds for one in self.outcomes if (seconds := one.timings.train_s) is not None)
+        return median(seconds for one in self.outcomes if (seconds := one.train_s) is not None)
 
     @property
     def memory_increase(self) -> float | None:
@@ -280,7 +286,7 @@ class SuiteResults:
     @cached_property
     def newest(self) -> str | None:
         """Finishing time of the newest record (ISO 8601, UTC), the date of a report."""
-        return max((str(outcome.provenance.get("finished") or "") for outcome in self.outcomes), default="") or None
+        return max((outcome.finished for outcome in self.outcomes), default="") or None
 
     def counts(self) -> dict[RunState, int]:
         """Number of distinct runs in each state that occurs."""
@@ -298,13 +304,13 @@ class SuiteResults:
         return {}
 
     def _caution(self, column: Column) -> str | None:
-        compared = [outcome for cell in self.cells_of(column) for outcome in cell.outcomes]
-        protocols = {(outcome.protocol, outcome.flags.tiny) for outcome in compared}
+        cells = self.cells_of(column)
+        protocols = {(setup.protocol, setup.flags.tiny) for cell in cells for setup in cell.setups}
         if len(protocols) > 1:
             return f"{column.label}: {len(protocols)} different settings of benchmark, backbone or precision; nothing is ranked."
         splits: dict[int, set[str]] = {}
-        for outcome in compared:
-            splits.setdefault(int(outcome.spec.get("order_seed", 0)), set()).add(str(outcome.split_hash))
+        for outcome in (outcome for cell in cells for outcome in cell.outcomes):
+            splits.setdefault(int(outcome.seeds.get("order_seed", 0)), set()).add(str(outcome.split_hash))
         if any(len(hashes) > 1 for hashes in splits.values()):
             return f"{column.label}: the data was split differently under the same order seed; nothing is ranked."
         return None
@@ -329,8 +335,8 @@ class SuiteResults:
 def count_states(runs: Iterable[Run]) -> dict[RunState, int]:
     """State -> number of runs, for states that occur, in a fixed order."""
     order: tuple[RunState, ...] = ("ok", "stale", "failed", "broken", "missing")
-    states = [run.state for run in runs]
-    return {state: states.count(state) for state in order if state in states}
+    counts = Counter(run.state for run in runs)
+    return {state: counts[state] for state in order if counts[state]}
 
 
 def run_ids(cells: Iterable[Cell]) -> tuple[str, ...]:

@@ -11,14 +11,24 @@ from typing import Any
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.metrics import METRICS, Metric
 from smope_bench.harness.planning.suites.find import run_argument
-from smope_bench.harness.records.store import Broken, Store
+from smope_bench.harness.records.store import Broken, Derived, Record, Store
 from smope_bench.harness.text import shell_command
 from smope_bench.reports.loading.manifest import (
     Manifest,
     check_manifest,
     manifest_names,
 )
-from smope_bench.reports.loading.run_result import Kind, LeftOut, RunResult, read_outcome
+from smope_bench.reports.loading.run_result import (
+    Content,
+    Kind,
+    LeftOut,
+    RunResult,
+    Setup,
+    derive,
+    derived_by,
+    read_outcome,
+    setup_of,
+)
 
 
 @dataclass(frozen=True)
@@ -31,11 +41,17 @@ class StoredContent:
 
 
 class Reader:
-    """Reads one results folder for one report and keeps what it has read. Its results compute ``metrics``."""
+    """Reads one results folder for one report and keeps what it has read. Its results compute ``metrics``.
 
-    def __init__(self, store: Store, metrics: tuple[Metric, ...] = METRICS) -> None:
+    ``brief``: of the records only what tables compare is kept; the rest is read when it is asked for.
+    """
+
+    def __init__(self, store: Store, metrics: tuple[Metric, ...] = METRICS, *, brief: bool = False) -> None:
         self.store = store
         self.metrics = metrics
+        self._brief = brief
+        self._setups: dict[int, tuple[object, Setup]] = {}
+        self._last: Content | None = None
         self._found: dict[str, StoredContent] = {}
         self._manifests: dict[str, Manifest | str | None] = {}
 
@@ -73,7 +89,11 @@ class Reader:
         return found
 
     def _read(self, run_id: str) -> StoredContent:
-        record = self.store.load(run_id)
+        record = self.store.derived(run_id, derived_by(), derive) if self._brief else self.store.load(run_id)
+        if isinstance(record, Derived):
+            return StoredContent(
+                RunResult.recalled(run_id, self._setup(record.alike), record.own, self.metrics, self._content)
+            )
         if record is None:
             return self._unpublished(run_id)
         if isinstance(record, Broken):
@@ -81,6 +101,24 @@ class Reader:
             return StoredContent(left_out=LeftOut(run_id, reason, record.fault))
         outcome = read_outcome(run_id, record.result, self.metrics)
         return StoredContent(left_out=outcome) if isinstance(outcome, LeftOut) else StoredContent(outcome)
+
+    def _setup(self, alike: Any) -> Setup:
+        """One object for all runs of which the store has one ``alike``."""
+        if id(alike) not in self._setups:
+            self._setups[id(alike)] = alike, setup_of(alike)
+        return self._setups[id(alike)][1]
+
+    def _content(self, run_id: str) -> Content:
+        """The content of a record that could be used a moment ago; that of the last one is kept."""
+        if self._last is None or self._last.run_id != run_id:
+            record = self.store.load(run_id)
+            outcome = read_outcome(run_id, record.result) if isinstance(record, Record) else None
+            if not isinstance(outcome, RunResult):
+                raise UserError(
+                    f"the record of {run_id} was changed or removed while it was read; call the command again"
+                )
+            self._last = outcome.content
+        return self._last
 
     def _unpublished(self, run_id: str) -> StoredContent:
         if (self.store.path(run_id) / "result.json").is_symlink():

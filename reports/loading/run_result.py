@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from typing import Annotated, Any, Literal
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+import pydantic
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from smope_bench.harness import metrics as built_in
+from smope_bench.harness import run_spec
 from smope_bench.harness.metrics import METRICS, Metric, average_accuracies
 from smope_bench.harness.provenance import with_sources
-from smope_bench.harness.records.store import Fault
+from smope_bench.harness.records.store import Derived, Fault, Record
+from smope_bench.harness.registry import metrics as registry
 from smope_bench.harness.registry.metrics import values_of
-from smope_bench.harness.run_spec import canonical_json, run_id_of_text
+from smope_bench.harness.run_spec import CanonicalTexts, run_id_of_text
 
 Kind = Fault | Literal["unusable"]
 # Strict: a text or a boolean is not a measurement, although pydantic would convert it.
@@ -88,8 +95,8 @@ class Flags(_Part):
     """Training images of earlier tasks that the method keeps at most."""
 
 
-class RunResult(_Part):
-    """A result of one run; ``accuracy_matrix`` is (tasks, tasks) in percent, ``None`` where not measured."""
+class Content(_Part):
+    """All that a record holds of a run; ``accuracy_matrix`` is (tasks, tasks) in percent, ``None`` where not measured."""
 
     run_id: str
     spec: dict[str, Any]
@@ -104,12 +111,11 @@ class RunResult(_Part):
     costs: Costs
     provenance: dict[str, Any]
     flags: Flags = Field(default_factory=Flags)
-    _metrics: Sequence[Metric] = PrivateAttr(default_factory=lambda: METRICS)  # a default is copied deeply each time
     migrated_from: int | None = None
     """The older schema of the original record; the checksum was then set at the migration."""
 
     @model_validator(mode="after")
-    def _check_matrix(self) -> RunResult:
+    def _check_matrix(self) -> Content:
         tasks = len(self.accuracy_matrix)
         if any(len(row) != tasks for row in self.accuracy_matrix) or len(self.test_counts) != tasks:
             raise ValueError(f"accuracy_matrix and test_counts do not agree on {tasks} tasks")
@@ -117,56 +123,194 @@ class RunResult(_Part):
             raise ValueError("the last row of accuracy_matrix has gaps")
         return self
 
-    @property
-    def tasks(self) -> int:
-        """Number of tasks."""
-        return len(self.accuracy_matrix)
 
-    @property
-    def fingerprint(self) -> str:
-        """Hash of the code that made the result."""
-        return str(self.provenance["code_fingerprint"])
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """What many runs have alike: their specification without seeds, number of tasks, flags, and the code that made them."""
 
-    @property
-    def plugins(self) -> dict[str, str]:
-        """Hashes of the plugins' sources, by kind; empty where all code was the project's."""
-        found = self.provenance.get("plugins")
-        return {str(kind): str(source) for kind, source in found.items()} if isinstance(found, dict) else {}
+    spec: Mapping[str, Any]
+    tasks: int
+    flags: Flags
+    fingerprint: str
+    """Hash of the project's code that made the runs."""
+    plugins: Mapping[str, str]
+    """Hashes of the plugins' sources, by kind; empty where all code was the project's."""
 
-    @property
+    @cached_property
     def made_by(self) -> str:
-        """Hash of all code that made the result, that of its plugins included."""
-        return with_sources(self.fingerprint, self.plugins)
+        """Hash of all code that made the runs, that of plugins included."""
+        return with_sources(self.fingerprint, dict(self.plugins))
 
-    @property
+    @cached_property
     def limit(self) -> int | None:
-        """Images a class that the run was limited to for trying out, None without a limit."""
+        """Images a class that the runs were limited to for trying out, None without a limit."""
         config = self.spec.get("benchmark", {}).get("config", {})
         found = config.get("limit") if isinstance(config, dict) else None
         return found if isinstance(found, int) else None
 
     @cached_property
     def setting(self) -> str:
-        """The specification without its seeds: runs with equal settings may be averaged."""
-        return _TEXTS.of({key: value for key, value in self.spec.items() if not key.endswith("_seed")})
+        """The specification as text: runs with equal ones may be averaged."""
+        return _TEXTS.of(self.spec)
 
     @cached_property
     def protocol(self) -> str:
         """Benchmark, backbone and precision, which must be equal for methods to be compared."""
         return _TEXTS.of({key: self.spec.get(key) for key in ("benchmark", "backbone", "precision")})
 
+
+class RunResult:
+    """A result of one run. What tables compare is at hand; the rest of its record may be read when it is asked for.
+
+    ``seeds``: the fields of the specification that ``setup`` does not have. ``finished``: time at which the run ended (ISO 8601,
+    UTC), or nothing. ``total_s``, ``train_s``: wall seconds in all, and of training and the ends of tasks.
+    """
+
+    def __init__(self, content: Content, metrics: Sequence[Metric] = METRICS) -> None:
+        spec, made, seeds = content.spec, content.provenance, [key for key in content.spec if key.endswith("_seed")]
+        plugins = made.get("plugins")
+        self.run_id, self.split_hash = content.run_id, content.split_hash
+        self.setup = Setup(
+            {key: value for key, value in spec.items() if key not in seeds},
+            len(content.accuracy_matrix),
+            content.flags,
+            str(made["code_fingerprint"]),
+            {str(kind): str(source) for kind, source in plugins.items()} if isinstance(plugins, dict) else {},
+        )
+        self.seeds: Mapping[str, Any] = {key: spec[key] for key in seeds}
+        self.finished = str(made.get("finished") or "")
+        self.total_s, self.train_s = content.timings.total_s, content.timings.train_s
+        self._content: Content | Callable[[str], Content] = content
+        self._costs: Costs | Sequence[Any] = content.costs
+        self._metrics, self._values = metrics, dict[str, float | None]()
+
+    @classmethod
+    def recalled(
+        cls, run_id: str, setup: Setup, own: Sequence[Any], metrics: Sequence[Metric], read: Callable[[str], Content]
+    ) -> Self:
+        """The result that ``derived`` was called of; ``read`` reads its record by the run's id where more is asked for."""
+        made = cls.__new__(cls)
+        made.run_id, made.setup, made._metrics, made._content = run_id, setup, metrics, read
+        made.seeds, made.split_hash, made.finished, made.total_s, made.train_s, made._costs, values = own
+        made._values = dict(zip(_BUILT_IN, values, strict=True))
+        return made
+
+    @property
+    def derived(self) -> Derived:
+        """What an equal result is made of by ``setup_of`` and ``recalled``."""
+        setup, costs = self.setup, self.costs
+        alike = [dict(setup.spec), setup.tasks, setup.flags.model_dump(), setup.fingerprint, dict(setup.plugins)]
+        own = [dict(self.seeds), self.split_hash, self.finished, self.total_s, self.train_s]
+        own += [[getattr(costs, name) for name in Costs.model_fields], [self.value(name) for name in _BUILT_IN]]
+        return Derived(alike, own)
+
+    @property
+    def content(self) -> Content:
+        """All that the record holds."""
+        return self._content if isinstance(self._content, Content) else self._content(self.run_id)
+
+    @property
+    def spec(self) -> Mapping[str, Any]:
+        """The specification of the run."""
+        return self._content.spec if isinstance(self._content, Content) else {**self.setup.spec, **self.seeds}
+
+    @property
+    def accuracy_matrix(self) -> list[list[float | None]]:
+        """(tasks, tasks) in percent, ``None`` where not measured."""
+        return self.content.accuracy_matrix
+
+    @property
+    def test_counts(self) -> list[int]:
+        """Test images of each task."""
+        return self.content.test_counts
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes in order of arrival."""
+        return self.content.class_names
+
+    @property
+    def domains(self) -> list[str]:
+        """Names in order of arrival, a domain a task; empty for a class-incremental stream."""
+        return self.content.domains
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """How the record came about."""
+        return self.content.provenance
+
+    @property
+    def timings(self) -> Timings:
+        """Wall times."""
+        return self.content.timings
+
+    @property
+    def costs(self) -> Costs:
+        """Parameters, memory and images."""
+        if isinstance(self._costs, Costs):
+            return self._costs
+        return Costs.model_construct(**dict(zip(Costs.model_fields, self._costs, strict=True)))
+
+    @property
+    def flags(self) -> Flags:
+        """Properties that limit a comparison with other runs."""
+        return self.setup.flags
+
+    @property
+    def tasks(self) -> int:
+        """Number of tasks."""
+        return self.setup.tasks
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the project's code that made the result."""
+        return self.setup.fingerprint
+
+    @property
+    def plugins(self) -> Mapping[str, str]:
+        """Hashes of the plugins' sources, by kind; empty where all code was the project's."""
+        return self.setup.plugins
+
+    @property
+    def made_by(self) -> str:
+        """Hash of all code that made the result, that of its plugins included."""
+        return self.setup.made_by
+
+    @property
+    def limit(self) -> int | None:
+        """Images a class that the run was limited to for trying out, None without a limit."""
+        return self.setup.limit
+
+    @property
+    def setting(self) -> str:
+        """The specification without its seeds: runs with equal settings may be averaged."""
+        return self.setup.setting
+
+    @property
+    def protocol(self) -> str:
+        """Benchmark, backbone and precision, which must be equal for methods to be compared."""
+        return self.setup.protocol
+
     @cached_property
     def stages(self) -> list[float | None]:
         """A_t, the average accuracy over the tasks seen, after each task, in percent."""
         return average_accuracies(self.accuracy_matrix)
 
-    @cached_property
+    @property
     def metrics(self) -> Mapping[str, float | None]:
-        """Every registered metric by name, computed when it is asked for; ``None`` where it is not defined for the run.
-
-        Asking raises UserError for a metric of a plugin that fails or returns something else than a finite number or None.
-        """
+        """Every registered metric by name, as ``value`` gives it."""
         return _Values(self)
+
+    def value(self, name: str) -> float | None:
+        """A registered metric, computed when it is first asked for; ``None`` where it is not defined for the run.
+
+        Raises UserError for a metric of a plugin that fails or returns something else than a finite number or None.
+        """
+        if name not in self._values:
+            asked = [metric for metric in self._metrics if metric.name == name]
+            content = self.content
+            self._values[name] = values_of(asked, self.run_id, content.accuracy_matrix, content.test_counts)[name]
+        return self._values[name]
 
     def metric(self, name: str) -> Metric:
         """The registered metric of that name."""
@@ -178,15 +322,9 @@ class _Values(Mapping[str, float | None]):
 
     def __init__(self, run: RunResult) -> None:
         self._run = run
-        self._known: dict[str, float | None] = {}
 
     def __getitem__(self, name: str) -> float | None:
-        if name not in self._known:
-            asked = [metric for metric in self._run._metrics if metric.name == name]
-            self._known[name] = values_of(asked, self._run.run_id, self._run.accuracy_matrix, self._run.test_counts)[
-                name
-            ]
-        return self._known[name]
+        return self._run.value(name)
 
     def __iter__(self) -> Iterator[str]:
         return (metric.name for metric in self._run._metrics)
@@ -195,50 +333,38 @@ class _Values(Mapping[str, float | None]):
         return len(self._run._metrics)
 
 
-@lru_cache(maxsize=10_000, typed=True)
-def _of_scalar(value: str | int | None) -> str:
-    return canonical_json(value)
+_TEXTS = CanonicalTexts()
+_BUILT_IN = [metric.name for metric in METRICS]
 
 
-class _Texts:
-    """Canonical JSON of mappings. The text of a part that is the same object as before is not made again: records that come
-    from an index share their parts, which nobody changes."""
-
-    _MOST = 1000
-
-    def __init__(self) -> None:
-        self._known: dict[int, tuple[object, str]] = {}
-
-    def of(self, mapping: Mapping[str, Any]) -> str:
-        """As ``canonical_json``."""
-        return f"{{{','.join(f'{_of_scalar(key)}:{self._part(mapping[key])}' for key in sorted(mapping))}}}"
-
-    def _part(self, value: object) -> str:
-        if value is None or isinstance(value, str | int):
-            return _of_scalar(value)
-        if not isinstance(value, dict):
-            return canonical_json(value)
-        known = self._known.get(id(value))
-        if known is None or known[0] is not value:
-            if len(self._known) >= self._MOST:
-                self._known.clear()
-            known = self._known[id(value)] = (value, canonical_json(value))
-        return known[1]
+def setup_of(alike: Sequence[Any]) -> Setup:
+    """The setup that ``RunResult.derived`` gave."""
+    spec, tasks, flags, fingerprint, plugins = alike
+    return Setup(spec, tasks, Flags(**flags), fingerprint, plugins)
 
 
-_TEXTS = _Texts()
+def derive(record: Record) -> Derived | None:
+    """``RunResult.derived`` of a record that can be used."""
+    outcome = read_outcome(record.run_id, record.result)
+    return None if isinstance(outcome, LeftOut) else outcome.derived
+
+
+@functools.cache
+def derived_by() -> str:
+    """Changes with all that decides what ``derive`` makes of a record."""
+    files = [Path(str(module.__file__)).read_bytes() for module in (built_in, registry, run_spec)]
+    return hashlib.sha256(b"\0".join([Path(__file__).read_bytes(), *files, pydantic.VERSION.encode()])).hexdigest()
 
 
 def read_outcome(run_id: str, result: Mapping[str, Any], metrics: Sequence[Metric] = METRICS) -> RunResult | LeftOut:
     """Check one stored result; ``LeftOut`` with the reason where it cannot be used. ``metrics``: those it will compute."""
     try:
-        outcome = RunResult.model_validate(dict(result))
+        content = Content.model_validate(dict(result))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "record"
         return LeftOut(run_id, f"the record of {run_id} is not usable at {place}: {first['msg']}", "unusable")
-    if run_id_of_text(_TEXTS.of(outcome.spec)) != run_id:
+    if run_id_of_text(_TEXTS.of(content.spec)) != run_id:
         reason = f"the specification in the record of {run_id} is not the one its id was made from; it was edited"
         return LeftOut(run_id, reason, "edited")
-    outcome._metrics = metrics
-    return outcome
+    return RunResult(content, metrics)

@@ -37,11 +37,11 @@ def sample(cell: Cell, metric: str) -> Sample:
     values: dict[Pair, float] = {}
     runs: dict[Pair, str] = {}
     for run in sorted(cell.used, key=lambda run: run.run_id):
-        value = None if run.outcome is None or run.state != "ok" else run.outcome.metrics[metric]
+        value = None if run.outcome is None or run.state != "ok" else run.outcome.value(metric)
         if run.outcome is None or value is None:
             continue
-        spec = run.outcome.spec
-        pair = int(spec.get("order_seed", run.order_seed)), int(spec.get("train_seed", run.train_seed))
+        seeds = run.outcome.seeds
+        pair = int(seeds.get("order_seed", run.order_seed)), int(seeds.get("train_seed", run.train_seed))
         values.setdefault(pair, value)
         runs.setdefault(pair, run.run_id)
     ordered = sorted(values)

@@ -25,13 +25,17 @@ from smope_bench.reports.tables.table import Block, Heading, Row, Table, TableCe
 from smope_bench.reports.text import NONE, file_name
 
 _LEAD = (
-    "Mean ± standard deviation (n - 1) over runs, with the 95 % t-interval of FAA. Bold is the best and underlined the second "
-    "among sequential rows (floors and methods), by the printed mean; no significance is claimed."
+    "Mean ± standard deviation (n - 1) over runs, with the 95 % t-interval of FAA, formed on the logit scale. Bold is the best and "
+    "underlined the second among sequential rows (floors and methods), by the printed mean; no significance is claimed."
 )
 GENERIC = "generic"
 """Beginning of the names of recipes that belong to no benchmark."""
 _NUMBERS = ("mean", "std", "ci_low", "ci_high", "n")
-_INTERVAL = Heading("95 % interval", help="Two-sided 95 % t-interval of the mean FAA.", fields=("ci_low", "ci_high"))
+_INTERVAL = Heading(
+    "95 % interval",
+    help="Two-sided 95 % t-interval of the mean FAA, formed on the logit scale, so that it stays between 0 and 100 %.",
+    fields=("ci_low", "ci_high"),
+)
 _RUNS = Heading("Runs", help="Runs averaged, of those that were planned.", fields=("used", "planned"))
 
 

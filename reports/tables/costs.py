@@ -380,7 +380,7 @@ def cost_table(results: SuiteResults) -> Table | None:
 def _cost_line(cell: Cell, *, with_peak: bool) -> Row:
     outcomes, runs = cell.outcomes, tuple(run.run_id for run in cell.used)
     learnable = _median([outcome.costs.learnable_parameters for outcome in outcomes])
-    total = _median([outcome.timings.total_s for outcome in outcomes])
+    total = _median([outcome.total_s for outcome in outcomes])
     train, increase = cell.train_s, cell.memory_increase
     images = _median([outcome.costs.train_images for outcome in outcomes])
     texts = [whole(learnable), _seconds(train), _seconds(total), memory(increase), whole(images)]

@@ -154,9 +154,9 @@ def _facts_of(outcome: RunResult) -> list[str]:
     costs, provenance = outcome.costs, outcome.provenance
     counts = (costs.learnable_parameters, costs.backbone_parameters)
     images = (costs.train_images, costs.test_images)
-    old = outcome.migrated_from
+    old = outcome.content.migrated_from
     return [
-        outcome.predictions_sha256 or "not in this record",
+        outcome.content.predictions_sha256 or "not in this record",
         _said(provenance.get("started")),
         _said(provenance.get("finished")),
         f"{number(outcome.timings.total_s, 1)} s",

@@ -19,6 +19,7 @@ from smope_bench.methods.common.classifier import current_task_loss
 from smope_bench.methods.common.errors import MethodError
 from smope_bench.methods.common.prefix import PlainPrefix
 from smope_bench.methods.common.schedules import Schedule, adamw, quarter_cosine
+from tests.methods.task_data import enter  # pyright: ignore[reportMissingImports]
 from tests.tolerance import printed_tolerance  # pyright: ignore[reportMissingImports]
 
 TABLE_3 = Geometry(dim=768, num_heads=12, depth=12, tokens=197, num_classes=200, num_tasks=10)
@@ -28,12 +29,6 @@ def make(vit: PromptedViT, tasks: int = 3, **config: Any) -> CODAPrompt:
     torch.manual_seed(0)
     values: dict[str, Any] = {"components": 7, "length": 4, **config}
     return CODAPrompt(CODAPromptConfig(**values), vit, Setup(2 * tasks, tasks, Schedule(batch_size=4, epochs=2)))
-
-
-def enter(method: CODAPrompt, index: int) -> None:
-    task = TaskInfo(index, range(2 * index, 2 * index + 2), (2, 2))
-    method.enter_task(task)
-    method.begin_task(task)
 
 
 def batch(vit: PromptedViT, first: int, size: int = 4) -> Batch:

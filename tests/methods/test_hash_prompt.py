@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,13 +11,14 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from smope_bench.harness.training.optimization import OptimizationSegment, declare_trainable
-from smope_bench.methods.common.api import Batch, Geometry, Phase, Setup, TaskInfo
+from smope_bench.methods.common.api import Batch, Geometry, Phase, Setup
 from smope_bench.methods.common.backbone.backbones import VIT_B16
 from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.errors import MethodError
 from smope_bench.methods.common.prompts.routing import route
 from smope_bench.methods.common.schedules import Schedule
 from smope_bench.methods.hash_prompt import HashPrompt, HashPromptConfig
+from tests.methods.task_data import Data, enter  # pyright: ignore[reportMissingImports]
 from tests.tolerance import printed_tolerance  # pyright: ignore[reportMissingImports]
 
 PHASE = Phase("prompts", 2)
@@ -32,23 +32,14 @@ def near(found: Tensor | float | None, expected: Any) -> None:
     torch.testing.assert_close(found, wanted, atol=tolerance, rtol=0)
 
 
-class Data:
-    """The same two batches at every pass, with frozen features."""
-
-    def __init__(self, vit: PromptedViT, index: int) -> None:
-        self.content = [batch(vit, 2 * index, seed=10 * index + part) for part in range(2)]
-
-    def __len__(self) -> int:
-        return sum(len(each.images) for each in self.content)
-
-    def batches(self, *, shuffle: bool = False, drop_last: bool = False, augment: bool = True) -> Iterator[Batch]:
-        del shuffle, drop_last, augment
-        return iter(self.content)
-
-
 def batch(vit: PromptedViT, first: int, size: int = 4, seed: int = 0) -> Batch:
     images = torch.rand(size, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
     return Batch(images, first + torch.arange(size) % 2, vit.features(images))
+
+
+def data_of(vit: PromptedViT, index: int) -> Data:
+    """Two batches of a task, with frozen features."""
+    return Data([batch(vit, 2 * index, seed=10 * index + part) for part in range(2)])
 
 
 def make(vit: PromptedViT, **config: Any) -> HashPrompt:
@@ -58,17 +49,11 @@ def make(vit: PromptedViT, **config: Any) -> HashPrompt:
     return HashPrompt(HashPromptConfig(**values | config), vit, Setup(6, 3, Schedule(batch_size=4, epochs=2, lr=0.05)))
 
 
-def enter(method: HashPrompt, index: int) -> None:
-    task = TaskInfo(index, range(2 * index, 2 * index + 2), (4, 4))
-    method.enter_task(task)
-    method.begin_task(task)
-
-
 def learn(method: HashPrompt, vit: PromptedViT, index: int) -> HashPrompt:
     """A task as the engine trains it."""
     torch.manual_seed(index)
-    enter(method, index)
-    data = Data(vit, index)
+    enter(method, index, 4)
+    data = data_of(vit, index)
     for phase in method.phases():
         method.begin_phase(phase)
         groups = method.parameter_groups()
@@ -103,7 +88,7 @@ def trajectory(
 ) -> tuple[list[float], list[float]]:
     """A braked and a free prompt under the card's gradients, in four steps at rate 0.1."""
     method = make(vit, hgm_site=site, **config)
-    enter(method, 0)
+    enter(method, 0, 4)
     method.begin_phase(PHASE)
     prompts = method.pool.prompts
     prompts.data.zero_()
@@ -166,7 +151,7 @@ def test_weights_sum_to_one_on_the_chosen_and_counts_add_up(micro_vit: PromptedV
     near(found.weights.sum(dim=-1), [1.0] * 9)
     assert torch.equal(found.weights > 0, found.chosen) and (found.chosen.sum(dim=-1) == 3).all()
     method = learned(micro_vit)
-    images = 2 * len(Data(micro_vit, 0))
+    images = 2 * len(data_of(micro_vit, 0))
     assert method.history.routed.tolist() == [images, images, 0]
     assert method.history.counts.sum(dim=-1).flatten().tolist() == [2 * images, 2 * images, 0]
     assert torch.equal(method.log.images, method.history.routed)
@@ -194,7 +179,7 @@ def test_unselected_prompts_and_old_routers_stay_to_the_bit(micro_vit: PromptedV
 def test_routers_start_from_the_one_before_or_afresh(micro_vit: PromptedViT) -> None:
     for init, copied in (("copy", True), ("fresh", False)):
         method = learned(micro_vit, 1, router_init=init)
-        enter(method, 1)
+        enter(method, 1, 4)
         assert torch.equal(method.pool.routers[1], method.pool.routers[0]) is copied
 
 
@@ -258,10 +243,10 @@ def test_penalty_at_test_follows_its_switch(micro_vit: PromptedViT) -> None:
 
 def test_anchor_is_half_lambda_use_times_squared_distance(micro_vit: PromptedViT) -> None:
     method = make(micro_vit, hgm_site="anchor", anchor_weight=4.0)
-    enter(method, 0)
+    enter(method, 0, 4)
     method.history.counts[0, 0] = torch.tensor([10, 0, 5, 0])
     method.history.routed[0] = 10
-    enter(method, 1)
+    enter(method, 1, 4)
     method.pool.prompts.data += 0.5
     size = method.pool.prompts[:, :, 0].numel()
     near(method._anchor_loss().detach() / size, 2.0 * (1 + 0.5) * 0.25)
@@ -270,7 +255,7 @@ def test_anchor_is_half_lambda_use_times_squared_distance(micro_vit: PromptedViT
 def test_sparse_step_holds_what_the_batch_did_not_select(micro_vit: PromptedViT) -> None:
     for sparse in (False, True):
         method = make(micro_vit, sparse_step=sparse)
-        enter(method, 0)
+        enter(method, 0, 4)
         method.begin_phase(PHASE)
         optimizer = torch.optim.Adam([method.pool.prompts], 0.1)
         method.pool.prompts.grad = torch.ones_like(method.pool.prompts)
@@ -283,7 +268,7 @@ def test_sparse_step_holds_what_the_batch_did_not_select(micro_vit: PromptedViT)
 
 def test_phases_and_rates(micro_vit: PromptedViT) -> None:
     method = make(micro_vit)
-    enter(method, 1)
+    enter(method, 1, 4)
     assert [phase.name for phase in method.phases()] == ["task inference", "prompts"]
     method.begin_phase(PHASE)
     groups = method.parameter_groups()
@@ -344,8 +329,8 @@ def test_what_does_not_fit_is_said_before_training(micro_vit: PromptedViT) -> No
 
 def test_class_with_one_image_is_no_obstacle(micro_vit: PromptedViT) -> None:
     method = make(micro_vit, router_select="latest")
-    enter(method, 0)
-    data = Data(micro_vit, 0)
+    enter(method, 0, 4)
+    data = data_of(micro_vit, 0)
     lonely = batch(micro_vit, 0, 3, seed=1)
     data.content = [Batch(lonely.images, torch.tensor([0, 0, 1]), lonely.features)]
     method.end_task(data)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,36 +11,28 @@ from pydantic import ValidationError
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from smope_bench.methods.common.api import Batch, Geometry, Phase, Setup, TaskInfo
+from smope_bench.methods.common.api import Batch, Geometry, Phase, Setup
 from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.classifier import current_task_loss, seen_logits
 from smope_bench.methods.common.errors import MethodError
 from smope_bench.methods.common.prefix import PlainPrefix, split_heads
 from smope_bench.methods.common.schedules import Schedule
 from smope_bench.methods.hide_prompt import HidePrompt, HidePromptConfig, contrastive_loss, mixed_up
+from tests.methods.task_data import Data, enter  # pyright: ignore[reportMissingImports]
 from tests.tolerance import printed_tolerance  # pyright: ignore[reportMissingImports]
 
 VIT_B16 = Geometry(dim=768, num_heads=12, depth=12, tokens=197, num_classes=200, num_tasks=10)
 
 
-class Data:
+class Pictures(Data):
     """The images of one task in fixed batches, with their frozen features."""
 
     def __init__(self, vit: PromptedViT, task: int, size: int = 8, classes: tuple[int, ...] = (0, 1)) -> None:
         generator = torch.Generator().manual_seed(task)
         labels = 2 * task + torch.tensor(classes).repeat(size)[:size]
         images = torch.rand(size, 3, 16, 16, generator=generator) + 0.3 * (labels % 2)[:, None, None, None]
-        self.content = [
-            Batch(part, mark, vit.features(part)) for part, mark in zip(images.split(4), labels.split(4), strict=True)
-        ]
-        self.augmented: list[bool] = []
-
-    def __len__(self) -> int:
-        return sum(len(batch.images) for batch in self.content)
-
-    def batches(self, *, shuffle: bool = False, drop_last: bool = False, augment: bool = True) -> Iterator[Batch]:
-        self.augmented.append(augment)
-        return iter(self.content)
+        parts = zip(images.split(4), labels.split(4), strict=True)
+        super().__init__([Batch(part, mark, vit.features(part)) for part, mark in parts])
 
 
 def make(vit: PromptedViT, **config: Any) -> HidePrompt:
@@ -51,15 +42,9 @@ def make(vit: PromptedViT, **config: Any) -> HidePrompt:
     return HidePrompt(HidePromptConfig(**values), vit, Setup(6, 3, Schedule(batch_size=4, epochs=2)))
 
 
-def enter(method: HidePrompt, index: int) -> None:
-    task = TaskInfo(index, range(2 * index, 2 * index + 2), (4, 4))
-    method.enter_task(task)
-    method.begin_task(task)
-
-
 def train(method: HidePrompt, index: int, data: Data) -> None:
     """A task as the engine would train it, with a few plain Adam steps."""
-    enter(method, index)
+    enter(method, index, 4)
     for phase in method.phases():
         method.begin_phase(phase)
         groups = method.parameter_groups()
@@ -79,7 +64,7 @@ def train(method: HidePrompt, index: int, data: Data) -> None:
 def trained(micro_vit: PromptedViT) -> HidePrompt:
     method = make(micro_vit)
     for task in range(2):
-        train(method, task, Data(micro_vit, task))
+        train(method, task, Pictures(micro_vit, task))
     return method
 
 
@@ -143,7 +128,7 @@ def test_card_check_e_masked_cross_entropy_and_momentum(micro_vit: PromptedViT) 
     assert current_task_loss(logits[1:, :2], labels[1:], 0).item() == pytest.approx(0.693147, abs=tolerance)
     assert current_task_loss(logits[:, :2], labels, 0).item() == pytest.approx(1.003204, abs=tolerance)
     method = make(micro_vit, momentum=0.1)
-    enter(method, 2)
+    enter(method, 2, 4)
     with torch.no_grad():
         for prompt, value in zip(method.prompts, (1.0, 2.0, 4.0), strict=True):
             prompt.fill_(value)
@@ -173,7 +158,7 @@ def test_published_and_actual_parameters_are_those_of_the_card() -> None:
 
 def test_rates_and_phases_of_the_official_code(micro_vit: PromptedViT) -> None:
     method = make(micro_vit)
-    enter(method, 0)
+    enter(method, 0, 4)
     inference, prompts = method.phases()
     assert (inference.lr, prompts.lr, prompts.epochs, prompts.continues) == (2.5e-4, None, 2, False)
     method.begin_phase(inference)
@@ -190,21 +175,21 @@ def test_prompt_is_copied_forward_and_earlier_ones_stay(trained: HidePrompt, mic
     with torch.random.fork_rng():
         again = make(micro_vit)
         again.load_state_dict(trained.state_dict())
-        enter(again, 2)
+        enter(again, 2, 4)
         assert torch.equal(again.prompts[2], again.prompts[1])
-        train(again, 2, Data(micro_vit, 2))
+        train(again, 2, Pictures(micro_vit, 2))
     assert not torch.equal(again.prompts[2], again.prompts[1])
     assert all(torch.equal(tensor, again.settled()[name]) for name, tensor in settled.items())
 
 
 def test_stored_prompt_is_what_was_trained(micro_vit: PromptedViT) -> None:
     method = make(micro_vit, momentum=0.5)
-    train(method, 0, Data(micro_vit, 0))
-    enter(method, 1)
+    train(method, 0, Pictures(micro_vit, 0))
+    enter(method, 1, 4)
     with torch.no_grad():
         method.prompts[1].add_(1.0)
     trained = method._with_momentum().detach().clone()
-    method.end_task(Data(micro_vit, 1))
+    method.end_task(Pictures(micro_vit, 1))
     assert torch.equal(method.prompts[1], trained)
 
 
@@ -229,7 +214,7 @@ def test_leak_is_declared_and_depends_on_the_batch(micro_vit: PromptedViT) -> No
     assert HidePrompt.leaks(leaking)
     for retrieval, changes in (("corrected", False), ("published_leak", True)):
         method = make(micro_vit, retrieval=retrieval)
-        enter(method, 0)
+        enter(method, 0, 4)
         images = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
         together = method._own_features(images, method.prompts[0])
         alone = torch.cat([method._own_features(image[None], method.prompts[0]) for image in images])
@@ -239,7 +224,7 @@ def test_leak_is_declared_and_depends_on_the_batch(micro_vit: PromptedViT) -> No
 def test_statistics_are_of_the_test_transform_and_of_the_stored_prompt(
     trained: HidePrompt, micro_vit: PromptedViT
 ) -> None:
-    method, data = make(micro_vit), Data(micro_vit, 0)
+    method, data = make(micro_vit), Pictures(micro_vit, 0)
     train(method, 0, data)
     assert data.augmented == [False, False]
     features = torch.cat([micro_vit(b.images, method._rules(method.prompts[0])) for b in data.content])
@@ -254,11 +239,11 @@ def test_contrastive_term_uses_earlier_classes_even_without_alignment(micro_vit:
     losses = []
     for weight in (0.0, 1.0):
         method = make(micro_vit, contrastive=weight, tap={"enabled": False})
-        enter(method, 0)
-        method.end_task(Data(micro_vit, 0))
-        enter(method, 1)
+        enter(method, 0, 4)
+        method.end_task(Pictures(micro_vit, 0))
+        enter(method, 1, 4)
         method.begin_phase(Phase("prompts", 1))
-        losses.append(float(method.training_step(Data(micro_vit, 1).content[0]).detach()))
+        losses.append(float(method.training_step(Pictures(micro_vit, 1).content[0]).detach()))
         assert method.statistics.prototypes(2).shape == (2, 24)
     assert losses[1] > losses[0]
 
@@ -266,8 +251,8 @@ def test_contrastive_term_uses_earlier_classes_even_without_alignment(micro_vit:
 @pytest.mark.parametrize("kind", ["full", "diag", "centroids"])
 def test_a_class_with_one_image(micro_vit: PromptedViT, kind: str) -> None:
     method = make(micro_vit, statistics=kind)
-    train(method, 0, Data(micro_vit, 0, size=5, classes=(0, 0, 0, 0, 1)))
-    train(method, 1, Data(micro_vit, 1))
+    train(method, 0, Pictures(micro_vit, 0, size=5, classes=(0, 0, 0, 0, 1)))
+    train(method, 1, Pictures(micro_vit, 1))
     assert all(torch.isfinite(p).all() for p in method.parameters())
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from smope_bench.harness.training.optimization import OptimizationSegment, declare_trainable
-from smope_bench.methods.common.api import Batch, Setup, TaskInfo, learnable_count
+from smope_bench.methods.common.api import Batch, Setup, learnable_count
 from smope_bench.methods.common.backbone.block import Layout, run_block
 from smope_bench.methods.common.backbone.block_adaptation import BlockAdaptation, LowRank
 from smope_bench.methods.common.backbone.merging import merged_layers
@@ -20,25 +19,11 @@ from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.errors import MethodError
 from smope_bench.methods.common.schedules import Schedule, learning_rate
 from smope_bench.methods.inflora import InfLoRA, InfLoRAConfig, designed, protect, share_to_protect
+from tests.methods.task_data import Data, enter  # pyright: ignore[reportMissingImports]
 
 TASKS, WIDTH, LR = 3, 24, 1e-2
 TOKENS = torch.tensor([[1.0, 0], [0, 2], [1, 1]])
 NOTHING = InfLoRAConfig()
-
-
-class Data:
-    """Fixed batches of one task."""
-
-    def __init__(self, content: list[Batch]) -> None:
-        self.content, self.augmented = content, list[bool]()
-
-    def __len__(self) -> int:
-        return sum(len(batch.images) for batch in self.content)
-
-    def batches(self, *, shuffle: bool = False, drop_last: bool = False, augment: bool = True) -> Iterator[Batch]:
-        del shuffle, drop_last
-        self.augmented.append(augment)
-        return iter(self.content)
 
 
 def make(vit: PromptedViT, **config: Any) -> InfLoRA:
@@ -52,12 +37,6 @@ def data_of(index: int) -> Data:
     return Data([Batch(x, y) for x, y in zip(images.split(4), labels.split(4), strict=True)])
 
 
-def enter(method: InfLoRA, index: int) -> None:
-    info = TaskInfo(index, range(2 * index, 2 * index + 2), (6, 6))
-    method.enter_task(info)
-    method.begin_task(info)
-
-
 def step(method: InfLoRA, data: Data, steps: int | None = None) -> None:
     groups = method.parameter_groups()
     declare_trainable(method, groups)
@@ -69,7 +48,7 @@ def step(method: InfLoRA, data: Data, steps: int | None = None) -> None:
 
 def train(method: InfLoRA, index: int) -> Data:
     data = data_of(index)
-    enter(method, index)
+    enter(method, index, 6)
     method.prepare_task(data)
     step(method, data)
     method.end_task(data)
@@ -264,7 +243,7 @@ def test_reductions_lie_outside_the_protected_space(micro_vit: PromptedViT) -> N
 def test_a_task_begins_where_the_last_one_ended(micro_vit: PromptedViT) -> None:
     method = make(micro_vit)
     images = Batch(torch.rand(5, 3, 16, 16))
-    enter(method, 0)
+    enter(method, 0, 6)
     torch.testing.assert_close(method._adaptations()[0].low_rank["k"].up, torch.zeros(WIDTH, 3), atol=0, rtol=0)
     features = micro_vit(images.images, method._adaptations())
     torch.testing.assert_close(features, micro_vit.features(images.images), atol=1e-5, rtol=1e-5)
@@ -272,7 +251,7 @@ def test_a_task_begins_where_the_last_one_ended(micro_vit: PromptedViT) -> None:
     torch.testing.assert_close(method.predict(images), before[:5], atol=1e-5, rtol=1e-5)
     train(method, 0)
     ended = method.predict(images)
-    enter(method, 1)
+    enter(method, 1, 6)
     method.prepare_task(data_of(1))
     torch.testing.assert_close(method.predict(images)[:, :2], ended, atol=1e-6, rtol=1e-6)
 
@@ -292,7 +271,7 @@ def test_merged_and_separate_branches_agree(micro_vit: PromptedViT) -> None:
 def test_only_the_current_branch_and_head_move(micro_vit: PromptedViT) -> None:
     method = make(micro_vit)
     train(method, 0)
-    enter(method, 1)
+    enter(method, 1, 6)
     data = data_of(1)
     method.prepare_task(data)
     before = {name: tensor.clone() for name, tensor in method.state_dict().items()}
@@ -332,7 +311,7 @@ def test_other_reductions(micro_vit: PromptedViT, reduction: str) -> None:
     method = make(micro_vit, reduction=reduction, threshold=0.6)
     for index in range(2):
         train(method, index)
-        enter(method, index + 1)
+        enter(method, index + 1, 6)
         method.prepare_task(data_of(index + 1))
     inside = (method.downs[2] @ method.protected).abs().max()
     assert (float(inside) < 1e-6) == (reduction == "orthogonal_random")

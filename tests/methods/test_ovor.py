@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -27,22 +26,8 @@ from smope_bench.methods.common.errors import MethodError
 from smope_bench.methods.common.prefix import PlainPrefix
 from smope_bench.methods.common.schedules import Schedule, learning_rate
 from smope_bench.methods.ovor import OVOR, OutlierBatch, OVORConfig
+from tests.methods.task_data import Data  # pyright: ignore[reportMissingImports]
 from tests.tolerance import printed_tolerance  # pyright: ignore[reportMissingImports]
-
-
-class Data:
-    """Fixed batches of one task; counts its passes."""
-
-    def __init__(self, content: list[Batch]) -> None:
-        self.content, self.passes = content, 0
-
-    def __len__(self) -> int:
-        return sum(len(batch.images) for batch in self.content)
-
-    def batches(self, *, shuffle: bool = False, drop_last: bool = False, augment: bool = True) -> Iterator[Batch]:
-        assert augment, "outliers are made from augmented images"
-        self.passes += 1
-        return iter(self.content)
 
 
 def make(vit: PromptedViT, epochs: int = 5, batch_size: int = 4, **config: Any) -> OVOR:
@@ -260,7 +245,8 @@ def test_outliers_are_made_anew_every_epoch(micro_vit: PromptedViT) -> None:
     data = images_of(0)
     method.begin_phase(method.phases()[-1])
     first, second = ([b for b in method.epoch_batches(data) if isinstance(b, OutlierBatch)] for _ in range(2))
-    assert data.passes == 2 and len(first) == len(second) == 3
+    assert data.augmented == [True, True], "outliers are made from augmented images"
+    assert len(first) == len(second) == 3
     assert not torch.equal(first[0].outliers, second[0].outliers)
     assert not any(batch.features.requires_grad for batch in first)
 

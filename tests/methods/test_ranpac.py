@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,24 +25,9 @@ from smope_bench.methods.common.schedules import Schedule
 from smope_bench.methods.ranpac import LARGEST, PENALTIES, RanPAC, RanPACConfig
 from tests.conftest import micro_spec  # pyright: ignore[reportMissingImports]
 from tests.harness.stand_ins import given  # pyright: ignore[reportMissingImports]
+from tests.methods.task_data import Data  # pyright: ignore[reportMissingImports]
 
 SETUP = Setup(6, 3, Schedule(batch_size=4, epochs=2))
-
-
-class Data:
-    """Fixed batches of one task; notes how they were asked for."""
-
-    def __init__(self, content: list[Batch]) -> None:
-        self.content = content
-        self.asked: list[tuple[bool, bool]] = []
-
-    def __len__(self) -> int:
-        return sum(len(batch.images) for batch in self.content)
-
-    def batches(self, *, shuffle: bool = False, drop_last: bool = False, augment: bool = True) -> Iterator[Batch]:
-        assert not drop_last
-        self.asked.append((shuffle, augment))
-        return iter(self.content)
 
 
 def make(vit: PromptedViT, **config: Any) -> RanPAC:
@@ -88,7 +72,7 @@ def test_three_tasks_equal_numpy_and_sklearn_on_everything(micro_vit: PromptedVi
     features, labels = gaussians()
     for index in range(3):
         data = learn(method, features, labels, index)
-        assert data.asked == [(True, False)]
+        assert data.asked == [(True, False, False)]
     generator = torch.Generator().manual_seed(int(method.seed))
     matrix = torch.randn(24, size, generator=generator).numpy()
     rows = np.maximum(features.numpy() @ matrix, 0).astype(np.float64)

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from smope_bench.harness.metrics import forgetting
 from smope_bench.harness.training.optimization import OptimizationSegment, declare_trainable
-from smope_bench.methods.common.api import Batch, Setup, TaskInfo, learnable_count
+from smope_bench.methods.common.api import Batch, Setup, learnable_count
 from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.errors import MethodError
 from smope_bench.methods.common.schedules import Schedule, learning_rate
 from smope_bench.methods.sd_lora import SDLoRA, SDLoRAConfig
+from tests.methods.task_data import enter  # pyright: ignore[reportMissingImports]
 
 TASKS, WIDTH = 3, 24
 
@@ -25,12 +26,6 @@ def make(vit: PromptedViT, tasks: int = TASKS, lr: float = 0.05, **config: Any) 
     torch.manual_seed(0)
     schedule = Schedule(batch_size=4, epochs=2, lr=lr, shape="constant", optimizer="sgd", drop_last=False)
     return SDLoRA(SDLoRAConfig.model_validate({"ranks": (2,)} | config), vit, Setup(2 * tasks, tasks, schedule))
-
-
-def enter(method: SDLoRA, index: int) -> None:
-    info = TaskInfo(index, range(2 * index, 2 * index + 2), (6, 6))
-    method.enter_task(info)
-    method.begin_task(info)
 
 
 def step(method: SDLoRA, steps: int = 3) -> None:
@@ -44,7 +39,7 @@ def step(method: SDLoRA, steps: int = 3) -> None:
 
 
 def train(method: SDLoRA, index: int) -> None:
-    enter(method, index)
+    enter(method, index, 6)
     step(method)
     method.end_task(None)  # type: ignore[arg-type]
 
@@ -109,9 +104,9 @@ def test_the_other_normaliser(micro_vit: PromptedViT) -> None:
 
 def test_an_update_of_zero_has_no_effect(micro_vit: PromptedViT) -> None:
     method = make(micro_vit)
-    enter(method, 0)
+    enter(method, 0, 6)
     method.end_task(None)  # type: ignore[arg-type]
-    enter(method, 1)
+    enter(method, 1, 6)
     images = torch.rand(3, 3, 16, 16)
     features = micro_vit(images, method._adaptations())
     torch.testing.assert_close(features, micro_vit.features(images), atol=1e-5, rtol=1e-5)
@@ -155,7 +150,7 @@ def test_forgetting_of_constant_accuracies_is_zero() -> None:
 def test_first_step_moves_up_projections_and_new_rows_alone(micro_vit: PromptedViT) -> None:
     method = make(micro_vit)
     train(method, 0)
-    enter(method, 1)
+    enter(method, 1, 6)
     before = {name: tensor.clone() for name, tensor in method.state_dict().items()}
     assert float(method.down.detach().abs().max()) <= 1 / math.sqrt(WIDTH)
     step(method, 1)
@@ -172,7 +167,7 @@ def test_first_step_moves_up_projections_and_new_rows_alone(micro_vit: PromptedV
 def test_magnitudes_and_features_at_the_start_of_a_task(micro_vit: PromptedViT, keeps: bool) -> None:
     method = make(micro_vit, keep_magnitudes=keeps)
     images = torch.rand(3, 3, 16, 16)
-    enter(method, 0)
+    enter(method, 0, 6)
     torch.testing.assert_close(
         micro_vit(images, method._adaptations()), micro_vit.features(images), atol=1e-5, rtol=1e-5
     )
@@ -180,7 +175,7 @@ def test_magnitudes_and_features_at_the_start_of_a_task(micro_vit: PromptedViT, 
     train(method, 1)
     learnt = method.magnitudes.detach().clone()
     assert float((learnt[:2] - 0.8).abs().min()) > 0
-    enter(method, 2)
+    enter(method, 2, 6)
     expected = torch.cat([learnt[:2], torch.tensor([0.8])]) if keeps else torch.full((3,), 0.8)
     assert torch.equal(method.magnitudes, expected)
     changed = micro_vit(images, method._adaptations())
@@ -210,7 +205,7 @@ def test_more_ranks_than_dimensions(micro_vit: PromptedViT) -> None:
     method = make(micro_vit, ranks=(10,))
     for index in range(2):
         train(method, index)
-    enter(method, 2)
+    enter(method, 2, 6)
     assert len(method._updates()[0]["q"].down) == WIDTH
     step(method)
     assert float(method.magnitudes.detach()[0]) != pytest.approx(0.8, abs=1e-9)
@@ -229,7 +224,7 @@ def test_smaller_ranks_of_later_tasks(micro_vit: PromptedViT) -> None:
 
 def test_a_current_update_is_normalised_from_the_norm_of_one_on(micro_vit: PromptedViT) -> None:
     method = make(micro_vit, normalise_current=True)
-    enter(method, 0)
+    enter(method, 0, 6)
     with torch.no_grad():
         method.up.copy_(torch.randn_like(method.up))
     update = method._updates()[0]["q"]

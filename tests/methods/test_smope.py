@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,26 +10,12 @@ from pydantic import ValidationError
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from smope_bench.methods.common.api import Batch, Geometry, Phase, Setup, TaskInfo, learnable_count
+from smope_bench.methods.common.api import Batch, Geometry, Phase, Setup, learnable_count
 from smope_bench.methods.common.backbone.backbones import VIT_B16
 from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.schedules import Schedule
 from smope_bench.methods.smope import SMoPE, SMoPEConfig
-
-
-class Data:
-    """A fixed list of batches that notes how it was asked for."""
-
-    def __init__(self, batches: list[Batch]) -> None:
-        self.content = batches
-        self.asked: list[tuple[bool, bool]] = []
-
-    def __len__(self) -> int:
-        return sum(len(batch.images) for batch in self.content)
-
-    def batches(self, *, shuffle: bool = False, drop_last: bool = False, augment: bool = True) -> Iterator[Batch]:
-        self.asked.append((shuffle, drop_last))
-        return iter(self.content)
+from tests.methods.task_data import Data, enter  # pyright: ignore[reportMissingImports]
 
 
 def make(vit: PromptedViT, **config: Any) -> SMoPE:
@@ -42,13 +27,6 @@ def make(vit: PromptedViT, **config: Any) -> SMoPE:
 def batch(first: int, size: int = 4, seed: int = 0) -> Batch:
     generator = torch.Generator().manual_seed(seed)
     return Batch(torch.rand(size, 3, 16, 16, generator=generator), first + torch.arange(size) % 2)
-
-
-def enter(method: SMoPE, index: int) -> TaskInfo:
-    task = TaskInfo(index, range(2 * index, 2 * index + 2), (2, 2))
-    method.enter_task(task)
-    method.begin_task(task)
-    return task
 
 
 def sparse(method: SMoPE) -> SMoPE:
@@ -185,7 +163,7 @@ def test_counting_adds_top_k_an_image_and_head(micro_vit: PromptedViT) -> None:
     enter(method, 0)
     data = Data([batch(0, seed=1), batch(0, seed=2)])
     method.end_task(data)
-    assert data.asked == [(True, True), (False, False)]
+    assert [each[:2] for each in data.asked] == [(True, True), (False, False)]
     assert (method.counts.sum(dim=-1) == 2 * 8).all()
     enter(method, 1)
     method.end_task(Data([batch(2, seed=3)]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,37 +23,16 @@ from smope_bench.methods.common.errors import MethodError
 from smope_bench.methods.common.prefix import PlainPrefix
 from smope_bench.methods.common.schedules import Schedule, learning_rate, quarter_cosine, restart_cosine
 from smope_bench.methods.vq_prompt import VQPrompt, VQPromptConfig, mixing_weights, quantise, squared_distances
+from tests.methods.task_data import Data, enter  # pyright: ignore[reportMissingImports]
 from tests.tolerance import printed_tolerance  # pyright: ignore[reportMissingImports]
 
 TABLE_3 = Geometry(dim=768, num_heads=12, depth=12, tokens=197, num_classes=200, num_tasks=10)
-
-
-class Data:
-    """A fixed list of batches that notes how it was asked for."""
-
-    def __init__(self, batches: list[Batch]) -> None:
-        self.content = batches
-        self.augmented: list[bool] = []
-
-    def __len__(self) -> int:
-        return sum(len(batch.images) for batch in self.content)
-
-    def batches(self, *, shuffle: bool = False, drop_last: bool = False, augment: bool = True) -> Iterator[Batch]:
-        del shuffle, drop_last
-        self.augmented.append(augment)
-        return iter(self.content)
 
 
 def make(vit: PromptedViT, **config: Any) -> VQPrompt:
     torch.manual_seed(0)
     values = {"codewords": 4, "length": 4, "tap": {"epochs": 2, "samples": 8}} | config
     return VQPrompt(VQPromptConfig(**values), vit, Setup(6, 3, Schedule(batch_size=4, epochs=2)))
-
-
-def enter(method: VQPrompt, index: int) -> None:
-    task = TaskInfo(index, range(2 * index, 2 * index + 2), (2, 2))
-    method.enter_task(task)
-    method.begin_task(task)
 
 
 def batch(vit: PromptedViT, first: int, size: int = 4) -> Batch:

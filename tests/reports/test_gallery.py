@@ -76,6 +76,20 @@ def test_pictures_are_the_papers_and_one_example_of_each_common_figure(
     assert all(len(alt) > 20 for alt, _ in shown)
 
 
+@pytest.mark.usefixtures("plain")
+def test_parts_of_suites_without_runs_can_be_kept(rehearsed, tmp_path: Path) -> None:
+    out = tmp_path / "gallery"
+    add_curve(rehearsed)
+    whole = write_gallery(rehearsed.store, out).read_text()
+    manifests = rehearsed.store.root / "suites"
+    (manifests / "fig5.json").rename(tmp_path / "fig5.json")
+    assert write_gallery(rehearsed.store, out, keep=True).read_text() == whole
+    assert list(out.glob("fig5-1-*.png")), "the kept part still shows it"
+    lost = write_gallery(rehearsed.store, out).read_text()
+    assert "run fig5 --tiny" in lost and "fig5-1" not in lost and not list(out.glob("fig5-1-*.png"))
+    assert write_gallery(rehearsed.store, out, keep=True).read_text() == lost, "a missing part is not worth keeping"
+
+
 def test_a_report_has_the_figures_of_which_examples_are_shown(smoke_report: ReportFiles) -> None:
     stems = [file.stem for file in smoke_report.figures]
     assert all(any(stem.endswith(f"-{kind}") for stem in stems) for kind in gallery_figures.EXAMPLES)

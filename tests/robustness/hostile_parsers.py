@@ -28,7 +28,7 @@ from smope_bench.benchmarks.suites import SUITES
 from smope_bench.harness.checkpointing.checkpoint import Checkpoint, Checkpoints, RunProgress
 from smope_bench.harness.cli.expectations import read_expected
 from smope_bench.harness.cost.cost_suites import read_counted
-from smope_bench.harness.cost.estimate import median_seconds, recorded_rate
+from smope_bench.harness.cost.pricing import median_seconds, recorded_rate
 from smope_bench.harness.execution.lease import newest
 from smope_bench.harness.execution.memory_budget import MemoryEstimator
 from smope_bench.harness.execution.status import planned_cells, statuses

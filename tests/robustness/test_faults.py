@@ -7,7 +7,6 @@ import errno
 import hashlib
 import itertools
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -66,12 +65,6 @@ def losses(folder: Path) -> list[float]:
             entry = json.loads(line)
             found += [entry["loss"]] if entry["event"] == "epoch" else []
     return found
-
-
-@pytest.fixture(autouse=True)
-def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The machine of these tests does not lose its power: that data reach the disk is taken on trust, and time is saved."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 @pytest.fixture(scope="module")

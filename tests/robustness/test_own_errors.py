@@ -37,7 +37,7 @@ from smope_bench.methods.common.api import TaskInfo
 from smope_bench.methods.common.pretrained_files import containers
 from smope_bench.methods.common.pretrained_files.any_vit import read
 from smope_bench.reports import build
-from smope_bench.reports.loading.run_result import Costs, RunResult, Timings
+from smope_bench.reports.loading.run_result import Content, Costs, RunResult, Timings
 from smope_bench.reports.statistics import published
 
 OWN = (AttributeError, ImportError, NameError, TypeError)
@@ -141,7 +141,7 @@ def counts(folder: Path) -> None:
 
 
 def metric(_: Path) -> None:
-    outcome = RunResult(
+    content = Content(
         run_id="x",
         spec={},
         accuracy_matrix=[[50.0]],
@@ -150,7 +150,7 @@ def metric(_: Path) -> None:
         costs=Costs(),
         provenance={"code_fingerprint": "f"},
     )
-    dict(outcome.metrics)
+    dict(RunResult(content).metrics)
 
 
 class Growing(torch.nn.Module):

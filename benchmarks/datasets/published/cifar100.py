@@ -71,12 +71,8 @@ class Cifar100(PublishedFiles, CachedBenchmark[Cifar100Config]):
     def num_classes(self) -> int:
         return CLASSES
 
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The fine labels' names."""
-        return self.opened().class_names
-
     def names_to_store(self, progress: ProgressCallback) -> tuple[str, ...]:
+        """The fine labels' names."""
         names = self._content("meta", progress).get("fine_label_names")
         if not isinstance(names, list) or len(names) != CLASSES or not all(isinstance(name, str) for name in names):
             raise BenchmarkError(f"{self.name}: meta does not name {CLASSES} fine labels; fetch the archive again")

@@ -68,12 +68,8 @@ class Cub200(PublishedFiles, PictureBenchmark[PaperPictureConfig]):
     def num_classes(self) -> int:
         return CLASSES
 
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names as in ``classes.txt``, for example ``001.Black_footed_Albatross``."""
-        return self.opened().class_names
-
     def names_to_store(self, progress: ProgressCallback) -> tuple[str, ...]:
+        """Names as in ``classes.txt``, for example ``001.Black_footed_Albatross``."""
         return read_classes(self._survey(self.archive_or_folder(self.remotes[0], TOP, progress)).texts["classes.txt"])
 
     def source(self) -> dict[str, Any]:

@@ -270,10 +270,6 @@ class DomainNetClasses(_Published, PictureBenchmark[DomainNetClassesConfig]):
     def num_classes(self) -> int:
         return self.class_count
 
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return self.opened().class_names
-
     def names_to_store(self, progress: ProgressCallback) -> tuple[str, ...]:
         return self.class_names_of(self.listed(progress))
 

@@ -78,12 +78,8 @@ class ImageNetA(PublishedFiles, PictureBenchmark[ImageNetAConfig]):
     def num_classes(self) -> int:
         return self.class_count
 
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """WordNet ids, rising."""
-        return self.opened().class_names
-
     def names_to_store(self, progress: ProgressCallback) -> tuple[str, ...]:
+        """WordNet ids, rising."""
         return tuple(dict.fromkeys(name.split("/")[0] for name in self._files(self._source(progress))))
 
     def source(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from smope_bench.methods.common.backbone.attention import attend
 from smope_bench.methods.common.backbone.attention_rules import TokenRule
 from smope_bench.methods.common.backbone.block_adaptation import QKV, UNCHANGED, BlockAdaptation, LowRank, Target
+from smope_bench.methods.common.backbone.frozen_linear import frozen_linear
 from smope_bench.methods.common.backbone.layer_norm import norm_for_products
 from smope_bench.methods.common.backbone.memory_plan import recomputed
 
@@ -158,7 +159,7 @@ def _heads(attention: Any, tokens: Tensor) -> tuple[Tensor, ...]:
         projected = (layer(tokens) for layer in (attention.q_proj, attention.k_proj, attention.v_proj))
         shape = batch, count, attention.num_heads, attention.head_dim
         return tuple(part.view(shape).transpose(1, 2) for part in projected)
-    joined = F.linear(tokens, *joined_projection(attention)) if _has_own_bias(attention) else attention.qkv(tokens)
+    joined = frozen_linear(tokens, *joined_projection(attention)) if _has_own_bias(attention) else attention.qkv(tokens)
     qkv = joined.view(batch, count, 3, attention.num_heads, attention.head_dim)
     return qkv.permute(2, 0, 3, 1, 4).unbind(0)
 
@@ -173,7 +174,7 @@ def _projected(
     for targets, update in _groups(adaptation, splits_queries=queries is not None):
         rows = slice(len(found) * width, (len(found) + len(targets)) * width)
         seen = normed[:, :queries] if "q" in targets else normed
-        made = _with_update(F.linear(seen, weight[rows], None if bias is None else bias[rows]), seen, update)
+        made = _with_update(frozen_linear(seen, weight[rows], None if bias is None else bias[rows]), seen, update)
         if targets[0] in adaptation.scale_shift:
             made = adaptation.scale_shift[targets[0]](made)
         by_head = made.view(*made.shape[:2], len(targets), attention.num_heads, attention.head_dim)
@@ -232,7 +233,7 @@ def _leave_heads(attention: Attention, heads: Tensor, adaptation: BlockAdaptatio
 def _layer(name: Any, layer: Any, inputs: Tensor, adaptation: BlockAdaptation) -> Tensor:
     """A linear layer with the adaptation of its name."""
     weight = adaptation.weights.get(name)
-    outputs = layer(inputs) if weight is None else F.linear(inputs, weight, layer.bias)
+    outputs = layer(inputs) if weight is None else frozen_linear(inputs, weight, layer.bias)
     outputs = _with_update(outputs, inputs, adaptation.low_rank.get(name))
     shifted = adaptation.scale_shift.get(name)
     return outputs if shifted is None else shifted(outputs)

@@ -28,9 +28,9 @@ from smope_bench.methods.common.backbone.block_adaptation import (
     part_of_adaptation,
     require_fit,
 )
+from smope_bench.methods.common.backbone.frozen_linear import freeze_products
 from smope_bench.methods.common.backbone.memory_plan import MemoryPlan, recomputed
 from smope_bench.methods.common.backbone.merging import merged_layers
-from smope_bench.methods.common.backbone.packed_linear import pack_products
 from smope_bench.methods.common.backbone.plain_vit import PlainViT
 from smope_bench.methods.common.errors import MethodError
 
@@ -66,6 +66,9 @@ class PromptedViT(nn.Module):
         super().__init__()
         _require_supported(vit)
         self.vit = vit.eval().requires_grad_(False)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                freeze_products(module)
         self.blocks = cast("list[Block]", list(vit.blocks))
         self.attentions = [cast("Attention", block.attn) for block in self.blocks]
         self.num_heads = self.attentions[0].num_heads
@@ -88,8 +91,6 @@ class PromptedViT(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 module.to(precision)
-            if isinstance(module, nn.Linear) and precision == torch.bfloat16:
-                pack_products(module)
 
     @property
     def depth(self) -> int:

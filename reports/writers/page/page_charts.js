@@ -163,17 +163,18 @@ const costOf = (panel, value) => (panel.unit.trim() === panel.name ? "" : `${pan
 
 // Lines along which y = level + slope x, each with its level.
 function levelLines({ slope, limits: [left, right], whole: [low, high] }) {
-  const lowest = low - slope * right, highest = Math.min(high - slope * left, 100), marks = [];
+  const lowest = low - slope * right, highest = Math.min(high - slope * left, 100), marks = [], names = [];
   const step = [1, 2, 5, 10, 20].find((one) => (highest - lowest) / one <= 10) ?? 25;
   for (let level = Math.ceil(lowest / step) * step; level <= highest; level += step) {
     const end = Math.min(right, (high - level) / slope);
     marks.push(Plot.link([0], { x1: left, y1: level + slope * left, x2: right, y2: level + slope * right, stroke: "#d3d8de", clip: true }));
-    if (end > left + 0.12 * (right - left)) marks.push(Plot.text([`FAA ${level}`], { x: end, y: level + slope * end, dx: -3, dy: 8, textAnchor: "end", fontSize: 9.5, fill: "#5f6b7a" }));
+    if (end > left + 0.12 * (right - left)) names.push({ text: `FAA ${level}`, x: end, y: level + slope * end });
   }
-  return marks;
+  return { marks, names };
 }
 
 // Names beside their points where there is room; the others are shown at the pointer and the focus.
+const meets = (one, other) => one[0] < other[2] && other[0] < one[2] && one[1] < other[3] && other[1] < one[3];
 function placeNames(spots, width, height) {
   const taken = spots.map(({ x, y }) => [x - 6, y - 6, x + 6, y + 6]), placed = [];
   for (const spot of spots) {
@@ -181,37 +182,42 @@ function placeNames(spots, width, height) {
     for (const [dx, dy, anchor] of [[9, 0, "start"], [-9, 0, "end"], [0, -12, "middle"], [0, 13, "middle"], [8, -11, "start"], [8, 12, "start"], [-8, -11, "end"], [-8, 12, "end"]]) {
       const left = x + dx - (anchor === "end" ? wide : anchor === "middle" ? wide / 2 : 0), box = [left, y + dy - 7, left + wide, y + dy + 7];
       const isFree = left > 48 && box[2] < width && box[1] > 0 && box[3] < height - 40;
-      if (!isFree || taken.some((other) => box[0] < other[2] && other[0] < box[2] && box[1] < other[3] && other[1] < box[3])) continue;
+      if (!isFree || taken.some((other) => meets(box, other))) continue;
       taken.push(box);
       placed.push({ ...spot, dx, dy, anchor });
       break;
     }
   }
-  return placed;
+  return { placed, taken };
 }
 
 function drawPoints(data, rows, view) {
   const { width, opacity, chosen } = view, panel = data.panels[view.panel];
-  const shown = rows.filter((one) => one.at[view.panel]), at = (one) => one.at[view.panel];
+  const at = (one) => one.at[view.panel], [low, high] = view.limits ?? panel.whole;
+  const shown = rows.filter((one) => at(one) && at(one)[1] >= low && at(one)[1] <= high);
   const height = width < 480 ? 300 : 380, font = width < 480 ? 11 : 12;
   const frame = { marginLeft: 58, marginRight: 14, marginTop: 10, marginBottom: 40 };
   const x = { type: panel.scale, constant: panel.threshold, domain: panel.limits, range: [frame.marginLeft, width - frame.marginRight] };
-  const y = { domain: panel.whole, range: [height - frame.marginBottom, frame.marginTop] };
+  const y = { domain: [low, high], range: [height - frame.marginBottom, frame.marginTop] };
   const [across, up] = [Plot.scale({ x }).apply, Plot.scale({ y }).apply];
+  const levels = panel.slope ? levelLines(panel) : { marks: [], names: [] };
   const marks = [
     Plot.axisX({ label: heading(panel.x, width - 72, font), tickSize: 3, ticks: panel.ticks ?? (width < 480 ? 4 : 6), tickFormat: (tick) => (tick < 1000 ? String(tick) : d3.format("~s")(tick)), fontSize: font, labelAnchor: "center", labelArrow: "none" }),
     Plot.axisY({ label: data.y, tickSize: 3, ticks: 6, fontSize: font, labelAnchor: "center", labelArrow: "none" }),
-    ...(panel.slope ? levelLines(panel) : []),
-    Plot.line(panel.front, { x: "0", y: "1", stroke: "#374151", strokeOpacity: chosen ? 0.3 : 0.75, strokeWidth: 1.3 }),
+    ...levels.marks,
+    Plot.line(panel.front, { x: "0", y: "1", stroke: "#374151", strokeOpacity: chosen ? 0.3 : 0.75, strokeWidth: 1.3, clip: true }),
   ];
   for (const one of shown) {
     const [gain, cost, std] = [at(one)[1], at(one)[0], at(one)[2]], fade = opacity(one);
-    if (std) marks.push(Plot.ruleX([one], { x: cost, y1: Math.max(panel.whole[0], gain - std), y2: Math.min(panel.whole[1], gain + std), stroke: one.colour, strokeOpacity: 0.6 * fade }));
+    if (std) marks.push(Plot.ruleX([one], { x: cost, y1: Math.max(low, gain - std), y2: Math.min(high, gain + std), stroke: one.colour, strokeOpacity: 0.6 * fade }));
     marks.push(Plot.dot([one], { x: cost, y: gain, r: 4.6, symbol: symbolOf(one.marker), fill: one.colour, fillOpacity: fade, stroke: "white", strokeWidth: 0.7 }));
   }
   const first = [...shown].sort((a, b) => (b.row === data.reference) - (a.row === data.reference) || panel.best.includes(b.row) - panel.best.includes(a.row));
   const spots = first.map((one) => ({ one, name: one.row, x: across(at(one)[0]), y: up(at(one)[1]) }));
-  for (const { one, name, dx, dy, anchor } of placeNames(spots, width, height)) {
+  const { placed, taken } = placeNames(spots, width, height);
+  const free = levels.names.filter(({ x, y }) => !taken.some((box) => meets([across(x) - 45, up(y) + 1, across(x), up(y) + 15], box)));
+  marks.push(Plot.text(free, { x: "x", y: "y", text: "text", dx: -3, dy: 8, textAnchor: "end", fontSize: 9.5, fill: "#5f6b7a" }));
+  for (const { one, name, dx, dy, anchor } of placed) {
     marks.push(Plot.text([one], { x: at(one)[0], y: at(one)[1], dx, dy, textAnchor: anchor, text: () => name, lineWidth: 15, textOverflow: "ellipsis", fontSize: font, fill: INK, fillOpacity: opacity(one), stroke: "white", strokeOpacity: opacity(one), strokeWidth: 3, fontWeight: panel.best.includes(name) ? 700 : 400 }));
   }
   const hits = shown.map((one) => ({

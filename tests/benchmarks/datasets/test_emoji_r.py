@@ -147,7 +147,9 @@ def test_another_renderer_is_refused_by_name(
     layouts: ModuleType, tmp_path: Path, tree: Tree, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(emoji_sets.metadata, "version", lambda name: "0.4.0")
-    with pytest.raises(BenchmarkError, match=r"resvg-py 0\.4\.0 is installed.*pip install 'resvg-py==0\.5\.0'"):
+    with pytest.raises(
+        BenchmarkError, match=r"resvg-py 0\.4\.0 is installed.*by 0\.5\.0.*pip install 'smope-bench\[emoji\]'"
+    ):
         made(layouts, tmp_path, tree).prepare()
 
 

@@ -20,14 +20,13 @@ from smope_bench import run_all
 from smope_bench.benchmarks import BUILTIN as BENCHMARKS
 from smope_bench.benchmarks.suites import SUITES
 from smope_bench.harness.cli import describe
-from smope_bench.harness.conformance.check import MICRO
 from smope_bench.harness.facts.one import backbone_facts, find_facts
 from smope_bench.harness.facts.prompt_mass import prompt_mass_facts, prompt_mass_words
 from smope_bench.harness.planning.settings import has_field, parse_setting, validated
 from smope_bench.harness.registry.registry import Registries, open_registries
 from smope_bench.methods import BUILTIN as METHODS
 from smope_bench.methods.common.backbone.backbones import BUILTIN as BACKBONES
-from smope_bench.methods.common.backbone.backbones import RandomBackbone, StoredBackbone
+from smope_bench.methods.common.backbone.backbones import MICRO, RandomBackbone, StoredBackbone
 from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.schedules import Schedule
 from smope_bench.methods.recipes import RECIPES
@@ -143,7 +142,7 @@ def test_sizes_and_protocols_of_a_benchmark(tmp_path: Path) -> None:
         "24,000 for training, 6,000 for test",
         "2.2 GB",
     )
-    assert facts["state"] == "not prepared: data prepare imagenet_r"
+    assert facts["state"] == f"not prepared: smope-bench data prepare imagenet_r --data {tmp_path}"
     assert any(line.startswith("50 tasks: imagenet_r_50") for line in facts["protocols in suites"])
 
 
@@ -153,7 +152,7 @@ def test_a_backbone_shows_hash_and_places(name: str, registries: Registries, tmp
     assert facts["summary"] == backbone.summary
     assert facts["facts"]["licence"] == backbone.licence != ""
     if files := getattr(backbone, "files", ()):
-        assert facts["facts"]["weights"] == f"not prepared: smope-bench data prepare {name}"
+        assert facts["facts"]["weights"] == f"not prepared: smope-bench data prepare {name} --data {tmp_path}"
         assert str(tmp_path / "weights" / "downloads" / files[0]) in facts["facts"]["looked for in"][0]
         assert facts["facts"]["download"] == f"{backbone.megabytes} MB"
     else:

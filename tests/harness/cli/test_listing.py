@@ -11,7 +11,7 @@ from smope_bench import run_all
 from smope_bench.harness.cli import listing
 from smope_bench.harness.cli.listing import plan_summary
 from smope_bench.harness.console import print_rows
-from smope_bench.harness.cost.estimate import median_seconds
+from smope_bench.harness.cost.pricing import median_seconds
 from smope_bench.harness.facts import lists
 from smope_bench.harness.facts.lists import list_backbones, list_benchmarks, list_methods
 from smope_bench.harness.planning.planner import MISSING, PlannedRun
@@ -41,7 +41,7 @@ def row(state: str, seconds: float | None, run_id: str = "") -> dict[str, Any]:
     ],
 )
 def test_a_plan_in_one_line(rows: list[dict[str, Any]], text: str) -> None:
-    assert plan_summary(rows) == text
+    assert plan_summary(rows, open_registries()) == text
 
 
 def test_what_cannot_be_described_is_listed_with_its_error(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_no_card_breaks_the_terminal(capsys: pytest.CaptureFixture[str]) -> None
 def test_a_backbone_that_is_not_prepared_is_listed_as_such(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     rows = {row["name"]: row for row in list_backbones(open_registries(), tmp_path)}
     assert rows["sup21k"]["sha256"] is None and rows["sup21k"]["image_size"] == 224
-    assert rows["sup21k"]["state"] == "not prepared: data prepare sup21k"
+    assert rows["sup21k"]["state"] == f"not prepared: smope-bench data prepare sup21k --data {tmp_path}"
     assert rows["tiny"]["sha256"] and rows["random"]["sha256"].startswith("random-")
     shown = listing.LIST_COLUMNS["backbones"][-1][1]
     assert [shown(rows[name]) for name in ("sup21k", "tiny", "random")] == ["not prepared", "ready", "random"]
@@ -139,16 +139,24 @@ GPU = {"throughput": "10 TFLOP/s (assumed)"}
     ],
 )
 def test_hours_at_a_throughput(rows: list[dict[str, Any]], text: str) -> None:
-    assert text in plan_summary(rows)
+    assert text in plan_summary(rows, open_registries())
 
 
 def test_what_is_missing_is_listed_once_with_its_size() -> None:
-    needs = [{"kind": "backbone", "name": "big", "bytes": None}, {"kind": "benchmark", "name": "birds", "bytes": 1.2e9}]
+    needs = [
+        {"kind": "backbone", "name": "big", "bytes": None, "settings": ()},
+        {"kind": "benchmark", "name": "birds", "bytes": 1.2e9, "settings": ()},
+    ]
     rows = [row("needs weights", 9.0, "a") | {"needs": needs}, row("new", 9.0, "b") | {"needs": needs[1:]}]
-    last = plan_summary(rows).splitlines()[-1]
+    last = plan_summary(rows, open_registries()).splitlines()[-1]
     assert last.startswith("to fetch first: big (size unknown), birds (1.2 GB); 1.2 GB in all")
     assert last.endswith("smope-bench data prepare big birds")
-    assert plan_summary(rows, Path("my data")).endswith("smope-bench data prepare big birds --data 'my data'")
+    place = Path("my data")
+    assert plan_summary(rows, open_registries(), place).endswith("smope-bench data prepare big birds --data 'my data'")
+    rows[1]["needs"] = [needs[1] | {"settings": ("benchmark.image_size=64",)}]
+    last = plan_summary(rows, open_registries()).splitlines()[-1]
+    assert "birds (1.2 GB); 1.2 GB in all" in last
+    assert last.endswith("prepare big birds && smope-bench data prepare birds --set benchmark.image_size=64")
 
 
 PLANNED = {
@@ -246,7 +254,7 @@ def test_a_run_without_weights_is_not_looked_up(
 
 def test_benchmarks_say_whether_their_images_are_here(tmp_path: Path) -> None:
     states = {found["name"]: found["state"] for found in list_benchmarks(open_registries(), tmp_path)}
-    assert states["cifar100"] == "not prepared: data prepare cifar100"
+    assert states["cifar100"] == f"not prepared: smope-bench data prepare cifar100 --data {tmp_path}"
     assert (states["digits"], states["imagefolder"]) == ("made when needed", "the user's own")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import sys
@@ -15,8 +16,12 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from smope_bench import run_all
+from smope_bench.benchmarks.datasets.emoji_r import EmojiR, EmojiRConfig
 from smope_bench.harness.cli.command import EXAMPLES, make_app
-from smope_bench.harness.planning.settings import parse_setting
+from smope_bench.harness.errors import UserError
+from smope_bench.harness.planning import assets
+from smope_bench.harness.planning.settings import Setting, parse_setting, validated
+from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.text import program, shell_command
 
 USAGE = ("is not a command", "No such", "Missing", "unexpected extra", "nvalid value", "requires an argument", "Got ")
@@ -75,6 +80,40 @@ def test_what_is_printed_names_the_folder_that_was_given(place: list[str], capsy
     capsys.readouterr()
     assert run_all.main(shlex.split(line)) == 0
     assert "page" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("place", [[], ["--data", "my data"]])
+def test_what_a_plan_prepares_is_what_its_runs_train_on(
+    place: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The image size belongs to the stored images; the number of tasks does not, so that the command leaves it out."""
+    prepared: list[str] = []
+
+    def prepare(
+        name: str, registries: Registries, data: Path, _given: object, _notify: object, settings: list[Setting]
+    ) -> None:
+        benchmark: Any = registries.benchmarks.load(name)
+        values = validated(benchmark.Config, assets.benchmark_values(settings), "benchmark")
+        prepared.append(f"{data} {benchmark(values, data).images_key()}")
+        raise UserError("enough")
+
+    monkeypatch.setattr(assets, "prepare_named", prepare)
+    given = [
+        "--set",
+        "benchmark.image_size=48",
+        "--set",
+        "benchmark.tasks=4",
+        "--set",
+        "backbone.image_size=48",
+        *place,
+    ]
+    asked = ["plan", "smoke", "--tiny", "--methods", "ncm", "--seeds", "0", "--benchmarks", "emoji_r", *given]
+    (line,) = printed(capsys, asked)
+    assert "tasks" not in line and run_all.main(shlex.split(line)) == 2 and "enough" in capsys.readouterr().err
+    assert run_all.main([*asked, "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    planned = EmojiR(EmojiRConfig(**row["benchmark_settings"]), Path(place[-1] if place else "data"))
+    assert prepared == [f"{planned.root} {planned.images_key()}"]
 
 
 TRACKER = """

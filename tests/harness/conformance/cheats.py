@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from smope_bench.harness.conformance.check import CheckResult, check_one_by_one
+from smope_bench.harness.conformance.check import check_one_by_one
+from smope_bench.harness.conformance.runner import CheckResult
 from smope_bench.harness.registry.registry import open_registries
 from smope_bench.methods.common.api import Batch, Method, MethodCard, ParameterGroup, TaskInfo
 from smope_bench.methods.common.backbone.attention import attend

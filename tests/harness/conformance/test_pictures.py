@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from smope_bench.harness.conformance.check import _keeps_no_data, failed
+from smope_bench.harness.conformance.check import failed
 from smope_bench.harness.conformance.pictures import NOT_SEARCHED, Shown
 from smope_bench.harness.conformance.runner import MethodUnderCheck, Verdict, register, run
+from smope_bench.harness.conformance.training_checks import keeps_no_data
 from smope_bench.harness.registry.registry import open_registries
 from tests.harness.conformance.cheats import Honest, verdicts_one_by_one  # pyright: ignore[reportMissingImports]
 
@@ -79,7 +80,7 @@ def verdict_on(method: type[Honest], folder: Path) -> Verdict:
     shown = Shown()
     done = run("candidate", registries, folder, prepare=shown.watch)
     assert done.trainer.flags.get("exemplars", 0) == method.exemplars  # as in the record of a run
-    return _keeps_no_data(MethodUnderCheck("candidate", registries, folder, done, tuple(shown.images.values())))
+    return keeps_no_data(MethodUnderCheck("candidate", registries, folder, done, tuple(shown.images.values())))
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -10,11 +10,10 @@ import pytest
 from smope_bench.benchmarks.base import ImageSet, Split
 from smope_bench.benchmarks.datasets.glyph_domains import GlyphDomains, GlyphDomainsConfig
 from smope_bench.benchmarks.errors import BenchmarkError
-from smope_bench.harness.conformance.check import ColouredNoise
-from smope_bench.harness.cost.estimate import (
+from smope_bench.harness.conformance.fixtures import ColouredNoise
+from smope_bench.harness.cost.estimate import Estimator, count_images
+from smope_bench.harness.cost.pricing import (
     ASSUMED_FLOPS,
-    Estimator,
-    count_images,
     find_rate,
     measured_rate,
     record_throughput,

@@ -13,7 +13,6 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from smope_bench import run_all
-from smope_bench.harness.conformance.check import MICRO
 from smope_bench.harness.cost import report as cost
 from smope_bench.harness.cost import stored_counts as cost_counts
 from smope_bench.harness.cost.executed import Counters
@@ -34,7 +33,7 @@ from smope_bench.methods.common.api import (
     PublishedCost,
     TaskInfo,
 )
-from smope_bench.methods.common.backbone.backbones import VIT_B16
+from smope_bench.methods.common.backbone.backbones import MICRO, VIT_B16
 from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.reports.tables.costs import by_convention, printed_values
 from smope_bench.reports.text import whole

@@ -9,7 +9,6 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from smope_bench.harness.conformance.check import MICRO
 from smope_bench.harness.cost import report as cost
 from smope_bench.harness.cost.executed import Executed, _an_image
 from smope_bench.harness.cost.flop_counters import HANDLES, dispatched_flops, traced_flops
@@ -18,6 +17,7 @@ from smope_bench.harness.cost.unknown_operators import beneath, carries_products
 from smope_bench.harness.registry.registry import open_registries
 from smope_bench.methods.baselines.ncm import Ncm, NcmConfig
 from smope_bench.methods.common.api import Batch, MethodCard, Setup
+from smope_bench.methods.common.backbone.backbones import MICRO
 from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.reports.writers.terminal import print_costs
 

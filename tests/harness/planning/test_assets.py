@@ -20,7 +20,7 @@ from smope_bench.benchmarks.datasets.image_folder import ImageFolder, ImageFolde
 from smope_bench.benchmarks.download.fetch import Remote, downloads_folder, fetch
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.image_store.cached_benchmark import CachedBenchmark
-from smope_bench.harness.conformance.check import ColouredNoise
+from smope_bench.harness.conformance.fixtures import ColouredNoise
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.planning.assets import kind_of, prepare_named, supply_weights, verify_named
 from smope_bench.harness.planning.settings import parse_setting
@@ -157,7 +157,8 @@ def test_verifying_names_what_is_bad(registries: Registries, tmp_path: Path) -> 
     cache, file = verify_named("fetched", registries, root)
     assert cache.state == file.state == "damaged"
     assert cache.remedy == (
-        f"test.images does not fit its manifest: delete {pixels.parent} and call `data prepare fetched`"
+        f"test.images does not fit its manifest: delete {pixels.parent} and call"
+        f" `smope-bench data prepare fetched --data {root}`"
     )
     assert f"delete {download} and call" in file.remedy and "expected md5:" in file.remedy
     (pixels.parent / "manifest.json").write_text("[]")
@@ -225,7 +226,7 @@ def test_downloads_of_weights_are_read_through(registries: Registries, tmp_path:
         ]
         file.write_bytes(b"altered")
         damaged = verify_named(backbone.name, registries, tmp_path)[1]
-        assert damaged.state == "damaged" and f"delete {file} and call `data prepare" in damaged.remedy
+        assert damaged.state == "damaged" and f"delete {file} and call `smope-bench data prepare" in damaged.remedy
         file.write_bytes(PIXELS)
 
 

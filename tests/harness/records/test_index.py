@@ -15,10 +15,12 @@ import pytest
 
 from smope_bench import run_all
 from smope_bench.benchmarks.suites import SUITES
+from smope_bench.harness.console import make_console
 from smope_bench.harness.records import index, store
 from smope_bench.harness.records.checksum import with_checksum
 from smope_bench.harness.records.index import IndexedStore
-from smope_bench.harness.records.store import PREDICTIONS, RECORD, Broken, Record, Store
+from smope_bench.harness.records.store import PREDICTIONS, RECORD, Broken, Derived, Record, Store
+from smope_bench.reports.cli import print_suites
 from smope_bench.reports.synthetic_results import make_store
 
 RUNS = 120
@@ -59,7 +61,13 @@ def plainly(root: Path) -> dict[str, object]:
 def said(found: Store, run_id: str) -> object:
     record = found.load(run_id)
     content = record.result if isinstance(record, Record) else record
-    return content, found.state(run_id, None), found.sha256(run_id, PREDICTIONS)
+    made = found.derived(run_id, "test", parts_of)
+    return content, found.state(run_id, None), found.sha256(run_id, PREDICTIONS), made
+
+
+def parts_of(record: Record) -> Derived:
+    """Something that can be made of a record, of which one part is equal for several."""
+    return Derived(record.result["spec"]["method"], [record.run_id, record.result["accuracy_matrix"]])
 
 
 @pytest.fixture
@@ -90,13 +98,16 @@ def test_unchanged_records_are_not_read_again(results: Path, checked: list[str])
 
 def test_a_small_folder_gets_no_index(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index, "SETTLED_S", -60.0)
-    for run_id in Store(template).published()[: index.LEAST_NEW // 2 - 1]:
+    for run_id in Store(template).published()[: index.LEAST_NEW // 3 - 1]:
         shutil.copytree(template / run_id, tmp_path / run_id)
     read_all(tmp_path)
     assert not list(tmp_path.glob(".index-*"))
 
 
-def test_what_was_changed_a_moment_ago_is_read_again(template: Path, tmp_path: Path, checked: list[str]) -> None:
+def test_what_was_changed_a_moment_ago_is_read_again(
+    template: Path, tmp_path: Path, checked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index, "SETTLED_S", 600.0)  # the copy may take longer than the moment on a busy machine
     shutil.copytree(template, tmp_path, dirs_exist_ok=True)
     read_all(tmp_path)
     assert not list(tmp_path.glob(".index-*"))
@@ -148,7 +159,8 @@ def test_a_copied_folder_does_not_trust_its_copied_index(results: Path, tmp_path
 
 
 @pytest.mark.parametrize(
-    "change", ["PRAGMA user_version = 7", "DROP TABLE parts", "DROP TABLE records", "DROP TABLE files"]
+    "change",
+    ["PRAGMA user_version = 7", "DROP TABLE parts", "DROP TABLE records", "DROP TABLE derived", "DROP TABLE files"],
 )
 def test_an_index_of_another_form_is_made_anew(results: Path, checked: list[str], change: str) -> None:
     with sqlite3.connect(the_index(results)) as other:
@@ -158,7 +170,7 @@ def test_an_index_of_another_form_is_made_anew(results: Path, checked: list[str]
     checked.clear()
     with IndexedStore(results) as found:
         assert all(isinstance(found.load(run_id), Record) for run_id in found.published())
-    assert checked == [] or "files" in change
+    assert checked == [] or "files" in change or "derived" in change
 
 
 def test_entries_that_were_edited_are_not_believed(results: Path) -> None:
@@ -167,8 +179,42 @@ def test_entries_that_were_edited_are_not_believed(results: Path) -> None:
         other.execute("UPDATE records SET outline = replace(outline, 'predictions', 'prediction')")
         other.execute("UPDATE parts SET text = replace(text, 'class number', 'number')")
         other.execute("UPDATE files SET sha256 = 'ab'")
+        other.execute("UPDATE derived SET own = replace(own, '.', '1.')")
     other.close()
     assert read_all(results) == plainly(results)
+
+
+@pytest.mark.parametrize("column", ["proof", "alike", "own", "digest"])
+@pytest.mark.parametrize("value", ["NULL", "7", "'ab'", "x'00'"])
+def test_entries_of_another_type_are_not_believed(results: Path, column: str, value: str) -> None:
+    with sqlite3.connect(the_index(results)) as other:
+        other.execute(f"UPDATE derived SET {column} = {value}")
+    other.close()
+    ids = Store(results).published()[:3]
+    with IndexedStore(results) as found:
+        assert [said(found, run_id) for run_id in ids] == [said(Store(results), run_id) for run_id in ids]
+
+
+def test_what_was_made_of_records_by_something_else_is_made_anew(results: Path) -> None:
+    with IndexedStore(results) as found:
+        for run_id in found.published():
+            assert found.derived(run_id, "another version", lambda _: Derived("other", "parts")) == Derived(
+                "other", "parts"
+            )
+    for _ in range(2):
+        with IndexedStore(results) as found:
+            made = [found.derived(run_id, "another version", parts_of) for run_id in found.published()]
+        assert made == [Derived("other", "parts")] * RUNS, "of this version the index has them"
+    assert read_all(results) == plainly(results)
+
+
+def test_nothing_is_made_of_a_record_that_cannot_be_used(results: Path) -> None:
+    first, second = Store(results).published()[:2]
+    (results / first / RECORD).write_text("{}", encoding="utf-8")
+    with IndexedStore(results) as found:
+        assert isinstance(found.derived(first, "test", parts_of), Broken)
+        assert found.derived("nowhere", "test", parts_of) is None
+        assert isinstance(found.derived(second, "none", lambda _: None), Record)
 
 
 def test_a_damaged_index_costs_time_and_nothing_else(results: Path) -> None:
@@ -297,6 +343,22 @@ def test_reports_have_the_same_bytes_with_and_without_it(results: Path, tmp_path
     plain = report("plain")
     assert len(checked) == RUNS and indexed == plain and "index.html" not in plain and "table.csv" in plain
     assert report("again") == plain
+
+
+def test_a_suite_is_printed_alike_with_and_without_it(results: Path, capsys, checked) -> None:
+    def printed() -> str:
+        print_suites(make_console(), ["smoke"], results)
+        return capsys.readouterr().out
+
+    ids = Store(results).published()
+    (results / ids[0] / RECORD).write_text("{}", encoding="utf-8")
+    shutil.rmtree(results / ids[1])
+    first = printed()
+    assert checked == [ids[0]], "what tables compare was made of the index"
+    (results / ids[2] / RECORD).write_text("{}", encoding="utf-8")
+    second = printed()
+    the_index(results).unlink()
+    assert printed() == second != first
 
 
 def test_verify_reads_everything_and_makes_the_index_anew(results: Path, capsys, checked: list[str]) -> None:

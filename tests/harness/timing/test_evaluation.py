@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from smope_bench.harness.conformance.check import MICRO
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.timing.evaluation import TASKS, bench_eval, bench_tap, noise_stream
 from smope_bench.harness.timing.records import Spread
 from smope_bench.harness.training import feature_cache as queries
+from smope_bench.methods.common.backbone.backbones import MICRO
 
 
 def test_queries_are_computed_once_when_cold_never_when_warm_and_always_without(

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from smope_bench.harness.conformance.check import MICRO
 from smope_bench.harness.cost.stored_counts import stored_counts
 from smope_bench.harness.hardware.out_of_memory import PeakMemory
 from smope_bench.harness.registry.registry import Registries
@@ -32,6 +31,7 @@ from smope_bench.harness.timing.step import (
     step_times,
 )
 from smope_bench.methods.common.api import Method
+from smope_bench.methods.common.backbone.backbones import MICRO
 from smope_bench.methods.common.backbone.memory_plan import MemoryPlan
 from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.smope import SMoPE

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from smope_bench.benchmarks.stream import View
-from smope_bench.harness.conformance.check import MICRO
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.execution.scheduler import OnUpdate, RunStatus
 from smope_bench.harness.planning.planner import PlannedRun
@@ -39,6 +38,7 @@ from smope_bench.harness.training.optimization import OptimizationSegment
 from smope_bench.methods.baselines.linear_probe import LinearProbe
 from smope_bench.methods.baselines.ncm import Ncm
 from smope_bench.methods.common.api import Batch, Method
+from smope_bench.methods.common.backbone.backbones import MICRO
 from tests.forked import forked_workers  # pyright: ignore[reportMissingImports]
 
 NAP, RUN_S = 0.05, 0.001

@@ -18,7 +18,7 @@ from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.stream import build_stream
 from smope_bench.benchmarks.suites import SUITES
 from smope_bench.harness.cli.tune import describe, parse_grid, write_files
-from smope_bench.harness.conformance.check import MICRO, ColouredNoise
+from smope_bench.harness.conformance.fixtures import ColouredNoise
 from smope_bench.harness.errors import RunDivergedError, UserError
 from smope_bench.harness.execution.display import Display
 from smope_bench.harness.execution.job import Job
@@ -37,6 +37,7 @@ from smope_bench.harness.tuning import trial as tune_trial
 from smope_bench.harness.tuning.expected_time import expected_time, trial_seconds
 from smope_bench.harness.tuning.search import SEED, SearchRequest, find_column, plan_search, search, search_space
 from smope_bench.harness.tuning.study import JOURNAL, Study, TrialResult, grid_order
+from smope_bench.methods.common.backbone.backbones import MICRO
 from smope_bench.methods.recipes.search_grids import OURS
 from tests.harness.stand_ins import publish, with_runner  # pyright: ignore[reportMissingImports]
 

@@ -6,9 +6,20 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+from matplotlib.figure import Figure
 
 from smope_bench.reports.figures.scatter import spread
-from smope_bench.reports.figures.style import COLOURS, GREY, MARKERS, crowded, emphasised, method_place, row_looks
+from smope_bench.reports.figures.style import (
+    COLOURS,
+    GREY,
+    MARKERS,
+    crowded,
+    emphasised,
+    method_place,
+    percent_ticks,
+    row_looks,
+    stretch,
+)
 from smope_bench.reports.loading.load import load_suite
 
 
@@ -60,3 +71,21 @@ def test_an_axis_zooms_where_most_rows_crowd() -> None:
     low, high = crowded([98.0, 97.5, 97.0, 60.0]) or (0.0, 0.0)
     assert 96 < low < 97 and 98 < high <= 101
     assert crowded([98.0, 60.0]) is None and crowded([98.0, 97.0, 61.0, 60.0]) is None
+
+
+def test_a_stretched_axis_gives_the_upper_percentages_more_room() -> None:
+    axes = Figure().subplots()
+    axes.set_ylim(40, 101)
+    stretch(axes, 90)
+    places = [axes.transAxes.inverted().transform(axes.transData.transform((0, y)))[1] for y in (40, 65, 90, 101)]
+    assert places == pytest.approx([0, 0.2, 0.4, 1])
+    ticks = list(axes.get_yticks())
+    assert ticks == sorted(ticks) and ticks[0] >= 40 and ticks[-1] == 100 and sum(tick >= 90 for tick in ticks) >= 3
+
+
+def test_no_tick_stands_beyond_a_hundred_percent() -> None:
+    axes = Figure().subplots()
+    axes.set_ylim(98.8, 100.7)
+    assert max(axes.get_yticks()) > 100
+    percent_ticks(axes.yaxis)
+    assert max(axes.get_yticks()) == 100 and axes.get_ylim() == (98.8, 100.7)

@@ -19,7 +19,7 @@ from smope_bench.reports.figures.observed import experts as figures_experts
 from smope_bench.reports.figures.observed import keys as figures_keys
 from smope_bench.reports.figures.observed import scores as figures_scores
 from smope_bench.reports.loading.model import Cell, Column, ResultRow, Run, SuiteResults
-from smope_bench.reports.loading.run_result import Costs, RunResult, Timings
+from smope_bench.reports.loading.run_result import Content, Costs, RunResult, Timings
 
 TASKS, CLASSES, BLOCKS, HEADS, EXPERTS, WIDTH = 3, 6, 2, 4, 5, 8
 COLUMN = Column("glyphs", "glyphs", TASKS)
@@ -28,7 +28,7 @@ Arrays = dict[str, Any]
 
 
 def make_run(run_id: str, seed: int = 0, **benchmark: Any) -> Run:
-    outcome = RunResult(
+    content = Content(
         run_id=run_id,
         spec={"benchmark": {"name": "glyphs", "config": {"tasks": TASKS, **benchmark}}},
         accuracy_matrix=[[90.0] * TASKS for _ in range(TASKS)],
@@ -38,7 +38,7 @@ def make_run(run_id: str, seed: int = 0, **benchmark: Any) -> Run:
         costs=Costs(),
         provenance={"code_fingerprint": "f"},
     )
-    return Run(run_id, seed, seed, "ok", outcome=outcome)
+    return Run(run_id, seed, seed, "ok", outcome=RunResult(content))
 
 
 def make_cell(label: str, *run_ids: str) -> Cell:

@@ -235,6 +235,23 @@ def test_several_versions_of_the_code_are_refused_with_counts_and_both_remedies(
     )
 
 
+def test_the_remedy_of_a_refusal_keeps_what_the_runs_were_planned_with(factory) -> None:
+    publish(factory, [0, 1])
+    publish(factory, [3], fingerprint=factory.OLD)
+    for cell in factory.cells:
+        seeds = f"{cell['order_seed']}:{cell['train_seed']}"
+        chosen = ["--methods", "a", "--benchmarks", "digits", "--seeds", seeds]
+        more = ["--set", "lr=1"] if cell["order_seed"] != 1 else ["--data", "my data"]
+        cell["command"] = ["run", "smoke", *chosen, *more]
+    with pytest.raises(UserError) as caught:
+        load_suites(factory.write(), ["smoke"], factory.FRESH)
+    place = f"--methods a --benchmarks digits --seeds {{}} --results {factory.root}"
+    assert (
+        f"(smope-bench run smoke --set lr=1 {place.format('0:0,3:3')}"
+        f" && smope-bench run smoke --data 'my data' {place.format('1:1')})"
+    ) in str(caught.value)
+
+
 def test_a_version_without_git_is_said_so(factory) -> None:
     publish(factory, [0])
     spec = factory.spec("a", "digits", 1, 1, 4)

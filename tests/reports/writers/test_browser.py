@@ -35,6 +35,9 @@ def test_it_opens_without_complaint_or_request_and_fits(visit, file: Path, width
     assert tab.complaints == [] and tab.requests == [file.as_uri()]
     assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
     assert tab.page.locator("h1").inner_text().startswith("Smoke")
+    assert "min-width" not in "".join(
+        tab.page.locator("figure svg").evaluate_all("all => all.map(e => e.style.cssText)")
+    )
 
 
 @pytest.mark.parametrize("width", [1280, 390])

@@ -178,6 +178,21 @@ def test_points_have_their_cost_and_a_panel_for_each(visit, smoke, tmp_path) -> 
     assert lost is not None and said.startswith("\u2068SMoPE\u2069") and f"forgetting {lost.mean:.3g} points" in said
 
 
+def test_points_zoom_where_most_rows_crowd(visit, make_suite, tmp_path) -> None:
+    factory = make_suite(tmp_path / "crowd")
+    rows = [("A", "smope", 98.0), ("B", "ncm", 97.5), ("C", "l2p++", 97.0), ("D", "linear_probe", 60.0)]
+    store = factory.fill(
+        (0, 1), {"digits": 2}, [(row, method, "method", faa, 0.1) for row, method, faa in rows]
+    ).write()
+    page = visit(page_of(load_suite(store, "smoke", None), [tradeoff], tmp_path)).page
+    costs = page.locator("figure[data-chart$='-tradeoff'] ")
+    costs.scroll_into_view_if_needed()
+    expect(costs.locator(".hit")).to_have_count(4)
+    costs.get_by_role("button", name="Zoomed in").click()
+    expect(costs.locator(".hit")).to_have_count(3)
+    assert "stretched" in costs.locator("figcaption").inner_text()
+
+
 def test_a_setting_has_a_line_with_the_runs_of_each_value(visit, make_suite, tmp_path) -> None:
     factory = make_suite(tmp_path / "curve")
     for prompts in (5, 10, 20):

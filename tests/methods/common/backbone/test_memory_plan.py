@@ -12,12 +12,12 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from smope_bench.harness.conformance.check import MICRO
 from smope_bench.harness.timing.measure import saved_bytes
 from smope_bench.harness.training.optimization import declare_trainable
 from smope_bench.methods import BUILTIN
 from smope_bench.methods.common.api import Batch, Method, Setup, TaskInfo
 from smope_bench.methods.common.backbone.attention_rules import AttentionRule, Trace
+from smope_bench.methods.common.backbone.backbones import MICRO
 from smope_bench.methods.common.backbone.memory_plan import MemoryPlan
 from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.errors import MethodError
