@@ -17,8 +17,17 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from smope_bench.benchmarks.datasets.emoji_r import colour
-from smope_bench.benchmarks.datasets.emoji_sets import SETS, Concept, Icon, concepts, drawn, read_icons, require_renderer
+from smope_bench.benchmarks.datasets.emoji_r import TEST_FAMILIES, colour
+from smope_bench.benchmarks.datasets.emoji_sets import (
+    FAMILIES,
+    SETS,
+    Concept,
+    Icon,
+    concepts,
+    drawn,
+    read_icons,
+    require_renderer,
+)
 from smope_bench.benchmarks.image_store.pictures import in_threads
 from smope_bench.harness.maintenance.pretrain import WEIGHTS, PretrainRecipe, train_and_export
 
@@ -135,17 +144,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("sets", type=Path, nargs="?", help="folder with the twelve packages")
     parser.add_argument("--out", type=Path, help="folder for the weights")
-    parser.add_argument("--steps", type=int, default=9_000)
+    parser.add_argument("--steps", type=int, default=6_500)
     parser.add_argument("--gates", action="store_true", help="measure weights instead of training")
     parser.add_argument("--data", type=Path, default=Path("data"), help="data folder in which emoji_r is prepared")
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="folder of the weights to measure")
+    parser.add_argument(
+        "--held-family",
+        choices=[family for family in FAMILIES if family not in TEST_FAMILIES],
+        help="hold out a family of drawings instead of pictures, to compare; nothing is recorded",
+    )
     parser.add_argument("--record", action="store_true", help=f"also write the measured gates into {NAME}.json")
     options = parser.parse_args(arguments)
     if options.gates:
         from smope_bench.harness.maintenance import pretrain_colour_gates, pretrain_gates
 
-        found = pretrain_colour_gates.measure(options.weights, options.data)
-        if options.record:
+        found = pretrain_colour_gates.measure(options.weights, options.data, options.held_family)
+        if options.record and options.held_family is None:
             pretrain_gates.record(found, options.weights, NAME)
     elif options.sets is None or options.out is None:
         parser.error("name the folder with the packages and, with --out, that for the weights; or give --gates")
