@@ -123,10 +123,11 @@ def gallery_parts(store: Store, *, mixed: bool = False, earlier: Mapping[str, st
         for part in parts
     ]
     tables = [results for name, results in loaded.items() if not SUITES[name].drawings]
-    examples = example_figures(max(tables, key=_extent)) if tables else []
-    if examples:
+    shown = max(tables, key=_extent, default=None)
+    if shown is not None and (examples := example_figures(shown)):
         lead = "Beside the papers' own figures, every report of a table has these among others."
-        parts.append(Part("What every report shows besides", (lead,), tuple(examples)))
+        made = _made(SUITES[shown.suite], shown)
+        parts.append(Part("What every report shows besides", (lead, made), tuple(examples)))
     return parts
 
 
@@ -167,7 +168,7 @@ def _is_missing(part: Part) -> bool:
 
 
 def _command(suite: Suite, seeds: str = "") -> str:
-    tiny = "" if suite.counts_only else " --tiny"
+    tiny = "" if suite.counts_only or suite.is_tiny_only else " --tiny"
     return f"python run_all.py run {suite.name}{tiny}" + (f" --seeds {seeds}" if seeds else "")
 
 

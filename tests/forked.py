@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import multiprocessing.util
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -63,6 +65,20 @@ class Forked:
         """Send SIGKILL."""
         if self.poll() is None:
             os.kill(self.pid, signal.SIGKILL)
+
+
+def run_script(script: Path, options: Sequence[str], folder: Path) -> tuple[int, dict[str, Any]]:
+    """A script, or a folder with a ``__main__.py``, run in a fork that works in ``folder``: its status, and the JSON it prints."""
+
+    def program() -> int:  # pragma: no cover
+        sys.argv, sys.path[:0] = [str(script), *options], [str(script if script.is_dir() else script.parent)]
+        runpy.run_path(str(script), run_name="__main__")
+        return 0
+
+    out, err = folder / "out", folder / "err"
+    status = Forked(program, out, err, folder).wait(1800)
+    assert out.read_text(), err.read_text()[-2000:]
+    return status, json.loads(out.read_text())
 
 
 def spawn_by_fork(path: Any, args: list[Any], passfds: Sequence[int]) -> int:

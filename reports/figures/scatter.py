@@ -237,10 +237,10 @@ def draw_spots(
     looks: Mapping[str, Look],
     *,
     bold: Sequence[Spot] = (),
-    path: Sequence[Point] = (),
+    paths: Sequence[Sequence[Point]] = (),
     taken: Sequence[Text] = (),
 ) -> None:
-    """Markers, deviations as thin bars, and names that keep off each other, a drawn path and texts that are there."""
+    """Markers, deviations as thin bars, and names that keep off each other, drawn paths and texts that are there."""
     labels = [spot.cell.row.label for spot in spots]
     for spot, label in zip(spots, labels, strict=True):
         axes.plot(
@@ -255,14 +255,14 @@ def draw_spots(
                   color=GREY if spot.cell.row.kind in REFERENCES else INK)
         for spot in spots
     ]  # fmt: skip
-    _place(axes, spots, texts, path, taken)
+    _place(axes, spots, texts, paths, taken)
 
 
 def _place(
     axes: Axes,
     spots: Sequence[Spot],
     texts: Sequence[Text],
-    path: Sequence[Point],
+    paths: Sequence[Sequence[Point]],
     taken: Sequence[Text],
 ) -> None:
     figure = axes.figure
@@ -282,7 +282,8 @@ def _place(
     names = [box_of(text.get_window_extent(renderer)) for text in texts]
     blocks = [box_of(text.get_window_extent(renderer)) for text in taken]
     inside = box_of(axes.get_window_extent(renderer)).around(-1)
-    points, lines = in_print([(spot.x, spot.y) for spot in spots]), list(pairwise(in_print(path)))
+    points = in_print([(spot.x, spot.y) for spot in spots])
+    lines = [line for path in paths for line in pairwise(in_print(path))]
     sizes = [(box.right - box.left, box.top - box.bottom) for box in names]
     for text, point, box in zip(texts, points, place_labels(points, sizes, inside, lines, blocks), strict=True):
         # A reader's font may be narrower than the one measured: the name must end, begin or be centred at its point.

@@ -219,11 +219,13 @@ def _draw_costs(axes: Axes, panel: _Panel, data: FigureData, zoom: tuple[float, 
     axes.set_xlabel(panel.word, fontsize=8.5)
     _scale_costs(axes, [spot.x for spot in panel.spots])
     frame(axes.set_ylim, [spot.y + sign * (spot.std or 0.0) for spot in panel.spots for sign in (-1, 1)])
+    corners = _steps(panel.front, axes.get_xlim()[1])
+    paths = [corners]
     if zoom is not None:
         stretch(axes, zoom[0])
-    corners = _steps(panel.front, axes.get_xlim()[1])
+        paths.append([(x, zoom[0]) for x in axes.get_xlim()])
     axes.plot([x for x, _ in corners], [y for _, y in corners], color=_FRONT, linewidth=1.3, alpha=0.75, zorder=2)
-    draw_spots(axes, panel.spots, data.looks, bold=panel.front, path=corners)
+    draw_spots(axes, panel.spots, data.looks, bold=panel.front, paths=paths)
 
 
 @dataclass(frozen=True)

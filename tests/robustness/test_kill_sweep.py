@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import runpy
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.forked import Forked  # pyright: ignore[reportMissingImports]
+from tests.forked import run_script  # pyright: ignore[reportMissingImports]
 
 SCRIPT = Path(__file__).with_name("kill_sweep.py")
 
@@ -19,16 +17,7 @@ def test_ten_kills_lose_nothing_repeat_nothing_and_change_no_bit(tmp_path: Path)
     options = ["--kills", "10", "--methods", "linear_probe,hide_prompt", "--folder", str(tmp_path), "--forked"]
     # With more images a class, evaluation takes longer and no other code is killed.
     options += ["--", "--limit", "8"]
-
-    def script() -> int:
-        sys.argv, sys.path[:0] = [str(SCRIPT), *options], [str(SCRIPT.parent)]
-        runpy.run_path(str(SCRIPT), run_name="__main__")
-        return 0
-
-    out, err = tmp_path / "out", tmp_path / "err"
-    status = Forked(script, out, err, tmp_path).wait(1800)
-    assert out.read_text(), err.read_text()[-2000:]
-    figures = json.loads(out.read_text())
+    status, figures = run_script(SCRIPT, options, tmp_path)
     assert figures["kills"] >= 10 and len(figures["victims"]) >= 2 and "worker" in figures["victims"]
     assert (figures["lost"], figures["duplicated"], figures["different"]) == ([], [], []), figures
     assert figures["left_over"] == []

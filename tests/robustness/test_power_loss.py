@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import json
 import random
-import runpy
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from tests.forked import Forked  # pyright: ignore[reportMissingImports]
+from tests.forked import run_script  # pyright: ignore[reportMissingImports]
 
 SCRIPT = Path(__file__).with_name("power_loss")
 
@@ -102,16 +99,7 @@ def test_no_power_loss_makes_a_half_truth_or_loses_a_finished_run(calls, tmp_pat
     if not calls.can_record(tmp_path):
         pytest.skip(calls.ABSENT_TRACER)
     options = ["--draws", "0", "--continued", "6", "--methods", "linear_probe", "--folder", str(tmp_path / "sweep")]
-
-    def script() -> int:
-        sys.argv = [str(SCRIPT), *options]
-        runpy.run_path(str(SCRIPT), run_name="__main__")
-        return 0
-
-    out, err = tmp_path / "out", tmp_path / "err"
-    status = Forked(script, out, err, tmp_path).wait(1800)
-    assert out.read_text(), err.read_text()[-2000:]
-    figures = json.loads(out.read_text())
+    status, figures = run_script(SCRIPT, options, tmp_path)
     assert figures["states_read"] > 1500 and figures["states_continued"] == 6 and figures["situations"] > 50
     assert figures["by_system"].keys() == {"ordered", "reordering"}
     assert figures["control"], "without fsyncs of folders, nothing was found to be lost: the sweep sees nothing"

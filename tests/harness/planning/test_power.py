@@ -32,7 +32,7 @@ def test_extremes() -> None:
     assert seeds_needed(0.01, 10.0, 5) is None
 
 
-def finished(store: Store, row: str, order: int, train: int, faa: float) -> PlannedRun:
+def finished(store: Store, row: str, order: int, train: int, faa: float, method: str = "linear_probe") -> PlannedRun:
     """A planned run with its record."""
     config = {"row": row}
     spec = micro_spec("linear_probe").model_copy(
@@ -47,7 +47,7 @@ def finished(store: Store, row: str, order: int, train: int, faa: float) -> Plan
         "provenance": {"code_fingerprint": "x"},
     }
     store.write_result(spec.run_id, {**record, **measured})
-    return PlannedRun("smoke", row, "linear_probe", "digits", spec)
+    return PlannedRun("smoke", row, method, "digits", spec)
 
 
 def test_the_spread_is_that_of_paired_differences_of_class_orders(tmp_path: Path) -> None:
@@ -55,6 +55,7 @@ def test_the_spread_is_that_of_paired_differences_of_class_orders(tmp_path: Path
     base, other = [80.0, 85.0, 70.0], [78.0, 84.0, 69.5]
     runs = [finished(store, "Ours", order, 0, faa) for order, faa in enumerate(base)]
     runs += [finished(store, "B", order, train, faa + train) for order, faa in enumerate(other) for train in (0, 1)]
+    runs += [finished(store, "All at once", order, 0, 90 + order, "joint") for order in range(3)]  # no rival
     (found,) = power(runs, store, 2.0, {"smoke": "Ours"})
     spread = statistics.stdev(b + 0.5 - a for a, b in zip(base, other, strict=True))
     assert (found.reference, found.seeds) == ("Ours", 3) and found.spreads == {"B": pytest.approx(spread)}
