@@ -86,7 +86,7 @@ def make_document(
     planned = []
     for results in loaded.suites:
         keys.append(file_name(results.suite, keys))
-        answered = stored_answers(store)
+        answered = stored_answers(store, keep=with_figures or all_pairs)
         sections.append(table_section(results, keys[-1], answered, all_pairs=all_pairs))
         observed, logged = partial(read_observations, store), partial(_events, store)
         found = (results, keys[-1], observed, kinds.values(), logged, answered)
@@ -149,8 +149,8 @@ def figure_files(document: Document) -> Iterator[tuple[str, bytes]]:
         yield from {f"{name}.svg": figure.svg.encode(), f"{name}.pdf": figure.pdf, f"{name}.png": figure.png}.items()
 
 
-def stored_answers(store: Store) -> ReadAnswers:
-    """Reads the predictions of runs, those of each run once."""
+def stored_answers(store: Store, *, keep: bool = True) -> ReadAnswers:
+    """Reads the predictions of runs. ``keep``: those of each run once, for several readers; they take most of the memory."""
     found: dict[str, Answers | UserError] = {}
 
     def answers(run: RunResult) -> Answers:
@@ -167,7 +167,7 @@ def stored_answers(store: Store) -> ReadAnswers:
                 )
             except UserError as error:
                 found[run.run_id] = error
-        one = found[run.run_id]
+        one = found[run.run_id] if keep else found.pop(run.run_id)
         if isinstance(one, UserError):
             raise one
         return one
