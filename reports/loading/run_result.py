@@ -195,6 +195,13 @@ class RunResult:
         made._values = dict(zip(_BUILT_IN, values, strict=True))
         return made
 
+    def __eq__(self, other: object) -> bool:
+        """Whether both have the same record."""
+        return isinstance(other, RunResult) and self.content == other.content
+
+    def __hash__(self) -> int:
+        return hash(self.run_id)
+
     @property
     def derived(self) -> Derived:
         """What an equal result is made of by ``setup_of`` and ``recalled``."""
