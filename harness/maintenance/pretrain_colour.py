@@ -41,9 +41,9 @@ ARCHITECTURE: dict[str, Any] = {
 }
 NAME = "tiny_colour"
 SHIFT, SCALE = 0.7, 0.26
-"""Mean and standard deviation of the training pixels. Without them 500 steps did not leave chance."""
+"""About the mean and standard deviation of the training pixels. Without them 500 steps did not leave chance."""
 RENDITIONS_A_DRAWING = 4
-"""Backgrounds, places and sizes in which each icon of each set is drawn; the rest is varied from batch to batch."""
+"""Shades of paper, places and sizes in which each icon of each set is drawn; the rest is varied from batch to batch."""
 
 
 class DrawnPictures:

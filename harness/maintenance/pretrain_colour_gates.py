@@ -1,7 +1,7 @@
 """The gates of the small colour backbone: frozen features see more than pixels, and prompts add to them.
 
 Measured on training pictures of ``emoji_r`` alone: of each class some are held out, other scenes of the same drawings, and the
-rest is trained on. Test pictures are never opened. How far this carries to hands that were not trained on is measured beside it.
+rest is trained on. Test pictures are never opened. A family of drawings can be held out instead, for comparison.
 """
 
 from __future__ import annotations
