@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from matplotlib.figure import Figure
 
+from smope_bench.reports.figures.drawing.style import GREY, PALE, Look, legend_label, render, row_looks
 from smope_bench.reports.figures.figure import FigureFile
-from smope_bench.reports.figures.style import GREY, PALE, Look, legend_label, render, row_looks
 from smope_bench.reports.loading.load import Loaded
 from smope_bench.reports.loading.model import SuiteResults
 from smope_bench.reports.statistics.changes import CellChange, changes_of, moved_text
