@@ -30,7 +30,8 @@ from smope_bench.harness.hardware.gpus import select_gpus
 from smope_bench.harness.hardware.memory import MIB
 from smope_bench.harness.main_guard import require_main_guard
 from smope_bench.harness.planning.own_backbones import Notify, to_stderr
-from smope_bench.harness.planning.planner import PlannedRun, Selection, Supply, plan
+from smope_bench.harness.planning.planner import PlannedRun, Supply, plan
+from smope_bench.harness.planning.selection import Selection
 from smope_bench.harness.planning.suites.find import find_suite, find_suites
 from smope_bench.harness.planning.summary.manifest import manifest
 from smope_bench.harness.planning.summary.remarks import further_columns, notes_of, remarks

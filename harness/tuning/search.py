@@ -27,7 +27,8 @@ from smope_bench.harness.executors.local import WorkerPool
 from smope_bench.harness.hardware.gpus import only_gpus
 from smope_bench.harness.planning.assets import prepare_command
 from smope_bench.harness.planning.own_backbones import find_backbone, without_file_settings
-from smope_bench.harness.planning.planner import PlannedRun, Planner, Selection
+from smope_bench.harness.planning.planner import PlannedRun, Planner
+from smope_bench.harness.planning.selection import Selection
 from smope_bench.harness.planning.settings import Seeds, Setting, parse_setting, setting_text
 from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry.registry import Registries

@@ -63,7 +63,7 @@ def make_planned(folder: Path, runs: int) -> tuple[int, dict[str, list[str]]]:
     Returns their number, and the commands that are timed.
     """
     from smope_bench.harness.execution.launcher import plan_suites
-    from smope_bench.harness.planning.planner import Selection
+    from smope_bench.harness.planning.selection import Selection
     from smope_bench.harness.planning.settings import Seeds
     from smope_bench.harness.planning.summary.manifest import manifest
     from smope_bench.harness.records.store import Store

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from smope_bench.benchmarks.suites import Column, Suite
 from smope_bench.harness.errors import without_home
-from smope_bench.harness.planning.planner import PlannedRun, Selection, resolved
+from smope_bench.harness.planning.planner import PlannedRun
+from smope_bench.harness.planning.selection import Selection, resolved
 from smope_bench.harness.planning.suites.find import digest, find_suite
 from smope_bench.harness.planning.suites.titles import distinct
 from smope_bench.harness.registry.registry import Registries

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from smope_bench.benchmarks.suites import Column, Suite
 from smope_bench.harness.planning.assets import image_settings, prepare_command
-from smope_bench.harness.planning.planner import PlannedRun, Planner, Selection
+from smope_bench.harness.planning.planner import PlannedRun
+from smope_bench.harness.planning.selection import CellSelector, Selection
 from smope_bench.harness.registry.registry import Registries
 
 MOST_AT_FLOOR = 0.2
@@ -43,7 +44,7 @@ def further_columns(
     suites: Sequence[Suite], selection: Selection, registries: Registries, data_root: Path
 ) -> list[str]:
     """A line for each column that a suite has only where its images are prepared, which they are not: how to get it."""
-    planner = Planner(selection, registries, data_root)
+    cells = CellSelector(selection, registries, data_root)
 
     def command(column: Column) -> str:
         settings = image_settings(column.benchmark, column.config, registries, data_root)
@@ -52,7 +53,7 @@ def further_columns(
     return [
         f"note: {suite.name} also has the column {column.label!r} once its images are prepared: {command(column)}"
         for suite in suites
-        for column in planner.unprepared(suite)
+        for column in cells.unprepared(suite)
     ]
 
 

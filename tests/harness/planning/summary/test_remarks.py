@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from smope_bench import run_all
 from smope_bench.benchmarks.datasets.published.imagenet_r import SEEDED
 from smope_bench.harness.cli import options as opt
-from smope_bench.harness.planning.planner import PlannedRun, Selection, plan
+from smope_bench.harness.planning.planner import PlannedRun, plan
+from smope_bench.harness.planning.selection import Selection
 from smope_bench.harness.planning.settings import Seeds, parse_setting
 from smope_bench.harness.planning.summary.remarks import notes_of, remarks
 from smope_bench.harness.registry.registry import Registries, open_registries
