@@ -224,7 +224,7 @@ def heat_map(data: FigureData) -> Picture | None:
     )
     label, both = data.column.label, f"{x_word} and {y_word}"
     alt = f"FAA on {label} over {both}, from {number(low)} to {number(high)}.{found.best} All: {found.all}."
-    size = (1.9 + 0.62 * len(xs), 1.1 + 0.48 * len(ys))
+    size = (1.15 + 0.6 * len(xs), 1.75 + 0.48 * len(ys))
     return Picture(draw, caption, alt, size, run_ids(found.cells), f"FAA over {both}, {label}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import textwrap
 import warnings
@@ -36,14 +37,16 @@ from smope_bench.reports.text import shortened
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6A51A3", "#882255")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "<", ">", "h")
 INK, GREY, PALE = "#1f2933", "#8a94a0", "#c3c9d0"
+WIDTH, SMALL = 4.5, 8.8
+"""Inches and points: on a telephone the letters of a drawing of this width, none of them smaller, are legible."""
 EMPHASISED = 8
 """Lines of a figure that have their colours; the rest is grey."""
 # The first shade is not white, so that a low number does not look like a missing one; with few shades matplotlib writes a
 # colour bar into the vector file as shapes instead of pixels.
 SHADES = ListedColormap(mpl.colormaps["Blues"](np.linspace(0.08, 1, 40)))
 _STYLE: dict[str, Any] = {
-    "font.family": [FAMILY, "DejaVu Sans"], "font.size": 9, "axes.titlesize": 9.5, "axes.labelsize": 9, "xtick.labelsize": 8.5,
-    "ytick.labelsize": 8.5, "legend.fontsize": 8.5, "axes.spines.top": False, "axes.spines.right": False,
+    "font.family": [FAMILY, "DejaVu Sans"], "font.size": 9, "axes.titlesize": 9.5, "axes.labelsize": 9, "xtick.labelsize": SMALL,
+    "ytick.labelsize": SMALL, "legend.fontsize": SMALL, "axes.spines.top": False, "axes.spines.right": False,
     "axes.edgecolor": GREY, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK,
     "axes.grid": True, "axes.axisbelow": True, "grid.color": "#e4e7eb", "grid.linewidth": 0.7, "lines.linewidth": 1.6,
     "svg.fonttype": "none", "pdf.fonttype": 42, "figure.facecolor": "white", "savefig.facecolor": "white",
@@ -53,6 +56,10 @@ _STYLE: dict[str, Any] = {
 # Letters stay letters in the SVG: half the bytes, selectable, read aloud. A reader without the font that was measured gets one
 # of similar width; the last ones are narrower, so that nothing is cut.
 _FAMILIES = f"; font-family: '{FAMILY}', 'DejaVu Sans'"
+_DIGIT = 0.64
+"""Width of a digit, in sizes of its font."""
+_TINIEST = 5.0
+"""Points of letters below which a number in a square is of no use."""
 _FONTS = "'DejaVu Sans', 'Bitstream Vera Sans', Verdana, 'Segoe UI', Arial, sans-serif"
 
 
@@ -294,9 +301,10 @@ def inch_panels(figure: Figure, count: int, across: int, margins: Margins, gaps:
 
 @dataclass(frozen=True)
 class Squares:
-    """Square heat maps in a grid, ``titles`` above them, and their colour bar at the right."""
+    """Square heat maps of ``squares`` times ``squares`` in a grid, ``titles`` above them, and their colour bar at the bottom."""
 
     titles: Sequence[str]
+    squares: int
 
     @property
     def across(self) -> int:
@@ -307,16 +315,35 @@ class Squares:
     def size(self) -> tuple[float, float]:
         """Inches of the figure."""
         down, (x, y) = -(-len(self.titles) // self.across), self._gaps
-        side = min(2.0, (5.4 - 0.5 - 0.8 - x * (self.across - 1)) / self.across)
         margins = self._margins
         return (
-            margins.left + margins.right + self.across * side + (self.across - 1) * x,
-            margins.bottom + margins.top + down * side + (down - 1) * y,
+            margins.left + margins.right + self.across * self._side + (self.across - 1) * x,
+            margins.bottom + margins.top + down * self._side + (down - 1) * y,
         )
 
     @property
+    def names(self) -> list[str]:
+        """The numbers of rows and columns from 1, as many of them as there is room for."""
+        every = math.ceil(1.5 * SMALL * self.squares / (72 * self._side))
+        return [str(number) if (number - 1) % every == 0 else "" for number in range(1, self.squares + 1)]
+
+    def fill(self, panels: Sequence[Axes], tables: Iterable[ArrayLike], texts: ArrayLike, norm: Normalize) -> None:
+        """Draw a table a panel; ``texts`` (panels, squares, squares) are left out where they fit only in tiny letters."""
+        texts = np.asarray(texts, object)
+        longest = max(1, *(len(text) for text in texts.flat))
+        points = min(SMALL, 0.9 * 72 * self._side / self.squares / (_DIGIT * longest))
+        for axes, table, its in zip(panels, tables, texts, strict=True):
+            shown = its if points >= _TINIEST else None
+            draw_heat_map(axes, table, shown, norm, self.names, self.names, line=0.6, fontsize=points)
+
+    @property
+    def _side(self) -> float:
+        margins, x = self._margins, self._gaps[0]
+        return min(2.0, (WIDTH - margins.left - margins.right - x * (self.across - 1)) / self.across)
+
+    @property
     def _lines(self) -> list[str]:
-        return [textwrap.fill(title, 30 if self.across <= 2 else 20) for title in self.titles]
+        return [textwrap.fill(title, 24 if self.across <= 2 else 16) for title in self.titles]
 
     @property
     def _title(self) -> float:
@@ -324,21 +351,22 @@ class Squares:
 
     @property
     def _gaps(self) -> tuple[float, float]:
-        return 0.3, 0.2 + self._title
+        return 0.25, 0.2 + self._title
 
     @property
     def _margins(self) -> Margins:
-        return Margins(0.5, 0.8, 0.45, self._title)
+        return Margins(0.5, 0.1, 1.0, self._title)
 
     def draw(self, figure: Figure, norm: Normalize, label: str, x: str, y: str) -> list[Axes]:
         """The panels, empty but for their titles; ``label`` names the bar, ``x`` and ``y`` the axes at the edges."""
         grid = inch_panels(figure, len(self.titles), self.across, self._margins, self._gaps)
         for axes, lines in zip(grid, self._lines, strict=True):
-            axes.set_title(lines, loc="left", fontsize=8.5)
+            axes.set_title(lines, loc="left", fontsize=SMALL)
         label_edges(grid, self.across, x, y)
         width, height = figure.get_size_inches()
-        high = min(2.6, height - 0.6)
-        bar = figure.add_axes((1 - 0.7 / width, (height - high) / 2 / height, 0.1 / width, high / height))
+        margins = self._margins
+        wide = min(2.6, width - margins.left - margins.right)
+        bar = figure.add_axes((margins.left / width, 0.42 / height, wide / width, 0.1 / height))
         colour_bar(figure, bar, norm, label)
         return grid
 
@@ -352,7 +380,7 @@ def label_edges(shown: Sequence[Axes], across: int, xlabel: str, ylabel: str) ->
 
 def draw_heat_map(
     axes: Axes, values: ArrayLike, texts: ArrayLike | None, norm: Normalize, xs: Sequence[str], ys: Sequence[str],
-    *, line: float, fontsize: float = 7.5,
+    *, line: float, fontsize: float = SMALL,
 ) -> None:  # fmt: skip
     """Squares in shades of one colour, none for NaN, with ``texts`` (of the same shape) in ink that is legible on them.
 
@@ -378,10 +406,10 @@ def draw_heat_map(
 def colour_bar(
     figure: Figure, place: Axes | Sequence[Axes], norm: Normalize, label: str, shades: Colormap = SHADES, **options: Any
 ) -> Any:
-    """The colour bar in axes of its own, or beside several ones."""
+    """The colour bar in axes of its own, or below several ones, or where ``options`` place it."""
     mappable = ScalarMappable(norm, shades)
     where: Any = {"cax": place} if isinstance(place, Axes) else {"ax": list(place), "aspect": 24, "pad": 0.02}
-    bar = figure.colorbar(mappable, **where, **options)
+    bar = figure.colorbar(mappable, **{"orientation": "horizontal", **where, **options})
     bar.set_label(label)
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
     return bar
