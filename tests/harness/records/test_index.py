@@ -17,9 +17,9 @@ from smope_bench import run_all
 from smope_bench.benchmarks.suites import SUITES
 from smope_bench.harness.console import make_console
 from smope_bench.harness.records import index, store
-from smope_bench.harness.records.checksum import with_checksum
 from smope_bench.harness.records.index import IndexedStore
-from smope_bench.harness.records.store import PREDICTIONS, RECORD, Broken, Derived, Record, Store
+from smope_bench.harness.records.record import PREDICTIONS, RECORD, Broken, Record, with_checksum
+from smope_bench.harness.records.store import Derived, Store
 from smope_bench.reports.cli import print_suites
 from smope_bench.reports.timing.synthetic_results import make_store
 
