@@ -74,13 +74,13 @@ def parts_of(record: Record) -> Derived:
 def checked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Ids of the records that are read and checked from here on."""
     found: list[str] = []
-    check = store._checked
+    check = store.checked
 
     def counted(run_id: str, result: object) -> Record | Broken:
         found.append(run_id)
         return check(run_id, result)
 
-    monkeypatch.setattr(store, "_checked", counted)
+    monkeypatch.setattr(store, "checked", counted)
     return found
 
 
