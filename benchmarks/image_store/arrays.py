@@ -248,4 +248,4 @@ def _cannot_read(path: Path, error: OSError) -> str:
 
 
 def _too_short(path: Path) -> str:
-    return f"stored images in {path} end too early; run data prepare again to make them anew"
+    return f"stored images in {path} end too early; `data verify {path.parent.parent.name}` names the command that makes them anew"

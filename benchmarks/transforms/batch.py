@@ -301,7 +301,9 @@ def _finished_apart(finish: Callable[[], tuple[Tensor, Tensor]], names: tuple[st
 
 
 def _unreadable(name: str, error: BenchmarkError) -> BenchmarkError:
-    return BenchmarkError(f"{name}: {error}; 'data verify' names damaged stores, 'data prepare' makes them anew")
+    return BenchmarkError(
+        f"{name}: {error}; `data verify {name}` names damaged stores, and the command that makes them anew"
+    )
 
 
 def crops_of_arrays(images: Tensor, crops: Crops, size: int, interpolation: Interpolation) -> Tensor:
