@@ -93,19 +93,19 @@ def test_the_tiny_recipes_are_the_best_of_the_committed_log(benchmark: str, regi
         assert best == max(faa for rate, _, tried, faa in trials if (rate, tried) == (recipe.schedule["lr"], value))
 
 
-def test_on_emoji_the_recipes_are_those_of_glyphs_with_the_best_rate_of_the_log(registries: Registries) -> None:
+def test_on_emoji_the_recipes_are_those_of_glyphs_with_the_best_trial_of_the_log(registries: Registries) -> None:
     from smope_bench.methods.recipes import find_recipe
-    from smope_bench.methods.recipes.tiny import EMOJI_RATES
+    from smope_bench.methods.recipes.tiny import EMOJI, EMOJI_SEARCHED
 
     found = searched("emoji_r")
-    assert found.keys() == EMOJI_RATES.keys()
-    for row in SUITES["rehearsal"].rows:
-        there, here = find_recipe(row.method, "emoji_r", "tiny_colour"), find_recipe(row.method, "glyphs", "tiny")
-        assert {**there.schedule, "lr": 0} == {**here.schedule, "lr": 0} and there.config == here.config
-        if trials := found.get(row.method):
-            assert len({rate for rate, *_ in trials}) == len(trials) == 3
-            best = max(faa for *_, faa in trials)
-            assert best == max(faa for rate, *_, faa in trials if rate == there.schedule["lr"])
-            assert not there.is_inferred
-        else:
-            assert there.schedule == here.schedule
+    assert found.keys() == EMOJI_SEARCHED.keys() == GRIDS.keys() - {"ncm", "ridge"}
+    for method, trials in found.items():
+        there, here = find_recipe(method, "emoji_r", "tiny_colour"), find_recipe(method, "glyphs", "tiny")
+        (key,) = {key for _, key, _, _ in trials}
+        rates, values = {rate for rate, *_ in trials}, {value for _, _, value, _ in trials}
+        assert len(values) == 2 and len(rates) == 3 + len(WIDER.get((method, "emoji_r"), set()))
+        assert {(rate, value) for rate, _, value, _ in trials} == set(product(rates, values))
+        chosen = {**here.schedule, **here.config, **there.schedule, **there.config}
+        assert {**here.schedule, **here.config, **EMOJI, **EMOJI_SEARCHED[method]} == chosen and not there.is_inferred
+        best = max(faa for *_, faa in trials)
+        assert best == max(faa for rate, _, value, faa in trials if (rate, value) == (chosen["lr"], chosen[key]))
