@@ -131,7 +131,27 @@ def _on_small_sets() -> list[TrainingRecipe]:
 
 EMOJI: dict[str, Any] = {"batch_size": 16, "epochs": 2}
 """Half the batch of glyphs: more than twice their steps a task, without which prompts learn nearly nothing on ``emoji_r``."""
-EMOJI_SEARCHED: dict[str, dict[str, Any]] = {}
+EMOJI_SEARCHED: dict[str, dict[str, Any]] = {
+    "smope": {"lr": 0.01, "prompt_lr_mult": 5.0},
+    "hash_prompt": {"lr": 0.05, "head_lr_mult": 0.2},
+    "l2p++": {"lr": 0.003, "prompt_lr_mult": 5.0},
+    "deep_l2p++": {"lr": 0.003, "prompt_lr_mult": 5.0},
+    "dualprompt": {"lr": 0.003, "prompt_lr_mult": 5.0},
+    "coda_prompt": {"lr": 0.003, "prompt_lr_mult": 5.0},
+    "ovor": {"lr": 0.01, "prompt_lr_mult": 5.0},
+    "hide_prompt": {"lr": 0.05, "head_lr_mult": 0.2},
+    "norga": {"lr": 0.015, "head_lr_mult": 0.2},
+    "vq_prompt": {"lr": 0.01, "prompt_lr_mult": 5.0},
+    "cpg": {"lr": 0.135, "temperature": 28.0},
+    "one_prompt": {"lr": 0.01, "prompt_lr_mult": 5.0},
+    "linear_probe": {"lr": 0.01, "beta1": 0.0},
+    "ranpac": {"lr": 0.03, "prompt_lr_mult": 5.0},
+    "ease": {"lr": 0.41, "proxy_scale": 20.0},
+    "inflora": {"lr": 0.003, "threshold": 0.98},
+    "sd_lora": {"lr": 0.015, "magnitude": 0.2},
+    "joint_head": {"lr": 0.01, "beta1": 0.0},
+    "joint": {"lr": 0.01, "prompt_lr_mult": 5.0},
+}
 """Found on held-out training pictures of ``emoji_r``: the base rate and one other setting, of the method or its schedule."""
 
 
