@@ -11,20 +11,19 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from smope_bench.reports.figures.interactive import Chart, limits_of, seeded, series, spread_of, to_thousandth
-from smope_bench.reports.figures.kinds import FigureData, Picture, figure
-from smope_bench.reports.figures.scatter import names_at_ends
-from smope_bench.reports.figures.style import (
+from smope_bench.reports.figures.drawing.interactive import Chart, limits_of, seeded, series, spread_of, to_thousandth
+from smope_bench.reports.figures.drawing.scatter import names_at_ends
+from smope_bench.reports.figures.drawing.style import (
     PALE,
     Look,
     Squares,
     crowded,
-    draw_heat_map,
     legend_label,
     percent_ticks,
     row_label,
     within_percent,
 )
+from smope_bench.reports.figures.kinds import FigureData, Picture, figure
 from smope_bench.reports.formatting import KIND_NAMES, mean_std
 from smope_bench.reports.loading.model import Cell, RowKind, Summary, runs_a_point, summarise
 from smope_bench.reports.text import listed, number
@@ -262,12 +261,11 @@ def matrices(data: FigureData) -> Picture | None:
     found = [mean_matrix(cell) for cell in cells]
     low = 10 * np.floor(min(float(np.nanmin(matrix)) for matrix in found) / 10)
     norm = Normalize(min(low, 90.0), 100)
-    squares = Squares([row_label(cell) for cell in cells])
+    squares = Squares([row_label(cell) for cell in cells], len(found[0]))
 
     def draw(figure: Figure) -> None:
         grid = squares.draw(figure, norm, "accuracy (%)", f"accuracy on {unit}", f"after {unit}")
-        for axes, matrix in zip(grid, found, strict=True):
-            _draw_matrix(axes, matrix, norm)
+        squares.fill(grid, found, [_matrix_texts(matrix) for matrix in found], norm)
 
     caption = (
         f"Accuracy matrices, mean over runs: down, the {unit} just learned; across, the {unit} tested. A column that pales "
@@ -282,14 +280,9 @@ def matrices(data: FigureData) -> Picture | None:
     return Picture(draw, caption, alt, squares.size)
 
 
-def _draw_matrix(axes: Axes, matrix: NDArray[np.float64], norm: Normalize) -> None:
+def _matrix_texts(matrix: NDArray[np.float64]) -> NDArray[Any]:
     tasks = len(matrix)
     # Many small numbers are unreadable: then only what was learned (diagonal) and what is left of it (last row) is written.
     written = np.full(matrix.shape, tasks <= 5) | np.eye(tasks, dtype=bool)
     written[-1] = True
-    texts = np.where(written, np.vectorize("{:.0f}".format)(matrix), "")
-    every = 1 if tasks <= 10 else -(-tasks // 6)
-    names = [str(task) if (task - 1) % every == 0 else "" for task in range(1, tasks + 1)]
-    draw_heat_map(
-        axes, matrix, texts if tasks <= 10 else None, norm, names, names, line=0.6, fontsize=7.5 if tasks <= 5 else 5.5
-    )
+    return np.where(written & np.isfinite(matrix), np.vectorize("{:.0f}".format)(matrix), "")

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.trained.answers import Answers
+from smope_bench.reports.figures.drawing.style import WIDTH, Squares, colour_bar, draw_heat_map, row_label
 from smope_bench.reports.figures.kinds import FigureData, Picture, figure
-from smope_bench.reports.figures.style import Squares, colour_bar, draw_heat_map, row_label
 from smope_bench.reports.loading.model import Cell
 from smope_bench.reports.text import listed, number
 
@@ -57,19 +57,16 @@ def confusion(data: FigureData) -> Picture | None:
         return None
     tables = [_mean(row, lambda one: _shares(one.task_confusion())) for row in rows]
     tasks = tables[0].shape[0]
-    squares = Squares([row_label(row.cell) for row in rows])
+    squares = Squares([row_label(row.cell) for row in rows], tasks)
     wrong = [float(np.where(np.eye(tasks, dtype=bool), 0, table).max()) for table in tables]
     # The diagonal would drown what is to be seen, so errors end the scale; a few images must not look like a pattern.
     norm = Normalize(0, max(10.0, *wrong))
-    every = 1 if tasks <= 10 else -(-tasks // 6)
-    names = [str(task) if (task - 1) % every == 0 else "" for task in range(1, tasks + 1)]
 
     def draw(figure: Figure) -> None:
         grid = squares.draw(figure, norm, "test images of the task (%)", "predicted task", "true task")
-        for axes, table in zip(grid, tables, strict=True):
-            shown = np.where(np.eye(tasks, dtype=bool), np.nan, table)
-            texts = np.where(table < 0.5, "", np.vectorize("{:.0f}".format)(table)) if tasks <= 10 else None
-            draw_heat_map(axes, shown, texts, norm, names, names, line=0.6, fontsize=7.5 if tasks <= 5 else 5)
+        shown = np.where(np.eye(tasks, dtype=bool), np.nan, tables)
+        squares.fill(grid, shown, np.where(shown >= 0.5, np.vectorize("{:.0f}".format)(shown), ""), norm)
+        for axes in grid:
             axes.set_facecolor("#eef0f3")
 
     said = "; ".join(
@@ -112,7 +109,7 @@ def per_class(data: FigureData) -> Picture | None:
         axes = figure.subplots()
         labels = [name if len(name) <= 14 else f"{name[:13]}…" for name in shown]
         draw_heat_map(axes, table, None, norm, labels, [row_label(row.cell) for row in rows], line=0.4)
-        axes.tick_params(axis="x", rotation=90, labelsize=7.5 if len(shown) <= 20 else 6)
+        axes.tick_params(axis="x", rotation=90)
         colour_bar(figure, [axes], norm, "accuracy (%)")
 
     hardest = listed([f"{name} {number(mean[name], 1)} %" for name in classes[:3]])
@@ -122,7 +119,7 @@ def per_class(data: FigureData) -> Picture | None:
         f"near shades say little.{_left_out(data, rows)}"
     )
     alt = f"Accuracy of each class on {data.column.label}; over all rows the hardest are {hardest}."
-    size = (5.4, 1.3 + 0.24 * len(rows))
+    size = (max(WIDTH, 1.9 + 0.14 * len(shown)), 1.7 + 0.24 * len(rows))
     return Picture(draw, caption, alt, size, tuple(run for row in rows for run in row.runs))
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from smope_bench.reports.figures.drawing.style import COLOURS, INK, PALE, SMALL
 from smope_bench.reports.figures.kinds import FigureData, Picture, figure
-from smope_bench.reports.figures.style import COLOURS, INK, PALE
 from smope_bench.reports.statistics.ranking import Ranking, friedman_words, rank_rows
 from smope_bench.reports.text import number, shortened
 
 # In inches: a letter's width, a row's height, a bar's width, and the length of the line.
-_LETTER, _SLOT, _BAR, _AXIS = 0.074, 0.2, 0.1, 2.2
+_LETTER, _SLOT, _BAR, _AXIS = 0.077, 0.2, 0.1, 1.4
 
 
 @figure("critical_difference", "Critical-difference diagram", needs="suite")
@@ -27,22 +27,23 @@ def critical_difference(data: FigureData) -> Picture | None:
     left = 0.65 + _LETTER * max(map(len, names))
     levels = _levels(ranking)
     right = 0.3 + _BAR * (max(levels, default=-1) + 1)
-    size = (left + _AXIS + right, 0.95 + _SLOT * len(names))
+    head = 0.9
+    size = (left + _AXIS + right, head + 0.2 + _SLOT * len(names))
 
     def draw(figure: Figure) -> None:
         # Placed by the inch, so that neither labels nor bars can meet; the layout engine has nothing to find here.
         figure.set_layout_engine("none")
         axes = figure.add_axes((0, 0, 1, 1))
-        axes.set(xlim=(-left, _AXIS + right), ylim=(0.75 - size[1], 0.75))
+        axes.set(xlim=(-left, _AXIS + right), ylim=(head - size[1], head))
         axes.axis("off")
-        _draw_line(axes, ranking)
+        _draw_line(axes, ranking, _AXIS + right - 0.1)
         for place, ((row, rank), name) in enumerate(zip(ranking.order, names, strict=True)):
             x, y, look = _x(rank, len(names)), _y(place), data.looks[row]
             axes.plot([-0.05, x], [y, y], color=PALE, lw=0.8, zorder=1)
             axes.plot([x], [y], marker=look.marker, ms=6, color=look.colour, markeredgecolor="white", zorder=3)
             weight = "bold" if row == data.results.reference else "normal"
             for edge, text in ((-0.5, name), (-0.1, number(rank))):
-                axes.text(edge, y, text, ha="right", va="center", fontsize=8.5, fontweight=weight)
+                axes.text(edge, y, text, ha="right", va="center", fontsize=SMALL, fontweight=weight)
         for (first, last), level in zip(ranking.groups, levels, strict=True):
             x = _AXIS + 0.2 + _BAR * level
             axes.plot([x, x], [_y(first) + 0.06, _y(last) - 0.06], color=COLOURS[0], lw=3, solid_capstyle="butt")
@@ -71,23 +72,25 @@ def _levels(ranking: Ranking) -> list[int]:
     return found
 
 
-def _draw_line(axes: Axes, ranking: Ranking) -> None:
+def _draw_line(axes: Axes, ranking: Ranking, end: float) -> None:
+    """The line of ranks, and above it the critical difference with its name, which ends at ``end``."""
     rows, critical = len(ranking.order), ranking.critical or 0.0
     axes.plot([0, _AXIS], [0, 0], color=INK, lw=1)
-    step = -(-(rows - 1) // 12)
+    step = -(-(rows - 1) // 6)
     for rank in range(1, rows + 1):
         is_named = (rank - 1) % step == 0
         axes.plot([_x(rank, rows)] * 2, [0, 0.07 if is_named else 0.035], color=INK, lw=1)
         if is_named:
-            axes.text(_x(rank, rows), 0.1, str(rank), ha="center", va="bottom", fontsize=8.5)
+            axes.text(_x(rank, rows), 0.1, str(rank), ha="center", va="bottom", fontsize=SMALL)
     reach = _AXIS * critical / (rows - 1)
     is_wide = reach > _AXIS
     shown = min(reach, _AXIS)
     axes.plot([0, shown], [0.4, 0.4], color=INK, lw=1.4, ls="--" if is_wide else "-")
-    for end in (0, shown)[: 1 if is_wide else 2]:
-        axes.plot([end, end], [0.36, 0.44], color=INK, lw=1.4)
-    more = ", wider than the line" if is_wide else ""
-    axes.text(0, 0.47, f"critical difference {number(critical)}{more}", ha="left", va="bottom", fontsize=8.5)
+    for x in (0, shown)[: 1 if is_wide else 2]:
+        axes.plot([x, x], [0.36, 0.44], color=INK, lw=1.4)
+    more = "\n(wider than the line)" if is_wide else ""
+    text = f"critical difference {number(critical)}{more}"
+    axes.text(end, 0.47, text, ha="right", va="bottom", linespacing=1.1, fontsize=SMALL)
 
 
 def _x(rank: float, rows: int) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
@@ -12,8 +13,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from smope_bench.reports.figures.drawing.style import SMALL, WIDTH, Margins, inch_panels, label_edges
 from smope_bench.reports.figures.kinds import FigureData, Picture, figure
-from smope_bench.reports.figures.style import Margins, inch_panels, label_edges
 from smope_bench.reports.loading.model import Cell
 from smope_bench.reports.text import shortened
 
@@ -51,7 +52,7 @@ def losses(data: FigureData) -> Picture | None:
     across = min(ACROSS, len(curves))
 
     def draw(figure: Figure) -> None:
-        axes = inch_panels(figure, len(curves), across, Margins(0.55, 0.1, 0.42, 0.24), (0.4, 0.42))
+        axes = inch_panels(figure, len(curves), across, Margins(0.66, 0.1, 0.45, 0.4), (0.5, 0.62))
         for place, (cell, mean, _) in zip(axes, curves, strict=True):
             every = -(-len(mean.values) // MOST_POINTS)
             for _, part in itertools.groupby(enumerate(mean.parts, start=1), key=lambda item: item[1]):
@@ -65,9 +66,8 @@ def losses(data: FigureData) -> Picture | None:
                     marker="." if len(shown) == 1 else "",
                     markersize=3,
                 )
-            place.set_title(shortened(cell.row.label, 20), fontsize="small")
+            place.set_title(textwrap.fill(shortened(cell.row.label), 17), fontsize=SMALL)
             place.set_ylim(bottom=min(0.0, *mean.values))
-            place.tick_params(labelsize=7)
             place.xaxis.set_major_locator(MaxNLocator(3, integer=True))
             place.yaxis.set_major_locator(MaxNLocator(3))
         label_edges(axes, across, "epoch of the run", "loss")
@@ -80,7 +80,7 @@ def losses(data: FigureData) -> Picture | None:
         "From the runs' event logs, which no seal covers. Methods without gradients have none."
     )
     alt = f"Training loss on {data.column.label}, first and last epoch: {said}."
-    return Picture(draw, caption, alt, (5.4, 0.6 + 1.15 * -(-len(curves) // across)), runs)
+    return Picture(draw, caption, alt, (WIDTH, 0.25 + 1.22 * -(-len(curves) // across)), runs)
 
 
 def _mean(cell: Cell, data: FigureData) -> tuple[Losses, tuple[str, ...]] | None:

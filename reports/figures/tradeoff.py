@@ -17,10 +17,10 @@ from matplotlib.ticker import EngFormatter
 
 from smope_bench.harness.cost.stored_counts import MethodCounts, stored_counts
 from smope_bench.harness.metrics import PERCENT, learning_accuracy
-from smope_bench.reports.figures.interactive import Chart, exactly, points_chart, points_panel
+from smope_bench.reports.figures.drawing.interactive import Chart, exactly, points_chart, points_panel
+from smope_bench.reports.figures.drawing.scatter import Spot, draw_spots, fixed_axes, frame
+from smope_bench.reports.figures.drawing.style import GREY, SMALL, crowded, row_label, stretch
 from smope_bench.reports.figures.kinds import FigureData, Picture, figure
-from smope_bench.reports.figures.scatter import Spot, draw_spots, fixed_axes, frame
-from smope_bench.reports.figures.style import GREY, crowded, row_label, stretch
 from smope_bench.reports.loading.model import REFERENCES, UNRANKED, Cell, Summary, median, run_ids, summarise
 from smope_bench.reports.text import listed, number
 
@@ -216,7 +216,7 @@ def _front_text(panel: _Panel) -> str:
 
 
 def _draw_costs(axes: Axes, panel: _Panel, data: FigureData, zoom: tuple[float, float] | None) -> None:
-    axes.set_xlabel(panel.word, fontsize=8.5)
+    axes.set_xlabel(panel.word, fontsize=SMALL)
     _scale_costs(axes, [spot.x for spot in panel.spots])
     frame(axes.set_ylim, [spot.y + sign * (spot.std or 0.0) for spot in panel.spots for sign in (-1, 1)])
     corners = _steps(panel.front, axes.get_xlim()[1])
@@ -345,7 +345,7 @@ def _equal_accuracy(axes: Axes, tasks: int) -> list[Text]:
         if x0 + 0.12 * (x1 - x0) < x and y > y0 + 0.03 * (y1 - y0):
             name = axes.annotate(
                 f"FAA {level:g}", (x, y), (-2, -2), textcoords="offset points", ha="right", va="top",
-                fontsize=6.8, color=GREY,
+                fontsize=7.6, color=GREY,
             )  # fmt: skip
             names.append(name)
     axes.set_xlim(x0, x1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +12,9 @@ from markupsafe import Markup
 from smope_bench.reports.figures.figure import FigureFile
 from smope_bench.reports.text import plain
 
-_PHONE = 400
-"""Points: a drawing of at most this width can be read on a telephone."""
+LEGIBLE = 9.5
+"""Pixels of the smallest letter of a drawing at least: where the page is narrower, the drawing scrolls in its own box."""
+_LETTERS = re.compile(r"font(?:-size)?:[^;\"]*?([\d.]+)px")
 _UNSEEN = re.compile(r"<!--.*?-->|<metadata>.*?</metadata>|<style type=.*?</style>", re.DOTALL)
 _NUMBER = re.compile(r"(\d+\.\d{2})\d+(?![\de])")
 _RECTANGLE = re.compile(r"M([\d.]+) ([\d.]+)L([\d.]+) \2L\3 ([\d.]+)L\1 \4(?:L\1 \2)?[zZ]?")
@@ -29,6 +31,12 @@ class PageFigure:
     def file(self) -> str:
         """Path of the drawing, relative to the page."""
         return f"figures/{self.figure.name}.svg"
+
+    @property
+    def least(self) -> int:
+        """Pixels of its width from which on all its letters can be read."""
+        smallest = min(map(float, _LETTERS.findall(self.figure.svg)), default=LEGIBLE)
+        return math.ceil(_width(self.figure.svg) * LEGIBLE / smallest + 0.01)  # a browser rounds
 
 
 def place_figures(groups: Sequence[Sequence[FigureFile]], room: int) -> list[list[PageFigure]]:
@@ -47,19 +55,21 @@ def place_figures(groups: Sequence[Sequence[FigureFile]], room: int) -> list[lis
 def inline_svg(figure: FigureFile, prefix: str) -> Markup:
     """A drawing with an accessible name; ``prefix`` makes its ids unique on the page."""
     drawing = figure.svg[figure.svg.index("<svg") :]
-    head, _, body = drawing.partition(">")
-    box = re.search(r'viewBox="([^"]*)"', head)
+    body = drawing.partition(">")[2]
     body = re.sub(r">\s*\n\s*<", "><", _UNSEEN.sub("", body)).strip()
     body = re.sub(r"<[^>]+>", lambda tag: _squeeze(tag.group(0)), _rename(body, prefix))
-    view = box.group(1) if box else "0 0 100 100"
-    opening = Markup('<svg viewBox="{}" style="{}" role="img" aria-label="{}">')
-    return opening.format(view, _size(float(view.split()[2])), plain(figure.alt)) + Markup(body)
+    opening = Markup('<svg viewBox="{}" style="max-width:{:.0f}px" role="img" aria-label="{}">')
+    return opening.format(_view(drawing), 1.6 * _width(drawing), plain(figure.alt)) + Markup(body)
 
 
-def _size(width: float) -> str:
-    """How wide a drawing of so many points is shown: a wide one scrolls where its letters would be too small to read."""
-    least = f";min-width:{width:.0f}px" if width > _PHONE else ""
-    return f"max-width:{1.6 * width:.0f}px{least}"
+def _view(svg: str) -> str:
+    """The ``viewBox`` of a drawing."""
+    box = re.search(r'<svg[^>]* viewBox="([^"]*)"', svg)
+    return box.group(1) if box else "0 0 100 100"
+
+
+def _width(svg: str) -> float:
+    return float(_view(svg).split()[2])
 
 
 def _rename(body: str, prefix: str) -> str:

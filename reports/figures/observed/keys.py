@@ -15,8 +15,8 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from smope_bench.harness.records.observations import LABELS
+from smope_bench.reports.figures.drawing.style import INK, colour_bar, panels, row_label
 from smope_bench.reports.figures.kinds import FigureData, Picture, figure
-from smope_bench.reports.figures.style import INK, colour_bar, panels, row_label
 from smope_bench.reports.formatting import seeds_text
 from smope_bench.reports.loading.model import Run
 from smope_bench.reports.loading.observed import DrawableRow, DrawableRows, evenly, gather, numbers
@@ -131,7 +131,7 @@ def _draw(figure: Figure, drawn: _Drawn) -> None:
         close.set(xlabel="component 1", ylabel="")
         close.set_title("inside the frame" if len(drawn) == 1 else f"head {head + 1}, inside the frame", loc="left")
     norm = BoundaryNorm(np.linspace(0.5, tasks + 0.5, shades.N + 1), shades.N)
-    bar = colour_bar(figure, grid, norm, "task of the input", shades, spacing="proportional")
+    bar = colour_bar(figure, grid, norm, "task of the input", shades, spacing="proportional", orientation="vertical")
     bar.set_ticks([int(task) + 1 for task in evenly(tasks, 10)])
     bar.minorticks_off()
     bar.ax.tick_params(length=0)

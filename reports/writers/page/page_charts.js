@@ -216,7 +216,7 @@ function drawPoints(data, rows, view) {
   const spots = first.map((one) => ({ one, name: one.row, x: across(at(one)[0]), y: up(at(one)[1]) }));
   const { placed, taken } = placeNames(spots, width, height);
   const free = levels.names.filter(({ x, y }) => !taken.some((box) => meets([across(x) - 45, up(y) + 1, across(x), up(y) + 15], box)));
-  marks.push(Plot.text(free, { x: "x", y: "y", text: "text", dx: -3, dy: 8, textAnchor: "end", fontSize: 9.5, fill: "#5f6b7a" }));
+  marks.push(Plot.text(free, { x: "x", y: "y", text: "text", dx: -3, dy: 8, textAnchor: "end", fontSize: 10, fill: "#5f6b7a" }));
   for (const { one, name, dx, dy, anchor } of placed) {
     marks.push(Plot.text([one], { x: at(one)[0], y: at(one)[1], dx, dy, textAnchor: anchor, text: () => name, lineWidth: 15, textOverflow: "ellipsis", fontSize: font, fill: INK, fillOpacity: opacity(one), stroke: "white", strokeOpacity: opacity(one), strokeWidth: 3, fontWeight: panel.best.includes(name) ? 700 : 400 }));
   }

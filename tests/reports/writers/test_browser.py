@@ -15,6 +15,14 @@ from smope_bench.reports.loading.model import SuiteResults
 from tests.reports.writers.chromium import find_chromium  # pyright: ignore[reportMissingImports]
 
 HOSTILE = """</script><script>window.ran=1</script><img src=x onerror='window.ran=1'> "q" {{ 7*7 }} <!-- <script>"""
+# Of each drawing of a figure that is seen: pixels of its smallest letter, whether it scrolls, and the height of the hint at that.
+_LETTERS = """figure => [...figure.querySelectorAll(".drawing, .live")].filter(box => box.checkVisibility()).map(box => {
+  const size = text => parseFloat(getComputedStyle(text).fontSize) * Math.hypot(text.getScreenCTM().a, text.getScreenCTM().b);
+  return {
+    name: figure.textContent.slice(0, 60), smallest: Math.min(...[...box.querySelectorAll("svg text")].map(size)),
+    is_wide: box.scrollWidth > box.clientWidth, hint: parseFloat(getComputedStyle(box, "::before").height) || 0,
+  };
+})"""
 TABLE = ".grid-box:has(#t-smoke-table) "
 
 
@@ -35,9 +43,25 @@ def test_it_opens_without_complaint_or_request_and_fits(visit, file: Path, width
     assert tab.complaints == [] and tab.requests == [file.as_uri()]
     assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
     assert tab.page.locator("h1").inner_text().startswith("Smoke")
-    assert "min-width" not in "".join(
-        tab.page.locator("figure svg").evaluate_all("all => all.map(e => e.style.cssText)")
-    )
+
+
+@pytest.mark.parametrize(("width", "scripts"), [(390, True), (390, False), (1280, False)])
+def test_every_letter_of_a_figure_can_be_read_and_what_is_wider_than_the_screen_says_so(
+    visit, file: Path, width: int, scripts: bool
+) -> None:
+    page = visit(file, width, java_script_enabled=scripts).page
+    found = []
+    for figure in page.locator("figure").all():
+        figure.scroll_into_view_if_needed()
+        if scripts and figure.get_attribute("data-chart"):
+            figure.locator(".live svg").first.wait_for()
+        found += figure.evaluate(_LETTERS)
+    assert len(found) >= 6
+    for drawing in found:
+        assert drawing["smallest"] >= 9.5, drawing
+        assert drawing["is_wide"] == (drawing["hint"] > 8), drawing
+    assert any(drawing["is_wide"] for drawing in found) == (width == 390 and not scripts)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 @pytest.mark.parametrize("width", [1280, 390])
