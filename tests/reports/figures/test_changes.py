@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,38 @@ def test_rows_beyond_their_band_are_named_and_those_without_pairs_too(sides) -> 
     assert figure.name == "against-smoke-1" and "Beyond it: Up." in figure.caption
     assert "no pair of runs can be compared: Gone." in figure.caption
     assert "Up +2.03 beside a band of 0.14 to either side" in figure.alt and figure.alt.endswith("Single -1.00.")
-    assert all(f"> {label}</text>" in figure.svg for label in ("Up", "Same", "Single")) and "> Gone<" not in figure.svg
+    assert (
+        all(f"> {label}</text>" in figure.svg for label in ("Up", "Same", "Single (one pair)"))
+        and "> Gone<" not in figure.svg
+    )
     assert len(figure.runs) == 7
+
+
+def test_rows_stand_by_their_difference_and_one_far_away_does_not_squeeze_the_others(sides) -> None:
+    now, then = sides
+    moves = {"Little": [0.2, 0.4, 0.1], "Far": [30.0, 31.0, 30.5], "Less": [-0.4, -0.2, -0.3], "More": [0.9, 1.1, 1.0]}
+    for label, moved in {**moves, "Equal": [0.0, 0.0, 0.0]}.items():
+        publish(now, label, [50.0 + one for one in moved])
+        publish(then, label, [50.0, 50.0, 50.0])
+    (figure,) = change_figures(loaded(now), loaded(then))
+    places = [figure.svg.index(f"> {label}</text>") for label in ("Far", "More", "Little", "Less")]
+    assert places == sorted(places)
+    assert (
+        "beyond it, with an arrow: Far." in figure.caption and "as the same to the last digit: Equal." in figure.caption
+    )
+    assert ">+30.50</text>" in figure.svg and not re.search(">[123]0</text>", figure.svg), (
+        "the axis is that of the others"
+    )
+    assert all(f">{key}" in figure.svg for key in ("noise of a mean", "pair of runs", "mean beyond its noise"))
+
+
+def test_differences_of_no_size_are_drawn(sides) -> None:
+    now, then = sides
+    for side, levels in zip(sides, ([90.0, 91.0], [91.0, 90.0]), strict=True):
+        spec = side.spec("a", "digits", 0, 0, 2)
+        side.publish("A", spec, [[levels[0], None], levels])
+    (figure,) = change_figures(loaded(now), loaded(then))
+    assert "> A (one pair)</text>" in figure.svg and ">0.00</text>" in figure.svg
 
 
 def test_nothing_is_drawn_where_nothing_moved(sides) -> None:
