@@ -34,7 +34,7 @@ from smope_bench.methods.common.errors import MethodError
 from smope_bench.reports import cli as report_commands
 
 if TYPE_CHECKING:
-    from smope_bench.harness.planning.planner import Selection
+    from smope_bench.harness.planning.selection import Selection
 
 DEFAULT_SUITE = "smoke"
 RUNS_FAILED, USER_MISTAKE = 1, 2

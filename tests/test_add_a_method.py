@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from smope_bench.harness.conformance.device_checks import run_on_pretend_device, waiting_places
+from smope_bench.harness.conformance.checks.device import run_on_pretend_device, waiting_places
 from smope_bench.harness.conformance.runner import register
 from smope_bench.harness.registry.registry import open_registries
 from tests.page_blocks import BLOCK, ROOT, assert_shown, follow  # pyright: ignore[reportMissingImports]

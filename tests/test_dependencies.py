@@ -15,7 +15,7 @@ from smope_bench.benchmarks.datasets import emoji_sets
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-FONTS = ROOT / "reports" / "figures" / "fonts" / "make.py"
+FONTS = ROOT / "reports" / "figures" / "drawing" / "fonts" / "make.py"
 """A script for developers, beside what it writes."""
 SOURCE = [
     file

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from smope_bench.harness.execution.launcher import plan_suites
-from smope_bench.harness.planning.planner import Selection
+from smope_bench.harness.planning.selection import Selection
 from smope_bench.harness.planning.settings import parse_seeds
 from smope_bench.harness.run_options import RunOptions
 from tests.page_blocks import BLOCK, ROOT, run_python_page, run_shell  # pyright: ignore[reportMissingImports]

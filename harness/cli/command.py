@@ -29,7 +29,7 @@ from smope_bench.harness.text import INSTALLED, program
 
 GROUP = "smope_bench.commands"
 ROOM = "smope_bench.harness.cli"
-OTHERS = ("smope_bench.reports.cli", "smope_bench.reports.report_timing", "smope_bench.reports.store_timing")
+OTHERS = ("smope_bench.reports.cli", "smope_bench.reports.timing.report", "smope_bench.reports.timing.store")
 EXAMPLES = {
     "list": "list methods",
     "describe": "describe digits",

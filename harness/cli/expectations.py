@@ -175,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from rich.console import Console
 
     from smope_bench.harness.execution.launcher import launch
-    from smope_bench.harness.planning.planner import Selection
+    from smope_bench.harness.planning.selection import Selection
     from smope_bench.harness.planning.settings import Seeds
     from smope_bench.harness.planning.suites.find import find_suite
     from smope_bench.harness.records.atomic_write import write_json_atomically

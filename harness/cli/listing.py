@@ -78,9 +78,9 @@ def plan(
     plugin: opt.Plugins = None,
 ) -> None:
     """Show each run with its id, its state and what it would cost. Trains nothing."""
-    from smope_bench.harness.planning.power import power as seeds_for
-    from smope_bench.harness.planning.remarks import further_columns, remarks
     from smope_bench.harness.planning.suites.find import find_suites
+    from smope_bench.harness.planning.summary.power import power as seeds_for
+    from smope_bench.harness.planning.summary.remarks import further_columns, remarks
     from smope_bench.harness.records.store import Store
 
     request = read_request(
@@ -360,7 +360,7 @@ def list_plan(
     """
     from smope_bench.harness.cost.pricing import Pricing
     from smope_bench.harness.execution.scheduler import merge_duplicates
-    from smope_bench.harness.planning.remarks import notes_of
+    from smope_bench.harness.planning.summary.remarks import notes_of
 
     pricing = Pricing(store, registries, data, tflops)
     observe = {run.run_id: run.observe for run in merge_duplicates(runs)}

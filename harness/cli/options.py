@@ -13,7 +13,7 @@ from smope_bench.harness import text
 from smope_bench.harness.errors import UserError
 
 if TYPE_CHECKING:
-    from smope_bench.harness.planning.planner import Selection
+    from smope_bench.harness.planning.selection import Selection
     from smope_bench.harness.planning.settings import Setting
     from smope_bench.methods.recipes import RecipeFrom
 
@@ -381,7 +381,7 @@ def read_selection(
     backbone: str | None = None,
 ) -> Selection:
     """The options that select runs of a suite, parsed. Raises UserError."""
-    from smope_bench.harness.planning.planner import Selection
+    from smope_bench.harness.planning.selection import Selection
     from smope_bench.harness.planning.settings import parse_seeds
 
     pairs = tuple(parse_seeds(seeds)) if seeds else ()

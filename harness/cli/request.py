@@ -10,7 +10,7 @@ from smope_bench.harness.cli import options as opt
 from smope_bench.harness.run_options import RunOptions
 
 if TYPE_CHECKING:
-    from smope_bench.harness.planning.planner import Selection
+    from smope_bench.harness.planning.selection import Selection
     from smope_bench.harness.registry.named import Names
 
 

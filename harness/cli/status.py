@@ -16,7 +16,7 @@ from smope_bench.harness.cli.command import command
 if TYPE_CHECKING:
     from rich.console import Group
 
-    from smope_bench.harness.execution.status import RunView
+    from smope_bench.harness.execution.monitoring.status import RunView
 
 STILL_RUNNING = 1
 LOOK_S = 2.0
@@ -35,7 +35,7 @@ def status(
     from rich.live import Live
 
     from smope_bench.harness.console import make_console
-    from smope_bench.harness.execution.status import planned_cells, statuses
+    from smope_bench.harness.execution.monitoring.status import planned_cells, statuses
     from smope_bench.harness.records.index import IndexedStore
 
     def looked() -> list[RunView]:
@@ -60,7 +60,7 @@ def status(
 @command("cancel")
 def cancel(suites: opt.SuitesFound = None, results: opt.Results = opt.RESULTS) -> None:
     """Save and stop these runs, in whatever terminal or on whatever machine they run; wait until they have stopped."""
-    from smope_bench.harness.execution.status import cancel_runs, planned_cells
+    from smope_bench.harness.execution.monitoring.status import cancel_runs, planned_cells
     from smope_bench.harness.records.store import Store
 
     store = Store(results)
@@ -76,7 +76,7 @@ def _shown(views: Sequence[RunView]) -> Group:
     from rich.markup import escape
     from rich.table import Table
 
-    from smope_bench.harness.execution.status import summary
+    from smope_bench.harness.execution.monitoring.status import summary
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("run", "state", "where", "pace", "machine"):

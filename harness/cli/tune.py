@@ -132,8 +132,8 @@ def _searched(
 ) -> dict[str, Any]:
     """Plan, prepare, compute and write the files; progress goes to standard error if the report is printed as JSON."""
     from smope_bench.harness.console import make_console
-    from smope_bench.harness.execution.display import make_display
     from smope_bench.harness.execution.launcher import launch_remarks
+    from smope_bench.harness.execution.monitoring.display import make_display
     from smope_bench.harness.hardware.device import precision_remark, unsupported_remark
     from smope_bench.harness.planning.assets import prepare_benchmarks
     from smope_bench.harness.planning.planner import PlannedRun

@@ -14,24 +14,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FunctionType
 
-from smope_bench.harness.conformance.device_checks import runs_on_a_device
-from smope_bench.harness.conformance.memory_checks import survives_short_memory
-from smope_bench.harness.conformance.pictures import Shown
-from smope_bench.harness.conformance.prediction_checks import (
+from smope_bench.harness.conformance.checks.device import runs_on_a_device
+from smope_bench.harness.conformance.checks.memory import survives_short_memory
+from smope_bench.harness.conformance.checks.prediction import (
     batch_independence,
     predicts_when_kept,
     predicts_without_trace,
     task_id_hidden,
 )
-from smope_bench.harness.conformance.runner import (
-    FAULTS,
-    CheckResult,
-    MethodUnderCheck,
-    Verdict,
-    register,
-    run,
-)
-from smope_bench.harness.conformance.training_checks import (
+from smope_bench.harness.conformance.checks.training import (
     backbone_frozen,
     blind_to_the_rest,
     continues_exactly,
@@ -42,6 +33,15 @@ from smope_bench.harness.conformance.training_checks import (
     settled_kept,
     trains_in_half_precision,
     trains_on_domains,
+)
+from smope_bench.harness.conformance.pictures import Shown
+from smope_bench.harness.conformance.runner import (
+    FAULTS,
+    CheckResult,
+    MethodUnderCheck,
+    Verdict,
+    register,
+    run,
 )
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.hardware.memory import heap_frozen

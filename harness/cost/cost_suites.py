@@ -17,7 +17,7 @@ from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.text import shell_command
 
 if TYPE_CHECKING:
-    from smope_bench.harness.planning.planner import Selection
+    from smope_bench.harness.planning.selection import Selection
 
 
 def split_counted(names: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -110,7 +110,7 @@ class Estimator:
         """A backbone's pass relative to ViT-B/16's, by the published closed form."""
         key = backbone.model_dump_json()
         if key not in self._scales:
-            from smope_bench.harness.cost.flop_counters import plain_published_pass, published_pass
+            from smope_bench.harness.cost.counting.flop_counters import plain_published_pass, published_pass
             from smope_bench.harness.planning.outline import plain_sizes
 
             found = self._registries.backbone(backbone, self._data)

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from smope_bench.harness.cost.executed import IMAGES, Counters, Executed
-from smope_bench.harness.cost.flop_counters import published_classifier, published_pass
-from smope_bench.harness.cost.method_walk import declared, finish, make_method, walk
+from smope_bench.harness.cost.counting.executed import IMAGES, Counters, Executed
+from smope_bench.harness.cost.counting.flop_counters import published_classifier, published_pass
+from smope_bench.harness.cost.counting.method_walk import declared, finish, make_method, walk
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.text import program

@@ -17,23 +17,24 @@ from smope_bench.harness.cancellation import TERMINATED, Stopped
 from smope_bench.harness.console import counted, duration
 from smope_bench.harness.cost.estimate import count_split, trained_on
 from smope_bench.harness.errors import UserError, did_you_mean
-from smope_bench.harness.execution.display import make_display
 from smope_bench.harness.execution.executor_registry import Executor, open_executors
 from smope_bench.harness.execution.lease import remove_leftovers_of
 from smope_bench.harness.execution.memory_budget import SPARE, MemoryEstimator, require_room, workers_that_fit
-from smope_bench.harness.execution.progress import run_label
+from smope_bench.harness.execution.monitoring.display import make_display
+from smope_bench.harness.execution.monitoring.progress import run_label
+from smope_bench.harness.execution.monitoring.tracked import TrackedLaunch
 from smope_bench.harness.execution.scheduler import RunStatus, execute, partition_finished
-from smope_bench.harness.execution.tracked import TrackedLaunch
 from smope_bench.harness.hardware import device as hardware
 from smope_bench.harness.hardware import memory
 from smope_bench.harness.hardware.gpus import select_gpus
 from smope_bench.harness.hardware.memory import MIB
 from smope_bench.harness.main_guard import require_main_guard
-from smope_bench.harness.planning.manifest import manifest
 from smope_bench.harness.planning.own_backbones import Notify, to_stderr
-from smope_bench.harness.planning.planner import PlannedRun, Selection, Supply, plan
-from smope_bench.harness.planning.remarks import further_columns, notes_of, remarks
+from smope_bench.harness.planning.planner import PlannedRun, Supply, plan
+from smope_bench.harness.planning.selection import Selection
 from smope_bench.harness.planning.suites.find import find_suite, find_suites
+from smope_bench.harness.planning.summary.manifest import manifest
+from smope_bench.harness.planning.summary.remarks import further_columns, notes_of, remarks
 from smope_bench.harness.records.index import IndexedStore
 from smope_bench.harness.records.store import Record, Store
 from smope_bench.harness.registry.metrics import open_metrics

@@ -119,7 +119,7 @@ def method_facts(registries: Registries, name: str) -> Facts:
 
 
 def _recipes(method: Any, name: str) -> Rows:
-    from smope_bench.harness.planning.recipe_text import flat, grouped, schedule_text, settings_text
+    from smope_bench.harness.facts.recipe_text import flat, grouped, schedule_text, settings_text
     from smope_bench.methods.common.schedules import Schedule
     from smope_bench.methods.recipes import ANY, GENERIC, RECIPES
 
@@ -250,7 +250,7 @@ def backbone_facts(registries: Registries, name: str, data: Path) -> Facts:
 
 def suite_facts(suite: Any) -> Facts:
     """Rows, columns, seeds, numbers of runs, and what of a paper is printed beside them."""
-    from smope_bench.harness.planning.recipe_text import flat, settings_text
+    from smope_bench.harness.facts.recipe_text import flat, settings_text
 
     printed = suite.printed
     tiny_rows = suite.tiny_rows or suite.rows

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from smope_bench.harness.conformance.device_checks import DeviceRun, run_on_pretend_device
+from smope_bench.harness.conformance.checks.device import DeviceRun, run_on_pretend_device
 from smope_bench.harness.conformance.runner import register
 from smope_bench.harness.registry.registry import open_registries
 

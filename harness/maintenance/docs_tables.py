@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from smope_bench.harness.planning.recipe_text import flat, grouped, schedule_text, settings_text
+from smope_bench.harness.facts.recipe_text import flat, grouped, schedule_text, settings_text
 from smope_bench.harness.provenance import PROJECT_ROOT
 from smope_bench.harness.registry.registry import Registries, open_registries
 from smope_bench.methods.common.schedules import Schedule

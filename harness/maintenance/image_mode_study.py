@@ -62,7 +62,8 @@ def accuracy(method: str, mode: str, seed: int, tree: Path, work: Path, registri
     """Final average accuracy, in percent, of one run with both seeds ``seed``."""
     from smope_bench.benchmarks.suites import Column, Row
     from smope_bench.harness.metrics import final_average_accuracy
-    from smope_bench.harness.planning.planner import Planner, Selection
+    from smope_bench.harness.planning.planner import Planner
+    from smope_bench.harness.planning.selection import Selection
     from smope_bench.harness.planning.settings import parse_setting
     from smope_bench.harness.records.store import Record, Store
     from smope_bench.harness.run_options import RunContext, RunOptions

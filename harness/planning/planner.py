@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smope_bench.benchmarks.augmentation import normalize_text
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.suites import Column, Row, Suite
 from smope_bench.harness.errors import UserError, did_you_mean
+from smope_bench.harness.planning.cell_settings import fitted_to, recipe_transforms, row_settings, without_replaced
 from smope_bench.harness.planning.compatibility import CompatibilityChecker
 from smope_bench.harness.planning.own_backbones import Notify, find_backbone, to_stderr, without_file_settings
+from smope_bench.harness.planning.selection import CellSelector, Selection, place
 from smope_bench.harness.planning.settings import (
     BACKBONE,
     Seeds,
     Setting,
-    has_field,
     in_effect,
     merged,
     parse_setting,
@@ -28,14 +28,12 @@ from smope_bench.harness.planning.settings import (
     values_of,
 )
 from smope_bench.harness.planning.suites.find import find_suites
-from smope_bench.harness.planning.suites.titles import column_label, distinct
 from smope_bench.harness.records.observations import require_observable
 from smope_bench.harness.registry.registry import BUILT_IN, Registries
 from smope_bench.harness.run_spec import (
     BackboneRef,
     CanonicalTexts,
     Component,
-    Precision,
     RunSpec,
     canonical_json,
     run_id_of_text,
@@ -46,26 +44,9 @@ from smope_bench.methods.common.errors import MethodError
 
 if TYPE_CHECKING:
     from smope_bench.benchmarks.base import Protocol
-    from smope_bench.methods.recipes import RecipeFrom, TrainingRecipe
 
 MISSING = "missing"
 Supply = Callable[[Any], None]
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which part of a suite to run; an empty field means all of it."""
-
-    tiny: bool = False
-    methods: tuple[str, ...] = ()
-    benchmarks: tuple[str, ...] = ()
-    seeds: tuple[Seeds, ...] = ()
-    settings: tuple[Setting, ...] = ()
-    precision: Precision = "fp32"
-    backbone: str | None = None
-    """In place of every column's: a name, a weights file, or ``timm:MODEL``."""
-    recipe: RecipeFrom | None = None
-    """Where to take hyper-parameters from for settings without a recipe of their own; None refuses those."""
 
 
 @dataclass(frozen=True)
@@ -138,23 +119,23 @@ class Planner:
         self.registries = registries
         self.data_root = data_root
         self._supply = supply
-        self._notify = notify
         self._weights: dict[str, str] = {}
         self._backbones: dict[tuple[str, BackboneSettings], Backbone] = {}
-        self._used: set[str] = set()
+        self._used = {setting.text for setting in selection.settings if setting.path == BACKBONE}
         self._used_of_suites: list[Setting] = []
         self._benchmarks: dict[str, Any] = {}
         self._protocols: dict[str, Protocol] = {}
         self._notes: dict[str, tuple[str, ...]] = {}
         self._fitting = CompatibilityChecker()
+        self._cells = CellSelector(selection, registries, data_root, notify)
 
     def runs(self, suite: Suite) -> list[PlannedRun]:
         """All runs of a suite: column by column, row by row, seed by seed."""
         seeds = self.selection.seeds or tuple(Seeds(seed, seed) for seed in suite.seeds)
         runs = [
             run
-            for column in self._columns(suite)
-            for row in self._rows(suite)
+            for column in self._cells.columns(suite)
+            for row in self._cells.rows(suite)
             for run in self._cell(suite, row, column, seeds)
         ]
         if suite.file and not self.selection.methods:
@@ -162,62 +143,6 @@ class Planner:
                 if setting not in self._used_of_suites:
                     raise UserError(f"{suite.file!r}, settings: {_unused_setting(setting, runs, self.registries)}")
         return runs
-
-    def _columns(self, suite: Suite) -> tuple[Column, ...]:
-        """The columns of the selected size, narrowed to, or replaced by, the selected benchmarks."""
-        columns = suite.tiny if self._is_tiny(suite) else suite.full
-        more = self._of_other_data(suite)
-        if suite.file and not self.selection.backbone:
-            columns = tuple(self._with_backbone(suite, column) for column in columns)
-        if not columns:
-            if suite.file:
-                raise UserError(f"{suite.file!r} has no tiny_columns; run it without --tiny, or write some")
-            raise UserError(f"suite {suite.name!r} has no paper-scale benchmarks in this version; run it with --tiny")
-        chosen = [] if self.selection.benchmarks else [*columns, *filter(self.is_prepared, more)]
-        for name in self.selection.benchmarks:
-            own = [column for column in (*columns, *more) if column.benchmark == name]
-            chosen += own or [Column("", name, {}, columns[0].backbone)]
-        self._used |= {setting.text for setting in self.selection.settings if setting.path == BACKBONE}
-        backbones = {column.backbone for column in columns}
-        return distinct([resolved(suite, column, backbones, self.selection, self.registries) for column in chosen])
-
-    def _of_other_data(self, suite: Suite) -> tuple[Column, ...]:
-        """Columns that a suite has where their images are prepared; none where the user chooses another backbone."""
-        is_own = not self.selection.backbone and all(one.path != BACKBONE for one in self.selection.settings)
-        return suite.where_prepared if self._is_tiny(suite) and is_own else ()
-
-    def is_prepared(self, column: Column) -> bool:
-        """Whether the images of a column are in the data folder."""
-        benchmark = self.registries.benchmarks.load(column.benchmark)
-        return benchmark(validated(benchmark.Config, column.config, "benchmark"), self.data_root).is_prepared()
-
-    def unprepared(self, suite: Suite) -> list[Column]:
-        """Columns that a suite would have besides, were their images prepared; none where the user names benchmarks."""
-        more = () if self.selection.benchmarks else self._of_other_data(suite)
-        return [column for column in more if not self.is_prepared(column)]
-
-    def _with_backbone(self, suite: Suite, column: Column) -> Column:
-        """A column of a user's suite with the name of its backbone, which is imported where it is a file."""
-        try:
-            name = find_backbone(column.backbone, self.registries, self.data_root, self._notify)
-        except (UserError, MethodError) as error:
-            raise UserError(f"{_place(suite, column=column)}{error}") from error
-        if name != column.backbone:
-            self.registries.files[column.backbone] = str(name)
-        return replace(column, backbone=str(name))
-
-    def _is_tiny(self, suite: Suite) -> bool:
-        return self.selection.tiny or suite.is_tiny_only
-
-    def _rows(self, suite: Suite) -> tuple[Row, ...]:
-        """The suite's rows of the selected methods, in the suite's order; a method that it lacks becomes a row of its own below."""
-        own = suite.tiny_rows if self._is_tiny(suite) and suite.tiny_rows else suite.rows
-        if not self.selection.methods:
-            return own
-        methods = {name: self.registries.methods.load(name) for name in self.selection.methods}
-        known = {row.method for row in own}
-        others = [Row(method.card.title, name) for name, method in methods.items() if name not in known]
-        return (*(row for row in own if row.method in methods), *others)
 
     def _cell(self, suite: Suite, row: Row, column: Column, seeds: Sequence[Seeds]) -> list[PlannedRun]:
         from smope_bench.benchmarks.protocol import require_order_seed
@@ -238,7 +163,7 @@ class Planner:
         except (UserError, BenchmarkError, MethodError) as error:
             if not suite.file:
                 raise
-            raise UserError(f"{_place(suite, row, column)}{error}") from error
+            raise UserError(f"{place(suite, row, column)}{error}") from error
         plain = spec.model_dump(mode="json")
         runs = [
             PlannedRun(
@@ -292,7 +217,7 @@ class Planner:
         mine = [placed for placed in user if placed.scope is not None]
         backbone = self._adapted(column.backbone, values_of([*suite, *mine], "backbone"))
         given = values_of(mine, "benchmark")  # a recipe may apply to one number of tasks only
-        protocol = _without_replaced(column.config, given)
+        protocol = without_replaced(column.config, given)
         chosen = validated(benchmark.Config, merged(protocol, given), "benchmark")
         recipe = find_recipe(
             row.method,
@@ -306,11 +231,11 @@ class Planner:
         values = {
             row.method: dict(recipe.config),
             "schedule": dict(recipe.schedule),
-            "benchmark": merged(_transforms(recipe, backbone), protocol),
+            "benchmark": merged(recipe_transforms(recipe, backbone), protocol),
         }
         if owners[1] != BUILT_IN or backbone.changes.image_size:
-            values["benchmark"] = _following(values["benchmark"], backbone)
-        of_row = _of_row(row, method.Config, Schedule)
+            values["benchmark"] = fitted_to(values["benchmark"], backbone)
+        of_row = row_settings(row, method.Config, Schedule)
         for scope, settings in values.items():
             of_suite = merged(settings, values_of(suite, scope))
             values[scope] = merged(merged(of_suite, of_row.get(scope, {})), values_of(mine, scope))
@@ -382,87 +307,6 @@ class Planner:
         for setting in self.selection.settings:
             if setting.text not in self._used:
                 raise UserError(_unused_setting(setting, runs, self.registries))
-
-
-def resolved(
-    suite: Suite, column: Column, backbones: Collection[str], selection: Selection, registries: Registries
-) -> Column:
-    """A column with the user's settings; one that they change, or that has no label, is named by its configuration.
-
-    ``backbones``: those of the suite's columns; the label has the weights unless they are all the same.
-    """
-    given = scoped(selection.settings, "benchmark")
-    base = _without_replaced(column.config, given)
-    replaced = [str(setting.value) for setting in selection.settings if setting.path == BACKBONE]
-    backbone = selection.backbone or [column.backbone, *replaced][-1]
-    changes = validated(BackboneSettings, scoped(selection.settings, "backbone"), "backbone").words
-    found = replace(column, config=merged(base, given), backbone=backbone)
-    if column.label and (found.config, found.backbone, changes) == (column.config, column.backbone, ""):
-        return found
-    try:
-        model = registries.benchmarks.load(column.benchmark).Config
-        config, usual = validated(model, found.config, "benchmark"), model()
-    except UserError as error:
-        raise UserError(f"{_place(suite, column=found)}{error}") from error
-    named = {
-        name: value
-        for name, value in found.config.items()
-        if name in given or getattr(config, name) != getattr(usual, name)
-    }
-    label = column_label(found, config, named, with_weights=len({*backbones, found.backbone}) > 1)
-    return replace(found, label=f"{label}, {changes}" if changes else label)
-
-
-def _without_replaced(protocol: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """A column's settings less its number of tasks where the user gives a split alone, and the other way round."""
-    stated = given.keys() & {"tasks", "split"}
-    other = {"tasks": "split", "split": "tasks"}
-    replaced = other[stated.pop()] if len(stated) == 1 else None
-    return {key: value for key, value in protocol.items() if key != replaced}
-
-
-def _transforms(recipe: TrainingRecipe, backbone: Any) -> Mapping[str, Any]:
-    """The recipe's transforms; none of a recipe that was taken from images of another size than the backbone's."""
-    if recipe.is_taken and recipe.data.get("image_size", backbone.image_size) != backbone.image_size:
-        return {}
-    return recipe.data
-
-
-def _following(values: Mapping[str, Any], backbone: Backbone) -> dict[str, Any]:
-    """Settings of a benchmark with the backbone's own input size and normalisation, where it has one.
-
-    The shorter side at test is scaled along, so that the same share of a picture is seen.
-    """
-    size, found = backbone.image_size, dict(values)
-    if found.get("test_resize") and found.get("image_size"):
-        found["test_resize"] = round(found["test_resize"] * size / found["image_size"])
-    if backbone.mean is not None and backbone.std is not None:
-        found["normalize"] = normalize_text(backbone.mean, backbone.std)
-    return found | {"image_size": size}
-
-
-def _of_row(row: Row, config: type[Any], schedule: type[Any]) -> dict[str, dict[str, Any]]:
-    """A row's settings by scope: those under ``schedule``, or that only the schedule has, are the schedule's."""
-    own, of_schedule = dict(row.settings), dict[str, Any]()
-    if not has_field(config, ("schedule",)) and isinstance(own.get("schedule"), Mapping):
-        of_schedule = dict(own.pop("schedule"))
-    for name in list(own):
-        if not has_field(config, (name,)) and has_field(schedule, (name,)):
-            of_schedule[name] = own.pop(name)
-    return {row.method: own, "schedule": of_schedule}
-
-
-def _place(suite: Suite, row: Row | None = None, column: Column | None = None) -> str:
-    """``'my.yaml', row 'mine' (line 4) on column 'digits' (line 2): ``; empty for the project's own suites."""
-    if not suite.file:
-        return ""
-    parts = [("row", row), ("on column" if row else "column", column)]
-    said = [
-        f"{word} {one.label or getattr(one, 'benchmark', '')!r}" + (f" (line {one.line})" if one.line else "")
-        for word, one in parts
-        if one is not None
-    ]
-    return f"{suite.file!r}, {' '.join(said)}: "
 
 
 ALIASES = {"learning_rate": "schedule.lr", "num_epochs": "schedule.epochs", "batchsize": "schedule.batch_size"}

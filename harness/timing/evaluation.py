@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from smope_bench.benchmarks.base import BenchmarkConfig
 from smope_bench.benchmarks.stream import Stream, Task, View
-from smope_bench.harness.cost.method_walk import make_method
+from smope_bench.harness.cost.counting.method_walk import make_method
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.timing.measure import interleaved
 from smope_bench.harness.timing.records import Row, make_row, ratios, spread

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from smope_bench.harness.cost.method_walk import make_method
+from smope_bench.harness.cost.counting.method_walk import make_method
 from smope_bench.harness.cost.stored_counts import stored_counts
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.hardware.device import products_in

@@ -31,7 +31,8 @@ from smope_bench.harness.checkpointing.checkpoint import Checkpoints
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.execution.scheduler import execute
 from smope_bench.harness.planning.assets import prepare_benchmarks
-from smope_bench.harness.planning.planner import PlannedRun, Selection, plan
+from smope_bench.harness.planning.planner import PlannedRun, plan
+from smope_bench.harness.planning.selection import Selection
 from smope_bench.harness.planning.settings import Seeds
 from smope_bench.harness.planning.suites.find import find_suite
 from smope_bench.harness.registry.registry import Registries, open_registries

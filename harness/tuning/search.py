@@ -19,15 +19,16 @@ from smope_bench.benchmarks.download.locks import locked
 from smope_bench.benchmarks.durable import make_folder
 from smope_bench.benchmarks.suites import SUITES, Column, Row
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.execution.display import Display
 from smope_bench.harness.execution.job import Job, JobResult, OnEvent, run_job
+from smope_bench.harness.execution.monitoring.display import Display
+from smope_bench.harness.execution.monitoring.tracked import TrackedLaunch
 from smope_bench.harness.execution.scheduler import RunStatus
-from smope_bench.harness.execution.tracked import TrackedLaunch
 from smope_bench.harness.executors.local import WorkerPool
 from smope_bench.harness.hardware.gpus import only_gpus
 from smope_bench.harness.planning.assets import prepare_command
 from smope_bench.harness.planning.own_backbones import find_backbone, without_file_settings
-from smope_bench.harness.planning.planner import PlannedRun, Planner, Selection
+from smope_bench.harness.planning.planner import PlannedRun, Planner
+from smope_bench.harness.planning.selection import Selection
 from smope_bench.harness.planning.settings import Seeds, Setting, parse_setting, setting_text
 from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry.registry import Registries

@@ -11,10 +11,9 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from smope_bench.reports.figures.interactive import Chart, limits_of, seeded, series, spread_of, to_thousandth
-from smope_bench.reports.figures.kinds import FigureData, Picture, figure
-from smope_bench.reports.figures.scatter import names_at_ends
-from smope_bench.reports.figures.style import (
+from smope_bench.reports.figures.drawing.interactive import Chart, limits_of, seeded, series, spread_of, to_thousandth
+from smope_bench.reports.figures.drawing.scatter import names_at_ends
+from smope_bench.reports.figures.drawing.style import (
     PALE,
     Look,
     Squares,
@@ -24,6 +23,7 @@ from smope_bench.reports.figures.style import (
     row_label,
     within_percent,
 )
+from smope_bench.reports.figures.kinds import FigureData, Picture, figure
 from smope_bench.reports.formatting import KIND_NAMES, mean_std
 from smope_bench.reports.loading.model import Cell, RowKind, Summary, runs_a_point, summarise
 from smope_bench.reports.text import listed, number

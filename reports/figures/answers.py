@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.trained.answers import Answers
+from smope_bench.reports.figures.drawing.style import WIDTH, Squares, colour_bar, draw_heat_map, row_label
 from smope_bench.reports.figures.kinds import FigureData, Picture, figure
-from smope_bench.reports.figures.style import WIDTH, Squares, colour_bar, draw_heat_map, row_label
 from smope_bench.reports.loading.model import Cell
 from smope_bench.reports.text import listed, number
 

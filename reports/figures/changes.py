@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from smope_bench.reports.figures.drawing.style import GREY, INK, PALE, WIDTH, Look, legend_label, render, row_looks
 from smope_bench.reports.figures.figure import FigureFile
-from smope_bench.reports.figures.style import GREY, INK, PALE, WIDTH, Look, legend_label, render, row_looks
 from smope_bench.reports.loading.load import Loaded
 from smope_bench.reports.loading.model import SuiteResults, Summary
 from smope_bench.reports.statistics.changes import CellChange, changes_of, moved_text

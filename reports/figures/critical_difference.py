@@ -5,8 +5,8 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from smope_bench.reports.figures.drawing.style import COLOURS, INK, PALE, SMALL
 from smope_bench.reports.figures.kinds import FigureData, Picture, figure
-from smope_bench.reports.figures.style import COLOURS, INK, PALE, SMALL
 from smope_bench.reports.statistics.ranking import Ranking, friedman_words, rank_rows
 from smope_bench.reports.text import number, shortened
 

@@ -18,9 +18,9 @@ from smope_bench.harness.planning.suites.find import run_argument
 from smope_bench.harness.registry.plugins import call_outside_code, installed_points
 from smope_bench.harness.registry.registry import KINDS as PLUGIN_KINDS
 from smope_bench.harness.trained.answers import Answers
+from smope_bench.reports.figures.drawing.processes import do_all
+from smope_bench.reports.figures.drawing.style import PALE, Look, emphasised, render, row_looks
 from smope_bench.reports.figures.figure import FigureFile, FigureGroup
-from smope_bench.reports.figures.processes import do_all
-from smope_bench.reports.figures.style import PALE, Look, emphasised, render, row_looks
 from smope_bench.reports.loading.model import KINDS, REFERENCES, Cell, Column, SuiteResults, run_ids
 from smope_bench.reports.loading.observed import Observed
 from smope_bench.reports.loading.run_result import RunResult

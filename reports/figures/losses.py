@@ -13,8 +13,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from smope_bench.reports.figures.drawing.style import SMALL, WIDTH, Margins, inch_panels, label_edges
 from smope_bench.reports.figures.kinds import FigureData, Picture, figure
-from smope_bench.reports.figures.style import SMALL, WIDTH, Margins, inch_panels, label_edges
 from smope_bench.reports.loading.model import Cell
 from smope_bench.reports.text import shortened
 

@@ -11,9 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from smope_bench.benchmarks.suites.schema import Drawing
-from smope_bench.reports.figures.interactive import Chart, limits_of, seeded, spread_of, to_thousandth
-from smope_bench.reports.figures.kinds import FigureData, Picture, figure
-from smope_bench.reports.figures.style import (
+from smope_bench.reports.figures.drawing.interactive import Chart, limits_of, seeded, spread_of, to_thousandth
+from smope_bench.reports.figures.drawing.style import (
     COLOURS,
     INK,
     colour_bar,
@@ -22,6 +21,7 @@ from smope_bench.reports.figures.style import (
     t_interval,
     within_percent,
 )
+from smope_bench.reports.figures.kinds import FigureData, Picture, figure
 from smope_bench.reports.formatting import METRIC_NAMES, mean_std
 from smope_bench.reports.loading.model import UNRANKED, Cell, Summary, run_ids, runs_a_point
 from smope_bench.reports.text import listed, number

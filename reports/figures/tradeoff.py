@@ -17,10 +17,10 @@ from matplotlib.ticker import EngFormatter
 
 from smope_bench.harness.cost.stored_counts import MethodCounts, stored_counts
 from smope_bench.harness.metrics import PERCENT, learning_accuracy
-from smope_bench.reports.figures.interactive import Chart, exactly, points_chart, points_panel
+from smope_bench.reports.figures.drawing.interactive import Chart, exactly, points_chart, points_panel
+from smope_bench.reports.figures.drawing.scatter import Spot, draw_spots, fixed_axes, frame
+from smope_bench.reports.figures.drawing.style import GREY, SMALL, crowded, row_label, stretch
 from smope_bench.reports.figures.kinds import FigureData, Picture, figure
-from smope_bench.reports.figures.scatter import Spot, draw_spots, fixed_axes, frame
-from smope_bench.reports.figures.style import GREY, SMALL, crowded, row_label, stretch
 from smope_bench.reports.loading.model import REFERENCES, UNRANKED, Cell, Summary, median, run_ids, summarise
 from smope_bench.reports.text import listed, number
 

@@ -12,8 +12,8 @@ from importlib.resources import files
 
 from markupsafe import Markup
 
+from smope_bench.reports.figures.drawing.interactive import shapes
 from smope_bench.reports.figures.figure import FigureFile
-from smope_bench.reports.figures.interactive import shapes
 from smope_bench.reports.writers.page_data import safe_json
 
 _OWN = ("page.js", "page_runs.js", "page_charts.js")

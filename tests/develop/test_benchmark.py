@@ -10,4 +10,4 @@ from tests.page_blocks import follow  # pyright: ignore[reportMissingImports]
 
 def test_the_recipe_does_what_it_says(tmp_path: Path) -> None:
     section = PAGE.read_text(encoding="utf-8").partition("\n## A benchmark\n")[2].partition("\n## ")[0]
-    assert follow(section, tmp_path / "mine") == {"python": 1, "bash": 1, "text": 1}
+    assert follow(section, tmp_path / "mine") == {"python": 3, "bash": 2, "text": 2}

@@ -10,7 +10,8 @@ import torch
 from smope_bench.benchmarks.datasets.glyph_domains import GlyphDomains, GlyphDomainsConfig
 from smope_bench.benchmarks.suites import ONE_TASK_A_CLASS, SUITES
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.planning.planner import Selection, plan
+from smope_bench.harness.planning.planner import plan
+from smope_bench.harness.planning.selection import Selection
 from smope_bench.harness.planning.settings import Seeds, parse_setting
 from smope_bench.harness.records.store import Record, Store
 from smope_bench.harness.registry.registry import open_registries

@@ -31,7 +31,7 @@ from smope_bench.harness.cost.cost_suites import read_counted
 from smope_bench.harness.cost.pricing import median_seconds, recorded_rate
 from smope_bench.harness.execution.lease import newest
 from smope_bench.harness.execution.memory_budget import MemoryEstimator
-from smope_bench.harness.execution.status import planned_cells, statuses
+from smope_bench.harness.execution.monitoring.status import planned_cells, statuses
 from smope_bench.harness.executors.slurm_job import read_result, result_file
 from smope_bench.harness.planning.settings import parse_seeds, parse_setting
 from smope_bench.harness.planning.suites.read import read_suite

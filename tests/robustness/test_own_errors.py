@@ -25,7 +25,8 @@ from smope_bench.harness.checkpointing import checkpoint, manager, random_state
 from smope_bench.harness.checkpointing.checkpoint import Checkpoint, Checkpoints, Position, RunProgress
 from smope_bench.harness.cli import expectations
 from smope_bench.harness.cost import cost_suites
-from smope_bench.harness.execution import memory_budget, status
+from smope_bench.harness.execution import memory_budget
+from smope_bench.harness.execution.monitoring import status
 from smope_bench.harness.executors import remote
 from smope_bench.harness.facts import one
 from smope_bench.harness.metrics import METRICS

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from smope_bench.reports.figures.drawing.style import COLOURS, INK, label_edges, panels, row_label
 from smope_bench.reports.figures.kinds import FigureData, Picture, figure
-from smope_bench.reports.figures.style import COLOURS, INK, label_edges, panels, row_label
 from smope_bench.reports.loading.model import Run
 from smope_bench.reports.loading.observed import DrawableRow, DrawableRows, evenly, gather, numbers
 

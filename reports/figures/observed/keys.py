@@ -15,8 +15,8 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from smope_bench.harness.records.observations import LABELS
+from smope_bench.reports.figures.drawing.style import INK, colour_bar, panels, row_label
 from smope_bench.reports.figures.kinds import FigureData, Picture, figure
-from smope_bench.reports.figures.style import INK, colour_bar, panels, row_label
 from smope_bench.reports.formatting import seeds_text
 from smope_bench.reports.loading.model import Run
 from smope_bench.reports.loading.observed import DrawableRow, DrawableRows, evenly, gather, numbers

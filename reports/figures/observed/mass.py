@@ -12,8 +12,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import NDArray
 
 from smope_bench.harness.records.observations import PROMPT_MASS
+from smope_bench.reports.figures.drawing.style import COLOURS, GREY, label_edges, panels, row_label
 from smope_bench.reports.figures.kinds import FigureData, Picture, figure
-from smope_bench.reports.figures.style import COLOURS, GREY, label_edges, panels, row_label
 from smope_bench.reports.loading.model import Run
 from smope_bench.reports.loading.observed import DrawableRow, DrawableRows, gather, numbers
 

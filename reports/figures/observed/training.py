@@ -11,8 +11,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from numpy.typing import NDArray
 
 from smope_bench.harness.records.observations import VALIDATION_LOSS
+from smope_bench.reports.figures.drawing.style import by_row, label_edges, panels, row_legend
 from smope_bench.reports.figures.kinds import FigureData, Picture, figure
-from smope_bench.reports.figures.style import by_row, label_edges, panels, row_legend
 from smope_bench.reports.loading.model import Run
 from smope_bench.reports.loading.observed import DrawableRows, gather, numbers
 

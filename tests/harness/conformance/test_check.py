@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from smope_bench.benchmarks.base import BenchmarkConfig
 from smope_bench.benchmarks.stream import View, build_stream
-from smope_bench.harness.conformance import device_checks
 from smope_bench.harness.conformance.check import check, check_target, failed
-from smope_bench.harness.conformance.device_checks import DeviceRun, run_on_pretend_device
+from smope_bench.harness.conformance.checks import device as device_checks
+from smope_bench.harness.conformance.checks.device import DeviceRun, run_on_pretend_device
 from smope_bench.harness.conformance.fixtures import ColouredNoise, kept_test_images, with_other_future
 from smope_bench.harness.registry.registry import open_registries
 from smope_bench.methods import BUILTIN

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from smope_bench.harness.conformance.check import failed
-from smope_bench.harness.conformance.device_checks import DeviceRun, run_on_pretend_device
+from smope_bench.harness.conformance.checks.device import DeviceRun, run_on_pretend_device
 from smope_bench.harness.conformance.pretend_device.device import NAME, pretend_device
 from smope_bench.harness.conformance.runner import different, register, spec_of
 from smope_bench.harness.maintenance import device_waits

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from smope_bench.harness.conformance.check import failed
+from smope_bench.harness.conformance.checks.training import keeps_no_data
 from smope_bench.harness.conformance.pictures import NOT_SEARCHED, Shown
 from smope_bench.harness.conformance.runner import MethodUnderCheck, Verdict, register, run
-from smope_bench.harness.conformance.training_checks import keeps_no_data
 from smope_bench.harness.registry.registry import open_registries
 from tests.harness.conformance.cheats import Honest, verdicts_one_by_one  # pyright: ignore[reportMissingImports]
 

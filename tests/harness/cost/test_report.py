@@ -15,9 +15,14 @@ from torch import Tensor, nn
 from smope_bench import run_all
 from smope_bench.harness.cost import report as cost
 from smope_bench.harness.cost import stored_counts as cost_counts
-from smope_bench.harness.cost.executed import Counters
-from smope_bench.harness.cost.flop_counters import dispatched_flops, published_classifier, published_pass, traced_flops
-from smope_bench.harness.cost.method_walk import declared, make_method
+from smope_bench.harness.cost.counting.executed import Counters
+from smope_bench.harness.cost.counting.flop_counters import (
+    dispatched_flops,
+    published_classifier,
+    published_pass,
+    traced_flops,
+)
+from smope_bench.harness.cost.counting.method_walk import declared, make_method
 from smope_bench.harness.cost.report import CLASSES, TASKS, count_costs, geometry_of, published_cost
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.registry import registry

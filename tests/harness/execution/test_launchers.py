@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from smope_bench.harness.execution import status
 from smope_bench.harness.execution.lease import CANCEL, acquire
+from smope_bench.harness.execution.monitoring import status
+from smope_bench.harness.execution.monitoring.status import Cell, cancel_runs, statuses
 from smope_bench.harness.execution.scheduler import execute
-from smope_bench.harness.execution.status import Cell, cancel_runs, statuses
 from smope_bench.harness.planning.planner import PlannedRun
 from smope_bench.harness.provenance import code_fingerprint
 from smope_bench.harness.records.store import Store

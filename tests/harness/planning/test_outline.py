@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from smope_bench.harness.cost.flop_counters import plain_published_pass, published_pass
+from smope_bench.harness.cost.counting.flop_counters import plain_published_pass, published_pass
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.planning.compatibility import CompatibilityChecker
 from smope_bench.harness.planning.outline import BackboneOutline, Undrawn, plain_sizes

@@ -16,10 +16,11 @@ from timm.layers import resample_abs_pos_embed
 from smope_bench import run_all
 from smope_bench.harness.conformance.check import check_target, failed
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.planning.manifest import manifest
 from smope_bench.harness.planning.own_backbones import find_backbone
-from smope_bench.harness.planning.planner import PlannedRun, Selection, plan
+from smope_bench.harness.planning.planner import PlannedRun, plan
+from smope_bench.harness.planning.selection import Selection
 from smope_bench.harness.planning.settings import parse_setting
+from smope_bench.harness.planning.summary.manifest import manifest
 from smope_bench.harness.registry.registry import open_registries
 from smope_bench.methods.common.backbone.backbones import TINY, BackboneSettings
 from smope_bench.methods.common.backbone.imported import ImportedBackbone

@@ -12,10 +12,11 @@ import pytest
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.suites import SUITES
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.planning.manifest import manifest
-from smope_bench.harness.planning.planner import PlannedRun, Selection, plan
-from smope_bench.harness.planning.remarks import further_columns
+from smope_bench.harness.planning.planner import PlannedRun, plan
+from smope_bench.harness.planning.selection import Selection
 from smope_bench.harness.planning.settings import Seeds, Setting, parse_setting
+from smope_bench.harness.planning.summary.manifest import manifest
+from smope_bench.harness.planning.summary.remarks import further_columns
 from smope_bench.harness.registry.registry import Registries, open_registries
 from smope_bench.methods.common.errors import MethodError
 from smope_bench.methods.recipes import GENERIC, RecipeFrom, find_recipe

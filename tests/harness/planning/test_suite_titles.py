@@ -9,10 +9,11 @@ import pytest
 from smope_bench import run_all
 from smope_bench.benchmarks.base import BenchmarkConfig
 from smope_bench.benchmarks.suites import SUITES
-from smope_bench.harness.planning.manifest import manifest
-from smope_bench.harness.planning.planner import Selection, plan
+from smope_bench.harness.planning.planner import plan
+from smope_bench.harness.planning.selection import Selection
 from smope_bench.harness.planning.settings import parse_setting
 from smope_bench.harness.planning.suites.titles import tasks_label
+from smope_bench.harness.planning.summary.manifest import manifest
 from smope_bench.harness.registry.registry import open_registries
 from smope_bench.reports.loading.manifest import Manifest
 

@@ -13,7 +13,8 @@ import pytest
 from smope_bench import run_all
 from smope_bench.benchmarks.suites import SUITES, Suite
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.planning.planner import PlannedRun, Selection, plan
+from smope_bench.harness.planning.planner import PlannedRun, plan
+from smope_bench.harness.planning.selection import Selection
 from smope_bench.harness.planning.suites.find import find_suite, find_suites
 from smope_bench.harness.planning.suites.read import read_suite
 from smope_bench.harness.planning.suites.write import suite_text

@@ -21,7 +21,7 @@ from smope_bench.harness.records.checksum import with_checksum
 from smope_bench.harness.records.index import IndexedStore
 from smope_bench.harness.records.store import PREDICTIONS, RECORD, Broken, Derived, Record, Store
 from smope_bench.reports.cli import print_suites
-from smope_bench.reports.synthetic_results import make_store
+from smope_bench.reports.timing.synthetic_results import make_store
 
 RUNS = 120
 
@@ -31,7 +31,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A results folder of more runs than an index is made for, each with a file of predictions."""
     root = tmp_path_factory.mktemp("index") / "results"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("smope_bench.reports.synthetic_results.SUITES", {"smoke": SUITES["smoke"]})
+        patch.setattr("smope_bench.reports.timing.synthetic_results.SUITES", {"smoke": SUITES["smoke"]})
         made = make_store(root, RUNS)
     for run_id in made.published():
         (root / run_id / PREDICTIONS).write_bytes(run_id.encode())

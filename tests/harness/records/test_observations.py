@@ -9,7 +9,8 @@ import pytest
 
 from smope_bench.benchmarks.suites import Column, Row, Suite
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.planning.planner import Planner, Selection
+from smope_bench.harness.planning.planner import Planner
+from smope_bench.harness.planning.selection import Selection
 from smope_bench.harness.planning.settings import parse_setting
 from smope_bench.harness.records.observations import read_observations
 from smope_bench.harness.records.store import Store

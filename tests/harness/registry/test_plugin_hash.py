@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.planning.planner import Selection, plan
+from smope_bench.harness.planning.planner import plan
+from smope_bench.harness.planning.selection import Selection
 from smope_bench.harness.planning.settings import Seeds
 from smope_bench.harness.provenance import code_fingerprint, with_sources
 from smope_bench.harness.records.store import Record

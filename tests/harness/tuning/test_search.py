@@ -20,8 +20,8 @@ from smope_bench.benchmarks.suites import SUITES
 from smope_bench.harness.cli.tune import describe, parse_grid, write_files
 from smope_bench.harness.conformance.fixtures import ColouredNoise
 from smope_bench.harness.errors import RunDivergedError, UserError
-from smope_bench.harness.execution.display import Display
 from smope_bench.harness.execution.job import Job
+from smope_bench.harness.execution.monitoring.display import Display
 from smope_bench.harness.hardware import gpus
 from smope_bench.harness.hardware.gpus import VISIBLE
 from smope_bench.harness.planning.planner import PlannedRun

@@ -8,8 +8,8 @@ from itertools import pairwise
 import pytest
 from matplotlib.figure import Figure
 
-from smope_bench.reports.figures.scatter import spread
-from smope_bench.reports.figures.style import (
+from smope_bench.reports.figures.drawing.scatter import spread
+from smope_bench.reports.figures.drawing.style import (
     COLOURS,
     GREY,
     MARKERS,

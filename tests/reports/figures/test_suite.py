@@ -10,8 +10,8 @@ import pytest
 
 from smope_bench.benchmarks.suites import SUITES
 from smope_bench.reports.figures.accuracy import mean_matrix
+from smope_bench.reports.figures.drawing.style import slim_svg
 from smope_bench.reports.figures.kinds import built_in, figure_groups
-from smope_bench.reports.figures.style import slim_svg
 from smope_bench.reports.loading.load import load_suite
 
 DRAWN = [suite.name for suite in SUITES.values() if suite.observe]

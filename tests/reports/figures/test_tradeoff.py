@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smope_bench.harness.cost.stored_counts import MethodCounts
+from smope_bench.reports.figures.drawing.scatter import Box, place_labels
 from smope_bench.reports.figures.figure import FigureFile
 from smope_bench.reports.figures.kinds import FigureKind, draw_figure, figure_data
-from smope_bench.reports.figures.scatter import Box, place_labels
 from smope_bench.reports.figures.tradeoff import (
     Spot,
     cost_front,

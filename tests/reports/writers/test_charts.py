@@ -13,10 +13,10 @@ from smope_bench.benchmarks.suites.schema import Drawing
 from smope_bench.reports.build import table_section, write_report
 from smope_bench.reports.document import Document
 from smope_bench.reports.figures.accuracy import final, stages
+from smope_bench.reports.figures.drawing.style import row_looks
 from smope_bench.reports.figures.figure import FigureGroup
 from smope_bench.reports.figures.kinds import FigureKind, draw_figure, figure_data, figure_groups, nothing_answered
 from smope_bench.reports.figures.settings import curve
-from smope_bench.reports.figures.style import row_looks
 from smope_bench.reports.figures.tradeoff import forgetting, tradeoff
 from smope_bench.reports.formatting import mean_std
 from smope_bench.reports.loading.load import load_suite

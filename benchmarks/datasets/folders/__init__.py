@@ -1,0 +1,1 @@
+"""A user's own pictures: folders of classes and of domains."""
