@@ -6,10 +6,12 @@ Everything heavy is imported by the command that needs it.
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import os
 import platform
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 if importlib.util.find_spec("smope_bench") is None:
@@ -27,7 +29,7 @@ from smope_bench.harness.cli.request import read_request
 from smope_bench.harness.console import replace_what_cannot_be_printed
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.run_options import CHECKPOINT_EVERY_S, RunOptions
-from smope_bench.harness.text import INSTALLED, plain, program, shell_command
+from smope_bench.harness.text import DATA, INSTALLED, plain, program, shell_command, whole_commands
 from smope_bench.methods.common.errors import MethodError
 from smope_bench.reports import cli as report_commands
 
@@ -167,6 +169,16 @@ def _at_home(word: str) -> str:
     return option + equals + os.path.expanduser(value) if value.startswith("~") else word  # noqa: PTH111  # never raises
 
 
+def _with_options(message: str, words: Sequence[str]) -> str:
+    """A message whose commands have the data folder and the plugins of this one."""
+    values: dict[str, list[str]] = {"--data": [str(DATA)], "--plugin": []}
+    for word, after in itertools.pairwise([*words, ""]):
+        option, equals, value = word.partition("=")
+        if option in values:
+            values[option].append(value if equals else after)
+    return whole_commands(message, map(Path, values["--plugin"]), Path(values["--data"][-1]))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the command line; returns the exit status."""
     replace_what_cannot_be_printed()
@@ -178,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("stopped: what was finished is kept, and the same command goes on from there.", file=sys.stderr)
         return stop.status
     except (UserError, BenchmarkError, MethodError) as error:
-        message = str(error)
+        message = _with_options(str(error), words)
     except Exception as error:
         if not hasattr(error, "format_message"):  # only the option parser's usage errors have it
             raise

@@ -22,6 +22,7 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 
 from smope_bench.benchmarks.augmentation import Augmentation, Interpolation, NoAugmentation, Normalize
 from smope_bench.benchmarks.errors import BenchmarkError
@@ -272,6 +273,34 @@ class Benchmark(ABC, Generic[ConfigT]):
     def images_key(self) -> str:
         """Key of what ``prepare`` makes: of benchmarks with equal names and keys, only one needs to be prepared."""
         return self.config.model_dump_json()
+
+    def changed_settings(self) -> dict[str, Any]:
+        """The fields of the configuration that are not at their defaults, as JSON."""
+        usual = {name: field.get_default(call_default_factory=True) for name, field in self._fields.items()}
+        dumped = self.config.model_dump(mode="json")
+        return {name: dumped[name] for name, value in self.config if value != usual[name]}
+
+    def image_settings(self) -> dict[str, Any]:
+        """Those of the changed settings without which ``prepare`` would make other images.
+
+        Where a user's own images are, and what they hold, is not among them.
+        """
+        key = self.images_key()
+
+        def decides(name: str) -> bool:
+            if self._fields[name].is_required():
+                return True
+            usual = {name: self._fields[name].get_default(call_default_factory=True)}
+            try:
+                return type(self)(self.config.model_copy(update=usual), self.root).images_key() != key
+            except BenchmarkError:  # without their folder nothing is known of a user's images
+                return False
+
+        return {name: value for name, value in self.changed_settings().items() if decides(name)}
+
+    @property
+    def _fields(self) -> Mapping[str, FieldInfo]:
+        return type(self.config).model_fields
 
     def content_hash(self) -> str:
         """Sha256 (hex) over names, labels and pixels of both splits, before any order is drawn."""

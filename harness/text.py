@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -18,6 +19,7 @@ INSTALLED = "smope-bench"
 RESULTS, DATA = Path("results"), Path("data")
 """Results folder and data folder of commands that name none."""
 LONGEST = 2_000
+_COMMAND = re.compile(r"`(data (?:prepare|verify)\b[^`]*)`")
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 # Control, format (bidirectional overrides, zero width), surrogate, line and paragraph separator.
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -54,6 +56,15 @@ def shell_command(
     """A command of this program that can be pasted into a shell; ``results``: the folder that it is about."""
     place = [] if results == RESULTS else ["--results", str(results)]
     return f"{program()} {shlex.join([*words, *option_words(settings, plugins, data), *place])}"
+
+
+def whole_commands(message: str, plugins: Iterable[Path] = (), data: Path = DATA) -> str:
+    """A message whose commands, in backquotes and beginning with the word ``data``, are whole: with program and options.
+
+    Methods and benchmarks, which write them, know neither.
+    """
+    more = shlex.join(option_words(plugins=plugins, data=data))
+    return _COMMAND.sub(lambda found: f"`{' '.join(filter(None, (program(), found[1], more)))}`", message)
 
 
 def plain(value: object, longest: int = LONGEST) -> str:

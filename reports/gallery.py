@@ -60,6 +60,7 @@ _HEAD = """# Gallery
 Every table and figure of the papers as a report shows it, from **tiny rehearsals**: digits and glyphs on the small backbone that
 comes with the project, made offline on a CPU. They show what is drawn and written, and that all of it runs. They are **not at the
 papers' scale** and predict none of the papers' numbers; [reproduce.md](../reproduce.md) has the commands at full scale.
+Ten things as ten of the sets of `emoji_r` draw them: [emoji.png](emoji.png).
 
 Each part names the command that made it; it makes the part again in any results folder. `python run_all.py report SUITE` then
 writes the page with the id of every run behind every number, intervals, statistics and all figures, and

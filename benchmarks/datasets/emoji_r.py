@@ -57,7 +57,7 @@ class EmojiRConfig(BenchmarkConfig):
         le=1024,
         description="side in pixels of the images: that of the backbone: 48 for tiny_colour, 224 for a ViT-B/16",
     )
-    train_per_class: int = Field(default=24, ge=1, le=10_000, description="training images of each class")
+    train_per_class: int = Field(default=48, ge=1, le=10_000, description="training images of each class")
     test_per_class: int = Field(default=12, ge=1, le=10_000, description="test images of each class")
     test_families: tuple[Family, ...] = Field(
         default=TEST_FAMILIES,
@@ -91,7 +91,7 @@ class EmojiR(PublishedFiles, CachedBenchmark[EmojiRConfig]):
             for licence in dict.fromkeys(one.licence for one in SETS)
         ),
         summary="200 things drawn by twelve hands in seven families, four of which are trained on and three tested on;"
-        " 24 training and 12 test images a class",
+        " 48 training and 12 test images a class",
     )
     published_counts: ClassVar[tuple[int, int] | None] = None
     remotes: ClassVar[tuple[Remote, ...]] = tuple(one.remote() for one in SETS)

@@ -74,14 +74,15 @@ class PublishedFiles:
     def missing(self) -> BenchmarkError:
         """The error that names how to get the images."""
         size = shown_bytes(sum(remote.size or 0 for remote in self.remotes))
+        prepare: str = self.preparation  # type: ignore[attr-defined]  # of the benchmark that this is mixed into
         places = [[url.removesuffix(remote.name) for url in remote.urls] for remote in self.remotes]
         owners = dict.fromkeys(owner for owner, *_ in places)
         mirrors = dict.fromkeys(mirror for _, *others in places for mirror in others)
         also = f" (mirrors: {', '.join(mirrors)})" if mirrors else ""
         return BenchmarkError(
-            f"{self.name}: no prepared images under {self.root}; call 'data prepare {self.name}', which downloads {size} "
+            f"{self.name}: no prepared images under {self.root}; call `{prepare}`, which downloads {size} "
             f"from {' and '.join(owners)}{also}; without a connection, copy {self.layout} into "
-            f"{self.downloads}, or name the place where they lie: 'data prepare {self.name} --from PATH'"
+            f"{self.downloads}, or name the place where they lie: `{prepare} --from PATH`"
         )
 
     def prepare(self, progress: ProgressCallback = silent, given: Sequence[Path] = ()) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -45,13 +46,14 @@ class Encoded:
     """Image files as they are, not decoded. ``upright``: whether they are turned by their EXIF tag and put on white.
 
     ``names``: of the pictures, for messages; may be empty.
-    ``normalize``: the statistics of each picture, where not all are normalised alike.
+    ``normalize``: the statistics of each picture, where not all are normalised alike. ``remedy``: for one that cannot be read.
     """
 
     files: tuple[bytes, ...]
     upright: bool = False
     names: tuple[str, ...] = ()
     normalize: tuple[str, ...] | None = None
+    remedy: str = "put an intact one in its place"
 
     def __len__(self) -> int:
         return len(self.files)
@@ -165,7 +167,7 @@ class EncodedStore:
     def __getitem__(self, rows: NDArray[np.int64], /) -> Encoded:
         chosen = np.arange(len(self))[rows].tolist()
         names = tuple(f"picture {row} of {self._path}" for row in chosen)
-        return Encoded(tuple(map(self._read, chosen)), self.upright, names)
+        return Encoded(tuple(map(self._read, chosen)), self.upright, names, remedy=_made_anew(self._path))
 
     def _read(self, row: int) -> bytes:
         start, stop = int(self.offsets[row]), int(self.offsets[row + 1])
@@ -248,4 +250,9 @@ def _cannot_read(path: Path, error: OSError) -> str:
 
 
 def _too_short(path: Path) -> str:
-    return f"stored images in {path} end too early; run data prepare again to make them anew"
+    return f"stored images in {path} end too early; {_made_anew(path)}"
+
+
+def _made_anew(path: Path) -> str:
+    """The remedy for a damaged file of a store, which lies in ``<data folder>/<benchmark>/<id>``."""
+    return f"`{shlex.join(['data', 'verify', path.parent.parent.name])}` names the command that makes them anew"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from smope_bench.benchmarks.base import Benchmark, ConfigT, ImageSet, ProgressCallback, Split, silent
 from smope_bench.benchmarks.errors import BenchmarkError
@@ -21,7 +23,7 @@ from smope_bench.benchmarks.image_store.cache import (
     open_cache,
     verify_caches,
 )
-from smope_bench.benchmarks.image_store.stores import note_use, remarks_on
+from smope_bench.benchmarks.image_store.stores import made_of, note_use, remarks_on, setting_words
 
 
 class CachedBenchmark(Benchmark[ConfigT]):
@@ -85,7 +87,10 @@ class CachedBenchmark(Benchmark[ConfigT]):
         if lacking:
             build_caches(parent, lacking, self.names_to_store(progress), fill)
         for part in self.parts():
-            note_use(cache_folder(parent, part.recipe), self.origin, self.remarks if part in lacking else None)
+            folder = cache_folder(parent, part.recipe)
+            is_new = part in lacking or made_of(folder).settings is None
+            remarks = self.remarks if part in lacking else None
+            note_use(folder, self.origin, remarks, self._made_with() if is_new else None)
         self.task_sizes()  # raises for an impossible split
 
     def state_repeats(self, digests: Mapping[Split, Sequence[bytes]], progress: ProgressCallback) -> None:
@@ -124,7 +129,18 @@ class CachedBenchmark(Benchmark[ConfigT]):
 
     def missing(self) -> BenchmarkError:
         """The error if the images are not prepared."""
-        return BenchmarkError(f"{self.name}: no prepared images under {self.root}; call prepare first")
+        return BenchmarkError(f"{self.name}: no prepared images under {self.root}; call `{self.preparation}`")
+
+    @property
+    def preparation(self) -> str:
+        """The command that makes these images, without program and data folder, which the harness adds."""
+        place = {} if self.origin is None else {"path": str(self.origin)}
+        return shlex.join(["data", "prepare", self.name, *setting_words({**place, **self._made_with()})])
+
+    def _made_with(self) -> dict[str, Any]:
+        """Settings that make the images of this configuration, with the tasks, which must fit the classes."""
+        tasks = {name: value for name, value in self.changed_settings().items() if name in ("tasks", "split")}
+        return {**tasks, **self.image_settings()}
 
     def opened(self, split: Split = "train") -> ImageCache:
         """The cache of a split, its sizes checked. Raises ``missing``."""

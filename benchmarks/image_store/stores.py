@@ -1,7 +1,7 @@
 """What is prepared in a data folder: every store of images, where it came from, when it was used; and its removal.
 
-Beside its manifest a store has ``use.json`` with its origin and with remarks on its pictures; the time of that file is that
-of the last use. The manifest, which is hashed, does not change with its use.
+Beside its manifest a store has ``use.json`` with its origin, its settings and remarks on its pictures; the time of that file is
+that of the last use. The manifest, which is hashed, does not change with its use.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -44,8 +44,34 @@ class PreparedStore:
     match: Match = ""
 
 
-def note_use(folder: Path, source: Path | None, remarks: Sequence[str] | None = None) -> None:
-    """Write that a store was used now. ``source``: the folder it was made from; ``remarks``: None = as they are.
+@dataclass(frozen=True)
+class MadeOf:
+    """What a store was made of. ``source``: the user's folder, '' for other images; ``settings``: None where not known."""
+
+    source: str
+    settings: Mapping[str, Any] | None
+
+
+def made_of(folder: Path) -> MadeOf:
+    """What is noted beside a store, also where its manifest is damaged."""
+    use = _use_of(folder)
+    return MadeOf(str(use["from"] or ""), use.get("settings"))
+
+
+def setting_words(settings: Mapping[str, Any]) -> list[str]:
+    """Settings of a benchmark as the words of a command."""
+    texts = [f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in settings.items()]
+    return [word for text in texts for word in ("--set", f"benchmark.{text}")]
+
+
+def note_use(
+    folder: Path,
+    source: Path | None,
+    remarks: Sequence[str] | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> None:
+    """Write that a store was used now. ``source``: the folder it was made from; ``settings``: of the benchmark, with which it
+    was made. None = as they are.
 
     A data folder that cannot be written is left as it is.
     """
@@ -54,6 +80,8 @@ def note_use(folder: Path, source: Path | None, remarks: Sequence[str] | None = 
         "from": before["from"] if source is None else _from_home(source),
         "remarks": before["remarks"] if remarks is None else list(remarks),
     }
+    if (made_with := before.get("settings") if settings is None else dict(settings)) is not None:
+        use["settings"] = made_with
     with contextlib.suppress(OSError):
         if use == before and (folder / USE).is_file():
             os.utime(folder / USE)
@@ -150,7 +178,8 @@ def _use_of(folder: Path) -> dict[str, Any]:
         use = None
     if not isinstance(use, dict) or not isinstance(use.get("remarks"), list) or "from" not in use:
         return {"from": None, "remarks": []}
-    return {"from": use["from"], "remarks": [str(remark) for remark in use["remarks"]]}
+    settings = {"settings": use["settings"]} if isinstance(use.get("settings"), dict) else {}
+    return {"from": use["from"], "remarks": [str(remark) for remark in use["remarks"]], **settings}
 
 
 def _from_home(path: Path) -> str:

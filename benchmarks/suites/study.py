@@ -1,6 +1,7 @@
 """What makes SMoPE's parts matter: steps a task, classes a task, and how alike the tasks are, with each part taken away in turn.
 
-Each suite learns 80 of the 200 classes of ``emoji_r``. The prototype loss is off everywhere, since it needs sparse selection.
+``parts_by_tasks`` learns 80 of the 200 classes of ``emoji_r``, ``parts_by_steps`` 40. The prototype loss is off everywhere, since
+it needs sparse selection.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ STUDY: tuple[Suite, ...] = (
     Suite(
         name="parts_by_steps",
         title="SMoPE's parts by steps a task",
-        summary="each part taken away at 1, 4 and 16 times the recipe's steps: four tasks of 20 emoji classes",
+        summary="each part taken away at 1, 4 and 16 times the recipe's steps: four tasks of 10 emoji classes",
         rows=tuple(
             Row(f"{label}, steps × {times}", "smope", {**settings, "schedule": {"epochs": EPOCHS * times}})
             for times in (1, 4, 16)
             for label, settings in PARTS.items()
         ),
-        tiny=(_emoji("emoji, 4 of 10 tasks", tasks=10, stop_after=4),),
+        tiny=(_emoji("emoji, 4 of 20 tasks", tasks=20, stop_after=4),),
         seeds=SEEDS,
         metrics=("faa", "caa", "fm"),
         is_tiny_only=True,

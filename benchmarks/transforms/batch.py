@@ -268,7 +268,7 @@ class Transforms:
             try:
                 return open_picture(raw.files[number], upright=raw.upright)
             except BenchmarkError as error:
-                raise _unreadable(raw.name(number), error) from error
+                raise _unreadable(raw, number, error) from error
 
         if crops is not None:
             assert isinstance(self.augment, RandomResizedCrop)
@@ -300,8 +300,8 @@ def _finished_apart(finish: Callable[[], tuple[Tensor, Tensor]], names: tuple[st
     return (images - each[:, 0]) / each[:, 1], labels
 
 
-def _unreadable(name: str, error: BenchmarkError) -> BenchmarkError:
-    return BenchmarkError(f"{name}: {error}; 'data verify' names damaged stores, 'data prepare' makes them anew")
+def _unreadable(raw: Encoded, number: int, error: BenchmarkError) -> BenchmarkError:
+    return BenchmarkError(f"{raw.name(number)}: {error}; {raw.remedy}")
 
 
 def crops_of_arrays(images: Tensor, crops: Crops, size: int, interpolation: Interpolation) -> Tensor:
@@ -346,7 +346,7 @@ def _sizes(raw: Raw | Tensor) -> Tensor:
             try:
                 sizes.append(picture_size(data, upright=raw.upright))
             except BenchmarkError as error:
-                raise _unreadable(raw.name(number), error) from error
+                raise _unreadable(raw, number, error) from error
         return torch.tensor(sizes, dtype=torch.int64).view(-1, 2)
     if isinstance(raw, Squeezed):
         return torch.from_numpy(raw.sizes)

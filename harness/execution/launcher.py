@@ -42,7 +42,7 @@ from smope_bench.harness.registry.metrics import open_metrics
 from smope_bench.harness.registry.plugins import run_file
 from smope_bench.harness.registry.registry import KINDS, Registries, open_registries, uncollected
 from smope_bench.harness.run_options import RunOptions
-from smope_bench.harness.text import shell_command
+from smope_bench.harness.text import shell_command, whole_commands
 from smope_bench.harness.tracking.tracker import find_trackers
 
 FLOAT32_BYTES = 4
@@ -184,7 +184,8 @@ def launch_runs(
             tracking.finish(status)
             unfinished += status.state in ("cancelled", "interrupted")
             if status.state == "failed":
-                failures.append(status)
+                whole = whole_commands(status.error or "", options.plugins, options.data)
+                failures.append(replace(status, error=whole))
     for line in tracking.looks():
         notify(line)
     del held  # until here `data remove` refuses to delete the images of these runs

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from smope_bench.benchmarks.base import SPLITS, ProgressCallback, silent
 from smope_bench.benchmarks.download.fetch import (
     FOLDER,
@@ -20,15 +22,21 @@ from smope_bench.benchmarks.download.fetch import (
     unpinned_on_error,
 )
 from smope_bench.benchmarks.errors import BenchmarkError
-from smope_bench.benchmarks.image_store.cache import verify_caches
+from smope_bench.benchmarks.image_store.cache import cache_folder, verify_caches
 from smope_bench.benchmarks.image_store.other_data import OtherData, other_data, remove_other
-from smope_bench.benchmarks.image_store.stores import PreparedStore, prepared_stores, remove_store, require_free
+from smope_bench.benchmarks.image_store.stores import (
+    PreparedStore,
+    made_of,
+    prepared_stores,
+    remove_store,
+    require_free,
+)
 from smope_bench.benchmarks.protocol import spelled
 from smope_bench.harness.errors import UserError, did_you_mean
 from smope_bench.harness.planning.planner import PlannedRun
 from smope_bench.harness.planning.settings import Setting, scoped, setting_text, validated
 from smope_bench.harness.registry.registry import Registries
-from smope_bench.harness.text import shell_command
+from smope_bench.harness.text import shell_command, whole_commands
 from smope_bench.methods.common.backbone.imported import NOT_VERIFIED
 
 Kind = Literal["benchmark", "backbone"]
@@ -85,18 +93,22 @@ def prepare_command(names: Sequence[str], registries: Registries, data_root: Pat
 def image_settings(name: str, values: Mapping[str, Any], registries: Registries, data_root: Path) -> tuple[str, ...]:
     """The settings ``benchmark.FIELD=VALUE`` with which ``data prepare`` makes the images of a benchmark of this configuration.
 
-    They are the fields that are not at their defaults and that change what is stored.
+    They are the fields that are not at their defaults and that change what is stored; and the tasks where the usual ones do not
+    fit the classes.
     """
     benchmark = registries.benchmarks.load(name)
-    config, usual = benchmark.Config(**values), benchmark.Config()
+    opened = benchmark(benchmark.Config(**values), data_root)
+    deciding = opened.image_settings()
+    try:
+        benchmark(benchmark.Config(**deciding), data_root).task_sizes()
+    except BenchmarkError:
+        changed = opened.changed_settings()
+        deciding |= {field: changed[field] for field in ("tasks", "split") if field in changed}
+    return _setting_texts(deciding)
 
-    def key(**changes: Any) -> str:
-        return benchmark(config.model_copy(update=changes), data_root).images_key()
 
-    changed = [field for field, value in config if value != getattr(usual, field)]
-    deciding = [field for field in changed if key(**{field: getattr(usual, field)}) != key()]
-    dumped = config.model_dump(mode="json")
-    return tuple(setting_text(f"benchmark.{field}", dumped[field]) for field in deciding)
+def _setting_texts(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(setting_text(f"benchmark.{field}", value) for field, value in settings.items())
 
 
 def prepare_named(
@@ -127,15 +139,20 @@ def verify_named(
     again = f"`{prepare_command([name], registries, data_root)}`"
     if kind_of(name, registries) == "backbone":
         backbone = registries.backbones.load(name).at(data_root)
-        return [_verified_weights(backbone), *_verified_checkpoints(backbone, data_root, again, progress)]
+        return [
+            _verified_weights(backbone, registries, data_root),
+            *_verified_checkpoints(backbone, data_root, again, progress),
+        ]
     rows = [
-        *_verified_caches(name, data_root, again),
+        *_verified_caches(name, registries, data_root),
         *_verified_downloads(name, registries, data_root, again, progress),
     ]
     if not hasattr(registries.benchmarks.load(name), "cache_parent"):
         return [*rows, Verified(name, "images, kept in no file of ours", "intact", 0)]
     if not any(row.what.startswith("images") for row in rows):
-        rows.insert(0, Verified(name, f"images in {data_root / name}", "missing", 0, f"call {again}"))
+        place = ("--from", "FOLDER") if registries.benchmarks.load(name).takes_user_data else ()
+        call = f"call `{prepare_command([name, *place], registries, data_root)}`"
+        rows.insert(0, Verified(name, f"images in {data_root / name}", "missing", 0, call))
     return rows
 
 
@@ -297,13 +314,33 @@ def benchmark_values(settings: Sequence[Setting]) -> dict[str, Any]:
     return scoped(settings, "benchmark")
 
 
-def _verified_caches(name: str, data_root: Path, again: str) -> Iterator[Verified]:
+def _verified_caches(name: str, registries: Registries, data_root: Path) -> Iterator[Verified]:
     parent = data_root / name
     for cache in verify_caches(parent):
         folder, remedy = parent / cache.name, ""
         if cache.bad:
-            remedy = f"{', '.join(cache.bad)} does not fit its manifest: delete {folder} and call {again}"
+            again = _made_again(name, folder, registries, data_root)
+            remedy = f"{', '.join(cache.bad)} does not fit its manifest: delete {folder}{again}"
         yield Verified(name, f"images in {folder}", cache.state, cache.bytes, remedy)
+
+
+def _made_again(name: str, folder: Path, registries: Registries, data_root: Path) -> str:
+    """How the images of a store are made again, with the settings that it was made with, as the end of a sentence."""
+    made = made_of(folder)
+    if made.settings is None and not _is_usual(registries.benchmarks.load(name), folder, data_root):
+        return "; its settings are not known, and a run that needs its images makes them again"
+    place = {"path": made.source} if made.source else {}
+    settings = _setting_texts({**place, **(made.settings or {})})
+    return f" and call `{prepare_command([name], registries, data_root, settings)}`"
+
+
+def _is_usual(benchmark: Any, folder: Path, data_root: Path) -> bool:
+    """Whether a store is that of the default configuration."""
+    try:
+        usual = benchmark(benchmark.Config(), data_root).parts()
+    except (BenchmarkError, ValidationError):  # a user's own images, or a configuration without a default
+        return False
+    return folder in {cache_folder(folder.parent, part.recipe) for part in usual}
 
 
 def _verified_downloads(
@@ -346,16 +383,15 @@ def _against_pin(file: Path, progress: ProgressCallback) -> str:
     return "" if found == expected else f"it has sha256:{found}, pinned is sha256:{expected}"
 
 
-def _verified_weights(backbone: Any) -> Verified:
+def _verified_weights(backbone: Any, registries: Registries, data_root: Path) -> Verified:
     from smope_bench.methods.common.backbone.backbones import WeightsMissingError
     from smope_bench.methods.common.errors import MethodError
 
     try:
         file = backbone.verify()
-    except WeightsMissingError as error:
-        return Verified(backbone.name, "weights", "missing", 0, str(error))
     except MethodError as error:
-        return Verified(backbone.name, "weights", "damaged", 0, str(error))
+        state: State = "missing" if isinstance(error, WeightsMissingError) else "damaged"
+        return Verified(backbone.name, "weights", state, 0, whole_commands(str(error), registries.plugins, data_root))
     if file is None:
         return Verified(backbone.name, "random weights, kept in no file", "intact", 0)
     what = f"weights {file}" if backbone.is_verified else f"{NOT_VERIFIED} against a public hash, {file}"

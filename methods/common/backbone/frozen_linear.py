@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-WIDTH = 384
-"""Least number of inputs and of outputs of a layer whose products in float32 go to oneDNN, ViT-S's. Below, a call's own cost
-weighs more; and narrower backbones, whose results are stored, keep their bits."""
+WIDTH = 160
+"""Least number of inputs and of outputs of a layer whose products in float32 go to oneDNN, ``tiny_colour``'s. Narrower
+backbones, whose results are stored, keep their bits."""
 INSTRUCTIONS = ("amx_bf16", "avx512_bf16")
 """Without one of these, bfloat16 products are emulated, and packing was not tried."""
 PACKS = "_packs"

@@ -61,7 +61,9 @@ def test_rows_that_are_not_there(array: tuple[StoredArray, np.ndarray], row: obj
 
 def test_a_file_that_shrinks_while_it_is_read_is_named(tmp_path: Path, array: tuple[StoredArray, np.ndarray]) -> None:
     os.truncate(tmp_path / "images", 100)
-    with pytest.raises(BenchmarkError, match=r"images end too early; .* data prepare"):
+    with pytest.raises(
+        BenchmarkError, match=rf"images end too early; `data verify {tmp_path.parent.name}` names the command"
+    ):
         array[0][:]
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shlex
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +21,7 @@ from smope_bench.benchmarks.base import SPLITS, BenchmarkCard, ProgressCallback,
 from smope_bench.benchmarks.datasets.folders.image_folder import ImageFolder, ImageFolderConfig
 from smope_bench.benchmarks.download.fetch import Remote, downloads_folder, fetch
 from smope_bench.benchmarks.errors import BenchmarkError
+from smope_bench.benchmarks.image_store.cache import cache_folder
 from smope_bench.benchmarks.image_store.cached_benchmark import CachedBenchmark
 from smope_bench.harness.conformance.fixtures import ColouredNoise
 from smope_bench.harness.errors import UserError
@@ -158,13 +161,67 @@ def test_verifying_names_what_is_bad(registries: Registries, tmp_path: Path) -> 
     assert cache.state == file.state == "damaged"
     assert cache.remedy == (
         f"test.images does not fit its manifest: delete {pixels.parent} and call"
-        f" `smope-bench data prepare fetched --data {root}`"
+        f" `smope-bench data prepare fetched --set benchmark.tasks=2 --data {root}`"
     )
     assert f"delete {download} and call" in file.remedy and "expected md5:" in file.remedy
     (pixels.parent / "manifest.json").write_text("[]")
     assert verify_named("fetched", registries, root)[0].remedy.startswith("manifest.json does not fit")
     prepare(registries, root)
     assert states(verify_named("fetched", registries, root)) == [("images", "intact"), ("download", "intact")]
+
+
+def test_a_damaged_store_is_made_again_by_the_command_with_its_own_settings(
+    registries: Registries, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "my data"
+    prepare(registries, root)
+    prepare(registries, root, "image_size=24")
+    before = sorted(root.glob("fetched/*/manifest.json"))
+    for manifest in before:
+        (manifest.parent / "test.images").write_bytes(b"")
+    for row in verify_named("fetched", registries, root)[:2]:
+        folder, call = re.findall(r"delete (.*) and call `smope-bench (.*)`", row.remedy)[0]
+        shutil.rmtree(folder)
+        assert run_all.main(shlex.split(call)) == 0
+    assert states(verify_named("fetched", registries, root))[:2] == [("images", "intact")] * 2
+    assert sorted(root.glob("fetched/*/manifest.json")) == before
+    capsys.readouterr()
+
+
+def test_settings_that_were_not_noted_are_not_made_up(registries: Registries, tmp_path: Path) -> None:
+    for settings in ((), ("image_size=24",)):
+        prepare(registries, tmp_path, *settings)
+    for use in tmp_path.glob("fetched/*/use.json"):
+        use.write_text(json.dumps({"from": None, "remarks": []}))
+        (use.parent / "test.images").write_bytes(b"")
+    usual = tmp_path / "fetched" / cache_folder(Path(), {"benchmark": "fetched", "side": 32}).name
+    remedies = {row.what: row.remedy for row in verify_named("fetched", registries, tmp_path) if row.state == "damaged"}
+    assert remedies.pop(f"images in {usual}").endswith(f"call `smope-bench data prepare fetched --data {tmp_path}`")
+    assert [remedy.split("; ")[1] for remedy in remedies.values()] == [
+        "its settings are not known, and a run that needs its images makes them again"
+    ]
+    prepare(registries, tmp_path, "image_size=24")
+    assert sum("settings" in json.loads(use.read_text()) for use in tmp_path.glob("fetched/*/use.json")) == 1
+
+
+def test_a_damaged_store_of_a_users_pictures_is_made_again_from_their_folder(tmp_path: Path) -> None:
+    pictures, root, registries = tmp_path / "my pictures", tmp_path / "data", open_registries()
+    for number, place in enumerate(("train/a", "train/b", "test/a", "test/b")):
+        (pictures / place).mkdir(parents=True)
+        Image.new("RGB", (8, 8), (60 * number, 0, 0)).save(pictures / place / "1.png")
+    (missing,) = verify_named("imagefolder", registries, root)
+    assert missing.remedy == f"call `smope-bench data prepare imagefolder --from FOLDER --data {root}`"
+    settings = [parse_setting(f"benchmark.{text}") for text in ("keep=square", "image_size=8")]
+    prepare_named("imagefolder", registries, root, [pictures], settings=settings)
+    for file in root.rglob("test.images"):
+        file.write_bytes(b"")
+    (damaged,) = verify_named("imagefolder", registries, root)
+    folder, call = re.findall(r"delete (.*) and call `smope-bench (.*)`", damaged.remedy)[0]
+    shutil.rmtree(folder)
+    assert run_all.main(shlex.split(call)) == 0 and states(verify_named("imagefolder", registries, root)) == [
+        ("images", "intact")
+    ]
+    assert Path(folder).is_dir(), "the same store"
 
 
 def test_a_pinned_file_is_held_to_its_pin(registries: Registries, tmp_path: Path) -> None:
@@ -200,7 +257,8 @@ def test_a_benchmark_without_files_has_nothing_to_verify(registries: Registries,
 
 def test_a_backbone_is_prepared_and_verified(registries: Registries, tmp_path: Path) -> None:
     (missing,) = verify_named("weighted", registries, tmp_path)
-    assert missing.state == "missing" and "data prepare weighted" in missing.remedy
+    assert missing.state == "missing"
+    assert missing.remedy.endswith(f"run `smope-bench data prepare weighted --data {tmp_path}`")
     done = prepare_named("weighted", registries, tmp_path)
     assert (done.where, done.bytes, done.content) == (tmp_path / "weights" / "weighted.bin", 48, WEIGHTED_SHA256)
     assert verify_named("weighted", registries, tmp_path)[0].state == "intact"
@@ -257,6 +315,32 @@ def test_the_commands(registries: Registries, tmp_path: Path, capsys: pytest.Cap
     told = capsys.readouterr()
     assert [row["state"] for row in json.loads(told.out)] == ["intact", "intact", "damaged"]
     assert told.err.startswith("failed: weighted: weights: damaged: ") and told.err.count("\n") == 1
+
+
+def test_commands_in_messages_have_the_options_of_the_command(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(plugins: Sequence[Path]) -> Registries:
+        raise MethodError(f"not prepared ({len(plugins)}): run `data prepare x --from FILE`, or `data verify x`")
+
+    monkeypatch.setattr(registry, "open_registries", refuse)
+    assert command("verify", "x", "--plugin", "a b.py", f"--data={tmp_path}", "--plugin=c.py") == 2
+    more = f"--plugin 'a b.py' --plugin c.py --data {tmp_path}"
+    said = f"run `smope-bench data prepare x --from FILE {more}`, or `smope-bench data verify x {more}`"
+    assert said in capsys.readouterr().err
+    assert command("verify", "x") == 2
+    assert "`smope-bench data prepare x --from FILE`, or `smope-bench data verify x`" in capsys.readouterr().err
+
+
+def test_images_that_are_not_there_are_named_with_the_settings_of_the_run(
+    registries: Registries, tmp_path: Path
+) -> None:
+    config = Fetched.Config(tasks=2, image_size=24)
+    with pytest.raises(BenchmarkError) as missing:
+        Fetched(config, tmp_path).image_set("train")
+    call = re.findall("`(.*)`", str(missing.value))[0]
+    assert command(*shlex.split(call)[1:], "--data", str(tmp_path)) == 0
+    assert Fetched(config, tmp_path).is_prepared()
 
 
 MISTAKES = [

@@ -12,7 +12,7 @@ from smope_bench.methods.common.errors import MethodError
 from smope_bench.methods.common.schedules import Schedule
 from smope_bench.methods.recipes import ANY, GENERIC, RECIPES, TrainingRecipe, find_recipe
 from smope_bench.methods.recipes.schema import INFERRED, inferred
-from smope_bench.methods.recipes.tiny import EMOJI_RATES, TINY_SOURCE
+from smope_bench.methods.recipes.tiny import EMOJI_SEARCHED, TINY_SOURCE
 
 PAPER = ("cifar100", "imagenet_r", "cub200", "five_datasets", "domainnet_classes", "domainnet_200", "imagenet_a")
 UNTUNED = ("fashion_mnist", "glyph_domains", "small_sets")
@@ -70,7 +70,7 @@ def test_every_source_is_a_card_the_search_or_marked_as_inferred() -> None:
         else:
             assert TINY_SOURCE in stated
             is_untuned = recipe.backbone == "tiny_random" or recipe.benchmark in UNTUNED
-            is_untuned |= recipe.backbone == "tiny_colour" and recipe.method not in EMOJI_RATES
+            is_untuned |= recipe.backbone == "tiny_colour" and recipe.method not in EMOJI_SEARCHED
             assert recipe.is_inferred == is_untuned
 
 

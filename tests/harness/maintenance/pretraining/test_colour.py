@@ -3,7 +3,7 @@
 import json
 import re
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import cast
 
 import pytest
@@ -11,11 +11,12 @@ import torch
 
 from smope_bench.benchmarks.datasets.emoji_r import EmojiR, EmojiRConfig
 from smope_bench.benchmarks.datasets.emoji_sets import Icon, concepts
+from smope_bench.harness.maintenance.pretraining import colour_gates
 from smope_bench.harness.maintenance.pretraining.colour import ARCHITECTURE, main, plain_scene, varied
 from smope_bench.harness.maintenance.pretraining.colour_gates import rehearse, training_pictures, verdicts
 from smope_bench.harness.maintenance.pretraining.tiny import build, taking_pixels
 from smope_bench.harness.maintenance.pretraining.tiny_gates import JointRecipe
-from smope_bench.methods.common.backbone.backbones import MICRO, TINY_COLOUR
+from smope_bench.methods.common.backbone.backbones import MICRO, TINY_COLOUR, StoredBackbone
 
 
 def test_pictures_are_varied_by_the_seed_alone() -> None:
@@ -86,6 +87,35 @@ def test_training_pictures_come_with_their_families(layouts: ModuleType, tmp_pat
     pixels, labels, families = training_pictures(images)
     assert pixels.shape == (1600, 3, 8, 8) and families[:5] == ["noto", "fluent", "twemoji", "emojione", "noto"]
     assert labels.bincount().tolist() == [8] * 200
+
+
+@pytest.mark.parametrize("family", [None, "second"])
+def test_the_last_pictures_of_each_class_or_a_family_are_held_out(
+    family: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    count = 2 * colour_gates.PICTURES
+    images, labels = torch.arange(count).view(-1, 1, 1, 1), torch.arange(2).repeat_interleave(count // 2)
+    families = ["first", "second", "third"] * (count // 3)
+    given: list[colour_gates.Data] = []
+
+    def seen(backbone: object, data: colour_gates.Data) -> dict[str, float]:
+        given.append(data)
+        return {"ridge": 50.0, "pixels_ridge": 5.0, "head": 60.0, "joint": 70.0}
+
+    def shares(backbone: object, pictures: torch.Tensor) -> list[float]:
+        assert len(pictures) == colour_gates.WATCHED
+        return [0.25]
+
+    monkeypatch.setattr(colour_gates, "training_pictures", lambda benchmark: (images, labels, families))
+    monkeypatch.setattr(colour_gates, "rehearse", seen)
+    monkeypatch.setattr(colour_gates, "untrained_shares", shares)
+    monkeypatch.setattr(StoredBackbone, "load", lambda self: SimpleNamespace(image_size=48))
+    assert colour_gates.measure(tmp_path, tmp_path, family)["prompt_shares"] == [25.0]
+    ((trained, trained_labels, held, held_labels),) = given
+    expected = [n for n in range(count) if (n % 96 >= 72 if family is None else n % 3 == 1)]
+    assert held.flatten().tolist() == expected and len(trained) == count - len(expected)
+    assert held_labels.tolist() == [n // 96 for n in expected] and not set(trained.flatten().tolist()) & set(expected)
+    assert len(trained_labels) == len(trained)
 
 
 def test_the_command_asks_for_folders(capsys: pytest.CaptureFixture[str]) -> None:

@@ -95,7 +95,10 @@ def test_a_damaged_picture_is_named(tmp_path: Path) -> None:
         with Feeder(CPU, threads=2, ahead=ahead) as feeder:
             batches = feeder.batches(view, Transforms(8, NoAugmentation()), [slice(0, 5), slice(5, 10)])
             next(batches)
-            with pytest.raises(BenchmarkError, match=r"picture 7 of .*train\.images: a damaged image .*data prepare"):
+            with pytest.raises(
+                BenchmarkError,
+                match=r"picture 7 of .*train\.images: a damaged image .*`data verify [^ ]+` names the command",
+            ):
                 next(batches)
         assert not feeders()
 

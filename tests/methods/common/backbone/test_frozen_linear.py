@@ -154,7 +154,8 @@ def test_a_backbone_in_bfloat16_has_the_bits_of_plain_products(monkeypatch: pyte
     [
         ("AuthenticAMD", 26, True, (768, 768), True),
         ("AuthenticAMD", 27, True, (384, 1152), True),
-        ("AuthenticAMD", 26, True, (768, 192), False),  # a narrow backbone's hidden layer
+        ("AuthenticAMD", 26, True, (640, 160), True),
+        ("AuthenticAMD", 26, True, (512, 128), False),  # the backbone of the stored results
         ("AuthenticAMD", 26, True, (100, 768), False),  # a classifier
         ("AuthenticAMD", 26, False, (768, 768), False),  # a hypervisor may hide it
         ("AuthenticAMD", 25, True, (768, 768), False),
@@ -347,10 +348,10 @@ def test_shapes_that_do_not_fit_are_torchs_error_and_empty_batches_pass(products
 
 
 def test_narrow_layers_keep_the_bits_of_torchs(products: list[tuple[int, ...]]) -> None:
-    plain = nn.Linear(192, 768).requires_grad_(False)
+    plain = nn.Linear(128, 512).requires_grad_(False)
     frozen = copy.deepcopy(plain)
     freeze_products(frozen)
-    inputs = torch.randn(2, 197, 192)
+    inputs = torch.randn(2, 197, 128)
     assert type(frozen) is FrozenLinear and torch.equal(frozen(inputs), plain(inputs)) and not products
 
 
