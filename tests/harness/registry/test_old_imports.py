@@ -111,7 +111,7 @@ def test_it_is_said_wherever_the_command_is_given(place: str, tmp_path: Path) ->
             (tmp_path / room / "__init__.py").write_text("mine = True\n", encoding="utf-8")
     command = [sys.executable, "-m", "smope_bench.run_all", "check", str(file)]
     folder = ROOT if place == "checkout" else tmp_path
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.endswith(f"write: {API} Method, MethodCard\n") and done.stderr.count("\n") == 1, done.stderr
 
@@ -119,5 +119,5 @@ def test_it_is_said_wherever_the_command_is_given(place: str, tmp_path: Path) ->
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_folder_imported_by_its_bare_name_says_what_to_write(room: str) -> None:
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import {room}"
-    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert f"'{room}' is smope_bench.{room} now; plugins write `from smope_bench.api import" in done.stderr
