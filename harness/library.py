@@ -29,7 +29,8 @@ from smope_bench.harness.cost.cost_suites import count_suite
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.execution.launcher import LaunchSummary, launch, print_summary, require_guard
 from smope_bench.harness.planning.settings import parse_setting
-from smope_bench.harness.records.store import Record, Store
+from smope_bench.harness.records.record import Record
+from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry.metrics import open_metrics, values_of
 from smope_bench.harness.registry.registry import open_registries
 from smope_bench.harness.run_options import RunOptions

@@ -50,7 +50,7 @@ RARE = {
 }
 WRITERS = "".join(
     (ROOT / "harness" / part).read_text()
-    for part in ("training/publish.py", "training/data.py", "checkpointing/manager.py")
+    for part in ("training/publish.py", "training/batches/data.py", "checkpointing/manager.py")
 )
 
 

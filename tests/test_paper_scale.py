@@ -19,7 +19,8 @@ import pytest
 from smope_bench import run_all
 from smope_bench.benchmarks.datasets.published import cifar100, cub200, fashion_mnist, imagenet_r
 from smope_bench.benchmarks.suites import SUITES, Column, Row, Suite
-from smope_bench.harness.records.store import Record, Store
+from smope_bench.harness.records.record import Record
+from smope_bench.harness.records.store import Store
 from smope_bench.methods.common.backbone import backbones
 
 SUITE = "paper_scale"

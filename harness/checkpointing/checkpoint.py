@@ -25,8 +25,8 @@ from torch import Tensor
 
 from smope_bench.benchmarks.durable import make_folder
 from smope_bench.harness.records.atomic_write import write_atomically, write_json_atomically
-from smope_bench.harness.records.checksum import checksum_of, with_checksum
 from smope_bench.harness.records.observations import VALIDATION_LOSS, Arrays, npz_arrays, npz_bytes
+from smope_bench.harness.records.record import checksum_of, with_checksum
 
 METHOD, START, TRAINING, OBSERVED = "method", "start", "training", "observed"
 DAMAGE = (ValueError, BadZipFile, SafetensorError)

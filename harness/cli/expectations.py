@@ -154,7 +154,7 @@ def print_expectations(
 
 def measured(suite: str, store: Store, metric: Metric = final_average_accuracy) -> dict[Cell, list[float]]:
     """A metric of every finished run of a suite's manifest, by row and column; runs where it is not defined are left out."""
-    from smope_bench.harness.records.store import Record
+    from smope_bench.harness.records.record import Record
 
     found: dict[Cell, list[float]] = {}
     for cell in store.read_cells(suite):

@@ -58,7 +58,8 @@ def extend(
         from smope_bench.harness.console import make_console
         from smope_bench.harness.execution.launcher import launch_runs, print_summary
         from smope_bench.harness.metrics import final_average_accuracy
-        from smope_bench.harness.records.store import Record, Store
+        from smope_bench.harness.records.record import Record
+        from smope_bench.harness.records.store import Store
         from smope_bench.harness.text import shell_command
         from smope_bench.harness.trained.extend import EXTENDED, plan_extension
         from smope_bench.harness.trained.find import located

@@ -86,7 +86,7 @@ def suites_that_begin(incomplete: str) -> list[str]:
 
 def runs_that_begin(context: typer.Context, incomplete: str) -> list[str]:
     """Ids of finished runs for a shell's completion, in the results folder that the line names before."""
-    from smope_bench.harness.records.store import RECORD
+    from smope_bench.harness.records.record import RECORD
 
     results = Path(context.params.get("results") or RESULTS)
     return sorted(file.parent.name for file in results.glob(f"*/{RECORD}") if file.parent.name.startswith(incomplete))

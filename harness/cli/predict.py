@@ -196,7 +196,8 @@ def _print_runs(results: Path) -> None:
     from smope_bench.benchmarks.download.transfer import shown_bytes
     from smope_bench.harness.console import print_rows
     from smope_bench.harness.metrics import final_average_accuracy
-    from smope_bench.harness.records.store import Record, Store
+    from smope_bench.harness.records.record import Record
+    from smope_bench.harness.records.store import Store
     from smope_bench.harness.text import plain
 
     rows = [

@@ -62,7 +62,7 @@ def track(results: Folder, to: To, out: TrackOut = None, plugin: opt.Plugins = N
 
 def finished_runs(store: Store) -> Iterator[RunFacts]:
     """The usable records, each under the first suite, by name, that planned it; without one under its method's name."""
-    from smope_bench.harness.records.store import Record
+    from smope_bench.harness.records.record import Record
     from smope_bench.harness.tracking.follow import RunFacts
 
     planned = dict[str, tuple[str, str]]()

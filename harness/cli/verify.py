@@ -19,7 +19,7 @@ def verify(results: opt.Results = opt.RESULTS) -> None:
     """Read every record of a results folder and every file that one names, check their hashes, and make the index anew."""
     from smope_bench.harness.console import counted
     from smope_bench.harness.records.index import IndexedStore
-    from smope_bench.harness.records.store import Broken
+    from smope_bench.harness.records.record import Broken
 
     if not results.is_dir():
         raise UserError(f"--results {str(results)!r} is not a folder; name a results folder")

@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from smope_bench.benchmarks.stream import Stream, Task, View
-from smope_bench.harness.training.data import TaskData
+from smope_bench.harness.training.batches.data import TaskData
 from smope_bench.methods.common.api import Batch
 
 HOLDERS = (View, Task, Stream, TaskData, Batch)

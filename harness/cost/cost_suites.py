@@ -11,7 +11,7 @@ from smope_bench.harness import provenance
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.planning.suites.find import find_suite, find_suites, run_argument
 from smope_bench.harness.records.atomic_write import write_json_atomically
-from smope_bench.harness.records.checksum import RECORD_SCHEMA, checksum_of, with_checksum
+from smope_bench.harness.records.record import RECORD_SCHEMA, checksum_of, with_checksum
 from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.text import shell_command

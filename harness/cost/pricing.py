@@ -17,7 +17,8 @@ from smope_bench.harness.errors import UserError
 from smope_bench.harness.planning.assets import image_settings
 from smope_bench.harness.planning.planner import PlannedRun
 from smope_bench.harness.records.atomic_write import write_json_atomically
-from smope_bench.harness.records.store import Record, Store
+from smope_bench.harness.records.record import Record
+from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_spec import BackboneRef, RunSpec
 from smope_bench.harness.text import program

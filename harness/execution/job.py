@@ -17,7 +17,8 @@ from smope_bench.harness.cancellation import Interrupted, StopRequest
 from smope_bench.harness.errors import UserError, without_home
 from smope_bench.harness.execution.lease import CANCEL, Lease, LeaseState, acquire, remove_leftovers_of
 from smope_bench.harness.hardware.device import pin_arithmetic, resolve_device
-from smope_bench.harness.records.store import RECORD, Store
+from smope_bench.harness.records.record import RECORD
+from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry.plugins import plugin_place
 from smope_bench.harness.registry.registry import open_registries
 from smope_bench.harness.run_options import RunContext, RunOptions

@@ -36,7 +36,8 @@ from smope_bench.harness.planning.suites.find import find_suite, find_suites
 from smope_bench.harness.planning.summary.manifest import manifest
 from smope_bench.harness.planning.summary.remarks import further_columns, notes_of, remarks
 from smope_bench.harness.records.index import IndexedStore
-from smope_bench.harness.records.store import Record, Store
+from smope_bench.harness.records.record import Record
+from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry.metrics import open_metrics
 from smope_bench.harness.registry.plugins import run_file
 from smope_bench.harness.registry.registry import KINDS, Registries, open_registries, uncollected

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.execution.job import Job
-from smope_bench.harness.records.store import Record
+from smope_bench.harness.records.record import Record
 from smope_bench.harness.run_options import Gpu
 
 SPARE = 0.9

@@ -17,7 +17,7 @@ from smope_bench.harness.execution.executor_registry import open_executors
 from smope_bench.harness.execution.job import Job, JobResult
 from smope_bench.harness.execution.lease import CANCEL, LeaseMonitor, LeaseState, acquire, newest, remove_leftovers_of
 from smope_bench.harness.planning.planner import PlannedRun
-from smope_bench.harness.records.checksum import RECORD_SCHEMA
+from smope_bench.harness.records.record import RECORD_SCHEMA
 from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry.registry import uncollected
 from smope_bench.harness.run_options import RunOptions

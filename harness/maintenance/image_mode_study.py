@@ -65,7 +65,8 @@ def accuracy(method: str, mode: str, seed: int, tree: Path, work: Path, registri
     from smope_bench.harness.planning.planner import Planner
     from smope_bench.harness.planning.selection import Selection
     from smope_bench.harness.planning.settings import parse_setting
-    from smope_bench.harness.records.store import Record, Store
+    from smope_bench.harness.records.record import Record
+    from smope_bench.harness.records.store import Store
     from smope_bench.harness.run_options import RunContext, RunOptions
     from smope_bench.harness.training import trainer
 

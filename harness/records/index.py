@@ -32,8 +32,8 @@ from typing import Any, Self
 
 from smope_bench.harness.provenance import code_bytes
 from smope_bench.harness.records import store
-from smope_bench.harness.records.checksum import RECORD_SCHEMA
-from smope_bench.harness.records.store import RECORD, Broken, Derived, Record, Store, outline_of
+from smope_bench.harness.records.record import RECORD, RECORD_SCHEMA, Broken, Record, outline_of
+from smope_bench.harness.records.store import Derived, Store
 
 SETTLED_S = 2.0
 LEAST_NEW = 100

@@ -20,9 +20,18 @@ from pydantic import BaseModel
 
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.atomic_write import write_atomically, write_json_atomically
-from smope_bench.harness.records.checksum import RECORD_SCHEMA, with_checksum
 from smope_bench.harness.records.observations import npz_arrays
-from smope_bench.harness.records.store import PREDICTIONS, Broken, Fault, Record, Store, form_fault, has_half_character
+from smope_bench.harness.records.record import (
+    PREDICTIONS,
+    RECORD_SCHEMA,
+    Broken,
+    Fault,
+    Record,
+    form_fault,
+    has_half_character,
+    with_checksum,
+)
+from smope_bench.harness.records.store import Store
 from smope_bench.harness.run_spec import canonical_json, run_id_of
 
 RESULT = "result.json"

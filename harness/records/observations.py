@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from smope_bench.harness.errors import UserError, did_you_mean
 from smope_bench.harness.records.atomic_write import write_atomically
-from smope_bench.harness.records.store import OBSERVATIONS, Record, Store
+from smope_bench.harness.records.record import OBSERVATIONS, Record
+from smope_bench.harness.records.store import Store
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -22,7 +22,7 @@ RENAMED = {
     "benchmarks.avalanche_bridge": "benchmarks.avalanche.bridge",
     "benchmarks.cached": "benchmarks.image_store.cached_benchmark",
     "benchmarks.image_cache": "benchmarks.image_store.cache",
-    "benchmarks.imagefolder": "benchmarks.datasets.image_folder",
+    "benchmarks.imagefolder": "benchmarks.datasets.folders.image_folder",
     "benchmarks.picture_store": "benchmarks.image_store.picture_benchmark",
     "benchmarks.stored": "benchmarks.image_store.arrays",
     "benchmarks.transforms": "benchmarks.transforms.batch",

@@ -21,7 +21,7 @@ from smope_bench.harness.timing.data import BATCH, made_files, made_stream
 from smope_bench.harness.timing.feed import feeder_epoch, timed_epoch
 from smope_bench.harness.timing.measure import synchronise, timed
 from smope_bench.harness.timing.step import bare_step, method_step
-from smope_bench.harness.training.feeder import AHEAD_ELSEWHERE, Feeder
+from smope_bench.harness.training.batches.feeder import AHEAD_ELSEWHERE, Feeder
 
 PICTURES, BATCHES = 64, 2
 STEP_BATCH = {"cuda": 32}

@@ -18,9 +18,9 @@ from smope_bench.harness.cost.counting.method_walk import make_method
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.timing.measure import interleaved
 from smope_bench.harness.timing.records import Row, make_row, ratios, spread
-from smope_bench.harness.training.data import features_of
+from smope_bench.harness.training.batches.data import features_of
+from smope_bench.harness.training.batches.feature_cache import FrozenFeatureCache
 from smope_bench.harness.training.evaluator import Evaluator
-from smope_bench.harness.training.feature_cache import FrozenFeatureCache
 from smope_bench.methods.common.alignment.class_stats import ClassStatistics, Covariance
 from smope_bench.methods.common.alignment.tap import TapConfig, align
 from smope_bench.methods.common.api import Method, TaskInfo

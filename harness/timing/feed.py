@@ -30,7 +30,7 @@ from smope_bench.benchmarks.transforms.batch import Transforms
 from smope_bench.benchmarks.transforms.staging import Staged
 from smope_bench.harness.timing.data import BATCH, SIZE, made_files, made_stream
 from smope_bench.harness.timing.records import Row, make_row, ratios, spread
-from smope_bench.harness.training.feeder import AHEAD_ELSEWHERE, Feeder
+from smope_bench.harness.training.batches.feeder import AHEAD_ELSEWHERE, Feeder
 
 WORKERS = 2
 LOADER, PILLOW_LOADER = "DataLoader: decode_jpeg, v2 transforms", "DataLoader: Pillow, v2 transforms"

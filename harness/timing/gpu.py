@@ -30,7 +30,7 @@ from smope_bench.harness.timing.feed import feeder_epoch, timed_epoch
 from smope_bench.harness.timing.measure import synchronise
 from smope_bench.harness.timing.records import Row, Spread, Value, make_row, spread
 from smope_bench.harness.timing.step import bench_step
-from smope_bench.harness.training.feeder import Feeder
+from smope_bench.harness.training.batches.feeder import Feeder
 
 SECONDS = 330.0
 """Measurements begin no later than this after the start, each only where it is likely to end within it."""

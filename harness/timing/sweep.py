@@ -39,8 +39,8 @@ from smope_bench.harness.registry.registry import Registries, open_registries
 from smope_bench.harness.run_options import RunContext, RunOptions
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
 from smope_bench.harness.timing.records import Row, make_row, ratios, spread
-from smope_bench.harness.training.feature_cache import FrozenFeatureCache
-from smope_bench.harness.training.feeder import Making
+from smope_bench.harness.training.batches.feature_cache import FrozenFeatureCache
+from smope_bench.harness.training.batches.feeder import Making
 from smope_bench.harness.training.optimization import OptimizationSegment
 from smope_bench.methods.common.api import Method
 from smope_bench.methods.common.backbone.backbones import Backbone
@@ -72,7 +72,7 @@ PLACES: Sequence[tuple[type, Sequence[str]]] = (
     (PromptedViT, ("features", "tokens", "forward")),
 )
 FUNCTIONS: Sequence[tuple[str, Sequence[str]]] = (
-    ("smope_bench.harness.training.data", ("load_backbone", "open_stream")),
+    ("smope_bench.harness.training.batches.data", ("load_backbone", "open_stream")),
     ("smope_bench.harness.records.atomic_write", ("write_atomically",)),
     ("smope_bench.harness.records.observations", ("write_observations", "npz_bytes")),
     ("safetensors.torch", ("save", "load")),

@@ -17,7 +17,8 @@ from typing import Any, Literal, Self
 
 from smope_bench.harness.metrics import Metric
 from smope_bench.harness.records.event_log import EVENTS, events_in, lines_of
-from smope_bench.harness.records.store import Record, Store
+from smope_bench.harness.records.record import Record
+from smope_bench.harness.records.store import Store
 from smope_bench.harness.text import sentence, shell_command
 from smope_bench.harness.tracking.points import LOGGED, events_of, flat, points_of, recorded_points, summary_of
 from smope_bench.harness.tracking.tracker import Point, RunWriter, TrackedRun, Tracker

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.records.store import PREDICTIONS, Store
+from smope_bench.harness.records.record import PREDICTIONS
+from smope_bench.harness.records.store import Store
 from smope_bench.harness.trained.find import find_run, located
 
 

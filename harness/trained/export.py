@@ -10,8 +10,7 @@ from smope_bench.benchmarks.augmentation import statistics_of
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.metrics import final_average_accuracy
 from smope_bench.harness.records.atomic_write import json_bytes, write_atomically
-from smope_bench.harness.records.checksum import with_checksum
-from smope_bench.harness.records.store import MODEL
+from smope_bench.harness.records.record import MODEL, with_checksum
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_spec import Component, RunSpec
 from smope_bench.harness.trained.find import DESCRIPTION, KeptModel

@@ -24,7 +24,7 @@ from smope_bench.harness.run_spec import Component, Parent, RunSpec
 from smope_bench.harness.text import option_words, plain
 from smope_bench.harness.trained.find import KeptModel, find_model, is_exported
 from smope_bench.harness.trained.model import backbone_of, spec_of, unknown_setting
-from smope_bench.harness.training.data import open_stream
+from smope_bench.harness.training.batches.data import open_stream
 from smope_bench.harness.training.extension import Sizes, growth_fault
 from smope_bench.harness.training.kept_model import is_only_for_training
 from smope_bench.methods.common.api import Method

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.records.checksum import checksum_of
-from smope_bench.harness.records.store import MODEL, RECORD, Broken, Record, Store
+from smope_bench.harness.records.record import MODEL, RECORD, Broken, Record, checksum_of
+from smope_bench.harness.records.store import Store
 from smope_bench.harness.text import plain, shell_command
 
 DESCRIPTION = "model.json"

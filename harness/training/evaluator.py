@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from smope_bench.benchmarks.stream import Stream, Task, View
-from smope_bench.harness.training.data import test_batches
-from smope_bench.harness.training.feeder import Feeder
+from smope_bench.harness.training.batches.data import test_batches
+from smope_bench.harness.training.batches.feeder import Feeder
 from smope_bench.methods.common.api import Batch, Method
 from smope_bench.methods.common.progress import report_progress
 

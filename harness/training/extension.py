@@ -16,7 +16,8 @@ from smope_bench.harness.checkpointing.checkpoint import RunProgress
 from smope_bench.harness.checkpointing.manager import UnfitError, grow, load_exactly
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.observations import npz_arrays
-from smope_bench.harness.records.store import MODEL, PREDICTIONS, Record, Store
+from smope_bench.harness.records.record import MODEL, PREDICTIONS, Record
+from smope_bench.harness.records.store import Store
 from smope_bench.harness.run_spec import Parent
 from smope_bench.methods.common.api import Method, TaskInfo
 

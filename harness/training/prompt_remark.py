@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from smope_bench.benchmarks.stream import Stream
-from smope_bench.harness.training.data import test_batches
-from smope_bench.harness.training.feeder import Feeder
+from smope_bench.harness.training.batches.data import test_batches
+from smope_bench.harness.training.batches.feeder import Feeder
 from smope_bench.harness.training.observer import evenly_chosen_images
 from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.prompts.prompt_mass import is_inert, untrained_shares

@@ -15,9 +15,9 @@ from smope_bench.harness import provenance
 from smope_bench.harness.cancellation import LeaseLost
 from smope_bench.harness.checkpointing.checkpoint import RunProgress
 from smope_bench.harness.records.atomic_write import write_atomically
-from smope_bench.harness.records.checksum import RECORD_SCHEMA
 from smope_bench.harness.records.observations import npz_bytes, write_observations
-from smope_bench.harness.records.store import MODEL, PREDICTIONS, RECORD, Store, unwritable
+from smope_bench.harness.records.record import MODEL, PREDICTIONS, RECORD, RECORD_SCHEMA
+from smope_bench.harness.records.store import Store, unwritable
 from smope_bench.harness.run_spec import RunSpec
 from smope_bench.harness.training.kept_model import kept_tensors, task_entry
 from smope_bench.harness.training.observer import Observer

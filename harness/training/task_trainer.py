@@ -18,7 +18,7 @@ from smope_bench.harness.checkpointing.checkpoint import Checkpoint, Position
 from smope_bench.harness.checkpointing.manager import CheckpointManager, UnfitError, load_exactly
 from smope_bench.harness.checkpointing.random_state import random_state, restore_random_state
 from smope_bench.harness.records.event_log import RunLog
-from smope_bench.harness.training.data import TaskData
+from smope_bench.harness.training.batches.data import TaskData
 from smope_bench.harness.training.observer import Observer
 from smope_bench.harness.training.optimization import (
     LossMeter,

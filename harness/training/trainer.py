@@ -27,15 +27,16 @@ from smope_bench.harness.hardware.out_of_memory import OutOfMemoryRun, PeakMemor
 from smope_bench.harness.metrics import final_average_accuracy
 from smope_bench.harness.records.cleanup import CHECKPOINT, remove_temporary_files
 from smope_bench.harness.records.event_log import RunLog
-from smope_bench.harness.records.store import Record, Store, unwritable
+from smope_bench.harness.records.record import Record
+from smope_bench.harness.records.store import Store, unwritable
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_options import RunContext, RunOptions
 from smope_bench.harness.run_spec import RunSpec, derive_seed
-from smope_bench.harness.training.data import TaskData, flags_of, load_backbone, open_stream
+from smope_bench.harness.training.batches.data import TaskData, flags_of, load_backbone, open_stream
+from smope_bench.harness.training.batches.feature_cache import QUERIES, FrozenFeatureCache
+from smope_bench.harness.training.batches.feeder import Feeder
 from smope_bench.harness.training.evaluator import Evaluator
 from smope_bench.harness.training.extension import Inherited, read_inherited, take_over
-from smope_bench.harness.training.feature_cache import QUERIES, FrozenFeatureCache
-from smope_bench.harness.training.feeder import Feeder
 from smope_bench.harness.training.observer import Observer
 from smope_bench.harness.training.prompt_remark import prompt_remark
 from smope_bench.harness.training.publish import FinishedRun, publish

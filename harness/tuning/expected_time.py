@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from smope_bench.harness.console import counted, duration
-from smope_bench.harness.records.store import Record, Store
+from smope_bench.harness.records.record import Record
+from smope_bench.harness.records.store import Store
 from smope_bench.harness.run_spec import RunSpec
 from smope_bench.harness.tuning.study import TrialResult
 

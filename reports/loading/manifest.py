@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from smope_bench.benchmarks.suites.schema import Drawing
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.planning.suites.titles import suite_title
-from smope_bench.harness.records.store import Store, has_half_character
+from smope_bench.harness.records.record import has_half_character
+from smope_bench.harness.records.store import Store
 from smope_bench.reports.loading.model import Column, ResultRow
 
 

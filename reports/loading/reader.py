@@ -11,7 +11,8 @@ from typing import Any
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.metrics import METRICS, Metric
 from smope_bench.harness.planning.suites.find import run_argument
-from smope_bench.harness.records.store import Broken, Derived, Record, Store
+from smope_bench.harness.records.record import Broken, Record
+from smope_bench.harness.records.store import Derived, Store
 from smope_bench.harness.text import shell_command
 from smope_bench.reports.loading.manifest import (
     Manifest,

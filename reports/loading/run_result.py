@@ -17,7 +17,8 @@ from smope_bench.harness import metrics as built_in
 from smope_bench.harness import run_spec
 from smope_bench.harness.metrics import METRICS, Metric, average_accuracies
 from smope_bench.harness.provenance import with_sources
-from smope_bench.harness.records.store import Derived, Fault, Record
+from smope_bench.harness.records.record import Fault, Record
+from smope_bench.harness.records.store import Derived
 from smope_bench.harness.registry import metrics as registry
 from smope_bench.harness.registry.metrics import values_of
 from smope_bench.harness.run_spec import CanonicalTexts, run_id_of_text

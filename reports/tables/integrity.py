@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from smope_bench.harness.planning.suites.find import run_argument
-from smope_bench.harness.records.checksum import RECORD_SCHEMA
+from smope_bench.harness.records.record import RECORD_SCHEMA
 from smope_bench.harness.text import INSTALLED
 from smope_bench.reports.loading.integrity import KIND_WORDS, Integrity
 from smope_bench.reports.loading.run_result import LeftOut

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from smope_bench.benchmarks.suites import SUITES, Column, Row, Suite
 from smope_bench.benchmarks.suites.schema import CEILINGS, FLOORS
 from smope_bench.harness.records.atomic_write import json_bytes
-from smope_bench.harness.records.checksum import RECORD_SCHEMA, with_checksum
 from smope_bench.harness.records.observations import LABELS, VALIDATION_LOSS, npz_bytes
-from smope_bench.harness.records.store import OBSERVATIONS, PREDICTIONS, RECORD, Store
+from smope_bench.harness.records.record import OBSERVATIONS, PREDICTIONS, RECORD, RECORD_SCHEMA, with_checksum
+from smope_bench.harness.records.store import Store
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
 
 if TYPE_CHECKING:

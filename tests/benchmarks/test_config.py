@@ -143,7 +143,7 @@ def test_settings_cannot_be_changed() -> None:
 def test_streams_and_benchmarks_need_no_torch() -> None:
     code = (
         "import sys, smope_bench.benchmarks.stream, smope_bench.benchmarks.datasets.digits\n"
-        "import smope_bench.benchmarks.datasets.image_folder, smope_bench.benchmarks.image_store.picture_benchmark\n"
+        "import smope_bench.benchmarks.datasets.folders.image_folder, smope_bench.benchmarks.image_store.picture_benchmark\n"
         "print([name for name in ('torch', 'sklearn', 'pandas', 'avalanche') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

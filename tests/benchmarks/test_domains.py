@@ -11,7 +11,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from smope_bench.benchmarks.base import BenchmarkConfig
-from smope_bench.benchmarks.datasets.domain_folder import DomainFolder, DomainFolderConfig
+from smope_bench.benchmarks.datasets.folders.domain_folder import DomainFolder, DomainFolderConfig
 from smope_bench.benchmarks.datasets.glyph_domains import GlyphDomains, GlyphDomainsConfig
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.stream import Stream, build_stream

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from smope_bench.harness.conformance.runner import state_of
-from smope_bench.harness.records.store import Record, Store
+from smope_bench.harness.records.record import Record
+from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_spec import RunSpec
 from smope_bench.harness.training.trainer import Trainer

@@ -14,7 +14,7 @@ import pytest
 from smope_bench.harness.execution.job import Job
 from smope_bench.harness.planning.planner import PlannedRun
 from smope_bench.harness.provenance import IMPORT_ROOT, code_fingerprint
-from smope_bench.harness.records.checksum import RECORD_SCHEMA
+from smope_bench.harness.records.record import RECORD_SCHEMA
 from smope_bench.harness.records.store import Store
 from smope_bench.harness.run_options import RunContext, RunOptions
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec

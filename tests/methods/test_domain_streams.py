@@ -13,7 +13,8 @@ from smope_bench.harness.errors import UserError
 from smope_bench.harness.planning.planner import plan
 from smope_bench.harness.planning.selection import Selection
 from smope_bench.harness.planning.settings import Seeds, parse_setting
-from smope_bench.harness.records.store import Record, Store
+from smope_bench.harness.records.record import Record
+from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry.registry import open_registries
 from smope_bench.harness.run_options import RunContext, RunOptions
 from smope_bench.harness.training.trainer import run

@@ -14,7 +14,8 @@ from sklearn.linear_model import Ridge as SklearnRidge
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from smope_bench.harness.records.store import Record, Store
+from smope_bench.harness.records.record import Record
+from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.training import trainer as engine
 from smope_bench.methods.common.alignment.ridge import RidgeMoments, choose_penalty, resolvable

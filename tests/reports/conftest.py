@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import pytest
 from matplotlib.backends.backend_pdf import PdfFile
 
-from smope_bench.harness.records.checksum import RECORD_SCHEMA
+from smope_bench.harness.records.record import RECORD_SCHEMA
 from smope_bench.harness.records.store import Store
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
 from smope_bench.reports.build import ReportFiles, make_document, write_report

@@ -11,7 +11,7 @@ import pytest
 from smope_bench import run_all
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.atomic_write import write_json_atomically
-from smope_bench.harness.records.checksum import RECORD_SCHEMA, with_checksum
+from smope_bench.harness.records.record import RECORD_SCHEMA, with_checksum
 from smope_bench.harness.records.store import Store
 from smope_bench.reports import build
 from smope_bench.reports import cli as commands

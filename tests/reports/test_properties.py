@@ -27,7 +27,8 @@ from smope_bench.harness.metrics import (
     stepwise_forgetting,
 )
 from smope_bench.harness.records.atomic_write import write_json_atomically
-from smope_bench.harness.records.store import Record, Store
+from smope_bench.harness.records.record import Record
+from smope_bench.harness.records.store import Store
 from smope_bench.reports.loading.load import load_suite, load_suites
 from smope_bench.reports.loading.model import SuiteResults
 from smope_bench.reports.tables.benchmark import benchmark_tables

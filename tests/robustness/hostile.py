@@ -30,7 +30,7 @@ import smope_bench
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.hardware.memory import forget_peak, peak_mb
-from smope_bench.harness.records.checksum import with_checksum
+from smope_bench.harness.records.record import with_checksum
 from smope_bench.methods.common.errors import MethodError
 
 sys.path.append(str(Path(__file__).parent))

@@ -35,11 +35,11 @@ from smope_bench.harness.execution.monitoring.status import planned_cells, statu
 from smope_bench.harness.executors.slurm_job import read_result, result_file
 from smope_bench.harness.planning.settings import parse_seeds, parse_setting
 from smope_bench.harness.planning.suites.read import read_suite
-from smope_bench.harness.records.checksum import RECORD_SCHEMA, with_checksum
 from smope_bench.harness.records.event_log import events_in, lines_of, read_progress
 from smope_bench.harness.records.index import IndexedStore
 from smope_bench.harness.records.migrate import migrate
-from smope_bench.harness.records.store import MODEL, PREDICTIONS, RECORD, Record, Store
+from smope_bench.harness.records.record import MODEL, PREDICTIONS, RECORD, RECORD_SCHEMA, Record, with_checksum
+from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry.plugins import run_file
 from smope_bench.harness.timing.records import read as read_measurement
 from smope_bench.harness.trained.answers import answers_in

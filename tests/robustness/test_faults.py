@@ -18,7 +18,8 @@ from smope_bench.harness.conformance.fixtures import ColouredNoise
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.execution.job import describe_error
 from smope_bench.harness.provenance import code_fingerprint
-from smope_bench.harness.records.store import Broken, Record, Store
+from smope_bench.harness.records.record import Broken, Record
+from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry.registry import Registries, open_registries
 from smope_bench.harness.run_spec import Component
 from smope_bench.harness.training import trainer as engine

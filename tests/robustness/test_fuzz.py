@@ -22,8 +22,8 @@ from smope_bench.harness.checkpointing.checkpoint import Checkpoint, Checkpoints
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.executors.slurm_options import slurm_plan
 from smope_bench.harness.planning.settings import parse_seeds, parse_setting
-from smope_bench.harness.records.checksum import with_checksum
-from smope_bench.harness.records.store import Record, Store
+from smope_bench.harness.records.record import Record, with_checksum
+from smope_bench.harness.records.store import Store
 from tests.robustness import inputs  # pyright: ignore[reportMissingImports]
 
 SEED, LONGEST_S = 20260, 20

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from smope_bench import run_all
-from smope_bench.harness.records.checksum import with_checksum
+from smope_bench.harness.records.record import with_checksum
 
 SCRIPT = Path(__file__).with_name("hostile.py")
 HUGE = int("9" * 400)

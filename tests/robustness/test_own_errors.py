@@ -31,7 +31,8 @@ from smope_bench.harness.executors import remote
 from smope_bench.harness.facts import one
 from smope_bench.harness.metrics import METRICS
 from smope_bench.harness.records import migrate, store
-from smope_bench.harness.records.store import Record, Store
+from smope_bench.harness.records.record import Record
+from smope_bench.harness.records.store import Store
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
 from smope_bench.harness.training import task_trainer
 from smope_bench.methods.common.api import TaskInfo
@@ -134,7 +135,7 @@ def read_expected(folder: Path) -> None:
 
 
 def counts(folder: Path) -> None:
-    from smope_bench.harness.records.checksum import with_checksum
+    from smope_bench.harness.records.record import with_checksum
 
     (folder / "suites").mkdir()
     stored = with_checksum({"schema_version": cost_suites.RECORD_SCHEMA, "cost": {}})

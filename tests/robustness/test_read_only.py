@@ -15,7 +15,7 @@ import pytest
 
 from smope_bench import run_all
 from smope_bench.harness.records import index
-from smope_bench.harness.records.store import PREDICTIONS, RECORD
+from smope_bench.harness.records.record import PREDICTIONS, RECORD
 from smope_bench.reports.timing.store import SUITE, make_planned
 from tests.forked import Forked  # pyright: ignore[reportMissingImports]
 from tests.robustness.mounts import CannotMount, make_read_only, tmpfs  # pyright: ignore[reportMissingImports]

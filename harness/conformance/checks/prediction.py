@@ -10,7 +10,7 @@ from torch import Tensor
 
 from smope_bench.audit import TOLERANCE, gaps, other_answers, scale_of
 from smope_bench.harness.conformance.runner import CheckResult, CheckRun, MethodUnderCheck, Verdict, different, state_of
-from smope_bench.harness.training.data import features_of, test_batches
+from smope_bench.harness.training.batches.data import features_of, test_batches
 from smope_bench.harness.training.kept_model import kept_tensors, restored
 from smope_bench.harness.training.task_trainer import task_info
 from smope_bench.methods.common.api import Batch, Method

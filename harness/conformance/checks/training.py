@@ -23,7 +23,7 @@ from smope_bench.harness.conformance.runner import (
 )
 from smope_bench.harness.cost.report import count_costs
 from smope_bench.harness.text import sentence
-from smope_bench.harness.training.data import open_stream
+from smope_bench.harness.training.batches.data import open_stream
 from smope_bench.methods.common.backbone.backbones import MICRO
 
 STEPS = 5

@@ -13,7 +13,11 @@ import torch
 HERE = str(Path(__file__).parent)
 OUTSIDE = (str(Path(torch.__file__).parent), sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), "<")
 """Where frames are not the project's or a plugin's: torch, the standard library, installed packages, generated code."""
-DATA = ("smope_bench.harness.training.data", "smope_bench.harness.training.feeder", "smope_bench.benchmarks.")
+DATA = (
+    "smope_bench.harness.training.batches.data",
+    "smope_bench.harness.training.batches.feeder",
+    "smope_bench.benchmarks.",
+)
 """Modules that make batches; ``Wait.feeds`` is true within them."""
 PHASES = ("training_step", "descend", "predict", "end_task", "fit_task", "measure")
 """Functions whose frames name the phase of a run: hooks of methods, the optimiser's step, the evaluation of a task."""

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from smope_bench.benchmarks.suites.schema import CEILINGS
 from smope_bench.harness.metrics import final_average_accuracy
 from smope_bench.harness.planning.planner import PlannedRun
-from smope_bench.harness.records.store import Record, Store
+from smope_bench.harness.records.record import Record
+from smope_bench.harness.records.store import Store
 
 ALPHA, POWER = 0.05, 0.8
 """Chance of a false claim in a whole family of comparisons, and chance to find a true difference."""

@@ -384,7 +384,8 @@ def test_images_that_change_between_readings_are_refused(
 
 def test_the_documented_plugin_runs(ava: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from smope_bench import run_all
-    from smope_bench.harness.records.store import Record, Store
+    from smope_bench.harness.records.record import Record
+    from smope_bench.harness.records.store import Store
 
     page = (ROOT / "docs" / "avalanche.md").read_text(encoding="utf-8")
     found = re.search(r"```python\n(# split_digits\.py\n.*?)```", page, re.DOTALL)

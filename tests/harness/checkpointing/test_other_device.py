@@ -13,8 +13,8 @@ from torch import Tensor
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.execution.job import describe_error
 from smope_bench.harness.hardware.device_lost import DeviceLost, is_device_lost
-from smope_bench.harness.records.checksum import with_checksum
-from smope_bench.harness.records.store import Record, Store
+from smope_bench.harness.records.record import Record, with_checksum
+from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.methods.common.backbone.vit import PromptedViT
 from tests.conftest import micro_spec  # pyright: ignore[reportMissingImports]

@@ -12,7 +12,7 @@ from smope_bench.benchmarks.suites import SUITES
 from smope_bench.harness.cli.expectations import read_expected, stored_file, verify
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.atomic_write import write_json_atomically
-from smope_bench.harness.records.checksum import RECORD_SCHEMA, with_checksum
+from smope_bench.harness.records.record import RECORD_SCHEMA, with_checksum
 from smope_bench.harness.records.store import Store
 
 COLUMN = "digits, 2 tasks"

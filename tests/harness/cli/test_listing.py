@@ -15,7 +15,8 @@ from smope_bench.harness.cost.pricing import median_seconds
 from smope_bench.harness.facts import lists
 from smope_bench.harness.facts.lists import list_backbones, list_benchmarks, list_methods
 from smope_bench.harness.planning.planner import MISSING, PlannedRun
-from smope_bench.harness.records.store import Record, Store
+from smope_bench.harness.records.record import Record
+from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry.registry import Registries, Registry, open_registries
 from smope_bench.methods.common.api import Method, MethodCard
 from tests.conftest import micro_spec  # pyright: ignore[reportMissingImports]

@@ -18,7 +18,8 @@ from smope_bench.harness.conformance.runner import different, register, spec_of
 from smope_bench.harness.maintenance import device_waits
 from smope_bench.harness.maintenance.device_waits import table_row
 from smope_bench.harness.provenance import PROJECT_ROOT
-from smope_bench.harness.records.store import Record, Store
+from smope_bench.harness.records.record import Record
+from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry.registry import Registries, open_registries
 from smope_bench.harness.run_options import RunContext, RunOptions
 from smope_bench.harness.training.trainer import Trainer

@@ -21,7 +21,7 @@ from smope_bench.harness.cost.pricing import (
 )
 from smope_bench.harness.cost.stored_counts import MethodCounts, StoredCounts, stored_counts
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.records.store import Record
+from smope_bench.harness.records.record import Record
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
 from smope_bench.methods import BUILTIN

@@ -20,7 +20,8 @@ from smope_bench.harness.execution.scheduler import RunStatus
 from smope_bench.harness.hardware import device as hardware
 from smope_bench.harness.hardware import memory as hardware_memory
 from smope_bench.harness.planning.planner import PlannedRun
-from smope_bench.harness.records.store import Record, Store
+from smope_bench.harness.records.record import Record
+from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry.registry import Registries, Registry
 from smope_bench.harness.run_options import RunOptions
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec

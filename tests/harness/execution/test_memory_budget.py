@@ -10,7 +10,7 @@ from smope_bench.harness.execution.job import Job
 from smope_bench.harness.execution.memory_budget import MemoryEstimator, Queue, workers_that_fit
 from smope_bench.harness.hardware import memory
 from smope_bench.harness.hardware.memory import free_mb, oom_kills, resident_mb, total_mb
-from smope_bench.harness.records.store import Record
+from smope_bench.harness.records.record import Record
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
 
 SPEC = RunSpec(

@@ -27,7 +27,8 @@ from smope_bench.harness.hardware.device import resolve_device
 from smope_bench.harness.planning.assets import prepare_benchmarks
 from smope_bench.harness.planning.planner import PlannedRun
 from smope_bench.harness.provenance import PROJECT_ROOT, code_fingerprint
-from smope_bench.harness.records.store import Record, Store
+from smope_bench.harness.records.record import Record
+from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry.registry import Registries, Registry
 from smope_bench.harness.run_options import RunOptions
 from smope_bench.harness.run_spec import Component
@@ -38,7 +39,7 @@ RUNNER = """
     import hashlib, os, signal, time
     from smope_bench.harness.errors import UserError
     from smope_bench.harness.records.atomic_write import write_atomically
-    from smope_bench.harness.records.store import OBSERVATIONS
+    from smope_bench.harness.records.record import OBSERVATIONS
     from stand_ins import publish
 
     def run(job, options, context):

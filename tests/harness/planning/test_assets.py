@@ -18,7 +18,7 @@ from PIL import Image
 
 from smope_bench import run_all
 from smope_bench.benchmarks.base import SPLITS, BenchmarkCard, ProgressCallback, silent
-from smope_bench.benchmarks.datasets.image_folder import ImageFolder, ImageFolderConfig
+from smope_bench.benchmarks.datasets.folders.image_folder import ImageFolder, ImageFolderConfig
 from smope_bench.benchmarks.download.fetch import Remote, downloads_folder, fetch
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.image_store.cache import cache_folder

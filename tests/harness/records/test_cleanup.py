@@ -19,9 +19,9 @@ from smope_bench.harness.execution.job import Job, run_job
 from smope_bench.harness.execution.lease import CANCEL, Lease, acquire, remove_leftovers_of
 from smope_bench.harness.execution.lease_files import PROBE, this_machine
 from smope_bench.harness.provenance import code_fingerprint
-from smope_bench.harness.records.checksum import RECORD_SCHEMA
 from smope_bench.harness.records.cleanup import remove_temporary_files
-from smope_bench.harness.records.store import MODEL, Store
+from smope_bench.harness.records.record import MODEL, RECORD_SCHEMA
+from smope_bench.harness.records.store import Store
 from smope_bench.harness.run_options import RunContext, RunOptions
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
 

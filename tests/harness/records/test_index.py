@@ -17,9 +17,9 @@ from smope_bench import run_all
 from smope_bench.benchmarks.suites import SUITES
 from smope_bench.harness.console import make_console
 from smope_bench.harness.records import index, store
-from smope_bench.harness.records.checksum import with_checksum
 from smope_bench.harness.records.index import IndexedStore
-from smope_bench.harness.records.store import PREDICTIONS, RECORD, Broken, Derived, Record, Store
+from smope_bench.harness.records.record import PREDICTIONS, RECORD, Broken, Record, with_checksum
+from smope_bench.harness.records.store import Derived, Store
 from smope_bench.reports.cli import print_suites
 from smope_bench.reports.timing.synthetic_results import make_store
 
@@ -74,13 +74,13 @@ def parts_of(record: Record) -> Derived:
 def checked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Ids of the records that are read and checked from here on."""
     found: list[str] = []
-    check = store._checked
+    check = store.checked
 
     def counted(run_id: str, result: object) -> Record | Broken:
         found.append(run_id)
         return check(run_id, result)
 
-    monkeypatch.setattr(store, "_checked", counted)
+    monkeypatch.setattr(store, "checked", counted)
     return found
 
 

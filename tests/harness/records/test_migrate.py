@@ -13,10 +13,10 @@ import pytest
 
 from smope_bench.harness.cli.data import migrate as migrate_command
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.records.checksum import RECORD_SCHEMA, checksum_of
 from smope_bench.harness.records.migrate import STEPS, migrate
 from smope_bench.harness.records.observations import npz_bytes
-from smope_bench.harness.records.store import Record, Store
+from smope_bench.harness.records.record import RECORD_SCHEMA, Record, checksum_of
+from smope_bench.harness.records.store import Store
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
 
 LABELS = np.array([0, 0, 1, 1, 2, 2], dtype=np.int32)

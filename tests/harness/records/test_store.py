@@ -14,8 +14,8 @@ import pytest
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records import store as store_module
 from smope_bench.harness.records.atomic_write import write_json_atomically
-from smope_bench.harness.records.checksum import RECORD_SCHEMA
-from smope_bench.harness.records.store import OBSERVATIONS, Broken, Record, Store
+from smope_bench.harness.records.record import OBSERVATIONS, RECORD_SCHEMA, Broken, Record
+from smope_bench.harness.records.store import Store
 
 
 def result(run_id: str = "ab12", fingerprint: str = "f" * 64) -> dict[str, Any]:

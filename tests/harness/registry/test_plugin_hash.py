@@ -15,7 +15,7 @@ from smope_bench.harness.planning.planner import plan
 from smope_bench.harness.planning.selection import Selection
 from smope_bench.harness.planning.settings import Seeds
 from smope_bench.harness.provenance import code_fingerprint, with_sources
-from smope_bench.harness.records.store import Record
+from smope_bench.harness.records.record import Record
 from smope_bench.harness.registry.plugin_hash import source_of
 from smope_bench.harness.registry.registry import open_registries
 from smope_bench.harness.run_spec import RunSpec

@@ -15,7 +15,8 @@ from PIL import Image
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.planning.settings import parse_setting
-from smope_bench.harness.records.store import MODEL, Store
+from smope_bench.harness.records.record import MODEL
+from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry.registry import Registries, open_registries
 from smope_bench.harness.run_spec import Component, RunSpec
 from smope_bench.harness.trained.extend import plan_extension

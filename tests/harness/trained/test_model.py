@@ -13,13 +13,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from smope_bench.benchmarks.datasets.image_folder import ImageFolder, ImageFolderConfig
+from smope_bench.benchmarks.datasets.folders.image_folder import ImageFolder, ImageFolderConfig
 from smope_bench.benchmarks.image_store.arrays import Raw
 from smope_bench.benchmarks.stream import Stream
 from smope_bench.harness import provenance
 from smope_bench.harness.conformance.fixtures import domain_stream
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.records.store import MODEL, Record, Store
+from smope_bench.harness.records.record import MODEL, Record
+from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry.registry import Registries, open_registries
 from smope_bench.harness.run_spec import Component, RunSpec
 from smope_bench.harness.trained.answers import read_answers

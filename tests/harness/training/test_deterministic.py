@@ -13,7 +13,8 @@ from smope_bench.harness.execution import job
 from smope_bench.harness.execution.job import Job, run_job
 from smope_bench.harness.execution.lease import newest
 from smope_bench.harness.hardware import device
-from smope_bench.harness.records.store import Record, Store
+from smope_bench.harness.records.record import Record
+from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_options import RunContext, RunOptions
 from tests.conftest import micro_spec  # pyright: ignore[reportMissingImports]

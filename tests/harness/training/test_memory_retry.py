@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from smope_bench.harness.hardware.out_of_memory import OutOfMemoryRun
-from smope_bench.harness.records.store import Record, Store
+from smope_bench.harness.records.record import Record
+from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.methods.common.backbone.memory_plan import MemoryPlan
 from smope_bench.methods.common.backbone.vit import PromptedViT

@@ -20,7 +20,7 @@ from smope_bench.harness.records.observations import read_observations
 from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.training import trainer as engine
-from smope_bench.harness.training.data import load_backbone
+from smope_bench.harness.training.batches.data import load_backbone
 from smope_bench.harness.training.observer import evenly_chosen_images, undisturbed
 from smope_bench.methods.common.api import Batch
 from smope_bench.methods.common.prefix import PlainPrefix

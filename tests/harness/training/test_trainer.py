@@ -15,7 +15,8 @@ from smope_bench.harness.cancellation import LeaseLost
 from smope_bench.harness.conformance.fixtures import TEST_IMAGES
 from smope_bench.harness.errors import RunDivergedError, UserError
 from smope_bench.harness.metrics import final_average_accuracy
-from smope_bench.harness.records.store import Record, Store
+from smope_bench.harness.records.record import Record
+from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_spec import BackboneRef, RunSpec
 from smope_bench.harness.training import trainer as engine

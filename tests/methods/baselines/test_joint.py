@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from smope_bench.harness.metrics import final_average_accuracy
-from smope_bench.harness.records.store import Record, Store
+from smope_bench.harness.records.record import Record
+from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.training import trainer as engine
 from smope_bench.methods.baselines.joint import JointHead

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from smope_bench.harness.records.checksum import RECORD_SCHEMA, with_checksum
+from smope_bench.harness.records.record import RECORD_SCHEMA, with_checksum
 from smope_bench.reports.loading.integrity import examine, integrity_warnings
 from smope_bench.reports.tables.integrity import integrity_table
 from smope_bench.reports.tables.table import Table

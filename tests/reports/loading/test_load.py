@@ -10,7 +10,7 @@ import pytest
 
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.metrics import final_average_accuracy
-from smope_bench.harness.records.checksum import with_checksum
+from smope_bench.harness.records.record import with_checksum
 from smope_bench.harness.records.store import Store
 from smope_bench.reports.formatting import notes
 from smope_bench.reports.loading.load import load_suite, load_suites, suites_in

@@ -39,7 +39,8 @@ from smope_bench.harness.checkpointing.checkpoint import Checkpoints, _read_mark
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.execution import lease, scheduler
 from smope_bench.harness.records.cleanup import CHECKPOINT
-from smope_bench.harness.records.store import RECORD, Broken, Record, Store
+from smope_bench.harness.records.record import RECORD, Broken, Record
+from smope_bench.harness.records.store import Store
 
 RESUMED = 2
 """Number of the call that resumes and finishes the runs."""

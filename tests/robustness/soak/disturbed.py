@@ -34,8 +34,8 @@ from smope_bench import run_all
 from smope_bench.harness import provenance
 from smope_bench.harness.execution import lease, lease_files
 from smope_bench.harness.records.atomic_write import write_json_atomically
-from smope_bench.harness.records.checksum import with_checksum
-from smope_bench.harness.records.store import Record, Store
+from smope_bench.harness.records.record import Record, with_checksum
+from smope_bench.harness.records.store import Store
 
 OF_SIGNALS = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 """Exit statuses of a call that was asked to end."""

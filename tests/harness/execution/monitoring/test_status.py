@@ -14,7 +14,7 @@ from smope_bench.harness.execution import lease as claims
 from smope_bench.harness.execution.lease import DEAD_S, Lease, acquire
 from smope_bench.harness.execution.monitoring.status import Cell, RunView, _progress, planned_cells, statuses, summary
 from smope_bench.harness.provenance import code_fingerprint
-from smope_bench.harness.records.checksum import RECORD_SCHEMA
+from smope_bench.harness.records.record import RECORD_SCHEMA
 from smope_bench.harness.records.store import Store
 
 IDS = [f"{n:016x}" for n in range(4)]

@@ -11,7 +11,7 @@ from statsmodels.stats.power import TTestPower
 from smope_bench import run_all
 from smope_bench.harness.planning.planner import PlannedRun
 from smope_bench.harness.planning.summary.power import ALPHA, POWER, power, seeds_needed
-from smope_bench.harness.records.checksum import RECORD_SCHEMA
+from smope_bench.harness.records.record import RECORD_SCHEMA
 from smope_bench.harness.records.store import Store
 from smope_bench.harness.run_spec import Component
 from tests.conftest import micro_spec  # pyright: ignore[reportMissingImports]

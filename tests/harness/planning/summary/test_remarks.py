@@ -120,7 +120,7 @@ FOLLOWED = {
     "benchmark.class_subsets",  # tests/benchmarks/test_domains.py
     "benchmark.holdout",  # tests/harness/records/test_observations.py
     "benchmark.lists",
-    "benchmark.repeats",  # tests/benchmarks/datasets/test_image_folder.py
+    "benchmark.repeats",  # tests/benchmarks/datasets/folders/test_image_folder.py
 }
 """Settings that messages print, each followed by a test, here unless it is noted."""
 

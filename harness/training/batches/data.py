@@ -18,8 +18,8 @@ from smope_bench.benchmarks.transforms.batch import Transforms
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_spec import RunSpec, derive_seed
-from smope_bench.harness.training.feature_cache import FrozenFeatureCache
-from smope_bench.harness.training.feeder import Feeder
+from smope_bench.harness.training.batches.feature_cache import FrozenFeatureCache
+from smope_bench.harness.training.batches.feeder import Feeder
 from smope_bench.methods.common.api import Batch, Method
 from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.progress import report_progress

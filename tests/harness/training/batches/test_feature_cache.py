@@ -12,7 +12,7 @@ import torch
 from smope_bench.benchmarks.stream import Stream, build_stream
 from smope_bench.harness import provenance
 from smope_bench.harness.conformance.fixtures import ColouredNoise
-from smope_bench.harness.training.feature_cache import CHUNK, FrozenFeatureCache
+from smope_bench.harness.training.batches.feature_cache import CHUNK, FrozenFeatureCache
 from smope_bench.methods.common.backbone.backbones import MICRO
 from smope_bench.methods.common.backbone.memory_plan import MemoryPlan
 from smope_bench.methods.common.backbone.vit import PromptedViT

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from smope_bench.benchmarks.datasets.image_folder import ImageFolder, ImageFolderConfig
+from smope_bench.benchmarks.datasets.folders.image_folder import ImageFolder, ImageFolderConfig
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.stream import build_stream
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from smope_bench.benchmarks.base import BenchmarkCard, BenchmarkConfig
-from smope_bench.benchmarks.datasets.folder_scan import (
+from smope_bench.benchmarks.datasets.folders.folder_scan import (
     PART_NAMES,
     Folder,
     by_number,
@@ -22,7 +22,7 @@ from smope_bench.benchmarks.datasets.folder_scan import (
     scan_folder,
     shown,
 )
-from smope_bench.benchmarks.datasets.image_folder import ImageFolder, ImageFolderConfig
+from smope_bench.benchmarks.datasets.folders.image_folder import ImageFolder, ImageFolderConfig
 from smope_bench.benchmarks.domains import DomainBenchmark, DomainConfig, names_of_cells
 from smope_bench.benchmarks.errors import BenchmarkError
 

@@ -12,8 +12,8 @@ import torch
 from smope_bench.benchmarks.augmentation import RandomResizedCrop
 from smope_bench.benchmarks.stream import View
 from smope_bench.benchmarks.transforms.batch import Transforms
-from smope_bench.harness.training.data import TaskData
-from smope_bench.harness.training.feeder import Feeder
+from smope_bench.harness.training.batches.data import TaskData
+from smope_bench.harness.training.batches.feeder import Feeder
 
 CPU = torch.device("cpu")
 

@@ -22,8 +22,8 @@ from smope_bench.benchmarks.transforms.batch import Transforms
 from smope_bench.benchmarks.transforms.staging import HostBuffer
 from smope_bench.harness.cancellation import Interrupted, StopRequest
 from smope_bench.harness.registry.registry import Registries
-from smope_bench.harness.training import feeder as feeder_module
-from smope_bench.harness.training.feeder import Feeder
+from smope_bench.harness.training.batches import feeder as feeder_module
+from smope_bench.harness.training.batches.feeder import Feeder
 from smope_bench.methods.common.api import Batch
 from tests.conftest import micro_spec  # pyright: ignore[reportMissingImports]
 from tests.harness.resumed import (  # pyright: ignore[reportMissingImports]

@@ -24,7 +24,7 @@ from smope_bench.harness import provenance
 from smope_bench.harness.hardware.out_of_memory import PeakMemory
 from smope_bench.harness.records.atomic_write import write_atomically
 from smope_bench.harness.run_spec import canonical_json
-from smope_bench.harness.training.feeder import Feeder
+from smope_bench.harness.training.batches.feeder import Feeder
 from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.progress import counted
 
