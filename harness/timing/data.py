@@ -41,7 +41,7 @@ class MadePictures(PictureBenchmark[PictureConfig]):
     Config: ClassVar[type[BenchmarkConfig]] = PictureConfig
     card: ClassVar[BenchmarkCard] = BenchmarkCard("Made pictures", "made by the measurement", "none", "seeded noise")
 
-    def __init__(self, config: PictureConfig, root: Path, files: list[bytes]) -> None:
+    def __init__(self, config: PictureConfig, root: Path, files: Sequence[bytes] = ()) -> None:
         super().__init__(config, root)
         self.files = files
 

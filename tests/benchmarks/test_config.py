@@ -153,6 +153,6 @@ def test_streams_and_benchmarks_need_no_torch() -> None:
 def test_the_table_names_every_file_in_one_form() -> None:
     files = {"imagefolder": "image_folder", "domainnet_classes": "domainnet", "domainnet_200": "domainnet"}
     assert all(
-        re.fullmatch(rf"smope_bench\.benchmarks\.datasets\.(published\.)?{files.get(name, name)}:\w+", target)
+        re.fullmatch(rf"smope_bench\.benchmarks\.datasets\.((folders|published)\.)?{files.get(name, name)}:\w+", target)
         for name, target in BUILTIN.items()
     )

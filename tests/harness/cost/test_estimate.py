@@ -268,7 +268,7 @@ def test_a_stream_that_stops_early_has_the_images_of_its_tasks(registries: Regis
         counts = count_images(registries, Component(name="digits", config=config), tmp_path)
         assert counts is not None and (counts.train, counts.test) == expected
     absent = count_images(registries, Component(name="emoji_r", config=half), tmp_path)
-    assert absent is not None and (absent.train, absent.test, absent.prepared) == (2400, 1200, False)
+    assert absent is not None and (absent.train, absent.test, absent.prepared) == (4800, 1200, False)
 
 
 def test_images_of_domains_are_those_of_the_chosen_ones_limited_in_each(registries: Registries, tmp_path: Path) -> None:
