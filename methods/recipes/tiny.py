@@ -1,8 +1,8 @@
 """Recipes of the tiny backbone: chosen on held-out training data, every method with the same small budget.
 
 ``docs/tiny-recipes.md`` has the search and its log. ``tiny_random``, ``fashion_mnist``, ``glyph_domains`` and
-``small_sets`` use the same ones, untuned. Those of ``emoji_r`` with ``tiny_colour`` were
-searched again.
+``small_sets`` use the same ones, untuned. Those of ``emoji_r`` with
+``tiny_colour`` were searched again.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def _on_small_sets() -> list[TrainingRecipe]:
 
 
 EMOJI: dict[str, Any] = {"batch_size": 16, "epochs": 2}
-"""Half the batch of glyphs: more than twice their steps a task, without which prompts learn nearly nothing on ``emoji_r``."""
+"""Half the batch of glyphs, and five times their steps a task; why, is in ``docs/tiny-recipes.md``."""
 EMOJI_SEARCHED: dict[str, dict[str, Any]] = {
     "smope": {"lr": 0.01, "prompt_lr_mult": 5.0},
     "hash_prompt": {"lr": 0.05, "head_lr_mult": 0.2},
