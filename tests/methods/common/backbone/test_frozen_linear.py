@@ -20,6 +20,7 @@ from smope_bench.methods.common.backbone.backbones import MICRO
 from smope_bench.methods.common.backbone.block_adaptation import BlockAdaptation, LowRank
 from smope_bench.methods.common.backbone.frozen_linear import (
     FREE_WIDTH,
+    LIMITS,
     ROWS,
     ZEN_5,
     FrozenLinear,
@@ -39,7 +40,7 @@ from tests.tolerance import assert_sum_close  # pyright: ignore[reportMissingImp
 needs_products = pytest.mark.skipif(not can_pack(), reason="this processor has no products in bfloat16")
 
 
-needs_operators = pytest.mark.skipif(not has_operators(), reason="this build of torch does not reach oneDNN")
+needs_operators = pytest.mark.skipif(not has_operators(), reason="oneDNN is not reached, or limited")
 AMD = Processor("AuthenticAMD", ZEN_5, has_avx512=True)
 
 
@@ -125,10 +126,20 @@ def test_elsewhere_products_are_plain(case: str, monkeypatch: pytest.MonkeyPatch
 )
 def test_the_processor_decides(known: dict[str, bool], expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
-    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.setattr(frozen_linear_module, "has_operators", lambda: True)
     assert can_pack.__wrapped__() is expected
     monkeypatch.delattr(torch.cpu, "get_capabilities")
     assert can_pack.__wrapped__() is False
+
+
+def test_with_instructions_forbidden_products_are_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in LIMITS:
+        monkeypatch.delenv(name, raising=False)
+    assert has_operators.__wrapped__() is torch.backends.mkldnn.is_available()
+    for name in LIMITS:
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "AVX2")
+            assert has_operators.__wrapped__() is False
 
 
 @needs_products
@@ -220,8 +231,8 @@ def test_narrow_layers_sum_in_the_order_of_mkl(shape: tuple[int, int], products:
 
 @needs_operators
 @pytest.mark.skipif(
-    not is_faster(frozen_linear_module._processor(), NARROW[0]) or not torch.backends.mkl.is_available(),
-    reason="this processor multiplies by MKL alone, or MKL takes other kernels on it",
+    not (is_faster(frozen_linear_module._processor(), NARROW[0]) and torch.backends.mkl.is_available()),
+    reason="on this processor MKL takes other kernels, or multiplies alone",
 )
 @pytest.mark.parametrize("shape", NARROW)
 def test_narrow_layers_keep_the_bits_of_mkl(shape: tuple[int, int]) -> None:
