@@ -23,8 +23,8 @@ ROWS = 16
 """MKL sums one to three rows in another order, and shares up to 11 out so that a second thread may have as few."""
 INSTRUCTIONS = ("amx_bf16", "avx512_bf16")
 """Without one of these, bfloat16 products are emulated, and packing was not tried."""
-LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
-"""Variables by which a user keeps oneDNN from instructions of the processor: it is slower then, or rounds otherwise."""
+LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS")
+"""Variables by which a user chooses the libraries' instructions, and so speed and rounding: then products are torch's own."""
 PACKS = "_packs"
 """Attribute of a layer: its packed weights by whether they are transposed, as the product with gradients takes them."""
 ZEN_5 = 26
@@ -125,7 +125,7 @@ def can_pack() -> bool:
 
 @cache
 def has_operators() -> bool:
-    """Whether this build of torch has oneDNN, with all instructions, and the operators by which its compiler reaches it."""
+    """Whether this build of torch has oneDNN, free in its instructions, and the operators by which its compiler reaches it."""
     if any(name in os.environ for name in LIMITS):
         return False
     names = "_linear_pointwise", "_reorder_linear_weight"
