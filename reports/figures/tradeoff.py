@@ -269,7 +269,7 @@ def _scale_costs(axes: Axes, xs: Sequence[float]) -> None:
     axes.xaxis.set_minor_formatter(lambda _value, _place: "")
 
 
-def _amount(value: float, _place: int | None = None) -> str:
+def _amount(value: float, _place: float) -> str:
     """``0.1``, ``20``, ``2 M``; a small number is written out, since ``100 m`` of seconds reads as metres."""
     return f"{value:g}" if abs(value) < 1000 else EngFormatter()(value)
 

@@ -134,7 +134,7 @@ def _basis(family: Family) -> str:
         test = f"By the exact signed-rank test on FAA, corrected for {over} (Holm)."
     else:
         test = (
-            f"By the paired t-test on FAA, corrected for {over} (Holm), which takes differences to be normal; without that, "
+            f"By the paired t-test on FAA, corrected for {over} (Holm), assuming normal differences; without that, "
             f"{family.needed} {unit} could decide."
         )
     chosen = (

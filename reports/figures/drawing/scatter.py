@@ -201,7 +201,7 @@ def names_at_ends(axes: Axes, ends: Mapping[str, float], data: FigureData) -> No
             f"{shortened(label, 26)} {end:.1f}", (x, end), (1.045, place), textcoords=("axes fraction", "data"), va="center",
             fontsize=8, color=INK, fontweight="bold" if label == data.results.reference else "normal",
             annotation_clip=False, arrowprops={"arrowstyle": "-", "color": look.colour, "linewidth": 1.2, "shrinkB": 0,
-                        "relpos": (0, 0.5)},
+                        "patchA": None, "relpos": (0, 0.5)},
         )  # fmt: skip
 
 

@@ -75,7 +75,7 @@ function drawRows(data, shown, view) {
   for (const isBold of [true, false]) {
     const named = shown.filter((one) => bold(one) === isBold), weight = isBold ? 700 : 400;
     const text = { y: place, fill: INK, fontSize: font, fillOpacity: opacity };
-    marks.push(Plot.text(named, { ...text, text: "row", frameAnchor: "left", textAnchor: "end", dx: -7, fontWeight: weight, lineWidth: (left - 9) / font, textOverflow: "ellipsis" }));
+    marks.push(Plot.text(named, { ...text, text: "row", frameAnchor: "left", textAnchor: "end", dx: -7, fontWeight: weight, lineWidth: (left - 9) / font, textOverflow: "ellipsis-middle" }));
     marks.push(Plot.text(named, { ...text, text: (one) => fixed(one.value[0], 1), frameAnchor: "right", textAnchor: "end", dx: 36, fontWeight: 700 }));
   }
   const hits = shown.map((one) => ({
@@ -140,7 +140,7 @@ function drawLines(data, shown, view) {
   const places = apart(named.map((one) => pixels(end(one))), 13, top + 4, height - bottom - 4);
   const labels = named.map((one, i) => ({ one, y: value(places[i]), end: end(one) }));
   marks.push(Plot.link(labels, { x1: (label) => label.one.points.at(-1)[0], x2: last + data.margin, y1: "end", y2: "y", stroke: (label) => label.one.colour, strokeOpacity: (label) => 0.6 * opacity(label.one) }));
-  marks.push(Plot.text(labels, { y: "y", frameAnchor: "right", textAnchor: "start", dx: 4, text: (label) => label.one.row, fill: INK, fillOpacity: (label) => opacity(label.one), fontSize: font, lineWidth: (right - 6) / font, textOverflow: "ellipsis" }));
+  marks.push(Plot.text(labels, { y: "y", frameAnchor: "right", textAnchor: "start", dx: 4, text: (label) => label.one.row, fill: INK, fillOpacity: (label) => opacity(label.one), fontSize: font, lineWidth: (right - 6) / font, textOverflow: "ellipsis-middle" }));
   const hits = shown.flatMap((one) => one.points.flatMap((point, k) => (point[1] < low || point[1] > high ? [] : [{
     one, x: point[0], y: point[1],
     lines: [`${data.word} ${point[0]}: ${spread(point.slice(1), data.unit)}`, ...seeds(valuesAt(one, k))],
@@ -220,7 +220,7 @@ function drawPoints(data, rows, view) {
   const free = levels.names.filter(({ x, y }) => !taken.some((box) => meets([across(x) - 45, up(y) + 1, across(x), up(y) + 15], box)));
   marks.push(Plot.text(free, { x: "x", y: "y", text: "text", dx: -3, dy: 8, textAnchor: "end", fontSize: 10, fill: "#5f6b7a" }));
   for (const { one, name, isBold, dx, dy, anchor } of placed) {
-    marks.push(Plot.text([one], { x: at(one)[0], y: at(one)[1], dx, dy, textAnchor: anchor, text: () => name, lineWidth: 15, textOverflow: "ellipsis", fontSize: font, fill: INK, fillOpacity: opacity(one), stroke: "white", strokeOpacity: opacity(one), strokeWidth: 3, fontWeight: isBold ? 700 : 400 }));
+    marks.push(Plot.text([one], { x: at(one)[0], y: at(one)[1], dx, dy, textAnchor: anchor, text: () => name, lineWidth: 15, textOverflow: "ellipsis-middle", fontSize: font, fill: INK, fillOpacity: opacity(one), stroke: "white", strokeOpacity: opacity(one), strokeWidth: 3, fontWeight: isBold ? 700 : 400 }));
   }
   const hits = shown.map((one) => ({
     one, x: at(one)[0], y: at(one)[1],
