@@ -32,8 +32,8 @@ def test_rows_are_grouped_by_verdicts_on_the_row_compared_with(factory) -> None:
 
 def test_some_floors_and_adapters_are_counted_and_all_of_them_are_every_one(factory) -> None:
     levels = {
-        "A": ("method", 90.0, 0.3), "B": ("method", 95.0, 0.1), "F1": ("floor", 70.0, 0.3), "F2": ("floor", 60.0, 0.2),
-        "F3": ("floor", 90.05, 0.3), "D1": ("adapter", 50.0, 0.2), "D2": ("adapter", 40.0, 0.3),
+        "A": ("method", 90.0, 0.3), "B": ("method", 95.0, 0.1), "F1": ("floor", 70.0, 0.2), "F2": ("floor", 60.0, 0.2),
+        "F3": ("floor", 90.01, 0.2), "D1": ("adapter", 50.0, 0.2), "D2": ("adapter", 40.0, 0.1),
     }  # fmt: skip
     said = answer(replace(suite(factory, levels, 6), reference="A"))[1]
     assert said == (
