@@ -29,7 +29,7 @@ from smope_bench.harness.cli.request import read_request
 from smope_bench.harness.console import replace_what_cannot_be_printed
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.run_options import CHECKPOINT_EVERY_S, RunOptions
-from smope_bench.harness.text import DATA, INSTALLED, plain, program, shell_command, whole_commands
+from smope_bench.harness.text import DATA, INSTALLED, RESULTS, plain, program, shell_command, whole_commands
 from smope_bench.methods.common.errors import MethodError
 from smope_bench.reports import cli as report_commands
 
@@ -170,13 +170,14 @@ def _at_home(word: str) -> str:
 
 
 def _with_options(message: str, words: Sequence[str]) -> str:
-    """A message whose commands have the data folder and the plugins of this one."""
-    values: dict[str, list[str]] = {"--data": [str(DATA)], "--plugin": []}
+    """A message whose commands have the folders and the plugins of this one."""
+    values: dict[str, list[str]] = {"--data": [str(DATA)], "--results": [str(RESULTS)], "--plugin": []}
     for word, after in itertools.pairwise([*words, ""]):
         option, equals, value = word.partition("=")
         if option in values:
             values[option].append(value if equals else after)
-    return whole_commands(message, map(Path, values["--plugin"]), Path(values["--data"][-1]))
+    data, results = (Path(values[option][-1]) for option in ("--data", "--results"))
+    return whole_commands(message, map(Path, values["--plugin"]), data, results)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from smope_bench.benchmarks.errors import BenchmarkError
+from smope_bench.harness.text import DATA, RESULTS, whole_commands
+from smope_bench.methods.common.errors import MethodError
 
 LONG_LIST = 24
 CLOSE = 0.6
@@ -18,6 +23,18 @@ class UserError(Exception):
 
 class RunDivergedError(RuntimeError):
     """The loss of a run is not finite; the message names the step and the last good task."""
+
+
+@contextlib.contextmanager
+def as_user_errors(plugins: Iterable[Path] = (), data: Path = DATA, results: Path = RESULTS) -> Iterator[None]:
+    """Mistakes found in this block as UserError, with commands that can be pasted: they name these folders and plugins."""
+    try:
+        yield
+    except (UserError, BenchmarkError, MethodError) as error:
+        message = whole_commands(str(error), plugins, data, results)
+        if isinstance(error, UserError) and message == str(error):
+            raise
+        raise UserError(message) from error
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -19,14 +19,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
-from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.harness.cancellation import INTERRUPTED, Stopped, stop_signals
 from smope_bench.harness.cli.listing import planned
 from smope_bench.harness.cli.options import DeviceName, PrecisionName, RecipeName, read_gpus, split_values
 from smope_bench.harness.cli.request import Request, read_request
 from smope_bench.harness.console import make_console
 from smope_bench.harness.cost.cost_suites import count_suite
-from smope_bench.harness.errors import UserError
+from smope_bench.harness.errors import UserError, as_user_errors
 from smope_bench.harness.execution.launcher import LaunchSummary, launch, print_summary, require_guard
 from smope_bench.harness.planning.settings import parse_setting
 from smope_bench.harness.records.record import Record
@@ -35,7 +34,6 @@ from smope_bench.harness.registry.metrics import open_metrics, values_of
 from smope_bench.harness.registry.registry import open_registries
 from smope_bench.harness.run_options import RunOptions
 from smope_bench.harness.text import plain
-from smope_bench.methods.common.errors import MethodError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -315,10 +313,8 @@ def _setting_value(key: str, value: Any) -> str:
 def _library_call() -> Iterator[None]:
     """Mistakes as UserError; Ctrl-C as KeyboardInterrupt and SIGTERM as SystemExit, once the runs are saved."""
     try:
-        with stop_signals():
+        with stop_signals(), as_user_errors():
             yield
-    except (BenchmarkError, MethodError) as error:
-        raise UserError(str(error)) from error
     except Stopped as stop:
         if stop.status == INTERRUPTED:
             raise KeyboardInterrupt("what was finished is kept, and the same call goes on from there") from None

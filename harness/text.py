@@ -20,6 +20,7 @@ RESULTS, DATA = Path("results"), Path("data")
 """Results folder and data folder of commands that name none."""
 LONGEST = 2_000
 _COMMAND = re.compile(r"`(data (?:prepare|verify)\b[^`]*)`")
+_MIGRATE = re.compile(rf"(?<![\w/]){INSTALLED} migrate\b(?! --results)")
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 # Control, format (bidirectional overrides, zero width), surrogate, line and paragraph separator.
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -58,12 +59,14 @@ def shell_command(
     return f"{program()} {shlex.join([*words, *option_words(settings, plugins, data), *place])}"
 
 
-def whole_commands(message: str, plugins: Iterable[Path] = (), data: Path = DATA) -> str:
-    """A message whose commands, in backquotes and beginning with the word ``data``, are whole: with program and options.
+def whole_commands(message: str, plugins: Iterable[Path] = (), data: Path = DATA, results: Path = RESULTS) -> str:
+    """A message whose commands are whole: with program and options.
 
-    Methods and benchmarks, which write them, know neither.
+    These are commands in backquotes that begin with the word ``data``, of methods and benchmarks, and ``smope-bench migrate`` of
+    records: what writes them knows neither the program's place nor the folders and plugins. A whole command stays as it is.
     """
     more = shlex.join(option_words(plugins=plugins, data=data))
+    message = _MIGRATE.sub(lambda _: shell_command("migrate", results=results), message)
     return _COMMAND.sub(lambda found: f"`{' '.join(filter(None, (program(), found[1], more)))}`", message)
 
 

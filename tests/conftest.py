@@ -25,7 +25,7 @@ from smope_bench.harness.cli import command
 from smope_bench.harness.cli.command import make_app
 from smope_bench.harness.conformance.fixtures import ColouredNoise
 from smope_bench.harness.registry import plugins
-from smope_bench.harness.registry.registry import Registries, open_registries
+from smope_bench.harness.registry.registry import Registries, open_registries, uncollected
 from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
 from smope_bench.harness.text import program
 from smope_bench.methods.common.backbone import backbones
@@ -64,6 +64,16 @@ LONGEST_FIRST = (
 Those that wait for other processes stand beside one that computes all the time.
 """
 
+MANY = 30
+"""Modules that a test imports: more are a library, fewer are what the test itself is about."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is imported and collected stays: looking through it again and again takes a third of the time."""
+    with uncollected():
+        return (yield)
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report(
@@ -91,11 +101,21 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _imported_stays() -> Iterator[None]:
-    """What a file's tests import and cache stays as well: each run would look through all of it (``return_freed``)."""
+def _cached_stays() -> Iterator[None]:
+    """What a file's tests cache stays as well: each run would look through all of it (``return_freed``)."""
     yield
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _imported_stays() -> Iterator[None]:
+    """So does what a test imports first, as where one file alone is tested: the search takes longer than a small run."""
+    imported = len(sys.modules)
+    yield
+    if len(sys.modules) > imported + MANY:
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(autouse=True)

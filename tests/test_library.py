@@ -23,6 +23,7 @@ import torch
 
 import smope_bench
 from smope_bench import run_all
+from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.harness.cli import listing
 from smope_bench.methods.baselines.ncm import Ncm
 from tests.forked import forked_workers  # pyright: ignore[reportMissingImports]
@@ -217,6 +218,36 @@ def test_a_run_that_fails_is_returned_with_its_reason_and_the_next_call_works(fo
     (run,) = smope_bench.run(**small(methods="wrong.py")).failed
     assert run.state == "failed" and "no gradient today" in str(run.error) and run.metrics == {}
     assert smope_bench.run(**ONE).failed == ()
+
+
+def test_commands_in_an_error_can_be_pasted_from_either_door(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Benchmarks and methods name a command without program, data folder and plugins."""
+    file = write_method("my own.py", "raise MethodError('images end too early; `data verify digits` names a remedy')")
+    file.write_text(file.read_text(encoding="utf-8").replace("import Method,", "import Method, MethodError,"), "utf-8")
+    Path("my data").symlink_to("data")
+    whole = f"`smope-bench data verify digits --plugin '{file}' --data 'my data'`"
+    asked = small(methods="my own.py", data="my data")
+    (run,) = smope_bench.run(**asked).failed
+    kept = json.loads((run.folder / "failure.json").read_text(encoding="utf-8"))
+    assert whole in str(run.error) and whole in kept["error"]
+
+    def refuse(*_: object, **__: object) -> None:
+        raise BenchmarkError("no images; call `data verify digits`")
+
+    monkeypatch.setattr("smope_bench.harness.execution.launcher.plan", refuse)
+    calls: list[tuple[Any, dict[str, Any]]] = [(smope_bench.run, asked)]
+    for call, options in (*calls, (smope_bench.plan, {"methods": "my own.py", "data": "my data"})):
+        with pytest.raises(smope_bench.UserError) as error:
+            call(**options)
+        assert str(error.value) == f"no images; call {whole}"
+    assert run_all.main(["plan", "smoke", "--methods", "my own.py", "--data", "my data"]) == 2
+    assert f"no images; call {whole}" in capsys.readouterr().err
+    monkeypatch.setattr("smope_bench.harness.trained.model.find_model", refuse)
+    with pytest.raises(smope_bench.UserError) as error:
+        smope_bench.load_model("0", data="my data", plugins=file)
+    assert str(error.value) == f"no images; call {whole}"
 
 
 def test_a_stop_saves_the_run_and_the_same_call_goes_on(folder: Path) -> None:

@@ -26,6 +26,8 @@ GIT_BLOB = "gitblob"
 """The id that git gives a file's content: sha1 over ``blob <size>``, a zero byte and the content."""
 SIZE_SLACK = 2.0  # published sizes are rounded; a file off by more than this factor is not read
 FOLDER = "downloads"
+NAME = "NAME"
+"""The benchmark or backbone in the command of an error: its caller knows it."""
 
 
 @dataclass(frozen=True)
@@ -329,5 +331,5 @@ def _in_words(remote: Remote, folder: Path, failures: Sequence[str]) -> str:
     return (
         f"{remote.name} could not be downloaded ({'; '.join(failures) or 'it has no address'}): try again later, or get "
         f"the file{known and f' ({known})'} in another way and put it at {folder.resolve() / remote.name}, or give its place with "
-        "`data prepare NAME --from FILE`"
+        f"`data prepare {NAME} --from FILE`"
     )

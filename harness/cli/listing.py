@@ -19,6 +19,7 @@ from smope_bench.harness.cli import options as opt
 from smope_bench.harness.cli.command import command
 from smope_bench.harness.cli.request import Request, read_request
 from smope_bench.harness.console import Columns, Rows, counted, duration, make_console, print_rows
+from smope_bench.harness.errors import as_user_errors
 from smope_bench.harness.run_options import RunOptions
 from smope_bench.harness.text import plain
 
@@ -138,8 +139,8 @@ def planned(request: Request, tflops: float | None = None) -> tuple[list[Planned
     from smope_bench.harness.records.index import IndexedStore
 
     options = request.options
-    runs, registries = plan_suites(request.trained, request.selection, options)
-    with IndexedStore(options.results) as store:
+    with as_user_errors(options.plugins, options.data, options.results), IndexedStore(options.results) as store:
+        runs, registries = plan_suites(request.trained, request.selection, options)
         return runs, list_plan(runs, store, registries, options.data, tflops), registries
 
 

@@ -9,7 +9,7 @@ import typer
 from smope_bench.harness.cli import options as opt
 from smope_bench.harness.cli.command import command
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.text import plain
+from smope_bench.harness.text import plain, whole_commands
 
 DAMAGED = 1
 
@@ -29,7 +29,7 @@ def verify(results: opt.Results = opt.RESULTS) -> None:
             records += 1
             found = store.load(run_id)
             if isinstance(found, Broken):
-                faults = [found.reason]
+                faults = [whole_commands(found.reason, results=results)]
             elif found is None:
                 faults = [f"the record of {run_id} is a link that leads nowhere"]
             else:

@@ -17,7 +17,7 @@ from smope_bench.harness.cost.counting.flop_counters import published_classifier
 from smope_bench.harness.cost.counting.method_walk import declared, finish, make_method, walk
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.registry.registry import Registries
-from smope_bench.harness.text import program
+from smope_bench.harness.text import shell_command
 from smope_bench.methods.common.api import Geometry, Method, learnable_count
 from smope_bench.methods.common.backbone.backbones import RANDOM_VIT_B16
 from smope_bench.methods.common.backbone.vit import PromptedViT
@@ -117,8 +117,11 @@ def count_costs(registries: Registries, names: Sequence[str], backbone: Any = No
 
 def _uncountable(name: str, registries: Registries, error: Exception) -> str:
     reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-    remedy = f"put it through {program()} check, or leave it out with --methods"
-    return f"method {name!r} of {registries.methods.owner(name)} cannot be counted on ViT-B/16: {reason}; {remedy}"
+    check = shell_command("check", name, plugins=registries.plugins)
+    return (
+        f"method {name!r} of {registries.methods.owner(name)} cannot be counted on ViT-B/16: {reason}; leave it out with"
+        f" --methods, or put it through: {check}"
+    )
 
 
 def geometry_of(backbone: PromptedViT) -> Geometry:

@@ -23,7 +23,7 @@ from smope_bench.harness.registry.plugins import plugin_place
 from smope_bench.harness.registry.registry import open_registries
 from smope_bench.harness.run_options import RunContext, RunOptions
 from smope_bench.harness.run_spec import RunSpec
-from smope_bench.harness.text import plain
+from smope_bench.harness.text import plain, whole_commands
 
 OnEvent = Callable[[str, dict[str, Any]], None]
 """Receives the id of a run and one of its events."""
@@ -79,7 +79,7 @@ def run_job(job: Job, options: RunOptions, on_event: OnEvent, stop_request: Stop
     try:
         lease = acquire(options.results / job.run_id, on_cancel=stop_request.set, stop_file=options.stop_file)
     except Exception as error:
-        return JobResult(job.run_id, "failed", describe_error(error))
+        return _failure(job, error, options)
     if isinstance(lease, LeaseState):
         return JobResult(job.run_id, "held")
 
@@ -147,7 +147,7 @@ def _attempt(job: Job, options: RunOptions, context: RunContext) -> JobResult:
     except Interrupted:
         return JobResult(job.run_id, "interrupted")
     except (Exception, SystemExit) as error:  # a method that calls sys.exit fails its own run, not the launch
-        return JobResult(job.run_id, "failed", describe_error(error))
+        return _failure(job, error, options)
     return JobResult(job.run_id)
 
 
@@ -161,6 +161,12 @@ def load_runner(target: str) -> Runner:
     """The function named ``module:function``."""
     module, _, name = target.partition(":")
     return getattr(importlib.import_module(module), name)
+
+
+def _failure(job: Job, error: BaseException, options: RunOptions) -> JobResult:
+    described = describe_error(error)
+    whole = whole_commands(described["error"], options.plugins, options.data, options.results)
+    return JobResult(job.run_id, "failed", described | {"error": without_home(whole)})
 
 
 def describe_error(error: BaseException) -> dict[str, Any]:

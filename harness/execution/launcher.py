@@ -16,7 +16,7 @@ from smope_bench.benchmarks.suites import Suite
 from smope_bench.harness.cancellation import TERMINATED, Stopped
 from smope_bench.harness.console import counted, duration
 from smope_bench.harness.cost.estimate import count_split, trained_on
-from smope_bench.harness.errors import UserError, did_you_mean
+from smope_bench.harness.errors import UserError, as_user_errors, did_you_mean
 from smope_bench.harness.execution.executor_registry import Executor, open_executors
 from smope_bench.harness.execution.lease import remove_leftovers_of
 from smope_bench.harness.execution.memory_budget import SPARE, MemoryEstimator, require_room, workers_that_fit
@@ -42,7 +42,7 @@ from smope_bench.harness.registry.metrics import open_metrics
 from smope_bench.harness.registry.plugins import run_file
 from smope_bench.harness.registry.registry import KINDS, Registries, open_registries, uncollected
 from smope_bench.harness.run_options import RunOptions
-from smope_bench.harness.text import shell_command, whole_commands
+from smope_bench.harness.text import shell_command
 from smope_bench.harness.tracking.tracker import find_trackers
 
 FLOAT32_BYTES = 4
@@ -109,15 +109,16 @@ def launch(
     def notify(text: str) -> None:
         console.print(text, markup=False, soft_wrap=True)  # a command in it can be pasted
 
-    find_executor(options)
-    require_guard(options)
-    Store(options.results).require_writable()
-    find_trackers(track, options.plugins)
-    runs, registries = plan_suites(suites, selection, options, supply_weights(options.data, notify), notify)
-    found = [find_suite(name) for name in dict.fromkeys(suites)]
-    for line in further_columns(found, selection, registries, options.data):
-        notify(line)
-    return launch_runs(found, runs, registries, options, console, track)
+    with as_user_errors(options.plugins, options.data, options.results):
+        find_executor(options)
+        require_guard(options)
+        Store(options.results).require_writable()
+        find_trackers(track, options.plugins)
+        runs, registries = plan_suites(suites, selection, options, supply_weights(options.data, notify), notify)
+        found = [find_suite(name) for name in dict.fromkeys(suites)]
+        for line in further_columns(found, selection, registries, options.data):
+            notify(line)
+        return launch_runs(found, runs, registries, options, console, track)
 
 
 def launch_runs(
@@ -184,8 +185,7 @@ def launch_runs(
             tracking.finish(status)
             unfinished += status.state in ("cancelled", "interrupted")
             if status.state == "failed":
-                whole = whole_commands(status.error or "", options.plugins, options.data)
-                failures.append(replace(status, error=whole))
+                failures.append(status)
     for line in tracking.looks():
         notify(line)
     del held  # until here `data remove` refuses to delete the images of these runs

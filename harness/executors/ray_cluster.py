@@ -250,7 +250,7 @@ def _import_ray(starts_one: bool) -> ModuleType:
         import ray
     except ImportError as error:
         raise UserError(
-            f"--executor ray needs Ray, which cannot be imported ({error}); install it with: pip install smope-bench[ray]"
+            f"--executor ray needs Ray, which cannot be imported ({error}); install it with: pip install 'smope-bench[ray]'"
         ) from error
     return ray
 

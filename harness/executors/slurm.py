@@ -201,7 +201,7 @@ def _import_submitit() -> ModuleType:
     except ImportError as error:
         raise UserError(
             f"--executor slurm needs submitit, which cannot be imported ({error}); install it with:"
-            " pip install smope-bench[slurm]"
+            " pip install 'smope-bench[slurm]'"
         ) from error
     return submitit
 

@@ -13,7 +13,7 @@ from smope_bench.harness.console import Rows
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.registry.plugins import call_outside_code
 from smope_bench.harness.registry.registry import IN_DATA
-from smope_bench.harness.text import plain_values
+from smope_bench.harness.text import plain_values, whole_commands
 
 if TYPE_CHECKING:
     from smope_bench.harness.registry.registry import Registries, Registry
@@ -78,7 +78,7 @@ def list_backbones(registries: Registries, data: Path) -> Rows:
         try:
             facts = describe(own)
         except MethodError as error:
-            facts = {"error": str(error)}
+            facts = {"error": whole_commands(str(error), registries.plugins, data)}
         rows.append(plain_values({"name": own.name, "owner": IN_DATA, **facts}))
     return rows
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 from smope_bench.benchmarks.base import SPLITS, ProgressCallback, silent
 from smope_bench.benchmarks.download.fetch import (
     FOLDER,
+    NAME,
     Remote,
     digests_of,
     downloads_folder,
@@ -171,7 +173,8 @@ def prepare_benchmarks(
         benchmark = registries.benchmarks.load(component.name)
         opened = benchmark(benchmark.Config(**component.config), data_root)
         if (images := f"{component.name} {opened.images_key()}") not in ready:
-            opened.prepare(progress)
+            with _completing(_preparation(component.name, opened)):
+                opened.prepare(progress)
             ready.add(images)
             held += [opened.image_set(split) for split in SPLITS] if hasattr(opened, "cache_parent") else []
         opened.learnt_sizes()  # raises for an impossible split, before anything trains
@@ -203,9 +206,24 @@ def supply_weights(data_root: Path, progress: ProgressCallback = silent) -> Call
 def _supply(backbone: Any, data_root: Path, given: Sequence[Path], progress: ProgressCallback) -> None:
     with unpinned_on_error(data_root / WEIGHTS / FOLDER, _published_names(backbone)):
         try:
-            backbone.prepare(fetch=backbone_fetch, given=tuple(given), progress=progress)
-        except BenchmarkError as error:  # fetch knows the file's name only
+            with _completing(f"data prepare {backbone.name}"):
+                backbone.prepare(fetch=backbone_fetch, given=tuple(given), progress=progress)
+        except BenchmarkError as error:
             raise UserError(f"weights of backbone {backbone.name!r}: {error}") from error
+
+
+@contextlib.contextmanager
+def _completing(command: str) -> Iterator[None]:
+    """Errors of a download with this command, instead of one without a name and settings: ``fetch`` knows the file alone."""
+    try:
+        yield
+    except BenchmarkError as error:
+        raise BenchmarkError(str(error).replace(f"data prepare {NAME} ", f"{command} ")) from error
+
+
+def _preparation(name: str, benchmark: Any) -> str:
+    """The command that prepares a benchmark of this configuration, without program and folders."""
+    return getattr(benchmark, "preparation", f"data prepare {name}")
 
 
 def _published_names(backbone: Any) -> tuple[str, ...]:
@@ -246,7 +264,8 @@ def _prepare_benchmark(
         path = f"benchmark.path={Path(data.config.path).expanduser().absolute()}"
         own = [setting.text for setting in settings if setting.path[1] != "path"]
         used = (path, *own, *filter(None, [tasks]))
-    data.prepare(progress, tuple(path.resolve() for path in given))
+    with _completing(_preparation(name, data)):
+        data.prepare(progress, tuple(path.resolve() for path in given))
     images = {split: len(data.image_set(split).labels) for split in SPLITS}
     parent = data_root / name
     size = sum(file.stat().st_size for file in parent.rglob("*") if file.is_file()) if parent.is_dir() else 0

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from smope_bench.harness.errors import UserError, did_you_mean
 from smope_bench.harness.planning.settings import Setting, scoped, validated
 from smope_bench.harness.registry.registry import BUILT_IN, IN_DATA, Registries
+from smope_bench.harness.text import shell_command
 from smope_bench.methods.common.backbone.backbones import Channels, is_channels
 from smope_bench.methods.common.backbone.imported import NOT_VERIFIED, import_vit, imported_under
 from smope_bench.methods.common.backbone.pretrained import CheckpointBackbone, PreparedBackbone
@@ -125,7 +126,8 @@ def _file(text: str, registries: Registries, data_root: Path) -> Path:
         raise UserError(f"--backbone {text!r} cannot be read: {error.strerror}") from error
     if path.suffix in SUFFIXES or "/" in text:
         raise UserError(
-            f"--backbone {text!r} does not exist: give a weights file, a name ('list backbones'), or timm:MODEL."
+            f"--backbone {text!r} does not exist: give a weights file, timm:MODEL, or a name, as shown by: "
+            + shell_command("list", "backbones", plugins=registries.plugins, data=data_root)
         )
     known = [*registries.backbones.names(), *(one.name for one in imported_under(data_root))]
     raise UserError(

@@ -23,7 +23,7 @@ from smope_bench.benchmarks.image_store.pictures import central_square, open_pic
 from smope_bench.benchmarks.transforms.batch import Transforms
 from smope_bench.harness import provenance
 from smope_bench.harness.checkpointing.manager import UnfitError
-from smope_bench.harness.errors import UserError
+from smope_bench.harness.errors import UserError, as_user_errors
 from smope_bench.harness.hardware.device import ACCELERATORS, products_in, resolve_device
 from smope_bench.harness.registry.registry import Registries, open_registries
 from smope_bench.harness.run_spec import RunSpec
@@ -160,10 +160,10 @@ def load_model(
         raise UserError(f"a run is named by its id, a text, not by {plain(repr(run), 80)}")
     if device not in (known := ("auto", "cpu", *ACCELERATORS)):
         raise UserError(f"device={device!r} is none of {', '.join(known)}")
-    kept = find_model(os.fspath(run), Path(results))
-    files = [plugins] if isinstance(plugins, str | os.PathLike) else plugins
-    registries = open_registries([Path(file).expanduser() for file in files])
-    return model_of(kept, registries, Path(data), torch.device(resolve_device(device)))
+    files = [Path(file).expanduser() for file in ([plugins] if isinstance(plugins, str | os.PathLike) else plugins)]
+    with as_user_errors(files, Path(data), Path(results)):
+        kept = find_model(os.fspath(run), Path(results))
+        return model_of(kept, open_registries(files), Path(data), torch.device(resolve_device(device)))
 
 
 def model_of(kept: KeptModel, registries: Registries, data: Path, device: torch.device) -> TrainedModel:

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from smope_bench.benchmarks.suites import SUITES
 from smope_bench.benchmarks.suites.schema import Drawing
-from smope_bench.harness.errors import UserError, did_you_mean
-from smope_bench.harness.planning.suites.find import run_argument
+from smope_bench.harness.errors import UserError, did_you_mean, without_home
 from smope_bench.harness.registry.plugins import call_outside_code, installed_points
 from smope_bench.harness.registry.registry import KINDS as PLUGIN_KINDS
 from smope_bench.harness.trained.answers import Answers
@@ -50,7 +49,7 @@ def nothing_answered(run: RunResult) -> Answers:
 
 _MISSING = (
     "A figure of this suite is missing here: no finished run has what it draws, or what the runs kept of it is damaged. "
-    "smope-bench run {suite} does such runs again."
+    "{command} does such runs again."
 )
 
 
@@ -277,7 +276,7 @@ def plan_figures(
         papers = _named(kinds, drawings, data)
         jobs = tuple((kind, one, f"{prefix}-{i}") for kind, one in (*papers, *((kind, data) for kind in common)))
         has_runs = any(cell.outcomes for cell in data.cells)
-        missing = _MISSING.format(suite=run_argument(results.suite)) if has_runs else ""
+        missing = _MISSING.format(command=without_home(results.again)) if has_runs else ""
         expected = len(drawings) - len(unknown)
         groups.append(PlannedGroup(column.label, jobs, notes, len(papers), expected, missing))
     if results.columns:

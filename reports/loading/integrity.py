@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from smope_bench.harness.errors import without_home
+from smope_bench.harness.planning.suites.find import run_argument
 from smope_bench.harness.records.store import Store
+from smope_bench.harness.text import shell_command, whole_commands
 from smope_bench.reports.loading.manifest import Manifest
 from smope_bench.reports.loading.reader import Reader
 from smope_bench.reports.loading.run_result import Kind, LeftOut
@@ -17,13 +20,16 @@ class Integrity:
     """Result of ``examine``.
 
     ``records``: number of folders with a ``result.json``. ``broken``: records that cannot be used, by run id.
-    ``manifests``: suite -> fault of its manifest. ``named``: run id of a broken record -> the suites that plan it.
+    ``manifests``: suite -> fault of its manifest. ``named``: run id of a broken record -> the suites that plan it; ``again``: the
+    same -> the command that does the run again. ``migration``: the command that brings records up to date.
     """
 
     records: int
     broken: tuple[LeftOut, ...] = ()
     manifests: Mapping[str, str] = field(default_factory=dict)
     named: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    again: Mapping[str, str] = field(default_factory=dict)
+    migration: str = ""
 
     @property
     def is_sound(self) -> bool:
@@ -37,14 +43,19 @@ def examine(store: Store, reader: Reader | None = None) -> Integrity:
     ids = store.published()
     broken = [left_out for run_id in ids if (left_out := reader.find(run_id).left_out) is not None]
     manifests = {suite: reader.manifest(suite) for suite in reader.suites()}
-    plans = {
-        suite: {cell.run_id for cell in manifest.cells}
-        for suite, manifest in manifests.items()
-        if isinstance(manifest, Manifest)
-    }
-    named = {one.run_id: tuple(suite for suite, plan in plans.items() if one.run_id in plan) for one in broken}
+    named = {one.run_id: list[str]() for one in broken}
+    again = dict[str, str]()
+    for suite, manifest in manifests.items():
+        for cell in manifest.cells if isinstance(manifest, Manifest) else ():
+            if cell.run_id in named and suite not in named[cell.run_id]:
+                named[cell.run_id].append(suite)
+                words = cell.command or ("run", run_argument(suite))
+                again.setdefault(cell.run_id, without_home(shell_command(*words, results=store.root)))
+    migration = without_home(shell_command("migrate", results=store.root))
+    broken = [replace(one, reason=without_home(whole_commands(one.reason, results=store.root))) for one in broken]
     wrong = {suite: manifest for suite, manifest in manifests.items() if isinstance(manifest, str)}
-    return Integrity(len(ids), tuple(broken), wrong, named)
+    suites = {run_id: tuple(found) for run_id, found in named.items()}
+    return Integrity(len(ids), tuple(broken), wrong, suites, again, migration)
 
 
 def integrity_warnings(integrity: Integrity, *, listed: bool = True) -> tuple[str, ...]:

@@ -146,7 +146,8 @@ def _results(manifest: Manifest, reader: Reader, reference: str | None, mixed: b
     suite = SUITES.get(manifest.suite)
     label = manifest.reference if suite is None else suite.reference
     row = label if label in row_of else None
-    return SuiteResults(*texts, rows, columns, cells, reference, reader.metrics, own_metrics, manifest.drawings, row)
+    shown = (reader.metrics, own_metrics, manifest.drawings, row)
+    return SuiteResults(*texts, rows, columns, cells, reference, *shown, again=_again([manifest], reader.store.root))
 
 
 def _agreeing(entry: PlannedRun, row: ResultRow, column: Column, found: StoredContent) -> StoredContent:
@@ -236,9 +237,14 @@ def _commands(manifests: Sequence[Manifest]) -> list[list[str]]:
     ]
 
 
+def _again(manifests: Sequence[Manifest], root: Path) -> str:
+    """The shell command that does all runs of some manifests."""
+    return " && ".join(shell_command(*words, results=root) for words in _commands(manifests))
+
+
 def _refusal(versions: Mapping[str, Sequence[RunResult]], manifests: Sequence[Manifest], root: Path) -> str:
     named = " ".join(manifest.suite for manifest in manifests)
-    again = " && ".join(shell_command(*words, results=root) for words in _commands(manifests))
+    again = _again(manifests, root)
     said = _joined([_version_text(fingerprint, outcomes) for fingerprint, outcomes in versions.items()])
     return (
         f"the records of {named} come from {len(versions)} versions of the code: {said}; either run them again with one"

@@ -247,6 +247,8 @@ class SuiteResults:
     drawings: tuple[Drawing, ...] = ()
     reference: str | None = None
     """Label of the row that the others are compared with; None where no row was fixed beforehand."""
+    again: str = ""
+    """The command that does its runs."""
 
     def metric(self, name: str) -> Metric:
         """The metric of that name."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from smope_bench.harness.planning.suites.find import run_argument
 from smope_bench.harness.records.record import RECORD_SCHEMA
-from smope_bench.harness.text import INSTALLED
 from smope_bench.reports.loading.integrity import KIND_WORDS, Integrity
 from smope_bench.reports.loading.run_result import LeftOut
 from smope_bench.reports.tables.table import Block, Heading, Row, Table, TableCell
@@ -25,7 +23,7 @@ def integrity_table(integrity: Integrity) -> Table | None:
     )
     plans = [(one, integrity.named.get(one.run_id, ())) for one in integrity.broken]
     records = tuple(
-        _line(one.run_id, KIND_WORDS[one.kind], one.reason, ", ".join(suites) or "no suite", _remedy(one, suites))
+        _line(one.run_id, KIND_WORDS[one.kind], one.reason, ", ".join(suites) or "no suite", _remedy(one, integrity))
         for one, suites in plans
     )
     remedy = "delete suites/{}.json and run the suite again: finished runs are kept"
@@ -50,13 +48,14 @@ def _line(label: str, *texts: str) -> Row:
     return Row(label, tuple(TableCell(text, (text,), tone="word" if i == 0 else "") for i, text in enumerate(texts)))
 
 
-def _remedy(one: LeftOut, suites: tuple[str, ...]) -> str:
+def _remedy(one: LeftOut, integrity: Integrity) -> str:
     if one.kind == "schema" and "migrate" in one.reason:
-        return f"{INSTALLED} migrate, which keeps the original beside it"
+        return f"bring it up to date, which keeps the original beside it: {integrity.migration}"
     if one.kind == "schema":
         return f"read it with the version that wrote it; this one reads schema {RECORD_SCHEMA}"
     if one.kind == "misplaced":
         return "delete the folder, or give it back the name of its run where that is missing"
-    named = " ".join(dict.fromkeys(map(run_argument, suites)))
-    again = f"{INSTALLED} run {named} writes it anew" if suites else "delete its folder: no suite plans it"
-    return f"put the original back, or {again}"
+    again = integrity.again.get(one.run_id)
+    return (
+        f"put the original back, or {f'do the run again: {again}' if again else 'delete its folder: no suite plans it'}"
+    )

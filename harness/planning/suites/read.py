@@ -170,8 +170,9 @@ class _Reader:
             backbone = entry.backbone or of_all_columns or ("tiny" if is_tiny else "")
             if not backbone:
                 self.yaml.fail(
-                    f"column {entry.benchmark!r} names no backbone; add backbone: NAME ('list backbones' shows them),"
-                    " or tiny: true at the top for the one that comes with the installation",
+                    f"column {entry.benchmark!r} names no backbone; add backbone: NAME, as shown by:"
+                    f" {shell_command('list', 'backbones')}; or tiny: true at the top for the one that comes with the"
+                    " installation",
                     *place,
                 )
             for kind in ("settings", "sweep"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -12,11 +13,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-WIDTH = 160
-"""Least number of inputs and of outputs of a layer whose products in float32 go to oneDNN, ``tiny_colour``'s. Narrower
-backbones, whose results are stored, keep their bits."""
+WIDTH = 128
+"""Least number of inputs and of outputs of a layer whose products in float32 go to oneDNN: ``tiny``'s."""
+FREE_WIDTH = 160
+"""From here on oneDNN sums in its own order; narrower layers, whose results were stored before, keep MKL's bits."""
+STRETCH = 192
+"""Terms that MKL's AVX2 kernels sum before they add to what they have; up to twice as many are halved. Measured, MKL 2024.2."""
+ROWS = 16
+"""MKL sums one to three rows in another order, and shares up to 11 out so that a second thread may have as few."""
 INSTRUCTIONS = ("amx_bf16", "avx512_bf16")
 """Without one of these, bfloat16 products are emulated, and packing was not tried."""
+LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS")
+"""Variables by which a user chooses the libraries' instructions, and so speed and rounding: then products are torch's own."""
 PACKS = "_packs"
 """Attribute of a layer: its packed weights by whether they are transposed, as the product with gradients takes them."""
 ZEN_5 = 26
@@ -85,6 +93,7 @@ def _takes_onednn(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     if torch.is_autocast_enabled("cpu") or not _is_eager(*given):
         return False
     fits = inputs.dim() > 0 and inputs.shape[-1] == weight.shape[-1]  # torch's own product has the sentence for others
+    fits = fits and (_is_free(weight) or inputs.numel() >= ROWS * inputs.shape[-1])
     return fits and torch.backends.mkl.is_available() and has_operators()
 
 
@@ -116,7 +125,9 @@ def can_pack() -> bool:
 
 @cache
 def has_operators() -> bool:
-    """Whether this build of torch has oneDNN, and the operators by which its compiler reaches it."""
+    """Whether this build of torch has oneDNN, free in its instructions, and the operators by which its compiler reaches it."""
+    if any(name in os.environ for name in LIMITS):
+        return False
     names = "_linear_pointwise", "_reorder_linear_weight"
     return torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in names)
 
@@ -138,18 +149,45 @@ def _capabilities() -> Mapping[str, Any]:
     return getattr(torch.cpu, "get_capabilities", dict)()  # empty for versions of torch that cannot tell
 
 
+def _is_free(weight: Tensor) -> bool:
+    return min(weight.shape) >= FREE_WIDTH
+
+
+def stretches(terms: int) -> list[int]:
+    """How many terms of a sum MKL's AVX2 kernels add up at a time, in order."""
+    if STRETCH < terms <= 2 * STRETCH:
+        return [terms // 2, terms - terms // 2]
+    whole, rest = divmod(terms, STRETCH)
+    return [STRETCH] * whole + [rest] * bool(rest)
+
+
 def _multiply(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
 
 
+def _multiply_as_mkl(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``_multiply`` to the bits of MKL's AVX2 kernels: a product for each of ``stretches``, added in order."""
+    terms = weight.shape[1]
+    if terms <= STRETCH:
+        return _multiply(inputs, weight, bias)
+    sizes = stretches(terms)
+    rows = inputs.reshape(-1, terms).split(sizes, dim=1)
+    # Where neither rows nor columns of the weights lie without gaps, oneDNN takes a kernel a thousand times slower.
+    parts = [part if part.stride(0) == 1 else part.contiguous() for part in weight.split(sizes, dim=1)]
+    outputs = _multiply(rows[0], parts[0], bias)
+    for left, right in zip(rows[1:], parts[1:], strict=True):
+        outputs += _multiply(left, right)
+    return outputs.view(*inputs.shape[:-1], len(weight))
+
+
 class _Product(torch.autograd.Function):
-    """``_multiply``; only the inputs have a gradient, of any order."""
+    """A product by oneDNN; only the inputs have a gradient, of any order."""
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(weight)
         ctx.save_for_forward(weight)
-        return _multiply(inputs, weight, bias)
+        return _multiply(inputs, weight, bias) if _is_free(weight) else _multiply_as_mkl(inputs, weight, bias)
 
     @staticmethod
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # gradients have names there

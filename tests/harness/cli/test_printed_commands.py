@@ -37,6 +37,8 @@ SITUATIONS: dict[str, Sequence[str]] = {
     "a method of one's own": ["new-method", "mine", "--out", "my $(own) plugins"],
     "a name that is unknown": ["describe", "xyzzy"],
     "weights that are missing": ["describe", "sup21k"],
+    "a backbone that is missing": ["plan", "smoke", "--backbone", "missing.safetensors", "--data", "my data"],
+    "a suite's column without a backbone": ["plan", "bare.yaml"],
     "images that are missing": ["plan", "table1", "--methods", "ncm", "--seeds", "0", "--data", "my data"],
 }
 PLACES = (["--results", "2024"], ["--results=my results"])
@@ -56,6 +58,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["/somewhere/else/smope-bench"])
     monkeypatch.setattr("shutil.which", lambda _: None)
     Path("empty.yaml").write_text("", encoding="utf-8")
+    Path("bare.yaml").write_text("columns: [digits]\nrows: [ncm]\n", encoding="utf-8")
 
 
 @pytest.mark.parametrize("situation", SITUATIONS)

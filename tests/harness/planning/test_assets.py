@@ -332,6 +332,19 @@ def test_commands_in_messages_have_the_options_of_the_command(
     assert "`smope-bench data prepare x --from FILE`, or `smope-bench data verify x`" in capsys.readouterr().err
 
 
+def test_a_download_that_fails_names_the_command_of_this_configuration(
+    registries: Registries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Fetched, "remotes", (Remote("images.bin", (), f"sha256:{WEIGHTED_SHA256}"),))
+    settings = [parse_setting("benchmark.tasks=2"), parse_setting("benchmark.image_size=24")]
+    with pytest.raises(BenchmarkError) as failed:
+        prepare_named("fetched", registries, tmp_path, settings=settings)
+    (call,) = re.findall("`(.*) --from FILE`", str(failed.value))
+    assert sorted(shlex.split(call)) == sorted(
+        ["data", "prepare", "fetched", "--set", "benchmark.tasks=2", "--set", "benchmark.image_size=24"]
+    )
+
+
 def test_images_that_are_not_there_are_named_with_the_settings_of_the_run(
     registries: Registries, tmp_path: Path
 ) -> None:

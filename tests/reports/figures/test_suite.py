@@ -146,4 +146,4 @@ def test_a_paper_figure_that_cannot_be_drawn_is_said_to_be_missing(make_factory,
     made = make_factory(suite=suite)
     made.publish("A", made.spec("a", "digits", 0, 0, 2), made.matrix(2, 90, 1, 0))
     (group,) = figure_groups(load_suite(made.write(), suite, made.FRESH), "x", none_observed)
-    assert len(group.notes) == 1 and f"smope-bench run {suite} does such runs again" in group.notes[0]
+    assert len(group.notes) == 1 and f"smope-bench run {suite} --tiny --results {made.root} does such" in group.notes[0]

@@ -71,10 +71,14 @@ def test_a_folder_that_does_not_exist_is_empty(factory) -> None:
 @pytest.mark.parametrize(
     ("change", "kind", "remedy"),
     [
-        (one_digit, "edited", "put the original back, or smope-bench run smoke writes it anew"),
-        (older, "schema", "smope-bench migrate, which keeps the original beside it"),
+        (one_digit, "edited", "put the original back, or do the run again: smope-bench run smoke --results {root}"),
+        (
+            older,
+            "schema",
+            "bring it up to date, which keeps the original beside it: smope-bench migrate --results {root}",
+        ),
         (newer, "schema", f"read it with the version that wrote it; this one reads schema {RECORD_SCHEMA}"),
-        (lambda r: r.pop("costs"), "incomplete", "put the original back, or smope-bench run smoke writes it anew"),
+        (lambda r: r.pop("costs"), "incomplete", "put the original back, or do the run again: smope-bench run smoke"),
         (lambda r: r["timings"].update(total_s=float("nan")), "unreadable", "put the original back, or"),
     ],
 )
@@ -84,7 +88,7 @@ def test_a_damaged_record_is_named_with_reason_and_remedy(folder, change, kind: 
     integrity = examine(folder.store)
     assert kinds(folder) == [(run_id, kind)]
     line = texts(integrity_table(integrity))[run_id]
-    assert run_id in line[1] and line[2] == "smoke" and line[3].startswith(remedy)
+    assert run_id in line[1] and line[2] == "smoke" and line[3].startswith(remedy.format(root=folder.root))
 
 
 def test_a_sealed_record_with_another_specification_counts_as_edited(folder) -> None:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,9 +26,11 @@ sys.path.append(str(Path(__file__).parent))
 from simulated_network import (  # pyright: ignore[reportMissingImports]
     RECORD,
     TICK_S,
+    Asked,
     Client,
     NetworkFiles,
-    Pause,
+    Operation,
+    Operations,
     Server,
     Weather,
 )
@@ -132,7 +135,11 @@ def explore(world: World, most: int = 10_000_000) -> Figures:
     server = Server([Client() for _ in range(world.launchers)])
     start = State(server, (Launcher(),) * world.launchers)
     known = {_key(start, world)}
-    path: list[tuple[State, Iterator[tuple[str, State]], str]] = [(start, _next(start, world, figures), "start")]
+    # What a launcher does next follows from its answers alone, and most are met in many states.
+    execute = functools.cache(functools.partial(_execute, world))
+    path: list[tuple[State, Iterator[tuple[str, State]], str]] = [
+        (start, _next(start, world, figures, execute), "start")
+    ]
     try:
         while path:
             state, ways, _ = path[-1]
@@ -149,7 +156,7 @@ def explore(world: World, most: int = 10_000_000) -> Figures:
             known.add(key)
             if len(known) > most:
                 raise RuntimeError(f"{world.name}: more than {most} states")
-            path.append((state, _next(state, world, figures), step))
+            path.append((state, _next(state, world, figures, execute), step))
     except BrokenPromise as error:
         figures.broken = str(error)
         figures.trace = [step for _, _, step in path]
@@ -159,10 +166,10 @@ def explore(world: World, most: int = 10_000_000) -> Figures:
 
 def _key(state: State, world: World) -> int:
     """64 bits that tell states apart. Ticks count: no way through the states comes back to where it was, and each one ends."""
-    return hash((state.server.now, state.server.key(world.weather.cache), *state[1:]))
+    return hash((state.server.key(world.weather.cache), *state[1:]))
 
 
-def _next(state: State, world: World, figures: Figures) -> Iterator[tuple[str, State]]:
+def _next(state: State, world: World, figures: Figures, execute: Execute) -> Iterator[tuple[str, State]]:
     """Everything that can happen in a state. Raises BrokenPromise."""
     if len(state.server.publishers) > 1:
         raise BrokenPromise(f"published by launchers {state.server.publishers}")
@@ -177,7 +184,7 @@ def _next(state: State, world: World, figures: Figures) -> Iterator[tuple[str, S
             yield f"{index} resumes", _with(state, index, launcher._replace(state="resumed"))
             continue
         if launcher.acts and (counted := _preempting(state, index, world)) is not None:
-            yield from _operations(counted, index, world, figures)
+            yield from _operations(counted, index, world, figures, execute)
         if state.crashes < world.crashes:
             yield f"{index} crashes", _with(state, index, launcher._replace(state="crashed"), crashes=1)
         if state.stops < world.stops:
@@ -225,30 +232,52 @@ def _tick(state: State) -> State:
     return state._replace(server=server, launchers=tuple(later(one) for one in state.launchers), last=None)
 
 
-def _operations(state: State, index: int, world: World, figures: Figures) -> Iterator[tuple[str, State]]:
+def _operations(
+    state: State, index: int, world: World, figures: Figures, execute: Execute
+) -> Iterator[tuple[str, State]]:
     """The next operation of one launcher, in each way that it may go."""
+    launcher = state.launchers[index]
+
+    def on_create(name: str) -> None:
+        if taken := _taken_from(state, index, name):
+            figures.taken_over += 1
+            if taken.state == "alive":
+                raise BrokenPromise(f"launcher {index} takes the run from one that is at work")
+
+    def until_it_counts(me: Launcher, operations: Operations) -> tuple[Launcher, Operation | None]:
+        """The launcher at its next operation that others could notice, or with None at the end of its piece of code."""
+        while isinstance(found := execute(me, index), Operation) and found.is_free:
+            me = me._replace(answers=(*me.answers, operations.ways(found)[0]()))
+        return (me, found) if isinstance(found, Operation) else (found, None)
+
     choice, alternatives = 0, 1
     while choice < alternatives:
-        launcher, server = state.launchers[index], state.server.copy()
-
-        def on_create(name: str) -> None:
-            if taken := _taken_from(state, index, name):
-                figures.taken_over += 1
-                if taken.state == "alive":
-                    raise BrokenPromise(f"launcher {index} takes the run from one that is at work")
-
-        files = NetworkFiles(server, world.weather, index, launcher.answers, choice, launcher.tokens, on_create)
-        try:
-            after = PHASES[launcher.phase](launcher, files, world, figures)._replace(
-                answers=(), tokens=files.tokens, state=launcher.state
-            )
-        except Pause:
-            after = launcher._replace(answers=files.answers)
-        except OSError as error:
-            raise BrokenPromise(f"launcher {index} fails in {launcher.phase!r}: {error}") from error
-        alternatives = files.alternatives
-        yield f"{index} {launcher.phase} {len(launcher.answers)}: {choice}", _with(state, index, after, server=server)
+        server = state.server.copy()
+        operations = Operations(server, world.weather, index, on_create)
+        after, asked = until_it_counts(launcher._replace(state="alive"), operations)
+        if asked is not None:
+            ways = operations.ways(asked)
+            alternatives, answer = len(ways), ways[choice]()
+            figures.refused += asked.name == "publish" and not answer
+            after, _ = until_it_counts(after._replace(answers=(*after.answers, answer)), operations)
+        step = f"{index} {launcher.phase} {len(launcher.answers)}: {choice}"
+        yield step, _with(state, index, after._replace(state=launcher.state), server=server)
         choice += 1
+
+
+def _execute(world: World, me: Launcher, index: int) -> Launcher | Operation:
+    """The next operation of a launcher whose answers are given, or the launcher after its piece of code."""
+    files = NetworkFiles(index, me.answers, me.tokens)
+    try:
+        return PHASES[me.phase](me, files, world)._replace(answers=(), tokens=files.tokens)
+    except Asked as asked:
+        return asked.operation
+    except OSError as error:
+        raise BrokenPromise(f"launcher {index} fails in {me.phase!r}: {error}") from error
+
+
+Execute = Callable[[Launcher, int], Launcher | Operation]
+"""``_execute`` in one world."""
 
 
 def _taken_from(state: State, index: int, name: str) -> Launcher | None:
@@ -264,22 +293,22 @@ def _taken_from(state: State, index: int, name: str) -> Launcher | None:
 # -- what launchers do -----------------------------------------------------------------------------------------------------
 
 
-def _plan(me: Launcher, files: NetworkFiles, world: World, figures: Figures) -> Launcher:
+def _plan(me: Launcher, files: NetworkFiles, world: World) -> Launcher:
     return me._replace(phase="end" if files.exists(FOLDER / RECORD) else "take")
 
 
-def _take(me: Launcher, files: NetworkFiles, world: World, figures: Figures) -> Launcher:
+def _take(me: Launcher, files: NetworkFiles, world: World) -> Launcher:
     lease = without_heartbeat(FOLDER, files=files)
     if isinstance(lease, Lease):
         return me._replace(phase="begin", held=_held(lease), worked=0)
     return me._replace(phase="wait")
 
 
-def _begin(me: Launcher, files: NetworkFiles, world: World, figures: Figures) -> Launcher:
+def _begin(me: Launcher, files: NetworkFiles, world: World) -> Launcher:
     return me._replace(phase="forget" if files.exists(FOLDER / RECORD) else "work")
 
 
-def _beat(me: Launcher, files: NetworkFiles, world: World, figures: Figures) -> Launcher:
+def _beat(me: Launcher, files: NetworkFiles, world: World) -> Launcher:
     lease = _lease(me, files)
     try:
         is_ours = lease.beat()
@@ -291,28 +320,27 @@ def _beat(me: Launcher, files: NetworkFiles, world: World, figures: Figures) -> 
     return me._replace(phase="publish" if me.worked >= world.work else "work")
 
 
-def _publish(me: Launcher, files: NetworkFiles, world: World, figures: Figures) -> Launcher:
+def _publish(me: Launcher, files: NetworkFiles, world: World) -> Launcher:
     if world.checks_lease and not (_lease(me, files).still_ours() and not files.exists(FOLDER / RECORD)):
         return me._replace(phase="drop")
     if files.publish(exclusive=world.exclusive_record):
         return me._replace(phase="forget")
-    figures.refused += 1
     return me._replace(phase="drop")
 
 
-def _forget(me: Launcher, files: NetworkFiles, world: World, figures: Figures) -> Launcher:
+def _forget(me: Launcher, files: NetworkFiles, world: World) -> Launcher:
     _lease(me, files).release(forget=True)
     return me._replace(phase="end", held=None)
 
 
-def _drop(me: Launcher, files: NetworkFiles, world: World, figures: Figures) -> Launcher:
+def _drop(me: Launcher, files: NetworkFiles, world: World) -> Launcher:
     if files.exists(FOLDER / RECORD):
         return me._replace(phase="forget")
     _lease(me, files).release(forget=False)
     return me._replace(phase="wait", held=None, worked=0)
 
 
-def _look(me: Launcher, files: NetworkFiles, world: World, figures: Figures) -> Launcher:
+def _look(me: Launcher, files: NetworkFiles, world: World) -> Launcher:
     if files.exists(FOLDER / RECORD):
         return me._replace(phase="end", seen=None)
     monitor = LeaseMonitor(

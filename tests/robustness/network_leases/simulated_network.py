@@ -37,8 +37,7 @@ class Weather:
     """False: a file system that lets everybody create everything, for a check of the checks."""
 
 
-@dataclass(frozen=True)
-class File:
+class File(NamedTuple):
     """A file of the server; ``number`` differs between files of the same name."""
 
     content: bytes
@@ -46,7 +45,7 @@ class File:
     number: int
 
 
-@dataclass
+@dataclass(slots=True)
 class Client:
     """What one client remembers, each with the tick at which it was shown. None: no such file."""
 
@@ -54,7 +53,7 @@ class Client:
     files: dict[str, tuple[File | None, int]] = field(default_factory=dict)
 
 
-@dataclass
+@dataclass(slots=True)
 class Server:
     """The state of the file system with all its clients."""
 
@@ -71,31 +70,16 @@ class Server:
         return Server(clients, self.now, dict(self.files), self.made, self.lost, self.publishers)
 
     def key(self, cache: int) -> object:
-        """Equal for states from which the same can happen: ages count, not times; forgotten is what is too old to be shown."""
-        now = self.now
-
-        def age(time: int) -> int:
-            return min(now - time, 64)
-
-        def of(file: File | None) -> object:
-            return None if file is None else (file.content, age(file.time), file.number)
-
+        """Equal for states from which the same can happen: what is too old to be shown is forgotten."""
+        oldest = self.now - cache
         clients = tuple(
             (
-                None
-                if client.names is None or now - client.names[1] > cache
-                else (client.names[0], age(client.names[1])),
-                frozenset((name, of(file), now - at) for name, (file, at) in client.files.items() if now - at <= cache),
+                None if client.names is None or client.names[1] < oldest else client.names,
+                frozenset(shown for shown in client.files.items() if shown[1][1] >= oldest),
             )
             for client in self.clients
         )
-        return (
-            clients,
-            frozenset((name, of(file)) for name, file in self.files.items()),
-            self.made,
-            self.lost,
-            self.publishers,
-        )
+        return self.now, clients, frozenset(self.files.items()), self.made, self.lost, self.publishers
 
 
 class Failure(NamedTuple):
@@ -104,46 +88,38 @@ class Failure(NamedTuple):
     errno: int
 
 
-class Pause(BaseException):
-    """Ends a piece of a launcher's code at its next operation. No error: code that handles errors must not see it."""
+class Operation(NamedTuple):
+    """What a launcher asks of the file system: the name of a method of ``Operations``, and its arguments."""
+
+    name: str
+    arguments: tuple[Any, ...]
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nobody else is affected by it."""
+        return self.name in ("now", "clock")
+
+
+class Asked(BaseException):
+    """Ends a launcher's code at its next operation. No error: code that handles errors must not see it."""
+
+    def __init__(self, name: str, *arguments: Any) -> None:
+        self.operation = Operation(name, arguments)
 
 
 class NetworkFiles(LeaseFiles):
     """The operations of leases for one client, in the place of those of a real file system.
 
-    A launcher's code is executed up to one further operation at a time: the answers so far are given again, one operation
-    is done on the server, and the next one ends the execution by ``Pause``.
+    A launcher's code is executed from its beginning with the answers that it got so far; the next operation ends it by
+    ``Asked``. ``Operations`` has the answers to that.
     """
 
-    def __init__(
-        self,
-        server: Server,
-        weather: Weather,
-        client: int,
-        answers: tuple[Any, ...],
-        choice: int,
-        tokens: int,
-        on_create: Callable[[str], None],
-    ) -> None:
-        self._server, self._weather, self._client = server, weather, client
-        self._given, self._choice, self._on_create = list(answers), choice, on_create
-        self._at, self._is_done = 0, False
-        self.alternatives, self.tokens = 1, tokens
+    def __init__(self, client: int, answers: tuple[Any, ...], tokens: int) -> None:
+        self._client, self._given, self._at, self.tokens = client, answers, 0, tokens
 
-    @property
-    def answers(self) -> tuple[Any, ...]:
-        """All answers so far, for the next execution."""
-        return tuple(self._given)
-
-    def _step(self, possible: Callable[[], list[Callable[[], Any]]], *, is_free: bool = False) -> Any:
-        """The answer of an operation that may go on in one of several ways. ``is_free``: it affects nobody else."""
+    def _step(self, name: str, *arguments: Any) -> Any:
         if self._at == len(self._given):
-            if self._is_done and not is_free:
-                raise Pause
-            ways = possible()
-            if not is_free:
-                self.alternatives, self._is_done = len(ways), True
-            self._given.append(ways[0 if is_free else self._choice]())
+            raise Asked(name, *arguments)
         answer = self._given[self._at]
         self._at += 1
         if isinstance(answer, Failure):
@@ -154,35 +130,83 @@ class NetworkFiles(LeaseFiles):
         """The folder is there."""
 
     def names(self, folder: Path) -> list[str]:
+        """Names in the folder, and one of a removed file that is still open."""
+        return [*self._step("names"), SILLY]
+
+    def read(self, file: Path) -> tuple[bytes, float]:
+        """Content and time."""
+        found: File = self._step("read", file.name)
+        return found.content, found.time * TICK_S
+
+    def exists(self, file: Path) -> bool:
+        """Whether there is such a file."""
+        return self._step("exists", file.name)
+
+    def create(self, file: Path, content: bytes) -> None:
+        """Create the file, which is empty at first; the second step writes its content."""
+        self._step("create", file.name)
+        self._step("fill", file.name, content)
+
+    def overwrite(self, file: Path, content: bytes) -> None:
+        """Write over a file; a handle of one that was removed is stale."""
+        self._step("overwrite", file.name, content)
+
+    def remove(self, file: Path) -> None:
+        """Remove a file at the server."""
+        self._step("remove", file.name)
+
+    def publish(self, *, exclusive: bool) -> bool:
+        """Put this client's record in its place; ``exclusive``: unless there is one."""
+        return self._step("publish", exclusive)
+
+    def now(self, folder: Path) -> float:
+        """The server's time, or this client's."""
+        return self._step("now") * TICK_S
+
+    def clock(self) -> float:
+        """This client's monotonic clock."""
+        return self._step("clock") * TICK_S
+
+    def new_token(self) -> str:
+        """A token by count."""
+        self.tokens += 1
+        return f"{self._client}-{self.tokens}"
+
+    def process(self) -> tuple[str, int, str]:
+        """Each client is a machine of its own."""
+        return f"machine-{self._client}", 1, "1"
+
+
+class Operations:
+    """What an operation of one client does to the server: each method has the ways in which it may go, which give its answer."""
+
+    def __init__(self, server: Server, weather: Weather, client: int, on_create: Callable[[str], None]) -> None:
+        self._server, self._weather, self._client, self._on_create = server, weather, client, on_create
+
+    def ways(self, asked: Operation) -> list[Callable[[], Any]]:
+        """The ways of an operation."""
+        return getattr(self, asked.name)(*asked.arguments)
+
+    def names(self) -> list[Callable[[], Any]]:
         """Names as the server has them, or as this client was shown them lately."""
-        del folder
         mine = self._server.clients[self._client]
+        old = mine.names
 
         def fresh() -> frozenset[str]:
             shown = frozenset(self._server.files)
             mine.names = (shown, self._server.now)
             return shown
 
-        def ways() -> list[Callable[[], Any]]:
-            old = mine.names
-            if old is None or not self._is_recent(old[1]) or old[0] == frozenset(self._server.files):
-                return [fresh]
-            return [fresh, lambda: old[0]]
+        if old is None or not self._is_recent(old[1]) or old[0] == frozenset(self._server.files):
+            return [fresh]
+        return [fresh, lambda: old[0]]
 
-        return [*self._step(ways), SILLY]
-
-    def read(self, file: Path) -> tuple[bytes, float]:
-        """Content and time as the server has them, or as this client was shown them lately."""
-        found: File = self._step(lambda: self._looks(file.name))
-        return found.content, found.time * TICK_S
-
-    def exists(self, file: Path) -> bool:
+    def exists(self, name: str) -> list[Callable[[], Any]]:
         """Whether the server has the file, or this client was shown that lately."""
-        return self._step(
-            lambda: [lambda look=look: not isinstance(look(), Failure) for look in self._looks(file.name)]
-        )
+        return [lambda look=look: not isinstance(look(), Failure) for look in self.read(name)]
 
-    def _looks(self, name: str) -> list[Callable[[], Any]]:
+    def read(self, name: str) -> list[Callable[[], Any]]:
+        """The file as the server has it, or as this client was shown it lately."""
         mine, now = self._server.clients[self._client], self._server.now
         truth, old = self._server.files.get(name), mine.files.get(name)
 
@@ -197,9 +221,9 @@ class NetworkFiles(LeaseFiles):
             return [fresh]
         return [fresh, lambda: Failure(errno.ENOENT) if old[0] is None else old[0]]
 
-    def create(self, file: Path, content: bytes) -> None:
-        """Create the file, which is empty at first; the second step writes its content."""
-        server, name = self._server, file.name
+    def create(self, name: str) -> list[Callable[[], Any]]:
+        """Create an empty file unless there is one; the answer may get lost."""
+        server = self._server
 
         def refuse() -> Failure:
             return Failure(errno.EEXIST)
@@ -214,35 +238,33 @@ class NetworkFiles(LeaseFiles):
             make()
             return refuse()
 
-        def ways() -> list[Callable[[], Any]]:
-            if name in server.files and self._weather.exclusive_create:
-                return [refuse]
-            return [make, lose] if server.lost < self._weather.lost_answers else [make]
+        if name in server.files and self._weather.exclusive_create:
+            return [refuse]
+        return [make, lose] if server.lost < self._weather.lost_answers else [make]
 
-        self._step(ways)
-        self._step(lambda: [lambda: self._put(name, content, again=True)])
+    def fill(self, name: str, content: bytes) -> list[Callable[[], Any]]:
+        """Write the content of a file that this client has just created."""
+        return [lambda: self._put(name, content, again=True)]
 
-    def overwrite(self, file: Path, content: bytes) -> None:
+    def overwrite(self, name: str, content: bytes) -> list[Callable[[], Any]]:
         """Write over a file; a handle of one that was removed is stale."""
 
         def write() -> Any:
-            return (
-                self._put(file.name, content, again=True) if file.name in self._server.files else Failure(errno.ESTALE)
-            )
+            return self._put(name, content, again=True) if name in self._server.files else Failure(errno.ESTALE)
 
-        self._step(lambda: [write])
+        return [write]
 
-    def remove(self, file: Path) -> None:
+    def remove(self, name: str) -> list[Callable[[], Any]]:
         """Remove a file at the server."""
 
         def remove() -> bool:
-            self._server.files.pop(file.name, None)
-            self._remember(file.name, None)
+            self._server.files.pop(name, None)
+            self._remember(name, None)
             return True
 
-        self._step(lambda: [remove])
+        return [remove]
 
-    def publish(self, *, exclusive: bool) -> bool:
+    def publish(self, exclusive: bool) -> list[Callable[[], Any]]:
         """Put this client's record in its place; ``exclusive``: unless there is one."""
         server = self._server
 
@@ -253,25 +275,15 @@ class NetworkFiles(LeaseFiles):
             server.publishers = (*server.publishers, self._client)
             return True
 
-        return self._step(lambda: [link])
+        return [link]
 
-    def now(self, folder: Path) -> float:
+    def now(self) -> list[Callable[[], Any]]:
         """The server's time, or this client's. Everything that the client was shown before stays as it is: the worst case."""
-        del folder
-        return self._step(lambda: [self._stamp], is_free=True) * TICK_S
+        return [self._stamp]
 
-    def clock(self) -> float:
+    def clock(self) -> list[Callable[[], Any]]:
         """This client's monotonic clock."""
-        return self._step(lambda: [lambda: self._server.now], is_free=True) * TICK_S
-
-    def new_token(self) -> str:
-        """A token by count."""
-        self.tokens += 1
-        return f"{self._client}-{self.tokens}"
-
-    def process(self) -> tuple[str, int, str]:
-        """Each client is a machine of its own."""
-        return f"machine-{self._client}", 1, "1"
+        return [lambda: self._server.now]
 
     def _stamp(self) -> int:
         return self._server.now + (self._weather.clocks[self._client] if self._weather.client_times else 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,9 @@ from smope_bench.methods.common.backbone import frozen_linear as frozen_linear_m
 from smope_bench.methods.common.backbone.backbones import MICRO
 from smope_bench.methods.common.backbone.block_adaptation import BlockAdaptation, LowRank
 from smope_bench.methods.common.backbone.frozen_linear import (
-    WIDTH,
+    FREE_WIDTH,
+    LIMITS,
+    ROWS,
     ZEN_5,
     FrozenLinear,
     Processor,
@@ -28,6 +31,7 @@ from smope_bench.methods.common.backbone.frozen_linear import (
     frozen_linear,
     has_operators,
     is_faster,
+    stretches,
 )
 from smope_bench.methods.common.backbone.plain_vit import PlainViT
 from smope_bench.methods.common.backbone.vit import PromptedViT
@@ -37,7 +41,7 @@ from tests.tolerance import assert_sum_close  # pyright: ignore[reportMissingImp
 needs_products = pytest.mark.skipif(not can_pack(), reason="this processor has no products in bfloat16")
 
 
-needs_operators = pytest.mark.skipif(not has_operators(), reason="this build of torch does not reach oneDNN")
+needs_operators = pytest.mark.skipif(not has_operators(), reason="oneDNN is not reached, or limited")
 AMD = Processor("AuthenticAMD", ZEN_5, has_avx512=True)
 
 
@@ -123,10 +127,20 @@ def test_elsewhere_products_are_plain(case: str, monkeypatch: pytest.MonkeyPatch
 )
 def test_the_processor_decides(known: dict[str, bool], expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
-    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.setattr(frozen_linear_module, "has_operators", lambda: True)
     assert can_pack.__wrapped__() is expected
     monkeypatch.delattr(torch.cpu, "get_capabilities")
     assert can_pack.__wrapped__() is False
+
+
+def test_with_instructions_forbidden_products_are_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in LIMITS:
+        monkeypatch.delenv(name, raising=False)
+    assert has_operators.__wrapped__() is torch.backends.mkldnn.is_available()
+    for name in LIMITS:
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "AVX2")
+            assert has_operators.__wrapped__() is False
 
 
 @needs_products
@@ -155,7 +169,8 @@ def test_a_backbone_in_bfloat16_has_the_bits_of_plain_products(monkeypatch: pyte
         ("AuthenticAMD", 26, True, (768, 768), True),
         ("AuthenticAMD", 27, True, (384, 1152), True),
         ("AuthenticAMD", 26, True, (640, 160), True),
-        ("AuthenticAMD", 26, True, (512, 128), False),  # the backbone of the stored results
+        ("AuthenticAMD", 26, True, (512, 128), True),
+        ("AuthenticAMD", 26, True, (512, 96), False),
         ("AuthenticAMD", 26, True, (100, 768), False),  # a classifier
         ("AuthenticAMD", 26, False, (768, 768), False),  # a hypervisor may hide it
         ("AuthenticAMD", 25, True, (768, 768), False),
@@ -191,10 +206,58 @@ def test_the_processor_is_the_first_that_linux_lists(
         assert frozen_linear_module._processor.__wrapped__() == (*expected, knows)
 
 
-def wide(rows: tuple[int, ...] = (3, 5)) -> tuple[Tensor, Tensor, Tensor]:
-    """Inputs, weights and biases of a layer as narrow as the rule takes."""
+@pytest.mark.parametrize(
+    ("terms", "expected"),
+    [(128, [128]), (192, [192]), (200, [100, 100]), (384, [192, 192]), (512, [192, 192, 128]), (576, [192, 192, 192])],
+)
+def test_the_order_of_mkl(terms: int, expected: list[int]) -> None:
+    assert stretches(terms) == expected
+
+
+NARROW = ((128, 128), (384, 128), (512, 128), (128, 512), (128, 384))
+"""Weights, outputs x inputs, of the backbone whose results are stored."""
+
+
+@needs_operators
+@pytest.mark.parametrize("shape", NARROW)
+def test_narrow_layers_sum_in_the_order_of_mkl(shape: tuple[int, int], products: list[tuple[int, ...]]) -> None:
     generator = torch.Generator().manual_seed(0)
-    shapes = ((*rows, WIDTH), (2 * WIDTH, WIDTH), (2 * WIDTH,))
+    inputs, weight = torch.randn(ROWS, shape[1], generator=generator), torch.randn(shape, generator=generator)
+    found = frozen_linear(inputs, weight)
+    exact = inputs.double(), weight.double()
+    assert_sum_close(found, F.linear(*exact), F.linear(*(each.abs() for each in exact)), shape[1])
+    assert products == [(shape[0], terms) for terms in stretches(shape[1])]
+    assert frozen_linear(inputs[1:], weight).shape == (ROWS - 1, shape[0]) and len(products) == len(stretches(shape[1]))
+
+
+@needs_operators
+@pytest.mark.skipif(
+    not (is_faster(frozen_linear_module._processor(), NARROW[0]) and torch.backends.mkl.is_available())
+    or "LD_PRELOAD" in os.environ,
+    reason="MKL takes other kernels, or multiplies alone",
+)
+@pytest.mark.parametrize("shape", NARROW)
+def test_narrow_layers_keep_the_bits_of_mkl(shape: tuple[int, int]) -> None:
+    generator, threads = torch.Generator().manual_seed(0), torch.get_num_threads()
+    weight, bias = torch.randn(shape, generator=generator), torch.randn(shape[:1], generator=generator)
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            for rows in ((1,), (7,), (ROWS,), (ROWS + 1,), (3, 17), (16, 65)):
+                found: list[tuple[Tensor, ...]] = []
+                for product in (frozen_linear, F.linear):
+                    inputs = torch.randn(*rows, shape[1], generator=torch.Generator().manual_seed(1)).requires_grad_()
+                    outputs = product(inputs, weight, bias)
+                    found.append((outputs.detach(), *torch.autograd.grad(outputs, inputs, outputs.detach().sin())))
+                assert all(map(torch.equal, *found)), (count, rows)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def wide(rows: tuple[int, ...] = (3, 5)) -> tuple[Tensor, Tensor, Tensor]:
+    """Inputs, weights and biases of the narrowest layer that oneDNN sums in its own order."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((*rows, FREE_WIDTH), (2 * FREE_WIDTH, FREE_WIDTH), (2 * FREE_WIDTH,))
     inputs, weight, bias = (torch.randn(shape, generator=generator) for shape in shapes)
     return inputs, weight, bias
 
@@ -221,12 +284,14 @@ def test_products_and_gradients_are_those_of_float64(
     outputs = frozen_linear(inputs, weight, given)
     exact = [each.detach().double() for each in (inputs, weight, bias if has_bias else torch.zeros_like(bias))]
     magnitude = F.linear(*(each.abs() for each in exact))
-    assert_sum_close(outputs.detach(), F.linear(*exact), magnitude, WIDTH + 1)
+    assert_sum_close(outputs.detach(), F.linear(*exact), magnitude, FREE_WIDTH + 1)
     upstream = torch.linspace(-1, 1, outputs.numel()).view_as(outputs)
     (gradient,) = torch.autograd.grad(outputs, inputs, upstream)
     of_exact = upstream.double() @ exact[1], upstream.double().abs() @ exact[1].abs()
-    assert_sum_close(gradient, *of_exact, 2 * WIDTH)
-    assert products == [(2 * WIDTH, WIDTH), (WIDTH, 2 * WIDTH)], "forward, and backward by the same weights, turned"
+    assert_sum_close(gradient, *of_exact, 2 * FREE_WIDTH)
+    assert products == [(2 * FREE_WIDTH, FREE_WIDTH), (FREE_WIDTH, 2 * FREE_WIDTH)], (
+        "forward, and backward by the same weights, turned"
+    )
 
 
 @needs_operators
@@ -324,7 +389,7 @@ def test_elsewhere_products_in_float32_are_torchs(
 ) -> None:
     inputs, weight, bias = wide()
     found = call(inputs, weight, bias)
-    assert found.shape == (3, 5, 2 * WIDTH) and not products
+    assert found.shape == (3, 5, 2 * FREE_WIDTH) and not products
     if found.device.type == "cpu":
         torch.testing.assert_close(found.float(), F.linear(inputs, weight, bias), rtol=2e-2, atol=0.5)
 
@@ -344,22 +409,14 @@ def test_shapes_that_do_not_fit_are_torchs_error_and_empty_batches_pass(products
             frozen_linear(bad, weight, bias)
     empty = inputs[:0].requires_grad_()
     frozen_linear(empty, weight, bias).sum().backward()
-    assert empty.grad is not None and empty.grad.shape == (0, 5, WIDTH)
-
-
-def test_narrow_layers_keep_the_bits_of_torchs(products: list[tuple[int, ...]]) -> None:
-    plain = nn.Linear(128, 512).requires_grad_(False)
-    frozen = copy.deepcopy(plain)
-    freeze_products(frozen)
-    inputs = torch.randn(2, 197, 128)
-    assert type(frozen) is FrozenLinear and torch.equal(frozen(inputs), plain(inputs)) and not products
+    assert empty.grad is not None and empty.grad.shape == (0, 5, FREE_WIDTH)
 
 
 @needs_operators
 def test_copies_and_pickles_of_layers_multiply_alike(products: list[tuple[int, ...]]) -> None:
-    layer = nn.Linear(WIDTH, WIDTH).requires_grad_(False)
+    layer = nn.Linear(FREE_WIDTH, FREE_WIDTH).requires_grad_(False)
     freeze_products(layer)
-    inputs = torch.randn(2, WIDTH)
+    inputs = torch.randn(2, FREE_WIDTH)
     stored = io.BytesIO(pickle.dumps(layer))
     for other in (copy.deepcopy(layer), pickle.load(stored)):
         assert torch.equal(other(inputs), layer(inputs))
@@ -368,17 +425,25 @@ def test_copies_and_pickles_of_layers_multiply_alike(products: list[tuple[int, .
 
 @needs_operators
 def test_a_wide_backbone_multiplies_by_its_own_and_by_merged_weights(products: list[tuple[int, ...]]) -> None:
-    vit = PromptedViT(PlainViT(img_size=16, patch_size=8, embed_dim=WIDTH, depth=2, num_heads=5))
+    vit = PromptedViT(PlainViT(img_size=16, patch_size=8, embed_dim=FREE_WIDTH, depth=2, num_heads=5))
     generator = torch.Generator().manual_seed(0)
     for parameter in vit.parameters():
         parameter.normal_(std=0.05, generator=generator)
     images = torch.rand(2, 3, 16, 16, generator=generator)
-    own = [(3 * WIDTH, WIDTH), (WIDTH, WIDTH), (4 * WIDTH, WIDTH), (WIDTH, 4 * WIDTH)]
-    split = [(WIDTH, WIDTH), (2 * WIDTH, WIDTH)]  # the last block's queries, and its keys and values
+    own = [
+        (3 * FREE_WIDTH, FREE_WIDTH),
+        (FREE_WIDTH, FREE_WIDTH),
+        (4 * FREE_WIDTH, FREE_WIDTH),
+        (FREE_WIDTH, 4 * FREE_WIDTH),
+    ]
+    split = [
+        (FREE_WIDTH, FREE_WIDTH),
+        (2 * FREE_WIDTH, FREE_WIDTH),
+    ]  # the last block's queries, and its keys and values
     vit(images)
     assert products == [*own, *split, *own[1:]]
     products.clear()
-    factors = torch.randn(2, WIDTH, generator=generator), torch.randn(WIDTH, 2, generator=generator)
+    factors = torch.randn(2, FREE_WIDTH, generator=generator), torch.randn(FREE_WIDTH, 2, generator=generator)
     weights = vit.merged({0: {"k": LowRank(*factors), "fc2": LowRank(factors[0].repeat(1, 4), factors[1])}})
     updated = vit(images, {0: BlockAdaptation(weights=weights[0])})
     assert products == [*own, *split, *own[1:]]
