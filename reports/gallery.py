@@ -54,6 +54,7 @@ def _first(figures: Iterable[FigureFile], kind: str) -> list[FigureFile]:
 
 
 PAGE = "README.md"
+_EXAMPLES_TITLE = "What every report shows besides"
 _MISSING = "**Missing**: not run in this results folder. Make it with `{command}`."
 _HEAD = """# Gallery
 
@@ -128,7 +129,9 @@ def gallery_parts(store: Store, *, mixed: bool = False, earlier: Mapping[str, st
     if shown is not None and (examples := example_figures(shown)):
         lead = "Beside the papers' own figures, every report of a table has these among others."
         made = _made(SUITES[shown.suite], shown)
-        parts.append(Part("What every report shows besides", (lead, made), tuple(examples)))
+        parts.append(Part(_EXAMPLES_TITLE, (lead, made), tuple(examples)))
+    elif _EXAMPLES_TITLE in earlier:
+        parts.append(Part(_EXAMPLES_TITLE, (earlier[_EXAMPLES_TITLE],)))
     return parts
 
 

@@ -23,13 +23,14 @@ from smope_bench.harness.errors import UserError
 from smope_bench.harness.hardware.device import precision_remark, products_in
 from smope_bench.harness.hardware.device_lost import DeviceLost, is_device_lost
 from smope_bench.harness.hardware.gpus import describe_device
+from smope_bench.harness.hardware.memory import heap_frozen
 from smope_bench.harness.hardware.out_of_memory import OutOfMemoryRun, PeakMemory, is_out_of_memory
 from smope_bench.harness.metrics import final_average_accuracy
 from smope_bench.harness.records.cleanup import CHECKPOINT, remove_temporary_files
 from smope_bench.harness.records.event_log import RunLog
 from smope_bench.harness.records.record import Record
 from smope_bench.harness.records.store import Store, unwritable
-from smope_bench.harness.registry.registry import Registries
+from smope_bench.harness.registry.registry import Registries, uncollected
 from smope_bench.harness.run_options import RunContext, RunOptions
 from smope_bench.harness.run_spec import RunSpec, derive_seed
 from smope_bench.harness.training.batches.data import TaskData, flags_of, load_backbone, open_stream
@@ -387,9 +388,9 @@ def run(
     written, and the errors of methods and benchmarks.
     """
     started = provenance.now()
-    with (
-        torch.random.fork_rng(devices=[]),
-        Trainer(spec, options, context, registries, observe=observe) as trainer,
-    ):
-        trainer.run_tasks()
-        trainer.publish(started)
+    with torch.random.fork_rng(devices=[]):
+        with uncollected():  # the first run imports what its parts need
+            made = Trainer(spec, options, context, registries, observe=observe)
+        with made as trainer, heap_frozen():  # memory is measured after a collection, several times a task
+            trainer.run_tasks()
+            trainer.publish(started)

@@ -74,6 +74,9 @@ def test_pictures_are_the_papers_and_one_example_of_each_common_figure(
     ]  # fmt: skip
     assert sorted(name for _, name in shown) == sorted(file.name for file in out.glob("*.png"))
     assert all(len(alt) > 20 for alt, _ in shown)
+    (rehearsed.store.root / "suites/table4.json").rename(tmp_path / "table4.json")
+    assert write_gallery(rehearsed.store, out, keep=True).read_text() == page
+    assert all((out / name).is_file() for name in examples), "the kept page still shows them"
 
 
 @pytest.mark.usefixtures("plain")
