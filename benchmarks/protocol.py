@@ -1,4 +1,4 @@
-"""Class orders and splits as users write them: read, checked, and made plain tuples."""
+"""Class orders and splits as users write them: read, checked, and made plain tuples; settings as users write them."""
 
 from __future__ import annotations
 
@@ -204,6 +204,11 @@ def _fitted(split: Sequence[int], classes: int) -> list[int]:
         if not left:
             break
     return sizes
+
+
+def setting_text(name: str, value: Any) -> str:
+    """``name=value`` as it is given after ``--set``: a text as it is, any other value as JSON without white space."""
+    return f"{name}={value if isinstance(value, str) else json.dumps(value, sort_keys=True, separators=(',', ':'))}"
 
 
 def short(value: Any) -> str:

@@ -237,8 +237,11 @@ def test_commands_in_an_error_can_be_pasted_from_either_door(
         raise BenchmarkError("no images; call `data verify digits`")
 
     monkeypatch.setattr("smope_bench.harness.execution.launcher.plan", refuse)
-    calls: list[tuple[Any, dict[str, Any]]] = [(smope_bench.run, asked)]
-    for call, options in (*calls, (smope_bench.plan, {"methods": "my own.py", "data": "my data"})):
+    calls: list[tuple[Any, dict[str, Any]]] = [
+        (smope_bench.run, asked),
+        (smope_bench.plan, {"methods": "my own.py", "data": "my data"}),
+    ]
+    for call, options in calls:
         with pytest.raises(smope_bench.UserError) as error:
             call(**options)
         assert str(error.value) == f"no images; call {whole}"

@@ -162,7 +162,13 @@ def _require_same_classes(streams: dict[str, Any], order: list[int]) -> None:
     if missing:
         raise BenchmarkError(f"class {missing[0]} is trained on but has no image in the test stream")
     if unknown:
-        raise BenchmarkError(f"class {unknown[0]} is in the test stream but never trained on")
+        held_out = {
+            target for experience in streams.get("valid", ()) for target in _targets(experience.dataset, "valid")
+        }
+        remedy = "; its images are all in the valid stream: pass shuffle=True to benchmark_with_validation_stream"
+        raise BenchmarkError(
+            f"class {unknown[0]} is in the test stream but never trained on{remedy if unknown[0] in held_out else ''}"
+        )
 
 
 def _names(scenario: Any, order: list[int]) -> tuple[str, ...]:

@@ -23,7 +23,8 @@ from smope_bench.benchmarks.image_store.cache import (
     open_cache,
     verify_caches,
 )
-from smope_bench.benchmarks.image_store.stores import made_of, note_use, remarks_on, setting_words
+from smope_bench.benchmarks.image_store.stores import made_of, note_use, remarks_on
+from smope_bench.benchmarks.protocol import setting_text
 
 
 class CachedBenchmark(Benchmark[ConfigT]):
@@ -135,7 +136,9 @@ class CachedBenchmark(Benchmark[ConfigT]):
     def preparation(self) -> str:
         """The command that makes these images, without program and data folder, which the harness adds."""
         place = {} if self.origin is None else {"path": str(self.origin)}
-        return shlex.join(["data", "prepare", self.name, *setting_words({**place, **self._made_with()})])
+        settings = {**place, **self._made_with()}
+        texts = [setting_text(f"benchmark.{name}", value) for name, value in settings.items()]
+        return shlex.join(["data", "prepare", self.name, *(word for text in texts for word in ("--set", text))])
 
     def _made_with(self) -> dict[str, Any]:
         """Settings that make the images of this configuration, with the tasks, which must fit the classes."""

@@ -58,12 +58,6 @@ def made_of(folder: Path) -> MadeOf:
     return MadeOf(str(use["from"] or ""), use.get("settings"))
 
 
-def setting_words(settings: Mapping[str, Any]) -> list[str]:
-    """Settings of a benchmark as the words of a command."""
-    texts = [f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in settings.items()]
-    return [word for text in texts for word in ("--set", f"benchmark.{text}")]
-
-
 def note_use(
     folder: Path,
     source: Path | None,

@@ -24,6 +24,7 @@ from smope_bench.harness.run_options import RunOptions
 from smope_bench.harness.text import plain
 
 if TYPE_CHECKING:
+    from smope_bench.harness.cost.pricing import Pricing
     from smope_bench.harness.planning.planner import PlannedRun
     from smope_bench.harness.records.store import Store
     from smope_bench.harness.registry.registry import Registries
@@ -361,10 +362,14 @@ def list_plan(
     """
     from smope_bench.harness.cost.pricing import Pricing
     from smope_bench.harness.execution.scheduler import merge_duplicates
-    from smope_bench.harness.planning.summary.remarks import notes_of
 
     pricing = Pricing(store, registries, data, tflops)
     observe = {run.run_id: run.observe for run in merge_duplicates(runs)}
+    cells: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for run in runs:  # the runs of a cell differ in their seeds alone
+        cell = run.suite, run.row, run.benchmark
+        if cell not in cells:
+            cells[cell] = _cell_row(run, pricing, registries)
     return [
         {
             "run_id": None if run.lacks_weights else run.run_id,
@@ -378,13 +383,22 @@ def list_plan(
             "benchmark": run.benchmark,
             "order_seed": run.spec.order_seed,
             "train_seed": run.spec.train_seed,
-            "recipe": run.recipe,
-            "schedule": run.spec.schedule,
-            "method_settings": run.spec.method.config,
-            "benchmark_settings": run.spec.benchmark.config,
-            "settings": list(run.settings),
-            "notes": notes_of(run, registries, pricing.train_images),
-            **pricing.price(run),
+            **cells[run.suite, run.row, run.benchmark],
         }
         for run in runs
     ]
+
+
+def _cell_row(run: PlannedRun, pricing: Pricing, registries: Registries) -> dict[str, Any]:
+    """The columns of ``list_plan`` that the runs of a cell have alike."""
+    from smope_bench.harness.planning.summary.remarks import notes_of
+
+    return {
+        "recipe": run.recipe,
+        "schedule": run.spec.schedule,
+        "method_settings": run.spec.method.config,
+        "benchmark_settings": run.spec.benchmark.config,
+        "settings": list(run.settings),
+        "notes": notes_of(run, registries, pricing.train_images),
+        **pricing.price(run),
+    }

@@ -20,7 +20,7 @@ from smope_bench.harness.records.atomic_write import write_json_atomically
 from smope_bench.harness.records.record import Record
 from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry.registry import Registries
-from smope_bench.harness.run_spec import BackboneRef, RunSpec
+from smope_bench.harness.run_spec import BackboneRef, CanonicalTexts, RunSpec
 from smope_bench.harness.text import program
 
 ASSUMED_FLOPS: Mapping[str, float] = {"fp32": 10e12, "tf32": 20e12, "bf16": 40e12}
@@ -30,6 +30,7 @@ Not measured; plans that use them are labelled so."""
 LEAST_SCALE = 0.02
 """Operations of a pass relative to ViT-B/16's, below which a throughput measured on that says nothing."""
 THROUGHPUT_FILE = "throughput.json"
+SEEDS = ("order_seed", "train_seed")
 HOW_TO_MEASURE = "bench step --device cuda --batch 128 --record"
 
 
@@ -51,32 +52,61 @@ class Rate:
         return f"{self.flops_per_s / 1e12:.3g} TFLOP/s ({note})"
 
 
-def measured_rate(records: Iterable[Record], estimator: Estimator, spec: RunSpec) -> Rate | None:
+@dataclass(frozen=True)
+class FinishedCell:
+    """Finished runs on one device whose specifications differ in their seeds alone: that of the first, and all computing times."""
+
+    spec: Mapping[str, Any]
+    device: str
+    seconds: list[float]
+
+    @property
+    def names(self) -> tuple[str, str, str]:
+        """Method, benchmark and backbone."""
+        method, benchmark, backbone = (self.spec[part]["name"] for part in ("method", "benchmark", "backbone"))
+        return method, benchmark, backbone
+
+
+def finished_cells(records: Iterable[Record]) -> list[FinishedCell]:
+    """What plans need of the finished runs. Of many thousands of records, only this is kept."""
+    found: dict[tuple[str, str], FinishedCell] = {}
+    texts = CanonicalTexts()
+    for record in records:
+        try:
+            one = _Finished.model_validate(record.result)
+        except ValidationError:
+            continue
+        text = texts.of({name: value for name, value in record.spec.items() if name not in SEEDS})
+        made = record.result.get("provenance")
+        device = str(made.get("device_name", "")) if isinstance(made, dict) else ""
+        found.setdefault((text, device), FinishedCell(record.spec, device, [])).seconds.append(one.timings.total_s)
+    return list(found.values())
+
+
+def measured_rate(finished: Iterable[FinishedCell], estimator: Estimator, spec: RunSpec) -> Rate | None:
     """Median throughput of finished runs on the fastest device, with the same backbone size and precision.
 
     They are all trained by steps or all in closed form, as ``spec`` is: these differ in batches and in what is read from caches.
     """
     size, found = estimator.scale(spec.backbone), dict[str, list[float]]()
     in_closed_form = estimator.is_closed_form(spec)
-    for record in records:
+    for cell in finished:
         try:
-            seconds = _Finished.model_validate(record.result).timings.total_s
-            other = RunSpec(**record.spec)
-            if seconds <= 0 or other.precision != spec.precision or estimator.scale(other.backbone) != size:
+            other = RunSpec(**cell.spec)
+            if other.precision != spec.precision or estimator.scale(other.backbone) != size:
                 continue
             work = estimator.work(other) if estimator.is_closed_form(other) == in_closed_form else None
-        except (UserError, ValueError):  # a record of a missing plugin, or of another version
+        except (UserError, ValueError):  # runs of a missing plugin, or of another version
             continue
-        if work is not None:
-            device = str(record.result["provenance"].get("device_name", ""))
-            found.setdefault(device, []).append(work.flops / seconds)
+        if work is not None and (rates := [work.flops / seconds for seconds in cell.seconds if seconds > 0]):
+            found.setdefault(cell.device, []).extend(rates)
     rates = {device: statistics.median(values) for device, values in found.items()}
     best = max(rates, key=lambda device: rates[device], default=None)
     return None if best is None else Rate(rates[best], "finished runs", best)
 
 
 def find_rate(
-    records: Sequence[Record],
+    finished: Sequence[FinishedCell],
     estimator: Estimator,
     spec: RunSpec,
     results: Path,
@@ -88,7 +118,7 @@ def find_rate(
     """
     if tflops is not None:
         return Rate(tflops * 1e12, "given")
-    measured = measured_rate(records, estimator, spec)
+    measured = measured_rate(finished, estimator, spec)
     if measured is not None or estimator.scale(spec.backbone) < LEAST_SCALE:
         return measured
     return recorded_rate(results, spec.precision) or Rate(ASSUMED_FLOPS[spec.precision], "assumed")
@@ -132,8 +162,8 @@ class Pricing:
 
     def __init__(self, store: Store, registries: Registries, data: Path, tflops: float | None) -> None:
         self._registries, self._data, self._results, self._tflops = registries, data, store.root, tflops
-        self._records = [record for record in store.scan() if isinstance(record, Record)]
-        self._medians = median_seconds(self._records)
+        self._finished = finished_cells(record for record in store.scan() if isinstance(record, Record))
+        self._medians = median_seconds(self._finished)
         self._estimator = Estimator(registries, data)
         self._rates: dict[tuple[str, str, bool], Rate | None] = {}
         self._image_settings: dict[str, tuple[str, ...]] = {}
@@ -163,7 +193,7 @@ class Pricing:
         in_closed_form = self._estimator.is_closed_form(run.spec)
         key = (run.spec.backbone.model_dump_json(), run.spec.precision, in_closed_form)
         if key not in self._rates:
-            self._rates[key] = find_rate(self._records, self._estimator, run.spec, self._results, self._tflops)
+            self._rates[key] = find_rate(self._finished, self._estimator, run.spec, self._results, self._tflops)
         return self._rates[key]
 
     def _needs(self, run: PlannedRun) -> list[dict[str, Any]]:
@@ -213,14 +243,9 @@ class _Finished(BaseModel):
     timings: _Timings
 
 
-def median_seconds(records: Iterable[Record]) -> dict[tuple[str, str, str], float]:
+def median_seconds(finished: Iterable[FinishedCell]) -> dict[tuple[str, str, str], float]:
     """Median computing time of finished runs by (method, benchmark, backbone)."""
     found: dict[tuple[str, str, str], list[float]] = {}
-    for record in records:
-        try:
-            one = _Finished.model_validate(record.result)
-        except ValidationError:
-            continue
-        key = (one.spec.method.name, one.spec.benchmark.name, one.spec.backbone.name)
-        found.setdefault(key, []).append(one.timings.total_s)
+    for cell in finished:
+        found.setdefault(cell.names, []).extend(cell.seconds)
     return {key: statistics.median(values) for key, values in found.items()}

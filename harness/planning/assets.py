@@ -33,10 +33,10 @@ from smope_bench.benchmarks.image_store.stores import (
     remove_store,
     require_free,
 )
-from smope_bench.benchmarks.protocol import spelled
+from smope_bench.benchmarks.protocol import setting_text, spelled
 from smope_bench.harness.errors import UserError, did_you_mean
 from smope_bench.harness.planning.planner import PlannedRun
-from smope_bench.harness.planning.settings import Setting, scoped, setting_text, validated
+from smope_bench.harness.planning.settings import Setting, scoped, validated
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.text import shell_command, whole_commands
 from smope_bench.methods.common.backbone.imported import NOT_VERIFIED

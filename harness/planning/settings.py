@@ -12,7 +12,6 @@ from pydantic import BaseModel, ValidationError
 
 from smope_bench.benchmarks.protocol import short
 from smope_bench.harness.errors import UserError, did_you_mean
-from smope_bench.harness.run_spec import canonical_json
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -59,11 +58,6 @@ def parse_setting(text: str) -> Setting:
     if path[-1] == FOLDER and value.strip() not in ("null", "None"):
         parsed = os.path.expanduser(parsed if isinstance(parsed, str) else value.strip())  # noqa: PTH111  # never raises
     return Setting(text, path, parsed)
-
-
-def setting_text(key: str, value: Any) -> str:
-    """``key=value``, which ``parse_setting`` reads as this value."""
-    return f"{key}={value if isinstance(value, str) else canonical_json(value)}"
 
 
 def parse_seeds(texts: Iterable[str]) -> list[Seeds]:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from smope_bench.benchmarks.download.locks import locked
 from smope_bench.benchmarks.durable import make_folder
+from smope_bench.benchmarks.protocol import setting_text
 from smope_bench.benchmarks.suites import SUITES, Column, Row
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.execution.job import Job, JobResult, OnEvent, run_job
@@ -29,7 +30,7 @@ from smope_bench.harness.planning.assets import prepare_command
 from smope_bench.harness.planning.own_backbones import find_backbone, without_file_settings
 from smope_bench.harness.planning.planner import PlannedRun, Planner
 from smope_bench.harness.planning.selection import Selection
-from smope_bench.harness.planning.settings import Seeds, Setting, parse_setting, setting_text
+from smope_bench.harness.planning.settings import Seeds, Setting, parse_setting
 from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_options import Gpu, RunOptions

@@ -265,8 +265,13 @@ def _scale_costs(axes: Axes, xs: Sequence[float]) -> None:
     axes.set_xscale(scale.kind, **options)
     axes.set_xlim(*scale.limits)
     axes.set_xticks(scale.ticks)
-    axes.xaxis.set_major_formatter(EngFormatter())
+    axes.xaxis.set_major_formatter(_amount)
     axes.xaxis.set_minor_formatter(lambda _value, _place: "")
+
+
+def _amount(value: float, _place: float) -> str:
+    """``0.1``, ``20``, ``2 M``; a small number is written out, since ``100 m`` of seconds reads as metres."""
+    return f"{value:g}" if abs(value) < 1000 else EngFormatter()(value)
 
 
 def _steps(front: Sequence[Spot], end: float) -> list[tuple[float, float]]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from smope_bench.benchmarks.suites import SUITES
-from smope_bench.reports.loading.model import REFERENCES, Column, RowKind, SuiteResults
+from smope_bench.reports.loading.model import Column, RowKind, SuiteResults
 from smope_bench.reports.statistics.paired_tests import LEAST_UNITS, Comparison, Family, Verdict, compare
 from smope_bench.reports.text import listed, shortened
 
 MOST = 4
 """Benchmarks of a suite that are spoken of one by one."""
-_EVERY: dict[RowKind, str] = {"floor": "every floor", "method": "every other method"}
+_EVERY: dict[RowKind, str] = {"floor": "every floor", "method": "every other method", "adapter": "every adapter"}
+_SOME: dict[RowKind, str] = {"floor": "floors", "adapter": "adapters"}
 _ALL = "every other row"
 _TIED: tuple[Verdict, ...] = ("no difference shown", "equal")
 
@@ -93,9 +94,7 @@ def _verdicts(family: Family, is_named: bool) -> str:
     if places:
         parts.append(f"{name} is {' and '.join(places)}")
     if same := _group(family, "undecided"):
-        parts.append(
-            f"{same} differ{'s' * (' and ' not in same)} from it by the same in every run, which no test decides"
-        )
+        parts.append(f"no test decides on {same}, whose difference from it is the same in every run")
     parts += [f"too few runs of {listed(few, 6)} to say anything"] if few else []
     where = f"{family.column.label}: with" if is_named else "With"
     return f"{where} {_units(family)}, {'; '.join(parts) or f'nothing can be compared with {name}'}."
@@ -106,16 +105,21 @@ def _is_tested(one: Comparison) -> bool:
 
 
 def _group(family: Family, *verdicts: Verdict) -> str:
-    """The rows with these verdicts: each kind of rows as one where all of it has them, else by their names."""
+    """The rows with these verdicts: methods by their names, several floors or adapters by their number, all of a kind as one."""
     mine = [one.row for one in family.comparisons if one.verdict in verdicts and _is_tested(one)]
     if len(mine) > 1 and len(mine) == len(family.comparisons):
         return _ALL
     names: list[str] = []
     for kind in dict.fromkeys(row.kind for row in mine):
         own = [shortened(row.label) for row in mine if row.kind == kind]
-        is_all = len(own) > 1 and len(own) == sum(one.row.kind == kind for one in family.comparisons)
-        names += [_EVERY[kind]] if is_all and kind in _EVERY and kind not in REFERENCES else own
-    return listed(names, 6)
+        total = sum(one.row.kind == kind for one in family.comparisons)
+        if len(own) > 1 and len(own) == total and kind in _EVERY:
+            names.append(_EVERY[kind])
+        elif len(own) > 1 and kind in _SOME:
+            names.append(f"{len(own)} of {total} {_SOME[kind]}")
+        else:
+            names += own if len(own) <= 7 else [*own[:6], f"{len(own) - 6} more"]
+    return listed(names)
 
 
 def _units(family: Family) -> str:
@@ -130,7 +134,7 @@ def _basis(family: Family) -> str:
         test = f"By the exact signed-rank test on FAA, corrected for {over} (Holm)."
     else:
         test = (
-            f"By the paired t-test on FAA, corrected for {over} (Holm), which takes differences to be normal; without that, "
+            f"By the paired t-test on FAA, corrected for {over} (Holm), assuming normal differences; without that, "
             f"{family.needed} {unit} could decide."
         )
     chosen = (

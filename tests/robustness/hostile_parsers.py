@@ -28,7 +28,7 @@ from smope_bench.benchmarks.suites import SUITES
 from smope_bench.harness.checkpointing.checkpoint import Checkpoint, Checkpoints, RunProgress
 from smope_bench.harness.cli.expectations import read_expected
 from smope_bench.harness.cost.cost_suites import read_counted
-from smope_bench.harness.cost.pricing import median_seconds, recorded_rate
+from smope_bench.harness.cost.pricing import finished_cells, median_seconds, recorded_rate
 from smope_bench.harness.execution.lease import newest
 from smope_bench.harness.execution.memory_budget import MemoryEstimator
 from smope_bench.harness.execution.monitoring.status import planned_cells, statuses
@@ -195,7 +195,7 @@ def parsers(template: Path) -> dict[str, Parser]:
         statuses(store, planned_cells(store, ["ci"]))
         migrate(folder)
         records = [found for found in store.scan() if isinstance(found, Record)]
-        median_seconds(records)
+        median_seconds(finished_cells(records))
         MemoryEstimator(records, "cpu")
         load_suites(store, suites_in(store), None, mixed=True)
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -103,8 +103,9 @@ def _choice(point: Point, size: Point, frame: Box, blocks: Sequence[Box], lines:
     least = [radius + 0.01 * rank for rank, (radius, _) in enumerate(places)]
     edges = np.array([one.edges for one in boxes])
     costs = np.array(least) + 20.0 * (size[0] * size[1] - _overlaps(edges, [frame])) + 6.0 * _overlaps(edges, blocks)
+    around = np.add(edges, (-0.5, -0.5, 0.5, 0.5))
     for start, stop in lines:
-        costs += [18.0 * _crosses_box(start, stop, box.around(0.5)) for box in boxes]
+        costs += 18.0 * _crosses_box(start, stop, around.T)
     return _Choice(point, boxes, costs.tolist(), least)
 
 
@@ -142,21 +143,24 @@ def _trouble(point: Point, box: Box, others: Sequence[tuple[Point, Box]], most: 
             return cost
         stop = other.nearest(start)
         cost += 20.0 * wide.overlap(other) + 25.0 * _cross(point, end, start, stop)
-        cost += 25.0 * (_crosses_box(point, end, other) + _crosses_box(start, stop, box))
+        cost += 25.0 * (_crosses_box(point, end, other.edges) + _crosses_box(start, stop, box.edges))
     return cost
 
 
-def _side(a: Point, b: Point, c: Point) -> float:
+# Coordinates are numbers, or arrays with one for each of many boxes.
+def _side(a: Sequence[Any], b: Sequence[Any], c: Sequence[Any]) -> Any:
     return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
 
 
-def _cross(a: Point, b: Point, c: Point, d: Point) -> bool:
-    return _side(a, b, c) * _side(a, b, d) < 0 and _side(c, d, a) * _side(c, d, b) < 0
+def _cross(a: Sequence[Any], b: Sequence[Any], c: Sequence[Any], d: Sequence[Any]) -> Any:
+    """Whether the line from ``a`` to ``b`` crosses that from ``c`` to ``d``."""
+    return (_side(a, b, c) * _side(a, b, d) < 0) & (_side(c, d, a) * _side(c, d, b) < 0)
 
 
-def _crosses_box(a: Point, b: Point, box: Box) -> bool:
-    corners = [(box.left, box.bottom), (box.right, box.top), (box.left, box.top), (box.right, box.bottom)]
-    return _cross(a, b, corners[0], corners[1]) or _cross(a, b, corners[2], corners[3])
+def _crosses_box(a: Point, b: Point, edges: Sequence[Any] | NDArray[np.float64]) -> Any:
+    """Whether the line from ``a`` to ``b`` crosses a diagonal of the box with these edges."""
+    left, bottom, right, top = edges
+    return _cross(a, b, (left, bottom), (right, top)) | _cross(a, b, (left, top), (right, bottom))
 
 
 def spread(places: Sequence[float], least: float, low: float, high: float) -> list[float]:
@@ -186,7 +190,7 @@ def names_at_ends(axes: Axes, ends: Mapping[str, float], data: FigureData) -> No
     """Names at the right of lines that end at the heights ``ends``, in the lines' colours, moved apart where they would meet."""
     figure = axes.figure
     assert isinstance(figure, Figure)
-    figure.set_layout_engine("constrained", w_pad=0.1)  # letters of the PNG may be wider than those of the layout
+    figure.set_layout_engine("constrained", w_pad=0.06)
     low, high = axes.get_ylim()
     height = axes.get_position().height * figure.get_size_inches()[1] * 0.82  # the layout leaves about as much
     moved = spread(list(ends.values()), (high - low) * 0.14 / max(height, 0.5), low, high)
@@ -194,10 +198,10 @@ def names_at_ends(axes: Axes, ends: Mapping[str, float], data: FigureData) -> No
     for (label, end), place in zip(ends.items(), moved, strict=True):
         look = data.looks[label]
         axes.annotate(
-            f"{shortened(label, 24)} {end:.1f}", (x, end), (1.045, place), textcoords=("axes fraction", "data"), va="center",
+            f"{shortened(label, 26)} {end:.1f}", (x, end), (1.045, place), textcoords=("axes fraction", "data"), va="center",
             fontsize=8, color=INK, fontweight="bold" if label == data.results.reference else "normal",
             annotation_clip=False, arrowprops={"arrowstyle": "-", "color": look.colour, "linewidth": 1.2, "shrinkB": 0,
-                        "relpos": (0, 0.5)},
+                        "patchA": None, "relpos": (0, 0.5)},
         )  # fmt: skip
 
 

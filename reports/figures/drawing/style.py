@@ -50,6 +50,8 @@ _STYLE: dict[str, Any] = {
     "axes.edgecolor": GREY, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK,
     "axes.grid": True, "axes.axisbelow": True, "grid.color": "#e4e7eb", "grid.linewidth": 0.7, "lines.linewidth": 1.6,
     "svg.fonttype": "none", "pdf.fonttype": 42, "figure.facecolor": "white", "savefig.facecolor": "white",
+    # Hinted letters of the PNG would be wider than those of the SVG, by which everything is laid out.
+    "text.hinting": "no_hinting",
     # Labels are data: a dollar sign in one must not start a formula.
     "text.parse_math": False, "text.usetex": False,
 }  # fmt: skip

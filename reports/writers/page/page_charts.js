@@ -53,7 +53,7 @@ function drawRows(data, shown, view) {
   const [low, high] = limits;
   const small = width < 480, step = stepOf(width), font = small ? 11 : 12;
   const longest = Math.max(...shown.map((one) => one.row.length));
-  const left = Math.min(12 + (LETTER * font / 12) * longest, small ? 0.4 * width : 0.45 * width);
+  const left = Math.min(12 + (LETTER * font / 12) * longest, small ? 0.46 * width : 0.45 * width);
   const place = (one) => String(data.series.indexOf(one)), inside = (value) => Math.min(high, Math.max(low, value));
   const domain = shown.flatMap((one, i) => (i && shown[i - 1].kind !== one.kind ? [`gap ${one.kind}`, place(one)] : [place(one)]));
   const marks = [Plot.axisX({ label: data.x, tickSize: 3, ticks: small ? 4 : 6, fontSize: font, labelAnchor: "center", labelArrow: "none" })];
@@ -75,7 +75,7 @@ function drawRows(data, shown, view) {
   for (const isBold of [true, false]) {
     const named = shown.filter((one) => bold(one) === isBold), weight = isBold ? 700 : 400;
     const text = { y: place, fill: INK, fontSize: font, fillOpacity: opacity };
-    marks.push(Plot.text(named, { ...text, text: "row", frameAnchor: "left", textAnchor: "end", dx: -7, fontWeight: weight, lineWidth: (left - 9) / font, textOverflow: "ellipsis" }));
+    marks.push(Plot.text(named, { ...text, text: "row", frameAnchor: "left", textAnchor: "end", dx: -7, fontWeight: weight, lineWidth: (left - 9) / font, textOverflow: "ellipsis-middle" }));
     marks.push(Plot.text(named, { ...text, text: (one) => fixed(one.value[0], 1), frameAnchor: "right", textAnchor: "end", dx: 36, fontWeight: 700 }));
   }
   const hits = shown.map((one) => ({
@@ -140,7 +140,7 @@ function drawLines(data, shown, view) {
   const places = apart(named.map((one) => pixels(end(one))), 13, top + 4, height - bottom - 4);
   const labels = named.map((one, i) => ({ one, y: value(places[i]), end: end(one) }));
   marks.push(Plot.link(labels, { x1: (label) => label.one.points.at(-1)[0], x2: last + data.margin, y1: "end", y2: "y", stroke: (label) => label.one.colour, strokeOpacity: (label) => 0.6 * opacity(label.one) }));
-  marks.push(Plot.text(labels, { y: "y", frameAnchor: "right", textAnchor: "start", dx: 4, text: (label) => label.one.row, fill: INK, fillOpacity: (label) => opacity(label.one), fontSize: font, lineWidth: (right - 6) / font, textOverflow: "ellipsis" }));
+  marks.push(Plot.text(labels, { y: "y", frameAnchor: "right", textAnchor: "start", dx: 4, text: (label) => label.one.row, fill: INK, fillOpacity: (label) => opacity(label.one), fontSize: font, lineWidth: (right - 6) / font, textOverflow: "ellipsis-middle" }));
   const hits = shown.flatMap((one) => one.points.flatMap((point, k) => (point[1] < low || point[1] > high ? [] : [{
     one, x: point[0], y: point[1],
     lines: [`${data.word} ${point[0]}: ${spread(point.slice(1), data.unit)}`, ...seeds(valuesAt(one, k))],
@@ -175,10 +175,10 @@ function levelLines({ slope, limits: [left, right], whole: [low, high] }) {
 
 // Names beside their points where there is room; the others are shown at the pointer and the focus.
 const meets = (one, other) => one[0] < other[2] && other[0] < one[2] && one[1] < other[3] && other[1] < one[3];
-function placeNames(spots, width, height) {
-  const taken = spots.map(({ x, y }) => [x - 6, y - 6, x + 6, y + 6]), placed = [];
+function placeNames(spots, lines, width, height) {
+  const taken = [...spots.map(({ x, y }) => [x - 6, y - 6, x + 6, y + 6]), ...lines], placed = [];
   for (const spot of spots) {
-    const wide = LETTER * Math.min(spot.name.length, 26), { x, y } = spot;
+    const wide = (spot.isBold ? 7.8 : LETTER) * Math.min(spot.name.length, 26), { x, y } = spot;
     for (const [dx, dy, anchor] of [[9, 0, "start"], [-9, 0, "end"], [0, -12, "middle"], [0, 13, "middle"], [8, -11, "start"], [8, 12, "start"], [-8, -11, "end"], [-8, 12, "end"]]) {
       const left = x + dx - (anchor === "end" ? wide : anchor === "middle" ? wide / 2 : 0), box = [left, y + dy - 7, left + wide, y + dy + 7];
       const isFree = left > 48 && box[2] < width && box[1] > 0 && box[3] < height - 40;
@@ -213,12 +213,14 @@ function drawPoints(data, rows, view) {
     marks.push(Plot.dot([one], { x: cost, y: gain, r: 4.6, symbol: symbolOf(one.marker), fill: one.colour, fillOpacity: fade, stroke: "white", strokeWidth: 0.7 }));
   }
   const first = [...shown].sort((a, b) => (b.row === data.reference) - (a.row === data.reference) || panel.best.includes(b.row) - panel.best.includes(a.row));
-  const spots = first.map((one) => ({ one, name: one.row, x: across(at(one)[0]), y: up(at(one)[1]) }));
-  const { placed, taken } = placeNames(spots, width, height);
+  const spots = first.map((one) => ({ one, name: one.row, isBold: panel.best.includes(one.row), x: across(at(one)[0]), y: up(at(one)[1]) }));
+  const corners = panel.front.map(([x, y]) => [across(x), up(y)]); // its lines are level or upright
+  const lines = d3.pairs(corners, ([x0, y0], [x1, y1]) => [Math.min(x0, x1), Math.min(y0, y1) - 1, Math.max(x0, x1), Math.max(y0, y1) + 1]);
+  const { placed, taken } = placeNames(spots, lines, width, height);
   const free = levels.names.filter(({ x, y }) => !taken.some((box) => meets([across(x) - 45, up(y) + 1, across(x), up(y) + 15], box)));
   marks.push(Plot.text(free, { x: "x", y: "y", text: "text", dx: -3, dy: 8, textAnchor: "end", fontSize: 10, fill: "#5f6b7a" }));
-  for (const { one, name, dx, dy, anchor } of placed) {
-    marks.push(Plot.text([one], { x: at(one)[0], y: at(one)[1], dx, dy, textAnchor: anchor, text: () => name, lineWidth: 15, textOverflow: "ellipsis", fontSize: font, fill: INK, fillOpacity: opacity(one), stroke: "white", strokeOpacity: opacity(one), strokeWidth: 3, fontWeight: panel.best.includes(name) ? 700 : 400 }));
+  for (const { one, name, isBold, dx, dy, anchor } of placed) {
+    marks.push(Plot.text([one], { x: at(one)[0], y: at(one)[1], dx, dy, textAnchor: anchor, text: () => name, lineWidth: 15, textOverflow: "ellipsis-middle", fontSize: font, fill: INK, fillOpacity: opacity(one), stroke: "white", strokeOpacity: opacity(one), strokeWidth: 3, fontWeight: isBold ? 700 : 400 }));
   }
   const hits = shown.map((one) => ({
     one, x: at(one)[0], y: at(one)[1],

@@ -33,6 +33,7 @@ def ava() -> SimpleNamespace:
 
     return SimpleNamespace(
         benchmark_from_datasets=benchmarks.benchmark_from_datasets,
+        benchmark_with_validation_stream=benchmarks.benchmark_with_validation_stream,
         class_incremental_benchmark=benchmarks.class_incremental_benchmark,
         task_incremental_benchmark=benchmarks.task_incremental_benchmark,
         AvalancheDataset=utils.AvalancheDataset,
@@ -176,7 +177,12 @@ REFUSED: list[tuple[str, Callable[[Any], Any], str]] = [
     (
         "untrained class",
         lambda ava: by_experience(ava, [dotted(ava, (0,))], [dotted(ava, (0, 1))]),
-        "class 1 is in the test stream but never trained on",
+        "class 1 is in the test stream but never trained on$",
+    ),
+    (
+        "validation images cut off the end of images sorted by class",
+        lambda ava: ava.benchmark_with_validation_stream(by_experience(ava, *[[dotted(ava, (0, 1), 1)]] * 2), 0.5),
+        "class 1 is in the test stream but never trained on; its images are all in the valid stream: pass shuffle=True",
     ),
     (
         "no labels",

@@ -11,7 +11,7 @@ from smope_bench import run_all
 from smope_bench.harness.cli import listing
 from smope_bench.harness.cli.listing import plan_summary
 from smope_bench.harness.console import print_rows
-from smope_bench.harness.cost.pricing import median_seconds
+from smope_bench.harness.cost.pricing import finished_cells, median_seconds
 from smope_bench.harness.facts import lists
 from smope_bench.harness.facts.lists import list_backbones, list_benchmarks, list_methods
 from smope_bench.harness.planning.planner import MISSING, PlannedRun
@@ -115,7 +115,7 @@ def test_times_come_from_finished_runs_of_the_same_kind() -> None:
     for n, (seconds, backbone) in enumerate(((1.0, "v"), (5.0, "v"), (3.0, "v"), (99.0, "w"))):
         spec = {"method": {"name": "m"}, "benchmark": {"name": "b"}, "backbone": {"name": backbone}}
         records.append(Record(f"{n:016x}", {"spec": spec, "timings": {"total_s": seconds}}))
-    assert median_seconds(records) == {("m", "b", "v"): 3.0, ("m", "b", "w"): 99.0}
+    assert median_seconds(finished_cells(records)) == {("m", "b", "v"): 3.0, ("m", "b", "w"): 99.0}
 
 
 GPU = {"throughput": "10 TFLOP/s (assumed)"}

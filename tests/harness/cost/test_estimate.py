@@ -15,6 +15,7 @@ from smope_bench.harness.cost.estimate import Estimator, count_images
 from smope_bench.harness.cost.pricing import (
     ASSUMED_FLOPS,
     find_rate,
+    finished_cells,
     measured_rate,
     record_throughput,
     recorded_rate,
@@ -200,19 +201,19 @@ def test_throughput_is_measured_on_the_same_size_and_precision(known: Registries
         record(0.0, "other"),
     ]
     records.append(Record("x", {**records[0].result, "spec": {"of": "another version"}}))
-    rate = measured_rate(records, estimator, spec("ridge"))
+    rate = measured_rate(finished_cells(records), estimator, spec("ridge"))
     assert rate is not None and (rate.flops_per_s, rate.device) == (work.flops / 2.0, "fast")
-    assert measured_rate(records[-2:], estimator, spec("ridge")) is None
+    assert measured_rate(finished_cells(records[-2:]), estimator, spec("ridge")) is None
 
 
 def test_closed_form_runs_say_nothing_of_training_by_steps(known: Registries, tmp_path: Path) -> None:
     estimator = Estimator(known, tmp_path, STORED)
     records = [record(0.1, "fast"), record(9.0, "fast", method="linear_probe")]
     work = estimator.work(spec("linear_probe"))
-    rate = measured_rate(records, estimator, spec("smope"))
+    rate = measured_rate(finished_cells(records), estimator, spec("smope"))
     assert work is not None and rate is not None and rate.flops_per_s == work.flops / 9.0
-    assert measured_rate(records[:1], estimator, spec("smope")) is None
-    assert find_rate(records[:1], estimator, spec("smope", backbone="tiny"), tmp_path, None) is None
+    assert measured_rate(finished_cells(records[:1]), estimator, spec("smope")) is None
+    assert find_rate(finished_cells(records[:1]), estimator, spec("smope", backbone="tiny"), tmp_path, None) is None
 
 
 CONDITIONS = {"backbone": "random", "batch": 128, "precision": "fp32", "device": "GPU", "torch": "2"}
@@ -222,7 +223,7 @@ def test_the_source_of_a_throughput_is_said(known: Registries, tmp_path: Path) -
     estimator = Estimator(known, tmp_path)
 
     def rate(tflops: float | None = None, records: tuple[Record, ...] = (), backbone: str = "random") -> Any:
-        return find_rate(records, estimator, spec("ncm", backbone=backbone), tmp_path, tflops)
+        return find_rate(finished_cells(records), estimator, spec("ncm", backbone=backbone), tmp_path, tflops)
 
     assumed = rate()
     assert assumed.flops_per_s == ASSUMED_FLOPS["fp32"]

@@ -30,13 +30,25 @@ def test_rows_are_grouped_by_verdicts_on_the_row_compared_with(factory) -> None:
     assert "8 class orders could decide" in basis
 
 
+def test_some_floors_and_adapters_are_counted_and_all_of_them_are_every_one(factory) -> None:
+    levels = {
+        "A": ("method", 90.0, 0.3), "B": ("method", 95.0, 0.1), "F1": ("floor", 70.0, 0.2), "F2": ("floor", 60.0, 0.2),
+        "F3": ("floor", 90.01, 0.2), "D1": ("adapter", 50.0, 0.2), "D2": ("adapter", 40.0, 0.1),
+    }  # fmt: skip
+    said = answer(replace(suite(factory, levels, 6), reference="A"))[1]
+    assert said == (
+        "With 6 class orders, F3 cannot be told apart from A; A is above 2 of 3 floors and every adapter and below B."
+    )
+
+
 def test_rows_that_no_test_decides_are_not_said_to_be_alike(factory) -> None:
     levels = {"A": ("method", 90.0, 0.3), "B": ("method", 91.0, -0.3), "C": ("method", 91.0, 0.1)}
     suite(factory, levels, 3)
     factory.publish("D", factory.spec("d", "digits", 0, 0, 1), [[50.0]])
     results = replace(load_suite(factory.write(), "smoke", None), reference="A")
     said = answer(results)[1]
-    assert "B differs from it by the same in every run" in said and "too few runs of D" in said and "above" not in said
+    assert "no test decides on B, whose difference from it is the same in every run" in said
+    assert "too few runs of D" in said and "above" not in said
 
 
 def test_one_seed_names_no_winner(factory) -> None:
