@@ -10,7 +10,7 @@ from typing import Any
 
 from smope_bench.benchmarks.suites.schema import Column, Row, Suite
 
-SEEDS = (0, 1, 2)
+SEEDS = (0, 1, 2, 3, 4)
 NO_PROTOTYPES: dict[str, Any] = {"alpha_proto": 0.0}
 WHOLE = "Noise, selection, router loss"
 PARTS: dict[str, dict[str, Any]] = {
