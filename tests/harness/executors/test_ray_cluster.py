@@ -220,5 +220,5 @@ def test_a_missing_package_is_named_with_the_remedy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UserError, match=r"pip install smope-bench\[ray\]"):
+    with pytest.raises(UserError, match=r"pip install 'smope-bench\[ray\]'"):
         next(run_on_ray([job()], options, Heard()))

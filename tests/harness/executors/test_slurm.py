@@ -164,5 +164,5 @@ def test_a_missing_package_is_named_with_the_remedy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "submitit", None)
-    with pytest.raises(UserError, match=r"pip install smope-bench\[slurm\]"):
+    with pytest.raises(UserError, match=r"pip install 'smope-bench\[slurm\]'"):
         next(run_on_slurm([job()], options, Heard()))
