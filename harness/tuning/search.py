@@ -1,4 +1,4 @@
-"""Hyper-parameter search as in the papers: a grid, scored by final average accuracy on held-out training images.
+"""Hyper-parameter search: which trials, how many, and the best, by final average accuracy on held-out training images.
 
 This module plans and computes a search; ``trial`` runs one trial in a worker, ``study`` stores the results.
 """

@@ -1,4 +1,4 @@
-"""Data of the page's script: every run of every cell as JSON.
+"""What the page shows of each run when it is opened, as JSON for the page's script: facts, settings, accuracies.
 
 Values that several runs share (specification, protocol, class order) are written once, in ``pool``, and referred to by index.
 """

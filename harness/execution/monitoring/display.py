@@ -1,4 +1,4 @@
-"""Displays of a launch: live bars on a terminal, lines in a file and on a terminal that cannot move its cursor.
+"""How a launch shows its progress and the time left: bars on a terminal, lines in a file and where no cursor can be moved.
 
 On a terminal nothing is wider than it; where room is short, numbers stay and labels are cut.
 """

@@ -1,4 +1,4 @@
-"""Progress of a launch as numbers and words, for its displays: runs in flight, work done, time left."""
+"""Progress of a launch, for its displays: the state of each run in flight, the share of the work done, seconds left."""
 
 from __future__ import annotations
 

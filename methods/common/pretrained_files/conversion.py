@@ -1,4 +1,4 @@
-"""Checkpoint files as their authors publish them: read without running code in them, renamed to timm's names, checked.
+"""Published checkpoints of ``data prepare``: prefixes and names of each layout, renamed to timm's and checked; no code is run.
 
 Every error names the file and the tensor; a tensor that does not fit is never skipped, resized or filled in.
 """

@@ -1,4 +1,4 @@
-"""Where a ViT lies in a checkpoint, and how its publisher named its tensors.
+"""``--backbone FILE``: under which prefix a ViT lies in a checkpoint, and how its publisher named its tensors.
 
 ``find`` looks through all entries and prefixes, so that no list of publishers' wrappers is needed. Tensors come out under the
 names of timm's VisionTransformer, with separate queries, keys and values as ``attn.q_proj``, ``attn.k_proj``, ``attn.v_proj``.
