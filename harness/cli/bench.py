@@ -41,7 +41,7 @@ def bench_step(
     from smope_bench.harness.cost.estimate import Estimator
     from smope_bench.harness.cost.pricing import record_throughput
     from smope_bench.harness.registry.registry import open_registries
-    from smope_bench.harness.timing import step
+    from smope_bench.harness.timing.claims import step
     from smope_bench.harness.timing.display import MeasurementWriter
 
     registries = open_registries(plugin or ())
@@ -89,7 +89,7 @@ def bench_eval(
 ) -> None:
     """Time all evaluations of a run of ten tasks, with queries kept and without, for methods that ask for them."""
     from smope_bench.harness.registry.registry import open_registries
-    from smope_bench.harness.timing import evaluation
+    from smope_bench.harness.timing.claims import evaluation
     from smope_bench.harness.timing.display import MeasurementWriter
 
     registries = open_registries(plugin or ())
@@ -114,7 +114,7 @@ def bench_tap(
     as_json: opt.AsJson = False,
 ) -> None:
     """Time classifier alignment: 200 classes, 768 dimensions, 50 epochs, with diagonal and with full covariances."""
-    from smope_bench.harness.timing import evaluation
+    from smope_bench.harness.timing.claims import evaluation
     from smope_bench.harness.timing.display import MeasurementWriter
 
     place = _pinned(threads, device)
@@ -135,7 +135,7 @@ def bench_attention(
     as_json: opt.AsJson = False,
 ) -> None:
     """Time the forms in which a prefix's own logit can reach the attention product, each against the one that is used."""
-    from smope_bench.harness.timing import attention
+    from smope_bench.harness.timing.claims import attention
     from smope_bench.harness.timing.display import MeasurementWriter
 
     place = _pinned(threads, device, precision)
@@ -156,7 +156,7 @@ def bench_data(
     as_json: opt.AsJson = False,
 ) -> None:
     """Time random batches of stored pictures against decoding the same JPEG files, interleaved; ratios are medians."""
-    from smope_bench.harness.timing import data
+    from smope_bench.harness.timing.claims import data
     from smope_bench.harness.timing.display import MeasurementWriter
 
     writer = MeasurementWriter.open(context, out, against, as_json, _pinned(threads), images=images, repeats=repeats)
@@ -174,7 +174,7 @@ def bench_feed(
     as_json: opt.AsJson = False,
 ) -> None:
     """Time training batches of JPEG files against torch's DataLoader on two cores, and epochs of a simulated accelerator."""
-    from smope_bench.harness.timing import feed
+    from smope_bench.harness.timing.claims import feed
     from smope_bench.harness.timing.display import MeasurementWriter
 
     sizes = {"images": images, "batches": batches, "repeats": repeats}
@@ -201,8 +201,8 @@ def bench_sweep(
     """Time what runs cost beside their arithmetic: dispatch to workers, the trainer's own share, small runs side by side."""
     from smope_bench.harness.hardware.device import usable_cores
     from smope_bench.harness.registry.registry import open_registries
+    from smope_bench.harness.timing.claims.sweep import SweepBench
     from smope_bench.harness.timing.display import MeasurementWriter
-    from smope_bench.harness.timing.sweep import SweepBench
 
     found = _backbone(backbone, open_registries(plugin or ()), data)
     place, count = _pinned(threads, device), workers or max(2, usable_cores())

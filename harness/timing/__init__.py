@@ -1,1 +1,1 @@
-"""Timing of steps, attention, evaluation, data and sweeps: the commands ``bench``."""
+"""Interleaved timing, its files and its output; ``claims``: what the commands ``bench`` measure."""

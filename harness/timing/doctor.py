@@ -17,10 +17,10 @@ from smope_bench.harness.hardware import memory
 from smope_bench.harness.hardware.device import FAST_BF16, cpu_instructions, usable_cores
 from smope_bench.harness.hardware.gpus import visible_gpus
 from smope_bench.harness.registry.registry import Registries
-from smope_bench.harness.timing.data import BATCH, made_files, made_stream
-from smope_bench.harness.timing.feed import feeder_epoch, timed_epoch
+from smope_bench.harness.timing.claims.data import BATCH, made_files, made_stream
+from smope_bench.harness.timing.claims.feed import feeder_epoch, timed_epoch
+from smope_bench.harness.timing.claims.step import bare_step, method_step
 from smope_bench.harness.timing.measure import synchronise, timed
-from smope_bench.harness.timing.step import bare_step, method_step
 from smope_bench.harness.training.batches.feeder import AHEAD_ELSEWHERE, Feeder
 
 PICTURES, BATCHES = 64, 2

@@ -23,13 +23,13 @@ from smope_bench.harness.errors import UserError
 from smope_bench.harness.hardware.device import pin_arithmetic, usable_cores
 from smope_bench.harness.registry.registry import Registries, open_registries
 from smope_bench.harness.timing import records
-from smope_bench.harness.timing.attention import bench_attention
-from smope_bench.harness.timing.data import BATCH, SIZE, made_files, made_stream
+from smope_bench.harness.timing.claims.attention import bench_attention
+from smope_bench.harness.timing.claims.data import BATCH, SIZE, made_files, made_stream
+from smope_bench.harness.timing.claims.feed import feeder_epoch, timed_epoch
+from smope_bench.harness.timing.claims.step import bench_step
 from smope_bench.harness.timing.display import print_measures
-from smope_bench.harness.timing.feed import feeder_epoch, timed_epoch
 from smope_bench.harness.timing.measure import synchronise
 from smope_bench.harness.timing.records import Row, Spread, Value, make_row, spread
-from smope_bench.harness.timing.step import bench_step
 from smope_bench.harness.training.batches.feeder import Feeder
 
 SECONDS = 330.0

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from smope_bench.harness.registry.registry import open_registries
+from smope_bench.harness.timing.claims.step import TimedStep, bare_step, method_step
 from smope_bench.harness.timing.measure import synchronise, timed
 from smope_bench.harness.timing.records import ratios, spread
-from smope_bench.harness.timing.step import TimedStep, bare_step, method_step
 from tests.fidelity.ledger import revision  # pyright: ignore[reportMissingImports]
 from tests.fidelity.official_loops import (  # pyright: ignore[reportMissingImports]
     OFFICIAL,

@@ -14,7 +14,8 @@ from smope_bench import run_all
 from smope_bench.harness.cli import doctor as command
 from smope_bench.harness.hardware import device as hardware
 from smope_bench.harness.run_options import Gpu
-from smope_bench.harness.timing import doctor, feed
+from smope_bench.harness.timing import doctor
+from smope_bench.harness.timing.claims import feed
 
 
 @pytest.fixture(autouse=True)

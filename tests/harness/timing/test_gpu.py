@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from smope_bench.harness.timing import feed, gpu, records
+from smope_bench.harness.timing import gpu, records
+from smope_bench.harness.timing.claims import feed
 
 PARTS = {"gpu-step-bf16", "gpu-step-fp32", "gpu-feed", "gpu-attention-bf16", "gpu-attention-fp32"}
 

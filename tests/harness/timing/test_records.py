@@ -129,7 +129,7 @@ def test_commands_keep_and_compare(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_every_bench_keeps_what_it_measures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: list[str], rows: int, measures: set[str]
 ) -> None:
-    monkeypatch.setattr("smope_bench.harness.timing.evaluation.TASKS", 2)
+    monkeypatch.setattr("smope_bench.harness.timing.claims.evaluation.TASKS", 2)
     file = tmp_path / "kept.json"
     assert run_all.main(["bench", *asked, "--repeats", "1", "--threads", "1", "--out", str(file)]) == 0
     found = records.read(file)

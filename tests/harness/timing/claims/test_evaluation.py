@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from smope_bench.harness.registry.registry import Registries
-from smope_bench.harness.timing.evaluation import TASKS, bench_eval, bench_tap, noise_stream
+from smope_bench.harness.timing.claims.evaluation import TASKS, bench_eval, bench_tap, noise_stream
 from smope_bench.harness.timing.records import Spread
 from smope_bench.harness.training.batches import feature_cache as queries
 from smope_bench.methods.common.backbone.backbones import MICRO

@@ -12,8 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from smope_bench.harness.hardware.memory import MIB
 from smope_bench.harness.registry.registry import Registries
+from smope_bench.harness.timing.claims.step import CLASSES, TASKS, bench_step, checkpoint_mb, method_step
 from smope_bench.harness.timing.measure import saved_bytes
-from smope_bench.harness.timing.step import CLASSES, TASKS, bench_step, checkpoint_mb, method_step
 from smope_bench.methods.baselines.ncm import Ncm
 from smope_bench.methods.common.backbone.backbones import MICRO
 from smope_bench.methods.common.backbone.vit import PromptedViT

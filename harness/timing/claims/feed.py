@@ -28,7 +28,7 @@ from smope_bench.benchmarks.base import ProgressCallback, silent
 from smope_bench.benchmarks.stream import Stream
 from smope_bench.benchmarks.transforms.batch import Transforms
 from smope_bench.benchmarks.transforms.staging import Staged
-from smope_bench.harness.timing.data import BATCH, SIZE, made_files, made_stream
+from smope_bench.harness.timing.claims.data import BATCH, SIZE, made_files, made_stream
 from smope_bench.harness.timing.records import Row, make_row, ratios, spread
 from smope_bench.harness.training.batches.feeder import AHEAD_ELSEWHERE, Feeder
 

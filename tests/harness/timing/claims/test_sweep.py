@@ -19,10 +19,10 @@ from smope_bench.harness.planning.planner import PlannedRun
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_options import RunOptions
 from smope_bench.harness.run_spec import RunSpec
-from smope_bench.harness.timing import sweep as bench_overhead
-from smope_bench.harness.timing import sweep as bench_runners
-from smope_bench.harness.timing import sweep as bench_sweep
-from smope_bench.harness.timing.sweep import (
+from smope_bench.harness.timing.claims import sweep as bench_overhead
+from smope_bench.harness.timing.claims import sweep as bench_runners
+from smope_bench.harness.timing.claims import sweep as bench_sweep
+from smope_bench.harness.timing.claims.sweep import (
     FUNCTIONS,
     HOOKS,
     PLACES,
@@ -94,7 +94,7 @@ def test_everything_that_is_no_overhead_is_found() -> None:
     lost += [
         f"{module}.{name}" for module, names in FUNCTIONS for name in names if not hasattr(sys.modules[module], name)
     ]
-    assert not lost, f"renamed? harness/timing/sweep.py counts {lost} as overhead now"
+    assert not lost, f"renamed? harness/timing/claims/sweep.py counts {lost} as overhead now"
 
 
 def test_functions_are_timed_where_the_harness_has_imported_them() -> None:
@@ -173,8 +173,8 @@ def test_runs_are_dispatched_to_one_worker_and_to_several(tmp_path: Path, preten
     assert ms == pytest.approx([1000 * RUN_S, 500 * RUN_S])
     assert rows["runs that compute for 50 ms, 2 workers"]["times_one_worker"].median == pytest.approx(2)
     empty, busy = (
-        "smope_bench.harness.timing.sweep:empty_run",
-        "smope_bench.harness.timing.sweep:busy_run",
+        "smope_bench.harness.timing.claims.sweep:empty_run",
+        "smope_bench.harness.timing.claims.sweep:busy_run",
     )
     one, two = bench_sweep.COMPUTING_RUNS, 2 * bench_sweep.COMPUTING_RUNS
     assert pretended.asked == [

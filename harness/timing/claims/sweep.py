@@ -209,7 +209,7 @@ def noise_spec(method: str, backbone: Backbone, registries: Registries, precisio
 
 
 SUITE = "smoke"
-RUNNERS = "smope_bench.harness.timing.sweep"
+RUNNERS = "smope_bench.harness.timing.claims.sweep"
 COMPUTING_RUNS = 40
 """Runs per worker, of ``COMPUTED_S`` seconds each."""
 RUNS_PACKED = 2

@@ -11,8 +11,8 @@ from torch._dynamo.utils import counters
 
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.registry.registry import Registries
-from smope_bench.harness.timing import step as bench_compile
-from smope_bench.harness.timing.step import COMPILED, PARTS, WARM_UPS, CompiledBlocks, bench_step
+from smope_bench.harness.timing.claims import step as bench_compile
+from smope_bench.harness.timing.claims.step import COMPILED, PARTS, WARM_UPS, CompiledBlocks, bench_step
 from smope_bench.methods.common.backbone import block
 from smope_bench.methods.common.backbone.backbones import MICRO
 from smope_bench.methods.common.backbone.vit import PromptedViT, plain_attention

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from smope_bench.harness.timing import attention as bench
+from smope_bench.harness.timing.claims import attention as bench
 from smope_bench.harness.timing.measure import saved_bytes
 from smope_bench.methods.common.backbone.attention import attend
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from smope_bench.harness.timing import feed
-from smope_bench.harness.timing.feed import EXACT, FAST, HOST_FAST, LOADER, Accelerator, timed_epoch
+from smope_bench.harness.timing.claims import feed
+from smope_bench.harness.timing.claims.feed import EXACT, FAST, HOST_FAST, LOADER, Accelerator, timed_epoch
 from smope_bench.harness.timing.records import Spread
 
 

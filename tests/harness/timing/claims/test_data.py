@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from smope_bench.benchmarks.image_store.arrays import Encoded, Squeezed
-from smope_bench.harness.timing import data as bench_data
-from smope_bench.harness.timing.data import made_files, made_picture, made_stream, pixel_difference
+from smope_bench.harness.timing.claims import data as bench_data
+from smope_bench.harness.timing.claims.data import made_files, made_picture, made_stream, pixel_difference
 from smope_bench.harness.timing.records import Spread
 
 

@@ -14,10 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from smope_bench.harness.cost.stored_counts import stored_counts
 from smope_bench.harness.hardware.out_of_memory import PeakMemory
 from smope_bench.harness.registry.registry import Registries
-from smope_bench.harness.timing import step as bench_steps
-from smope_bench.harness.timing.measure import interleaved
-from smope_bench.harness.timing.records import Spread, ratios, spread
-from smope_bench.harness.timing.step import (
+from smope_bench.harness.timing.claims import step as bench_steps
+from smope_bench.harness.timing.claims.step import (
     BARE,
     FROZEN,
     PRODUCT,
@@ -30,6 +28,8 @@ from smope_bench.harness.timing.step import (
     product_times,
     step_times,
 )
+from smope_bench.harness.timing.measure import interleaved
+from smope_bench.harness.timing.records import Spread, ratios, spread
 from smope_bench.methods.common.api import Method
 from smope_bench.methods.common.backbone.backbones import MICRO
 from smope_bench.methods.common.backbone.memory_plan import MemoryPlan
@@ -157,8 +157,8 @@ def test_peaks_are_taken_one_step_at_a_time(registries: Registries, monkeypatch:
         alive.append(sum(one() is not None for one in made))
         return PeakMemory(device)
 
-    monkeypatch.setattr("smope_bench.harness.timing.step.declare_trainable", noted)
-    monkeypatch.setattr("smope_bench.harness.timing.step.PeakMemory", counting)
+    monkeypatch.setattr("smope_bench.harness.timing.claims.step.declare_trainable", noted)
+    monkeypatch.setattr("smope_bench.harness.timing.claims.step.PeakMemory", counting)
     names = ["smope", "one_prompt"]
     rows = bench_step(registries, names, backbone=MICRO, batch=2, repeats=1, precision="fp32", device="cpu")
     assert alive == [0, 0, 1, 1], "bare, frozen pass, and each method alone"
