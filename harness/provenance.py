@@ -42,6 +42,7 @@ PARTS_OF_A_RUN = (
     "methods/common/alignment/",
     "methods/common/backbone/",
     "methods/common/prompts/",
+    "methods/common/vit/",
 )
 """Folders and files whose code can change a number of a run; the rest chooses, schedules, shows or checks runs.
 

@@ -24,10 +24,10 @@ from smope_bench.methods.common.api import (
     Setup,
     TaskInfo,
 )
-from smope_bench.methods.common.backbone.vit import AttentionRule, PromptedViT
 from smope_bench.methods.common.classifier import current_task_loss, make_head, seen_logits
 from smope_bench.methods.common.errors import MethodError
 from smope_bench.methods.common.prompts.pools import prefix_rules
+from smope_bench.methods.common.vit.vit import AttentionRule, PromptedViT
 
 SMALLEST_NORM = 1e-12
 SMALLEST_SQUARED_ROW = 1e-8

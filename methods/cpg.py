@@ -23,12 +23,12 @@ from smope_bench.methods.common.api import (
     TaskInfo,
     TrainingData,
 )
-from smope_bench.methods.common.backbone.attention_rules import Recorder, Trace, of_images
-from smope_bench.methods.common.backbone.block_adaptation import BlockAdaptation, ExtraTokens
-from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.classifier import current_task_loss, make_head, seen_logits, settled_rows
 from smope_bench.methods.common.null_space import Ties, null_projector
 from smope_bench.methods.common.schedules import projected_step
+from smope_bench.methods.common.vit.attention_rules import Recorder, Trace, of_images
+from smope_bench.methods.common.vit.block_adaptation import BlockAdaptation, ExtraTokens
+from smope_bench.methods.common.vit.vit import PromptedViT
 
 GateForm = Literal["double_softmax", "single_softmax"]
 EPSILON = torch.finfo(torch.float32).eps

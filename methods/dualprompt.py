@@ -19,10 +19,10 @@ from smope_bench.methods.common.api import (
     PublishedCost,
     Setup,
 )
-from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.classifier import current_task_loss, make_head, seen_logits
 from smope_bench.methods.common.errors import MethodError
 from smope_bench.methods.common.prompts.pools import PromptPool, choose, known_entry_loss, prefix_rules, uniform
+from smope_bench.methods.common.vit.vit import PromptedViT
 
 TABLE_GENERAL, TABLE_EXPERT = (2, 5), (3, 20)
 """Table 3's (blocks, tokens a side)."""

@@ -25,9 +25,9 @@ from smope_bench.methods.common.api import (
     TaskInfo,
     TrainingData,
 )
-from smope_bench.methods.common.backbone.block_adaptation import Adapter, BlockAdaptation, dropout_mask
-from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.classifier import current_task_loss
+from smope_bench.methods.common.vit.block_adaptation import Adapter, BlockAdaptation, dropout_mask
+from smope_bench.methods.common.vit.vit import PromptedViT
 
 
 class EaseConfig(MethodConfig):

@@ -29,8 +29,6 @@ from smope_bench.methods.common.api import (
     TaskInfo,
     TrainingData,
 )
-from smope_bench.methods.common.backbone.attention_rules import Trace
-from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.classifier import current_task_loss, make_head, seen_logits
 from smope_bench.methods.common.errors import MethodError
 from smope_bench.methods.common.prompts.routing import (
@@ -42,6 +40,8 @@ from smope_bench.methods.common.prompts.routing import (
     SharedPool,
 )
 from smope_bench.methods.common.prompts.usage_history import HistoryConfig, PromptHistory
+from smope_bench.methods.common.vit.attention_rules import Trace
+from smope_bench.methods.common.vit.vit import PromptedViT
 from smope_bench.methods.hide_prompt import contrastive_loss
 
 HASH_TAP = HIDE_TAP.model_copy(update={"weight_decay": 5e-4})

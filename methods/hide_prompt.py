@@ -30,9 +30,9 @@ from smope_bench.methods.common.api import (
     TaskInfo,
     TrainingData,
 )
-from smope_bench.methods.common.backbone.vit import AttentionRule, PromptedViT
 from smope_bench.methods.common.classifier import current_task_loss, make_head, seen_logits
 from smope_bench.methods.common.prefix import PlainPrefix
+from smope_bench.methods.common.vit.vit import AttentionRule, PromptedViT
 
 
 def contrastive_loss(features: Tensor, prototypes: Tensor, temperature: float = 0.8) -> Tensor:

@@ -25,10 +25,10 @@ from smope_bench.methods.common.api import (
     TaskInfo,
     TrainingData,
 )
-from smope_bench.methods.common.backbone.block_adaptation import BlockAdaptation, Layer, LowRank, Target
-from smope_bench.methods.common.backbone.merging import Derived, settled_updates
-from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.classifier import current_task_loss, make_head, seen_logits, settled_rows
+from smope_bench.methods.common.vit.block_adaptation import BlockAdaptation, Layer, LowRank, Target
+from smope_bench.methods.common.vit.merging import Derived, settled_updates
+from smope_bench.methods.common.vit.vit import PromptedViT
 
 Projection = Literal["q", "k", "v"]
 

@@ -20,7 +20,6 @@ from smope_bench.methods.common.api import (
     PublishedCost,
     Setup,
 )
-from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.classifier import current_task_loss, make_head, seen_logits
 from smope_bench.methods.common.prompts.pools import (
     PromptPool,
@@ -29,6 +28,7 @@ from smope_bench.methods.common.prompts.pools import (
     pull_loss_over_batch,
     pull_loss_per_image,
 )
+from smope_bench.methods.common.vit.vit import PromptedViT
 
 PULL_LOSSES = {"batch": pull_loss_over_batch, "image": pull_loss_per_image}
 

@@ -9,8 +9,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from smope_bench.methods.common.api import Geometry, MethodCard, PublishedCost, Setup
-from smope_bench.methods.common.backbone.vit import AttentionRule, PromptedViT
 from smope_bench.methods.common.prompts.gated_prefix import Activation, GatedPrefix
+from smope_bench.methods.common.vit.vit import AttentionRule, PromptedViT
 from smope_bench.methods.hide_prompt import TABLE_BLOCKS, HidePrompt, HidePromptConfig
 
 

@@ -26,9 +26,9 @@ from smope_bench.methods.common.api import (
     Setup,
     TrainingData,
 )
-from smope_bench.methods.common.backbone.vit import AttentionRule, PromptedViT
 from smope_bench.methods.common.classifier import current_task_loss, make_head, seen_logits
 from smope_bench.methods.common.prefix import PlainPrefix, split_heads
+from smope_bench.methods.common.vit.vit import AttentionRule, PromptedViT
 
 GENERAL_BLOCKS = range(2)
 EXPERT_BLOCKS = range(2, 5)

@@ -24,10 +24,10 @@ from smope_bench.methods.common.api import (
     Setup,
     TrainingData,
 )
-from smope_bench.methods.common.backbone.vit import AttentionRule, PromptedViT
 from smope_bench.methods.common.classifier import current_task_loss, make_head, seen_logits
 from smope_bench.methods.common.errors import MethodError
 from smope_bench.methods.common.prefix import PlainPrefix
+from smope_bench.methods.common.vit.vit import AttentionRule, PromptedViT
 
 PUBLISHED_RATIO = 10_000 / 768
 LARGEST = 20_000

@@ -28,8 +28,6 @@ from smope_bench.methods.common.api import (
     TaskInfo,
     TrainingData,
 )
-from smope_bench.methods.common.backbone.attention_rules import Trace
-from smope_bench.methods.common.backbone.vit import AttentionRule, PromptedViT
 from smope_bench.methods.common.classifier import current_task_loss, make_head, seen_logits
 from smope_bench.methods.common.prefix import project_prefix
 from smope_bench.methods.common.prompts.experts import (
@@ -42,6 +40,8 @@ from smope_bench.methods.common.prompts.experts import (
     select,
 )
 from smope_bench.methods.common.prompts.observations import EXPERT_SCORES, EXPERT_STATE, first_block_scores
+from smope_bench.methods.common.vit.attention_rules import Trace
+from smope_bench.methods.common.vit.vit import AttentionRule, PromptedViT
 
 UNUSED_HANDICAP = 2.0
 

@@ -28,9 +28,9 @@ from smope_bench.methods.common.api import (
     Setup,
     TrainingData,
 )
-from smope_bench.methods.common.backbone.vit import AttentionRule, PromptedViT
 from smope_bench.methods.common.classifier import current_task_loss, make_head, seen_logits
 from smope_bench.methods.common.prompts.pools import PromptPool, gather_entries, prefix_rules
+from smope_bench.methods.common.vit.vit import AttentionRule, PromptedViT
 
 VQ_TAP = TapConfig(epochs=10, samples=512)
 """The statistics stage (card, section 4): samples are four times a training batch of 128, on CUB-200 twice."""

@@ -30,7 +30,7 @@ from smope_bench.harness.run_spec import BackboneRef, Component, RunSpec
 from smope_bench.harness.text import program
 from smope_bench.methods.common.backbone import backbones
 from smope_bench.methods.common.backbone.backbones import MICRO
-from smope_bench.methods.common.backbone.vit import PromptedViT
+from smope_bench.methods.common.vit.vit import PromptedViT
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer

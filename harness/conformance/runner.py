@@ -23,8 +23,8 @@ from smope_bench.harness.run_spec import BackboneRef, Component, Precision, RunS
 from smope_bench.harness.training.trainer import Trainer
 from smope_bench.methods.common.api import Batch, Method, ParameterGroup
 from smope_bench.methods.common.backbone.backbones import MICRO, Backbone
-from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.schedules import Schedule
+from smope_bench.methods.common.vit.vit import PromptedViT
 
 FAULTS = (Exception, SystemExit)
 """Exceptions of a method that fail a check. KeyboardInterrupt is not among them: it comes from the user."""

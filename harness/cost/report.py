@@ -20,7 +20,7 @@ from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.text import shell_command
 from smope_bench.methods.common.api import Geometry, Method, learnable_count
 from smope_bench.methods.common.backbone.backbones import RANDOM_VIT_B16
-from smope_bench.methods.common.backbone.vit import PromptedViT
+from smope_bench.methods.common.vit.vit import PromptedViT
 
 CLASSES, TASKS = 200, 10
 

@@ -10,7 +10,7 @@ import torch
 
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.hardware.memory import MIB, forget_peak, own_mb, peak_mb, return_freed, total_mb
-from smope_bench.methods.common.backbone.memory_plan import MemoryPlan, is_memory_shortage
+from smope_bench.methods.common.vit.memory_plan import MemoryPlan, is_memory_shortage
 
 
 def is_out_of_memory(error: BaseException) -> bool:

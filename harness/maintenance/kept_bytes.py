@@ -19,11 +19,11 @@ from smope_bench.harness.hardware.memory import MIB
 from smope_bench.harness.registry.registry import open_registries
 from smope_bench.harness.training.optimization import declare_trainable
 from smope_bench.methods.common.api import Batch, Method, Setup, TaskInfo
-from smope_bench.methods.common.backbone import vit as vit_module
-from smope_bench.methods.common.backbone.block import run_block
-from smope_bench.methods.common.backbone.memory_plan import MemoryPlan
-from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.schedules import Schedule
+from smope_bench.methods.common.vit import vit as vit_module
+from smope_bench.methods.common.vit.block import run_block
+from smope_bench.methods.common.vit.memory_plan import MemoryPlan
+from smope_bench.methods.common.vit.vit import PromptedViT
 
 PLANS = (MemoryPlan(), MemoryPlan(checkpoint_mlps=True), MemoryPlan(checkpoint_blocks=True))
 

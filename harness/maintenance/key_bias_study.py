@@ -16,9 +16,9 @@ from torch import Tensor
 
 from smope_bench.harness.facts.prompt_mass import sample_images
 from smope_bench.methods.common.backbone.backbones import TINY
-from smope_bench.methods.common.backbone.block import joined_projection
-from smope_bench.methods.common.backbone.vit import AttentionRule, PromptedViT, plain_attention
 from smope_bench.methods.common.prompts.prompt_mass import untrained_shares
+from smope_bench.methods.common.vit.block import joined_projection
+from smope_bench.methods.common.vit.vit import AttentionRule, PromptedViT, plain_attention
 
 IMAGES = 64
 SCALES = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)

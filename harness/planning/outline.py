@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from smope_bench.methods.common.backbone.architectures import plain
 from smope_bench.methods.common.backbone.backbones import Backbone
-from smope_bench.methods.common.backbone.vit import PromptedViT
+from smope_bench.methods.common.vit.vit import PromptedViT
 
 Made = TypeVar("Made")
 

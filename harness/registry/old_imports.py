@@ -33,7 +33,7 @@ RENAMED = {
     "methods.common.history": "methods.common.prompts.usage_history",
     "methods.common.prompt_routing": "methods.common.prompts.routing",
     "methods.common.published": "methods.common.pretrained_files.zoo",
-    "methods.common.rules": "methods.common.backbone.attention_rules",
+    "methods.common.rules": "methods.common.vit.attention_rules",
 }
 """Modules that plugins may import whole and that have a new name; one that only moved is found by its name."""
 

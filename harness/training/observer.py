@@ -31,8 +31,8 @@ from smope_bench.harness.records.observations import (
 )
 from smope_bench.harness.training.evaluator import Evaluator
 from smope_bench.methods.common.api import Method
-from smope_bench.methods.common.backbone.memory_plan import is_memory_shortage
 from smope_bench.methods.common.prompts.prompt_mass import PromptMass
+from smope_bench.methods.common.vit.memory_plan import is_memory_shortage
 
 IMAGES = 512
 MASS_IMAGES = 64

@@ -8,8 +8,8 @@ from smope_bench.benchmarks.stream import Stream
 from smope_bench.harness.training.batches.data import test_batches
 from smope_bench.harness.training.batches.feeder import Feeder
 from smope_bench.harness.training.observer import evenly_chosen_images
-from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.prompts.prompt_mass import is_inert, untrained_shares
+from smope_bench.methods.common.vit.vit import PromptedViT
 
 IMAGES = 8
 

@@ -22,8 +22,8 @@ from smope_bench.harness.run_spec import RunSpec
 from smope_bench.harness.training.kept_model import kept_tensors, task_entry
 from smope_bench.harness.training.observer import Observer
 from smope_bench.methods.common.api import Method
-from smope_bench.methods.common.backbone.memory_plan import MemoryPlan
-from smope_bench.methods.common.backbone.vit import PromptedViT
+from smope_bench.methods.common.vit.memory_plan import MemoryPlan
+from smope_bench.methods.common.vit.vit import PromptedViT
 
 
 @dataclass(frozen=True)

@@ -43,9 +43,9 @@ from smope_bench.harness.training.prompt_remark import prompt_remark
 from smope_bench.harness.training.publish import FinishedRun, publish
 from smope_bench.harness.training.task_trainer import TaskTrainer, TrainingContext, task_info
 from smope_bench.methods.common.api import Method, Setup
-from smope_bench.methods.common.backbone.memory_plan import MemoryPlan
 from smope_bench.methods.common.progress import listening
 from smope_bench.methods.common.schedules import Schedule
+from smope_bench.methods.common.vit.memory_plan import MemoryPlan
 
 
 class Trainer:

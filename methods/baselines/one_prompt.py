@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from smope_bench.methods.common.alignment.class_stats import ClassStatistics
 from smope_bench.methods.common.alignment.tap import TapConfig, align_after_task
 from smope_bench.methods.common.api import Batch, Method, MethodCard, MethodConfig, ParameterGroup, Setup, TrainingData
-from smope_bench.methods.common.backbone.vit import AttentionRule, PromptedViT
 from smope_bench.methods.common.classifier import current_task_loss, make_head, seen_logits
 from smope_bench.methods.common.prefix import PlainPrefix
+from smope_bench.methods.common.vit.vit import AttentionRule, PromptedViT
 
 
 class OnePromptConfig(MethodConfig):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from smope_bench.methods.common.alignment.ridge import RidgeMoments
 from smope_bench.methods.common.api import Batch, Method, MethodCard, MethodConfig, ParameterGroup, Setup, TrainingData
-from smope_bench.methods.common.backbone.vit import PromptedViT
+from smope_bench.methods.common.vit.vit import PromptedViT
 
 
 class RidgeConfig(MethodConfig):

@@ -1,1 +1,1 @@
-"""What methods share: the prompted ViT, prefix attention, class statistics, alignment, schedules, backbones."""
+"""What methods share: backbones, the vision transformer, prompts, class statistics, alignment, schedules."""

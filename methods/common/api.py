@@ -11,8 +11,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor, nn
 
-from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.schedules import Schedule, Shape
+from smope_bench.methods.common.vit.vit import PromptedViT
 
 
 class MethodConfig(BaseModel):

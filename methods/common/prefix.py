@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from smope_bench.methods.common.backbone.attention import attend
-from smope_bench.methods.common.backbone.attention_rules import of_images
 from smope_bench.methods.common.errors import MethodError
+from smope_bench.methods.common.vit.attention import attend
+from smope_bench.methods.common.vit.attention_rules import of_images
 
 
 class PlainPrefix:

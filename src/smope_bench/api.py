@@ -45,9 +45,14 @@ if TYPE_CHECKING:
         TaskInfo,
         TrainingData,
     )
-    from smope_bench.methods.common.backbone.attention_rules import Recorder, TokenRule, Trace
     from smope_bench.methods.common.backbone.backbones import VIT_B16, Backbone, RandomBackbone, StoredBackbone
-    from smope_bench.methods.common.backbone.block_adaptation import (
+    from smope_bench.methods.common.backbone.pretrained import CheckpointBackbone
+    from smope_bench.methods.common.classifier import current_task_loss, make_head, seen_logits
+    from smope_bench.methods.common.errors import MethodError
+    from smope_bench.methods.common.prefix import PlainPrefix
+    from smope_bench.methods.common.schedules import Schedule, projected_step
+    from smope_bench.methods.common.vit.attention_rules import Recorder, TokenRule, Trace
+    from smope_bench.methods.common.vit.block_adaptation import (
         Adapter,
         BlockAdaptation,
         ExtraTokens,
@@ -55,13 +60,8 @@ if TYPE_CHECKING:
         ScaleShift,
         dropout_mask,
     )
-    from smope_bench.methods.common.backbone.merging import Derived
-    from smope_bench.methods.common.backbone.pretrained import CheckpointBackbone
-    from smope_bench.methods.common.backbone.vit import AttentionRule, PromptedViT
-    from smope_bench.methods.common.classifier import current_task_loss, make_head, seen_logits
-    from smope_bench.methods.common.errors import MethodError
-    from smope_bench.methods.common.prefix import PlainPrefix
-    from smope_bench.methods.common.schedules import Schedule, projected_step
+    from smope_bench.methods.common.vit.merging import Derived
+    from smope_bench.methods.common.vit.vit import AttentionRule, PromptedViT
     from smope_bench.reports.figures.kinds import FigureData, Picture, figure
 
 __all__ = [
@@ -160,12 +160,12 @@ _PLACES = {
     "methods.common.api": (
         "Batch Geometry Method MethodCard MethodConfig ParameterGroup Phase PublishedCost Setup TaskInfo TrainingData"
     ),
-    "methods.common.backbone.attention_rules": "Recorder TokenRule Trace",
+    "methods.common.vit.attention_rules": "Recorder TokenRule Trace",
     "methods.common.backbone.backbones": "VIT_B16 Backbone RandomBackbone StoredBackbone",
-    "methods.common.backbone.block_adaptation": "Adapter BlockAdaptation ExtraTokens LowRank ScaleShift dropout_mask",
-    "methods.common.backbone.merging": "Derived",
+    "methods.common.vit.block_adaptation": "Adapter BlockAdaptation ExtraTokens LowRank ScaleShift dropout_mask",
+    "methods.common.vit.merging": "Derived",
     "methods.common.backbone.pretrained": "CheckpointBackbone",
-    "methods.common.backbone.vit": "AttentionRule PromptedViT",
+    "methods.common.vit.vit": "AttentionRule PromptedViT",
     "methods.common.classifier": "current_task_loss make_head seen_logits",
     "methods.common.errors": "MethodError",
     "methods.common.prefix": "PlainPrefix",

@@ -19,8 +19,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from smope_bench.methods.common.api import Batch, Method, Setup, TaskInfo
-from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.schedules import Schedule, adamw, learning_rate
+from smope_bench.methods.common.vit.vit import PromptedViT
 from tests.fidelity.ledger import Entry, revision  # pyright: ignore[reportMissingImports]
 
 NAME = "CODA-Prompt"

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from smope_bench.methods.common.api import Batch, Setup, TaskInfo
-from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.null_space import null_projector
 from smope_bench.methods.common.schedules import Schedule, learning_rate, optimizer_of
+from smope_bench.methods.common.vit.vit import PromptedViT
 from smope_bench.methods.cpg import CPG, CPGConfig, balance_loss, gates
 from tests.fidelity.ledger import Entry, revision, run_adapter  # pyright: ignore[reportMissingImports]
 

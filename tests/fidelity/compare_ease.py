@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from smope_bench.harness.training.optimization import OptimizationSegment, declare_trainable
 from smope_bench.methods.common.api import Batch, Setup, TaskInfo
-from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.schedules import Schedule
+from smope_bench.methods.common.vit.vit import PromptedViT
 from smope_bench.methods.ease import EASE, EaseConfig
 from tests.fidelity.coda_prompt_repository import importable  # pyright: ignore[reportMissingImports]
 from tests.fidelity.ledger import Entry, revision, run_adapter  # pyright: ignore[reportMissingImports]

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from smope_bench.harness.training.optimization import OptimizationSegment, declare_trainable, segment_epochs
 from smope_bench.methods.common.alignment.outliers import OutlierConfig, synthesize
 from smope_bench.methods.common.api import Batch, Phase, Setup, TaskInfo
-from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.schedules import Schedule
+from smope_bench.methods.common.vit.vit import PromptedViT
 from smope_bench.methods.ovor import OVOR, OutlierBatch, OVORConfig
 from tests.fidelity.ledger import Entry, revision, run_adapter  # pyright: ignore[reportMissingImports]
 

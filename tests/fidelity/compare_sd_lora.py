@@ -21,8 +21,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from smope_bench.methods.common.api import Batch, Setup, TaskInfo
-from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.schedules import Schedule
+from smope_bench.methods.common.vit.vit import PromptedViT
 from smope_bench.methods.sd_lora import SDLoRA, SDLoRAConfig
 from tests.fidelity.compare_inflora import Data, our_training  # pyright: ignore[reportMissingImports]
 from tests.fidelity.ledger import Entry, revision, run_adapter  # pyright: ignore[reportMissingImports]

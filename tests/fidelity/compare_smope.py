@@ -15,10 +15,10 @@ from torch import Tensor
 from smope_bench.harness.training.optimization import OptimizationSegment, declare_trainable
 from smope_bench.methods.common.alignment.tap import TapConfig
 from smope_bench.methods.common.api import Batch, Phase, Setup, TaskInfo
-from smope_bench.methods.common.backbone.attention_rules import Trace
-from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.prompts.experts import Choice
 from smope_bench.methods.common.schedules import Schedule
+from smope_bench.methods.common.vit.attention_rules import Trace
+from smope_bench.methods.common.vit.vit import PromptedViT
 from smope_bench.methods.smope import SMoPE, SMoPEConfig
 from tests.fidelity.ledger import Entry, revision, run_adapter  # pyright: ignore[reportMissingImports]
 from tests.fidelity.smope_repository import (  # pyright: ignore[reportMissingImports]

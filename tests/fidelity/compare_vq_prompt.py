@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from smope_bench.harness.training.optimization import declare_trainable
 from smope_bench.methods.common.alignment.tap import TapConfig
 from smope_bench.methods.common.api import Batch, Setup, TaskInfo
-from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.classifier import current_task_loss
+from smope_bench.methods.common.vit.vit import PromptedViT
 from smope_bench.methods.vq_prompt import VQPrompt, VQPromptConfig, quantise
 from tests.fidelity.compare_smope import SCHEDULE, end, learn  # pyright: ignore[reportMissingImports]
 from tests.fidelity.ledger import Entry, revision, run_adapter  # pyright: ignore[reportMissingImports]

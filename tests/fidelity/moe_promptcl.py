@@ -19,8 +19,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from smope_bench.methods.common.api import Batch, Setup
-from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.schedules import Schedule
+from smope_bench.methods.common.vit.vit import PromptedViT
 from smope_bench.methods.hide_prompt import HidePrompt
 from tests.fidelity.ledger import Entry  # pyright: ignore[reportMissingImports]
 

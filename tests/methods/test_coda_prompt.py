@@ -14,11 +14,11 @@ from smope_bench.harness.metrics import average_accuracies, cumulative_average_a
 from smope_bench.methods.coda_prompt import CODAPrompt, CODAPromptConfig, assemble, ortho_penalty, orthogonal_rows
 from smope_bench.methods.common.api import Batch, Geometry, Setup, TaskInfo, learnable_count
 from smope_bench.methods.common.backbone.backbones import VIT_B16
-from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.classifier import current_task_loss
 from smope_bench.methods.common.errors import MethodError
 from smope_bench.methods.common.prefix import PlainPrefix
 from smope_bench.methods.common.schedules import Schedule, adamw, quarter_cosine
+from smope_bench.methods.common.vit.vit import PromptedViT
 from tests.methods.task_data import enter  # pyright: ignore[reportMissingImports]
 from tests.tolerance import printed_tolerance  # pyright: ignore[reportMissingImports]
 

@@ -13,12 +13,12 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from smope_bench.methods.common.api import Batch, Setup, TaskInfo, learnable_count
-from smope_bench.methods.common.backbone.attention_rules import Trace
 from smope_bench.methods.common.backbone.backbones import VIT_B16
-from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.errors import MethodError
 from smope_bench.methods.common.null_space import null_projector, null_start
 from smope_bench.methods.common.schedules import Schedule, learning_rate, optimizer_of, projected_step
+from smope_bench.methods.common.vit.attention_rules import Trace
+from smope_bench.methods.common.vit.vit import PromptedViT
 from smope_bench.methods.cpg import CPG, CPGConfig, ExpertMixture, Routed, SecondMoments, balance_loss, gates
 from smope_bench.methods.recipes import find_recipe
 

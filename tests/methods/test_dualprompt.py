@@ -12,11 +12,11 @@ from torch import Tensor
 
 from smope_bench.methods.common.api import Batch, Geometry, Setup, TaskInfo, learnable_count
 from smope_bench.methods.common.backbone.backbones import VIT_B16
-from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.classifier import current_task_loss
 from smope_bench.methods.common.errors import MethodError
 from smope_bench.methods.common.prompts.pools import known_entry_loss
 from smope_bench.methods.common.schedules import Schedule, adamw
+from smope_bench.methods.common.vit.vit import PromptedViT
 from smope_bench.methods.dualprompt import DualPrompt, DualPromptConfig
 
 TASKS = 3

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from smope_bench.harness.training.optimization import OptimizationSegment, declare_trainable
 from smope_bench.methods.common.api import Batch, Setup, TaskInfo, learnable_count
-from smope_bench.methods.common.backbone.block_adaptation import Adapter
-from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.schedules import Schedule, learning_rate
+from smope_bench.methods.common.vit.block_adaptation import Adapter
+from smope_bench.methods.common.vit.vit import PromptedViT
 from smope_bench.methods.ease import EASE, EaseConfig, cosine
 from tests.tolerance import printed_tolerance  # pyright: ignore[reportMissingImports]
 

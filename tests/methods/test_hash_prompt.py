@@ -13,10 +13,10 @@ from torch import Tensor
 from smope_bench.harness.training.optimization import OptimizationSegment, declare_trainable
 from smope_bench.methods.common.api import Batch, Geometry, Phase, Setup
 from smope_bench.methods.common.backbone.backbones import VIT_B16
-from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.errors import MethodError
 from smope_bench.methods.common.prompts.routing import route
 from smope_bench.methods.common.schedules import Schedule
+from smope_bench.methods.common.vit.vit import PromptedViT
 from smope_bench.methods.hash_prompt import HashPrompt, HashPromptConfig
 from tests.methods.task_data import Data, enter  # pyright: ignore[reportMissingImports]
 from tests.tolerance import printed_tolerance  # pyright: ignore[reportMissingImports]

@@ -12,11 +12,11 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from smope_bench.methods.common.api import Batch, Geometry, Phase, Setup
-from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.classifier import current_task_loss, seen_logits
 from smope_bench.methods.common.errors import MethodError
 from smope_bench.methods.common.prefix import PlainPrefix, split_heads
 from smope_bench.methods.common.schedules import Schedule
+from smope_bench.methods.common.vit.vit import PromptedViT
 from smope_bench.methods.hide_prompt import HidePrompt, HidePromptConfig, contrastive_loss, mixed_up
 from tests.methods.task_data import Data, enter  # pyright: ignore[reportMissingImports]
 from tests.tolerance import printed_tolerance  # pyright: ignore[reportMissingImports]

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from smope_bench.harness.training.optimization import OptimizationSegment, declare_trainable
 from smope_bench.methods.common.api import Batch, Setup, learnable_count
-from smope_bench.methods.common.backbone.block import Layout, run_block
-from smope_bench.methods.common.backbone.block_adaptation import BlockAdaptation, LowRank
-from smope_bench.methods.common.backbone.merging import merged_layers
-from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.errors import MethodError
 from smope_bench.methods.common.schedules import Schedule, learning_rate
+from smope_bench.methods.common.vit.block import Layout, run_block
+from smope_bench.methods.common.vit.block_adaptation import BlockAdaptation, LowRank
+from smope_bench.methods.common.vit.merging import merged_layers
+from smope_bench.methods.common.vit.vit import PromptedViT
 from smope_bench.methods.inflora import InfLoRA, InfLoRAConfig, designed, protect, share_to_protect
 from tests.methods.task_data import Data, enter  # pyright: ignore[reportMissingImports]
 

@@ -12,11 +12,11 @@ from timm.models.vision_transformer import VisionTransformer
 
 from smope_bench.methods.common.api import Batch, Geometry, Setup, TaskInfo, learnable_count
 from smope_bench.methods.common.backbone.backbones import VIT_B16
-from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.classifier import current_task_loss
 from smope_bench.methods.common.errors import MethodError
 from smope_bench.methods.common.prompts.pools import choose, pull_loss_over_batch, pull_loss_per_image
 from smope_bench.methods.common.schedules import Schedule, adamw
+from smope_bench.methods.common.vit.vit import PromptedViT
 from smope_bench.methods.l2p import L2P, DeepL2P, L2PConfig
 from tests.tolerance import printed_tolerance  # pyright: ignore[reportMissingImports]
 

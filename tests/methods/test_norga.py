@@ -11,10 +11,10 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from smope_bench.methods.common.api import Geometry, Phase, Setup, TaskInfo
-from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.prefix import PlainPrefix, split_heads
 from smope_bench.methods.common.prompts.gated_prefix import ACTIVATIONS, Activation, GatedPrefix
 from smope_bench.methods.common.schedules import Schedule
+from smope_bench.methods.common.vit.vit import PromptedViT
 from smope_bench.methods.norga import NoRGa, NoRGaConfig
 
 VIT_B16 = Geometry(dim=768, num_heads=12, depth=12, tokens=197, num_classes=200, num_tasks=10)

@@ -21,10 +21,10 @@ from smope_bench.methods.common.alignment.outliers import (
     synthesize,
 )
 from smope_bench.methods.common.api import Batch, Geometry, Setup, TaskInfo, learnable_count
-from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.errors import MethodError
 from smope_bench.methods.common.prefix import PlainPrefix
 from smope_bench.methods.common.schedules import Schedule, learning_rate
+from smope_bench.methods.common.vit.vit import PromptedViT
 from smope_bench.methods.ovor import OVOR, OutlierBatch, OVORConfig
 from tests.methods.task_data import Data  # pyright: ignore[reportMissingImports]
 from tests.tolerance import printed_tolerance  # pyright: ignore[reportMissingImports]

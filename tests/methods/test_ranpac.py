@@ -20,9 +20,9 @@ from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.training import trainer as engine
 from smope_bench.methods.common.alignment.ridge import RidgeMoments, choose_penalty, resolvable
 from smope_bench.methods.common.api import Batch, Setup, TaskInfo, learnable_count
-from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.errors import MethodError
 from smope_bench.methods.common.schedules import Schedule
+from smope_bench.methods.common.vit.vit import PromptedViT
 from smope_bench.methods.ranpac import LARGEST, PENALTIES, RanPAC, RanPACConfig
 from tests.conftest import micro_spec  # pyright: ignore[reportMissingImports]
 from tests.harness.stand_ins import given  # pyright: ignore[reportMissingImports]

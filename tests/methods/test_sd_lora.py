@@ -13,9 +13,9 @@ from torch import Tensor
 from smope_bench.harness.metrics import forgetting
 from smope_bench.harness.training.optimization import OptimizationSegment, declare_trainable
 from smope_bench.methods.common.api import Batch, Setup, learnable_count
-from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.errors import MethodError
 from smope_bench.methods.common.schedules import Schedule, learning_rate
+from smope_bench.methods.common.vit.vit import PromptedViT
 from smope_bench.methods.sd_lora import SDLoRA, SDLoRAConfig
 from tests.methods.task_data import enter  # pyright: ignore[reportMissingImports]
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from smope_bench.methods.common.api import Batch, Geometry, Phase, Setup, learnable_count
 from smope_bench.methods.common.backbone.backbones import VIT_B16
-from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.schedules import Schedule
+from smope_bench.methods.common.vit.vit import PromptedViT
 from smope_bench.methods.smope import SMoPE, SMoPEConfig
 from tests.methods.task_data import Data, enter  # pyright: ignore[reportMissingImports]
 

@@ -18,10 +18,10 @@ from smope_bench.harness.metrics import (
 )
 from smope_bench.methods.common.api import Batch, Geometry, Setup, TaskInfo, learnable_count
 from smope_bench.methods.common.backbone.backbones import VIT_B16
-from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.errors import MethodError
 from smope_bench.methods.common.prefix import PlainPrefix
 from smope_bench.methods.common.schedules import Schedule, learning_rate, quarter_cosine, restart_cosine
+from smope_bench.methods.common.vit.vit import PromptedViT
 from smope_bench.methods.vq_prompt import VQPrompt, VQPromptConfig, mixing_weights, quantise, squared_distances
 from tests.methods.task_data import Data, enter  # pyright: ignore[reportMissingImports]
 from tests.tolerance import printed_tolerance  # pyright: ignore[reportMissingImports]

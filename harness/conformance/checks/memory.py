@@ -18,8 +18,8 @@ from smope_bench.harness.conformance.checks.prediction import TOLERANCE, logits_
 from smope_bench.harness.conformance.runner import CheckRun, MethodUnderCheck, Verdict, different, state_of
 from smope_bench.harness.training.trainer import Trainer
 from smope_bench.methods.common.api import Batch, Phase
-from smope_bench.methods.common.backbone.memory_plan import MemoryPlan
-from smope_bench.methods.common.backbone.vit import PromptedViT
+from smope_bench.methods.common.vit.memory_plan import MemoryPlan
+from smope_bench.methods.common.vit.vit import PromptedViT
 
 HIDDEN, RECOMPUTED = MemoryPlan(checkpoint_mlps=True), MemoryPlan(checkpoint_blocks=True)
 DIVIDED = MemoryPlan(micro_batch=3)

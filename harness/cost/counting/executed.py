@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from smope_bench.harness.cost.counting.flop_counters import HANDLES, Dispatched, Traced, dispatched_flops, traced_flops
 from smope_bench.harness.cost.counting.unknown_operators import beneath, in_products
 from smope_bench.methods.common.api import Batch, Method
-from smope_bench.methods.common.backbone.merging import Derived
-from smope_bench.methods.common.backbone.vit import PromptedViT
+from smope_bench.methods.common.vit.merging import Derived
+from smope_bench.methods.common.vit.vit import PromptedViT
 
 IMAGES = 2
 """Images of a counted batch; operations done once per batch or epoch are shared between them."""

@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from smope_bench.harness.planning.outline import Sizes
-from smope_bench.methods.common.backbone.vit import PromptedViT
+from smope_bench.methods.common.vit.vit import PromptedViT
 
 NORM_OPERATIONS = 5
 """Operations per element of a LayerNorm in the published convention."""

@@ -11,8 +11,8 @@ from torch import nn
 from smope_bench.harness.planning.settings import validated
 from smope_bench.harness.training.optimization import declare_trainable
 from smope_bench.methods.common.api import Batch, Method, ParameterGroup, Phase, Setup, TaskInfo
-from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.schedules import Schedule
+from smope_bench.methods.common.vit.vit import PromptedViT
 
 
 @dataclass

@@ -25,8 +25,8 @@ from smope_bench.harness.maintenance.pretraining.tiny_gates import (
     train_head,
 )
 from smope_bench.methods.common.backbone.backbones import StoredBackbone
-from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.prompts.prompt_mass import untrained_shares
+from smope_bench.methods.common.vit.vit import PromptedViT
 
 OVER_PIXELS, GAIN, JOINT = 15.0, 8.0, 60.0
 LEAST_SHARE, MOST_SHARE = 5.0, 60.0

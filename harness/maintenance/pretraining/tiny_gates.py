@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from smope_bench.benchmarks.datasets.digits import enlarged
 from smope_bench.benchmarks.datasets.glyphs import CHARACTERS, RENDITIONS_MIX, Glyphs, GlyphsConfig, class_images
 from smope_bench.methods.common.backbone.backbones import StoredBackbone
-from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.prefix import PlainPrefix
+from smope_bench.methods.common.vit.vit import PromptedViT
 
 MIN_NCM, MIN_RIDGE, MIN_JOINT, MIN_GAIN = 0.92, 0.975, 75.0, 8.0
 SPLITS = 10

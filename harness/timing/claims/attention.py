@@ -18,11 +18,11 @@ from smope_bench.harness.hardware.device import products_in
 from smope_bench.harness.hardware.memory import MIB
 from smope_bench.harness.timing.measure import interleaved, saved_bytes
 from smope_bench.harness.timing.records import Row, make_row, ratios, spread
-from smope_bench.methods.common.backbone.attention import attend
 from smope_bench.methods.common.prefix import prepend
 from smope_bench.methods.common.prompts import prefix_logits
 from smope_bench.methods.common.prompts.fused_kernels import kernel_for
 from smope_bench.methods.common.prompts.gated_prefix import GatedPrefix
+from smope_bench.methods.common.vit.attention import attend
 
 HEADS, TOKENS, HEAD_DIM = 12, 197, 64
 SHARED, GATED = 25, 20

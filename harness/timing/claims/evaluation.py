@@ -25,7 +25,7 @@ from smope_bench.methods.common.alignment.class_stats import ClassStatistics, Co
 from smope_bench.methods.common.alignment.tap import TapConfig, align
 from smope_bench.methods.common.api import Method, TaskInfo
 from smope_bench.methods.common.backbone.backbones import Backbone
-from smope_bench.methods.common.backbone.vit import PromptedViT
+from smope_bench.methods.common.vit.vit import PromptedViT
 
 TASKS = 10
 

@@ -32,12 +32,12 @@ from smope_bench.harness.timing.measure import interleaved
 from smope_bench.harness.timing.records import Row, make_row, ratios, spread
 from smope_bench.harness.training.optimization import LossMeter, OptimizationSegment, declare_trainable
 from smope_bench.methods.common.api import Batch, Method, Phase, Setup, TaskInfo
-from smope_bench.methods.common.backbone import block, plain_vit
 from smope_bench.methods.common.backbone.backbones import Backbone
-from smope_bench.methods.common.backbone.frozen_linear import frozen_linear
-from smope_bench.methods.common.backbone.memory_plan import MemoryPlan
-from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.schedules import Schedule, adamw
+from smope_bench.methods.common.vit import block, plain_vit
+from smope_bench.methods.common.vit.frozen_linear import frozen_linear
+from smope_bench.methods.common.vit.memory_plan import MemoryPlan
+from smope_bench.methods.common.vit.vit import PromptedViT
 
 CLASSES, TASKS = 200, 10
 PRODUCT_SIZE = {"cuda": (8192, 1)}

@@ -44,8 +44,8 @@ from smope_bench.harness.training.batches.feeder import Making
 from smope_bench.harness.training.optimization import OptimizationSegment
 from smope_bench.methods.common.api import Method
 from smope_bench.methods.common.backbone.backbones import Backbone
-from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.schedules import Schedule
+from smope_bench.methods.common.vit.vit import PromptedViT
 
 COMPUTED_S = 0.05
 

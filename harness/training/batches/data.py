@@ -21,8 +21,8 @@ from smope_bench.harness.run_spec import RunSpec, derive_seed
 from smope_bench.harness.training.batches.feature_cache import FrozenFeatureCache
 from smope_bench.harness.training.batches.feeder import Feeder
 from smope_bench.methods.common.api import Batch, Method
-from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.progress import report_progress
+from smope_bench.methods.common.vit.vit import PromptedViT
 
 Features = Callable[[Tensor], Tensor]
 """Computes features (n, d) of images (n, channels, height, width)."""

@@ -25,8 +25,8 @@ from smope_bench.harness.hardware.out_of_memory import PeakMemory
 from smope_bench.harness.records.atomic_write import write_atomically
 from smope_bench.harness.run_spec import canonical_json
 from smope_bench.harness.training.batches.feeder import Feeder
-from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.progress import counted
+from smope_bench.methods.common.vit.vit import PromptedViT
 
 QUERIES = "queries"
 """Name of the folder among prepared data."""

@@ -1,1 +1,1 @@
-"""The frozen vision transformer, its weights, and the attention rules through which prompts enter it."""
+"""Backbones by name: their weights, architectures and files."""

@@ -23,7 +23,7 @@ from smope_bench.methods.common.backbone.backbones import (
 from smope_bench.methods.common.errors import MethodError
 
 if TYPE_CHECKING:
-    from smope_bench.methods.common.backbone.vit import PromptedViT
+    from smope_bench.methods.common.vit.vit import PromptedViT
 
 POSITIONS = "pos_embed"
 

@@ -74,7 +74,7 @@ def skeleton(architecture: Mapping[str, Any]) -> Any:
     import torch
 
     if (sizes := plain(architecture)) is not None:
-        from smope_bench.methods.common.backbone.plain_vit import PlainViT
+        from smope_bench.methods.common.vit.plain_vit import PlainViT
 
         with torch.device("meta"):
             return PlainViT(**sizes)

@@ -19,7 +19,7 @@ from smope_bench.methods.common.backbone.architectures import build, load, skele
 from smope_bench.methods.common.errors import MethodError
 
 if TYPE_CHECKING:
-    from smope_bench.methods.common.backbone.vit import PromptedViT
+    from smope_bench.methods.common.vit.vit import PromptedViT
 
 WEIGHTS = Path(__file__).parent / "weights"
 
@@ -295,7 +295,7 @@ class RandomBackbone(Backbone):
 
 def prompted(vit: Any) -> PromptedViT:
     """The frozen ViT that methods prompt."""
-    from smope_bench.methods.common.backbone.vit import PromptedViT
+    from smope_bench.methods.common.vit.vit import PromptedViT
 
     return PromptedViT(vit)
 

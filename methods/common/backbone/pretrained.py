@@ -25,7 +25,7 @@ from smope_bench.methods.common.backbone.backbones import (
 from smope_bench.methods.common.errors import MethodError
 
 if TYPE_CHECKING:
-    from smope_bench.methods.common.backbone.vit import PromptedViT
+    from smope_bench.methods.common.vit.vit import PromptedViT
 
 WEIGHTS_FOLDER = "weights"
 """The folder of all prepared weights in the data folder."""

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from smope_bench.methods.common.backbone.attention import attend
-from smope_bench.methods.common.backbone.attention_rules import Recorder, of_images
 from smope_bench.methods.common.prefix import prepend
 from smope_bench.methods.common.prompts.prefix_logits import attend_with_shared_logits
+from smope_bench.methods.common.vit.attention import attend
+from smope_bench.methods.common.vit.attention_rules import Recorder, of_images
 
 Form = Literal["logprob", "prob"]
 

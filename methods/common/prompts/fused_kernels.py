@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from smope_bench.methods.common.backbone.attention import product_type
+from smope_bench.methods.common.vit.attention import product_type
 
 aten = torch.ops.aten
 Heads: TypeAlias = tuple[Tensor, Tensor, Tensor]

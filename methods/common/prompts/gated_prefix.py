@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from smope_bench.methods.common.backbone.attention_rules import of_images
 from smope_bench.methods.common.prompts.prefix_logits import attend_with_logits
+from smope_bench.methods.common.vit.attention_rules import of_images
 
 Activation = Literal["sigmoid", "tanh", "gelu", "relu", "softplus", "elu", "identity"]
 

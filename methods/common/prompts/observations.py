@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from smope_bench.methods.common.backbone.attention_rules import Recorder, Trace
-from smope_bench.methods.common.backbone.vit import PromptedViT, plain_attention
 from smope_bench.methods.common.prompts.experts import proxy_scores
+from smope_bench.methods.common.vit.attention_rules import Recorder, Trace
+from smope_bench.methods.common.vit.vit import PromptedViT, plain_attention
 
 EXPERT_STATE = ("activation_counts", "prefix_keys")
 EXPERT_SCORES = ("expert_scores", "head_inputs", "head_keys")

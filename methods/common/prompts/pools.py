@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from smope_bench.methods.common.backbone.vit import AttentionRule
 from smope_bench.methods.common.prefix import PlainPrefix, split_heads
+from smope_bench.methods.common.vit.vit import AttentionRule
 
 
 def uniform(*shape: int, scale: float = 1.0) -> nn.Parameter:

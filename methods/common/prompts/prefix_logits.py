@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from smope_bench.methods.common.backbone.attention import attend, product_type, without_unused
 from smope_bench.methods.common.prefix import prepend
 from smope_bench.methods.common.prompts.fused_kernels import KERNELS, kernel_for
+from smope_bench.methods.common.vit.attention import attend, product_type, without_unused
 
 
 def attend_with_shared_logits(q: Tensor, k: Tensor, v: Tensor, logits: Tensor, values: Tensor) -> Tensor:

@@ -15,12 +15,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from smope_bench.methods.common.backbone.attention_rules import AttentionRule, TokenRule
-from smope_bench.methods.common.backbone.block import Layout, joined_projection
-from smope_bench.methods.common.backbone.block_adaptation import BlockAdaptation
-from smope_bench.methods.common.backbone.vit import PromptedViT, plain_attention
 from smope_bench.methods.common.errors import MethodError
 from smope_bench.methods.common.prefix import PlainPrefix
+from smope_bench.methods.common.vit.attention_rules import AttentionRule, TokenRule
+from smope_bench.methods.common.vit.block import Layout, joined_projection
+from smope_bench.methods.common.vit.block_adaptation import BlockAdaptation
+from smope_bench.methods.common.vit.vit import PromptedViT, plain_attention
 
 INERT = 0.02
 """Share of attention below which a prompt can change a block's output hardly at all."""

@@ -10,10 +10,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from smope_bench.methods.common.backbone.attention_rules import Trace, of_images
-from smope_bench.methods.common.backbone.vit import AttentionRule, PromptedViT, TokenRule
 from smope_bench.methods.common.prefix import PlainPrefix
 from smope_bench.methods.common.prompts.usage_history import top_mask
+from smope_bench.methods.common.vit.attention_rules import Trace, of_images
+from smope_bench.methods.common.vit.vit import AttentionRule, PromptedViT, TokenRule
 
 PenaltyScope = Literal["both", "select_only"]
 RouterInput = Literal["embed", "embed_raw", "per_layer", "frozen_final"]

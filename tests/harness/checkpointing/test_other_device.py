@@ -16,7 +16,7 @@ from smope_bench.harness.hardware.device_lost import DeviceLost, is_device_lost
 from smope_bench.harness.records.record import Record, with_checksum
 from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry.registry import Registries
-from smope_bench.methods.common.backbone.vit import PromptedViT
+from smope_bench.methods.common.vit.vit import PromptedViT
 from tests.conftest import micro_spec  # pyright: ignore[reportMissingImports]
 from tests.harness.resumed import (  # pyright: ignore[reportMissingImports]
     Hoarder,

@@ -27,8 +27,8 @@ from smope_bench.harness.registry.registry import Registries, open_registries
 from smope_bench.methods import BUILTIN as METHODS
 from smope_bench.methods.common.backbone.backbones import BUILTIN as BACKBONES
 from smope_bench.methods.common.backbone.backbones import MICRO, RandomBackbone, StoredBackbone
-from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.schedules import Schedule
+from smope_bench.methods.common.vit.vit import PromptedViT
 from smope_bench.methods.recipes import RECIPES
 
 PLUGIN = """

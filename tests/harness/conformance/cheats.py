@@ -14,8 +14,8 @@ from smope_bench.harness.conformance.check import check_one_by_one
 from smope_bench.harness.conformance.runner import CheckResult
 from smope_bench.harness.registry.registry import open_registries
 from smope_bench.methods.common.api import Batch, Method, MethodCard, ParameterGroup, TaskInfo
-from smope_bench.methods.common.backbone.attention import attend
-from smope_bench.methods.common.backbone.attention_rules import AttentionRule
+from smope_bench.methods.common.vit.attention import attend
+from smope_bench.methods.common.vit.attention_rules import AttentionRule
 
 
 def verdicts_of(method: type[Method]) -> list[CheckResult]:

@@ -26,7 +26,7 @@ from smope_bench.harness.training.trainer import Trainer
 from smope_bench.harness.training.trainer import run as run_to_the_end
 from smope_bench.methods import BUILTIN
 from smope_bench.methods.common.api import Batch
-from smope_bench.methods.common.backbone.memory_plan import MemoryPlan
+from smope_bench.methods.common.vit.memory_plan import MemoryPlan
 from tests.harness.conformance.cheats import Honest, verdicts_of  # pyright: ignore[reportMissingImports]
 
 pytestmark = pytest.mark.skipif(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from smope_bench.harness.conformance.check import failed, mistaken_hooks
 from smope_bench.methods.common.api import Batch, Method, ParameterGroup
-from smope_bench.methods.common.backbone.attention import attend
+from smope_bench.methods.common.vit.attention import attend
 from tests.harness.conformance.cheats import Honest, verdicts_of  # pyright: ignore[reportMissingImports]
 
 

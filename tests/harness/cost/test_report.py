@@ -39,7 +39,7 @@ from smope_bench.methods.common.api import (
     TaskInfo,
 )
 from smope_bench.methods.common.backbone.backbones import MICRO, VIT_B16
-from smope_bench.methods.common.backbone.vit import PromptedViT
+from smope_bench.methods.common.vit.vit import PromptedViT
 from smope_bench.reports.tables.costs import by_convention, printed_values
 from smope_bench.reports.text import whole
 from smope_bench.reports.writers.markdown import escape

@@ -13,7 +13,7 @@ import torch
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.hardware import out_of_memory as short_memory
 from smope_bench.harness.hardware.out_of_memory import OutOfMemoryRun, is_out_of_memory
-from smope_bench.methods.common.backbone.memory_plan import MemoryPlan
+from smope_bench.methods.common.vit.memory_plan import MemoryPlan
 
 ROOT = Path(__file__).parents[3]
 
@@ -22,9 +22,9 @@ import json, resource, sys
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from smope_bench.harness.hardware.out_of_memory import is_out_of_memory
-from smope_bench.methods.common.backbone.memory_plan import MemoryPlan
+from smope_bench.methods.common.vit.memory_plan import MemoryPlan
 from smope_bench.methods.common.prefix import PlainPrefix
-from smope_bench.methods.common.backbone.vit import PromptedViT
+from smope_bench.methods.common.vit.vit import PromptedViT
 
 torch.set_num_threads(1)
 torch.manual_seed(0)

@@ -11,8 +11,8 @@ from timm.models.vision_transformer import VisionTransformer
 from smope_bench.harness.maintenance.kept_bytes import PLANS, kept_mib
 from smope_bench.harness.provenance import PROJECT_ROOT
 from smope_bench.methods.common.api import Method
-from smope_bench.methods.common.backbone.memory_plan import MemoryPlan
-from smope_bench.methods.common.backbone.vit import PromptedViT
+from smope_bench.methods.common.vit.memory_plan import MemoryPlan
+from smope_bench.methods.common.vit.vit import PromptedViT
 from smope_bench.methods.hide_prompt import HidePrompt
 from smope_bench.methods.smope import SMoPE
 

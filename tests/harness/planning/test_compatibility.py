@@ -13,7 +13,7 @@ from smope_bench.harness.planning.compatibility import CompatibilityChecker
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.methods import BUILTIN
 from smope_bench.methods.common.api import Method
-from smope_bench.methods.common.backbone.vit import PromptedViT
+from smope_bench.methods.common.vit.vit import PromptedViT
 from tests.conftest import micro_spec  # pyright: ignore[reportMissingImports]
 
 

@@ -13,8 +13,8 @@ from smope_bench.harness.hardware.out_of_memory import OutOfMemoryRun
 from smope_bench.harness.records.record import Record
 from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry.registry import Registries
-from smope_bench.methods.common.backbone.memory_plan import MemoryPlan
-from smope_bench.methods.common.backbone.vit import PromptedViT
+from smope_bench.methods.common.vit.memory_plan import MemoryPlan
+from smope_bench.methods.common.vit.vit import PromptedViT
 from tests.conftest import micro_spec  # pyright: ignore[reportMissingImports]
 from tests.harness.resumed import (  # pyright: ignore[reportMissingImports]
     Hoarder,

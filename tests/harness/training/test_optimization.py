@@ -20,8 +20,8 @@ from smope_bench.harness.training.optimization import (
 )
 from smope_bench.harness.training.trainer import Trainer
 from smope_bench.methods.common.api import Batch, Method, MethodCard, ParameterGroup, Phase
-from smope_bench.methods.common.backbone.merging import Derived
 from smope_bench.methods.common.schedules import Schedule, learning_rate, optimizer_of, projected_step
+from smope_bench.methods.common.vit.merging import Derived
 from tests.conftest import micro_spec  # pyright: ignore[reportMissingImports]
 from tests.harness.stand_ins import given  # pyright: ignore[reportMissingImports]
 

@@ -15,8 +15,8 @@ from smope_bench.methods.baselines.ncm import Ncm, NcmConfig
 from smope_bench.methods.baselines.one_prompt import OnePrompt, OnePromptConfig
 from smope_bench.methods.baselines.ridge import Ridge, RidgeConfig
 from smope_bench.methods.common.api import Batch, Setup, TaskInfo
-from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.schedules import Schedule
+from smope_bench.methods.common.vit.vit import PromptedViT
 from tests.methods.test_smope import Data  # pyright: ignore[reportMissingImports]
 
 SETUP = Setup(6, 3, Schedule(batch_size=4, epochs=2))

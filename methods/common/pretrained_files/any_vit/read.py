@@ -13,13 +13,13 @@ import numpy as np
 from torch import Tensor
 
 from smope_bench.methods.common.backbone.architectures import skeleton
-from smope_bench.methods.common.backbone.vit import obstacle
 from smope_bench.methods.common.errors import MethodError
 from smope_bench.methods.common.pretrained_files.any_vit import names
 from smope_bench.methods.common.pretrained_files.any_vit.fitting import Shape, fit, resampled
 from smope_bench.methods.common.pretrained_files.any_vit.structure import Settings, infer, pooling
 from smope_bench.methods.common.pretrained_files.any_vit.timm_models import TimmModel, beside, named_model, timm_model
 from smope_bench.methods.common.pretrained_files.containers import read_entries, some
+from smope_bench.methods.common.vit.vit import obstacle
 
 Feature = Literal["token", "avg", "map"]
 Resample = Literal["antialias", "plain"]

@@ -18,7 +18,7 @@ from smope_bench.harness.registry.registry import open_registries
 from smope_bench.methods.baselines.ncm import Ncm, NcmConfig
 from smope_bench.methods.common.api import Batch, MethodCard, Setup
 from smope_bench.methods.common.backbone.backbones import MICRO
-from smope_bench.methods.common.backbone.vit import PromptedViT
+from smope_bench.methods.common.vit.vit import PromptedViT
 from smope_bench.reports.writers.terminal import print_costs
 
 

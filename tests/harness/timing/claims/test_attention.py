@@ -8,7 +8,7 @@ from torch import Tensor
 
 from smope_bench.harness.timing.claims import attention as bench
 from smope_bench.harness.timing.measure import saved_bytes
-from smope_bench.methods.common.backbone.attention import attend
+from smope_bench.methods.common.vit.attention import attend
 
 CPU = torch.device("cpu")
 KINDS = {

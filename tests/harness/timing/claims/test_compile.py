@@ -13,9 +13,9 @@ from smope_bench.harness.errors import UserError
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.timing.claims import step as bench_compile
 from smope_bench.harness.timing.claims.step import COMPILED, PARTS, WARM_UPS, CompiledBlocks, bench_step
-from smope_bench.methods.common.backbone import block
 from smope_bench.methods.common.backbone.backbones import MICRO
-from smope_bench.methods.common.backbone.vit import PromptedViT, plain_attention
+from smope_bench.methods.common.vit import block
+from smope_bench.methods.common.vit.vit import PromptedViT, plain_attention
 
 
 def test_compiled_blocks_compute_the_same_without_falling_back(micro_vit: PromptedViT) -> None:

@@ -16,7 +16,7 @@ from smope_bench.harness.timing.claims.step import CLASSES, TASKS, bench_step, c
 from smope_bench.harness.timing.measure import saved_bytes
 from smope_bench.methods.baselines.ncm import Ncm
 from smope_bench.methods.common.backbone.backbones import MICRO
-from smope_bench.methods.common.backbone.vit import PromptedViT
+from smope_bench.methods.common.vit.vit import PromptedViT
 from smope_bench.methods.smope import SMoPE
 
 

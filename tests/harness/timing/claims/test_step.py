@@ -32,8 +32,8 @@ from smope_bench.harness.timing.measure import interleaved
 from smope_bench.harness.timing.records import Spread, ratios, spread
 from smope_bench.methods.common.api import Method
 from smope_bench.methods.common.backbone.backbones import MICRO
-from smope_bench.methods.common.backbone.memory_plan import MemoryPlan
-from smope_bench.methods.common.backbone.vit import PromptedViT
+from smope_bench.methods.common.vit.memory_plan import MemoryPlan
+from smope_bench.methods.common.vit.vit import PromptedViT
 from smope_bench.methods.smope import SMoPE
 
 

@@ -14,8 +14,8 @@ from smope_bench.harness import provenance
 from smope_bench.harness.conformance.fixtures import ColouredNoise
 from smope_bench.harness.training.batches.feature_cache import CHUNK, FrozenFeatureCache
 from smope_bench.methods.common.backbone.backbones import MICRO
-from smope_bench.methods.common.backbone.memory_plan import MemoryPlan
-from smope_bench.methods.common.backbone.vit import PromptedViT
+from smope_bench.methods.common.vit.memory_plan import MemoryPlan
+from smope_bench.methods.common.vit.vit import PromptedViT
 
 CPU = torch.device("cpu")
 

@@ -17,12 +17,12 @@ from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor
 
 from smope_bench.methods.common.backbone.architectures import load, skeleton
-from smope_bench.methods.common.backbone.attention_rules import TokenRule
-from smope_bench.methods.common.backbone.memory_plan import MemoryPlan
-from smope_bench.methods.common.backbone.vit import PromptedViT, plain_attention
 from smope_bench.methods.common.errors import MethodError
 from smope_bench.methods.common.prefix import PlainPrefix
 from smope_bench.methods.common.pretrained_files.any_vit import ReadViT, read_timm, read_vit, timm_model
+from smope_bench.methods.common.vit.attention_rules import TokenRule
+from smope_bench.methods.common.vit.memory_plan import MemoryPlan
+from smope_bench.methods.common.vit.vit import PromptedViT, plain_attention
 from tests.methods.common.pretrained_files import vit_files  # pyright: ignore[reportMissingImports]
 
 

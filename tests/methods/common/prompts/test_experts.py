@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from smope_bench.methods.common.backbone.attention_rules import Trace
 from smope_bench.methods.common.prefix import PlainPrefix
 from smope_bench.methods.common.prompts.experts import (
     Choice,
@@ -18,6 +17,7 @@ from smope_bench.methods.common.prompts.experts import (
     router_loss,
     select,
 )
+from smope_bench.methods.common.vit.attention_rules import Trace
 from tests.tolerance import printed_tolerance  # pyright: ignore[reportMissingImports]
 
 Q = torch.tensor([[1.0, 0, 2, 0], [0, 1, 0, -1]])[None, None]

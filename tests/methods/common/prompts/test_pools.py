@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from smope_bench.methods.common.backbone.vit import AttentionRule
 from smope_bench.methods.common.prefix import PlainPrefix
 from smope_bench.methods.common.prompts.pools import (
     PromptPool,
@@ -18,6 +17,7 @@ from smope_bench.methods.common.prompts.pools import (
     pull_loss_over_batch,
     pull_loss_per_image,
 )
+from smope_bench.methods.common.vit.vit import AttentionRule
 from tests.tolerance import sum_tolerance  # pyright: ignore[reportMissingImports]
 
 QUERY = torch.tensor([[3.0, 0.0], [0.0, 0.5]])

@@ -12,10 +12,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from smope_bench.methods.common.backbone.attention_rules import AttentionRule
-from smope_bench.methods.common.backbone.block import Layout
-from smope_bench.methods.common.backbone.block_adaptation import BlockAdaptation, ExtraTokens
-from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.errors import MethodError
 from smope_bench.methods.common.prefix import PlainPrefix
 from smope_bench.methods.common.prompts.experts import Handicap, SparseExperts
@@ -28,6 +24,10 @@ from smope_bench.methods.common.prompts.prompt_mass import (
     untrained_shares,
 )
 from smope_bench.methods.common.prompts.routing import RoutedPrefix
+from smope_bench.methods.common.vit.attention_rules import AttentionRule
+from smope_bench.methods.common.vit.block import Layout
+from smope_bench.methods.common.vit.block_adaptation import BlockAdaptation, ExtraTokens
+from smope_bench.methods.common.vit.vit import PromptedViT
 
 HEADS, PAIRS, TOKENS, WIDTH = 2, 5, 7, 4
 

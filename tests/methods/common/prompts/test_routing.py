@@ -15,10 +15,10 @@ from smope_bench.harness.metrics import (
     final_average_accuracy,
     forgetting,
 )
-from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.prefix import PlainPrefix
 from smope_bench.methods.common.prompts.routing import RoutedPrefix, Routing, mix, route, router_scores
 from smope_bench.methods.common.prompts.usage_history import hot_set, routing_penalty, top_mask, update_factor, usage
+from smope_bench.methods.common.vit.vit import PromptedViT
 from smope_bench.methods.hide_prompt import contrastive_loss
 from tests.tolerance import printed_tolerance  # pyright: ignore[reportMissingImports]
 

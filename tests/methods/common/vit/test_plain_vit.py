@@ -10,8 +10,8 @@ from torch import Tensor
 
 from smope_bench.methods.common.backbone.architectures import build, load, plain, skeleton
 from smope_bench.methods.common.backbone.backbones import MICRO, TINY, VIT_B16
-from smope_bench.methods.common.backbone.plain_vit import PlainViT
-from smope_bench.methods.common.backbone.vit import PromptedViT, plain_attention
+from smope_bench.methods.common.vit.plain_vit import PlainViT
+from smope_bench.methods.common.vit.vit import PromptedViT, plain_attention
 
 
 def pair(architecture: dict[str, Any]) -> tuple[Any, Any]:

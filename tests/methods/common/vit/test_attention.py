@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from smope_bench.methods.common.backbone.attention import attend, without_unused
 from smope_bench.methods.common.backbone.backbones import MICRO
 from smope_bench.methods.common.prefix import prepend
+from smope_bench.methods.common.vit.attention import attend, without_unused
 
 BF16_TOLERANCE = 3e-2  # of values of order one: scores and weights keep 8 bits
 

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from smope_bench.methods.common.backbone import frozen_linear as frozen_linear_module
 from smope_bench.methods.common.backbone.backbones import MICRO
-from smope_bench.methods.common.backbone.block_adaptation import BlockAdaptation, LowRank
-from smope_bench.methods.common.backbone.frozen_linear import (
+from smope_bench.methods.common.prefix import PlainPrefix
+from smope_bench.methods.common.vit import frozen_linear as frozen_linear_module
+from smope_bench.methods.common.vit.block_adaptation import BlockAdaptation, LowRank
+from smope_bench.methods.common.vit.frozen_linear import (
     FREE_WIDTH,
     LIMITS,
     ROWS,
@@ -33,9 +34,8 @@ from smope_bench.methods.common.backbone.frozen_linear import (
     is_faster,
     stretches,
 )
-from smope_bench.methods.common.backbone.plain_vit import PlainViT
-from smope_bench.methods.common.backbone.vit import PromptedViT
-from smope_bench.methods.common.prefix import PlainPrefix
+from smope_bench.methods.common.vit.plain_vit import PlainViT
+from smope_bench.methods.common.vit.vit import PromptedViT
 from tests.tolerance import assert_sum_close  # pyright: ignore[reportMissingImports]
 
 needs_products = pytest.mark.skipif(not can_pack(), reason="this processor has no products in bfloat16")

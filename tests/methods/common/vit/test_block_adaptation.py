@@ -13,8 +13,10 @@ from torch import Tensor
 
 from smope_bench.harness.timing.measure import saved_bytes
 from smope_bench.methods.common.backbone.architectures import build
-from smope_bench.methods.common.backbone.attention_rules import Recorder, Trace
-from smope_bench.methods.common.backbone.block_adaptation import (
+from smope_bench.methods.common.errors import MethodError
+from smope_bench.methods.common.prefix import PlainPrefix
+from smope_bench.methods.common.vit.attention_rules import Recorder, Trace
+from smope_bench.methods.common.vit.block_adaptation import (
     Adapter,
     BlockAdaptation,
     ExtraTokens,
@@ -22,11 +24,9 @@ from smope_bench.methods.common.backbone.block_adaptation import (
     ScaleShift,
     dropout_mask,
 )
-from smope_bench.methods.common.backbone.memory_plan import MemoryPlan
-from smope_bench.methods.common.backbone.merging import Derived
-from smope_bench.methods.common.backbone.vit import PromptedViT
-from smope_bench.methods.common.errors import MethodError
-from smope_bench.methods.common.prefix import PlainPrefix
+from smope_bench.methods.common.vit.memory_plan import MemoryPlan
+from smope_bench.methods.common.vit.merging import Derived
+from smope_bench.methods.common.vit.vit import PromptedViT
 
 WIDTH, DEPTH, HEADS, IMAGES = 24, 3, 2, 5
 SHAPE = {"img_size": 16, "patch_size": 8, "embed_dim": WIDTH, "depth": DEPTH, "num_heads": HEADS, "num_classes": 0}

@@ -13,7 +13,7 @@ from timm.layers.norm import LayerNormFp32
 from torch import Tensor, nn
 
 from smope_bench.harness.conformance.pretend_device.device import pretend_device
-from smope_bench.methods.common.backbone.layer_norm import _RoundedNorm, norm_for_products
+from smope_bench.methods.common.vit.layer_norm import _RoundedNorm, norm_for_products
 
 WIDTH = 48
 Form = Callable[[nn.Module, Tensor], Tensor]

@@ -10,11 +10,11 @@ from timm.models.vision_transformer import ParallelScalingBlock, VisionTransform
 from torch import Tensor, nn
 
 from smope_bench.methods.common.backbone.architectures import build
-from smope_bench.methods.common.backbone.attention_rules import TokenRule
-from smope_bench.methods.common.backbone.memory_plan import MemoryPlan
-from smope_bench.methods.common.backbone.vit import PromptedViT, plain_attention
 from smope_bench.methods.common.errors import MethodError
 from smope_bench.methods.common.prefix import PlainPrefix
+from smope_bench.methods.common.vit.attention_rules import TokenRule
+from smope_bench.methods.common.vit.memory_plan import MemoryPlan
+from smope_bench.methods.common.vit.vit import PromptedViT, plain_attention
 
 ARCHITECTURES = {
     "plain": {},

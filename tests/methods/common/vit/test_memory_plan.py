@@ -16,15 +16,15 @@ from smope_bench.harness.timing.measure import saved_bytes
 from smope_bench.harness.training.optimization import declare_trainable
 from smope_bench.methods import BUILTIN
 from smope_bench.methods.common.api import Batch, Method, Setup, TaskInfo
-from smope_bench.methods.common.backbone.attention_rules import AttentionRule, Trace
 from smope_bench.methods.common.backbone.backbones import MICRO
-from smope_bench.methods.common.backbone.memory_plan import MemoryPlan
-from smope_bench.methods.common.backbone.vit import PromptedViT
 from smope_bench.methods.common.errors import MethodError
 from smope_bench.methods.common.prefix import PlainPrefix
 from smope_bench.methods.common.prompts.experts import Choice, Handicap, SparseExperts
 from smope_bench.methods.common.prompts.routing import PickedPrefix, Picker, Routing
 from smope_bench.methods.common.schedules import Schedule
+from smope_bench.methods.common.vit.attention_rules import AttentionRule, Trace
+from smope_bench.methods.common.vit.memory_plan import MemoryPlan
+from smope_bench.methods.common.vit.vit import PromptedViT
 from tests.tolerance import sum_tolerance  # pyright: ignore[reportMissingImports]
 
 IMAGES = 5

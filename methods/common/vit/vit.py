@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from smope_bench.methods.common.backbone.attention import attend
-from smope_bench.methods.common.backbone.attention_rules import AttentionRule, TokenRule
-from smope_bench.methods.common.backbone.block import Layout, enter_block, joined_projection, run_block
-from smope_bench.methods.common.backbone.block_adaptation import (
+from smope_bench.methods.common.errors import MethodError
+from smope_bench.methods.common.vit.attention import attend
+from smope_bench.methods.common.vit.attention_rules import AttentionRule, TokenRule
+from smope_bench.methods.common.vit.block import Layout, enter_block, joined_projection, run_block
+from smope_bench.methods.common.vit.block_adaptation import (
     UNCHANGED,
     Adaptation,
     BlockAdaptation,
@@ -28,11 +29,10 @@ from smope_bench.methods.common.backbone.block_adaptation import (
     part_of_adaptation,
     require_fit,
 )
-from smope_bench.methods.common.backbone.frozen_linear import freeze_products
-from smope_bench.methods.common.backbone.memory_plan import MemoryPlan, recomputed
-from smope_bench.methods.common.backbone.merging import merged_layers
-from smope_bench.methods.common.backbone.plain_vit import PlainViT
-from smope_bench.methods.common.errors import MethodError
+from smope_bench.methods.common.vit.frozen_linear import freeze_products
+from smope_bench.methods.common.vit.memory_plan import MemoryPlan, recomputed
+from smope_bench.methods.common.vit.merging import merged_layers
+from smope_bench.methods.common.vit.plain_vit import PlainViT
 
 __all__ = ["AttentionRule", "PromptedViT", "TokenRule", "obstacle", "plain_attention"]
 

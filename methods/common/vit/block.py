@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from smope_bench.methods.common.backbone.attention import attend
-from smope_bench.methods.common.backbone.attention_rules import TokenRule
-from smope_bench.methods.common.backbone.block_adaptation import QKV, UNCHANGED, BlockAdaptation, LowRank, Target
-from smope_bench.methods.common.backbone.frozen_linear import frozen_linear
-from smope_bench.methods.common.backbone.layer_norm import norm_for_products
-from smope_bench.methods.common.backbone.memory_plan import recomputed
+from smope_bench.methods.common.vit.attention import attend
+from smope_bench.methods.common.vit.attention_rules import TokenRule
+from smope_bench.methods.common.vit.block_adaptation import QKV, UNCHANGED, BlockAdaptation, LowRank, Target
+from smope_bench.methods.common.vit.frozen_linear import frozen_linear
+from smope_bench.methods.common.vit.layer_norm import norm_for_products
+from smope_bench.methods.common.vit.memory_plan import recomputed
 
 if TYPE_CHECKING:  # importing timm takes longer than torch
     from timm.models.vision_transformer import Attention, Block

@@ -11,8 +11,8 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
-from smope_bench.methods.common.backbone.memory_plan import is_memory_shortage
 from smope_bench.methods.common.errors import MethodError
+from smope_bench.methods.common.vit.memory_plan import is_memory_shortage
 
 AttentionRule: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Maps the q, k, v of one block, each (B, heads, N, head_dim), to head outputs of the same shape, image by image.

@@ -8,8 +8,8 @@ from typing import Any, Generic, TypeVar, cast
 import torch
 from torch import Tensor
 
-from smope_bench.methods.common.backbone.block import joined_projection
-from smope_bench.methods.common.backbone.block_adaptation import QKV, Layer, LowRank, Target
+from smope_bench.methods.common.vit.block import joined_projection
+from smope_bench.methods.common.vit.block_adaptation import QKV, Layer, LowRank, Target
 
 Value = TypeVar("Value")
 

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from smope_bench.methods.common.backbone.attention_rules import AttentionRule, of_images, part_of, part_of_reader
 from smope_bench.methods.common.errors import MethodError
+from smope_bench.methods.common.vit.attention_rules import AttentionRule, of_images, part_of, part_of_reader
 
 Target = Literal["q", "k", "v", "proj", "fc1", "fc2"]
 """A linear map of a block: queries, keys, values, the projection after attention, and the two layers of the MLP."""
