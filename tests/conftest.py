@@ -18,6 +18,7 @@ import matplotlib
 import pytest
 import torch
 import typer.main
+from hypothesis import HealthCheck, settings
 from torch import Tensor, nn
 
 from smope_bench import run_all
@@ -63,6 +64,12 @@ LONGEST_FIRST = (
 
 Those that wait for other processes stand beside one that computes all the time.
 """
+
+# The same cases every time, however busy the machine is.
+settings.register_profile(
+    "deterministic", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("deterministic")
 
 MANY = 30
 """Modules that a test imports: more are a library, fewer are what the test itself is about."""

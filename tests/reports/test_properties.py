@@ -55,9 +55,6 @@ WORDS = {"missing", "failed", "not planned"}
 # Explaining a failure takes minutes and is not wanted in a suite that has to be quick.
 few = settings(
     max_examples=6,
-    derandomize=True,
-    deadline=None,
-    database=None,
     phases=(Phase.explicit, Phase.generate, Phase.shrink),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from smope_bench.harness.cost.stored_counts import MethodCounts
@@ -35,7 +35,6 @@ def dominates(one: tuple[float, float], other: tuple[float, float]) -> bool:
     return one[0] <= other[0] and one[1] >= other[1] and one != other
 
 
-@settings(deadline=None)
 @given(st.lists(POINT, max_size=12))
 def test_the_front_is_what_nothing_dominates(points) -> None:
     front = pareto_front(points)
@@ -182,7 +181,6 @@ def test_equal_points_are_drawn(factory) -> None:
     assert draw(factory, forgetting).svg.count("</text>") > 3
 
 
-@settings(deadline=None)
 @given(st.sets(st.tuples(st.integers(0, 5), st.integers(0, 9)), min_size=1, max_size=14))
 def test_names_keep_off_each_other_and_inside_the_frame(places) -> None:
     points = [(90.0 * x + 40, 24.0 * y + 30) for x, y in sorted(places)]

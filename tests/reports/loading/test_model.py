@@ -45,7 +45,7 @@ def test_a_value_that_is_not_finite_is_refused(bad: float) -> None:
         summarise([90.0, bad])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(samples)
 def test_agrees_with_scipy(values: list[float]) -> None:
     found = summarise(values)
@@ -58,7 +58,7 @@ def test_agrees_with_scipy(values: list[float]) -> None:
         assert (found.low, found.high) == pytest.approx((low, high), rel=1e-9, abs=1e-9)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(samples, st.integers(0, 2**16))
 def test_the_order_of_runs_changes_no_digit(values: list[float], seed: int) -> None:
     shuffled = random.Random(seed).sample(values, len(values))
@@ -66,7 +66,7 @@ def test_the_order_of_runs_changes_no_digit(values: list[float], seed: int) -> N
     assert median(shuffled) == median(values)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(samples)
 def test_the_interval_of_an_accuracy_stays_within_its_bounds(values: list[float]) -> None:
     found, plain = summarise(values, PERCENT), summarise(values)
@@ -96,7 +96,7 @@ def test_equal_runs_have_no_spread(value: float, n: int) -> None:
     assert (found.mean, found.std, found.low, found.high) == (value, 0.0, None, None)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(samples)
 def test_repeating_every_run_narrows_the_interval(values: list[float]) -> None:
     once, twice = summarise(values), summarise(values * 2)
@@ -107,7 +107,7 @@ def test_repeating_every_run_narrows_the_interval(values: list[float]) -> None:
     assert min(values) <= once.mean <= max(values)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(samples, st.floats(-50, 50), st.floats(0.1, 10))
 def test_moves_and_scales_with_the_values(values: list[float], shift: float, scale: float) -> None:
     plain, moved = summarise(values), summarise([scale * value + shift for value in values])

@@ -68,7 +68,7 @@ def test_agrees_with_scipys_exact_test(n: int) -> None:
     assert signed_rank(values.tolist()).p == pytest.approx(expected, rel=1e-12)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(differences)
 def test_ties_and_zeros_are_exact_by_enumeration(values: list[float]) -> None:
     moved = [value for value in values if value]
@@ -127,7 +127,7 @@ def test_holm_agrees_with_statsmodels() -> None:
     assert holm(values) == pytest.approx(multipletests(values, method="holm")[1], abs=1e-12)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(chances)
 def test_holm_raises_no_p_above_one_and_keeps_their_order(values: list[float]) -> None:
     found = holm(values)
@@ -316,7 +316,7 @@ def test_order_and_repetition_of_runs_change_nothing(factory: Any, shuffled: Cal
         assert shuffled(values, seed) == plain
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(differences, st.integers(0, 1000))
 def test_p_is_symmetric_and_blind_to_order(values: list[float], seed: int) -> None:
     mixed = random.Random(seed).sample(values, len(values))

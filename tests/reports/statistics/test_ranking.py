@@ -98,7 +98,7 @@ def test_three_benchmarks_cannot_tell_ten_methods_apart(factory: Any) -> None:
     assert few is not None
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(tables)
 def test_friedman_agrees_with_scipy_under_ties(drawn: tuple[int, int, int]) -> None:
     blocks, rows, seed = drawn

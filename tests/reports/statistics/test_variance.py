@@ -99,7 +99,7 @@ def test_training_without_spread_leaves_all_to_the_order() -> None:
     assert split_variance(nested([[90, 90], [80, 80]])).share == 1.0
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(designs, st.integers(0, 99), st.floats(-20, 4))
 def test_order_of_runs_and_a_shift_change_nothing(
     values: dict[tuple[int, int], float], seed: int, shift: float
