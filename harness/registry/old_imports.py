@@ -34,6 +34,7 @@ RENAMED = {
     "methods.common.prompt_routing": "methods.common.prompts.routing",
     "methods.common.published": "methods.common.pretrained_files.zoo",
     "methods.common.rules": "methods.common.vit.attention_rules",
+    "methods.common.vit": "methods.common.vit.vit",
 }
 """Modules that plugins may import whole and that have a new name; one that only moved is found by its name."""
 
