@@ -20,7 +20,7 @@ import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
 from smope_bench.harness.cancellation import INTERRUPTED, Stopped, stop_signals
-from smope_bench.harness.cli.listing import planned
+from smope_bench.harness.cli.commands.listing import planned
 from smope_bench.harness.cli.options import DeviceName, PrecisionName, RecipeName, read_gpus, split_values
 from smope_bench.harness.cli.request import Request, read_request
 from smope_bench.harness.console import make_console

@@ -24,7 +24,7 @@ import torch
 import smope_bench
 from smope_bench import run_all
 from smope_bench.benchmarks.errors import BenchmarkError
-from smope_bench.harness.cli import listing
+from smope_bench.harness.cli.commands import listing
 from smope_bench.methods.baselines.ncm import Ncm
 from tests.forked import forked_workers  # pyright: ignore[reportMissingImports]
 

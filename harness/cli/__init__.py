@@ -1,1 +1,1 @@
-"""The command line: options, and one module for each group of commands."""
+"""The command line: options, and how commands are found; ``commands`` has them."""

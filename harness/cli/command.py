@@ -1,6 +1,6 @@
 """Commands by name: a function with the decorator ``command`` is one, in whichever of these places its file lies.
 
-Searched are the modules of this room, those of the reports that are named in ``OTHERS``, and the entry points
+Searched are the modules of ``commands`` beside this file, those of the reports that are named in ``OTHERS``, and the entry points
 ``smope_bench.commands`` of installed packages.
 ``--plugin FILE.py`` adds none: a command must be known before its options are read. This module imports nothing heavy.
 """
@@ -28,7 +28,7 @@ from smope_bench.harness.registry.plugins import (
 from smope_bench.harness.text import INSTALLED, program
 
 GROUP = "smope_bench.commands"
-ROOM = "smope_bench.harness.cli"
+ROOM = "smope_bench.harness.cli.commands"
 OTHERS = ("smope_bench.reports.cli", "smope_bench.reports.timing.report", "smope_bench.reports.timing.store")
 EXAMPLES = {
     "list": "list methods",

@@ -44,9 +44,9 @@ def page_command() -> list[str]:
 def test_a_file_in_the_room_is_a_command(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from smope_bench.harness import cli
+    from smope_bench.harness.cli import commands as room
 
-    monkeypatch.setattr(cli, "__path__", [*cli.__path__, str(folder)])
+    monkeypatch.setattr(room, "__path__", [*room.__path__, str(folder)])
     assert run_all.main(page_command()) == 0
     assert capsys.readouterr().out == "results: 1 files, 3 bytes\n"
     assert run_all.main(["--help"]) == 0
@@ -75,11 +75,11 @@ def test_an_installed_package_s_command_is_one(
 def test_a_name_that_is_taken_is_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from smope_bench.harness import cli
+    from smope_bench.harness.cli import commands as room
 
     file = folder / "disk.py"
     file.write_text(file.read_text(encoding="utf-8").replace('@command("disk")', '@command("run")'), encoding="utf-8")
-    monkeypatch.setattr(cli, "__path__", [*cli.__path__, str(folder)])
+    monkeypatch.setattr(room, "__path__", [*room.__path__, str(folder)])
     assert run_all.main(["list", "suites"]) == 2
     assert "command 'run' already exists, from smope_bench.run_all" in capsys.readouterr().err
 

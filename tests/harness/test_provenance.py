@@ -95,7 +95,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("harness/training/trainer.py", "\n\n\n", "\n\n\n# A comment about nothing.\n", False),
         ("methods/smope.py", '"""', '"""In other words: ', False),
         ("harness/execution/scheduler.py", "return ", "return 2 * ", False),
-        ("harness/cli/listing.py", "return ", "return 2 * ", False),
+        ("harness/cli/commands/listing.py", "return ", "return 2 * ", False),
     ],
 )
 def test_what_an_edit_of_the_code_does(copy: Path, name: str, before: str, after: str, changes: bool) -> None:

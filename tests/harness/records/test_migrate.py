@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from smope_bench.harness.cli.data import migrate as migrate_command
+from smope_bench.harness.cli.commands.data import migrate as migrate_command
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records.migrate import STEPS, migrate
 from smope_bench.harness.records.observations import npz_bytes

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from smope_bench.benchmarks.stream import View
-from smope_bench.harness.cli.listing import list_plan
+from smope_bench.harness.cli.commands.listing import list_plan
 from smope_bench.harness.execution.job import Job, train
 from smope_bench.harness.execution.scheduler import partition_finished
 from smope_bench.harness.planning.planner import PlannedRun

@@ -17,7 +17,7 @@ from smope_bench.benchmarks.base import ImageSet, Split
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.stream import build_stream
 from smope_bench.benchmarks.suites import SUITES
-from smope_bench.harness.cli.tune import describe, parse_grid, write_files
+from smope_bench.harness.cli.commands.tune import describe, parse_grid, write_files
 from smope_bench.harness.conformance.fixtures import ColouredNoise
 from smope_bench.harness.errors import RunDivergedError, UserError
 from smope_bench.harness.execution.job import Job

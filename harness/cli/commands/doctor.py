@@ -47,7 +47,7 @@ def doctor(
 
 def _priced(options: RunOptions, tflops: float) -> dict[str, Any]:
     """What the runs of table 1 would take at this rate, from the estimate of ``plan``."""
-    from smope_bench.harness.cli.listing import planned
+    from smope_bench.harness.cli.commands.listing import planned
     from smope_bench.harness.cli.request import read_request
 
     _, rows, _ = planned(read_request([PRICED], options), tflops)

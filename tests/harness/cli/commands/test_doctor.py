@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from smope_bench import run_all
-from smope_bench.harness.cli import doctor as command
+from smope_bench.harness.cli.commands import doctor as command
 from smope_bench.harness.hardware import device as hardware
 from smope_bench.harness.run_options import Gpu
 from smope_bench.harness.timing import doctor

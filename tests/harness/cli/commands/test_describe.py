@@ -19,7 +19,7 @@ from rich.console import Console
 from smope_bench import run_all
 from smope_bench.benchmarks import BUILTIN as BENCHMARKS
 from smope_bench.benchmarks.suites import SUITES
-from smope_bench.harness.cli import describe
+from smope_bench.harness.cli.commands import describe
 from smope_bench.harness.facts.one import backbone_facts, find_facts
 from smope_bench.harness.facts.prompt_mass import prompt_mass_facts, prompt_mass_words
 from smope_bench.harness.planning.settings import has_field, parse_setting, validated

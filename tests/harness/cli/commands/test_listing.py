@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 from smope_bench import run_all
-from smope_bench.harness.cli import listing
-from smope_bench.harness.cli.listing import plan_summary
+from smope_bench.harness.cli.commands import listing
+from smope_bench.harness.cli.commands.listing import plan_summary
 from smope_bench.harness.console import print_rows
 from smope_bench.harness.cost.pricing import finished_cells, median_seconds
 from smope_bench.harness.facts import lists
