@@ -1,6 +1,6 @@
-"""What to write in place of an import of the layout before version 0.2, when a plugin fails on one.
+"""What to write in place of an import of an earlier layout, when a plugin fails on one.
 
-Until then ``methods``, ``benchmarks``, ``harness`` and ``reports`` were top-level packages.
+Before version 0.2 ``methods``, ``benchmarks``, ``harness`` and ``reports`` were top-level packages; since then modules have moved.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from pathlib import Path
 from smope_bench.harness.provenance import PROJECT_ROOT
 from smope_bench.harness.text import plain
 
-API = "smope_bench.api"
+PACKAGE = "smope_bench"
+API = f"{PACKAGE}.api"
 ROOMS = ("methods", "benchmarks", "harness", "reports")
 RENAMED = {
     "benchmarks.avalanche_bridge": "benchmarks.avalanche.bridge",
@@ -52,7 +53,7 @@ def advice(error: BaseException) -> str | None:
             continue
         statement = _import_at(frame.filename, frame.lineno or 0)
         written = _rewritten(statement) if statement is not None else None
-        where = f"line {frame.lineno} of {plain(frame.filename)} imports from the layout before 0.2"
+        where = f"line {frame.lineno} of {plain(frame.filename)} imports from an earlier layout"
         return f"{where}; write: {written}" if written else None
     return None
 
@@ -74,10 +75,10 @@ def _import_at(file: str, line: int) -> ast.Import | ast.ImportFrom | None:
 def _rewritten(statement: ast.Import | ast.ImportFrom) -> str | None:
     """The statement in the new layout; None for an import of something else."""
     if isinstance(statement, ast.Import):
-        moved = [ast.alias(_new_module(one.name) or one.name, one.asname) for one in statement.names]
+        moved = [ast.alias(_new_module(_moved(one.name) or "") or one.name, one.asname) for one in statement.names]
         return ast.unparse(ast.Import(moved)) if ast.dump(ast.Import(moved)) != ast.dump(statement) else None
-    old = statement.module or ""
-    if statement.level or old.partition(".")[0] not in ROOMS:
+    old = _moved(statement.module or "")
+    if statement.level or old is None:
         return None
     lines: dict[str, list[ast.alias]] = defaultdict(list)
     gone: list[str] = []
@@ -86,11 +87,24 @@ def _rewritten(statement: ast.Import | ast.ImportFrom) -> str | None:
         lines[place].append(ast.alias(name, one.asname or (one.name if name != one.name else None)))
         gone += [one.name] if place == API and name not in importlib.import_module(API).__all__ else []
     if gone:
-        is_users = not _is_ours(old.partition(".")[0])
+        is_users = old == statement.module and not _is_ours(old.partition(".")[0])
         return (
             None if is_users else f"from {API} import … ({', '.join(gone)} is not there; it lists what plugins may use)"
         )
     return "; ".join(ast.unparse(ast.ImportFrom(module, names, 0)) for module, names in lines.items())
+
+
+def _moved(module: str) -> str | None:
+    """A module of an earlier layout by its name before 0.2; None for one that is there, and for others' modules."""
+    old = module.removeprefix(f"{PACKAGE}.")
+    is_there = old != module and _place(old) is not None
+    return None if is_there or old.partition(".")[0] not in ROOMS else old
+
+
+def _place(name: str) -> Path | None:
+    """The folder or file of a dotted name; None where there is none."""
+    place = PROJECT_ROOT.joinpath(*name.split("."))
+    return place if place.is_dir() or place.with_suffix(".py").is_file() else None
 
 
 def _new_place(old: str, name: str) -> tuple[str, str]:
@@ -106,12 +120,11 @@ def _new_place(old: str, name: str) -> tuple[str, str]:
 
 def _new_module(old: str) -> str | None:
     """The module or package of an old dotted name; None where there is none."""
-    top, *parts = RENAMED.get(old, old).split(".")
+    name = RENAMED.get(old, old)
+    top, last = name.partition(".")[0], name.rpartition(".")[2]
     if top not in ROOMS:
         return None
-    place = PROJECT_ROOT.joinpath(top, *parts)
-    if not (place.is_dir() or place.with_suffix(".py").is_file()):
-        place = next(iter(sorted((PROJECT_ROOT / top).rglob(f"{parts[-1]}.py"))), None)
+    place = _place(name) or next(iter(sorted((PROJECT_ROOT / top).rglob(f"{last}.py"))), None)
     return None if place is None else _dotted(place)
 
 
@@ -125,7 +138,7 @@ def _modules_with(name: str, top: str) -> Iterator[str]:
 
 
 def _dotted(place: Path) -> str:
-    return ".".join(["smope_bench", *place.relative_to(PROJECT_ROOT).with_suffix("").parts])
+    return ".".join([PACKAGE, *place.relative_to(PROJECT_ROOT).with_suffix("").parts])
 
 
 def _is_ours(top: str) -> bool:

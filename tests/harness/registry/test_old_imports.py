@@ -1,4 +1,4 @@
-"""A plugin written for the layout before 0.2 ends in one sentence with the line to write."""
+"""A plugin written for an earlier layout ends in one sentence with the line to write."""
 
 from __future__ import annotations
 
@@ -35,6 +35,13 @@ OLD_AND_NEW = [
     ("from benchmarks.stored import StoredArray", "from smope_bench.benchmarks.image_store.arrays import StoredArray"),
     ("from harness.plain import sentence", "from smope_bench.harness.text import sentence"),
     ("from reports.figures import no_such_thing", "from smope_bench.api import … (no_such_thing is not there"),
+    ("from smope_bench.methods.common.backbone.vit import PromptedViT", f"{API} PromptedViT"),
+    ("import smope_bench.harness.cli.listing as l", "import smope_bench.harness.cli.commands.listing as l"),
+    (
+        "from smope_bench.harness.cli.listing import planned",
+        "from smope_bench.harness.cli.commands.listing import planned",
+    ),
+    ("from smope_bench.harness.nowhere import nothing", "from smope_bench.api import … (nothing is not there"),
     (
         "from methods.common.tap import TapConfig, Sampler",
         f"{API} TapConfig; from smope_bench.methods.common.alignment.tap import Sampler",
@@ -58,7 +65,7 @@ def refusal(folder: Path, text: str) -> str:
 def test_the_line_to_write_is_said(tmp_path: Path, old: str, new: str) -> None:
     where = f"plugin {str(tmp_path / 'mine.py')!r} cannot be imported: line 3 of {tmp_path / 'mine.py'} imports from"
     said = refusal(tmp_path, old)
-    assert said.startswith(f"{where} the layout before 0.2; write: {new}") and "\n" not in said
+    assert said.startswith(f"{where} an earlier layout; write: {new}") and "\n" not in said
 
 
 @pytest.mark.parametrize(("old", "new"), [pair for pair in OLD_AND_NEW if "…" not in pair[1]])
@@ -86,6 +93,11 @@ def test_a_helper_beside_an_installed_plugin_is_named_itself(tmp_path: Path, mon
         ("from methods.own import missing", "cannot import name 'missing' from 'methods.own'"),
         ("import methods.own\nfrom . import x", "attempted relative import"),
         ("raise ImportError('methods')", "ImportError: methods"),
+        ("from smope_bench.api import nothing", "cannot import name 'nothing' from 'smope_bench.api'"),
+        (
+            "from smope_bench.harness.text import nothing",
+            "cannot import name 'nothing' from 'smope_bench.harness.text'",
+        ),
     ],
 )
 def test_other_errors_stay_as_they_are(tmp_path: Path, text: str, error: str, monkeypatch: pytest.MonkeyPatch) -> None:
