@@ -15,8 +15,8 @@ from smope_bench.harness.records.atomic_write import write_json_atomically
 OnEvent = Callable[[dict[str, Any]], None]
 
 EVENTS, PROGRESS = "events.jsonl", "progress.json"
-EVENT_INTERVAL_S = 0.2
-PROGRESS_INTERVAL_S = 2.0
+EVENT_INTERVAL_S, PROGRESS_INTERVAL_S = 0.2, 2.0
+"""Least seconds between two steps that the listener is sent, and between two states of ``progress.json``; no step is logged."""
 
 
 class RunLog:
