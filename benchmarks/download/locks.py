@@ -32,7 +32,7 @@ def locked(path: Path, waiting: Callable[[], None]) -> Iterator[bool]:
 def _taken(path: Path, waiting: Callable[[], None]) -> tuple[int, bool]:
     told = False
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             if not _lock(descriptor, wait=False):
                 if not told:

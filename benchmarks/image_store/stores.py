@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from smope_bench.benchmarks.durable import unfinished
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.image_store.arrays import is_free
 from smope_bench.benchmarks.image_store.cache import MANIFEST, cache_folder, read_manifest
@@ -80,12 +81,12 @@ def note_use(
         if use == before and (folder / USE).is_file():
             os.utime(folder / USE)
             return
-        descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".use-")
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        temporary = unfinished(folder, ".use-")
+        with temporary.open("x", encoding="utf-8") as file:
             json.dump(use, file)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).replace(folder / USE)
+        temporary.replace(folder / USE)
 
 
 def remarks_on(folder: Path) -> tuple[str, ...]:

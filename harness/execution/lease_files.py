@@ -40,7 +40,7 @@ class LeaseFiles:
 
     def create(self, file: Path, content: bytes) -> None:
         """Create a file that exactly one caller can create; FileExistsError for all others."""
-        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         try:
             os.write(handle, content)
         except OSError:  # on a full disk: an unreadable lease would keep all others waiting

@@ -6,10 +6,9 @@ import contextlib
 import errno
 import json
 import os
-import tempfile
 from pathlib import Path
 
-from smope_bench.benchmarks.durable import make_folder, sync_folder
+from smope_bench.benchmarks.durable import make_folder, sync_folder, unfinished
 
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK})
 """What file systems without hard links answer."""
@@ -31,18 +30,18 @@ def write_atomically(file: Path, data: bytes, *, sync_name: bool = True, exclusi
     """
     if not file.parent.is_dir():
         make_folder(file.parent)
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-")
+    temporary = unfinished(file.parent, f".{file.name}-")
     try:
-        with os.fdopen(handle, "wb") as stream:
+        with temporary.open("xb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
         if exclusive:
-            _link(Path(name), file)
+            _link(temporary, file)
         else:
-            Path(name).replace(file)
+            temporary.replace(file)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     if sync_name:
         sync_folder(file.parent)

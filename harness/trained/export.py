@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from smope_bench.benchmarks.augmentation import statistics_of
+from smope_bench.benchmarks.disk import refusal
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.metrics import final_average_accuracy
 from smope_bench.harness.records.atomic_write import json_bytes, write_atomically
@@ -77,9 +78,8 @@ def export_model(
         }
         for name, content in contents.items():
             write_atomically(folder / name, content)
-            (folder / name).chmod(0o644)  # to be handed on; temporary files are the owner's alone
     except OSError as error:
-        raise UserError(f"folder {str(folder)!r} cannot be written ({error.strerror}); name another") from error
+        raise UserError(f"folder {str(folder)!r} cannot be written ({refusal(error, folder)}); name another") from error
     return list(names)
 
 

@@ -51,3 +51,16 @@ def test_a_file_system_without_hard_links_gets_a_rename(
     monkeypatch.setattr(os, "link", unknown)
     write_atomically(tmp_path / "result.json", b"mine", exclusive=True)
     assert [each.name for each in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_a_file_is_for_all_whom_the_user_s_mask_lets_read(tmp_path: Path) -> None:
+    before = os.umask(0o002)
+    try:
+        write_atomically(tmp_path / "result.json", b"ours")
+        write_atomically(tmp_path / "other.json", b"ours", exclusive=True)
+        os.umask(0o077)
+        write_atomically(tmp_path / "mine.json", b"mine")
+    finally:
+        os.umask(before)
+    modes = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
+    assert modes == {"result.json": 0o664, "other.json": 0o664, "mine.json": 0o600}
