@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -14,6 +15,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from smope_bench.benchmarks.disk import refusal, shown_bytes
+from smope_bench.benchmarks.durable import unfinished
 from smope_bench.benchmarks.suites import SUITES
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.planning.suites.find import run_argument
@@ -117,17 +120,28 @@ def write_report(document: Document, out: Path, *, with_page: bool = True) -> Re
 def write_files(files: Mapping[str, bytes], out: Path) -> None:
     """Write files by their names and ``WRITTEN``, the list of them; unchanged ones of an earlier list that are not among them go.
 
-    Raises UserError where ``out`` cannot be written.
+    On a disk without room for all of them an earlier report stays as it is. Raises UserError where ``out`` cannot be written.
     """
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    new: dict[Path, Path] = {}
     try:
-        _remove_stale(out, files)
-        for name, data in {**files, WRITTEN: (json.dumps(hashes, indent=1) + "\n").encode()}.items():
-            (out / name).parent.mkdir(parents=True, exist_ok=True)
-            (out / name).write_bytes(data)
+        try:
+            for name, data in {**files, WRITTEN: (json.dumps(hashes, indent=1) + "\n").encode()}.items():
+                file = out / name
+                file.parent.mkdir(parents=True, exist_ok=True)
+                new[file] = unfinished(file.parent, f".{file.name}-")
+                new[file].write_bytes(data)
+            _remove_stale(out, files)
+            for file, temporary in new.items():
+                temporary.replace(file)
+        finally:
+            for temporary in new.values():
+                with contextlib.suppress(OSError):
+                    temporary.unlink()
     except OSError as error:
+        size = shown_bytes(sum(map(len, files.values())))
         raise UserError(
-            f"the report cannot be written to {str(out)!r} ({error.strerror}); name another --out DIR"
+            f"the report ({size}) cannot be written to {str(out)!r} ({refusal(error, out)}); name another --out DIR"
         ) from error
 
 

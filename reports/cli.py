@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from smope_bench.benchmarks.disk import refusal
 from smope_bench.benchmarks.suites import SUITES
 from smope_bench.harness.cli import options as opt
 from smope_bench.harness.cli.command import command
@@ -184,7 +185,7 @@ def cost(
             out.parent.mkdir(parents=True, exist_ok=True)
             out.write_text(cost_markdown(counts), encoding="utf-8")
         except OSError as error:
-            raise UserError(f"--out {str(out)!r} cannot be written: {error.strerror or error}") from error
+            raise UserError(f"--out {str(out)!r} cannot be written: {refusal(error, out)}") from error
     if as_json:
         print(json.dumps(with_printed(counts), indent=2, ensure_ascii=False))
     else:

@@ -17,6 +17,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from smope_bench.benchmarks.disk import refusal
 from smope_bench.benchmarks.suites import SUITES
 from smope_bench.benchmarks.suites.schema import Suite
 from smope_bench.harness.cost.cost_suites import read_counted
@@ -98,7 +99,7 @@ def write_gallery(store: Store, out: Path, *, mixed: bool = False, keep: bool = 
         page.write_text(_text(parts), encoding="utf-8", newline="\n")
     except OSError as error:
         raise UserError(
-            f"the gallery cannot be written to {str(out)!r} ({error.strerror}); name another --out"
+            f"the gallery cannot be written to {str(out)!r} ({refusal(error, out)}); name another --out"
         ) from error
     return page
 

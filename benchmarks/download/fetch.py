@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from smope_bench.benchmarks.base import ProgressCallback, silent
+from smope_bench.benchmarks.disk import shown_bytes
 from smope_bench.benchmarks.download.locks import locked
-from smope_bench.benchmarks.download.transfer import Pace, Part, RefusedError, shown_bytes, transfer
+from smope_bench.benchmarks.download.transfer import Pace, Part, RefusedError, transfer
 from smope_bench.benchmarks.durable import make_folder, sync_folder
 from smope_bench.benchmarks.errors import BenchmarkError
 

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from smope_bench.benchmarks.augmentation import Augmentation, RandomResizedCrop
 from smope_bench.benchmarks.base import ProgressCallback, silent
+from smope_bench.benchmarks.disk import shown_bytes
 from smope_bench.benchmarks.download.archives import Member, members
 from smope_bench.benchmarks.download.fetch import (
     Remote,
@@ -20,7 +21,6 @@ from smope_bench.benchmarks.download.fetch import (
     is_published,
     unpinned_on_error,
 )
-from smope_bench.benchmarks.download.transfer import shown_bytes
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.image_store.picture_benchmark import PictureConfig
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from smope_bench.benchmarks.base import ProgressCallback
+from smope_bench.benchmarks.disk import refusal, shown_bytes
 from smope_bench.benchmarks.errors import BenchmarkError
 
 SCHEMES = ("https", "http", "file")
@@ -127,14 +128,6 @@ class Pace:
         rate = shown_bytes((done - self._from) / max(now - self._began, 1e-9))
         share = f" of {shown_bytes(total)} ({100 * done / total:.0f} %)" if total else ""
         self.say(f"{doing}{shown_bytes(done)}{share}, {rate}/s")
-
-
-def shown_bytes(count: float) -> str:
-    """``2.2 GB``, ``12.3 MB`` or ``4.5 kB``, in powers of ten."""
-    for unit, size in (("GB", 1e9), ("MB", 1e6)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count / 1e3:.1f} kB"
 
 
 def transfer(url: str, part: Part, pace: Pace, *, checked_later: bool) -> None:
@@ -309,7 +302,7 @@ def _disk_in_words(error: OSError, part: Part, name: str) -> str:
     folder = part.path.parent
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return (
-            f"no space is left under {folder} to download {name}: free some and give the same command again, which "
-            f"goes on from {shown_bytes(part.size)}, or choose another data folder"
+            f"no space is left under {folder} to download {name} ({refusal(error, folder)}): free some and give the same"
+            f" command again, which goes on from {shown_bytes(part.size)}, or choose another data folder"
         )
-    return f"{name} cannot be kept under {folder} ({error.strerror or error}); choose another data folder"
+    return f"{name} cannot be kept under {folder} ({refusal(error, folder)}); choose another data folder"

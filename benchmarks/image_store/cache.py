@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from smope_bench.benchmarks.base import ImageSet, Split
-from smope_bench.benchmarks.durable import make_folder, sync_folder
+from smope_bench.benchmarks.disk import refusal
+from smope_bench.benchmarks.durable import make_folder, sync_folder, unfinished
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.image_store.arrays import (
     EncodedStore,
@@ -147,9 +148,14 @@ def open_cache(parent: Path, part: Part, verify: bool = False) -> ImageCache | N
 
 
 def verify_caches(parent: Path) -> Iterable[CacheState]:
-    """Verify every cache below ``parent``, of any recipe."""
+    """Verify every cache below ``parent``, of any recipe. Raises BenchmarkError for one that cannot be listed."""
     for folder in sorted(path for path in parent.glob("[0-9a-f]" * 16) if path.is_dir()):
-        size = sum(path.stat().st_size for path in folder.iterdir())
+        try:
+            size = sum(path.stat().st_size for path in folder.iterdir())
+        except OSError as error:
+            raise BenchmarkError(
+                f"{folder} cannot be read ({error.strerror}); make it readable, or choose another data folder"
+            ) from error
         try:
             manifest = read_manifest(folder)
             named = cache_folder(parent, manifest["recipe"]) == folder
@@ -168,25 +174,27 @@ def build_caches(
     """
     folders: list[Path] = []
     try:
-        with ExitStack() as open_files:
-            make_folder(parent)
-            _sweep(parent)
-            writers = []
-            for part in parts:
-                prefix = f".{cache_folder(parent, part.recipe).name}-"
-                folders.append(Path(tempfile.mkdtemp(prefix=prefix, dir=parent)))
-                writers.append(open_files.enter_context(closing(CacheWriter(folders[-1], class_names, part))))
-            fill(writers)
-            manifests = [writer.finish() for writer in writers]
-        for folder, manifest in zip(folders, manifests, strict=True):
-            _write_synced(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
-            sync_folder(folder)
-        return [_publish(folder, part, parent) for folder, part in zip(folders, parts, strict=True)]
+        try:
+            with ExitStack() as open_files:
+                make_folder(parent)
+                _sweep(parent)
+                writers = []
+                for part in parts:
+                    prefix = f".{cache_folder(parent, part.recipe).name}-"
+                    folders.append(unfinished(parent, prefix))
+                    folders[-1].mkdir()
+                    writers.append(open_files.enter_context(closing(CacheWriter(folders[-1], class_names, part))))
+                fill(writers)
+                manifests = [writer.finish() for writer in writers]
+            for folder, manifest in zip(folders, manifests, strict=True):
+                _write_synced(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
+                sync_folder(folder)
+            return [_publish(folder, part, parent) for folder, part in zip(folders, parts, strict=True)]
+        finally:
+            for folder in folders:
+                shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
         raise BenchmarkError(_in_words(error, parent)) from error
-    finally:
-        for folder in folders:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -239,8 +247,8 @@ def _sweep(parent: Path) -> None:
 
 def _in_words(error: OSError, parent: Path) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"no space is left to keep images under {parent}; free some or choose another data folder"
-    return f"images cannot be kept under {parent} ({error.strerror or error}); choose another data folder"
+        return f"no space is left to keep images under {parent} ({refusal(error, parent)}); free some or choose another data folder"
+    return f"images cannot be kept under {parent} ({refusal(error, parent)}); choose another data folder"
 
 
 def _write_synced(path: Path, data: bytes) -> None:

@@ -84,7 +84,7 @@ class CachedBenchmark(Benchmark[ConfigT]):
         parent, self.remarks = self.cache_parent, []
         lacking = [part for part in self.parts() if open_cache(parent, part, verify=True) is None]
         if any(cache_folder(parent, part.recipe).exists() for part in lacking):
-            progress(f"{self.name}: the stored images do not match their manifest and are made anew")
+            progress(f"{self.name}: the stored images cannot be read or do not match their manifest, and are made anew")
         if lacking:
             build_caches(parent, lacking, self.names_to_store(progress), fill)
         for part in self.parts():

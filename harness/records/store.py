@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
 
+from smope_bench.benchmarks.disk import refusal
 from smope_bench.benchmarks.download.locks import locked
 from smope_bench.benchmarks.durable import make_folder
 from smope_bench.harness.errors import UserError
@@ -93,7 +94,8 @@ class Store:
                 pass
         except OSError as error:
             raise UserError(
-                f"the results folder {str(self.root)!r} cannot be written ({error.strerror}); name another with --results DIR"
+                f"the results folder {str(self.root)!r} cannot be written ({refusal(error, self.root)}); name another with"
+                " --results DIR"
             ) from error
 
     def state(self, run_id: str, fingerprint: str | None, observe: Collection[str] = ()) -> State:
@@ -211,7 +213,9 @@ class Store:
             return json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, RecursionError) as error:
+        except OSError as error:  # it may be sound, so nothing may replace it
+            raise UserError(f"{str(file)!r} cannot be read ({error.strerror or error}); make it readable") from error
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{str(file)!r} cannot be read ({error}); run the suite again to write it anew") from error
 
     def read_cells(self, suite: str) -> list[Mapping[str, Any]]:
@@ -259,13 +263,15 @@ class Store:
                     if new == old:
                         return False
                     data = json_bytes(new)
-                except (UserError, ValueError, RecursionError):
+                except (UserError, ValueError, RecursionError) as error:
+                    if isinstance(error.__cause__, OSError):
+                        raise
                     data = json_bytes(manifest)
                 write_atomically(folder / f"{suite}.json", data)
         except OSError as error:
             raise UserError(
-                f"the plan of suite {suite!r} cannot be written to {str(folder)!r} ({error.strerror or error}); make room there or"
-                " name another results folder with --results DIR"
+                f"the plan of suite {suite!r} cannot be written to {str(folder)!r} ({refusal(error, folder)}); make room there"
+                " or name another results folder with --results DIR"
             ) from error
         return other
 
@@ -297,6 +303,7 @@ def _cell_key(cell: Mapping[str, Any]) -> tuple[str, str, int, int]:
 def unwritable(run_id: str, folder: Path, error: OSError) -> UserError:
     """The error of a run whose folder cannot be written."""
     return UserError(
-        f"run {run_id} cannot be written to {str(folder)!r} ({error.strerror or type(error).__name__}); make room there or"
-        " name another folder with --results DIR, then run the same command: it goes on from its last checkpoint"
+        f"run {run_id} cannot be written to {str(folder)!r} ({refusal(error, folder)}); make room there or"
+        " name another folder with --results DIR, then run the same command: it goes on from its last checkpoint, or anew"
+        " where none was saved"
     )

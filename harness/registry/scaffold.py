@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 
+from smope_bench.benchmarks.disk import refusal
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.registry.plugins import installed_points
 from smope_bench.harness.registry.registry import KINDS
@@ -32,14 +33,18 @@ def new_method(name: str, folder: Path) -> tuple[Path, Path]:
                 f"{str(file)!r} exists and is not overwritten: choose another name, or a folder with --out DIR."
             )
     _require_free(name)
+    made: list[Path] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for file, text in texts.items():
             with file.open("x", encoding="utf-8") as stream:
+                made.append(file)
                 stream.write(text)
     except OSError as error:
+        for file in made:  # half a method would be refused as one that exists
+            file.unlink(missing_ok=True)
         raise UserError(
-            f"the new method cannot be written into {str(folder)!r} ({error.strerror or error});"
+            f"the new method cannot be written into {str(folder)!r} ({refusal(error, folder)});"
             " name another folder with --out DIR."
         ) from error
     return plugin, test

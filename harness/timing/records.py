@@ -15,6 +15,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
+from smope_bench.benchmarks.disk import refusal
 from smope_bench.harness.errors import UserError
 
 MAY_DIFFER = frozenset({"repeats", "torch", "python", "timm"})
@@ -165,7 +166,7 @@ def write(file: Path, measurement: Measurement) -> None:
     try:
         write_json_atomically(file, measurement.model_dump(mode="json", by_alias=True))
     except OSError as error:
-        raise UserError(f"--out {str(file)!r} cannot be written: {error.strerror or error}") from error
+        raise UserError(f"--out {str(file)!r} cannot be written: {refusal(error, file)}") from error
 
 
 def require_writable(file: Path) -> None:
@@ -175,7 +176,7 @@ def require_writable(file: Path) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--out {str(file)!r} cannot be written: {error.strerror or error}") from error
+        raise UserError(f"--out {str(file)!r} cannot be written: {refusal(error, file)}") from error
 
 
 def read(file: Path) -> Measurement:

@@ -38,7 +38,7 @@ from smope_bench.harness.run_spec import Precision, RunSpec, canonical_json
 from smope_bench.harness.tracking.follow import FOLDER
 from smope_bench.harness.tracking.tracker import Tracker
 from smope_bench.harness.tuning.expected_time import expected_time, trial_seconds
-from smope_bench.harness.tuning.study import REFUSED, Candidate, Study, TrialResult, candidate_key, grid_order
+from smope_bench.harness.tuning.study import REFUSED, Candidate, Study, TrialResult, candidate_key, grid_order, kept_in
 from smope_bench.harness.tuning.trial import RUNNER
 from smope_bench.methods.recipes import RecipeFrom
 from smope_bench.methods.recipes.search_grids import find_grid
@@ -203,8 +203,9 @@ def search(
     def refuse() -> None:
         raise UserError(f"another process is working on this search ({plan.folder}): wait for it, or stop it")
 
-    make_folder(plan.folder)
-    with locked(plan.folder / "lock", refuse):
+    with kept_in(plan.folder):
+        make_folder(plan.folder)
+    with kept_in(plan.folder), locked(plan.folder / "lock", refuse):
         study = Study(plan.folder, plan.space, request.seeds[0].train, learns=request.sampler == "tpe")
         options = RunOptions(
             plan.folder / "running",

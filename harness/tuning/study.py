@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 from collections.abc import Iterator, Mapping
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from smope_bench.benchmarks.disk import refusal
 from smope_bench.benchmarks.durable import make_folder, sync_folder
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.run_spec import canonical_json
@@ -56,6 +58,18 @@ def grid_order(space: Mapping[str, tuple[Any, ...]], seed: int, trials: int | No
     return combinations[:trials]
 
 
+@contextlib.contextmanager
+def kept_in(folder: Path) -> Iterator[None]:
+    """What the disk refuses in this block as one sentence. Raises UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"the search cannot be kept in {str(folder)!r} ({refusal(error, folder)}); make room there or name another folder"
+            " with --results DIR, then the same command goes on from the trials that are there"
+        ) from error
+
+
 @dataclass
 class Study:
     """An Optuna study over the values of a grid. ``ask`` serves samplers that learn; a grid search only adds results."""
@@ -89,7 +103,7 @@ class Study:
             )
             sync_folder(self.folder)  # the name of the journal; Optuna syncs its lines
             self._end_interrupted()
-        except (ValueError, KeyError, OSError) as error:
+        except (ValueError, KeyError) as error:
             raise UserError(f"the study {str(file)!r} cannot be read ({error}); move it away to search anew") from error
         if self.learns:
             # A resumed sampler must not repeat its first draws.

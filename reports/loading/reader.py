@@ -82,6 +82,7 @@ class Reader:
                 + shell_command("run", run_argument(suite), results=root)
             )
         if isinstance(found, str):
+            self.store.read_manifest(suite)  # raises where the file may be sound and cannot be read
             raise UserError(
                 f"the manifest of suite {suite!r} in {str(root)!r} {found}; "
                 f"delete {str(root / 'suites' / f'{suite}.json')!r} and run the suite again to write it anew, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -184,3 +185,23 @@ def test_the_terminal_shows_all_tables_of_one_suite_and_the_first_of_each_of_sev
     assert text.count("Tiny suite:") <= 2
     several = drawn(replace(small, sections=(section, other)))
     assert "95 % interval" not in several and several.count(section.tables[0].title) == 2
+
+
+def test_a_full_disk_leaves_the_earlier_report(small, tmp_path, monkeypatch) -> None:
+    write_report(small, tmp_path)
+    before, room = contents(tmp_path), [5]
+    write = Path.write_bytes
+
+    def until_full(file: Path, data: bytes) -> int:
+        room[0] -= 1
+        if room[0] < 0:
+            write(file, data[: len(data) // 2])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(file, data)
+
+    monkeypatch.setattr(Path, "write_bytes", until_full)
+    with pytest.raises(
+        UserError, match=r"the report \([\d.]+ [kM]B\) cannot be written to .*No space left on device, .* free"
+    ):
+        write_report(replace(small, warnings=("another report",)), tmp_path)
+    assert contents(tmp_path) == before

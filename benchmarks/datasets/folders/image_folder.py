@@ -15,7 +15,7 @@ from pydantic import Field
 
 from smope_bench.benchmarks.base import BenchmarkCard, BenchmarkConfig, ProgressCallback, Split, silent
 from smope_bench.benchmarks.datasets.folders.folder_scan import ImageFile, require_no_repeats, scan_folder, shown
-from smope_bench.benchmarks.download.transfer import shown_bytes
+from smope_bench.benchmarks.disk import shown_bytes
 from smope_bench.benchmarks.errors import BenchmarkError
 from smope_bench.benchmarks.image_store.cache import cache_folder
 from smope_bench.benchmarks.image_store.picture_benchmark import Picture, PictureBenchmark, PictureConfig

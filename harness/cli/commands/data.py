@@ -191,7 +191,7 @@ def _show(console: Console, prepared: Prepared) -> None:
 
 
 def _size(count: int) -> str:
-    from smope_bench.benchmarks.download.transfer import shown_bytes
+    from smope_bench.benchmarks.disk import shown_bytes
 
     return shown_bytes(count)
 

@@ -193,7 +193,7 @@ def _print_table(found: Predictions) -> None:
 def _print_runs(results: Path) -> None:
     from rich.markup import escape
 
-    from smope_bench.benchmarks.download.transfer import shown_bytes
+    from smope_bench.benchmarks.disk import shown_bytes
     from smope_bench.harness.console import print_rows
     from smope_bench.harness.metrics import final_average_accuracy
     from smope_bench.harness.records.record import Record

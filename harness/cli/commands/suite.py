@@ -28,10 +28,12 @@ SuiteOut = Annotated[
 @command("suite")
 def suite(name: SuiteName, out: SuiteOut = None) -> None:
     """Write a suite as a YAML file, which plans the same runs and which you may change. docs/suites.md has the format."""
+    from smope_bench.benchmarks.disk import refusal
     from smope_bench.benchmarks.suites import SUITES
     from smope_bench.harness.planning.suites.find import find_suite, is_file_name
     from smope_bench.harness.planning.suites.read import ENDINGS, read_suite
     from smope_bench.harness.planning.suites.write import suite_text
+    from smope_bench.harness.records.atomic_write import write_atomically
 
     found = find_suite(name)
     stem = out.stem if out is not None else found.name
@@ -42,13 +44,11 @@ def suite(name: SuiteName, out: SuiteOut = None) -> None:
     if not (is_file_name(str(out)) and out.suffix.lower() in ENDINGS):
         raise UserError(f"--out {str(out)!r}: the name of a suite's file ends in {ENDINGS[0]}")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with out.open("x", encoding="utf-8") as file:
-            file.write(text)
+        write_atomically(out, text.encode(), exclusive=True)
     except FileExistsError as error:
         raise UserError(f"--out {str(out)!r} exists and is not overwritten; name another file") from error
     except OSError as error:
-        raise UserError(f"--out {str(out)!r} cannot be written: {error.strerror or error}") from error
+        raise UserError(f"--out {str(out)!r} cannot be written: {refusal(error, out)}") from error
     try:
         read_suite(out)
     except UserError:

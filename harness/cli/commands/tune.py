@@ -224,6 +224,7 @@ def describe(plan: Plan, found: Sequence[tuple[Candidate, TrialResult]]) -> dict
 def write_files(folder: Path, report: dict[str, Any]) -> None:
     """Write ``study.json`` and ``trials.csv``, each atomically."""
     from smope_bench.harness.records.atomic_write import write_atomically, write_json_atomically
+    from smope_bench.harness.tuning.study import kept_in
 
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -232,8 +233,9 @@ def write_files(folder: Path, report: dict[str, Any]) -> None:
     for rank, trial in enumerate(report["trials"], start=1):
         scores = [_figure(trial["held_out_faa"]), _figure(trial["held_out_caa"]), _figure(trial["seconds"])]
         writer.writerow([rank, *(trial["settings"][key] for key in keys), *scores, trial["error"] or ""])
-    write_atomically(folder / "trials.csv", text.getvalue().encode())
-    write_json_atomically(folder / "study.json", report)
+    with kept_in(folder):
+        write_atomically(folder / "trials.csv", text.getvalue().encode())
+        write_json_atomically(folder / "study.json", report)
 
 
 def _introduce(console: Console, plan: Plan) -> None:

@@ -39,6 +39,7 @@ class Display:
 
     def __init__(self, console: Console, total: int, clock: Clock = time.monotonic) -> None:
         self._console, self._launch, self._clock = console, LaunchProgress(total, clock), clock
+        self._unsaved: set[str] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -53,6 +54,14 @@ class Display:
     def finish(self, status: RunStatus) -> None:
         """Show the end of a run."""
         raise NotImplementedError
+
+    def _new_warning(self, run: PlannedRun, event: dict[str, Any]) -> str | None:
+        """What is said when the first checkpoint of a run cannot be written; None otherwise."""
+        if event.get("event") != "checkpoint_failed" or run.run_id in self._unsaved:
+            return None
+        self._unsaved.add(run.run_id)
+        reason = event.get("reason", "unknown")
+        return f"{run_label(run)}: a checkpoint cannot be written ({reason}); the run goes on, and stopped now it would lose work"
 
 
 class LineDisplay(Display):
@@ -77,6 +86,8 @@ class LineDisplay(Display):
                 word, meaning = NEWS[event["event"]]
                 self._print(word, f"{run_label(run)}: {meaning}")
                 return
+            if warning := self._new_warning(run, event):
+                self._print("warning", warning)
             is_new = run.run_id not in self._launch.running
             self._launch.take(run, event)
             if is_new:
@@ -159,6 +170,8 @@ class LiveDisplay(Display):
         if event.get("event") in NEWS:
             self._notes[run.run_id] = NEWS[event["event"]][1].partition(";")[0]
             return
+        if warning := self._new_warning(run, event):
+            self._console.print(f"! {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
         running = self._launch.take(run, event)
         if event.get("event") == "run_started":
             self._notes[run.run_id] = str(event.get("prompt_remark", "")).partition(":")[0]

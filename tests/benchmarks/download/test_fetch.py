@@ -17,10 +17,11 @@ from typing import Any
 
 import pytest
 
+from smope_bench.benchmarks.disk import shown_bytes
 from smope_bench.benchmarks.download import transfer
 from smope_bench.benchmarks.download.fetch import Remote, downloads_folder, fetch, pin_file, pin_of
 from smope_bench.benchmarks.download.locks import locked
-from smope_bench.benchmarks.download.transfer import Pace, Part, shown_bytes
+from smope_bench.benchmarks.download.transfer import Pace, Part
 from smope_bench.benchmarks.errors import BenchmarkError
 
 CONTENT = bytes(range(256)) * 400

@@ -24,6 +24,7 @@ from smope_bench.benchmarks.image_store.cache import (
     open_cache,
     verify_caches,
 )
+from smope_bench.benchmarks.image_store.stores import USE, note_use
 
 RECIPE = {"benchmark": "test", "seed": 0}
 PART = Part(RECIPE)
@@ -245,3 +246,25 @@ def test_every_cache_is_read_through_whatever_it_is_of(tmp_path: Path) -> None:
     whole.folder.rename(tmp_path / ("0" * 16))
     assert [state.state for state in verify_caches(tmp_path)] == ["damaged", "damaged"]
     assert list(verify_caches(tmp_path / "nothing")) == []
+
+
+def test_images_are_for_all_whom_the_user_s_mask_lets_read(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        folder = build(tmp_path).folder
+        note_use(folder, tmp_path)
+    finally:
+        os.umask(before)
+    assert folder.stat().st_mode & 0o777 == 0o755
+    assert {file.stat().st_mode & 0o777 for file in folder.iterdir()} == {0o644} and (folder / USE).exists()
+
+
+def test_a_store_that_may_not_be_entered_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build(tmp_path)
+
+    def refuse(folder: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(BenchmarkError, match=r"cannot be read \(Permission denied\); make it readable, or choose"):
+        list(verify_caches(tmp_path))

@@ -302,7 +302,7 @@ def test_a_cancel_reaches_whoever_holds_the_run(folder: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("a file")
     with pytest.raises(
-        UserError, match=r"run run cannot be leased in the results folder .* name another with --results"
+        UserError, match=r"run run cannot be begun: nothing can be written to .* or name another folder with --results"
     ):
         acquire(tmp_path / "run")
 

@@ -268,6 +268,15 @@ def test_suite_writes_a_file_and_never_over_one(
     assert run_all.main(["suite", "ci", "--out", "ci.txt"]) == 2
     assert "exists and is not overwritten" in capsys.readouterr().err and not Path("ci.txt").exists()
 
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        assert run_all.main(["suite", "ci", "--out", "full.yaml"]) == 2
+    assert "--out 'full.yaml' cannot be written: No space left on device, " in capsys.readouterr().err
+    assert not Path("full.yaml").exists()
+
 
 def test_a_reference_row_is_one_of_the_rows(tmp_path: Path) -> None:
     text = "tiny: true\ncolumns: [digits]\nrows: [ncm, {method: ridge, label: Ours}]\nreference: %s\n"

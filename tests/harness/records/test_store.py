@@ -233,3 +233,18 @@ def test_a_plan_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "suites").touch()
     with pytest.raises(UserError, match=r"the plan of suite 'mine' cannot be written .*--results DIR"):
         Store(tmp_path).write_manifest("mine", {"suite": "mine", "rows": [], "columns": [], "cells": []})
+
+
+def test_a_manifest_that_may_not_be_read_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, file = Store(tmp_path), tmp_path / "suites" / "smoke.json"
+    store.write_manifest("smoke", manifest("A", [0], "theirs"))
+    before = file.read_bytes()
+
+    def refuse(path: Path, *rest: Any, **options: Any) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", refuse)
+        with pytest.raises(UserError, match=r"smoke.json' cannot be read \(Permission denied\); make it readable$"):
+            store.write_manifest("smoke", manifest("B", [0], "ours"))
+    assert file.read_bytes() == before

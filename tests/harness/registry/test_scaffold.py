@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -111,3 +113,23 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(UserError, match=r"cannot be written into .*--out DIR"):
         new_method("mine", tmp_path / "file" / "inside")
+
+
+def test_half_a_method_is_not_left_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: io.TextIOWrapper, text: str) -> int:
+        raise OSError(28, "No space left on device")
+
+    real = Path.open
+
+    def opened(path: Path, *rest: Any, **options: Any) -> Any:
+        stream = real(path, *rest, **options)
+        if path.name == "test_mine.py":
+            monkeypatch.setattr(stream, "write", full.__get__(stream), raising=False)
+        return stream
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", opened)
+        with pytest.raises(UserError, match=r"cannot be written into .*No space left on device"):
+            new_method("mine", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    new_method("mine", tmp_path)

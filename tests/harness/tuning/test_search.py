@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from optuna.storages.journal import JournalFileBackend
 
 from smope_bench import run_all
 from smope_bench.benchmarks.base import ImageSet, Split
@@ -192,6 +193,32 @@ def test_a_killed_search_goes_on(sealed: Registries, tmp_path: Path, monkeypatch
     done = faked(monkeypatch)
     assert len(search(plan, lambda total: Quiet(), 1, 1)) == 3
     assert len(done) == 2 and second in done
+
+
+def test_a_search_on_a_full_disk_is_one_sentence_and_goes_on(
+    sealed: Registries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    want = asked(tmp_path, grid={"lr": (0.01, 0.02, 0.03), "beta1": (0.9,)})
+    plan, room = plan_search(want, sealed), [0]
+    append = JournalFileBackend.append_logs
+
+    def until_full(self: JournalFileBackend, logs: list[dict[str, Any]]) -> None:
+        room[0] -= 1
+        if room[0] < 0:
+            raise OSError(28, "No space left on device")
+        append(self, logs)
+
+    faked(monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.setattr(JournalFileBackend, "append_logs", until_full)
+        for allowed in (0, 2):  # at the study's start, and at the second trial's result
+            room[0] = allowed
+            with pytest.raises(
+                UserError, match=r"the search cannot be kept in .*No space left .* free\); make room there"
+            ):
+                search(plan, lambda total: Quiet(), 1, 1)
+    done = faked(monkeypatch)
+    assert len(search(plan, lambda total: Quiet(), 1, 1)) == 3 and len(done) == 2
 
 
 def test_limits_seeds_and_means(sealed: Registries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -284,3 +284,16 @@ def test_the_time_left_of_a_resumed_run_counts_what_was_done_here() -> None:
         display._progress.refresh()
     last = out.getvalue().rpartition("all runs")[2]
     assert "task 10 of 10" in last and last.count("30 s left") == 2  # the run's and the sweep's
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_checkpoint_that_cannot_be_written_is_said_once_a_run(terminal: bool) -> None:
+    console, out = plain_console(terminal=terminal)
+    run, fault = planned(), {"event": "checkpoint_failed", "reason": "No space left on device"}
+    with (LiveDisplay if terminal else LineDisplay)(console, 1, Clock()) as display:
+        display.update(run, started())
+        for _ in range(3):
+            display.update(run, fault)
+    text = " ".join(out.getvalue().split())
+    said = "SMoPE · digits · seed 0: a checkpoint cannot be written (No space left on device); the run goes on"
+    assert text.count(said) == 1
