@@ -75,7 +75,17 @@ def call_outside_code(load: Callable[[], T], failed: str) -> T:
     except (KeyboardInterrupt, Stopped):
         raise
     except BaseException as error:  # an import may call sys.exit or raise a BaseException
-        raise UserError(f"{failed}: {advice(error) or sentence(error)}") from error
+        raise UserError(f"{failed}: {advice(error) or _of_a_package(error) or sentence(error)}") from error
+
+
+def _of_a_package(error: BaseException) -> str | None:
+    """What to do about a file of a package that was named as a plugin; None for any other error."""
+    if not (isinstance(error, ImportError) and "relative import with no known parent package" in str(error)):
+        return None
+    return (
+        f"{sentence(error)}. A file of a package is no plugin by itself: name what it offers as an entry point of the package,"
+        " install that (pip install -e .), and leave --plugin out (docs/add-a-method.md), or write the import without the dot"
+    )
 
 
 def run_file(file: Path) -> ModuleType:

@@ -150,6 +150,10 @@ def test_a_plugin_cannot_take_a_taken_name(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("import no_such_module", "mine.py' cannot be imported: ModuleNotFoundError: No module named 'no_such_module'"),
+        (
+            "from .parts import side",
+            r"no known parent package. A file of a package .* as an entry point .*without the dot$",
+        ),
         ("def broken(:\n    pass", r"mine.py' cannot be imported: SyntaxError: .*line 1"),
         ("raise SystemExit(3)", "mine.py' cannot be imported: SystemExit: 3"),
         ("raise BaseException('odd')", "mine.py' cannot be imported: BaseException: odd"),
