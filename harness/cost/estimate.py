@@ -6,7 +6,8 @@ optimiser) and differences between settings of one method are left out. Apart fr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -170,7 +171,7 @@ class Estimator:
             return found
 
         try:  # phases depend on settings and the task's number, not on the backbone's width
-            with torch.random.fork_rng(devices=[]):
+            with torch.random.fork_rng(devices=[]), _one_thread():
                 return made_with_outline(walk, NARROW, self._skeleton)
         except Exception as error:
             is_built_in = self._registries.methods.owner(spec.method.name) == "built-in"
@@ -185,6 +186,19 @@ class Estimator:
         """The narrow backbone's modules, made once, as making them takes longer than a walk through the phases."""
         self._narrow = self._narrow or NARROW.skeleton()
         return self._narrow
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread of PyTorch within: for tensors this small, several wait for each other, for seconds on a busy machine."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _mean_share(passes: Sequence[int]) -> float:

@@ -17,8 +17,7 @@ from smope_bench.harness.errors import UserError
 from smope_bench.harness.planning.assets import image_settings
 from smope_bench.harness.planning.planner import PlannedRun
 from smope_bench.harness.records.atomic_write import write_json_atomically
-from smope_bench.harness.records.record import Record
-from smope_bench.harness.records.store import Store
+from smope_bench.harness.records.record import Record, without_seeds
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_spec import BackboneRef, CanonicalTexts, RunSpec
 from smope_bench.harness.text import program
@@ -30,7 +29,6 @@ Not measured; plans that use them are labelled so."""
 LEAST_SCALE = 0.02
 """Operations of a pass relative to ViT-B/16's, below which a throughput measured on that says nothing."""
 THROUGHPUT_FILE = "throughput.json"
-SEEDS = ("order_seed", "train_seed")
 HOW_TO_MEASURE = "bench step --device cuda --batch 128 --record"
 
 
@@ -54,7 +52,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class FinishedCell:
-    """Finished runs on one device whose specifications differ in their seeds alone: that of the first, and all computing times."""
+    """Finished runs on one device whose specifications differ in their seeds alone: what they share, and all computing times."""
 
     spec: Mapping[str, Any]
     device: str
@@ -76,10 +74,10 @@ def finished_cells(records: Iterable[Record]) -> list[FinishedCell]:
             one = _Finished.model_validate(record.result)
         except ValidationError:
             continue
-        text = texts.of({name: value for name, value in record.spec.items() if name not in SEEDS})
-        made = record.result.get("provenance")
+        spec, made = without_seeds(record.spec), record.result.get("provenance")
         device = str(made.get("device_name", "")) if isinstance(made, dict) else ""
-        found.setdefault((text, device), FinishedCell(record.spec, device, [])).seconds.append(one.timings.total_s)
+        cell = found.setdefault((texts.of({"spec": spec}), device), FinishedCell(spec, device, []))
+        cell.seconds.append(one.timings.total_s)
     return list(found.values())
 
 
@@ -158,11 +156,13 @@ def _recorded(results: Path) -> dict[str, Any]:
 
 
 class Pricing:
-    """Costs of planned runs; reads the finished runs once."""
+    """Costs of planned runs, from the finished ones in the folder ``results``, of which outlines are enough."""
 
-    def __init__(self, store: Store, registries: Registries, data: Path, tflops: float | None) -> None:
-        self._registries, self._data, self._results, self._tflops = registries, data, store.root, tflops
-        self._finished = finished_cells(record for record in store.scan() if isinstance(record, Record))
+    def __init__(
+        self, finished: Iterable[Record], registries: Registries, data: Path, results: Path, tflops: float | None
+    ) -> None:
+        self._registries, self._data, self._results, self._tflops = registries, data, results, tflops
+        self._finished = finished_cells(finished)
         self._medians = median_seconds(self._finished)
         self._estimator = Estimator(registries, data)
         self._rates: dict[tuple[str, str, bool], Rate | None] = {}

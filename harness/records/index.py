@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from smope_bench.harness.provenance import code_bytes
-from smope_bench.harness.records import store
+from smope_bench.harness.records import record, store
 from smope_bench.harness.records.record import RECORD, RECORD_SCHEMA, Broken, Record, outline_of
 from smope_bench.harness.records.store import Derived, Store
 
@@ -50,6 +50,8 @@ SHARED = (
 )  # fmt: skip
 """Parts that many records have alike, which are kept once; ``provenance`` without ``OF_THE_RUN`` is one."""
 OF_THE_RUN = ("started", "finished")
+OF_MANY = ("provenance", "spec")
+"""Parts of an outline that many records have alike, which are kept once, together."""
 _HOLDERS = {of for of, _ in SHARED}
 _TABLES = """
 CREATE TABLE records (run_id TEXT PRIMARY KEY, proof TEXT, outline TEXT, own_digest BLOB, digest BLOB, own TEXT);
@@ -94,8 +96,11 @@ class IndexedStore(Store):
         proof = _proof(f"{self._place}/{run_id}/{RECORD}")
         row = self._row("SELECT proof, outline, own_digest, digest FROM records WHERE run_id = ?", run_id)
         if row and row[0] == proof and row[3] == _digest(run_id, *row[:3]):
-            return Record(run_id, json.loads(row[1]))
-        return self._read(run_id, proof)
+            with contextlib.suppress(LookupError):
+                own = json.loads(row[1])
+                return Record(run_id, {**self._part(bytes.fromhex(own.pop(COMMON))), **own})
+        found = self._read(run_id, proof)
+        return Record(run_id, outline_of(found.result)) if isinstance(found, Record) else found
 
     def derived(
         self, run_id: str, by: str, derive: Callable[[Record], Derived | None]
@@ -194,7 +199,10 @@ class _Additions:
             digest = _digest(text)
             holder[name] = digest.hex()
             self._add_part(digest, text)
-        text, outline = _text(own), _text(outline_of(record))
+        outline = outline_of(record)
+        common = _text({name: outline.pop(name) for name in OF_MANY})
+        self._add_part(_digest(common), common)
+        text, outline = _text(own), _text({**outline, COMMON: _digest(common).hex()})
         digest = _digest(text)
         row = (run_id, proof, outline, digest, _digest(run_id, proof, outline, digest), text)
         self._add("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?, ?)", row)
@@ -336,21 +344,18 @@ def _is_settled(file: str, proof: str | None) -> bool:
 @functools.cache
 def _version() -> int:
     """Changes with the code that checks records, and with the form of the index."""
-    code = code_bytes(Path(__file__).read_bytes()) + code_bytes(Path(store.__file__).read_bytes())
+    code = b"".join(code_bytes(Path(file).read_bytes()) for file in (__file__, store.__file__, record.__file__))
     return int.from_bytes(hashlib.sha256(code + bytes([RECORD_SCHEMA])).digest()[:4]) >> 1
 
 
 def _digest(*parts: object) -> bytes:
     """16 bytes of a hash of some texts; of anything else, which only a damaged index has, as of its text."""
-    found = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        data = part if isinstance(part, bytes) else str(part).encode()
-        found.update(len(data).to_bytes(8, "little") + data)
-    return found.digest()
+    data = [part if isinstance(part, bytes) else str(part).encode() for part in parts]
+    framed = b"".join([len(part).to_bytes(8, "little") + part for part in data])
+    return hashlib.blake2b(framed, digest_size=16).digest()
 
 
-def _text(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"))
+_text = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def _shared_places(record: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:

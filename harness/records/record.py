@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,6 +21,8 @@ RECORD_SCHEMA = 2
 Fault = Literal["unreadable", "schema", "incomplete", "edited", "misplaced"]
 
 RECORD = "result.json"
+SEEDS = ("order_seed", "train_seed")
+"""Fields of a specification in which the runs of a cell differ."""
 OBSERVATIONS, PREDICTIONS, MODEL = "observations.npz", "predictions.npz", "model.safetensors"
 """Files beside a record, which has their hashes: observations for figures, predicted classes, and the trained model."""
 REQUIRED = ("spec", "accuracy_matrix", "test_counts", "provenance", "costs", "timings")
@@ -92,17 +94,37 @@ def with_checksum(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def checksum_of(record: Mapping[str, Any]) -> str:
     """Hexadecimal SHA-256 of the canonical JSON of all fields but ``seal``."""
-    return hashlib.sha256(canonical_json({k: v for k, v in record.items() if k != "seal"}).encode()).hexdigest()
+    return hashlib.sha256(_sealed_text(record).encode()).hexdigest()
+
+
+def _sealed_text(record: Mapping[str, Any]) -> str:
+    return canonical_json({key: value for key, value in record.items() if key != "seal"})
 
 
 def outline_of(result: Mapping[str, Any]) -> dict[str, Any]:
-    """The parts of a record that decide the state of its run: which code made it, and the hashes of its files."""
-    made = result["provenance"]
+    """The parts of a record that decide the state of its run, and what others of its kind will take: which code made it, the
+    hashes of its files, specification without seeds, device, and time. A part of another form than real ones stays as it is."""
     parts = {key: result[key] for key in ("predictions_sha256", "observations") if key in result}
     model = result.get("model")
     if isinstance(model, dict):
         parts["model"] = {"sha256": model.get("sha256")}
-    return {**parts, "provenance": {key: made[key] for key in ("code_fingerprint", "plugins") if key in made}}
+    return {
+        **parts,
+        "timings": _only(("total_s",), result["timings"]),
+        "provenance": _only(("code_fingerprint", "plugins", "device_name"), result["provenance"]),
+        "spec": without_seeds(result["spec"]),
+    }
+
+
+def without_seeds(spec: Any) -> Any:
+    """A specification without ``SEEDS``; itself where it has none."""
+    if not isinstance(spec, dict) or not any(name in spec for name in SEEDS):
+        return spec
+    return {name: value for name, value in spec.items() if name not in SEEDS}
+
+
+def _only(names: Collection[str], part: Any) -> Any:
+    return {name: part[name] for name in names if name in part} if isinstance(part, dict) else part
 
 
 def checked(run_id: str, result: object) -> Record | Broken:
@@ -134,9 +156,10 @@ def form_fault(run_id: str, result: Mapping[str, Any]) -> tuple[Fault, str] | No
 
 
 def _content_fault(result: Mapping[str, Any]) -> tuple[Fault, str] | None:
-    if result.get("seal") != checksum_of(result):
+    text = _sealed_text(result)
+    if result.get("seal") != hashlib.sha256(text.encode()).hexdigest():
         return "edited", "was changed after it was written: its seal does not fit"
-    if has_half_character(result):
+    if r"\ud" in text and has_half_character(result):  # half characters, and whole ones beyond 16 bits, are escaped so
         return "edited", "holds half a character, which no file can be written with"
     return None
 

@@ -30,6 +30,7 @@ from smope_bench.harness.records.record import (
     Broken,
     Record,
     checked,
+    outline_of,
     with_checksum,
 )
 from smope_bench.harness.text import plain, shell_command
@@ -101,7 +102,12 @@ class Store:
     def state(self, run_id: str, fingerprint: str | None, observe: Collection[str] = ()) -> State:
         """``done`` where a record of this code exists with its predictions and all observations in ``observe``, ``stale`` where
         a record lacks any of these, so that the run must be repeated. ``fingerprint`` None accepts any code."""
-        found = self.outline(run_id)
+        return self.state_of(self.outline(run_id), run_id, fingerprint, observe)
+
+    def state_of(
+        self, found: Record | Broken | None, run_id: str, fingerprint: str | None, observe: Collection[str] = ()
+    ) -> State:
+        """As ``state``, where ``outline`` has ``found`` this."""
         if isinstance(found, Record):
             is_current = fingerprint in (None, found.fingerprint)
             return "done" if is_current and self._is_whole(found, observe) else "stale"
@@ -131,15 +137,16 @@ class Store:
         """The record of a run; None where there is none, ``Broken`` where it is damaged or was edited."""
         file = self.path(run_id) / RECORD
         try:
-            return checked(run_id, json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse_constant))
+            return checked(run_id, json.loads(file.read_bytes().decode(), parse_constant=_refuse_constant))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, RecursionError) as error:  # computing the checksum finds numbers like 1e999
             return Broken(run_id, f"{file.name} of {run_id} cannot be read: {error}", "unreadable")
 
     def outline(self, run_id: str) -> Record | Broken | None:
-        """As ``load``, but a record may have no other fields than those of ``outline_of``."""
-        return self.load(run_id)
+        """As ``load``, but a record has the fields of ``outline_of`` alone, of which many may share parts."""
+        found = self.load(run_id)
+        return Record(run_id, outline_of(found.result)) if isinstance(found, Record) else found
 
     def derived(
         self,
@@ -187,6 +194,10 @@ class Store:
     def scan(self) -> Iterator[Record | Broken]:
         """Every published record, in the order of run ids. Raises UserError."""
         return (found for run_id in self.published() if (found := self.load(run_id)) is not None)
+
+    def outlines(self) -> Iterator[Record | Broken]:
+        """As ``scan``, with the ``outline`` of each record."""
+        return (found for run_id in self.published() if (found := self.outline(run_id)) is not None)
 
     def write_result(self, run_id: str, result: Mapping[str, Any], *, replace: bool = True) -> None:
         """Publish a record with its checksum; removes an earlier failure of the run.

@@ -138,11 +138,13 @@ def planned(request: Request, tflops: float | None = None) -> tuple[list[Planned
     """The runs of a request, their rows (``list_plan``), and the registries that they were planned with."""
     from smope_bench.harness.execution.launcher import plan_suites
     from smope_bench.harness.records.index import IndexedStore
+    from smope_bench.harness.registry.registry import uncollected
 
     options = request.options
     with as_user_errors(options.plugins, options.data, options.results), IndexedStore(options.results) as store:
         runs, registries = plan_suites(request.trained, request.selection, options)
-        return runs, list_plan(runs, store, registries, options.data, tflops), registries
+        with uncollected():
+            return runs, list_plan(runs, store, registries, options.data, tflops), registries
 
 
 def _text(key: str) -> Callable[[dict[str, Any]], str]:
@@ -198,9 +200,12 @@ def _seeds(row: dict[str, Any]) -> str:
 def seeds_together(rows: Rows) -> Rows:
     """The rows of ``list_plan`` with runs that differ in their seeds alone as one row, which has their sums and ``seeds``."""
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    texts: dict[tuple[str, ...], tuple[str, ...]] = {}
     for row in rows:
-        same = tuple(text(row) for heading, text in PLAN_COLUMNS if heading not in _BY_RUN)
-        groups.setdefault((*same, str(bool(row["run_id"]))), []).append(row)
+        cell = row["suite"], row["row"], row["benchmark"], row["state"], str(bool(row["run_id"]))
+        if cell not in texts:
+            texts[cell] = tuple(text(row) for heading, text in PLAN_COLUMNS if heading not in _BY_RUN)
+        groups.setdefault((*texts[cell], cell[-1]), []).append(row)
     return [_together(found) if len(found) > 1 else found[0] for found in groups.values()]
 
 
@@ -362,9 +367,23 @@ def list_plan(
     """
     from smope_bench.harness.cost.pricing import Pricing
     from smope_bench.harness.execution.scheduler import merge_duplicates
+    from smope_bench.harness.records.record import Broken, Record
 
-    pricing = Pricing(store, registries, data, tflops)
-    observe = {run.run_id: run.observe for run in merge_duplicates(runs)}
+    wanted = {run.run_id: run for run in merge_duplicates(runs) if not run.lacks_weights}
+    states: dict[str, str] = {}
+
+    def judged(found: Record | Broken | None, run: PlannedRun) -> str:
+        return store.state_of(found, run.run_id, run.spec.fingerprint, run.observe)
+
+    def finished() -> Iterator[Record]:  # of a hundred thousand records none is read twice or kept
+        for found in store.outlines():
+            if found.run_id in wanted:
+                states[found.run_id] = judged(found, wanted[found.run_id])
+            if isinstance(found, Record):
+                yield found
+
+    pricing = Pricing(finished(), registries, data, store.root, tflops)
+    states |= {run_id: judged(None, run) for run_id, run in wanted.items() if run_id not in states}
     cells: dict[tuple[str, str, str], dict[str, Any]] = {}
     for run in runs:  # the runs of a cell differ in their seeds alone
         cell = run.suite, run.row, run.benchmark
@@ -374,9 +393,7 @@ def list_plan(
         {
             "run_id": None if run.lacks_weights else run.run_id,
             # Without its weights' hash a run has no identity that a record could have.
-            "state": NEEDS_WEIGHTS
-            if run.lacks_weights
-            else store.state(run.run_id, run.spec.fingerprint, observe[run.run_id]),
+            "state": NEEDS_WEIGHTS if run.lacks_weights else states[run.run_id],
             "suite": run.suite,
             "row": run.row,
             "method": run.method,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import torch
 
 from smope_bench.benchmarks.base import ImageSet, Split
 from smope_bench.benchmarks.datasets.glyph_domains import GlyphDomains, GlyphDomainsConfig
@@ -258,6 +259,18 @@ def test_what_cannot_be_walked_counts_as_one_phase(
     monkeypatch.setattr(probe, "phases", broken)
     work = Estimator(known, tmp_path).work(spec("linear_probe"))
     assert work is not None and work.image_passes == 10_000
+
+
+def test_phases_are_walked_by_one_thread(known: Registries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    probe, before, seen = known.methods.load("linear_probe"), torch.get_num_threads(), list[int]()
+    phases = probe.phases
+    monkeypatch.setattr(probe, "phases", lambda self: seen.append(torch.get_num_threads()) or phases(self))
+    torch.set_num_threads(2)
+    try:
+        Estimator(known, tmp_path).work(spec("linear_probe"))
+        assert set(seen) == {1} and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_stream_that_stops_early_has_the_images_of_its_tasks(registries: Registries, tmp_path: Path) -> None:

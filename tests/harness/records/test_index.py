@@ -9,7 +9,6 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -62,7 +61,9 @@ def said(found: Store, run_id: str) -> object:
     record = found.load(run_id)
     content = record.result if isinstance(record, Record) else record
     made = found.derived(run_id, "test", parts_of)
-    return content, found.state(run_id, None), found.sha256(run_id, PREDICTIONS), made
+    outline = found.outline(run_id)
+    parts = outline.result if isinstance(outline, Record) else outline
+    return content, parts, found.state(run_id, None), found.sha256(run_id, PREDICTIONS), made
 
 
 def parts_of(record: Record) -> Derived:
@@ -94,6 +95,17 @@ def test_unchanged_records_are_not_read_again(results: Path, checked: list[str])
     assert len(first) == RUNS and checked == []
     assert first == plainly(results)
     assert the_index(results).stat().st_mode & 0o777 == 0o600
+
+
+def test_outlines_share_what_many_records_have_alike(results: Path, checked: list[str]) -> None:
+    plain = {one.run_id: one for one in Store(results).outlines()}
+    checked.clear()
+    with IndexedStore(results) as found:
+        outlines = [one for one in found.outlines() if isinstance(one, Record)]
+    assert checked == [] and {one.run_id: one for one in outlines} == plain
+    specs = [one.spec for one in outlines]
+    assert len({id(spec) for spec in specs}) == len({json.dumps(spec) for spec in specs}) < RUNS
+    assert not {"order_seed", "train_seed"} & specs[0].keys() and outlines[0].result["timings"] == {"total_s": 900.0}
 
 
 def test_a_small_folder_gets_no_index(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,14 +292,14 @@ def test_a_record_that_another_user_has_closed_is_not_taken_from_the_index(
     run_id = Store(results).published()[5]
     closed = results / run_id / RECORD
     closed.chmod(0o000)
-    read = Path.read_text
+    read = Path.read_bytes
 
-    def refuse(file: Path, *given: Any, **more: Any) -> str:  # the superuser of a test may read everything
+    def refuse(file: Path) -> bytes:  # the superuser of a test may read everything
         if file == closed:
             raise PermissionError(13, "Permission denied", str(file))
-        return read(file, *given, **more)
+        return read(file)
 
-    monkeypatch.setattr(Path, "read_text", refuse)
+    monkeypatch.setattr(Path, "read_bytes", refuse)
     with IndexedStore(results) as found:
         record, other = found.load(run_id), found.load(found.published()[6])
     assert isinstance(record, Broken) and record.fault == "unreadable" and isinstance(other, Record)

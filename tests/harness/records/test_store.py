@@ -14,7 +14,7 @@ import pytest
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.records import store as store_module
 from smope_bench.harness.records.atomic_write import write_json_atomically
-from smope_bench.harness.records.record import OBSERVATIONS, RECORD_SCHEMA, Broken, Record
+from smope_bench.harness.records.record import OBSERVATIONS, RECORD_SCHEMA, Broken, Record, with_checksum
 from smope_bench.harness.records.store import Store
 
 
@@ -101,6 +101,18 @@ def test_a_damaged_record_is_named_and_not_used(tmp_path: Path, damage: Any, say
     assert isinstance(found, Broken) and says in found.reason
     assert store.state("ab12", None) == "new"
     assert list(store.scan()) == [found]
+
+
+def test_half_a_character_is_refused_and_a_whole_one_is_not(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write_result("ab12", result())
+    for text, is_whole in (("\U0001f40d", True), (r"\ud83d", True), ("\ud83d", False)):
+        for noted in ({text: 1}, {"note": [text]}):
+            (tmp_path / "ab12" / "result.json").write_text(json.dumps(with_checksum(result() | noted)))
+            found = store.load("ab12")
+            assert isinstance(found, Record) == is_whole and getattr(found, "fault", None) == (
+                None if is_whole else "edited"
+            )
 
 
 def test_scan_finds_only_published_runs(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 import io
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ from smope_bench.harness.cost.pricing import finished_cells, median_seconds
 from smope_bench.harness.facts import lists
 from smope_bench.harness.facts.lists import list_backbones, list_benchmarks, list_methods
 from smope_bench.harness.planning.planner import MISSING, PlannedRun
-from smope_bench.harness.records.record import Record
+from smope_bench.harness.records import store
+from smope_bench.harness.records.index import IndexedStore
+from smope_bench.harness.records.record import RECORD, Record
 from smope_bench.harness.records.store import Store
 from smope_bench.harness.registry.registry import Registries, Registry, open_registries
 from smope_bench.methods.common.api import Method, MethodCard
+from smope_bench.reports.timing.synthetic_results import finish_all
 from tests.conftest import micro_spec  # pyright: ignore[reportMissingImports]
 
 
@@ -163,6 +167,7 @@ def test_what_is_missing_is_listed_once_with_its_size() -> None:
 PLANNED = {
     "run_id": "0123456789abcdef",
     "state": "new",
+    "suite": "mine",
     "row": "[Mine]",
     "benchmark": "digits, 5 tasks",
     "order_seed": 0,
@@ -240,7 +245,7 @@ def test_a_run_without_weights_is_not_looked_up(
     def lookup(*args: object) -> str:
         raise AssertionError("it has no identity yet")
 
-    monkeypatch.setattr(Store, "state", lookup)
+    monkeypatch.setattr(Store, "state_of", lookup)
     spec = micro_spec("linear_probe")
     spec = spec.model_copy(update={"backbone": spec.backbone.model_copy(update={"sha256": MISSING})})
     run = PlannedRun("s", "row", "linear_probe", "noise", spec)
@@ -251,6 +256,26 @@ def test_a_run_without_weights_is_not_looked_up(
     print_rows([found], listing.PLAN_COLUMNS)
     (timed,) = listing.list_plan([run], Store(tmp_path), registries, tmp_path, tflops=1e-6)
     assert timed["seconds"] == pytest.approx(timed["flops"] / 1e6)
+
+
+def test_a_plan_reads_each_record_once(registries: Registries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = micro_spec("linear_probe")
+    runs = [
+        PlannedRun("s", "row", "linear_probe", "noise", spec.model_copy(update={"train_seed": seed}))
+        for seed in range(4)
+    ]
+    other = replace(runs[0], spec=spec.model_copy(update={"train_seed": 9}))
+    finish_all(Store(tmp_path), [*runs[:3], other])
+    (tmp_path / runs[2].run_id / RECORD).write_text("{}", encoding="utf-8")
+    read: list[str] = []
+    check = store.checked
+    monkeypatch.setattr(store, "checked", lambda run_id, result: read.append(run_id) or check(run_id, result))
+    for made in (Store, IndexedStore):
+        read.clear()
+        rows = listing.list_plan(runs, made(tmp_path), registries, tmp_path)
+        assert [row["state"] for row in rows] == ["done", "done", "new", "new"]
+        assert {row["seconds"] for row in rows} == {900.0}, "the runs' own records tell, and others of the kind"
+        assert read == Store(tmp_path).published() and len(read) == 4
 
 
 def test_benchmarks_say_whether_their_images_are_here(tmp_path: Path) -> None:
