@@ -14,7 +14,8 @@ from smope_bench.harness.errors import UserError
 from smope_bench.harness.metrics import METRICS, Metric
 from smope_bench.harness.planning.suites.find import name_in_results
 from smope_bench.harness.provenance import code_fingerprint
-from smope_bench.harness.records.store import Store
+from smope_bench.harness.records.index import IndexedStore
+from smope_bench.harness.registry.registry import uncollected
 from smope_bench.reports.loading.load import load_suite, load_suites, suites_in
 from smope_bench.reports.loading.model import Cell, Run, SuiteResults
 
@@ -50,17 +51,17 @@ def read_results(
     """
     if not Path(folder).is_dir():
         raise UserError(f"{os.fspath(folder)!r} is not a folder; name a results folder")
-    store = Store(Path(folder))
     suites = [suites] if isinstance(suites, str) else suites
-    names = [name_in_results(name) for name in suites] if suites is not None else suites_in(store)
-    if mixed:
-        loaded = load_suites(store, names, code_fingerprint(), mixed=True, metrics=metrics).suites
-    else:
-        loaded = [load_suite(store, name, code_fingerprint(), metrics) for name in names]
-    return ResultFrames(
-        pd.DataFrame([row for results in loaded for row in _runs(results)]),
-        pd.DataFrame([row for results in loaded for row in _cells(results)]),
-    )
+    with uncollected(), IndexedStore(Path(folder)) as store:
+        names = [name_in_results(name) for name in suites] if suites is not None else suites_in(store)
+        if mixed:
+            loaded = load_suites(store, names, code_fingerprint(), mixed=True, metrics=metrics, brief=True).suites
+        else:
+            loaded = [load_suite(store, name, code_fingerprint(), metrics, brief=True) for name in names]
+        return ResultFrames(
+            pd.DataFrame([row for results in loaded for row in _runs(results)]),
+            pd.DataFrame([row for results in loaded for row in _cells(results)]),
+        )
 
 
 def _head(results: SuiteResults, cell: Cell) -> dict[str, Any]:
@@ -97,20 +98,20 @@ def _run(run: Run, metrics: Sequence[Metric]) -> dict[str, Any]:
     }
     if outcome is None:
         return values
-    costs, provenance, spec = outcome.costs, outcome.provenance, outcome.spec
+    costs, spec = outcome.costs, outcome.spec
     parts = {"method": spec["method"]["config"], "benchmark": spec["benchmark"]["config"], "schedule": spec["schedule"]}
     return {
         **values,
         "backbone": spec["backbone"]["name"],
-        "total_s": outcome.timings.total_s,
-        "train_s": outcome.timings.train_s,
+        "total_s": outcome.total_s,
+        "train_s": outcome.train_s,
         "memory_increase_mib": costs.memory_increase_mib,
         "peak_memory_mb": costs.peak_memory_mb,
         "learnable_parameters": costs.learnable_parameters,
-        "started": provenance.get("started"),
-        "finished": provenance.get("finished"),
+        "started": outcome.started,
+        "finished": outcome.finished or None,
         "code_version": outcome.fingerprint,
-        "git_revision": provenance.get("git_revision"),
+        "git_revision": outcome.git_revision,
         **{f"{part}.{name}": value for part, fields in parts.items() for name, value in fields.items()},
     }
 

@@ -205,7 +205,7 @@ def _versions(outcomes: Iterable[RunResult], reference: str | None) -> dict[str,
 
 
 def _version_text(fingerprint: str, outcomes: Sequence[RunResult]) -> str:
-    revisions = sorted({str(outcome.provenance.get("git_revision") or "") for outcome in outcomes} - {""})
+    revisions = sorted({str(outcome.git_revision or "") for outcome in outcomes} - {""})
     git = ", ".join(f"git {revision[:VERSION_DIGITS]}" for revision in revisions[:2]) or "git unknown"
     return f"{fingerprint[:VERSION_DIGITS]} ({git}, {len(outcomes)} run{'s' * (len(outcomes) != 1)})"
 

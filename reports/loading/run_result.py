@@ -164,7 +164,8 @@ class RunResult:
     """A result of one run. What tables compare is at hand; the rest of its record may be read when it is asked for.
 
     ``seeds``: the fields of the specification that ``setup`` does not have. ``finished``: time at which the run ended (ISO 8601,
-    UTC), or nothing. ``total_s``, ``train_s``: wall seconds in all, and of training and the ends of tasks.
+    UTC), or nothing. ``started``, ``git_revision``: as the record has them, or None. ``total_s``, ``train_s``: wall seconds in
+    all, and of training and the ends of tasks.
     """
 
     def __init__(self, content: Content, metrics: Sequence[Metric] = METRICS) -> None:
@@ -180,6 +181,7 @@ class RunResult:
         )
         self.seeds: Mapping[str, Any] = {key: spec[key] for key in seeds}
         self.finished = str(made.get("finished") or "")
+        self.started, self.git_revision = made.get("started"), made.get("git_revision")
         self.total_s, self.train_s = content.timings.total_s, content.timings.train_s
         self._content: Content | Callable[[str], Content] = content
         self._costs: Costs | Sequence[Any] = content.costs
@@ -192,7 +194,8 @@ class RunResult:
         """The result that ``derived`` was called of; ``read`` reads its record by the run's id where more is asked for."""
         made = cls.__new__(cls)
         made.run_id, made.setup, made._metrics, made._content = run_id, setup, metrics, read
-        made.seeds, made.split_hash, made.finished, made.total_s, made.train_s, made._costs, values = own
+        made.seeds, made.split_hash, made.finished, made.started, made.git_revision, *times, made._costs, values = own
+        made.total_s, made.train_s = times
         made._values = dict(zip(_BUILT_IN, values, strict=True))
         return made
 
@@ -208,7 +211,15 @@ class RunResult:
         """What an equal result is made of by ``setup_of`` and ``recalled``."""
         setup, costs = self.setup, self.costs
         alike = [dict(setup.spec), setup.tasks, setup.flags.model_dump(), setup.fingerprint, dict(setup.plugins)]
-        own = [dict(self.seeds), self.split_hash, self.finished, self.total_s, self.train_s]
+        own = [
+            dict(self.seeds),
+            self.split_hash,
+            self.finished,
+            self.started,
+            self.git_revision,
+            self.total_s,
+            self.train_s,
+        ]
         own += [[getattr(costs, name) for name in Costs.model_fields], [self.value(name) for name in _BUILT_IN]]
         return Derived(alike, own)
 

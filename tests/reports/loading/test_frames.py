@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pandas.testing import assert_frame_equal
 
 import smope_bench
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.metrics import METRICS
+from smope_bench.harness.records import index, store
 from smope_bench.reports.loading import frames
 from smope_bench.reports.loading.load import load_suite
 
@@ -43,6 +45,22 @@ def test_runs_and_cells_have_the_numbers_of_the_tables(factory: Any) -> None:
     )  # fmt: skip
     assert {metric.name for metric in METRICS} <= {*found.cells.columns}
     assert cell["seeds"] == [(0, 0), (1, 1)] and len(cell["run_ids"]) == 2
+
+
+def test_frames_are_the_same_from_an_index_of_the_folder(factory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "SETTLED_S", -60.0)
+    factory.level("A", 90.0, seeds=(0, 1))
+    factory.level("B", 80.0, seeds=(0,), fingerprint=factory.OLD)
+    root = factory.write().root
+    plain = smope_bench.results(root)
+    assert not list(root.glob(".index-*")) and plain.runs.started.notna().all() and plain.runs.finished.notna().all()
+    monkeypatch.setattr(index, "LEAST_NEW", 1)
+    smope_bench.results(root)
+    assert list(root.glob(".index-*"))
+    monkeypatch.setattr(store, "checked", lambda *_: pytest.fail("a record was read again"))
+    found = smope_bench.results(root)
+    assert_frame_equal(found.runs, plain.runs)
+    assert_frame_equal(found.cells, plain.cells)
 
 
 def test_stale_missing_and_mixed_runs_are_rows_with_their_state(factory: Any) -> None:
