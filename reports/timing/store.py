@@ -19,13 +19,17 @@ import typer
 from smope_bench.harness.cli import options as opt
 from smope_bench.harness.cli.command import command
 from smope_bench.harness.errors import UserError
-from smope_bench.harness.hardware.memory import MIB
 
 if TYPE_CHECKING:
     from smope_bench.harness.timing.records import Row
 
 SUITE = "table1"
-START = "import sys; from smope_bench.run_all import main; sys.exit(main())"
+START = (
+    "import atexit, sys; from pathlib import Path; from smope_bench.harness.hardware.memory import peak_mb;"
+    "peak = Path(sys.argv.pop(1)); atexit.register(lambda: peak.write_text(str(peak_mb())));"
+    "from smope_bench.run_all import main; sys.exit(main())"
+)
+"""A command that writes its peak memory to a file: the system's ``ru_maxrss`` of a child begins with the memory of its parent."""
 
 Runs = Annotated[int, typer.Option("--runs", min=1, help="Runs of the made-up folder, rounded up to whole seeds.")]
 At = Annotated[
@@ -107,15 +111,15 @@ def _measured(name: str, words: Sequence[str], results: Path) -> list[Row]:
 def timed_call(words: Sequence[str]) -> Need:
     """Call a command in a process of its own. Raises UserError where it fails."""
     started = time.perf_counter()
-    with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen([sys.executable, "-c", START, *words], stdout=said, stderr=said)
+    with tempfile.TemporaryFile() as said, tempfile.NamedTemporaryFile("r") as peak:
+        process = subprocess.Popen([sys.executable, "-c", START, peak.name, *words], stdout=said, stderr=said)
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         seconds = time.perf_counter() - started
         if process.returncode:
             said.seek(0)
             raise UserError(f"{' '.join(words)!r} failed: {said.read()[-300:].decode(errors='replace')}")
-    return Need(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024 / MIB)
+        return Need(seconds, used.ru_utime + used.ru_stime, float(peak.read()))
 
 
 @contextlib.contextmanager
