@@ -5,6 +5,7 @@ Everything heavy is imported by the command that needs it.
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import itertools
 import os
@@ -26,7 +27,7 @@ from smope_bench.harness.cancellation import Stopped, stop_signals
 from smope_bench.harness.cli import options as opt
 from smope_bench.harness.cli.command import command, make_app
 from smope_bench.harness.cli.request import read_request
-from smope_bench.harness.console import replace_what_cannot_be_printed
+from smope_bench.harness.console import output_may_fail, replace_what_cannot_be_printed, send_nowhere
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.run_options import CHECKPOINT_EVERY_S, RunOptions
 from smope_bench.harness.text import DATA, INSTALLED, RESULTS, plain, program, shell_command, whole_commands
@@ -61,12 +62,14 @@ def default(context: typer.Context, version: Version = False) -> None:  # noqa: 
     Without a command: run the suite 'smoke', report it, and say where the page is.
     """
     if context.invoked_subcommand is None:
-        failed = _launch([DEFAULT_SUITE], opt.read_selection(), RunOptions(opt.RESULTS, opt.DATA, "auto"))
-        report_commands.write([DEFAULT_SUITE], opt.RESULTS, opt.REPORT, with_tables=False)
+        with output_may_fail():
+            failed = _launch([DEFAULT_SUITE], opt.read_selection(), RunOptions(opt.RESULTS, opt.DATA, "auto"))
+            report_commands.write([DEFAULT_SUITE], opt.RESULTS, opt.REPORT, with_tables=False)
         raise typer.Exit(RUNS_FAILED if failed else 0)
 
 
 @command("run")
+@output_may_fail()
 def run(
     suites: opt.Suites,
     tiny: opt.Tiny = False,
@@ -192,6 +195,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return stop.status
     except (UserError, BenchmarkError, MethodError) as error:
         message = _with_options(str(error), words)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        what = repr(error.filename) if error.filename else "a file, or what is printed,"
+        message = f"{what} cannot be written ({error.strerror}); make room there, then give the same command again"
+        try:
+            sys.stdout.flush()
+        except OSError:
+            send_nowhere(sys.stdout)
     except Exception as error:
         if not hasattr(error, "format_message"):  # only the option parser's usage errors have it
             raise

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from rich import box
@@ -27,6 +29,58 @@ def replace_what_cannot_be_printed() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # not so in a notebook
             stream.reconfigure(errors="replace")
+
+
+class _Lossy:
+    """A stream whose failed writes are kept for later where that can be, and raise nothing. ``error``: the first failure."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+        self.error: OSError | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        self._try(self.stream.write, text)
+        return len(text)
+
+    def flush(self) -> None:
+        if self.stream is not None:
+            self._try(self.stream.flush)
+
+    def _try(self, call: Callable[..., Any], *given: str) -> None:
+        try:
+            call(*given)
+        except OSError as error:
+            self.error = self.error or error
+
+
+@contextlib.contextmanager
+def output_may_fail() -> Iterator[None]:
+    """What this block prints to a full disk, or to a reader that has ended, stops nothing; standard error has a note of it."""
+    out, err = _Lossy(sys.stdout), _Lossy(sys.stderr)
+    try:
+        with (
+            contextlib.redirect_stdout(out) if out.stream else contextlib.nullcontext(),
+            contextlib.redirect_stderr(err) if err.stream else contextlib.nullcontext(),
+        ):
+            try:
+                yield
+            finally:
+                out.flush()
+                if out.error is not None:
+                    print(f"note: output was lost ({out.error.strerror}); no run was stopped by it", file=sys.stderr)
+    finally:
+        for one in (out, err):
+            if one.error is not None:
+                send_nowhere(one.stream)
+
+
+def send_nowhere(stream: Any) -> None:
+    """Drop what is left of a stream that cannot be written: Python would try once more at its end, and exit with status 120."""
+    with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def print_rows(

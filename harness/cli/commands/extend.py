@@ -9,6 +9,7 @@ import typer
 
 from smope_bench.harness.cli import options as opt
 from smope_bench.harness.cli.command import command
+from smope_bench.harness.console import output_may_fail
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.run_options import CHECKPOINT_EVERY_S, RunOptions
 
@@ -31,6 +32,7 @@ Settings = Annotated[
 
 
 @command("extend")
+@output_may_fail()
 def extend(
     run: Run,
     source: From = None,

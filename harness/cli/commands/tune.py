@@ -14,6 +14,7 @@ import typer
 
 from smope_bench.harness.cli import options as opt
 from smope_bench.harness.cli.command import command
+from smope_bench.harness.console import output_may_fail
 from smope_bench.harness.errors import UserError
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ Sampler = Annotated[SamplerName, opt.what("--sampler", help="All combinations, o
 
 
 @command("tune")
+@output_may_fail()
 def tune(
     method: MethodName,
     benchmark: BenchmarkName,
