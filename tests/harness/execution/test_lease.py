@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from smope_bench.benchmarks.download.locks import locked
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.execution import lease as claims
 from smope_bench.harness.execution.lease import (
@@ -346,3 +347,14 @@ def test_a_slow_beat_does_not_undo_that_the_claim_was_given_back(folder: Path, m
     threading.Thread.join(claim._thread, 20)
     held = newest(folder)
     assert held is not None and held.is_released
+
+
+def test_leases_and_locks_are_for_all_whom_the_user_s_mask_lets_write(folder: Path) -> None:
+    before = os.umask(0o002)
+    try:
+        taken(acquire(folder)).release(forget=False)
+        with locked(folder / "lock", lambda: None):
+            modes = {file.name: file.stat().st_mode & 0o777 for file in folder.iterdir()}
+    finally:
+        os.umask(before)
+    assert modes == {"claim.1": 0o664, "lock": 0o664}
