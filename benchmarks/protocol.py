@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterable, Sequence
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -209,6 +210,21 @@ def _fitted(split: Sequence[int], classes: int) -> list[int]:
 def setting_text(name: str, value: Any) -> str:
     """``name=value`` as it is given after ``--set``: a text as it is, any other value as JSON without white space."""
     return f"{name}={value if isinstance(value, str) else json.dumps(value, sort_keys=True, separators=(',', ':'))}"
+
+
+def setting_texts(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Settings of a benchmark as they are given after ``--set``: ``benchmark.FIELD=VALUE`` each."""
+    return tuple(setting_text(f"benchmark.{name}", value) for name, value in settings.items())
+
+
+def data_command(word: Literal["prepare", "verify"], name: str, root: Path, settings: Mapping[str, Any] = {}) -> str:
+    """``smope-bench data WORD NAME`` for these settings and this data folder, quoted for a shell.
+
+    In a message it stands in backquotes: there the harness writes how its program was started, and adds the plugins.
+    """
+    words = ["smope-bench", "data", word, name]
+    words += [part for text in setting_texts(settings) for part in ("--set", text)]
+    return shlex.join(words if root == Path("data") else [*words, "--data", str(root)])
 
 
 def short(value: Any) -> str:

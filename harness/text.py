@@ -19,8 +19,7 @@ INSTALLED = "smope-bench"
 RESULTS, DATA = Path("results"), Path("data")
 """Results folder and data folder of commands that name none."""
 LONGEST = 2_000
-_COMMAND = re.compile(r"`(data (?:prepare|verify)\b[^`]*)`")
-_MIGRATE = re.compile(rf"(?<![\w/]){INSTALLED} migrate\b(?! --results)")
+_COMMAND = re.compile(rf"`{INSTALLED} ((data|migrate)\b[^`]*)`")
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 # Control, format (bidirectional overrides, zero width), surrogate, line and paragraph separator.
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -60,14 +59,21 @@ def shell_command(
 
 
 def whole_commands(message: str, plugins: Iterable[Path] = (), data: Path = DATA, results: Path = RESULTS) -> str:
-    """A message whose commands are whole: with program and options.
+    """A message whose commands can be pasted here.
 
-    These are commands in backquotes that begin with the word ``data``, of methods and benchmarks, and ``smope-bench migrate`` of
-    records: what writes them knows neither the program's place nor the folders and plugins. A whole command stays as it is.
+    These are ``smope-bench data ...`` of methods and benchmarks and ``smope-bench migrate`` of records, in backquotes: what writes
+    them knows neither how the program was started nor all folders and plugins. An option that a command has stays as it is.
     """
-    more = shlex.join(option_words(plugins=plugins, data=data))
-    message = _MIGRATE.sub(lambda _: shell_command("migrate", results=results), message)
-    return _COMMAND.sub(lambda found: f"`{' '.join(filter(None, (program(), found[1], more)))}`", message)
+    options = {
+        "data": {"--plugin": option_words(plugins=plugins), "--data": option_words(data=data)},
+        "migrate": {"--results": [] if results == RESULTS else ["--results", str(results)]},
+    }
+
+    def whole(found: re.Match[str]) -> str:
+        more = [shlex.join(words) for option, words in options[found[2]].items() if words and option not in found[1]]
+        return f"`{' '.join((program(), found[1], *more))}`"
+
+    return _COMMAND.sub(whole, message)
 
 
 def plain(value: object, longest: int = LONGEST) -> str:

@@ -223,8 +223,10 @@ def test_a_run_that_fails_is_returned_with_its_reason_and_the_next_call_works(fo
 def test_commands_in_an_error_can_be_pasted_from_either_door(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Benchmarks and methods name a command without program, data folder and plugins."""
-    file = write_method("my own.py", "raise MethodError('images end too early; `data verify digits` names a remedy')")
+    """Benchmarks and methods name a command without the plugins, and without a data folder that they do not know."""
+    file = write_method(
+        "my own.py", "raise MethodError('images end too early; `smope-bench data verify digits` names a remedy')"
+    )
     file.write_text(file.read_text(encoding="utf-8").replace("import Method,", "import Method, MethodError,"), "utf-8")
     Path("my data").symlink_to("data")
     whole = f"`smope-bench data verify digits --plugin '{file}' --data 'my data'`"
@@ -234,7 +236,7 @@ def test_commands_in_an_error_can_be_pasted_from_either_door(
     assert whole in str(run.error) and whole in kept["error"]
 
     def refuse(*_: object, **__: object) -> None:
-        raise BenchmarkError("no images; call `data verify digits`")
+        raise BenchmarkError("no images; call `smope-bench data verify digits`")
 
     monkeypatch.setattr("smope_bench.harness.execution.launcher.plan", refuse)
     calls: list[tuple[Any, dict[str, Any]]] = [

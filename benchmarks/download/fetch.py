@@ -27,8 +27,6 @@ GIT_BLOB = "gitblob"
 """The id that git gives a file's content: sha1 over ``blob <size>``, a zero byte and the content."""
 SIZE_SLACK = 2.0  # published sizes are rounded; a file off by more than this factor is not read
 FOLDER = "downloads"
-NAME = "NAME"
-"""The benchmark or backbone in the command of an error: its caller knows it."""
 
 
 @dataclass(frozen=True)
@@ -112,12 +110,18 @@ def unpinned_on_error(folder: Path, names: Iterable[str]) -> Iterator[None]:
         raise
 
 
-def fetch(remote: Remote, folder: Path, given: Sequence[Path] = (), progress: ProgressCallback = silent) -> Path:
+def fetch(
+    remote: Remote,
+    folder: Path,
+    given: Sequence[Path] = (),
+    progress: ProgressCallback = silent,
+    preparation: str = "",
+) -> Path:
     """Return a verified file: one of ``given``, else ``folder/name``, else a download to there.
 
     ``given``: files (of any name, identified by digest) or folders with a file of that name; they are used in place and not
     changed. An interrupted download is resumed, now or at the next call. Raises
-    BenchmarkError with what was tried and where to put the file by hand.
+    BenchmarkError with what was tried, where to put the file by hand, and the command ``preparation`` that takes it.
     """
     supplied = _from_given(remote, folder, given, progress)
     if supplied is not None:
@@ -135,7 +139,7 @@ def fetch(remote: Remote, folder: Path, given: Sequence[Path] = (), progress: Pr
         with _alone(remote, folder, progress) as part:
             tried += _set_aside_if_bad(remote, folder, progress)
             if not target.is_file():
-                _download(remote, folder, part, progress, tried)
+                _download(remote, folder, part, progress, tried, preparation)
     except OSError as error:
         raise BenchmarkError(
             f"{remote.name} cannot be kept under {folder} ({error.strerror or error}); choose another data folder"
@@ -286,7 +290,9 @@ def _set_aside_if_bad(remote: Remote, folder: Path, progress: ProgressCallback) 
     return []
 
 
-def _download(remote: Remote, folder: Path, part: Part, progress: ProgressCallback, tried: Sequence[str]) -> None:
+def _download(
+    remote: Remote, folder: Path, part: Part, progress: ProgressCallback, tried: Sequence[str], preparation: str
+) -> None:
     """Try every address in turn. ``tried``: earlier failures. Raises BenchmarkError."""
     noted, failures, refused = part.noted(), dict[str, str](), set[str]()
     pace = Pace(remote.name, progress)
@@ -310,7 +316,8 @@ def _download(remote: Remote, folder: Path, part: Part, progress: ProgressCallba
         part.discard()
         failures[url] = f"has {checked.found}, expected {checked.expected}{_unpin(remote, folder)}"
         progress(f"{remote.name}: what came from {url} has the wrong digest and was deleted")
-    raise BenchmarkError(_in_words(remote, folder, [*tried, *(f"{url}: {why}" for url, why in failures.items())]))
+    causes = [*tried, *(f"{url}: {why}" for url, why in failures.items())]
+    raise BenchmarkError(_in_words(remote, folder, causes, preparation))
 
 
 def _publish(remote: Remote, folder: Path, part: Part, checked: Checked, progress: ProgressCallback) -> None:
@@ -326,11 +333,11 @@ def _unpin(remote: Remote, folder: Path) -> str:
     return "" if remote.digest else f" (if its owners have changed the file, delete {pin_file(remote, folder)})"
 
 
-def _in_words(remote: Remote, folder: Path, failures: Sequence[str]) -> str:
+def _in_words(remote: Remote, folder: Path, failures: Sequence[str], preparation: str) -> str:
     facts = [f"about {shown_bytes(remote.size)}"] if remote.size else []
     known = ", ".join([*facts, *([remote.digest] if remote.digest else [])])
+    elsewhere = f", or give its place with `{preparation} --from FILE`" if preparation else ""
     return (
         f"{remote.name} could not be downloaded ({'; '.join(failures) or 'it has no address'}): try again later, or get "
-        f"the file{known and f' ({known})'} in another way and put it at {folder.resolve() / remote.name}, or give its place with "
-        f"`data prepare {NAME} --from FILE`"
+        f"the file{known and f' ({known})'} in another way and put it at {folder.resolve() / remote.name}{elsewhere}"
     )

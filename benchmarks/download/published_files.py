@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -56,6 +56,11 @@ class PublishedFiles:
     layout: ClassVar[str]
     """The files that can be placed by hand, for the end of a message."""
 
+    if TYPE_CHECKING:  # of the benchmark that this is mixed into
+
+        @property
+        def preparation(self) -> str: ...
+
     @property
     def wanted(self) -> tuple[Remote, ...]:
         """The files that this configuration reads."""
@@ -74,15 +79,14 @@ class PublishedFiles:
     def missing(self) -> BenchmarkError:
         """The error that names how to get the images."""
         size = shown_bytes(sum(remote.size or 0 for remote in self.remotes))
-        prepare: str = self.preparation  # type: ignore[attr-defined]  # of the benchmark that this is mixed into
         places = [[url.removesuffix(remote.name) for url in remote.urls] for remote in self.remotes]
         owners = dict.fromkeys(owner for owner, *_ in places)
         mirrors = dict.fromkeys(mirror for _, *others in places for mirror in others)
         also = f" (mirrors: {', '.join(mirrors)})" if mirrors else ""
         return BenchmarkError(
-            f"{self.name}: no prepared images under {self.root}; call `{prepare}`, which downloads {size} "
+            f"{self.name}: no prepared images under {self.root}; call `{self.preparation}`, which downloads {size} "
             f"from {' and '.join(owners)}{also}; without a connection, copy {self.layout} into "
-            f"{self.downloads}, or name the place where they lie: `{prepare} --from PATH`"
+            f"{self.downloads}, or name the place where they lie: `{self.preparation} --from PATH`"
         )
 
     def prepare(self, progress: ProgressCallback = silent, given: Sequence[Path] = ()) -> None:
@@ -106,7 +110,7 @@ class PublishedFiles:
         """One published file, verified: given by the user, placed by hand, or downloaded. Raises BenchmarkError."""
         key = (remote, self.given)
         if key not in self._obtained:  # hashed once, not for each file of an archive
-            self._obtained[key] = fetch(remote, self.downloads, self.given, progress)
+            self._obtained[key] = fetch(remote, self.downloads, self.given, progress, self.preparation)
         return self._obtained[key]
 
     @cached_property

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smope_bench.benchmarks.errors import BenchmarkError
+from smope_bench.benchmarks.protocol import data_command
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,4 +255,5 @@ def _too_short(path: Path) -> str:
 
 def _made_anew(path: Path) -> str:
     """The remedy for a damaged file of a store, which lies in ``<data folder>/<benchmark>/<id>``."""
-    return f"`{shlex.join(['data', 'verify', path.parent.parent.name])}` names the command that makes them anew"
+    benchmark = path.parent.parent
+    return f"`{data_command('verify', benchmark.name, benchmark.parent)}` names the command that makes them anew"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shlex
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ from smope_bench.benchmarks.image_store.cache import (
     verify_caches,
 )
 from smope_bench.benchmarks.image_store.stores import made_of, note_use, remarks_on
-from smope_bench.benchmarks.protocol import setting_text
+from smope_bench.benchmarks.protocol import data_command
 
 
 class CachedBenchmark(Benchmark[ConfigT]):
@@ -134,11 +133,9 @@ class CachedBenchmark(Benchmark[ConfigT]):
 
     @property
     def preparation(self) -> str:
-        """The command that makes these images, without program and data folder, which the harness adds."""
+        """The command that makes these images."""
         place = {} if self.origin is None else {"path": str(self.origin)}
-        settings = {**place, **self._made_with()}
-        texts = [setting_text(f"benchmark.{name}", value) for name, value in settings.items()]
-        return shlex.join(["data", "prepare", self.name, *(word for text in texts for word in ("--set", text))])
+        return data_command("prepare", self.name, self.root, {**place, **self._made_with()})
 
     def _made_with(self) -> dict[str, Any]:
         """Settings that make the images of this configuration, with the tasks, which must fit the classes."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +13,6 @@ from pydantic import ValidationError
 from smope_bench.benchmarks.base import SPLITS, ProgressCallback, silent
 from smope_bench.benchmarks.download.fetch import (
     FOLDER,
-    NAME,
     Remote,
     digests_of,
     downloads_folder,
@@ -33,7 +32,7 @@ from smope_bench.benchmarks.image_store.stores import (
     remove_store,
     require_free,
 )
-from smope_bench.benchmarks.protocol import setting_text, spelled
+from smope_bench.benchmarks.protocol import data_command, setting_texts, spelled
 from smope_bench.harness.errors import UserError, did_you_mean
 from smope_bench.harness.planning.planner import PlannedRun
 from smope_bench.harness.planning.settings import Setting, scoped, validated
@@ -106,11 +105,7 @@ def image_settings(name: str, values: Mapping[str, Any], registries: Registries,
     except BenchmarkError:
         changed = opened.changed_settings()
         deciding |= {field: changed[field] for field in ("tasks", "split") if field in changed}
-    return _setting_texts(deciding)
-
-
-def _setting_texts(settings: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(setting_text(f"benchmark.{field}", value) for field, value in settings.items())
+    return setting_texts(deciding)
 
 
 def prepare_named(
@@ -173,8 +168,7 @@ def prepare_benchmarks(
         benchmark = registries.benchmarks.load(component.name)
         opened = benchmark(benchmark.Config(**component.config), data_root)
         if (images := f"{component.name} {opened.images_key()}") not in ready:
-            with _completing(_preparation(component.name, opened)):
-                opened.prepare(progress)
+            opened.prepare(progress)
             ready.add(images)
             held += [opened.image_set(split) for split in SPLITS] if hasattr(opened, "cache_parent") else []
         opened.learnt_sizes()  # raises for an impossible split, before anything trains
@@ -189,9 +183,10 @@ def backbone_fetch(
     given: Sequence[Path] = (),
     progress: ProgressCallback = silent,
     size: int | None = None,
+    preparation: str = "",
 ) -> Path:
     """``benchmarks.download.fetch.fetch`` with the signature that backbones call."""
-    return fetch(Remote(name, tuple(urls), digest, size), folder, given, progress)
+    return fetch(Remote(name, tuple(urls), digest, size), folder, given, progress, preparation)
 
 
 def supply_weights(data_root: Path, progress: ProgressCallback = silent) -> Callable[[Any], None]:
@@ -206,24 +201,10 @@ def supply_weights(data_root: Path, progress: ProgressCallback = silent) -> Call
 def _supply(backbone: Any, data_root: Path, given: Sequence[Path], progress: ProgressCallback) -> None:
     with unpinned_on_error(data_root / WEIGHTS / FOLDER, _published_names(backbone)):
         try:
-            with _completing(f"data prepare {backbone.name}"):
-                backbone.prepare(fetch=backbone_fetch, given=tuple(given), progress=progress)
+            fetched = partial(backbone_fetch, preparation=data_command("prepare", backbone.name, data_root))
+            backbone.prepare(fetch=fetched, given=tuple(given), progress=progress)
         except BenchmarkError as error:
             raise UserError(f"weights of backbone {backbone.name!r}: {error}") from error
-
-
-@contextlib.contextmanager
-def _completing(command: str) -> Iterator[None]:
-    """Errors of a download with this command, instead of one without a name and settings: ``fetch`` knows the file alone."""
-    try:
-        yield
-    except BenchmarkError as error:
-        raise BenchmarkError(str(error).replace(f"data prepare {NAME} ", f"{command} ")) from error
-
-
-def _preparation(name: str, benchmark: Any) -> str:
-    """The command that prepares a benchmark of this configuration, without program and folders."""
-    return getattr(benchmark, "preparation", f"data prepare {name}")
 
 
 def _published_names(backbone: Any) -> tuple[str, ...]:
@@ -264,8 +245,7 @@ def _prepare_benchmark(
         path = f"benchmark.path={Path(data.config.path).expanduser().absolute()}"
         own = [setting.text for setting in settings if setting.path[1] != "path"]
         used = (path, *own, *filter(None, [tasks]))
-    with _completing(_preparation(name, data)):
-        data.prepare(progress, tuple(path.resolve() for path in given))
+    data.prepare(progress, tuple(path.resolve() for path in given))
     images = {split: len(data.image_set(split).labels) for split in SPLITS}
     parent = data_root / name
     size = sum(file.stat().st_size for file in parent.rglob("*") if file.is_file()) if parent.is_dir() else 0
@@ -349,7 +329,7 @@ def _made_again(name: str, folder: Path, registries: Registries, data_root: Path
     if made.settings is None and not _is_usual(registries.benchmarks.load(name), folder, data_root):
         return "; its settings are not known, and a run that needs its images makes them again"
     place = {"path": made.source} if made.source else {}
-    settings = _setting_texts({**place, **(made.settings or {})})
+    settings = setting_texts({**place, **(made.settings or {})})
     return f" and call `{prepare_command([name], registries, data_root, settings)}`"
 
 

@@ -139,7 +139,7 @@ def _schema_fault(result: Mapping[str, Any]) -> tuple[Fault, str] | None:
     schema = result.get("schema_version")
     if schema == RECORD_SCHEMA:
         return None
-    remedy = f"; bring it up to date with: {INSTALLED} migrate" if schema in range(1, RECORD_SCHEMA) else ""
+    remedy = f"; bring it up to date with `{INSTALLED} migrate`" if schema in range(1, RECORD_SCHEMA) else ""
     return "schema", f"has schema {schema!r}, not {RECORD_SCHEMA}{remedy}"
 
 

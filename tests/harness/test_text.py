@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from smope_bench.harness.errors import did_you_mean
-from smope_bench.harness.text import LONGEST, plain, plain_values, sentence
+from smope_bench.harness.text import LONGEST, plain, plain_values, sentence, whole_commands
 
 
 @pytest.mark.parametrize(
@@ -61,3 +62,22 @@ def test_a_syntax_error_says_its_line() -> None:
 )
 def test_a_name_that_is_cut_short_gets_the_whole_one(name: str, hint: str) -> None:
     assert f"; did you mean {hint}?" in did_you_mean(name, ["digits", "emoji_r", "emoji_r/5fe9b658b61cfb65"])
+
+
+def test_a_command_in_a_message_gets_the_options_that_it_lacks_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    places = ([Path("a b.py")], Path("my data"), Path("my results"))
+    monkeypatch.setattr("smope_bench.harness.text.program", lambda: "python run_all.py")
+    for command, whole in (
+        ("data prepare x", "data prepare x --plugin 'a b.py' --data 'my data'"),
+        ("data verify x --data there", "data verify x --data there --plugin 'a b.py'"),
+        ("migrate", "migrate --results 'my results'"),
+        ("migrate --results there", "migrate --results there"),
+    ):
+        done = whole_commands(f"call `smope-bench {command}`.", *places)
+        assert done == f"call `python run_all.py {whole}`."
+    assert whole_commands("call `smope-bench data prepare x`.") == "call `python run_all.py data prepare x`."
+    for other in ("the folder data prepare", "`data`", "`smope-bench datasets`", "of smope-bench data"):
+        assert whole_commands(other, *places) == other
+    monkeypatch.undo()
+    once = whole_commands("`smope-bench data prepare x` or `smope-bench migrate`", *places)
+    assert whole_commands(once, *places) == once

@@ -39,8 +39,8 @@ class ImageNetAConfig(PaperPictureConfig):
     def _list_is_a_hash(cls, given: str | None) -> str | None:
         if given is not None and not re.fullmatch("[0-9a-f]{64}", given):
             raise ValueError(
-                "give the sha256 of the list, 64 digits as sha256sum FILE prints them, and the list itself to `data prepare"
-                " imagenet_a --from FILE`"
+                "give the sha256 of the list, 64 digits as sha256sum FILE prints them, and the list itself to"
+                " `smope-bench data prepare imagenet_a --from FILE`"
             )
         return given
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -276,21 +277,27 @@ class CheckpointBackbone(PreparedBackbone):
         return True
 
     @property
+    def _preparation(self) -> str:
+        """The command that prepares these weights; the harness writes how its program was started, and adds the plugins."""
+        place = [] if self.root in (None, Path("data")) else ["--data", str(self.root)]
+        return shlex.join(["smope-bench", "data", "prepare", self.name, *place])
+
+    @property
     def _again(self) -> str:
-        return f"run `data prepare {self.name}` again"
+        return f"run `{self._preparation}` again"
 
     def _wanted(self) -> str:
         return (
             f"use the file published at {self.address} (about {self.megabytes} MB): remove this one, or give the right one"
-            f" with `data prepare {self.name} --from FILE`"
+            f" with `{self._preparation} --from FILE`"
         )
 
     def _missing(self) -> WeightsMissingError:
         folder = "the data folder's weights/downloads" if self.root is None else self.root / "weights" / "downloads"
         return WeightsMissingError(
-            f"weights of backbone {self.name!r} are not prepared: run `data prepare {self.name}` (downloads about"
-            f" {self.megabytes} MB from {self.address}), or `data prepare {self.name} --from FILE` with that file, or put"
-            f" it into {folder} as {self.files[0]} and run `data prepare {self.name}`"
+            f"weights of backbone {self.name!r} are not prepared: run `{self._preparation}` (downloads about"
+            f" {self.megabytes} MB from {self.address}), or `{self._preparation} --from FILE` with that file, or put"
+            f" it into {folder} as {self.files[0]} and run `{self._preparation}`"
         )
 
 

@@ -196,9 +196,9 @@ def test_the_last_word_says_everything(server: Server, folder: Path) -> None:
         "HTTP 503",
         *urls,
         f"has sha256:{found}, expected sha256:{SHA256}",
-        "data prepare NAME --from FILE",
+        f"put it at {folder.resolve() / 'file.bin'}, or give its place with `make it --from FILE`",
     ]
-    refusal(lambda: fetch(remote(*urls), folder), *words, f"put it at {folder.resolve() / 'file.bin'}")
+    refusal(lambda: fetch(remote(*urls), folder, preparation="make it"), *words)
     assert names(folder) == [] and [path for path, _ in server.asked].count("/busy") == transfer.TRIES
 
 

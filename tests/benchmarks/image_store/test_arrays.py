@@ -61,9 +61,9 @@ def test_rows_that_are_not_there(array: tuple[StoredArray, np.ndarray], row: obj
 
 def test_a_file_that_shrinks_while_it_is_read_is_named(tmp_path: Path, array: tuple[StoredArray, np.ndarray]) -> None:
     os.truncate(tmp_path / "images", 100)
-    with pytest.raises(
-        BenchmarkError, match=rf"images end too early; `data verify {tmp_path.parent.name}` names the command"
-    ):
+    benchmark = tmp_path.parent
+    command = f"`smope-bench data verify {benchmark.name} --data {benchmark.parent}`"
+    with pytest.raises(BenchmarkError, match=f"images end too early; {command} names the command"):
         array[0][:]
 
 

@@ -47,7 +47,7 @@ class Fetched(CachedBenchmark[Any]):
         return {"benchmark": self.name, "side": self.config.image_size}
 
     def fill(self, writer: Any, progress: ProgressCallback) -> None:
-        file = fetch(self.remotes[0], downloads_folder(self.root, self.name), self.given, progress)
+        file = fetch(self.remotes[0], downloads_folder(self.root, self.name), self.given, progress, self.preparation)
         image = np.frombuffer(file.read_bytes(), dtype=np.uint8).reshape(1, 4, 4, 3)
         for split in SPLITS:
             for label in range(2):
@@ -97,7 +97,9 @@ class Weighted(Backbone):
 
     def verify(self) -> Path:
         if not self.file.exists():
-            raise WeightsMissingError("weights of backbone 'weighted' are missing: run `data prepare weighted`")
+            raise WeightsMissingError(
+                "weights of backbone 'weighted' are missing: run `smope-bench data prepare weighted`"
+            )
         if self.file.read_bytes() != PIXELS:
             raise MethodError(f"weights of backbone 'weighted': {self.file} has changed")
         return self.file
@@ -321,7 +323,9 @@ def test_commands_in_messages_have_the_options_of_the_command(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(plugins: Sequence[Path]) -> Registries:
-        raise MethodError(f"not prepared ({len(plugins)}): run `data prepare x --from FILE`, or `data verify x`")
+        raise MethodError(
+            f"not prepared ({len(plugins)}): run `smope-bench data prepare x --from FILE`, or `smope-bench data verify x`"
+        )
 
     monkeypatch.setattr(registry, "open_registries", refuse)
     assert command("verify", "x", "--plugin", "a b.py", f"--data={tmp_path}", "--plugin=c.py") == 2
@@ -340,9 +344,12 @@ def test_a_download_that_fails_names_the_command_of_this_configuration(
     with pytest.raises(BenchmarkError) as failed:
         prepare_named("fetched", registries, tmp_path, settings=settings)
     (call,) = re.findall("`(.*) --from FILE`", str(failed.value))
-    assert sorted(shlex.split(call)) == sorted(
-        ["data", "prepare", "fetched", "--set", "benchmark.tasks=2", "--set", "benchmark.image_size=24"]
-    )
+    settings = "--set benchmark.tasks=2 --set benchmark.image_size=24"
+    assert call == f"smope-bench data prepare fetched {settings} --data {tmp_path}"
+    (tmp_path / "published.bin").unlink()
+    with pytest.raises(UserError) as failed:
+        prepare_named("weighted", registries, tmp_path)
+    assert f"`smope-bench data prepare weighted --data {tmp_path} --from FILE`" in str(failed.value)
 
 
 def test_images_that_are_not_there_are_named_with_the_settings_of_the_run(
@@ -352,7 +359,7 @@ def test_images_that_are_not_there_are_named_with_the_settings_of_the_run(
     with pytest.raises(BenchmarkError) as missing:
         Fetched(config, tmp_path).image_set("train")
     call = re.findall("`(.*)`", str(missing.value))[0]
-    assert command(*shlex.split(call)[1:], "--data", str(tmp_path)) == 0
+    assert run_all.main(shlex.split(call)[1:]) == 0
     assert Fetched(config, tmp_path).is_prepared()
 
 

@@ -97,7 +97,7 @@ def test_a_damaged_picture_is_named(tmp_path: Path) -> None:
             next(batches)
             with pytest.raises(
                 BenchmarkError,
-                match=r"picture 7 of .*train\.images: a damaged image .*`data verify [^ ]+` names the command",
+                match=r"picture 7 of .*train\.images: a damaged image .*`smope-bench data verify [^`]+` names the command",
             ):
                 next(batches)
         assert not feeders()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -108,14 +109,15 @@ def test_the_manifest_says_where_the_weights_come_from(tmp_path: Path) -> None:
 
 
 def test_what_is_not_prepared_is_refused_with_the_whole_remedy(tmp_path: Path) -> None:
-    said = r"run `data prepare mine` .*1 MB from https://here/vit\.pth.*--from FILE.*weights/downloads as vit\.pth"
-    mine = backbone(tmp_path)
-    for use in (mine.verify, mine.load, lambda: mine.sha256, lambda: replace(mine, root=None).sha256):
-        with pytest.raises(WeightsMissingError, match=said):
+    mine, rest = backbone(tmp_path), r" .*1 MB from https://here/vit\.pth.*--from FILE.*weights/downloads as vit\.pth"
+    here, nowhere = f"run `smope-bench data prepare mine --data {tmp_path}`", "run `smope-bench data prepare mine`"
+    uses = [(mine.verify, here), (mine.load, here), (lambda: mine.sha256, here)]
+    for use, said in [*uses, (lambda: replace(mine, root=None).sha256, nowhere)]:
+        with pytest.raises(WeightsMissingError, match=re.escape(said) + rest):
             use()
     mine.prepare(Fetching(), [given_file(tmp_path)])
     (tmp_path / "weights" / "mine.safetensors").unlink()
-    with pytest.raises(WeightsMissingError, match=said):
+    with pytest.raises(WeightsMissingError, match=re.escape(here) + rest):
         mine.verify()
 
 
@@ -126,7 +128,9 @@ def test_a_changed_or_cut_prepared_file_is_refused_and_prepared_again(tmp_path: 
     whole = file.read_bytes()
     for damaged in (whole[:-1] + bytes([whole[-1] ^ 1]), whole[:-40], b""):
         file.write_bytes(damaged)
-        with pytest.raises(MethodError, match=r"has changed since it was prepared .*`data prepare mine` again"):
+        with pytest.raises(
+            MethodError, match=r"has changed since it was prepared .*`smope-bench data prepare mine --data .*` again"
+        ):
             mine.load()
         mine.prepare(fetching)
         assert file.read_bytes() == whole
