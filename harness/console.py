@@ -11,14 +11,18 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console, ConsoleDimensions
 from rich.table import Table
+from rich.text import Text
 
 from smope_bench.harness.text import plain
 
 Rows = list[dict[str, Any]]
 Columns = tuple[tuple[str, Callable[[dict[str, Any]], str]], ...]
 """Heading and text of a row for each column."""
+_WHOLE = frozenset({"run", "name", "image"})
+"""Columns that are never broken or cut, however narrow the terminal: the next command needs their texts."""
 _RIGHT = frozenset({"seeds", "lr", "epochs", "batch", "image passes", "PFLOP", "time", "px", "methods"})
 PLAIN_WIDTH = 120
 """Columns of text where the output is not a terminal."""
@@ -93,19 +97,21 @@ def print_rows(
     console = console or make_console()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading, render in columns:
-        is_id = heading == "run" and all(
-            " " not in render(row) for row in rows
-        )  # never cut: the next command needs it whole
-        justify = "right" if heading in _RIGHT else "left"
-        table.add_column(heading, justify=justify, width=(widths or {}).get(heading), no_wrap=is_id)
+        is_whole = heading in _WHOLE
+        least = max((cell_len(Text.from_markup(render(row)).plain) for row in rows), default=0) if is_whole else None
+        width, justify = (widths or {}).get(heading), "right" if heading in _RIGHT else "left"
+        table.add_column(heading, justify=justify, width=width, min_width=least, no_wrap=is_whole)
     for row in rows:
         table.add_row(*(render(row) for _, render in columns))
     console.print(table)
 
 
-def make_console() -> Console:
-    """The console that commands print to: as wide as the terminal, or fixed where the output is a file or a pipe."""
-    console = Console(highlight=False)
+def make_console(*, stderr: bool = False) -> Console:
+    """The console that commands print to: as wide as the terminal, or fixed where the output is a file or a pipe.
+
+    Lines are left to the terminal to wrap: a path or a command in them can be copied whole. Tables break the texts of their cells.
+    """
+    console = Console(highlight=False, soft_wrap=True, stderr=stderr)
     if not console.is_terminal:
         console.width = PLAIN_WIDTH
     elif console.is_dumb_terminal:  # rich takes all of them for 80 columns wide

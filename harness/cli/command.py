@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from types import FunctionType
 from typing import Any, NoReturn, TypeVar
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.registry.plugins import (
@@ -60,6 +61,9 @@ EXAMPLES = {
 }
 """An example of each command, in the order of work, which is that of ``--help``; other commands follow by name."""
 
+QUOTED = re.compile(r"'((?:list|data) [a-z]+)'")
+"""A command that a help text names."""
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 NAME = "smope_bench_command"
 """Attribute of a function with the name of the command that it is."""
@@ -76,6 +80,18 @@ def command(name: str) -> Callable[[Function], Function]:
         return function
 
     return mark
+
+
+class _Command(TyperCommand):
+    """A command whose help ends with an example and with the commands that its texts name, whole and unbroken."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        super().format_help(ctx, formatter)
+        example = EXAMPLES.get(ctx.command_path.removeprefix(f"{ctx.find_root().info_name} "))
+        texts = [self.help, *(getattr(parameter, "help", None) for parameter in self.params)]
+        named = dict.fromkeys(QUOTED.findall(" ".join(filter(None, texts))))
+        for word, line in [*([("Example", example)] if example else []), *(("See also", line) for line in named)]:
+            print(f" {word}: {program()} {line}")
 
 
 class _Ordered(TyperGroup):
@@ -112,10 +128,9 @@ def make_app(default: Callable[..., None]) -> typer.Typer:
     for name, function in commands.items():
         group, _, last = name.rpartition(" ")
         (groups.setdefault(group, typer.Typer(name=group)) if group else app).command(last)(function)
-    for group, prefix in ((app, ""), *((group, f"{group.info.name} ") for group in groups.values())):
+    for group in (app, *groups.values()):
         for found in group.registered_commands:
-            if example := EXAMPLES.get(f"{prefix}{found.name}"):
-                found.epilog = f"Example: {program()} {example}"
+            found.cls = _Command
     for group in groups.values():
         app.add_typer(group)
     return app

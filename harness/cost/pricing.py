@@ -20,7 +20,7 @@ from smope_bench.harness.records.atomic_write import write_json_atomically
 from smope_bench.harness.records.record import Record, without_seeds
 from smope_bench.harness.registry.registry import Registries
 from smope_bench.harness.run_spec import BackboneRef, CanonicalTexts, RunSpec
-from smope_bench.harness.text import program
+from smope_bench.harness.text import shell_command
 
 ASSUMED_FLOPS: Mapping[str, float] = {"fp32": 10e12, "tf32": 20e12, "bf16": 40e12}
 """Assumed operations a second of a data-centre GPU, about half of an A100's fp32 peak and an eighth of its tf32 and bf16
@@ -29,25 +29,19 @@ Not measured; plans that use them are labelled so."""
 LEAST_SCALE = 0.02
 """Operations of a pass relative to ViT-B/16's, below which a throughput measured on that says nothing."""
 THROUGHPUT_FILE = "throughput.json"
-HOW_TO_MEASURE = "bench step --device cuda --batch 128 --record"
 
 
 @dataclass(frozen=True)
 class Rate:
-    """Operations a second and their source: ``given``, ``finished runs``, ``bench step`` or ``assumed``."""
+    """Operations a second and where they come from, such as ``given by --tflops`` or ``measured: bench step on ...``."""
 
     flops_per_s: float
     source: str
-    device: str = ""
 
     @property
     def words(self) -> str:
-        """``10 TFLOP/s (assumed, not measured: ...)``."""
-        note = {
-            "given": "given by --tflops",
-            "assumed": f"assumed for a data-centre GPU, not measured; measure with {program()} {HOW_TO_MEASURE}, or give --tflops",
-        }.get(self.source, f"measured: {self.source} on {self.device}")
-        return f"{self.flops_per_s / 1e12:.3g} TFLOP/s ({note})"
+        """``10 TFLOP/s (given by --tflops)``."""
+        return f"{self.flops_per_s / 1e12:.3g} TFLOP/s ({self.source})"
 
 
 @dataclass(frozen=True)
@@ -100,7 +94,7 @@ def measured_rate(finished: Iterable[FinishedCell], estimator: Estimator, spec: 
             found.setdefault(cell.device, []).extend(rates)
     rates = {device: statistics.median(values) for device, values in found.items()}
     best = max(rates, key=lambda device: rates[device], default=None)
-    return None if best is None else Rate(rates[best], "finished runs", best)
+    return None if best is None else Rate(rates[best], f"measured: finished runs on {best}")
 
 
 def find_rate(
@@ -115,11 +109,14 @@ def find_rate(
     None for a backbone far smaller than ViT-B/16 without finished runs: its steps are too short for a GPU's throughput.
     """
     if tflops is not None:
-        return Rate(tflops * 1e12, "given")
+        return Rate(tflops * 1e12, "given by --tflops")
     measured = measured_rate(finished, estimator, spec)
     if measured is not None or estimator.scale(spec.backbone) < LEAST_SCALE:
         return measured
-    return recorded_rate(results, spec.precision) or Rate(ASSUMED_FLOPS[spec.precision], "assumed")
+    bench = ("bench", "step", "--device", "cuda", "--batch", "128", "--precision", spec.precision, "--record")
+    measure = f"measure with `{shell_command(*bench, results=results)}`, or give --tflops"
+    assumed = Rate(ASSUMED_FLOPS[spec.precision], f"assumed for a data-centre GPU, not measured; {measure}")
+    return recorded_rate(results, spec.precision) or assumed
 
 
 def record_throughput(bare_seconds: float, conditions: Mapping[str, Any], estimator: Estimator, results: Path) -> Rate:
@@ -133,7 +130,7 @@ def record_throughput(bare_seconds: float, conditions: Mapping[str, Any], estima
     flops_per_s = conditions["batch"] * stored_counts().complete / bare_seconds
     entry = {"flops_per_s": flops_per_s, **{key: conditions[key] for key in ("device", "batch", "torch")}}
     write_json_atomically(results / THROUGHPUT_FILE, _recorded(results) | {str(conditions["precision"]): entry})
-    return Rate(flops_per_s, "bench step", device)
+    return Rate(flops_per_s, f"measured: bench step on {device}")
 
 
 def recorded_rate(results: Path, precision: str) -> Rate | None:
@@ -142,7 +139,7 @@ def recorded_rate(results: Path, precision: str) -> Rate | None:
     if not isinstance(entry, dict) or not isinstance(entry.get("flops_per_s"), int | float) or "device" not in entry:
         return None
     try:
-        return Rate(float(entry["flops_per_s"]), "bench step", str(entry["device"]))
+        return Rate(float(entry["flops_per_s"]), f"measured: bench step on {entry['device']}")
     except OverflowError:
         return None
 

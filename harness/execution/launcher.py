@@ -107,7 +107,7 @@ def launch(
     from smope_bench.harness.planning.assets import supply_weights
 
     def notify(text: str) -> None:
-        console.print(text, markup=False, soft_wrap=True)  # a command in it can be pasted
+        console.print(text, markup=False)
 
     with as_user_errors(options.plugins, options.data, options.results):
         find_executor(options)
@@ -133,7 +133,7 @@ def launch_runs(
     from smope_bench.harness.planning.assets import prepare_benchmarks
 
     def notify(text: str) -> None:
-        console.print(text, markup=False, soft_wrap=True)  # a command in it can be pasted
+        console.print(text, markup=False)
 
     started, store, executor = time.monotonic(), Store(options.results), find_executor(options)
     store.require_writable()

@@ -13,12 +13,12 @@ def integrity_table(integrity: Integrity) -> Table | None:
     if integrity.is_sound:
         return None
     headings = tuple(
-        Heading(text, help=said, fields=(text.lower(),), sort="text", is_numeric=False)
-        for text, said in (
-            ("Fault", "what kind of damage it is"),
-            ("Reason", "what was found"),
-            ("Planned by", "the suites that lack the run because of it"),
-            ("Remedy", "what makes it whole"),
+        Heading(text, help=said, fields=(text.lower(),), sort="text", is_numeric=False, is_whole=is_whole)
+        for text, said, is_whole in (
+            ("Fault", "what kind of damage it is", False),
+            ("Reason", "what was found", True),
+            ("Planned by", "the suites that lack the run because of it", False),
+            ("Remedy", "what makes it whole", True),
         )
     )
     plans = [(one, integrity.named.get(one.run_id, ())) for one in integrity.broken]

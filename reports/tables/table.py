@@ -45,6 +45,8 @@ class Heading:
     fields: tuple[str, ...] = ("",)
     sort: Sort = "down"
     is_numeric: bool = True
+    is_whole: bool = False
+    """Whether its cells hold commands or paths: a terminal shows them below the table, where they are not broken."""
 
 
 @dataclass(frozen=True)

@@ -62,12 +62,25 @@ def _print_tables(console: Console, tables: Sequence[Table]) -> None:
 
 
 def print_table(console: Console, table: Table) -> None:
-    """Print a table in as many tables as the width requires, then its lead and notes."""
+    """Print a table in as many tables as the width requires, then its lead, its notes and what must not be broken."""
     console.print()
-    for drawn in terminal_tables(replace(table, lead="", notes=()), console.width):
+    whole = [at for at, heading in enumerate(table.headings) if heading.is_whole]
+    for drawn in terminal_tables(_without(replace(table, lead="", notes=()), whole), console.width):
         console.print(drawn)
     for said in filter(None, (table.lead, *table.notes)):
         console.print(Text(plain(said), style="dim"))
+    for line in table.rows if whole else ():
+        console.print(Text(f"{plain(line.label)}: {'; '.join(plain(line.cells[at].text) for at in whole)}"))
+
+
+def _without(table: Table, places: Sequence[int]) -> Table:
+    """A table without the columns of these places."""
+    kept = [at for at in range(len(table.headings)) if at not in places]
+    blocks = (
+        replace(block, rows=tuple(replace(row, cells=tuple(row.cells[at] for at in kept)) for row in block.rows))
+        for block in table.blocks
+    )
+    return replace(table, headings=tuple(table.headings[at] for at in kept), blocks=tuple(blocks))
 
 
 def terminal_tables(table: Table, width: int) -> list[RichTable]:

@@ -73,7 +73,7 @@ def prepare(
         raise UserError(f"--from belongs to one name: prepare {', '.join(wanted)} one after another.")
 
     def notify(text: str) -> None:
-        console.print(text, markup=False, soft_wrap=True)
+        console.print(text, markup=False)
 
     for name in wanted:
         prepared = prepare_named(name, registries, data_root, given or (), notify, parsed)
@@ -115,10 +115,13 @@ def list_prepared(data_root: opt.Data = opt.DATA, as_json: opt.AsJson = False) -
             ("images", lambda row: "" if row["images"] is None else f"{row['images']:,}"),
             ("size", lambda row: _size(row["bytes"])),
             ("used", lambda row: datetime.fromtimestamp(row["used"]).strftime("%Y-%m-%d %H:%M")),
-            ("from", lambda row: escape(plain(row["source"] or WORDS.get(row["kind"], "")))),
+            ("what", lambda row: WORDS.get(row["kind"], "images")),
             ("", lambda row: escape(row["match"])),
         ),
     )
+    for row in rows:
+        if row["source"]:
+            print(f"{plain(row['name'])} is of {plain(row['source'])}")
     print(
         f"{counted(len(stores), 'store')} of images, {_size(sum(row['bytes'] for row in rows))} in all; to remove one:"
     )
@@ -168,7 +171,7 @@ def verify(
         for row in () if as_json else found:
             mark, style = ("✓", "green") if row.state == "intact" else ("✗", "red")
             text = f"{mark} {row.name}: {row.what}: {row.state}, {_size(row.bytes)}"
-            console.print(text, style=style, markup=False, soft_wrap=True)
+            console.print(text, style=style, markup=False)
     if as_json:
         print(json.dumps([asdict(row) for row in rows], indent=2, ensure_ascii=False))
     bad = [row for row in rows if row.state != "intact"]
@@ -182,12 +185,12 @@ def _show(console: Console, prepared: Prepared) -> None:
     where = f"ready in {prepared.where}" if prepared.where is not None else "ready; no file belongs to it"
     images = "".join(f", {count:,} {split} images" for split, count in prepared.images.items())
     size = f", {_size(prepared.bytes)}" if prepared.bytes else ""
-    console.print(f"{prepared.name}: {where}{images}{size}", markup=False, soft_wrap=True)
-    console.print(f"{prepared.name}: content {prepared.content}", markup=False, soft_wrap=True)
+    console.print(f"{prepared.name}: {where}{images}{size}", markup=False)
+    console.print(f"{prepared.name}: content {prepared.content}", markup=False)
     for note in prepared.notes:
-        console.print(f"note: {note}", markup=False, soft_wrap=True)
+        console.print(f"note: {note}", markup=False)
     if not prepared.is_verified:
-        console.print(f"{prepared.name}: {UNVERIFIED}", markup=False, soft_wrap=True)
+        console.print(f"{prepared.name}: {UNVERIFIED}", markup=False)
 
 
 def _size(count: int) -> str:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
-from rich.table import Table
 
 from smope_bench.harness.cli import options as opt
 from smope_bench.harness.cli.command import command
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 Name = Annotated[
     str,
     typer.Argument(
-        metavar="NAME", help="A method, benchmark, backbone, suite, executor, tracker or metric; 'list' shows them."
+        metavar="NAME",
+        help="A method, benchmark, backbone, suite, executor, tracker or metric: 'list methods' and so on.",
     ),
 ]
 
@@ -67,29 +68,28 @@ def _print(console: Console, facts: Facts) -> None:
     owner = "" if facts.get("owner", "built-in") == "built-in" else f", {escape(facts['owner'])}"
     console.print(f"[bold]{escape(facts['name'])}[/]  [dim]{facts['kind']}{owner}[/]")
     console.print(escape(": ".join(filter(None, (facts["title"], facts["summary"])))))
-    values = {key: "\n".join(value) if isinstance(value, list) else str(value) for key, value in facts["facts"].items()}
     console.print()
-    console.print(_beside([(f"[dim]{key}[/]", escape(value)) for key, value in values.items() if value]))
+    _beside(console, [(key, value) for key, value in facts["facts"].items() if value], 0)
     for section in _sections(facts):
         if section.rows:
             note = f"  [dim]{escape(section.note)}[/]" if section.note else ""
             console.print(f"\n[bold]{section.heading}[/]{note}")
         if section.is_beside:
-            console.print(Padding(_beside(section.rows), (0, 0, 0, 2)))
+            _beside(console, section.rows, 2)
             continue
         for line, below in section.rows:
-            console.print(Padding(line, (0, 0, 0, 2)))
-            console.print(Padding(f"[dim]{below}[/]", (0, 0, 0, 6)))
+            console.print(Padding(line, (0, 0, 0, 2)), soft_wrap=False)
+            console.print(Padding(f"[dim]{below}[/]", (0, 0, 0, 6)), soft_wrap=False)
     console.print()
 
 
-def _beside(rows: list[tuple[str, str]]) -> Table:
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column()
-    grid.add_column(overflow="fold")
+def _beside(console: Console, rows: list[tuple[str, Any]], indent: int) -> None:
+    """Lines of two columns. They are not broken: what stands right may be a path or a command."""
+    width = max((cell_len(left) for left, _ in rows), default=0)
     for left, right in rows:
-        grid.add_row(left, right)
-    return grid
+        for number, line in enumerate(right if isinstance(right, list) else [right]):
+            shown = set_cell_size("" if number else left, width)
+            console.print(f"{' ' * indent}[dim]{escape(shown)}[/]  {escape(str(line))}")
 
 
 def _sections(facts: Facts) -> Iterator[Section]:
@@ -107,7 +107,7 @@ def _sections(facts: Facts) -> Iterator[Section]:
 
 
 def _labelled(row: Facts, *keys: str) -> tuple[str, str]:
-    return escape(row["label"]), escape("; ".join(row[key] for key in keys if row[key]))
+    return row["label"], "; ".join(row[key] for key in keys if row[key])
 
 
 def _setting(row: Facts) -> tuple[str, str]:

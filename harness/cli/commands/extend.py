@@ -93,7 +93,7 @@ def extend(
         benchmark=benchmark,
         folder=source,
         settings=opt.read_settings(settings, None),
-        notify=lambda text: console.print(text, markup=False, soft_wrap=True),
+        notify=lambda text: console.print(text, markup=False),
     )
     summary = launch_runs([EXTENDED], [planned], registries, options, console, opt.split_values(track))
     print_summary(console, summary)

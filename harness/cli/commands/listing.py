@@ -55,8 +55,13 @@ def list_(
         rows = lists.list_methods(open_registries(plugin or ()))
     if as_json:
         print(json.dumps(rows, indent=2, ensure_ascii=False))
-    else:
-        print_rows(rows, LIST_COLUMNS[kind.value])
+        return
+    print_rows(rows, LIST_COLUMNS[kind.value])
+    lines = [f"{row['name']}: {row['error']}" for row in rows if row.get("error")]
+    commands = [command for row in rows if (command := _state_and_command(row)[1])]
+    lines += [f"to prepare one: {commands[0]}"] if commands else []
+    for line in lines:
+        print(line)
 
 
 @command("plan")
@@ -152,7 +157,13 @@ def _text(key: str) -> Callable[[dict[str, Any]], str]:
 
 
 def _summary(row: dict[str, Any]) -> str:
-    return f"[red]{escape(row['error'])}[/]" if row.get("error") else escape(str(row["summary"]))
+    return "[red]cannot be used, see below[/]" if row.get("error") else escape(str(row["summary"]))
+
+
+def _state_and_command(row: dict[str, Any]) -> tuple[str, str]:
+    """``not prepared`` and the command that prepares it, which a cell would break."""
+    state, _, command = str(row.get("state") or "").partition(": ")
+    return state, command
 
 
 def _name(row: dict[str, Any]) -> str:
@@ -239,7 +250,7 @@ LIST_COLUMNS: dict[str, Columns] = {
         ("benchmark", _name),
         ("what it is", _summary),
         ("images from", _text("source")),
-        ("state", _text("state")),
+        ("state", lambda row: _state_and_command(row)[0]),
     ),
     "backbones": (
         ("backbone", _name),
@@ -295,7 +306,7 @@ def print_plan(rows: Rows, closing: Sequence[str]) -> None:
     fixed = {heading: width - GAP for heading, width in widths.items()} if sum(widths.values()) <= room else None
     print_rows(rows, tuple(one for one in columns if one[0] in widths), console, fixed)
     for line in (*lines, *closing):
-        console.print(line, markup=False, soft_wrap=not console.is_terminal)
+        console.print(line, markup=False)
 
 
 def _without_room(widths: dict[str, int], room: int) -> Iterator[str]:

@@ -47,14 +47,13 @@ def status(
         print(json.dumps([view.as_json() for view in views], indent=2, ensure_ascii=False))
         return
     console = make_console()
-    if not watch:
-        console.print(_shown(views))
-        return
-    with Live(_shown(views), console=console, auto_refresh=False) as live:
-        while any(view.state == "running" for view in views):
-            time.sleep(LOOK_S)
-            views = looked()
-            live.update(_shown(views), refresh=True)
+    if watch:
+        with Live(_shown(views), console=console, auto_refresh=False, transient=True) as live:
+            while any(view.state == "running" for view in views):
+                time.sleep(LOOK_S)
+                views = looked()
+                live.update(_shown(views), refresh=True)
+    console.print(_shown(views))
 
 
 @command("cancel")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -143,7 +144,7 @@ def _searched(
     from smope_bench.harness.registry.registry import open_registries
     from smope_bench.harness.tuning.search import plan_search, search
 
-    console = _to_stderr() if as_json else make_console()
+    console = make_console(stderr=as_json)
     registries = open_registries(plugins)
     plan = plan_search(request, registries)
     for remark in (
@@ -151,7 +152,7 @@ def _searched(
         unsupported_remark(request.device, request.precision, deterministic=False),
     ):
         if remark:
-            console.print(f"note: {remark}", markup=False, soft_wrap=True)
+            console.print(f"note: {remark}", markup=False)
     Store(request.results).require_writable()
     spec = plan.spec({key: values[0] for key, values in plan.space.items()})
     run = PlannedRun("tune", plan.row.label, request.method, plan.column.label, spec, recipe=plan.recipe)
@@ -163,7 +164,7 @@ def _searched(
         plan,
         lambda total: make_display(console, total),
         *(workers := _workers(plan)),
-        lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True),
+        lambda text: console.print(text, markup=False, highlight=False),
         _memory(plan, run, workers[0]),
         trackers,
     )
@@ -295,22 +296,15 @@ def _print_report(console: Console, report: dict[str, Any]) -> None:
         table.add_column(heading, justify="right")
     table.add_column("settings")
     for trial in report["trials"][:SHOWN]:
-        words = " ".join(trial["set"]) + (f"  failed: {trial['error']}" if trial["error"] else "")
+        words = " ".join(trial["set"]) + ("  failed" if trial["error"] else "")
         table.add_row(_figure(trial["held_out_faa"]), _figure(trial["held_out_caa"]), escape(words))
     console.print(table)
-    failed = sum(trial["held_out_faa"] is None for trial in report["trials"])
-    if failed:
-        console.print(f"{failed} of {len(report['trials'])} trials failed.")
+    for error, count in Counter(trial["error"] for trial in report["trials"] if trial["error"]).items():
+        console.print(f"{count} of {len(report['trials'])} trials failed: {error}", markup=False)
     if report["best"]:
-        console.print(f"best: {report['best']['arguments']}", markup=False, soft_wrap=True)
-    console.print(f"all trials: {report['folder']}/trials.csv", markup=False, soft_wrap=True)
+        console.print(f"best: {report['best']['arguments']}", markup=False)
+    console.print(f"all trials: {report['folder']}/trials.csv", markup=False)
 
 
 def _figure(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
-
-
-def _to_stderr() -> Console:
-    from rich.console import Console
-
-    return Console(stderr=True, highlight=False, width=120)

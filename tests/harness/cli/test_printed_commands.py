@@ -17,7 +17,7 @@ from typer.main import get_command
 
 from smope_bench import run_all
 from smope_bench.benchmarks.datasets.emoji_r import EmojiR, EmojiRConfig
-from smope_bench.harness.cli.command import EXAMPLES, make_app
+from smope_bench.harness.cli.command import EXAMPLES, QUOTED, make_app
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.planning import assets
 from smope_bench.harness.planning.settings import Setting, parse_setting, validated
@@ -200,6 +200,16 @@ def test_a_folder_may_be_called_like_a_number(name: str, capsys: pytest.CaptureF
     assert run_all.main([*asked, "--seeds", "0", "--set", f"benchmark.path={name}"]) == 0, capsys.readouterr().err
 
 
+def read_words(group: Any, words: Sequence[str]) -> Any:
+    """The command that these words call; the option parser's error where it cannot read them."""
+    found, rest = group, list(words)
+    while isinstance(found, TyperGroup):
+        assert rest and rest[0] in found.commands, f"{' '.join(words)}: {rest[:1]} is not a command"
+        found, rest = found.commands[rest[0]], rest[1:]
+    found.make_context(str(found.name), rest)
+    return found
+
+
 def test_the_example_of_each_command_can_be_given(capsys: pytest.CaptureFixture[str]) -> None:
     group = get_command(make_app(run_all.default))
     assert isinstance(group, TyperGroup)
@@ -208,11 +218,13 @@ def test_the_example_of_each_command_can_be_given(capsys: pytest.CaptureFixture[
             continue
         words = shlex.split(example)
         assert run_all.main([*name.split(), "--help"]) == 0
-        assert f"Example: {program()} {example}" in " ".join(capsys.readouterr().out.split())
-        found: Any = group
-        while isinstance(found, TyperGroup):
-            found, words = found.commands[words[0]], words[1:]
-        found.make_context(name, words)
+        lines = capsys.readouterr().out.splitlines()
+        assert f" Example: {program()} {example}" in lines
+        found = read_words(group, words)
+        texts = [found.help, *(getattr(parameter, "help", None) for parameter in found.params)]
+        for named in QUOTED.findall(" ".join(filter(None, texts))):
+            assert f" See also: {program()} {named}" in lines
+            read_words(group, [*shlex.split(named)])
 
 
 def test_help_is_in_the_order_of_work(capsys: pytest.CaptureFixture[str]) -> None:

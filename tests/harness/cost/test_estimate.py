@@ -203,7 +203,7 @@ def test_throughput_is_measured_on_the_same_size_and_precision(known: Registries
     ]
     records.append(Record("x", {**records[0].result, "spec": {"of": "another version"}}))
     rate = measured_rate(finished_cells(records), estimator, spec("ridge"))
-    assert rate is not None and (rate.flops_per_s, rate.device) == (work.flops / 2.0, "fast")
+    assert rate is not None and (rate.flops_per_s, rate.source) == (work.flops / 2.0, "measured: finished runs on fast")
     assert measured_rate(finished_cells(records[-2:]), estimator, spec("ridge")) is None
 
 
@@ -228,13 +228,15 @@ def test_the_source_of_a_throughput_is_said(known: Registries, tmp_path: Path) -
 
     assumed = rate()
     assert assumed.flops_per_s == ASSUMED_FLOPS["fp32"]
-    assert "assumed" in assumed.words and "not measured" in assumed.words and "bench step" in assumed.words
+    bench = "bench step --device cuda --batch 128 --precision fp32 --record"
+    assert "assumed" in assumed.words and "not measured" in assumed.words
+    assert f"`smope-bench {bench} --results {tmp_path}`" in assumed.words
     kept = record_throughput(0.5, CONDITIONS, estimator, tmp_path)
     assert kept.flops_per_s == 128 * stored_counts().complete / 0.5
     assert rate() == recorded_rate(tmp_path, "fp32") == kept
     assert recorded_rate(tmp_path, "bf16") is None
     assert "bench step on GPU" in kept.words
-    assert rate(records=(record(2.0, "mine"),)).device == "mine"
+    assert rate(records=(record(2.0, "mine"),)).source == "measured: finished runs on mine"
     assert rate(tflops=3.5, records=(record(2.0, "mine"),)).words == "3.5 TFLOP/s (given by --tflops)"
     assert rate(backbone="tiny") is None, "a GPU's figure says nothing of the tiny backbone"
 
