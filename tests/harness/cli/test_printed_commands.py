@@ -26,6 +26,7 @@ from smope_bench.harness.text import program, shell_command
 
 USAGE = ("is not a command", "No such", "Missing", "unexpected extra", "nvalid value", "requires an argument", "Got ")
 """What the option parser answers to a line that it cannot read."""
+FAR = "a folder whose name alone is longer than the lines of a terminal/with its eighty letters/my data"
 SITUATIONS: dict[str, Sequence[str]] = {
     "a run that ended": ["run", "smoke", "--tiny", "--methods", "ncm", "--seeds", "0", "--executor", "serial"],
     "no results": ["report", "--results", "no results/here"],
@@ -39,17 +40,19 @@ SITUATIONS: dict[str, Sequence[str]] = {
     "weights that are missing": ["describe", "sup21k"],
     "a backbone that is missing": ["plan", "smoke", "--backbone", "missing.safetensors", "--data", "my data"],
     "a suite's column without a backbone": ["plan", "bare.yaml"],
+    "benchmarks that are not prepared": ["list", "benchmarks", "--data", FAR],
+    "backbones that are not prepared": ["list", "backbones", "--data", FAR],
     "images that are missing": ["plan", "table1", "--methods", "ncm", "--seeds", "0", "--data", "my data"],
 }
 PLACES = (["--results", "2024"], ["--results=my results"])
 
 
 def printed(capsys: pytest.CaptureFixture[str], arguments: Sequence[str]) -> list[str]:
-    """The commands that a command prints, each as a line begins with it or as its sentence ends with it."""
+    """The commands that a command prints, each in backquotes, as a line begins with it, or as its sentence ends with it."""
     run_all.main(list(arguments))
     out, err = capsys.readouterr()
     text = re.sub(r"\s+\n", "\n", f"{out}\n{err}")
-    return re.findall(rf"{re.escape(program())} ([^\n]*?)(?=\), |; |, | \(or |\)?$)", text, flags=re.MULTILINE)
+    return re.findall(rf"{re.escape(program())} ([^\n]*?)(?=`|\), |; |, | \(or |\)?$)", text, flags=re.MULTILINE)
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +60,8 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["/somewhere/else/smope-bench"])
     monkeypatch.setattr("shutil.which", lambda _: None)
+    for name, value in {"FORCE_COLOR": "1", "TERM": "dumb", "COLUMNS": "80"}.items():  # a terminal that shows no styles
+        monkeypatch.setenv(name, value)
     Path("empty.yaml").write_text("", encoding="utf-8")
     Path("bare.yaml").write_text("columns: [digits]\nrows: [ncm]\n", encoding="utf-8")
 
@@ -69,12 +74,31 @@ def test_what_is_printed_can_be_pasted(situation: str, capsys: pytest.CaptureFix
         words = shlex.split(line)
         if words[0] == "data":  # would download
             words.append("--help")
-        if words[0] == "check":  # takes seconds
+        if words[0] in ("check", "bench"):  # takes seconds
             words.append("--help")
         if words[0] == "run":  # reads the same suites and options, and trains nothing
             words[0] = "plan"
         assert run_all.main(words) in (0, 1, 2)
-        assert not any(part in capsys.readouterr().err for part in USAGE), line
+        error = capsys.readouterr().err
+        assert not any(part in error for part in USAGE), error
+
+
+def test_a_narrow_terminal_breaks_no_remedy_and_no_path(capsys: pytest.CaptureFixture[str]) -> None:
+    ncm, far = SITUATIONS["a run that ended"], ["--results", FAR]
+    assert run_all.main([*ncm, *far]) == 0
+    (record,) = Path(FAR).glob("*/result.json")
+    record.write_text("{", encoding="utf-8")
+    capsys.readouterr()
+    lines = printed(capsys, ["report", *far])
+    assert lines and all(shlex.split(line)[-2:] == far for line in lines)
+    pictures = Path(FAR, "my pictures")
+    for kind in "ab":
+        (pictures / kind).mkdir(parents=True)
+        for shade in range(6):
+            Image.new("RGB", (20, 20), (shade, 0, 40 * (kind == "a"))).save(pictures / kind / f"{shade}.png")
+    assert run_all.main(["data", "prepare", "imagefolder", "--from", str(pictures), "--data", FAR]) == 0
+    assert run_all.main(["data", "list", "--data", FAR]) == 0
+    assert f"{pictures.absolute()}\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("place", PLACES)
