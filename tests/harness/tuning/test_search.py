@@ -393,7 +393,7 @@ def test_the_command(
     if as_json:
         assert json.loads(told.out)["best"]["arguments"] == "--set lr=0.01"
     else:
-        assert "best: --set lr=0.01\n" in told.out and "1 of 2 trials failed." in told.out
+        assert "best: --set lr=0.01\n" in told.out and "1 of 2 trials failed: the loss became nan" in told.out
         assert "warning: seed 0:0 is a suite's" in told.out and "the loss became nan" in told.out
     assert run_all.main([*command, "--precision", "tf32", "--device", "cpu"]) == 2, "before any trial"
     assert "--precision tf32: TF32 is a format of NVIDIA's GPUs" in capsys.readouterr().err
