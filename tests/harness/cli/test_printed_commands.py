@@ -251,6 +251,25 @@ def test_the_example_of_each_command_can_be_given(capsys: pytest.CaptureFixture[
             read_words(group, [*shlex.split(named)])
 
 
+COMMAND = re.compile(r"(?:run_all\.py|(?<![\w/.])smope-bench) ([a-z][^`\n]*)")
+SHELL = re.compile(r" && | \|\| |; | > | 2>| \| |\s#| &$")
+ROOT = Path(__file__).resolve().parents[3]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_commands_of_documents_can_be_read(page: Path) -> None:
+    group = get_command(make_app(run_all.default))
+    assert isinstance(group, TyperGroup)
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    text = re.sub(r"(?<!`)`[^`]+`(?!`)", lambda found: " ".join(found[0].split()), text)  # in one line, as it is shown
+    for line in (SHELL.split(found)[0] for found in COMMAND.findall(text)):
+        words = shlex.split(line)
+        if len(words) < 2 or "…" in line or "--help" in words or words[0] not in group.commands:
+            continue  # the name of a command, or prose
+        read_words(group, words)
+
+
 def test_help_is_in_the_order_of_work(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_all.main(["--help"]) == 0
     out = capsys.readouterr().out
