@@ -37,3 +37,9 @@ def refusal(error: OSError, place: Path) -> str:
                     return f"{said}: its file system cannot hold more files, all inodes are taken"
             return f"{said}, {shown_bytes(shutil.disk_usage(there).free)} free"
     return said
+
+
+def remedy(error: OSError) -> str:
+    """What to do about ``refusal`` at that place: ``make room there`` where something has run out, else ``make it writable``."""
+    has_run_out = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return "make room there" if has_run_out else "make it writable"

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from smope_bench.benchmarks.disk import refusal
+from smope_bench.benchmarks.disk import refusal, remedy
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.execution.lease_files import PROBE, LeaseFiles, lives, this_machine
 from smope_bench.harness.records.cleanup import CHECKPOINT, TEMPORARY, matching_files, remove_temporary_files
@@ -175,8 +175,8 @@ def acquire(
         lease = without_heartbeat(folder, beat_s=beat_s, on_cancel=on_cancel, stop_file=stop_file)
     except OSError as error:
         raise UserError(
-            f"run {folder.name} cannot be begun: nothing can be written to {str(folder)!r} ({refusal(error, folder)}); make room"
-            " there or name another folder with --results DIR, then run the same command"
+            f"run {folder.name} cannot be begun: nothing can be written to {str(folder)!r} ({refusal(error, folder)});"
+            f" {remedy(error)} or name another folder with --results DIR, then run the same command"
         ) from error
     return lease.start() if isinstance(lease, Lease) else lease
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
 
-from smope_bench.benchmarks.disk import refusal
+from smope_bench.benchmarks.disk import refusal, remedy
 from smope_bench.benchmarks.download.locks import locked
 from smope_bench.benchmarks.durable import make_folder
 from smope_bench.harness.errors import UserError
@@ -281,7 +281,7 @@ class Store:
                 write_atomically(folder / f"{suite}.json", data)
         except OSError as error:
             raise UserError(
-                f"the plan of suite {suite!r} cannot be written to {str(folder)!r} ({refusal(error, folder)}); make room there"
+                f"the plan of suite {suite!r} cannot be written to {str(folder)!r} ({refusal(error, folder)}); {remedy(error)}"
                 " or name another results folder with --results DIR"
             ) from error
         return other
@@ -314,7 +314,7 @@ def _cell_key(cell: Mapping[str, Any]) -> tuple[str, str, int, int]:
 def unwritable(run_id: str, folder: Path, error: OSError) -> UserError:
     """The error of a run whose folder cannot be written."""
     return UserError(
-        f"run {run_id} cannot be written to {str(folder)!r} ({refusal(error, folder)}); make room there or"
+        f"run {run_id} cannot be written to {str(folder)!r} ({refusal(error, folder)}); {remedy(error)} or"
         " name another folder with --results DIR, then run the same command: it goes on from its last checkpoint, or anew"
         " where none was saved"
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from smope_bench.benchmarks.disk import refusal
+from smope_bench.benchmarks.disk import refusal, remedy
 from smope_bench.benchmarks.durable import make_folder, sync_folder
 from smope_bench.harness.errors import UserError
 from smope_bench.harness.run_spec import canonical_json
@@ -65,7 +65,7 @@ def kept_in(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"the search cannot be kept in {str(folder)!r} ({refusal(error, folder)}); make room there or name another folder"
+            f"the search cannot be kept in {str(folder)!r} ({refusal(error, folder)}); {remedy(error)} or name another folder"
             " with --results DIR, then the same command goes on from the trials that are there"
         ) from error
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from smope_bench.benchmarks.disk import refusal
+from smope_bench.benchmarks.disk import refusal, remedy
 from smope_bench.benchmarks.durable import unfinished
 
 
@@ -32,6 +32,16 @@ def test_what_is_left_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert refusal(full(errno.EROFS), tmp_path) == "Read-only file system"
     assert refusal(full(errno.EDQUOT), tmp_path) == os.strerror(errno.EDQUOT)
     assert refusal(OSError("no number"), tmp_path) == "OSError"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_room_is_the_remedy_where_it_has_run_out(number: int) -> None:
+    assert remedy(full(number)) == "make room there"
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EIO])
+def test_room_is_no_remedy_elsewhere(number: int) -> None:
+    assert remedy(full(number)) == "make it writable"
 
 
 @pytest.mark.skipif(not hasattr(os, "statvfs"), reason="inodes are POSIX's")
